@@ -1,0 +1,39 @@
+"""Errors a user can cause or meet; each carries the exit code its command ends with.
+
+0 ok · 1 a bug · 2 usage or config · 3 data, weights or class mismatch · 4 training diverged ·
+5 some inputs failed under ``--strict`` · 130/143 interrupted after a saved checkpoint.
+"""
+
+from __future__ import annotations
+
+
+class ResdetError(Exception):
+    """Base of every expected failure. The message is one line: file, object, reason."""
+
+    exit_code = 1
+
+
+class ConfigError(ResdetError):
+    """Wrong command line or config (exit code 2)."""
+
+    exit_code = 2
+
+
+class DataError(ResdetError):
+    """A data set, annotation or class list that cannot be used as it is (exit code 3)."""
+
+    exit_code = 3
+
+
+class ImageError(DataError):
+    """One picture that cannot be used (exit code 3); runs over folders record it and go on."""
+
+
+class WeightsError(DataError):
+    """A weights file that is damaged, of an unknown layout, or does not fit (exit code 3)."""
+
+
+class DivergedError(ResdetError):
+    """The loss stayed non-finite (exit code 4)."""
+
+    exit_code = 4
