@@ -156,6 +156,8 @@ class TestConfig(Section):
     nms_iou: Fraction = 0.5
     max_detections: Count = 100
     batch_size: Count = 1
+    #: Of the network; boxes and scores are float32 always.
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
 
 
 class TrainConfig(Section):
@@ -183,6 +185,8 @@ class TrainConfig(Section):
     ema_decay: Fraction | None = None
     seed: NonNegative = 0
     log_every: Count = 20
+    #: Also write TensorBoard events (needs the ``tensorboard`` extra).
+    tensorboard: bool = False
     eval_every: Count = 2000
     checkpoint_every: Count = 500
     #: Batches of the validation loss at each evaluation; 0 leaves it out.

@@ -1,0 +1,97 @@
+"""How a convolution's output is normalised: frozen, batch or group statistics."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+#: Added to the variance by BN in the paper's released models, torchvision and detectron2 alike.
+EPS = 1e-5
+
+
+class FrozenNorm(nn.Module):
+    """BN turned into a constant scale and shift per channel (ResNet paper, appendix A).
+
+    It holds buffers only, so that neither ``train()`` nor an optimizer can wake it.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels) - EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale, shift = scale_and_shift(self)
+        return x * scale[:, None, None] + shift[:, None, None]
+
+
+def scale_and_shift(norm: FrozenNorm | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """The two (C,) factors that a BN with fixed statistics multiplies by and adds."""
+    assert norm.running_mean is not None and norm.running_var is not None  # noqa: S101  narrows types
+    scale = norm.weight * (norm.running_var + EPS).rsqrt()
+    return scale, norm.bias - norm.running_mean * scale
+
+
+def make_norm(kind: str, channels: int) -> nn.Module:
+    """One of ``frozen``, ``batch`` or ``group`` (32 groups, fewer for narrow layers)."""
+    makers = {
+        "frozen": FrozenNorm,
+        "batch": lambda width: nn.BatchNorm2d(width, eps=EPS),
+        "group": lambda width: nn.GroupNorm(math.gcd(32, width), width),
+    }
+    return makers[kind](channels)
+
+
+class ConvNorm(nn.Conv2d):
+    """A convolution without bias and its normalisation, computed as one convolution where it can.
+
+    With fixed statistics conv(x, w) * scale + shift = conv(x, w * scale) + shift: the activation is
+    written once in place of three times, and gradients of the weights stay exact.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, norm: str = "frozen"
+    ) -> None:
+        super().__init__(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+        self.norm = make_norm(norm, outputs)
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        factors = self.fixed_factors()
+        if factors is None:
+            return self.norm(self._conv_forward(x, self.weight, None))
+        scale, shift = factors
+        return self._conv_forward(x, self.weight * scale[:, None, None, None], shift)
+
+    def fixed_factors(self) -> tuple[Tensor, Tensor] | None:
+        """``(scale, shift)`` while the statistics are fixed, else None."""
+        norm = self.norm
+        if isinstance(norm, FrozenNorm) or (isinstance(norm, nn.BatchNorm2d) and not norm.training):
+            return scale_and_shift(norm)
+        return None
+
+    def before_pooling(self, x: Tensor) -> Tensor:
+        """The linear part of a 1x1 convolution on (N, C, H, W), at stride 1, without the shift.
+
+        RoI pooling is linear too, so it may run between this and `after_pooling`.
+        """
+        factors = self.fixed_factors()
+        weight = self.weight if factors is None else self.weight * factors[0][:, None, None, None]
+        return F.conv2d(x, weight)
+
+    def after_pooling(self, crops: Tensor) -> Tensor:
+        """What `before_pooling` left out, on (P, C, h, w) crops."""
+        factors = self.fixed_factors()
+        if factors is None:
+            return self.norm(crops)
+        return crops + factors[1].to(crops.dtype)[:, None, None]

@@ -1,0 +1,97 @@
+"""ResNet-18/34/50/101/152: stem, four stages, and the classifier made of them (paper, Table 1).
+
+N images · H, W input size · K classes. Stages are named as in detectron2: res2 is conv2_x of the
+paper, and so on to res5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .blocks import BasicBlock, Block, Bottleneck
+from .norm import ConvNorm
+
+#: depth: block, blocks in res2..res5 (paper, Table 1)
+DEPTHS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
+    18: (BasicBlock, (2, 2, 2, 2)),
+    34: (BasicBlock, (3, 4, 6, 3)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+    152: (Bottleneck, (3, 8, 36, 3)),
+}
+
+
+@dataclass(frozen=True)
+class ResNetSpec:
+    """What decides the shape of a ResNet; trunk, tail and classifier are built from it."""
+
+    depth: int
+    width: int = 64
+    norm: str = "frozen"
+    stride_in: str = "3x3"
+    #: Channels of conv1 where they differ from ``width``.
+    stem_width: int | None = None
+
+    def channels(self, stage: int) -> int:
+        """Channels that res<stage> ends with."""
+        return self.width * 2 ** (stage - 2) * DEPTHS[self.depth][0].expansion
+
+
+class Stem(nn.Module):
+    """conv1 (7x7, stride 2) and the 3x3 max-pool: (N, 3, H, W) to (N, C, H/4, W/4).
+
+    The pool pads by one, as torchvision and detectron2 do, also for MSRA weights.
+    """
+
+    def __init__(self, channels: int, *, norm: str) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(3, channels, 7, stride=2, norm=norm)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return F.max_pool2d(F.relu(self.conv1(images), inplace=True), 3, stride=2, padding=1)
+
+
+def make_stem(spec: ResNetSpec) -> Stem:
+    return Stem(spec.stem_width or spec.width, norm=spec.norm)
+
+
+def make_stage(spec: ResNetSpec, stage: int, *, stride: int | None = None) -> nn.Sequential:
+    """res<stage>, 2 to 5; its first block halves the map except in res2, or as ``stride`` says."""
+    block, counts = DEPTHS[spec.depth]
+    if stride is None:
+        stride = 1 if stage == 2 else 2
+    inputs = (spec.stem_width or spec.width) if stage == 2 else spec.channels(stage - 1)
+    width = spec.width * 2 ** (stage - 2)
+    blocks: list[Block] = []
+    for index in range(counts[stage - 2]):
+        blocks.append(
+            block(
+                inputs,
+                width,
+                stride=stride if index == 0 else 1,
+                stride_in=spec.stride_in,
+                norm=spec.norm,
+            )
+        )
+        inputs = width * block.expansion
+    return nn.Sequential(*blocks)
+
+
+class ResNet(nn.Module):
+    """The classifier: (N, 3, H, W) normalised images to (N, K) logits."""
+
+    def __init__(self, spec: ResNetSpec, *, classes: int = 1000) -> None:
+        super().__init__()
+        self.stem = make_stem(spec)
+        self.res2 = make_stage(spec, 2)
+        self.res3 = make_stage(spec, 3)
+        self.res4 = make_stage(spec, 4)
+        self.res5 = make_stage(spec, 5)
+        self.fc = nn.Linear(spec.channels(5), classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.res5(self.res4(self.res3(self.res2(self.stem(images)))))
+        return self.fc(features.mean(dim=(2, 3)))

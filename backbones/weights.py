@@ -1,0 +1,132 @@
+"""How does a weights file get into a network, whole and under the conditions it was trained in?
+
+`import_weights` accounts for every tensor of the file, `load_into` for every one of the network.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from ..detection.errors import ConfigError, WeightsError
+from .archive import is_archive, read_converted
+from .arrays import read_tensors
+from .convert import Converted, StrideIn, convert, first_few
+from .layouts import recognise
+
+
+def import_weights(
+    path: Path,
+    *,
+    layout: str = "auto",
+    ratios: int = 3,
+    pixels: str | None = None,
+    stride_in: StrideIn | None = None,
+) -> Converted:
+    """Read a weights file of any known layout, or one that ``convert_weights`` wrote.
+
+    ``layout`` overrules what the names say; the other options are those of `convert`.
+
+    Raises:
+        WeightsError: unreadable, of an unknown layout, or not accounted for to the last tensor.
+    """
+    if is_archive(path):
+        if layout != "auto" or pixels or stride_in:
+            raise WeightsError(f"{path}: already converted; convert its original another way")
+        return read_converted(path)
+    tensors = read_tensors(path)
+    try:
+        chosen = recognise(tensors) if layout == "auto" else layout
+        return convert(tensors, chosen, ratios=ratios, pixels=pixels, stride_in=stride_in)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+
+
+def check_binding(converted: Converted, *, pixels: str, stride_in: str) -> None:
+    """Refuse a config that would run the weights under other conditions than they were trained in.
+
+    Raises:
+        ConfigError: names both values and the setting that fixes it.
+    """
+    wanted = {"pixels": converted.pixels, "stride_in": converted.stride_in}
+    given = {"pixels": pixels, "stride_in": stride_in}
+    wrong = [key for key, value in wanted.items() if value is not None and value != given[key]]
+    if wrong:
+        clashes = ", ".join(f"backbone.{key} is {given[key]}, not {wanted[key]}" for key in wrong)
+        fix = " ".join(f"backbone.{key}={wanted[key]}" for key in wrong)
+        raise ConfigError(f"{converted.layout} weights under another config: {clashes}; set {fix}")
+
+
+def split_backbone(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """A classifier's tensors under a detector's names, and a note of what was left out.
+
+    conv1 to conv4_x become the trunk, conv5_x the region head (paper, appendix A).
+
+    Raises:
+        WeightsError: a name that no classifier has.
+    """
+    ours: dict[str, Tensor] = {}
+    left_out = [name for name in tensors if name.startswith("fc.")]
+    for name, tensor in tensors.items():
+        if re.match(r"(?:stem|res[234])\.", name):
+            ours[f"trunk.{name}"] = tensor
+        elif name.startswith("res5."):
+            ours[f"roi_head.{name}"] = tensor
+        elif name not in left_out:
+            raise WeightsError(f"{name} is no tensor of a classifier")
+    note = f"{', '.join(left_out)}: the classifier's own layer, which a detector replaces"
+    return ours, (note,) if left_out else ()
+
+
+def load_into(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    *,
+    allow_missing: Sequence[str] = (),
+    allow_unused: Sequence[str] = (),
+    source: str = "weights",
+) -> None:
+    """Fill every parameter and buffer of ``module`` and use every tensor, or change nothing.
+
+    ``allow_missing`` and ``allow_unused`` are names, or prefixes ending in a dot, that may stay as
+    they are or be passed over. The batch counters of BN are never required: only averages without
+    momentum read them. ``source`` names the weights in the error.
+
+    Raises:
+        WeightsError: tensors missing, unexpected or of another shape or kind, by name.
+    """
+    state = module.state_dict()
+    missing = [
+        name
+        for name in state
+        if name not in tensors
+        and not name.endswith("num_batches_tracked")
+        and not _listed(name, allow_missing)
+    ]
+    unexpected = [name for name in tensors if name not in state and not _listed(name, allow_unused)]
+    common = [name for name in tensors if name in state]
+    unlike = [
+        f"{name} {_describe(tensors[name])} for {_describe(state[name])}"
+        for name in common
+        if tensors[name].shape != state[name].shape
+        or tensors[name].is_floating_point() != state[name].is_floating_point()
+    ]
+    faults = {"missing": missing, "unexpected": unexpected, "of another shape": unlike}
+    found = [f"{len(names)} {what} ({first_few(names)})" for what, names in faults.items() if names]
+    if found:
+        raise WeightsError(f"{source} do not fit {type(module).__name__}: {', '.join(found)}")
+    module.load_state_dict(state | {name: tensors[name] for name in common}, strict=True)
+
+
+def _listed(name: str, allowed: Sequence[str]) -> bool:
+    return any(
+        name == entry or (entry.endswith(".") and name.startswith(entry)) for entry in allowed
+    )
+
+
+def _describe(tensor: Tensor) -> str:
+    kind = "" if tensor.is_floating_point() else f" {tensor.dtype}".replace("torch.", "")
+    return f"{tuple(tensor.shape)}{kind}"

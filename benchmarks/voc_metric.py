@@ -1,0 +1,82 @@
+"""How long does the VOC metric take on a data set of the size of VOC 2007 test?
+
+    OMP_NUM_THREADS=1 python benchmarks/voc_metric.py [--images 4952] [--detections 250000]
+
+The detections are in memory as they come from a detector: one Detections per image. The bound is
+2 s on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from resdet.detection.evaluation.score import evaluate
+from resdet.detection.structures import Annotation, Detections, Record
+
+CLASSES = 20
+OBJECTS_PER_IMAGE = 3  # VOC 2007 test: 14,976 objects in 4,952 images
+
+
+def random_boxes(count: int, generator: torch.Generator) -> torch.Tensor:
+    """(count, 4) boxes in a picture of 500 x 375 pixels."""
+    corner = torch.rand(count, 2, generator=generator) * torch.tensor([350.0, 250.0])
+    side = torch.rand(count, 2, generator=generator) * 124 + 1
+    return torch.cat([corner, corner + side], dim=1)
+
+
+def random_record(number: int, generator: torch.Generator) -> Record:
+    count = int(torch.randint(1, 2 * OBJECTS_PER_IMAGE, (1,), generator=generator))
+    annotation = Annotation(
+        boxes=random_boxes(count, generator),
+        labels=torch.randint(CLASSES, (count,), generator=generator),
+        ignore=torch.rand(count, generator=generator) < 0.2,
+    )
+    return Record(f"{number:06d}", Path(f"{number:06d}.jpg"), (375, 500), annotation)
+
+
+def random_detections(record: Record, count: int, generator: torch.Generator) -> Detections:
+    """A shaken copy of every object that there is room for, and random boxes."""
+    copies = min(count, len(record.annotation))
+    boxes = random_boxes(count, generator)
+    labels = torch.randint(CLASSES, (count,), generator=generator)
+    noise = torch.randn(copies, 4, generator=generator)
+    boxes[:copies] = record.annotation.boxes[:copies] + noise.clamp(-0.4, 0.4)
+    labels[:copies] = record.annotation.labels[:copies]
+    scores = torch.rand(count, generator=generator)
+    scores[copies:] *= 0.5
+    return Detections(boxes, scores, labels)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=4952)
+    parser.add_argument("--detections", type=int, default=250_000)
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args()
+
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    records = [random_record(number, generator) for number in range(args.images)]
+    detections = {
+        record.image_id: random_detections(
+            record,
+            args.detections * (i + 1) // args.images - args.detections * i // args.images,
+            generator,
+        )
+        for i, record in enumerate(records)
+    }
+    names = [f"class {label}" for label in range(CLASSES)]
+    total = sum(len(found) for found in detections.values())
+    print(f"{len(records)} images, {total} detections, {CLASSES} classes")
+    for _ in range(args.repeats):
+        start = time.perf_counter()
+        result = evaluate(detections, records, names, coco=False)
+        seconds = time.perf_counter() - start
+        print(f"{seconds:.3f} s   voc_ap50 {result.metrics['voc_ap50']:.4f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,325 @@
+"""How do the bytes of a picture become RGB pixels? (The only place that decodes pictures.)
+
+JPEG is decoded by OpenCV, which is faster and yields the pixels of a file that ends early; all
+other formats by Pillow, which composites alpha and keeps 16-bit values. Both give equal pixels for
+JPEG. Pillow reads every header, so size limits and orientation have one source.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
+
+from ..detection.errors import ImageError
+
+#: What may be opened. Anything else (EPS runs Ghostscript, TGA has no signature) never is.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")
+
+#: Extensions of those formats, lower case: how folders are searched. Contents decide, not names.
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+    | {".avif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm"}
+)
+
+_SOS, _EOI = b"\xff\xda", b"\xff\xd9"
+_EXIF_ORIENTATION = 0x0112
+#: EXIF 1..8: transpose, then flip up-down, then flip left-right.
+_TURNS = {
+    1: (False, False, False),
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
+}
+_INVERSE = {6: 8, 8: 6}
+#: First bytes of what is often met under an image's name, and what to say.
+_OTHER_CONTENTS = (
+    (b"version https://git-lfs", "a Git LFS pointer, run `git lfs pull`"),
+    (b"%!PS", "EPS is not accepted"),
+    (b"%PDF", "PDF is not accepted"),
+    (b"\0\0\1\0", "ICO is not accepted"),
+)
+_HEIC_BRANDS = (b"ftypheic", b"ftypheix", b"ftypmif1")
+_SIGNATURES = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"GIF8", b"\0\0\0\x0c")
+
+Pixels = NDArray[np.uint8]
+
+
+class TruncatedImage(ImageError):
+    """The file ends early and the rules say ``on_truncated="skip"``; the loader counts it."""
+
+
+@dataclass(frozen=True)
+class ImageRules:
+    """What is accepted and how it is shown.
+
+    ``on_truncated``: what happens when pixels are missing; ``warn`` keeps a JPEG, whose missing
+    part is grey (no other format yields usable pixels). ``max_pixels`` can only lower Pillow's own
+    limit, the default. ``min_side`` and ``max_aspect`` refuse pictures that a resize would turn
+    into nothing. ``background`` lies under transparent pixels.
+    """
+
+    exif: Literal["apply", "ignore"] = "apply"
+    on_truncated: Literal["error", "warn", "skip"] = "error"
+    max_pixels: int = 178_956_970
+    min_side: int = 16
+    max_aspect: float = 100.0
+    background: tuple[int, int, int] = (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """``pixels`` (h, w, 3) uint8 RGB as displayed; ``orientation`` is the EXIF value 1..8."""
+
+    pixels: Pixels
+    orientation: int
+    warnings: tuple[str, ...] = ()
+
+
+DEFAULT_RULES = ImageRules()
+
+
+def read_image(path: Path, rules: ImageRules = DEFAULT_RULES) -> LoadedImage:
+    """Read and decode one picture; raises `ImageError`, and nothing else, naming the file."""
+    with _only_image_errors(str(path), rules):
+        _expect_file(path)
+        data = path.read_bytes()
+    return decode_image(data, str(path), rules)
+
+
+def read_size(path: Path, rules: ImageRules = DEFAULT_RULES) -> tuple[int, int]:
+    """(h, w) as displayed, from the header alone; raises `ImageError` as `read_image` would."""
+    name = str(path)
+    with _only_image_errors(name, rules):
+        _expect_file(path)
+        with path.open("rb") as stream, _open(stream, name) as picture:
+            return _checked_size(picture, _orientation(picture), name, rules)
+
+
+def decode_image(data: bytes, name: str, rules: ImageRules = DEFAULT_RULES) -> LoadedImage:
+    """The pixels of an encoded picture; ``name`` is for messages. Raises only `ImageError`."""
+    with _only_image_errors(name, rules), _open(io.BytesIO(data), name) as picture:
+        orientation = _orientation(picture)
+        size = _checked_size(picture, orientation, name, rules)
+        if picture.format in ("JPEG", "MPO"):
+            stored, warnings = _decode_jpeg(data, picture, name, rules)
+        else:
+            stored, warnings = _decode_other(picture, rules)
+        pixels = _turn(stored, _pending_turn(picture, orientation, rules))
+        if pixels.shape[:2] != size:
+            raise ImageError(f"{name}: header says (h, w) {size}, pixels are {pixels.shape[:2]}")
+        return LoadedImage(pixels, orientation, warnings)
+
+
+# ---------------------------------------------------------------------------------- header
+
+
+def _expect_file(path: Path) -> None:
+    if path.is_dir():
+        raise ImageError(f"{path}: a folder, not a picture")
+    if not path.exists():
+        raise ImageError(f"{path}: no such file")
+    if not path.is_file():
+        raise ImageError(f"{path}: not a regular file")
+
+
+def _open(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
+    start = stream.read(64)
+    if not start:
+        raise ImageError(f"{name}: the file is empty (0 bytes)")
+    stream.seek(0)
+    try:
+        return Image.open(stream, formats=FORMATS)
+    except Image.UnidentifiedImageError:
+        raise ImageError(f"{name}: {_what_else(start)}") from None
+
+
+def _what_else(start: bytes) -> str:
+    """Why Pillow found no picture in a file that starts with these bytes."""
+    for signature, meaning in _OTHER_CONTENTS:
+        if start.startswith(signature):
+            return f"not an image: {meaning}"
+    if start[4:12] in _HEIC_BRANDS:
+        return "HEIC is not accepted, convert it to JPEG"
+    if start.startswith(_SIGNATURES):
+        return f"damaged header or unsupported variant: starts with {start[:8]!r}"
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if text.startswith(b"<"):
+        tag = text.split(b">")[0].split()[0].decode("ascii", "replace")
+        return f'not an image: starts with "{tag}"'
+    return f"not an image of an accepted format: starts with {start[:8]!r}"
+
+
+def _orientation(picture: Image.Image) -> int:
+    """EXIF (or XMP) orientation; 1 where absent, invalid or unreadable.
+
+    The base class's method reads metadata in front of the pixels only; PNG's own would decode the
+    picture to look behind them.
+    """
+    try:
+        value = int(Image.Image.getexif(picture).get(_EXIF_ORIENTATION, 1))
+    except Exception:  # damaged EXIF raises almost anything, and the pixels are still good
+        return 1
+    return value if value in _TURNS else 1
+
+
+def _turned_by_decoder(picture: Image.Image) -> bool:
+    """Pillow turns TIFF while decoding, and `size` already says so."""
+    return picture.format == "TIFF"
+
+
+def _pending_turn(picture: Image.Image, orientation: int, rules: ImageRules) -> int:
+    """The EXIF operation still to be done to the decoder's pixels."""
+    wanted, done = rules.exif == "apply", _turned_by_decoder(picture)
+    if wanted == done:
+        return 1
+    return orientation if wanted else _INVERSE.get(orientation, orientation)
+
+
+def _checked_size(
+    picture: Image.Image, orientation: int, name: str, rules: ImageRules
+) -> tuple[int, int]:
+    width, height = picture.size
+    if _TURNS[_pending_turn(picture, orientation, rules)][0]:
+        width, height = height, width
+    if width * height > rules.max_pixels:
+        raise ImageError(f"{name}: {width}x{height} is over max_pixels {rules.max_pixels}")
+    short, long = sorted((width, height))
+    if short < rules.min_side:
+        raise ImageError(f"{name}: {width}x{height} has a side under {rules.min_side} px")
+    if long > rules.max_aspect * short:
+        raise ImageError(f"{name}: {width}x{height} is longer than {rules.max_aspect:g}:1")
+    return height, width
+
+
+# ---------------------------------------------------------------------------------- pixels
+
+
+def _decode_jpeg(
+    data: bytes, picture: Image.Image, name: str, rules: ImageRules
+) -> tuple[Pixels, tuple[str, ...]]:
+    warnings: tuple[str, ...] = ()
+    if not data.endswith(_EOI) and data.rfind(_EOI) < data.rfind(_SOS):
+        if _lacks_pixels(data):
+            if rules.on_truncated != "warn":
+                raise _truncated(name, "the JPEG ends before its last pixels", rules)
+            warnings = ("truncated: the missing part is grey",)
+        else:
+            warnings = ("truncated: no end marker, but the pixels are complete",)
+        data += _EOI
+    if picture.mode in ("RGB", "L"):
+        pixels = _cv2_decode(data)
+        if pixels is not None:
+            return pixels, warnings
+    # CMYK, whose colours OpenCV and Pillow disagree on by a level, and what OpenCV cannot decode.
+    with _open(io.BytesIO(data), name) as repaired:
+        return _flatten(repaired, rules.background), warnings
+
+
+def _cv2_decode(data: bytes) -> Pixels | None:
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    return None if pixels is None else np.asarray(pixels, np.uint8)
+
+
+def _lacks_pixels(data: bytes) -> bool:
+    """Whether a JPEG without an end marker also lacks pixels.
+
+    Decoders fill in what is missing without saying so. If what follows the last byte changes the
+    picture, the decoder was still hungry.
+    """
+    ended, continued = _cv2_decode(data + _EOI), _cv2_decode(data + b"\x5a\xa5" * 64 + _EOI)
+    return ended is None or continued is None or not np.array_equal(ended, continued)
+
+
+def _decode_other(
+    picture: ImageFile.ImageFile, rules: ImageRules
+) -> tuple[Pixels, tuple[str, ...]]:
+    warnings: tuple[str, ...] = ()
+    frames = _frame_count(picture)
+    if frames > 1:
+        warnings += (f"{picture.format} with {frames} frames or pages: only the first is read",)
+    layout = str(picture.tile)
+    deep = picture.mode.startswith("I") or ";16" in layout
+    if picture.mode.startswith("I") and "transparency" in picture.info:
+        warnings += ("the transparent value of 16-bit grey is not applied",)
+    picture.load()
+    if picture.mode.startswith("I"):
+        pixels = _scale_to_8_bits(picture, 4095 if "I;12" in layout else 65535)
+    else:
+        pixels = _flatten(picture, rules.background)
+    if deep and pixels.max() < 64:  # under a quarter of the range
+        warnings += (f"16-bit picture, nearly black ({pixels.max()} of 255): 12-bit data in it?",)
+    return pixels, warnings
+
+
+def _frame_count(picture: Image.Image) -> int:
+    try:
+        return int(getattr(picture, "n_frames", 1))
+    except Exception:  # a damaged later frame; the first may still be good
+        return 1
+
+
+def _scale_to_8_bits(picture: Image.Image, top: int) -> Pixels:
+    """Grey values 0..top to (h, w, 3) uint8, rounded."""
+    values = np.array(picture).astype(np.int64)
+    if values.min() < 0 or values.max() > top:
+        raise ValueError(f"unsupported: grey values {values.min()}..{values.max()} exceed 16 bits")
+    grey = ((values * 255 + top // 2) // top).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _flatten(picture: Image.Image, background: tuple[int, int, int]) -> Pixels:
+    """Any 8-bit mode to RGB, transparent pixels on ``background``."""
+    if picture.mode == "F":
+        raise ValueError("unsupported: floating-point pixels")
+    if picture.has_transparency_data:
+        canvas = Image.new("RGBA", picture.size, (*background, 255))
+        canvas.alpha_composite(picture.convert("RGBA"))
+        picture = canvas
+    return np.array(picture.convert("RGB"))
+
+
+def _turn(pixels: Pixels, orientation: int) -> Pixels:
+    transpose, up_down, left_right = _TURNS[orientation]
+    if transpose:
+        pixels = pixels.swapaxes(0, 1)
+    if up_down:
+        pixels = pixels[::-1]
+    if left_right:
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+# ---------------------------------------------------------------------------------- errors
+
+
+def _truncated(name: str, reason: str, rules: ImageRules) -> ImageError:
+    kind = TruncatedImage if rules.on_truncated == "skip" else ImageError
+    return kind(f"{name}: truncated ({reason})")
+
+
+@contextmanager
+def _only_image_errors(name: str, rules: ImageRules) -> Iterator[None]:
+    """Decoders raise nearly any exception on damaged bytes; the caller sees one kind."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, EOFError) or "truncated" in reason.lower():
+            raise _truncated(name, reason, rules) from error
+        raise ImageError(f"{name}: cannot be read ({reason})") from error

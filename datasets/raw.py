@@ -1,0 +1,39 @@
+"""What does an annotation file say about one picture, before names become labels?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+#: (x1, y1, x2, y2): absolute pixels, continuous, 0-based, as in `detection/structures.py`.
+RawBox = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class RawObject:
+    """One annotated object. ``ignore``: neither right nor wrong (VOC difficult, COCO crowd).
+
+    The box is what the file says; it may be non-finite, swapped or outside (`catalog.py` judges).
+    """
+
+    name: str
+    box: RawBox
+    ignore: bool = False
+
+
+@dataclass(frozen=True)
+class RawImage:
+    """One picture of a source; ``size`` (h, w) as displayed, ``source`` the annotation file."""
+
+    image_id: str
+    path: Path
+    size: tuple[int, int]
+    objects: tuple[RawObject, ...]
+    source: Path
+
+
+def first_few(lines: Sequence[str], shown: int = 5) -> str:
+    """A list for a one-line message: the first lines, and how many more there are."""
+    more = f"; and {len(lines) - shown} more" if len(lines) > shown else ""
+    return "; ".join(lines[:shown]) + more

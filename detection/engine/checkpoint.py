@@ -1,0 +1,81 @@
+"""Training state on disk: written whole or not at all, read without running anything.
+
+A checkpoint is a dict of tensors and primitives: ``format_version``, ``model``, ``config``,
+``classes``, ``step``, ``metric`` and what training needs to go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import WeightsError
+
+FORMAT_VERSION = 1
+KEYS = ("model", "config", "classes", "step")
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any], *, keep_previous: bool = False) -> None:
+    """Write ``state`` to ``path`` atomically: a temporary file, fsync, rename.
+
+    With ``keep_previous`` the file that stood there stays as ``<name>-1<suffix>``. Killed at any
+    moment, or out of disk, ``path`` is the old or the new file, whole.
+
+    Raises:
+        OSError: when it cannot be written; what stood at ``path`` is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save({"format_version": FORMAT_VERSION, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if keep_previous and path.exists():
+            _link_over(path, path.with_name(f"{path.stem}-1{path.suffix}"))
+        temporary.replace(path)
+    except RuntimeError as error:  # torch's writer reports a full disk this way
+        raise OSError(str(error)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _link_over(source: Path, target: Path) -> None:
+    spare = target.with_name(f".{target.name}.tmp")
+    spare.unlink(missing_ok=True)
+    spare.hardlink_to(source)
+    spare.replace(target)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of this toolkit onto the CPU.
+
+    Raises:
+        WeightsError: missing, cut short, of another format, or holding more than tensors and
+            primitives (it is then not opened any further).
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such checkpoint")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0][:160]
+        raise WeightsError(f"{path}: cannot be read as a checkpoint ({reason})") from error
+    missing = [key for key in KEYS if not isinstance(state, dict) or key not in state]
+    if missing:
+        raise WeightsError(
+            f"{path}: not a checkpoint of this toolkit (lacks {', '.join(missing)}); "
+            "`resdet convert-weights` imports other layouts"
+        )
+    if state.get("format_version") != FORMAT_VERSION:
+        raise WeightsError(
+            f"{path}: checkpoint format {state.get('format_version')}, expected {FORMAT_VERSION}"
+        )
+    return state

@@ -1,0 +1,92 @@
+"""Several processes as one: what ``torchrun`` started, and the little they tell each other.
+
+A single process goes through the same calls; each is then the identity.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+#: How long other processes wait for the first one's evaluation: COCO's takes a minute, not hours.
+PATIENCE = timedelta(hours=2)
+
+
+class Group:
+    """This process among ``world`` others; ``rank`` 0 writes files and talks."""
+
+    def __init__(self, rank: int, world: int, device: torch.device) -> None:
+        self.rank, self.world, self.device = rank, world, device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of ``value`` over all processes."""
+        if self.world > 1:
+            dist.all_reduce(value)
+            value = value / self.world
+        return value
+
+    def largest(self, values: list[float]) -> list[float]:
+        """The elementwise maximum over all processes."""
+        if self.world == 1:
+            return values
+        tensor = torch.tensor(values, device=self.device)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return tensor.tolist()
+
+    def gather(self, part: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The union of all processes' mappings on the main process, None on the others."""
+        if self.world == 1:
+            return dict(part)
+        parts: list[Any] | None = [None] * self.world if self.is_main else None
+        dist.gather_object(dict(part), parts)
+        return {key: value for each in parts for key, value in each.items()} if parts else None
+
+    def tell(self, key: str, value: Any = None) -> Any:
+        """The main process's ``value`` (JSON), on all processes.
+
+        It travels through the key-value store, not a collective: the others wait for an evaluation
+        of any length without running into a collective's time limit. ``key`` must be new.
+        """
+        if self.world == 1:
+            return value
+        store = dist.distributed_c10d._get_default_store()
+        if self.is_main:
+            store.set(key, json.dumps(value))
+            return value
+        store.wait([key], PATIENCE)
+        return json.loads(store.get(key))
+
+
+@contextmanager
+def process_group(device: str | None) -> Iterator[Group]:
+    """Join the group that ``torchrun`` describes in the environment, or be alone.
+
+    ``device`` None takes a GPU where there is one; with several processes each takes its own.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    rank, local = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if chosen.type == "cuda" and chosen.index is None:
+        chosen = torch.device("cuda", local)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    if world == 1:
+        yield Group(0, 1, chosen)
+        return
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield Group(rank, world, chosen)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,162 @@
+"""What was measured in a run, and how does it stay true when the run is killed and resumed?
+
+``metrics.jsonl`` is the one record: an object a line, ``{"kind": "train" | "eval", "step": ...,
+"time": ..., <name>: <number or null>}``; a number that is not finite is null, as JSON has none.
+``results.csv`` is a view of its evaluations, one row each, written anew every time.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+METRICS_FILE = "metrics.jsonl"
+RESULTS_FILE = "results.csv"
+Kind = Literal["train", "eval"]
+_RESERVED = ("kind", "step", "time")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the history: the ``values`` measured at ``step``; ``time`` is ISO 8601, UTC."""
+
+    kind: Kind
+    step: int
+    values: Mapping[str, float]
+    time: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    def __post_init__(self) -> None:
+        taken = [name for name in _RESERVED if name in self.values]
+        if taken:
+            raise ValueError(f"a measured value cannot be called {taken[0]!r}")
+
+    def to_line(self) -> str:
+        values = {
+            name: value if math.isfinite(value) else None for name, value in self.values.items()
+        }
+        head = {"kind": self.kind, "step": self.step, "time": self.time}
+        return json.dumps(head | values, allow_nan=False) + "\n"
+
+    @staticmethod
+    def from_line(line: str) -> Entry | None:
+        """The entry, with NaN for null; None where the line is cut or is no entry."""
+        try:
+            raw = json.loads(line)
+            values = {name: _number(raw[name]) for name in raw if name not in _RESERVED}
+            kind, step, time = raw["kind"], raw["step"], raw.get("time", "")
+        except (ValueError, TypeError, LookupError, OverflowError, RecursionError, AttributeError):
+            return None
+        known = kind in ("train", "eval") and type(step) is int and isinstance(time, str)
+        return Entry(kind, step, values, time) if known else None
+
+
+def _number(value: object) -> float:
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"not a number: {value!r}")
+    return float(value)
+
+
+@dataclass(frozen=True)
+class History:
+    """The readable ``entries`` of a file in order, and the 1-based numbers of the other lines."""
+
+    entries: tuple[Entry, ...] = ()
+    damaged: tuple[int, ...] = ()
+
+    def of(self, kind: Kind) -> tuple[Entry, ...]:
+        return tuple(entry for entry in self.entries if entry.kind == kind)
+
+
+def read_history(folder: Path) -> History:
+    """The history of a run folder; an empty one where nothing was logged yet."""
+    try:
+        text = (folder / METRICS_FILE).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return History()
+    # Only "\n" ends a line here; str.splitlines would also cut at the likes of U+2028.
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line]
+    parsed = [(number, Entry.from_line(line)) for number, line in lines]
+    return History(
+        tuple(entry for _, entry in parsed if entry is not None),
+        tuple(number for number, entry in parsed if entry is None),
+    )
+
+
+def cut_history(folder: Path, *, last_step: int) -> History:
+    """Forget what came after ``last_step``, and damaged lines; what stays is also returned.
+
+    A killed run has logged past its last checkpoint, perhaps half a line, and the resumed run
+    logs those steps again. ``last_step`` 0 is a new run and keeps nothing. Raises ``OSError``.
+    """
+    old = read_history(folder)
+    kept = tuple(entry for entry in old.entries if last_step > 0 and entry.step <= last_step)
+    if kept != old.entries or old.damaged:
+        replace_text(folder / METRICS_FILE, "".join(entry.to_line() for entry in kept))
+    return History(kept, old.damaged)
+
+
+def results_table(evaluations: Sequence[Entry]) -> str:
+    """CSV: ``step`` and the metrics in order of first appearance; empty where NaN or absent."""
+    names = list(dict.fromkeys(name for entry in evaluations for name in entry.values))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["step", *map(_safe_cell, names)])
+    for entry in evaluations:
+        numbers = (entry.values.get(name, math.nan) for name in names)
+        writer.writerow([entry.step, *("" if math.isnan(n) else repr(n) for n in numbers)])
+    return text.getvalue()
+
+
+def _safe_cell(name: str) -> str:
+    """A name that spreadsheets will not run as a formula."""
+    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a whole file, or leave the old one as it was. Raises ``OSError``."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8", newline="\n")
+        part.replace(path)
+    except OSError:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+class GrowingFile:
+    """Lines added to the end of a file, none of them half.
+
+    What could not be written (a full disk) waits in memory and is tried again with the next call.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._pending: list[str] = []
+        with suppress(OSError):
+            if path.read_bytes()[-1:] not in (b"", b"\n"):
+                self._pending.append("\n")  # the last line was cut: do not write on into it
+
+    def append(self, lines: Iterable[str]) -> None:
+        """Raises ``OSError``; the lines are kept for the next call then."""
+        self._pending.extend(lines)
+        good = self._path.stat().st_size if self._path.exists() else 0
+        try:
+            with self._path.open("ab") as file:
+                file.write("".join(self._pending).encode("utf-8", errors="backslashreplace"))
+        except OSError:
+            with suppress(OSError):
+                os.truncate(self._path, good)
+            raise
+        self._pending.clear()

@@ -1,0 +1,334 @@
+"""How does a training run tell what it is doing: on the terminal, in files, in TensorBoard?
+
+``RunLog`` sends each message, step and evaluation to a few sinks. Logging never stops training:
+a sink that fails (a full disk, a closed pipe) is named once, and the run goes on.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from ..errors import ConfigError
+from .history import (
+    METRICS_FILE,
+    RESULTS_FILE,
+    Entry,
+    GrowingFile,
+    cut_history,
+    replace_text,
+    results_table,
+)
+
+LOG_FILE = "train.log"
+#: The eta looks back over so many logged steps, pauses for evaluation included.
+ETA_WINDOW = 50
+#: What the progress bar has room for.
+_SHOWN = ("loss", "lr", "images_per_s", "eta")
+_FORMATS: Mapping[str, Callable[[float], str]] = {
+    "lr": lambda value: f"lr {value:.2e}",
+    "images_per_s": lambda value: f"{value:.1f} img/s",
+    "data_wait": lambda value: f"data {value:.0%}",
+    "mem_gb": lambda value: f"{value:.1f} GB",
+    "eta": lambda value: f"eta {format_duration(value)}",
+}
+
+
+class RunLog:
+    """The log of one training run, in ``folder``; a context manager.
+
+    Writes ``metrics.jsonl`` and ``results.csv`` (see ``history.py``), ``train.log`` (what was
+    said, with times) and, if wanted, ``tensorboard/``. On a terminal a progress bar stands below
+    the messages; elsewhere (a pipe, CI, NO_COLOR) every step is one plain line.
+
+    ``start_step`` is the step of the checkpoint a run resumes from: entries after it, logged by
+    the killed run, are cut off, so that the history equals that of an uninterrupted run. For that
+    the training loop saves the checkpoint of a step after logging the step. Raises ConfigError
+    where the folder cannot be made.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        total_steps: int,
+        start_step: int = 0,
+        tensorboard: bool = False,
+        console: Console | None = None,
+    ) -> None:
+        self._total_steps = total_steps
+        self._clock = _Clock(start_step, total_steps)
+        self._failed: set[str] = set()
+        self._sinks: list[_Sink] = []
+        if folder is None:
+            return
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{folder}: cannot be a run folder: {error.strerror}") from error
+        self._open("terminal", lambda: _terminal(console or Console(), start_step, total_steps))
+        self._open(LOG_FILE, lambda: _TextFile(folder / LOG_FILE))
+        self._open(METRICS_FILE, lambda: _History(folder, start_step, self.message))
+        if tensorboard:
+            self._open("tensorboard", lambda: _TensorBoard(folder / "tensorboard", start_step))
+
+    @classmethod
+    def silent(cls) -> RunLog:
+        """A log that says and writes nothing: for all processes but the first."""
+        return cls(None, total_steps=0)
+
+    def message(self, text: str) -> None:
+        """Lines for people; control characters are made visible."""
+        text = _printable(text)
+        self._tell(lambda sink: sink.message(text))
+
+    def step(self, step: int, values: Mapping[str, float]) -> None:
+        """What was measured at a training step, once every ``train.log_every`` steps.
+
+        The loop gives loss, loss_rpn_cls, loss_rpn_box, loss_cls, loss_box, lr, images_per_s,
+        data_wait (fraction of the time spent waiting for data) and mem_gb; ``eta`` (seconds) is
+        added here.
+        """
+        eta = self._clock.eta(step)
+        entry = Entry("train", step, {name: float(v) for name, v in values.items()} | {"eta": eta})
+        width = len(str(self._total_steps))
+        line = f"step {step:>{width}}/{self._total_steps}  {_words(entry.values)}"
+        self._tell(lambda sink: sink.entry(entry, line))
+
+    def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """The metrics after ``step`` training steps."""
+        entry = Entry("eval", step, {name: float(v) for name, v in metrics.items()})
+        self._tell(
+            lambda sink: sink.entry(entry, f"evaluation at step {step}  {_words(entry.values)}")
+        )
+
+    def close(self) -> None:
+        """Take the bar off the terminal and finish the files; nothing is logged afterwards."""
+        self._tell(lambda sink: sink.close())
+        self._sinks = []
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _open(self, name: str, make: Callable[[], _Sink]) -> None:
+        try:
+            self._sinks.append(make())
+        except Exception as error:
+            self._warn(name, error)
+
+    def _tell(self, call: Callable[[_Sink], None]) -> None:
+        for sink in list(self._sinks):
+            try:
+                call(sink)
+            except Exception as error:
+                self._warn(sink.name, error)
+
+    def _warn(self, name: str, error: Exception) -> None:
+        if name in self._failed:
+            return
+        self._failed.add(name)
+        self.message(f"warning: {name} cannot be written, training goes on: {error}")
+
+
+class _Sink(Protocol):
+    """A place the log goes to; ``line`` is the entry in words."""
+
+    name: str
+
+    def message(self, text: str) -> None: ...
+
+    def entry(self, entry: Entry, line: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _Lines:
+    """A pipe or a dumb terminal: plain lines, never wrapped."""
+
+    def __init__(self, console: Console) -> None:
+        self.name = "terminal"
+        self._console = console
+
+    def message(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+    def entry(self, entry: Entry, line: str) -> None:
+        self.message(line)
+
+    def close(self) -> None:
+        return
+
+
+class _Bar(_Lines):
+    """A terminal: one live line for the steps, everything else above it."""
+
+    def __init__(self, console: Console, start_step: int, total_steps: int) -> None:
+        super().__init__(console)
+        self._progress = Progress(
+            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            BarColumn(bar_width=20),
+            TaskProgressColumn(),
+            TextColumn("{task.description}", markup=False),
+            console=console,
+        )
+        self._task = self._progress.add_task("", total=total_steps, completed=start_step)
+        self._progress.start()
+
+    def entry(self, entry: Entry, line: str) -> None:
+        if entry.kind == "eval":
+            self.message(line)
+            return
+        shown = {name: entry.values[name] for name in _SHOWN if name in entry.values}
+        self._progress.update(self._task, completed=entry.step, description=_words(shown))
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
+class _TextFile:
+    """``train.log``: every line with the local time; a resumed run writes on."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = path.name
+        self._file = GrowingFile(path)
+
+    def message(self, text: str) -> None:
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        self._file.append(f"{now}  {line}\n" for line in text.split("\n"))
+
+    def entry(self, entry: Entry, line: str) -> None:
+        self.message(line)
+
+    def close(self) -> None:
+        return
+
+
+class _History:
+    """``metrics.jsonl`` and ``results.csv``."""
+
+    def __init__(self, folder: Path, start_step: int, say: Callable[[str], None]) -> None:
+        self.name = METRICS_FILE
+        kept = cut_history(folder, last_step=start_step)
+        for number in kept.damaged:
+            say(f"{folder / METRICS_FILE}:{number}: not a whole line, left out")
+        self._file = GrowingFile(folder / METRICS_FILE)
+        self._table = folder / RESULTS_FILE
+        self._evaluations = list(kept.of("eval"))
+        self._write_table()
+
+    def message(self, text: str) -> None:
+        return
+
+    def entry(self, entry: Entry, line: str) -> None:
+        if entry.kind == "eval":
+            self._evaluations.append(entry)
+        try:
+            self._file.append([entry.to_line()])
+        finally:
+            if entry.kind == "eval":
+                self._write_table()
+
+    def close(self) -> None:
+        self._file.append([])
+
+    def _write_table(self) -> None:
+        if self._evaluations:
+            replace_text(self._table, results_table(self._evaluations))
+        else:
+            self._table.unlink(missing_ok=True)
+
+
+class _TensorBoard:
+    """Scalars for TensorBoard; given up after the first failure, as its writer thread is dead."""
+
+    def __init__(self, folder: Path, start_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.name = "tensorboard"
+        self._writer: SummaryWriter | None = SummaryWriter(
+            str(folder), purge_step=start_step + 1 if start_step else None
+        )
+
+    def message(self, text: str) -> None:
+        return
+
+    def entry(self, entry: Entry, line: str) -> None:
+        writer, self._writer = self._writer, None
+        if writer is None:
+            return
+        for name, value in entry.values.items():
+            writer.add_scalar(f"{entry.kind}/{name}", value, entry.step)
+        self._writer = writer
+
+    def close(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+
+
+class _Clock:
+    """Seconds to the end, from the steps logged last."""
+
+    def __init__(self, start_step: int, total_steps: int) -> None:
+        self._total_steps = total_steps
+        self._seen = deque([(start_step, time.monotonic())], maxlen=ETA_WINDOW)
+
+    def eta(self, step: int) -> float:
+        """NaN until a step was made."""
+        now = time.monotonic()
+        first_step, first_time = self._seen[0]
+        self._seen.append((step, now))
+        if step <= first_step:
+            return math.nan
+        return (self._total_steps - step) * (now - first_time) / (step - first_step)
+
+
+def format_duration(seconds: float) -> str:
+    """Whole seconds as ``1 day, 2:03:04`` or ``2:03:04``; ``?`` when not known."""
+    return str(timedelta(seconds=round(seconds))) if math.isfinite(seconds) else "?"
+
+
+def _words(values: Mapping[str, float]) -> str:
+    return "  ".join(
+        _FORMATS[name](value) if name in _FORMATS else f"{name} {value:.4g}"
+        for name, value in values.items()
+    )
+
+
+def _printable(text: str) -> str:
+    """Names are data: an escape sequence in a file name must not move the cursor."""
+    return "".join(
+        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
+def _terminal(console: Console, start_step: int, total_steps: int) -> _Sink:
+    return _Lines(console) if _is_plain(console) else _Bar(console, start_step, total_steps)
+
+
+def _is_plain(console: Console) -> bool:
+    wants_plain = any(_is_set(name) for name in ("CI", "NO_COLOR"))
+    return wants_plain or not console.is_terminal or console.is_dumb_terminal
+
+
+def _is_set(name: str) -> bool:
+    return os.environ.get(name, "").lower() not in ("", "0", "false")

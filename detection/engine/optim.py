@@ -1,0 +1,87 @@
+"""How weights move: parameter groups, the learning rate of a step, the moving average."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+NORMS = (nn.BatchNorm2d, nn.GroupNorm)
+
+
+def make_sgd(
+    model: nn.Module, *, lr: float, momentum: float, weight_decay: float, decay_bias: bool
+) -> torch.optim.SGD:
+    """SGD over what is trainable. Norm weights never decay; biases do where ``decay_bias`` says so
+    (detectron2 decays them, py-faster-rcnn does not)."""
+    decayed, free = [], []
+    for module, name, parameter in _trainable(model):
+        is_free = isinstance(module, NORMS) or (name == "bias" and not decay_bias)
+        (free if is_free else decayed).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD([group for group in groups if group["params"]], lr=lr, momentum=momentum)
+
+
+def _trainable(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                yield module, name, parameter
+
+
+def learning_rate(
+    step: int,
+    *,
+    base: float,
+    total: int,
+    warmup: int,
+    warmup_factor: float,
+    schedule: str,
+    milestones: Sequence[int],
+    gamma: float,
+) -> float:
+    """The rate of ``step`` (from 0), a pure function: resuming needs no scheduler state.
+
+    Linear warm-up from ``warmup_factor``; then either ``gamma`` at every milestone passed, or half
+    a cosine down to zero at ``total``.
+    """
+    rate = base
+    if schedule == "cosine":
+        rate *= 0.5 * (1 + math.cos(math.pi * min(step / total, 1.0)))
+    else:
+        rate *= gamma ** sum(step >= milestone for milestone in milestones)
+    if step < warmup:
+        rate *= warmup_factor + (1 - warmup_factor) * step / warmup
+    return rate
+
+
+class MovingAverage:
+    """Exponential moving average of a model's floating-point state, buffers included.
+
+    The decay grows as (1 + step) / (10 + step) up to ``decay``, so that a short training is not
+    averaged with its random start.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.state: dict[str, Tensor] = {
+            name: tensor.detach().clone() for name, tensor in model.state_dict().items()
+        }
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point():
+                self.state[name].lerp_(tensor, 1 - decay)
+            else:
+                self.state[name].copy_(tensor)
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        for name, tensor in self.state.items():
+            tensor.copy_(state[name])

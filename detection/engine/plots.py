@@ -1,0 +1,273 @@
+"""What do the numbers, batches, labels and detections of a run look like?
+
+Every function writes one picture (PNG or JPEG, by the suffix of its path) and returns the path;
+with nothing to show the picture says so. Matplotlib's objects are used without ``pyplot``, which
+would keep figures alive and ask for a display.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from torch import Tensor
+
+from ...datasets.image import DEFAULT_RULES, ImageRules, read_image
+from ..inference.draw import class_colour
+from ..structures import Annotation, Batch, Detections, Record
+from .history import Entry, read_history
+
+#: More pictures than this make a grid too small to see anything.
+MAX_PICTURES = 16
+#: More bars than this have no room for their names; the rarer classes share the last bar.
+MAX_BARS = 40
+#: Points of the box-size scatter; a sample stands for larger sets.
+MAX_POINTS = 20_000
+IGNORED_COLOUR = "0.6"
+#: The metrics in the curve of mAP, where they were measured.
+SCORES = ("voc_ap50", "voc_ap50_11point", "coco_ap", "coco_ap50", "coco_ap75")
+_CELL_INCHES = 4.0
+
+
+def plot_curves(folder: Path, path: Path | None = None) -> Path:
+    """Losses, learning rate and mAP over the steps, from ``metrics.jsonl`` of a run folder.
+
+    The default ``path`` is ``folder/plots/curves.png``.
+    """
+    history = read_history(folder)
+    train, evaluations = history.of("train"), history.of("eval")
+    losses = {name: _series(train, name) for name in _names(train) if name.startswith("loss")}
+    val_losses = {
+        name: _series(evaluations, name) for name in _names(evaluations) if "loss" in name
+    }
+    scores = {name: _series(evaluations, name) for name in SCORES}
+    with _picture(path or folder / "plots" / "curves.png", (15.0, 4.5)) as figure:
+        left, middle, right = figure.subplots(1, 3)
+        _lines(left, "loss", losses)
+        _lines(left, "loss", val_losses, style="o--")
+        _lines(middle, "learning rate", {"lr": _series(train, "lr")})
+        _lines(right, "average precision", scores, style="o-")
+        right.set_ylim(0, 1)
+        for axes in (left, middle, right):
+            _close_axes(axes, "nothing logged yet")
+    return path or folder / "plots" / "curves.png"
+
+
+def plot_batch(batch: Batch, classes: Sequence[str], path: Path) -> Path:
+    """The first images of a training batch as the network gets them, with their boxes.
+
+    Ignored objects are grey and dashed.
+    """
+    with _grid(path, min(len(batch), MAX_PICTURES)) as cells:
+        for index, axes in enumerate(cells):
+            height, width = batch.sizes[index]
+            pixels = batch.images[index, :, :height, :width].permute(1, 2, 0).cpu().numpy()
+            _show(axes, pixels, f"{batch.image_ids[index]} {width}x{height}")
+            _draw_annotation(axes, batch.annotations[index].to("cpu"), classes)
+    return path
+
+
+def plot_detections(
+    records: Sequence[Record],
+    detections: Mapping[str, Detections],
+    classes: Sequence[str],
+    path: Path,
+    *,
+    min_score: float = 0.5,
+    rules: ImageRules = DEFAULT_RULES,
+) -> Path:
+    """Ground truth (left) beside predictions of at least ``min_score`` (right), original pixels.
+
+    ``detections`` are by ``image_id``; an image without an entry is said to be not predicted.
+    Raises ImageError where a picture cannot be read.
+    """
+    shown = records[: MAX_PICTURES // 2]
+    with _grid(path, 2 * len(shown), columns=2) as cells:
+        for record, truth, predicted in zip(shown, cells[0::2], cells[1::2], strict=True):
+            pixels = read_image(record.path, rules).pixels
+            _show(truth, pixels, f"{record.image_id}: ground truth")
+            _draw_annotation(truth, record.annotation, classes)
+            found = detections.get(record.image_id)
+            if found is None:
+                _show(predicted, pixels, "not predicted")
+                continue
+            found = found.to("cpu")
+            _show(predicted, pixels, f"predicted, score >= {min_score:g}")
+            _draw_detections(predicted, found[found.scores >= min_score], classes)
+    return path
+
+
+def plot_labels(records: Sequence[Record], classes: Sequence[str], path: Path) -> Path:
+    """How often each class is annotated, and the widths and heights of the boxes in pixels."""
+    whole = [record.annotation for record in records]
+    boxes = torch.cat([torch.zeros(0, 4), *(annotation.boxes for annotation in whole)])
+    counted = Counter[int]()
+    ignored = Counter[int]()
+    for annotation in whole:
+        counted.update(annotation.labels[~annotation.ignore].tolist())
+        ignored.update(annotation.labels[annotation.ignore].tolist())
+    bars = _bars(counted, ignored, classes)
+    with _picture(path, (14.0, max(4.5, 1.5 + 0.22 * len(bars)))) as figure:
+        left, right = figure.subplots(1, 2)
+        _draw_bars(left, bars)
+        left.set_title(f"{len(boxes)} objects in {len(records)} images")
+        _draw_box_sizes(right, boxes)
+    return path
+
+
+def _names(entries: Sequence[Entry]) -> list[str]:
+    return list(dict.fromkeys(name for entry in entries for name in entry.values))
+
+
+def _series(entries: Sequence[Entry], name: str) -> tuple[list[int], list[float]]:
+    """Steps and values; NaN, which leaves a gap in the line, is kept."""
+    known = [entry for entry in entries if name in entry.values]
+    return [entry.step for entry in known], [entry.values[name] for entry in known]
+
+
+def _lines(
+    axes: Axes, title: str, series: Mapping[str, tuple[list[int], list[float]]], style: str = "-"
+) -> None:
+    axes.set_title(title)
+    axes.set_xlabel("step")
+    axes.grid(alpha=0.3)
+    for name, (steps, values) in series.items():
+        if any(math.isfinite(value) for value in values):
+            axes.plot(steps, values, style, label=name, linewidth=1, markersize=3)
+
+
+def _close_axes(axes: Axes, empty_text: str) -> None:
+    if axes.lines:
+        axes.legend(fontsize="small")
+    else:
+        _say(axes, empty_text)
+
+
+def _say(axes: Axes, text: str) -> None:
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="0.4")
+
+
+def _show(axes: Axes, pixels: np.ndarray, title: str) -> None:
+    axes.imshow(pixels)
+    axes.set_title(title, fontsize="small")
+
+
+def _draw_annotation(axes: Axes, annotation: Annotation, classes: Sequence[str]) -> None:
+    rows = zip(annotation.boxes, annotation.labels.tolist(), annotation.ignore, strict=True)
+    for box, label, ignore in rows:
+        if ignore:
+            _draw_box(axes, box, f"{classes[label]} (ignored)", IGNORED_COLOUR, "--")
+        else:
+            _draw_box(axes, box, classes[label], _colour(label))
+
+
+def _draw_detections(axes: Axes, detections: Detections, classes: Sequence[str]) -> None:
+    rows = zip(
+        detections.boxes, detections.labels.tolist(), detections.scores.tolist(), strict=True
+    )
+    for box, label, score in rows:
+        _draw_box(axes, box, f"{classes[label]} {score:.2f}", _colour(label))
+
+
+def _draw_box(axes: Axes, box: Tensor, text: str, colour: str, style: str = "-") -> None:
+    # imshow puts the centre of pixel 0 at 0, our boxes begin at its left edge: half a pixel.
+    x1, y1, x2, y2 = (box - 0.5).tolist()
+    axes.add_patch(
+        Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, ls=style, linewidth=1.5)
+    )
+    label = axes.text(x1, y1, text, fontsize=7, color=colour, va="bottom", clip_on=True)
+    label.set_bbox({"facecolor": "black", "edgecolor": "none", "pad": 0.5, "alpha": 0.7})
+
+
+def _colour(label: int) -> str:
+    """The colour the class has in every picture of the toolkit."""
+    red, green, blue = class_colour(label)
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def _bars(
+    counted: Counter[int], ignored: Counter[int], classes: Sequence[str]
+) -> list[tuple[str, int, int]]:
+    """(name, objects, ignored objects), the most frequent first; every class is in one bar."""
+    total = counted + ignored
+    order = sorted(range(len(classes)), key=lambda label: (-total[label], label))
+    cut = len(order) if len(order) <= MAX_BARS else MAX_BARS - 1
+    bars = [(classes[label], counted[label], ignored[label]) for label in order[:cut]]
+    if rest := order[cut:]:
+        sums = [sum(counts[label] for label in rest) for counts in (counted, ignored)]
+        bars.append((f"({len(rest)} other classes)", sums[0], sums[1]))
+    return bars
+
+
+def _draw_bars(axes: Axes, bars: Sequence[tuple[str, int, int]]) -> None:
+    axes.set_xlabel("objects")
+    if not bars:
+        _say(axes, "no classes")
+        return
+    names, counts, ignored = zip(*bars, strict=True)
+    places = range(len(bars))
+    axes.barh(places, counts, label="objects")
+    if any(ignored):
+        axes.barh(places, ignored, left=counts, color=IGNORED_COLOUR, label="ignored")
+        axes.legend(fontsize="small")
+    axes.set_yticks(places, labels=[str(name) for name in names], fontsize="small")
+    axes.invert_yaxis()
+
+
+def _draw_box_sizes(axes: Axes, boxes: Tensor) -> None:
+    axes.set_title("box sizes")
+    axes.set_xlabel("width (pixels)")
+    axes.set_ylabel("height (pixels)")
+    if not len(boxes):
+        _say(axes, "no objects")
+        return
+    stride = -(-len(boxes) // MAX_POINTS)
+    sides = (boxes[::stride, 2:] - boxes[::stride, :2]).numpy()
+    axes.scatter(sides[:, 0], sides[:, 1], s=4, alpha=0.4, linewidths=0)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
+    axes.grid(alpha=0.3)
+
+
+@contextmanager
+def _grid(path: Path, count: int, columns: int = 4) -> Iterator[list[Axes]]:
+    """``count`` cells without axes, row by row."""
+    columns = max(1, min(columns, count))
+    rows = max(1, -(-count // columns))
+    with _picture(path, (_CELL_INCHES * columns, _CELL_INCHES * rows)) as figure:
+        cells = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
+        for axes in cells:
+            axes.axis("off")
+        if not count:
+            _say(cells[0], "no images")
+        yield cells[:count]
+
+
+@contextmanager
+def _picture(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
+    """A figure of ``size`` (width, height) inches that is saved at the end.
+
+    Class names are data: a ``$`` in them starts no formula, whatever the user's matplotlibrc says.
+    """
+    with matplotlib.rc_context({"text.parse_math": False, "text.usetex": False}):
+        figure = Figure(figsize=size, dpi=100, layout="constrained")
+        canvas = FigureCanvasAgg(figure)
+        yield figure
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.stem}.part{path.suffix}")
+        canvas.print_figure(part)
+        part.replace(path)

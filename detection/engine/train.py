@@ -1,0 +1,327 @@
+"""The training loop, on one page.
+
+A step is a pure function of the weights, the optimizer and the step number: the batch plan, the
+learning rate and every random draw follow from the seed and the step. So a run that was killed and
+resumed ends with the weights of one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..errors import DivergedError
+from ..evaluation.run import autocast
+from ..structures import Batch
+from .checkpoint import save_checkpoint
+from .distributed import Group
+from .log import RunLog
+from .optim import MovingAverage
+from .signals import StopRequest
+
+
+@dataclass
+class TrainingState:
+    """All that a step changes; what a checkpoint must hold to go on as if nothing had happened."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    average: MovingAverage | None = None
+    #: Steps done, and of those how many in a row were skipped for a non-finite loss.
+    step: int = 0
+    skipped: int = 0
+    best: float = float("-inf")
+    #: Evaluations since the best.
+    stale: int = 0
+
+    def weights(self) -> dict[str, Tensor]:
+        """What is evaluated and shipped: the moving average where there is one."""
+        return self.average.state if self.average else self.model.state_dict()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "average": self.average.state if self.average else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "step": self.step,
+            "skipped": self.skipped,
+            "best": self.best,
+            "stale": self.stale,
+        }
+
+    def load_dict(self, state: Mapping[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average:
+            self.average.load(state["average"])
+        self.step, self.skipped = state["step"], state["skipped"]
+        self.best, self.stale = state["best"], state["stale"]
+
+
+@contextmanager
+def shipped_weights(state: TrainingState) -> Iterator[None]:
+    """Inside, the model carries the moving average where there is one."""
+    if state.average is None:
+        yield
+        return
+    own = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+    state.model.load_state_dict(state.average.state)
+    try:
+        yield
+    finally:
+        state.model.load_state_dict(own)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """When and how to train. Periods are in steps; 'train.<name>' of the config where equal."""
+
+    iterations: int
+    accumulate: int
+    precision: str
+    clip_norm: float | None
+    log_every: int
+    eval_every: int
+    checkpoint_every: int
+    patience: int | None
+    max_nonfinite: int
+    learning_rate: Callable[[int], float]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where a run leaves what it makes; ``identity`` (config, classes) goes into checkpoints."""
+
+    folder: Path
+    log: RunLog
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    #: Of the process; 0 is the main one, which alone writes checkpoints.
+    rank: int = 0
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "weights" / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "weights" / "best.pt"
+
+
+def train(
+    state: TrainingState,
+    batches: Iterable[Batch],
+    *,
+    plan: Plan,
+    outputs: Outputs,
+    group: Group,
+    evaluate: Callable[[int], float],
+    stop: StopRequest,
+) -> None:
+    """Run the steps from ``state.step`` to ``plan.iterations``.
+
+    ``batches`` gives ``plan.accumulate`` batches a step. ``evaluate(step)`` returns the metric that
+    ``best.pt`` is chosen by. Returns early when ``stop`` asks for it or patience ends.
+
+    Raises:
+        DivergedError: after ``plan.max_nonfinite`` non-finite losses in a row.
+    """
+    network = _replicate(state.model, group)
+    stream, meter = iter(batches), Meter(group.device)
+    while state.step < plan.iterations:
+        waiting = time.perf_counter()
+        parts = [next(stream).to(group.device) for _ in range(plan.accumulate)]
+        meter.waited(time.perf_counter() - waiting)
+
+        rate = plan.learning_rate(state.step)
+        losses, finite, stopping = _forward_backward(network, parts, state, plan, group, stop)
+        state.step += 1
+        if finite:
+            _update(state, plan, rate)
+            meter.add(losses, images=sum(map(len, parts)) * group.world)
+        else:
+            _report_nonfinite(state, parts, losses, plan, outputs, rate)
+
+        step, done = state.step, state.step == plan.iterations
+        if meter.steps and (step % plan.log_every == 0 or done):
+            outputs.log.step(step, {**meter.read(group), "lr": rate})
+        if step % plan.eval_every == 0 or done:
+            _evaluate(state, evaluate, outputs)
+            meter.restart()
+        exhausted = plan.patience is not None and state.stale >= plan.patience
+        if step % plan.checkpoint_every == 0 or step % plan.eval_every == 0 or done or stopping:
+            _save_last(state, outputs)
+        if exhausted:
+            outputs.log.message(f"stopped: no better result in {state.stale} evaluations")
+        if stopping or exhausted:
+            return
+
+
+def _replicate(model: nn.Module, group: Group) -> nn.Module:
+    if group.world == 1:
+        return model
+    return DistributedDataParallel(model, broadcast_buffers=False)
+
+
+def _forward_backward(
+    network: nn.Module,
+    parts: list[Batch],
+    state: TrainingState,
+    plan: Plan,
+    group: Group,
+    stop: StopRequest,
+) -> tuple[dict[str, Tensor], bool, bool]:
+    """Gradients of the mean loss over ``parts``; whether it was finite, and whether to stop.
+
+    Both answers are those of any process, so that all take the same turn.
+    """
+    state.optimizer.zero_grad(set_to_none=True)
+    sums: dict[str, Tensor] = {}
+    stopping = False
+    for number, batch in enumerate(parts, start=1):
+        with _synchronised(network, number == len(parts)):
+            with autocast(group.device, plan.precision):
+                losses = network(batch)
+            total = torch.stack(list(losses.values())).sum()
+            bad, asked = group.largest([float(not total.isfinite()), float(stop.requested)])
+            stopping = stopping or bool(asked)
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0) + value.detach() / len(parts)
+            if bad:
+                return sums, False, stopping
+            state.scaler.scale(total / len(parts)).backward()
+    return sums, True, stopping
+
+
+def _synchronised(network: nn.Module, last: bool) -> AbstractContextManager:
+    """Gradients are exchanged once per step, after the last part."""
+    if isinstance(network, DistributedDataParallel) and not last:
+        return network.no_sync()
+    return nullcontext()
+
+
+def _update(state: TrainingState, plan: Plan, rate: float) -> None:
+    for params in state.optimizer.param_groups:
+        params["lr"] = rate
+    if plan.clip_norm is not None:
+        state.scaler.unscale_(state.optimizer)
+        weights = [p for params in state.optimizer.param_groups for p in params["params"]]
+        nn.utils.clip_grad_norm_(weights, plan.clip_norm)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.skipped = 0
+    if state.average:
+        state.average.update(state.model, state.step)
+
+
+def _report_nonfinite(
+    state: TrainingState,
+    parts: list[Batch],
+    losses: Mapping[str, Tensor],
+    plan: Plan,
+    outputs: Outputs,
+    rate: float,
+) -> None:
+    """Skip the step, say which pictures it was, and give up after too many in a row."""
+    state.skipped += 1
+    report = {
+        "step": state.step,
+        "lr": rate,
+        "losses": {name: str(value.item()) for name, value in losses.items()},
+        "image_ids": [image_id for batch in parts for image_id in batch.image_ids],
+    }
+    path = outputs.folder / "debug" / f"nonfinite_{state.step}_process{outputs.rank}.json"
+    outputs.log.message(f"step {state.step}: non-finite loss, step skipped; details in {path}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1))
+    if state.skipped >= plan.max_nonfinite:
+        raise DivergedError(
+            f"training diverged: {state.skipped} non-finite losses in a row up to step {state.step}"
+            f" at lr {rate:g} (see {path}); the last good checkpoint is {outputs.last}. "
+            "Lower train.lr, lengthen train.warmup_iterations or set train.clip_norm=10"
+        )
+
+
+def _evaluate(state: TrainingState, evaluate: Callable[[int], float], outputs: Outputs) -> None:
+    metric = evaluate(state.step)
+    if math.isnan(metric):  # no class has any object to find
+        metric = 0.0
+    if metric <= state.best:
+        state.stale += 1
+        return
+    state.best, state.stale = metric, 0
+    best = {"model": state.weights(), "step": state.step, "metric": metric}
+    _save(outputs, outputs.best, best)
+
+
+def _save_last(state: TrainingState, outputs: Outputs) -> None:
+    _save(outputs, outputs.last, state.to_dict(), keep_previous=True)
+
+
+def _save(
+    outputs: Outputs, path: Path, content: Mapping[str, Any], *, keep_previous: bool = False
+) -> None:
+    """A checkpoint that cannot be written is said aloud; the old one stands and training goes on."""
+    if outputs.rank != 0:
+        return
+    try:
+        save_checkpoint(path, {**outputs.identity, **content}, keep_previous=keep_previous)
+    except OSError as error:
+        outputs.log.message(f"WARNING: {path} not saved ({error}); training goes on without it")
+
+
+class Meter:
+    """Means of the losses, speed and waiting time since the last reading."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.restart()
+
+    def restart(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.steps = self.images = 0
+        self.waiting = 0.0
+        self.started = time.perf_counter()
+
+    def waited(self, seconds: float) -> None:
+        self.waiting += seconds
+
+    def add(self, losses: Mapping[str, Tensor], *, images: int) -> None:
+        for name, value in losses.items():
+            self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
+        self.steps += 1
+        self.images += images
+
+    def read(self, group: Group) -> dict[str, float]:
+        """What happened since the last call; the losses are means over steps and processes."""
+        seconds = time.perf_counter() - self.started
+        means = group.mean(torch.stack(list(self.sums.values())) / self.steps).tolist()
+        values = dict(zip(self.sums, means, strict=True))
+        values |= {
+            "loss": sum(means),
+            "images_per_s": self.images / seconds,
+            "data_wait": self.waiting / seconds,
+            "mem_gb": peak_memory(self.device) / 2**30,
+        }
+        self.restart()
+        return values
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: of the GPU's allocator, or of this process where it trains on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

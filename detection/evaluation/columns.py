@@ -1,0 +1,140 @@
+"""How do the detections and the ground truth of a whole data set become a few long arrays?
+
+M rows · images in the order of their sorted ids · K classes.
+
+Every metric starts from these columns, so that the checks are made once, and so that no result
+depends on the order in which images were read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..errors import DataError
+from ..structures import Annotation, Detections, Record
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class TruthColumns:
+    """Every object: ``boxes`` (M, 4) px, ``labels`` (M,), ``images`` (M,), ``ignore`` (M,)."""
+
+    boxes: Floats
+    labels: Ints
+    images: Ints
+    ignore: Bools
+
+
+@dataclass(frozen=True, eq=False)
+class FoundColumns:
+    """Every detection: ``boxes`` (M, 4) px, ``labels`` (M,), ``images`` (M,), ``scores`` (M,)."""
+
+    boxes: Floats
+    labels: Ints
+    images: Ints
+    scores: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """A data set with its detections. ``images`` of both parts index the sorted ``image_ids``."""
+
+    image_ids: tuple[str, ...]
+    num_classes: int
+    truth: TruthColumns
+    found: FoundColumns
+
+
+def gather(
+    detections: Mapping[str, Detections], records: Sequence[Record], num_classes: int
+) -> Columns:
+    """Concatenate everything once, images by sorted id, rows of an image in their given order.
+
+    Raises DataError for a repeated, missing or unknown image id, a label outside [0, K), and a
+    score or box that is not finite or has its corners swapped.
+    """
+    records = sorted(records, key=lambda record: record.image_id)
+    image_ids = tuple(record.image_id for record in records)
+    _check_ids(image_ids, detections)
+    truth = _truth([record.annotation for record in records])
+    found = _found([detections[image_id] for image_id in image_ids])
+    _check_rows("object", truth, image_ids, num_classes)
+    _check_rows("detection", found, image_ids, num_classes)
+    _refuse("detection", found.images, ~np.isfinite(found.scores), image_ids, "score not finite")
+    return Columns(image_ids, num_classes, truth, found)
+
+
+def _truth(annotations: list[Annotation]) -> TruthColumns:
+    # The leading empty part makes the concatenation total on a data set without images.
+    parts = [Annotation.empty(), *(annotation.to("cpu") for annotation in annotations)]
+    return TruthColumns(
+        boxes=torch.cat([part.boxes for part in parts]).double().numpy(),
+        labels=torch.cat([part.labels for part in parts]).numpy(),
+        images=_image_index([len(annotation) for annotation in annotations]),
+        ignore=torch.cat([part.ignore for part in parts]).numpy(),
+    )
+
+
+def _found(detections: list[Detections]) -> FoundColumns:
+    every = Detections.cat([Detections.empty(), *(part.to("cpu") for part in detections)])
+    return FoundColumns(
+        boxes=every.boxes.detach().double().numpy(),
+        labels=every.labels.numpy(),
+        images=_image_index([len(part) for part in detections]),
+        scores=every.scores.detach().double().numpy(),
+    )
+
+
+def _image_index(rows: list[int]) -> Ints:
+    return np.repeat(np.arange(len(rows), dtype=np.int64), np.array(rows, dtype=np.int64))
+
+
+def _check_ids(image_ids: tuple[str, ...], detections: Mapping[str, Detections]) -> None:
+    repeated = [a for a, b in pairwise(image_ids) if a == b]
+    if repeated:
+        raise DataError(f"data set: {_some(repeated)}: image id used by more than one record")
+    missing = [image_id for image_id in image_ids if image_id not in detections]
+    if missing:
+        raise DataError(
+            f"detections: {_some(missing)}: nothing given for {len(missing)} of {len(image_ids)} "
+            "images of the data set (an image where nothing was found needs an empty entry)"
+        )
+    unknown = sorted(set(detections) - set(image_ids))
+    if unknown:
+        raise DataError(f"detections: {_some(unknown)}: image id not in the data set")
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names of a list that may be long."""
+    shown = ", ".join(repr(name) for name in names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
+
+
+def _check_rows(
+    kind: str, rows: TruthColumns | FoundColumns, image_ids: tuple[str, ...], num_classes: int
+) -> None:
+    unknown = (rows.labels < 0) | (rows.labels >= num_classes)
+    _refuse(kind, rows.images, unknown, image_ids, f"label outside 0..{num_classes - 1}")
+    broken = ~np.isfinite(np.abs(rows.boxes).max(axis=1))
+    _refuse(kind, rows.images, broken, image_ids, "box not finite")
+    swapped = (rows.boxes[:, 2:] - rows.boxes[:, :2]).min(axis=1) < 0
+    _refuse(kind, rows.images, swapped, image_ids, "box with x2 < x1 or y2 < y1")
+
+
+def _refuse(kind: str, images: Ints, bad: Bools, image_ids: tuple[str, ...], reason: str) -> None:
+    if not bad.any():
+        return
+    row = int(bad.argmax())
+    position = row - int(np.searchsorted(images, images[row]))
+    raise DataError(
+        f"image {image_ids[images[row]]!r}: {kind} {position}: {reason} ({int(bad.sum())} in all)"
+    )

@@ -1,0 +1,145 @@
+"""How does a run become one HTML page that opens anywhere, offline, and can be mailed?
+
+Pictures are inlined as JPEG, the style is inline and named in the page's content security policy
+by its hash, and there is no script. Names are data: every text is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from numpy.typing import NDArray
+from PIL import Image
+
+_HERE = Path(__file__).parent
+HEADLINE = "voc_ap50"
+#: JPEG quality at which lines and small letters stay legible.
+QUALITY = 82
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number with what it is; ``value`` is None where it is not defined."""
+
+    name: str
+    value: float | None
+    definition: str
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """One row a class, its name in the first cell; ``bar_column`` is drawn as a bar from 0 to 1.
+
+    ``definitions`` explain columns. Cells are numbers, texts or None.
+    """
+
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[float | str | None]] = ()
+    bar_column: int = -1
+    definitions: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An inlined picture: ``uri`` is ``data:image/jpeg;base64,...``, the sizes are in pixels."""
+
+    caption: str
+    uri: str
+    width: int
+    height: int
+
+    @staticmethod
+    def inline(caption: str, pixels: NDArray[np.uint8], *, max_side: int) -> Picture:
+        """``pixels`` (h, w, 3) RGB, scaled down until no side is longer than ``max_side``."""
+        image = Image.fromarray(pixels)
+        image.thumbnail((max_side, max_side))
+        data = io.BytesIO()
+        image.save(data, "JPEG", quality=QUALITY, optimize=True)
+        text = base64.b64encode(data.getvalue()).decode("ascii")
+        return Picture(caption, f"data:image/jpeg;base64,{text}", image.width, image.height)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with pictures below: several in a row where they are ``small``."""
+
+    title: str
+    pictures: Sequence[Picture]
+    text: str = ""
+    small: bool = False
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the page says. Every part may be empty and is left out then.
+
+    ``facts`` and ``files`` are (name, value) rows, ``details`` (name, long text) to unfold.
+    """
+
+    title: str
+    metrics: Sequence[Metric] = ()
+    per_class: ClassTable = ClassTable()
+    notes: Sequence[str] = ()
+    facts: Sequence[tuple[str, str]] = ()
+    details: Sequence[tuple[str, str]] = ()
+    sections: Sequence[Section] = ()
+    files: Sequence[tuple[str, str]] = ()
+
+    @property
+    def headline(self) -> Metric | None:
+        """mAP at IoU 0.5, where it was measured."""
+        return next((metric for metric in self.metrics if metric.name == HEADLINE), None)
+
+
+def class_table(
+    rows: Sequence[Mapping[str, float | str | None]], definitions: Mapping[str, str]
+) -> ClassTable:
+    """The table of ``per_class`` in ``metrics.json``: best mAP@0.5 first, undefined ones last.
+
+    ``rows`` have the key ``name`` and the same further keys. Raises ValueError where not.
+    """
+    if not rows:
+        return ClassTable()
+    columns = list(rows[0])
+    if "name" not in columns or any(list(row) != columns for row in rows):
+        raise ValueError("per_class: the rows do not have the same keys, one of them 'name'")
+    columns.sort(key=lambda name: name != "name")
+    return ClassTable(
+        columns=["class", *columns[1:]],
+        rows=[[row[name] for name in columns] for row in sorted(rows, key=_worth)],
+        bar_column=columns.index(HEADLINE) if HEADLINE in columns else -1,
+        definitions=[(name, definitions[name]) for name in columns if name in definitions],
+    )
+
+
+def render_page(page: Page) -> str:
+    """The HTML text of the whole page."""
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined
+    )
+    environment.filters["number"] = _number
+    style = environment.get_template("page.css").render()
+    digest = hashlib.sha256(style.encode("utf-8")).digest()
+    return environment.get_template("page.html.j2").render(
+        page=page, style_hash=f"sha256-{base64.b64encode(digest).decode('ascii')}"
+    )
+
+
+def _worth(row: Mapping[str, float | str | None]) -> float:
+    value = row.get(HEADLINE)
+    return -value if isinstance(value, int | float) and math.isfinite(value) else math.inf
+
+
+def _number(value: float | str | None) -> str:
+    """Counts as they are, fractions with three digits, a dash for what is not defined."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,51 @@
+"""What a detector finds on a data set, shared out over the processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from ..structures import Batch, Detections
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Network(Protocol):
+    """What can be evaluated."""
+
+    training: bool
+
+    def predict(self, batch: Batch) -> list[Detections]: ...
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Run convolutions and products in ``precision``; box arithmetic stays float32 by itself."""
+    return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, the mode that was before outside."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def detect(
+    model: Network, batches: Iterable[Batch], *, device: torch.device, precision: str
+) -> dict[str, Detections]:
+    """Detections of every image of ``batches`` by image id, in original pixels, on the CPU."""
+    found = {}
+    for batch in batches:
+        with autocast(device, precision):
+            results = model.predict(batch.to(device))
+        for image_id, detections in zip(batch.image_ids, results, strict=True):
+            found[image_id] = detections.to("cpu")
+    return found

@@ -1,0 +1,214 @@
+"""How good are these detections: which numbers, overall and per class?
+
+R objects · D detections · K classes. Numbers are fractions in [0, 1]; what is not defined, such as
+the AP of a class without objects, is nan and left out of every mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..errors import DataError
+from ..structures import Detections, Record
+from .coco import COCO_METRICS, CocoScores, coco_scores
+from .columns import Columns, Floats, Ints, gather
+from .voc import PrecisionRecall, area_ap, best_objects, eleven_point_ap, precision_recall
+
+VOC_IOU = 0.5
+
+#: What each number is; two numbers may only be compared where these lines agree.
+DEFINITIONS: Mapping[str, str] = {
+    "voc_ap50": "VOC AP at IoU >= 0.5, area under the curve (VOC 2010 and later), difficult "
+    "objects ignored; mean over classes with objects",
+    "voc_ap50_11point": "VOC AP at IoU >= 0.5, mean precision at 11 recalls (VOC 2007), difficult "
+    "objects ignored; mean over classes with objects",
+    "coco_ap": "COCO AP, mean over IoU 0.50:0.05:0.95, 101 recalls, 100 detections per image and "
+    "class",
+    "coco_ap50": "COCO AP at IoU 0.50",
+    "coco_ap75": "COCO AP at IoU 0.75",
+    "coco_ap_small": "COCO AP of objects with a box area up to 32 x 32 px",
+    "coco_ap_medium": "COCO AP of objects with a box area from 32 x 32 to 96 x 96 px",
+    "coco_ap_large": "COCO AP of objects with a box area from 96 x 96 px",
+    "coco_ar1": "COCO recall, mean over IoU 0.50:0.05:0.95, 1 detection per image and class",
+    "coco_ar10": "COCO recall with 10 detections per image and class",
+    "coco_ar100": "COCO recall with 100 detections per image and class",
+    "coco_ar_small": "COCO recall, 100 detections, box area up to 32 x 32 px",
+    "coco_ar_medium": "COCO recall, 100 detections, box area from 32 x 32 to 96 x 96 px",
+    "coco_ar_large": "COCO recall, 100 detections, box area from 96 x 96 px",
+}
+
+#: The columns of the per-class table that are not in DEFINITIONS.
+CLASS_DEFINITIONS: Mapping[str, str] = {
+    "objects": "objects to be found",
+    "ignored": "difficult or crowd objects, neither right nor wrong",
+    "detections": "detections of any score",
+    "threshold": "the score threshold with the largest F1 at IoU >= 0.5",
+    "precision": "share of the detections at that threshold or above that are right",
+    "recall": "share of the objects found at that threshold",
+    "f1": "harmonic mean of that precision and recall",
+}
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """One row of the per-class table; see DEFINITIONS and CLASS_DEFINITIONS.
+
+    ``coco_ap`` is nan where COCO was not asked for, ``threshold`` where nothing was found.
+    """
+
+    name: str
+    objects: int
+    ignored: int
+    detections: int
+    voc_ap50: float
+    voc_ap50_11point: float
+    coco_ap: float
+    threshold: float
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Everything known about one set of detections.
+
+    ``metrics`` has the keys of DEFINITIONS (without COCO only ``voc_ap50``, ``voc_ap50_11point``);
+    ``per_class`` and ``curves`` are in label order; ``notes`` are one-line warnings for the user.
+    """
+
+    images: int
+    metrics: dict[str, float]
+    per_class: tuple[ClassScores, ...]
+    curves: tuple[PrecisionRecall, ...]
+    notes: tuple[str, ...] = ()
+
+
+def evaluate(
+    detections: Mapping[str, Detections],
+    records: Sequence[Record],
+    classes: Sequence[str],
+    *,
+    coco: bool = True,
+) -> Evaluation:
+    """Score the detections (original pixels) of every image of a data set.
+
+    An image where nothing was found has an empty Detections. ``coco=False`` leaves out the COCO
+    numbers, which take most of the time. The order of records and detections does not matter.
+
+    Raises DataError for image ids that do not correspond, repeated ids or class names, labels
+    outside [0, K), and scores or boxes that are not finite.
+    """
+    repeated = [name for name, count in Counter(classes).items() if count > 1]
+    if repeated:
+        raise DataError(f"classes: {repeated[0]!r}: named more than once")
+    columns = gather(detections, records, len(classes))
+    curves = precision_recall(columns, iou=VOC_IOU)
+    scores = coco_scores(columns) if coco else None
+    class_ap = scores.class_ap if scores else (math.nan,) * len(classes)
+    rows = tuple(
+        _class_scores(name, curve, ap)
+        for name, curve, ap in zip(classes, curves, class_ap, strict=True)
+    )
+    metrics = _metrics(rows, scores)
+    notes = _notes(columns, classes, metrics["voc_ap50"])
+    return Evaluation(len(records), metrics, rows, curves, notes)
+
+
+def mean_defined(values: Iterable[float]) -> float:
+    """Mean of the values that are not nan; nan when there are none."""
+    defined = [value for value in values if not math.isnan(value)]
+    return math.fsum(defined) / len(defined) if defined else math.nan
+
+
+def _metrics(rows: Sequence[ClassScores], coco: CocoScores | None) -> dict[str, float]:
+    voc = {
+        "voc_ap50": mean_defined(row.voc_ap50 for row in rows),
+        "voc_ap50_11point": mean_defined(row.voc_ap50_11point for row in rows),
+    }
+    return voc | ({name: coco.metrics[name] for name in COCO_METRICS} if coco else {})
+
+
+def _class_scores(name: str, curve: PrecisionRecall, coco_ap: float) -> ClassScores:
+    threshold, precision, recall, f1 = _best_f1(curve)
+    return ClassScores(
+        name=name,
+        objects=curve.objects,
+        ignored=curve.ignored,
+        detections=curve.detections,
+        voc_ap50=area_ap(curve),
+        voc_ap50_11point=eleven_point_ap(curve),
+        coco_ap=coco_ap,
+        threshold=threshold,
+        precision=precision,
+        recall=recall,
+        f1=f1,
+    )
+
+
+def _best_f1(curve: PrecisionRecall) -> tuple[float, float, float, float]:
+    """Threshold, precision, recall and F1 where F1 is largest; of equal F1 the highest threshold.
+
+    A threshold cannot part equal scores, so only the last of them is looked at.
+    """
+    if curve.objects == 0:
+        return math.nan, math.nan, math.nan, math.nan
+    if not curve.right.any():
+        return math.nan, 0.0 if len(curve.right) else math.nan, 0.0, 0.0
+    last = np.flatnonzero(np.diff(curve.scores, append=-np.inf))
+    # 2PR / (P + R) with P = right / taken and R = right / objects.
+    f1: Floats = 2 * curve.right[last] / (last + 1 + curve.objects)
+    best = last[f1.argmax()]
+    precision, recall = float(curve.precision[best]), float(curve.recall[best])
+    return float(curve.scores[best]), precision, recall, float(f1.max())
+
+
+def _notes(columns: Columns, classes: Sequence[str], mean_ap: float) -> tuple[str, ...]:
+    if math.isnan(mean_ap):
+        return ("no objects to find: every average precision is undefined",)
+    empty = [
+        name
+        for label, name in enumerate(classes)
+        if not (columns.truth.labels[~columns.truth.ignore] == label).any()
+    ]
+    notes = []
+    if empty:
+        notes.append(f"without objects, left out of the means: {', '.join(empty)}")
+    # The sign of class names in another order: boxes are right, names are wrong.
+    if mean_ap < 0.01 and len(classes) > 1:
+        agnostic = _without_classes(columns)
+        if area_ap(precision_recall(agnostic, iou=VOC_IOU)[0]) > 0.3:
+            notes.append(_permutation(columns, agnostic, classes))
+    return tuple(notes)
+
+
+def _without_classes(columns: Columns) -> Columns:
+    """The same boxes as objects of a single class."""
+    return replace(
+        columns,
+        num_classes=1,
+        truth=replace(columns.truth, labels=np.zeros_like(columns.truth.labels)),
+        found=replace(columns.found, labels=np.zeros_like(columns.found.labels)),
+    )
+
+
+def _permutation(columns: Columns, agnostic: Columns, classes: Sequence[str]) -> str:
+    """Which name each class is mostly found under, whatever the names say."""
+    overlap, target = best_objects(agnostic)
+    hits = np.flatnonzero(overlap >= VOC_IOU)
+    # Detections of every score and class lie on an object: only the surest of each object speaks.
+    hits = hits[np.argsort(-columns.found.scores[hits], kind="stable")]
+    objects, first = np.unique(target[hits], return_index=True)
+    counts: Ints = np.zeros((len(classes), len(classes)), dtype=np.int64)
+    np.add.at(counts, (columns.truth.labels[objects], columns.found.labels[hits[first]]), 1)
+    pairs = [
+        f"{classes[true]!r} is found as {classes[row.argmax()]!r}"
+        for true, row in enumerate(counts)
+        if row.any() and row.argmax() != true
+    ]
+    return f"the labels look permuted (boxes are right, names are wrong): {', '.join(pairs)}"

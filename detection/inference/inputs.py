@@ -1,0 +1,218 @@
+"""Which pictures does the user mean, and under which names do their results appear?"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from ...datasets.image import IMAGE_SUFFIXES
+from ..errors import ConfigError
+
+#: Names that Windows gives to devices, whatever their extension.
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])( *\.|$)", re.IGNORECASE)
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
+#: Bytes of one path component: file systems allow 255, less room for a suffix.
+_LONGEST = 200
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A picture at ``path``; ``name`` is its place below the input, unique, with POSIX slashes."""
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The files of one input and the folder that their names are relative to."""
+
+    root: Path
+    files: tuple[InputFile, ...]
+
+
+def find_inputs(
+    inputs: Sequence[str | os.PathLike[str]], *, exclude: Path | None = None
+) -> list[InputFile]:
+    """The pictures of ``inputs``, sorted by name within each input.
+
+    An input is a folder (searched with its sub-folders by `IMAGE_SUFFIXES`, upper or lower case), a
+    glob (``day*/**/*.jpg``), a list file (``.txt``, one path a line, relative to the list's folder
+    or else the working folder) or one picture. Names are relative to the folder, to the part of the
+    glob before its first wildcard, or to the list's folder; where several inputs hold the same
+    name, all names begin with their folder's. A file that is named twice counts once. ``exclude``
+    is a folder left out of the search: the results of an earlier run.
+
+    Raises ConfigError for an input that does not exist or holds no picture.
+    """
+    groups = [_expand(os.fspath(item), exclude) for item in inputs]
+    seen: set[str] = set()
+    unique = [
+        _Group(group.root, tuple(file for file in group.files if _is_new(file, seen)))
+        for group in groups
+    ]
+    return _with_unique_names(unique)
+
+
+def safe_name(name: str) -> str:
+    """``name`` as a relative path that stays in its folder and is legal on every file system.
+
+    Harmless names are unchanged; where characters, ``..`` or device names had to be replaced, a
+    hash of the name keeps different names different.
+    """
+    safe = "/".join(_safe_part(part) for part in name.split("/") if part) or "_"
+    return name if safe == name else _marked(safe, name)
+
+
+def drawn_name(name: str) -> str:
+    """Where the drawn JPEG of a picture called ``name`` lies: a safe relative path, its own.
+
+    ``a.jpg`` stays and ``a.png`` becomes ``a.png.jpg``; a picture that is really called so, or that
+    has no known extension, is marked by a hash.
+    """
+    path = PurePath(name)
+    jpeg = path.suffix.lower() in (".jpg", ".jpeg")
+    if _is_picture(path.stem if jpeg else path.name) == jpeg:
+        return _marked(safe_name(f"{name}.jpg"), name)
+    return safe_name(name if jpeg else f"{name}.jpg")
+
+
+def _marked(safe: str, name: str) -> str:
+    path = PurePath(safe)
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return path.with_name(f"{path.stem}-{digest}{path.suffix}").as_posix()
+
+
+def _expand(item: str, exclude: Path | None) -> _Group:
+    path = Path(item)
+    if path.is_dir():
+        return _Group(path, _named(_walk(path, exclude), path, item))
+    if path.is_file() and path.suffix.lower() == ".txt":
+        return _Group(path.parent, _listed(path))
+    if path.exists():
+        return _Group(path.parent, (InputFile(path, _printable(path.name)),))
+    if glob.has_magic(item):
+        root = _before_wildcard(item)
+        return _Group(root, _named(_matches(item, exclude), root, item))
+    raise ConfigError(f"{item}: no such file or folder")
+
+
+def _walk(root: Path, exclude: Path | None) -> Iterator[Path]:
+    """Pictures below ``root``; links are followed, each folder once."""
+    visited: set[tuple[int, int]] = set()
+    for folder, folders, names in os.walk(root, followlinks=True, onerror=_refuse):
+        status = os.stat(folder)  # noqa: PTH116 (Path.stat gives the same; folder is a str)
+        if (status.st_dev, status.st_ino) in visited or _is_same(Path(folder), exclude):
+            folders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        folders.sort()
+        yield from (Path(folder, name) for name in names if _is_picture(name))
+
+
+def _refuse(error: OSError) -> None:
+    raise ConfigError(f"{error.filename}: cannot be read: {error.strerror}") from error
+
+
+def _matches(pattern: str, exclude: Path | None) -> Iterator[Path]:
+    for match in glob.iglob(pattern, recursive=True):  # noqa: PTH207 (absolute patterns too)
+        path = Path(match)
+        inside = exclude is not None and path.resolve().is_relative_to(exclude.resolve())
+        if _is_picture(path.name) and path.is_file() and not inside:
+            yield path
+
+
+def _listed(path: Path) -> tuple[InputFile, ...]:
+    text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
+    lines = [line.strip() for line in re.split(r"\r?\n", text)]
+    files = [_listed_file(line, path.parent) for line in lines if line]
+    if not files:
+        raise ConfigError(f"{path}: the list is empty")
+    return tuple(files)
+
+
+def _listed_file(line: str, folder: Path) -> InputFile:
+    # A missing file stays in the list: its failure is recorded and the run goes on.
+    beside = folder / line
+    path = Path(line) if not beside.exists() and Path(line).exists() else beside
+    place = Path(os.path.abspath(path))  # noqa: PTH100 (resolve() would follow links)
+    for root in (folder.absolute(), Path.cwd()):
+        if place.is_relative_to(root):
+            return InputFile(path, _printable(place.relative_to(root).as_posix()))
+    return InputFile(path, _printable(place.relative_to(place.anchor).as_posix()))
+
+
+def _named(paths: Iterator[Path], root: Path, item: str) -> tuple[InputFile, ...]:
+    files = [InputFile(path, _printable(path.relative_to(root).as_posix())) for path in paths]
+    if not files:
+        raise ConfigError(f"{item}: no pictures in it (known by extension, such as .jpg)")
+    return tuple(sorted(files, key=lambda file: file.name))
+
+
+def _before_wildcard(pattern: str) -> Path:
+    parts = Path(pattern).parts
+    fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+    return Path(*parts[:fixed])
+
+
+def _is_picture(name: str) -> bool:
+    return PurePath(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _is_same(folder: Path, other: Path | None) -> bool:
+    return other is not None and other.exists() and folder.samefile(other)
+
+
+def _is_new(file: InputFile, seen: set[str]) -> bool:
+    place = os.path.abspath(file.path)  # noqa: PTH100 (resolve() would follow links)
+    if place in seen:
+        return False
+    seen.add(place)
+    return True
+
+
+def _printable(name: str) -> str:
+    """Bytes that are not UTF-8 written out, so that every result file can hold the name."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _with_unique_names(groups: Sequence[_Group]) -> list[InputFile]:
+    files = [file for group in groups for file in group.files]
+    if len({file.name for file in files}) == len(files):
+        return files
+    roots = list(dict.fromkeys(group.root.resolve() for group in groups))
+    taken: set[str] = set()
+    labels = {root: _free(_printable(root.name or "root"), taken) for root in roots}
+    names: set[str] = set()
+    return [
+        InputFile(file.path, _free(f"{labels[group.root.resolve()]}/{file.name}", names))
+        for group in groups
+        for file in group.files
+    ]
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """``name``, or the first of name-2, name-3 … that is not ``taken``; takes it."""
+    path = PurePath(name)
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}").as_posix()
+    taken.add(free)
+    return free
+
+
+def _safe_part(part: str) -> str:
+    part = _UNSAFE.sub("_", part).rstrip(" .") or "_"
+    if _DEVICE.match(part):
+        part = f"_{part}"
+    encoded = part.encode("utf-8", "backslashreplace")
+    if len(encoded) <= _LONGEST:
+        return encoded.decode("utf-8")
+    suffix = PurePath(part).suffix[:16]
+    return encoded[: _LONGEST - 64].decode("utf-8", "ignore") + suffix

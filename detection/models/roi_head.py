@@ -1,0 +1,170 @@
+"""What is in each region: network, decoding, targets, loss (Fast R-CNN on C4 features).
+
+N images · P regions · R ground-truth boxes · K classes, background is class K · C channels.
+conv5_x runs per region and ends in two sibling layers (ResNet paper, appendix A).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops import boxes as box_ops
+from ..ops.matching import NEGATIVE, NEITHER, match, sample
+from ..structures import Annotation
+
+Weights = tuple[float, float, float, float]
+
+#: ``pool(features, boxes, step=...)``: crops of the regions, every step-th bin.
+RegionPool = Callable[..., Tensor]
+
+#: Regions covered by an ignored object by more than this are neither positive nor negative.
+IGNORED_SHARE = 0.5
+
+
+class RoIHead(nn.Module):
+    """RoI pooling, conv5_x and the two sibling layers.
+
+    ``linear_pool`` says that pooling is a weighted sum (RoIAlign), which lets conv5_1's 1x1
+    convolutions run on the feature map where that is less work (`forward_on_map` of the block);
+    `plain` is the same function in the paper's order.
+    """
+
+    def __init__(
+        self,
+        tail: nn.Sequential,
+        *,
+        channels: int,
+        classes: int,
+        pool: RegionPool,
+        pool_size: int,
+        linear_pool: bool,
+        class_agnostic: bool = False,
+    ) -> None:
+        super().__init__()
+        self.res5 = tail
+        self.pool = pool
+        self.pool_size = pool_size
+        self.linear_pool = linear_pool
+        self.classes = classes
+        self.cls_logits = nn.Linear(channels, classes + 1)
+        self.box_deltas = nn.Linear(channels, 4 if class_agnostic else 4 * classes)
+        nn.init.normal_(self.cls_logits.weight, std=0.01)
+        nn.init.normal_(self.box_deltas.weight, std=0.001)
+        nn.init.zeros_(self.cls_logits.bias)
+        nn.init.zeros_(self.box_deltas.bias)
+
+    def forward(self, features: Tensor, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """(N, C, h, w) and N x (P_i, 4) to logits (P, K + 1) and deltas (P, K or 1, 4)."""
+        if not any(len(regions) for regions in boxes):
+            # One region is run and dropped, so that every process has a gradient for every weight.
+            dummy = features.new_zeros(1, 4, dtype=torch.float32)
+            vectors = self.plain(features[:1], [dummy])[:0]
+        elif self.linear_pool and self._map_is_smaller(features, boxes):
+            vectors = self.on_map(features, boxes)
+        else:
+            vectors = self.plain(features, boxes)
+        deltas = self.box_deltas(vectors)
+        return self.cls_logits(vectors).float(), deltas.float().unflatten(1, (-1, 4))
+
+    def plain(self, features: Tensor, boxes: Sequence[Tensor]) -> Tensor:
+        """Pool, then conv5_x on every crop: (P, C5)."""
+        return self.res5(self.pool(features, boxes)).mean(dim=(2, 3))
+
+    def on_map(self, features: Tensor, boxes: Sequence[Tensor]) -> Tensor:
+        """The same vectors with conv5_1's 1x1 convolutions computed once per cell: (P, C5)."""
+        crops = self.res5[0].forward_on_map(
+            features, lambda maps, step: self.pool(maps, boxes, step=step)
+        )
+        return self.res5[1:](crops).mean(dim=(2, 3))
+
+    def _map_is_smaller(self, features: Tensor, boxes: Sequence[Tensor]) -> bool:
+        cells = features.shape[0] * features.shape[2] * features.shape[3]
+        bins = (self.pool_size // self.res5[0].stride) ** 2
+        return cells < sum(len(regions) for regions in boxes) * bins
+
+
+def decode_regions(
+    logits: Tensor, deltas: Tensor, proposals: Sequence[Tensor], *, weights: Weights
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Class probabilities N x (P_i, K + 1) and boxes N x (P_i, K, 4) in network pixels."""
+    counts = [len(regions) for regions in proposals]
+    classes = logits.shape[1] - 1
+    boxes = box_ops.decode(deltas, torch.cat(list(proposals)), weights)
+    boxes = boxes.expand(-1, classes, 4)
+    return list(logits.softmax(dim=1).split(counts)), list(boxes.split(counts))
+
+
+@dataclass(frozen=True)
+class RoiTargets:
+    """The regions one image's loss is computed on: ``boxes`` (P, 4), ``labels`` (P,), K for
+    background; ``deltas`` (F, 4) belong to the F positives, which come first."""
+
+    boxes: Tensor
+    labels: Tensor
+    deltas: Tensor
+
+
+def roi_targets(
+    proposals: Tensor,
+    annotation: Annotation,
+    *,
+    classes: int,
+    positive_iou: float,
+    negative_iou_low: float,
+    append_ground_truth: bool,
+    count: int,
+    positive_fraction: float,
+    weights: Weights,
+    generator: torch.Generator,
+) -> RoiTargets:
+    """Match (P, 4) proposals to one image's objects and sample ``count`` of them."""
+    objects = annotation[~annotation.ignore]
+    if append_ground_truth:
+        proposals = torch.cat([proposals, objects.boxes])
+    found = match(
+        proposals,
+        objects.boxes,
+        positive_iou=positive_iou,
+        negative_iou=positive_iou,
+        negative_iou_low=negative_iou_low,
+    )
+    state = found.state
+    ignored = annotation.boxes[annotation.ignore]
+    if len(ignored):
+        hidden = box_ops.covered(proposals, ignored) > IGNORED_SHARE
+        state = torch.where(hidden & (state == NEGATIVE), NEITHER, state)
+    positives, negatives = sample(
+        state, count=count, positive_fraction=positive_fraction, generator=generator
+    )
+    matched = objects[found.index[positives]] if len(objects) else objects
+    boxes = proposals[torch.cat([positives, negatives])]
+    labels = torch.cat([matched.labels, torch.full_like(negatives, classes)])
+    return RoiTargets(boxes, labels, box_ops.encode(matched.boxes, proposals[positives], weights))
+
+
+def roi_loss(
+    logits: Tensor,
+    deltas: Tensor,
+    targets: Sequence[RoiTargets],
+    *,
+    normalizer: Tensor | float,
+    beta: float,
+) -> tuple[Tensor, Tensor]:
+    """Class and box loss: sums over the sampled regions of N images over ``normalizer``.
+
+    Both are divided by the number of all regions, positive or not, as in every reference system:
+    dividing the box loss by the positives alone would weigh it up to four times more.
+    """
+    labels = torch.cat([target.labels for target in targets])
+    classes = logits.shape[1] - 1
+    positive = torch.nonzero(labels < classes).flatten()
+    column = labels[positive] if deltas.shape[1] > 1 else torch.zeros_like(positive)
+    wanted = torch.cat([target.deltas for target in targets])
+    class_loss = F.cross_entropy(logits, labels, reduction="sum")
+    box_loss = F.smooth_l1_loss(deltas[positive, column], wanted, beta=beta, reduction="sum")
+    return class_loss / normalizer, box_loss / normalizer

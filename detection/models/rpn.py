@@ -1,0 +1,148 @@
+"""Region proposals: network, selection, targets, loss (Faster R-CNN paper, section 3).
+
+N images · C channels · A anchors per cell · B = h * w * A anchors per image · R ground-truth boxes.
+Each stage is a function of its arguments; none knows the training mode or the configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import nms
+
+from ..ops import boxes as box_ops
+from ..ops.matching import NEGATIVE, NEITHER, match, sample
+from ..structures import Annotation
+
+#: The RPN regresses boxes without rescaling the deltas, in every reference system.
+WEIGHTS = (1.0, 1.0, 1.0, 1.0)
+
+#: Anchors covered by an ignored region by more than this are neither positive nor negative.
+IGNORED_SHARE = 0.5
+
+
+class RPNHead(nn.Module):
+    """A 3x3 convolution and two sibling 1x1 convolutions, sigmoid objectness."""
+
+    def __init__(self, inputs: int, channels: int, anchors: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, channels, 3, padding=1)
+        self.logits = nn.Conv2d(channels, anchors, 1)
+        self.deltas = nn.Conv2d(channels, 4 * anchors, 1)
+        for layer in (self.conv, self.logits, self.deltas):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, h, w) to logits (N, B) and deltas (N, B, 4) in the order of `grid_anchors`."""
+        hidden = F.relu(self.conv(features), inplace=True)
+        logits = self.logits(hidden).permute(0, 2, 3, 1).flatten(1)
+        deltas = self.deltas(hidden).permute(0, 2, 3, 1).reshape(len(features), -1, 4)
+        return logits.float(), deltas.float()
+
+
+def select_proposals(
+    logits: Tensor,
+    deltas: Tensor,
+    anchors: Tensor,
+    sizes: Sequence[tuple[int, int]],
+    *,
+    pre_nms: int,
+    post_nms: int,
+    nms_iou: float,
+    min_size: float,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Each image's best proposals, N x (P, 4), and their logits, sorted by score.
+
+    Top ``pre_nms`` by logit, decode, clip, drop what has a side of at most ``min_size`` px, NMS,
+    top ``post_nms``; all per image, so that a batch changes nothing (facts known to cost AP).
+    """
+    proposals, scores = [], []
+    for image_logits, image_deltas, size in zip(logits.detach(), deltas.detach(), sizes, strict=True):
+        best, index = image_logits.topk(min(pre_nms, len(image_logits)))
+        boxes = box_ops.clip(box_ops.decode(image_deltas[index], anchors[index], WEIGHTS), size)
+        keep = (boxes[:, 2:] - boxes[:, :2] > min_size).all(dim=1) & best.isfinite()
+        boxes, best = boxes[keep], best[keep]
+        keep = nms(boxes, best, nms_iou)[:post_nms]
+        proposals.append(boxes[keep])
+        scores.append(best[keep])
+    return proposals, scores
+
+
+@dataclass(frozen=True)
+class RpnTargets:
+    """The anchors one image's loss is computed on, as indices into its B anchors.
+
+    ``deltas`` (len(positives), 4) belong to the positives.
+    """
+
+    positives: Tensor
+    negatives: Tensor
+    deltas: Tensor
+
+
+def rpn_targets(
+    anchors: Tensor,
+    annotation: Annotation,
+    size: tuple[int, int],
+    *,
+    positive_iou: float,
+    negative_iou: float,
+    low_quality: bool,
+    drop_border: bool,
+    count: int,
+    positive_fraction: float,
+    generator: torch.Generator,
+) -> RpnTargets:
+    """Match B anchors to one image's objects and sample ``count`` of them."""
+    objects = annotation.boxes[~annotation.ignore]
+    allowed = _inside(anchors, size) if drop_border else torch.ones_like(anchors[:, 0]).bool()
+    candidates = torch.nonzero(allowed).flatten()
+    found = match(
+        anchors[candidates],
+        objects,
+        positive_iou=positive_iou,
+        negative_iou=negative_iou,
+        low_quality=low_quality,
+    )
+    state = found.state
+    ignored = annotation.boxes[annotation.ignore]
+    if len(ignored):
+        hidden = box_ops.covered(anchors[candidates], ignored) > IGNORED_SHARE
+        state = torch.where(hidden & (state == NEGATIVE), NEITHER, state)
+    positives, negatives = sample(
+        state, count=count, positive_fraction=positive_fraction, generator=generator
+    )
+    matched = objects[found.index[positives]] if len(objects) else objects
+    positives, negatives = candidates[positives], candidates[negatives]
+    return RpnTargets(positives, negatives, box_ops.encode(matched, anchors[positives], WEIGHTS))
+
+
+def _inside(anchors: Tensor, size: tuple[int, int]) -> Tensor:
+    height, width = size
+    low = (anchors[:, :2] >= 0).all(dim=1)
+    return low & (anchors[:, 2] <= width) & (anchors[:, 3] <= height)
+
+
+def rpn_loss(
+    logits: Tensor,
+    deltas: Tensor,
+    targets: Sequence[RpnTargets],
+    *,
+    normalizer: Tensor | float,
+    beta: float,
+) -> tuple[Tensor, Tensor]:
+    """Objectness and box loss: sums over the sampled anchors of N images over ``normalizer``."""
+    objectness = logits.new_zeros(())
+    boxes = logits.new_zeros(())
+    for image_logits, image_deltas, target in zip(logits, deltas, targets, strict=True):
+        positive, negative = image_logits[target.positives], image_logits[target.negatives]
+        objectness = objectness + F.softplus(-positive).sum() + F.softplus(negative).sum()
+        boxes = boxes + F.smooth_l1_loss(
+            image_deltas[target.positives], target.deltas, beta=beta, reduction="sum"
+        )
+    return objectness / normalizer, boxes / normalizer

@@ -1,0 +1,92 @@
+"""Which ground truth a box belongs to, and which boxes a loss is computed on.
+
+B boxes (anchors or proposals) · R ground-truth boxes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .boxes import iou
+
+POSITIVE, NEGATIVE, NEITHER = 1, 0, -1
+
+#: Ground-truth boxes compared with all boxes at a time: 64 x 36,000 anchors take 9 MB.
+CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Match:
+    """``index`` (B,) the ground truth of largest IoU (0 where there is none); ``state`` (B,)."""
+
+    index: Tensor
+    state: Tensor
+
+
+def match(
+    boxes: Tensor,
+    ground_truth: Tensor,
+    *,
+    positive_iou: float,
+    negative_iou: float,
+    negative_iou_low: float = 0.0,
+    low_quality: bool = False,
+) -> Match:
+    """Match (B, 4) boxes to (R, 4) ground truth.
+
+    IoU >= positive_iou is positive, [negative_iou_low, negative_iou) negative, the rest neither.
+    With ``low_quality`` every box that reaches an object's best IoU is positive as well (Faster
+    R-CNN paper, section 3.1.2), but keeps the index of its own best object, as in detectron2.
+    """
+    best, index = _best_ground_truth(boxes, ground_truth)
+    state = torch.full_like(index, NEITHER)
+    state[(best >= negative_iou_low) & (best < negative_iou)] = NEGATIVE
+    state[best >= positive_iou] = POSITIVE
+    if low_quality:
+        state[_is_best_of_an_object(boxes, ground_truth)] = POSITIVE
+    return Match(index, state)
+
+
+def _best_ground_truth(boxes: Tensor, ground_truth: Tensor) -> tuple[Tensor, Tensor]:
+    best = boxes.new_zeros(len(boxes))
+    index = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+    for start in range(0, len(ground_truth), CHUNK):
+        values, where = iou(ground_truth[start : start + CHUNK], boxes).max(dim=0)
+        better = values > best
+        best = torch.where(better, values, best)
+        index = torch.where(better, where + start, index)
+    return best, index
+
+
+def _is_best_of_an_object(boxes: Tensor, ground_truth: Tensor) -> Tensor:
+    chosen = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    if len(boxes) == 0:
+        return chosen
+    for start in range(0, len(ground_truth), CHUNK):
+        overlaps = iou(ground_truth[start : start + CHUNK], boxes)
+        best = overlaps.amax(dim=1, keepdim=True)
+        # An object that touches no box must not make every box positive.
+        chosen |= ((overlaps == best) & (best > 0)).any(dim=0)
+    return chosen
+
+
+def sample(
+    state: Tensor, *, count: int, positive_fraction: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Indices of at most ``count`` boxes: positives up to the fraction, negatives fill the rest."""
+    positives = torch.nonzero(state == POSITIVE).flatten()
+    negatives = torch.nonzero(state == NEGATIVE).flatten()
+    wanted = min(len(positives), int(count * positive_fraction))
+    positives = _choose(positives, wanted, generator)
+    negatives = _choose(negatives, count - wanted, generator)
+    return positives, negatives
+
+
+def _choose(indices: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    if len(indices) <= count:
+        return indices
+    order = torch.randperm(len(indices), generator=generator, device=generator.device)
+    return indices[order[:count].to(indices.device)]

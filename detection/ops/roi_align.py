@@ -1,0 +1,148 @@
+"""RoI pooling: features of P regions as crops of s x s bins.
+
+N images · C channels · H, W cells · P regions · s bins per side.
+
+RoIAlign samples bilinearly, so a bin is a weighted sum of cells, and the weights of a region are
+the product of one factor per axis. On a CPU that makes a region two small matrix products on
+channels-last features (`_SeparableAlign`); on a GPU torchvision's kernel does the same work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torchvision.ops
+from torch import Tensor
+
+
+def roi_align(
+    features: Tensor,
+    boxes: Sequence[Tensor],
+    *,
+    size: int,
+    stride: int,
+    sampling_ratio: int,
+    step: int = 1,
+) -> Tensor:
+    """(N, C, H, W) and N x (P_i, 4) px to (P, C, s', s'), half-pixel aligned (detectron2's V2).
+
+    ``sampling_ratio`` 0 takes as many samples as cells fit into a bin. ``step`` keeps every step-th
+    bin of the s x s grid: s' = ceil(s / step).
+    """
+    if features.device.type == "cpu":
+        return _align_on_cpu(features, boxes, size, stride, sampling_ratio, step)
+    crops = torchvision.ops.roi_align(
+        features, list(boxes), size, 1.0 / stride, sampling_ratio, aligned=True
+    )
+    return crops[..., ::step, ::step].contiguous(memory_format=torch.channels_last)
+
+
+def roi_pool(
+    features: Tensor, boxes: Sequence[Tensor], *, size: int, stride: int, step: int = 1
+) -> Tensor:
+    """RoIPool of Fast R-CNN (max over rounded bins), with the shapes of `roi_align`."""
+    crops = torchvision.ops.roi_pool(features.float(), list(boxes), size, 1.0 / stride)
+    crops = crops.to(features.dtype)[..., ::step, ::step]
+    return crops.contiguous(memory_format=torch.channels_last)
+
+
+def _align_on_cpu(
+    features: Tensor,
+    boxes: Sequence[Tensor],
+    size: int,
+    stride: int,
+    sampling_ratio: int,
+    step: int,
+) -> Tensor:
+    images = torch.repeat_interleave(
+        torch.arange(len(boxes)), torch.tensor([len(b) for b in boxes], dtype=torch.int64)
+    )
+    cells = torch.cat(list(boxes)).float() / stride - 0.5
+    height, width = features.shape[2:]
+    rows = _axis_weights(cells[:, 1], cells[:, 3], size, height, sampling_ratio)[:, ::step]
+    columns = _axis_weights(cells[:, 0], cells[:, 2], size, width, sampling_ratio)[:, ::step]
+    maps = features.permute(0, 2, 3, 1).contiguous()
+    crops = _SeparableAlign.apply(maps, images, rows.to(maps.dtype), columns.to(maps.dtype))
+    return crops.permute(0, 3, 1, 2)
+
+
+def _axis_weights(
+    start: Tensor, end: Tensor, size: int, length: int, sampling_ratio: int
+) -> Tensor:
+    """How much each of ``length`` cells counts in each bin along one axis: (P, size, length).
+
+    ``start`` and ``end`` (P,) are in cells. Samples further than one cell outside the map count
+    nothing, those at most one outside take the border cell, as in Detectron's kernel.
+    """
+    if len(start) == 0:
+        return start.new_zeros(0, size, length)
+    bin_length = (end - start) / size
+    if sampling_ratio > 0:
+        counts = torch.full_like(start, sampling_ratio)
+    else:
+        counts = bin_length.ceil().clamp(min=1)
+    sample = torch.arange(int(counts.max()), dtype=start.dtype)
+    offset = (sample + 0.5) / counts[:, None]
+    bins = torch.arange(size, dtype=start.dtype)
+    position = start[:, None, None] + (bins[:, None] + offset[:, None, :]) * bin_length[:, None, None]
+    used = (sample < counts[:, None])[:, None, :] & (position >= -1) & (position <= length)
+    share = used / counts[:, None, None]
+    position = position.clamp(0, length - 1)
+    low = position.floor().clamp(max=max(length - 2, 0))
+    high_part = position - low
+    weights = start.new_zeros(len(start), size, length + 1)
+    weights.scatter_add_(2, low.long(), share * (1 - high_part))
+    weights.scatter_add_(2, low.long() + 1, share * high_part)
+    return weights[..., :length]
+
+
+def _windows(rows: Tensor, columns: Tensor) -> list[tuple[int, int, int, int]]:
+    """The cells (y1, y2, x1, x2) that each region reads; empty where it lies off the map."""
+    spans = []
+    for weights in (rows, columns):
+        used = (weights > 0).any(dim=1)
+        length = used.shape[1]
+        first = used.int().argmax(dim=1)
+        last = length - used.flip(1).int().argmax(dim=1)
+        spans += [first, torch.where(used.any(dim=1), last, first)]
+    return [(y1, y2, x1, x2) for y1, y2, x1, x2 in zip(*(s.tolist() for s in spans), strict=True)]
+
+
+class _SeparableAlign(torch.autograd.Function):
+    """crop[i, j] = sum over y, x of rows[i, y] * columns[j, x] * map[y, x], region by region.
+
+    Only the window of the map that a region touches is read and, backwards, written.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """(N, H, W, C), (P,), (P, s, H), (P, s, W) to (P, s, s, C)."""
+        channels, size = maps.shape[3], rows.shape[1]
+        crops = maps.new_zeros(len(images), size, size, channels)
+        windows = _windows(rows, columns)
+        for region, (image, (y1, y2, x1, x2)) in enumerate(zip(images.tolist(), windows, strict=True)):
+            if y1 == y2 or x1 == x2:
+                continue
+            window = maps[image, y1:y2, x1:x2].reshape(y2 - y1, -1)
+            lines = (rows[region, :, y1:y2] @ window).view(size, x2 - x1, channels)
+            torch.matmul(columns[region, :, x1:x2], lines, out=crops[region])
+        ctx.save_for_backward(images, rows, columns)
+        ctx.windows, ctx.shape = windows, maps.shape
+        return crops
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        images, rows, columns = ctx.saved_tensors
+        crops = grads[0].contiguous()
+        maps = crops.new_zeros(ctx.shape)
+        for region, (image, (y1, y2, x1, x2)) in enumerate(
+            zip(images.tolist(), ctx.windows, strict=True)
+        ):
+            if y1 == y2 or x1 == x2:
+                continue
+            lines = columns[region, :, x1:x2].T @ crops[region]
+            window = rows[region, :, y1:y2].T @ lines.flatten(1)
+            maps[image, y1:y2, x1:x2] += window.view(y2 - y1, x2 - x1, -1)
+        return maps, None, None, None

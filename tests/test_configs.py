@@ -1,0 +1,164 @@
+"""The shipped configs: each loads, says what it must, and holds the values it claims."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from resdet.detection.config import (
+    dump_config,
+    find_config,
+    load_config,
+    missing_paths,
+    shipped_configs,
+)
+from resdet.detection.schema import CocoSource, DetectorConfig
+
+VOC_CLASSES = (
+    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
+    "person pottedplant sheep sofa train tvmonitor"
+)
+
+every_config = pytest.mark.parametrize("name", shipped_configs())
+
+
+def header(name: str) -> str:
+    lines = find_config(name).read_text(encoding="utf-8").splitlines()
+    end = next(number for number, line in enumerate(lines) if not line.startswith("#"))
+    return "\n".join(lines[:end])
+
+
+def test_what_is_shipped() -> None:
+    assert set(shipped_configs()) >= {
+        "bccd_r101.yaml",
+        "bccd_r18.yaml",
+        "cards_r18.yaml",
+        "coco_r101.yaml",
+        "quickstart_r18.yaml",
+        "voc0712_r101.yaml",
+        "voc0712_r101_paper.yaml",
+        "voc_r101.yaml",
+    }
+
+
+@every_config
+def test_loads_and_is_loaded_back(name: str, tmp_path: Path) -> None:
+    config = load_config(name)
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(dump_config(config), encoding="utf-8")
+    assert load_config(copy) == config
+    assert load_config(Path(name).stem) == config
+
+
+@every_config
+def test_header_has_command_and_result(name: str) -> None:
+    text = header(name)
+    assert f"resdet train-det --cfg {name} data.root=" in text
+    assert "Hardware, time, result: untested" in text or "mAP" in text
+
+
+@every_config
+def test_is_complete_and_consistent(name: str) -> None:
+    config = load_config(name)
+    assert config.data.train
+    assert config.data.val
+    assert config.data.classes is not None
+    assert len(set(config.data.classes)) == len(config.data.classes)
+    assert max(config.train.milestones, default=0) < config.train.iterations
+    assert config.train.schedule == "cosine" or config.train.milestones
+    assert config.train.warmup_iterations < config.train.iterations / 2
+    assert min(config.image.short_side_train) <= config.image.short_side_test
+    assert max(config.image.short_side_train) <= config.image.long_side_max
+    # Both ways of the C4 head: conv5 sees 7 x 7 cells.
+    assert (config.roi.pool_size, config.roi.tail_stride) in ((14, 2), (7, 1))
+
+
+@every_config
+def test_weights_pixels_stride_and_norm_go_together(name: str) -> None:
+    backbone = load_config(name).backbone
+    if backbone.weights is None:
+        assert backbone.norm != "frozen"
+        assert backbone.frozen_stages == 0
+    elif backbone.weights.startswith("torchvision:"):
+        assert backbone.weights == f"torchvision:ResNet{backbone.depth}_Weights.IMAGENET1K_V2"
+        assert (backbone.pixels, backbone.stride_in) == ("torchvision", "3x3")
+    else:
+        assert Path(backbone.weights).name == "R-101.pkl"
+        assert (backbone.pixels, backbone.stride_in) == ("msra", "1x1")
+        assert "R-101.pkl" in header(name)
+
+
+@every_config
+def test_data_root_prefixes_all_data(name: str) -> None:
+    config = load_config(name, ["data.root=/nowhere"])
+    messages = [line for line in missing_paths(config) if line.startswith("data.")]
+    assert len(messages) >= 2
+    assert all("tried /nowhere/" in line for line in messages)
+
+
+def test_classes_in_the_customary_order() -> None:
+    for name in ("voc_r101", "voc0712_r101", "voc0712_r101_paper"):
+        assert load_config(name).data.classes == tuple(VOC_CLASSES.split())
+    coco = load_config("coco_r101").data.classes
+    assert coco is not None
+    assert len(coco) == 80
+    assert (coco[0], coco[9], coco[-1]) == ("person", "traffic light", "toothbrush")
+
+
+def splits(config: DetectorConfig) -> list[tuple[str, str, str]]:
+    return [
+        (part, source.root.name, source.split)
+        for part, sources in (("train", config.data.train), ("val", config.data.val))
+        for source in sources
+        if not isinstance(source, CocoSource)
+    ]
+
+
+def test_voc_splits() -> None:
+    test = ("val", "VOC2007", "test")
+    assert splits(load_config("voc_r101")) == [("train", "VOC2007", "trainval"), test]
+    for name in ("voc0712_r101", "voc0712_r101_paper"):
+        assert splits(load_config(name)) == [
+            ("train", "VOC2007", "trainval"),
+            ("train", "VOC2012", "trainval"),
+            test,
+        ]
+
+
+def test_the_paper_config_holds_what_the_papers_fix() -> None:
+    config = load_config("voc0712_r101_paper")
+    assert config.image.short_side_train == (600,)
+    assert config.image.short_side_test == 600
+    assert config.rpn.anchor_sizes == (128, 256, 512)
+    assert config.rpn.anchor_ratios == (0.5, 1, 2)
+    assert config.rpn.border_anchors == "drop"
+    assert config.rpn.batch_per_image == 256
+    assert config.rpn.post_nms_train == 2000
+    assert config.rpn.post_nms_test == 300
+    assert config.rpn.smooth_l1_beta == pytest.approx(1 / 9)
+    assert config.roi.pool == "pool"
+    assert config.roi.batch_per_image == 128
+    assert config.train.weight_decay == 0.0005
+    assert config.train.lr / config.train.base_batch_size == 0.001
+    assert config.data.difficult == "exclude"
+    assert config.eval.metric == "voc_ap50_11point"
+
+
+def test_coco_is_detectron2s_recipe() -> None:
+    config = load_config("coco_r101")
+    assert config.image.short_side_train == (640, 672, 704, 736, 768, 800)
+    assert (config.image.short_side_test, config.image.long_side_max) == (800, 1333)
+    assert config.rpn.post_nms_test == 1000
+    assert (config.rpn.smooth_l1_beta, config.roi.smooth_l1_beta) == (0, 0)
+    assert (config.train.iterations, config.train.milestones) == (270_000, (210_000, 250_000))
+    assert (config.train.lr, config.train.batch_size) == (0.02, 16)
+    assert config.test.score_threshold == 0.05
+    assert config.eval.metric == "coco_ap"
+
+
+@pytest.mark.parametrize("name", ["bccd_r18.yaml", "bccd_r101.yaml", "cards_r18.yaml"])
+def test_data_of_the_small_sets_are_where_the_configs_look(name: str, shared_data: Path) -> None:
+    config = load_config(name, [f"data.root={shared_data}", "backbone.weights=null"])
+    assert missing_paths(config) == []
+    for _, folder, split in splits(config):
+        assert (shared_data / folder / "ImageSets" / "Main" / f"{split}.txt").is_file()

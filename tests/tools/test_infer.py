@@ -1,0 +1,207 @@
+"""The command ``infer`` with a real, if small, detector: what users see, what signals do."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from resdet.detection.build import build_model
+from resdet.detection.config import config_from_dict
+from resdet.detection.engine.checkpoint import save_checkpoint
+from resdet.detection.errors import ConfigError, WeightsError
+from resdet.detection.predictor import load
+from resdet.tools import infer
+
+CLASSES = ["cat", "dog"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    """An untrained ResNet-18 of width 8. Its scores are near 1/3 for each of the two classes."""
+    config = config_from_dict(
+        {
+            "image": {"short_side_test": 96, "long_side_max": 160},
+            "backbone": {"depth": 18, "width": 8, "norm": "batch"},
+            "rpn": {"channels": 16, "anchor_sizes": [32.0], "post_nms_test": 20},
+            "test": {"max_detections": 5},
+        }
+    )
+    path = tmp_path_factory.mktemp("weights") / "best.pt"
+    state = build_model(config, len(CLASSES)).state_dict()
+    contents = {"config": config.model_dump(mode="json"), "classes": CLASSES, "model": state}
+    save_checkpoint(path, {**contents, "step": 0})
+    return path
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("in")
+    random = np.random.default_rng(0)
+    for index in range(12):
+        pixels = random.integers(0, 256, (48, 64 + index % 2, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index:02}.png")
+    return folder
+
+
+def call(weights: Path, *words: str | Path) -> int:
+    parser = argparse.ArgumentParser()
+    infer.add_arguments(parser)
+    return infer.run(parser.parse_args(["--weights", str(weights), *map(str, words)]))
+
+
+def lines(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "detections.jsonl").open(encoding="utf-8")]
+
+
+def tree(out: Path) -> dict[str, bytes]:
+    files = (path for path in sorted(out.rglob("*")) if path.is_file())
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
+
+
+def test_a_folder_gives_records_drawings_and_a_summary(weights, pictures, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert call(weights, pictures, "--out", out, "--conf", "0.1") == 0
+    found = lines(out)
+    assert len(found) == 12
+    for record in found:
+        assert 1 <= len(record["detections"]) <= 5
+        for detection in record["detections"]:
+            x1, y1, x2, y2 = detection["box"]
+            assert 0 <= x1 < x2 <= record["width"] and 0 <= y1 < y2 <= record["height"]
+            assert detection["label"] in CLASSES and 0.1 <= detection["score"] <= 1
+    meta = json.loads((out / "meta.json").read_text())
+    assert meta["classes"] == CLASSES and meta["weights"] == "best.pt"
+    assert len(list((out / "drawn").iterdir())) == 12
+    assert "12 of 12 pictures done" in capsys.readouterr().out
+
+
+def test_the_command_and_the_python_interface_agree(weights, pictures, tmp_path):
+    call(weights, pictures / "03.png", "--out", tmp_path / "out", "--conf", "0.3")
+    (record,) = lines(tmp_path / "out")
+    (found,) = load(weights).predict([pictures / "03.png"], score_threshold=0.3)
+    boxes = torch.tensor([detection["box"] for detection in record["detections"]])
+    assert torch.allclose(boxes.reshape(-1, 4), found.boxes, atol=1e-3)
+
+
+def test_killed_then_terminated_then_resumed_equals_an_uninterrupted_run(
+    weights, pictures, tmp_path
+):
+    whole, out, many = tmp_path / "whole", tmp_path / "out", tmp_path / "many"
+    for copy in range(5):
+        shutil.copytree(pictures, many / str(copy))
+    options = ["--conf", "0.1", "--batch-size", "2", "--device", "cpu"]
+    call(weights, many, "--out", whole, *options)
+    words = [str(many), "--out", str(out), *options]
+
+    killed = _until(weights, words, out, records=2, send=signal.SIGKILL)
+    assert killed[0] == -signal.SIGKILL
+    with (out / "detections.jsonl").open("ab") as file:
+        file.write(b'{"file": "cut by a po')
+    code, text = _until(weights, [*words, "--resume"], out, records=6, send=signal.SIGTERM)
+    assert code == 143
+    assert (out / "detections.jsonl").read_bytes().endswith(b"}\n")
+    assert len(lines(out)) < 60
+
+    command = shlex.split(text.split("continue with: ")[1])
+    assert command[:2] == ["resdet", "infer"]
+    parser = argparse.ArgumentParser()
+    infer.add_arguments(parser)
+    assert infer.run(parser.parse_args(command[2:])) == 0
+    assert tree(out) == tree(whole)
+
+
+def _until(
+    weights: Path, words: list[str], out: Path, *, records: int, send: signal.Signals
+) -> tuple[int, str]:
+    """Exit code and output of the command, signalled when it has written so many records."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "resdet.tools.cli", "infer", "--weights", str(weights), *words],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    path = out / "detections.jsonl"
+    deadline = time.monotonic() + 120
+    while not path.exists() or path.read_bytes().count(b"\n") < records:
+        assert child.poll() is None, "the command ended before it could be stopped"
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    os.kill(child.pid, send)
+    text, _ = child.communicate(timeout=60)
+    return child.returncode, text
+
+
+def test_failures_are_listed_and_strict_gives_exit_code_5(weights, pictures, tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "bad.jpg").write_bytes(b"")
+    (folder / "good.png").write_bytes((pictures / "00.png").read_bytes())
+    assert call(weights, folder, "--out", tmp_path / "a") == 0
+    assert "failed: bad.jpg: the file is empty" in capsys.readouterr().out
+    assert call(weights, folder, "--out", tmp_path / "b", "--strict") == 5
+    assert call(weights, folder / "good.png", "--out", tmp_path / "c", "--strict") == 0
+
+
+def test_shards_share_the_pictures_out(weights, pictures, tmp_path):
+    seen: list[str] = []
+    for shard in ("1/3", "2/3", "3/3"):
+        out = tmp_path / shard[0]
+        call(weights, pictures, "--out", out, "--shard", shard, "--no-draw")
+        seen += [record["file"] for record in lines(out)]
+    assert sorted(seen) == sorted(path.name for path in pictures.iterdir())
+    for wrong in ("0/3", "4/3", "x", "1/0", "1"):
+        with pytest.raises(ConfigError, match="--shard"):
+            call(weights, pictures, "--out", tmp_path / "wrong", "--shard", wrong)
+
+
+def test_overrides_of_testing_change_the_result_and_others_are_refused(weights, pictures, tmp_path):
+    words = (pictures / "00.png", "--conf", "0.1", "--out")
+    call(weights, "test.max_detections=1", *words, tmp_path / "one")
+    assert len(lines(tmp_path / "one")[0]["detections"]) == 1
+    with pytest.raises(ConfigError, match=r"roi\.pool=pool"):
+        call(weights, "roi.pool=pool", *words, tmp_path / "other")
+    with pytest.raises(ConfigError, match="max_detections"):
+        call(weights, "test.max_detection=1", *words, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_unwanted_classes_are_left_out(weights, pictures, tmp_path):
+    call(weights, pictures, "--out", tmp_path / "out", "--conf", "0.1", "--classes", "dog")
+    labels = {
+        found["label"] for record in lines(tmp_path / "out") for found in record["detections"]
+    }
+    assert labels == {"dog"}
+
+
+@pytest.mark.parametrize("missing", ["weights", "input"])
+def test_what_is_missing_is_named(weights, pictures, tmp_path, missing):
+    error = WeightsError if missing == "weights" else ConfigError
+    with pytest.raises(error, match=r"nowhere"):
+        call(
+            tmp_path / "nowhere.pt" if missing == "weights" else weights,
+            tmp_path / "nowhere" if missing == "input" else pictures,
+            "--out",
+            tmp_path / "out",
+        )
+
+
+def test_a_second_run_needs_resume(weights, pictures, tmp_path, capsys):
+    words = (pictures, "--out", tmp_path / "out", "--no-draw")
+    call(weights, *words)
+    with pytest.raises(ConfigError, match="--resume"):
+        call(weights, *words)
+    before = tree(tmp_path / "out")
+    assert call(weights, *words, "--resume") == 0
+    assert "(12 earlier)" in capsys.readouterr().out
+    assert tree(tmp_path / "out") == before

@@ -1,0 +1,182 @@
+"""Does a run folder become a page, whatever it lacks?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from resdet.detection.config import dump_config
+from resdet.detection.engine.log import RunLog
+from resdet.detection.errors import ConfigError
+from resdet.detection.evaluation.page import Page
+from resdet.detection.evaluation.report import write_report
+from resdet.detection.evaluation.score import evaluate
+from resdet.detection.schema import DetectorConfig
+from resdet.detection.structures import Annotation, Detections, Record
+from resdet.tools import report
+from resdet.tools.run_page import MAX_DRAWN, _read_scores, build_page
+from rich.console import Console
+
+EVIL = "<script>alert(1)</script>"
+
+
+def save_picture(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((60, 80, 3), 128, np.uint8)).save(path)
+
+
+@pytest.fixture(scope="module")
+def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the real writers: the log, the evaluation, the config."""
+    folder = tmp_path_factory.mktemp("made") / "run"
+    with RunLog(folder, total_steps=40, console=Console(quiet=True)) as log:
+        log.step(20, {"loss": 1.0, "lr": 0.02, "images_per_s": 3.5})
+        log.evaluation(20, {"voc_ap50": 0.125})
+    (folder / "config.yaml").write_text(dump_config(DetectorConfig()))
+    (folder / "env.json").write_text('{"torch": "9.9"}')
+    truth = Annotation(
+        torch.tensor([[0.0, 0, 50, 50]]), torch.tensor([0]), torch.zeros(1, dtype=torch.bool)
+    )
+    record = Record("a", folder / "a.jpg", (60, 80), truth)
+    found = Detections(truth.boxes, torch.tensor([0.9]), truth.labels)
+    write_report(evaluate({"a": found}, [record], [EVIL, "other"]), folder / "eval")
+    save_picture(folder / "plots" / "labels.png")
+    save_picture(folder / "samples" / "train_batch.jpg")
+    return folder
+
+
+@pytest.fixture
+def run_dir(made_run: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made_run, tmp_path / "my run")
+
+
+@pytest.fixture
+def infer_dir(tmp_path: Path) -> Path:
+    """What infer writes: a record a picture, and the drawings."""
+    folder = tmp_path / "infer"
+    save_picture(folder / "drawn" / "sub" / "a.jpg")
+    box = {"label": EVIL, "score": 0.9, "box": [0, 0, 9, 9]}
+    records = [
+        {"file": "sub/a.jpg", "detections": [box, box], "drawn": "drawn/sub/a.jpg"},
+        {"file": "b.jpg", "error": "b.jpg: empty file"},
+    ]
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (folder / "detections.jsonl").write_text(lines)
+    return folder
+
+
+def titles(page: Page) -> list[str]:
+    return [section.title for section in page.sections]
+
+
+def make(run_dir: Path, detections: Path | None = None, out: Path | None = None) -> int:
+    return report.run(argparse.Namespace(run_dir=run_dir, detections=detections, out=out))
+
+
+def test_a_whole_run_is_on_the_page(run_dir: Path, infer_dir: Path) -> None:
+    page = build_page(run_dir, infer_dir)
+    assert page.title == "my run"
+    assert page.headline is not None
+    assert page.headline.value == 1.0
+    assert "IoU >= 0.5" in page.headline.definition
+    assert [row[0] for row in page.per_class.rows] == [EVIL, "other"]
+    assert titles(page) == ["Curves", "Precision and recall", "Plots", "Samples", "Detections"]
+    facts = dict(page.facts)
+    assert facts["detector"] == "Faster R-CNN, ResNet-101 C4, width 64"
+    assert facts["training speed"] == "3.5 images/s (median)"
+    assert facts["images evaluated"] == "1"
+    assert dict(page.details)["env.json"] == '{"torch": "9.9"}'
+    assert str(run_dir / "results.csv") in dict(page.files)
+    drawn = page.sections[-1]
+    assert drawn.pictures[0].caption == f"sub/a.jpg: 2 {EVIL}"
+    assert drawn.text.startswith("1 of 1 pictures in ")
+    assert drawn.text.endswith("; 1 could not be used")
+
+
+def test_the_command_writes_the_page_and_escapes_names(
+    run_dir: Path, infer_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert make(run_dir, infer_dir) == 0
+    html = (run_dir / "report.html").read_text()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert "<script" not in html
+    assert f"{run_dir / 'report.html'}: 0." in capsys.readouterr().out
+    assert make(run_dir, out=run_dir / "new" / "page.html") == 0
+    assert (run_dir / "new" / "page.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_missing_parts_are_left_out_and_said_so(tmp_path: Path) -> None:
+    with RunLog(tmp_path / "run", total_steps=40, console=Console(quiet=True)) as log:
+        log.evaluation(20, {"voc_ap50": 0.125})
+    page = build_page(tmp_path / "run")
+    assert titles(page) == ["Curves"]
+    assert page.headline is not None
+    assert page.headline.value == 0.125
+    notes = "\n".join(page.notes)
+    for missing in ("eval/metrics.json", "config.yaml", "env.json", "samples", "at step 20"):
+        assert missing in notes
+
+
+def test_damaged_parts_are_left_out_and_said_so(run_dir: Path) -> None:
+    (run_dir / "eval" / "metrics.json").write_text('{"metrics": [')
+    (run_dir / "config.yaml").write_text("train: {lr: fast}")
+    (run_dir / "samples" / "train_batch.jpg").write_text("no picture")
+    with (run_dir / "metrics.jsonl").open("a") as file:
+        file.write('{"kind"')
+    page = build_page(run_dir)
+    assert titles(page) == ["Curves", "Precision and recall", "Plots"]
+    notes = "\n".join(page.notes)
+    for damaged in ("metrics.json: cannot", "train.lr", "train_batch.jpg", "metrics.jsonl:3"):
+        assert damaged in notes
+    assert page.headline is not None
+    assert page.headline.value == 0.125  # from the training's own evaluation
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "null", '{"metrics": 1, "definitions": []}'])
+def test_other_json_is_no_evaluation(run_dir: Path, content: str) -> None:
+    (run_dir / "eval" / "metrics.json").write_text(content)
+    notes: list[str] = []
+    assert _read_scores(run_dir, notes) is None
+    assert "cannot be used" in notes[0]
+
+
+def test_damaged_records_leave_the_drawings(run_dir: Path, infer_dir: Path) -> None:
+    (infer_dir / "detections.jsonl").write_text("{\n")
+    page = build_page(run_dir, infer_dir)
+    assert page.sections[-1].pictures[0].caption == "drawn/sub/a.jpg"
+    assert any("detections.jsonl" in note for note in page.notes)
+
+
+def test_the_folder_that_eval_wrote_is_enough(run_dir: Path) -> None:
+    page = build_page(run_dir / "eval")
+    assert page.headline is not None
+    assert page.headline.value == 1.0
+    assert titles(page) == ["Precision and recall"]
+
+
+def test_many_drawings_are_cut_and_counted(run_dir: Path, infer_dir: Path) -> None:
+    for number in range(MAX_DRAWN + 5):
+        save_picture(infer_dir / "drawn" / f"{number:03}.jpg")
+    drawn = build_page(run_dir, infer_dir).sections[-1]
+    assert len(drawn.pictures) == MAX_DRAWN
+    assert drawn.text.startswith(f"{MAX_DRAWN} of {MAX_DRAWN + 6} pictures")
+
+
+def test_a_folder_that_is_no_run_is_a_config_error(tmp_path: Path, run_dir: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nothing: not the folder of a run"):
+        build_page(tmp_path / "nothing")
+    with pytest.raises(ConfigError, match="not the folder of a run"):
+        build_page(tmp_path)
+    with pytest.raises(ConfigError, match="not a folder that infer drew to"):
+        build_page(run_dir, tmp_path)
+
+
+def test_a_page_that_cannot_be_written_is_a_config_error(run_dir: Path) -> None:
+    with pytest.raises(ConfigError, match=r"page\.html: cannot be written"):
+        make(run_dir, out=run_dir / "config.yaml" / "page.html")

@@ -1,0 +1,149 @@
+"""What does the command ``resdet`` do: which tool runs, and how does a run end?
+
+Each tool is a module of this package with ``HELP``, ``add_arguments(parser)`` and ``run(args)``,
+which returns an exit code (their meanings: detection/errors.py). Nothing slow is imported before a
+tool runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from resdet import __version__
+from resdet.detection.errors import ConfigError, ResdetError
+
+COMMANDS = {
+    "train-det": "resdet.tools.train_det",
+    "eval": "resdet.tools.eval",
+    "infer": "resdet.tools.infer",
+    "get-data": "resdet.tools.get_data",
+    "convert-weights": "resdet.tools.convert_weights",
+    "doctor": "resdet.tools.doctor",
+    "report": "resdet.tools.report",
+}
+
+INTERRUPTED = 130
+#: What a shell reports for a program that ended because nobody reads its output any more.
+BROKEN_PIPE = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``resdet COMMAND ...``: the exit code of the command."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["--debug"]:
+        words = [*words[1:], "--debug"]
+    if words[:1] in (["-h"], ["--help"]):
+        print(_overview())
+        return 0
+    if words[:1] == ["--version"]:
+        print(f"resdet {__version__}")
+        return 0
+    if not words or words == ["--debug"]:
+        print(_overview(), file=sys.stderr)
+        return ConfigError.exit_code
+    return run_tool(words[0], words[1:])
+
+
+def run_tool(name: str, argv: Sequence[str] | None = None) -> int:
+    """Parse the arguments of one tool, run it, and turn whatever ends it into an exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(name, words)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return BROKEN_PIPE
+        if "--debug" in words:
+            traceback.print_exc()
+        return _report(error)
+
+
+def _run(name: str, words: Sequence[str]) -> int:
+    command = name.replace("_", "-")
+    if command not in COMMANDS:
+        close = difflib.get_close_matches(command, COMMANDS, n=1)
+        near = f"did you mean {close[0]}?" if close else f"choose from {', '.join(COMMANDS)}"
+        raise ConfigError(f"no command {name!r}; {near}")
+    tool = import_module(COMMANDS[command])
+    parser = argparse.ArgumentParser(
+        prog=f"resdet {command}",
+        description=tool.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    tool.add_arguments(parser)
+    try:
+        # Intermixed, so that key=value overrides may stand between options.
+        args = parser.parse_intermixed_args(words)
+    except SystemExit as stop:  # after --help, or a wrong option it has already explained
+        return int(stop.code or 0)
+    return int(tool.run(args))
+
+
+def _report(error: Exception) -> int:
+    """One line on stderr for each line of an expected error, one for anything unexpected."""
+    if isinstance(error, ResdetError):
+        for line in str(error).splitlines():
+            _print_error(line)
+        return error.exit_code
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    _print_error(f"{text}; run again with --debug for the traceback")
+    return ResdetError.exit_code
+
+
+def _print_error(line: str) -> None:
+    coloured = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    print(f"\x1b[31merror:\x1b[0m {line}" if coloured else f"error: {line}", file=sys.stderr)
+
+
+def _nobody_reads() -> bool:
+    """Whether stdout is the broken pipe; if so it is closed, lest Python complain at its exit."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {_help(module)}" for name, module in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: resdet COMMAND [options]",
+            "",
+            *lines,
+            "",
+            "resdet COMMAND --help tells more, resdet --version the version.",
+        ]
+    )
+
+
+def _help(module: str) -> str:
+    """The ``HELP`` of a tool, read from its source: importing every tool would take seconds."""
+    source = Path(__file__).with_name(f"{module.rpartition('.')[2]}.py")
+    for node in ast.parse(source.read_text(encoding="utf-8")).body:
+        match node:
+            case ast.Assign([ast.Name("HELP")], value) | ast.AnnAssign(
+                ast.Name("HELP"), value=ast.Constant() as value
+            ):
+                return str(ast.literal_eval(value))
+    raise LookupError(f"{source} has no HELP")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,120 @@
+"""Which file makes weights of another system ours, and what became of each tensor?
+
+Examples:
+  resdet convert-weights R-101.pkl r101_msra.safetensors
+  resdet convert-weights model_final_298dad.pkl r101_c4.safetensors --class-names person,bicycle
+  resdet convert-weights torchvision:ResNet50_Weights.IMAGENET1K_V2 r50.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resdet.detection.errors import ConfigError, WeightsError
+
+if TYPE_CHECKING:
+    from resdet.backbones.convert import Converted
+
+HELP = "make weights of torchvision, MSRA, detectron2, mmdetection or jwyang ours"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", metavar="IN", help="a path, an https URL or torchvision:NAME")
+    parser.add_argument("output", metavar="OUT", type=Path, help="a .safetensors file")
+    parser.add_argument("--layout", default="auto", help="whose names they are (default: auto)")
+    parser.add_argument("--class-names", help="comma-separated, in the order of the labels")
+    parser.add_argument("--pixels", help="where other than the layout's: torchvision, msra, caffe")
+    parser.add_argument("--stride-in", choices=("1x1", "3x3"), help="where other than usual")
+    parser.add_argument("--ratios", type=int, default=3, help="anchor aspect ratios (default: 3)")
+    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    parser.add_argument("--verbose", action="store_true", help="list every tensor")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert, write, read back and compare; the account goes to stdout."""
+    if args.output.suffix != ".safetensors":
+        raise ConfigError(f"{args.output}: OUT must end in .safetensors")
+    if args.output.exists() and not args.force:
+        raise ConfigError(f"{args.output}: exists; --force replaces it")
+    if args.ratios < 1:
+        raise ConfigError(f"--ratios {args.ratios}: at least 1")
+    from resdet.backbones.archive import write_converted
+    from resdet.backbones.fetch import resolve
+    from resdet.backbones.weights import import_weights
+
+    converted = import_weights(
+        resolve(args.input),
+        layout=args.layout,
+        ratios=args.ratios,
+        pixels=args.pixels,
+        stride_in=args.stride_in,
+    )
+    converted = _with_classes(converted, args.class_names)
+    write_converted(converted, args.output)
+    _compare(converted, args.output)
+    _print_account(converted, verbose=args.verbose)
+    print(f"wrote {args.output}")
+    return 0
+
+
+def _with_classes(converted: Converted, names: str | None) -> Converted:
+    """The class names are as many as the network tells apart, each once."""
+    from dataclasses import replace
+
+    if names is None:
+        return converted
+    classes = tuple(name.strip() for name in names.split(","))
+    repeated = sorted({name for name in classes if classes.count(name) > 1})
+    if repeated or "" in classes:
+        raise ConfigError(f"--class-names: {', '.join(repeated) or 'an empty name'} is no class")
+    expected = converted.class_count
+    if len(classes) != expected:
+        raise ConfigError(f"--class-names: {len(classes)} names for {expected} classes")
+    return replace(converted, classes=classes)
+
+
+def _compare(converted: Converted, path: Path) -> None:
+    import torch
+    from resdet.backbones.archive import read_converted
+
+    written = read_converted(path).tensors
+    if written.keys() != converted.tensors.keys() or not all(
+        torch.equal(written[name], tensor) for name, tensor in converted.tensors.items()
+    ):
+        raise WeightsError(f"{path}: what was written differs from what was converted")
+
+
+def _print_account(converted: Converted, *, verbose: bool) -> None:
+    facts = {
+        "layout": converted.layout,
+        "network": f"ResNet-{converted.depth} {converted.kind}",
+        "pixels": converted.pixels,
+        "stride in": converted.stride_in or "as its config says",
+        "max-pool": converted.max_pool,
+        "anchors": converted.anchors,
+        "classes": f"{converted.class_count} {', '.join(converted.classes) or '(no names)'}",
+    }
+    for key, value in facts.items():
+        if value is not None:
+            print(f"{key:>10}  {value}")
+    print(f"{'mapped':>10}  {len(converted.mapped)} tensors")
+    if verbose:
+        for name, target in converted.mapped:
+            print(f"{'':>12}{name} -> {target}")
+    reasons = [reason for _, reason in converted.unused]
+    for reason in dict.fromkeys(reasons):
+        print(f"{'left out':>10}  {reasons.count(reason)} tensors: {reason}")
+    if verbose:
+        for name, reason in converted.unused:
+            print(f"{'':>12}{name}: {reason}")
+    for note in converted.notes:
+        print(f"{'note':>10}  {note}")
+
+
+if __name__ == "__main__":
+    from resdet.tools.cli import run_tool
+
+    sys.exit(run_tool("convert-weights"))

@@ -1,0 +1,161 @@
+"""Is this machine ready to train and to detect, and if not, what repairs it?"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+
+from resdet.tools import machine
+from resdet.tools.machine import Finding, Gpu
+
+HELP = "check versions, devices, shared memory and disk, and say how to repair what is wrong"
+
+EXIT_FAILED = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument("--folder", type=Path, default=Path(), help="where runs will be written")
+
+
+def run(args: argparse.Namespace) -> int:
+    findings = examine(args.folder)
+    status = machine.worst(findings)
+    if args.json:
+        print(json.dumps({"status": status, "findings": [asdict(f) for f in findings]}))
+    else:
+        _print_table(findings)
+    return EXIT_FAILED if status == "fail" else 0
+
+
+def examine(folder: Path) -> list[Finding]:
+    """All checks on this machine, in the order in which a fault explains the later ones."""
+    return [
+        machine.check_python(platform.python_version_tuple()),
+        *machine.check_packages(_requirements(), _installed_version),
+        *machine.check_cv2(_installed(machine.CV2_DISTRIBUTIONS), _cv2_version),
+        machine.check_albumentations(_installed(("albumentations", "albumentationsx"))),
+        machine.check_nms(_nms_of_a_double),
+        *machine.check_gpus(_gpus, driver=shutil.which("nvidia-smi") is not None),
+        machine.check_cpu(_cpu_flags(), len(_cpus()), platform.machine()),
+        *machine.check_shared_memory(_shared_memory(), _read_through_worker),
+        *machine.check_disk(folder, _free_bytes),
+    ]
+
+
+def _print_table(findings: Sequence[Finding]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    colors = {"ok": "green", "warn": "yellow", "fail": "red"}
+    table = Table("check", "status", "what was found", "remedy")
+    for finding in findings:
+        status = f"[{colors[finding.status]}]{finding.status}[/]"
+        table.add_row(finding.check, status, escape(finding.detail), escape(finding.remedy))
+    Console().print(table)
+
+
+def _requirements() -> list[str]:
+    """What the installed package asks for, without its extras."""
+    try:
+        stated = metadata.requires("resdet") or []
+    except metadata.PackageNotFoundError:
+        return []
+    return [requirement for requirement in stated if ";" not in requirement]
+
+
+def _installed_version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _installed(names: Sequence[str]) -> dict[str, str]:
+    versions = {name: _installed_version(name) for name in names}
+    return {name: version for name, version in versions.items() if version is not None}
+
+
+def _cv2_version() -> str:
+    return str(importlib.import_module("cv2").__version__)
+
+
+def _nms_of_a_double() -> list[int]:
+    import torch
+    import torchvision
+
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0]])
+    kept = torchvision.ops.nms(boxes, torch.tensor([0.5, 0.9]), 0.5)
+    return [int(index) for index in kept]
+
+
+def _gpus() -> list[Gpu]:
+    import torch
+
+    return [_gpu(index) for index in range(torch.cuda.device_count())]
+
+
+def _gpu(index: int) -> Gpu:
+    import torch
+
+    torch.ones(8, device=f"cuda:{index}").sum().item()  # fails without kernels for this device
+    free, total = torch.cuda.mem_get_info(index)
+    capability = torch.cuda.get_device_capability(index)
+    # bf16 has instructions from compute capability 8.0 (Ampere) on
+    name = torch.cuda.get_device_name(index)
+    return Gpu(name, capability, free, total, bf16=capability >= (8, 0))
+
+
+def _cpus() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def _cpu_flags() -> set[str]:
+    """Instruction sets as Linux lists them; empty elsewhere."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return set()
+    lines = re.findall(r"^(?:flags|Features)\s*:(.*)$", text, flags=re.MULTILINE)
+    return set(lines[0].split()) if lines else set()
+
+
+def _shared_memory() -> tuple[int, int] | None:
+    folder = Path("/dev") / "shm"
+    if not folder.is_dir():
+        return None
+    usage = shutil.disk_usage(folder)
+    return usage.free, usage.total
+
+
+def _read_through_worker() -> None:
+    import torch
+    from torch.utils.data import DataLoader, TensorDataset
+
+    pictures = TensorDataset(torch.ones(2, 8 << 20, dtype=torch.uint8))
+    loader = DataLoader(pictures, num_workers=1, timeout=60)
+    total = sum(int(batch[0, ::4096].sum()) for (batch,) in loader)
+    if total != 2 * (8 << 20) // 4096:
+        raise RuntimeError("the bytes arrived changed")
+
+
+def _free_bytes(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
+
+
+if __name__ == "__main__":
+    from resdet.tools.cli import run_tool
+
+    raise SystemExit(run_tool("doctor"))

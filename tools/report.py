@@ -1,0 +1,39 @@
+"""Which one file shows somebody else what a run was and how good it became?
+
+resdet report runs/voc_r101
+resdet report runs/voc_r101 --detections results --out page.html
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from resdet.detection.errors import ConfigError
+
+HELP = "make one self-contained HTML page of a run"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_dir", type=Path, help="folder that train or eval wrote")
+    parser.add_argument("--detections", type=Path, help="folder that infer wrote with drawings")
+    parser.add_argument("--out", type=Path, help="the page (default: RUN_DIR/report.html)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the page; raises ConfigError where a folder is not what it should be."""
+    from resdet.detection.engine.history import replace_text
+    from resdet.detection.evaluation.page import render_page
+    from resdet.tools.run_page import build_page
+
+    page = build_page(args.run_dir, args.detections)
+    out = args.out or args.run_dir / "report.html"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(out, render_page(page))
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot be written: {error.strerror}") from error
+    for note in page.notes:
+        print(f"note: {note}")
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+    return 0

@@ -1,0 +1,237 @@
+"""What of a run folder goes on its page?
+
+Read are ``config.yaml``, ``env.json``, ``metrics.jsonl``, ``eval/``, ``plots/`` and ``samples/``
+of a run, and ``detections.jsonl`` and ``drawn/`` of an infer output. What is missing or damaged is
+left out and named in the notes of the page.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from resdet.datasets.image import read_image
+from resdet.detection.config import load_config
+from resdet.detection.engine.history import History, read_history
+from resdet.detection.engine.plots import plot_curves
+from resdet.detection.errors import ConfigError, ResdetError
+from resdet.detection.evaluation.page import ClassTable, Metric, Page, Picture, Section, class_table
+from resdet.detection.evaluation.score import DEFINITIONS
+from resdet.detection.inference.folder import DRAWN
+from resdet.detection.inference.records import RECORDS, read_records
+
+#: Drawn pictures on the page, so that it stays a few MB.
+MAX_DRAWN = 24
+#: Longest side in pixels of a plot or a panel, and of a picture in a gallery.
+WIDE, SMALL = 1400, 800
+#: Any of these makes a folder a run.
+SIGNS = ("config.yaml", "metrics.jsonl", "eval/metrics.json", "metrics.json")
+FILES: Mapping[str, str] = {
+    "config.yaml": "every setting of the run",
+    "env.json": "versions and device",
+    "train.log": "what the run said",
+    "metrics.jsonl": "everything measured, a JSON object a line",
+    "results.csv": "the evaluations, a row each",
+    "weights": "checkpoints",
+    "plots": "curves",
+    "samples": "batches and detections as drawn pictures",
+    "eval": "the evaluation: numbers, classes, detections",
+    "tensorboard": "the same curves for TensorBoard",
+}
+
+
+def build_page(run_dir: Path, detections: Path | None = None) -> Page:
+    """The page of ``run_dir``, with the drawings of an infer output folder.
+
+    Raises ConfigError where ``run_dir`` is no run or ``detections`` has no drawings.
+    """
+    if not any((run_dir / name).is_file() for name in SIGNS):
+        raise ConfigError(f"{run_dir}: not the folder of a run: it has none of {', '.join(SIGNS)}")
+    if detections is not None and not (detections / DRAWN).is_dir():
+        raise ConfigError(f"{detections}: not a folder that infer drew to: it has no {DRAWN}/")
+    notes: list[str] = []
+    history = read_history(run_dir)
+    notes += [f"metrics.jsonl:{line}: not a whole line, left out" for line in history.damaged]
+    scores = _read_scores(run_dir, notes) or _scores_in_training(history, notes)
+    details = [
+        (name, text)
+        for name in ("config.yaml", "env.json")
+        if (text := _text(run_dir, name, notes))
+    ]
+    sections = [_curves(run_dir, history, notes), *_galleries(run_dir, notes)]
+    if detections is not None:
+        sections.append(_drawn(detections, notes))
+    return Page(
+        title=run_dir.resolve().name,
+        metrics=scores.metrics,
+        per_class=scores.per_class,
+        facts=[*_config_facts(run_dir, notes), *_history_facts(history), *scores.facts],
+        details=details,
+        sections=[section for section in sections if section.pictures],
+        files=[(str(run_dir / name), FILES[name]) for name in FILES if (run_dir / name).exists()],
+        notes=notes,
+    )
+
+
+@dataclass(frozen=True)
+class _Scores:
+    metrics: Sequence[Metric] = ()
+    per_class: ClassTable = field(default_factory=ClassTable)
+    facts: Sequence[tuple[str, str]] = ()
+
+
+def _read_scores(run_dir: Path, notes: list[str]) -> _Scores | None:
+    """The evaluation of a run, or of the folder that eval wrote."""
+    places = [run_dir / "eval" / "metrics.json", run_dir / "metrics.json"]
+    path = next((path for path in places if path.is_file()), None)
+    if path is None:
+        notes.append("eval/metrics.json: not there, no per-class numbers")
+        return None
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        scores = _scores(raw)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        notes.append(f"{path}: cannot be used: {error}")
+        return None
+    notes += [str(note) for note in raw.get("notes", ())]
+    return scores
+
+
+def _scores(raw: Mapping[str, Any]) -> _Scores:
+    definitions = raw["definitions"]
+    return _Scores(
+        [Metric(name, value, definitions.get(name, "")) for name, value in raw["metrics"].items()],
+        class_table(raw["per_class"], definitions),
+        [("images evaluated", str(raw["images"]))],
+    )
+
+
+def _scores_in_training(history: History, notes: list[str]) -> _Scores:
+    evaluations = history.of("eval")
+    if not evaluations:
+        return _Scores()
+    last = evaluations[-1]
+    notes.append(f"the metrics are those of the last evaluation in training, at step {last.step}")
+    return _Scores(
+        [Metric(name, value, DEFINITIONS.get(name, "")) for name, value in last.values.items()]
+    )
+
+
+def _text(run_dir: Path, name: str, notes: list[str]) -> str:
+    """Empty where the file cannot be read."""
+    try:
+        return (run_dir / name).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        notes.append(f"{name}: not there")
+    except OSError as error:
+        notes.append(f"{name}: cannot be read: {error.strerror}")
+    return ""
+
+
+def _config_facts(run_dir: Path, notes: list[str]) -> list[tuple[str, str]]:
+    path = run_dir / "config.yaml"
+    if not path.is_file():
+        return []
+    try:
+        config = load_config(path)
+    except ConfigError as error:
+        notes.append(str(error))
+        return []
+    backbone, train, image = config.backbone, config.train, config.image
+    return [
+        ("detector", f"Faster R-CNN, ResNet-{backbone.depth} C4, width {backbone.width}"),
+        ("started from", backbone.weights or "random weights"),
+        ("training", f"{train.iterations} steps of {train.batch_size} images, {train.precision}"),
+        ("learning rate", f"{train.lr:g} for a batch of {train.base_batch_size}"),
+        ("seed", str(train.seed)),
+        ("image sides in testing", f"short {image.short_side_test}, long {image.long_side_max}"),
+    ]
+
+
+def _history_facts(history: History) -> list[tuple[str, str]]:
+    if not history.entries:
+        return []
+    first, last = history.entries[0], history.entries[-1]
+    facts = [("logged", f"steps {first.step} to {last.step}, {first.time} to {last.time}")]
+    speeds = [entry.values.get("images_per_s", math.nan) for entry in history.of("train")]
+    known = sorted(speed for speed in speeds if math.isfinite(speed))
+    if known:
+        facts.append(("training speed", f"{known[len(known) // 2]:.3g} images/s (median)"))
+    return facts
+
+
+def _curves(run_dir: Path, history: History, notes: list[str]) -> Section:
+    """Drawn anew: the plots in the folder may be older than the last lines of the history."""
+    if not history.entries:
+        notes.append("metrics.jsonl: nothing logged, no curves")
+        return Section("Curves", ())
+    with tempfile.TemporaryDirectory() as folder:
+        path = plot_curves(run_dir, Path(folder) / "curves.png")
+        return Section("Curves", _pictures([path], Path(folder), notes, max_side=WIDE))
+
+
+def _galleries(run_dir: Path, notes: list[str]) -> list[Section]:
+    found = {
+        "Precision and recall": [*run_dir.glob("eval/pr_curve.png"), *run_dir.glob("pr_curve.png")],
+        "Plots": [p for p in run_dir.glob("plots/*.png") if p.name != "curves.png"],
+        "Samples": list(run_dir.glob("samples/*.jpg")),
+    }
+    for title, paths in found.items():
+        if not paths:
+            notes.append(f"{title.lower()}: no pictures in the folder")
+    return [
+        Section(title, _pictures(sorted(paths), run_dir, notes, max_side=WIDE))
+        for title, paths in found.items()
+    ]
+
+
+def _drawn(folder: Path, notes: list[str]) -> Section:
+    """The drawings of an infer output, with the detections in words below."""
+    paths = sorted((folder / DRAWN).rglob("*.jpg"))
+    pictures = _pictures(paths[:MAX_DRAWN], folder, notes, max_side=SMALL)
+    captions, failed = _captions(folder, notes)
+    text = f"{len(pictures)} of {len(paths)} pictures in {folder / DRAWN}"
+    return Section(
+        "Detections",
+        [replace(p, caption=captions.get(p.caption, p.caption)) for p in pictures],
+        text=f"{text}; {failed} could not be used" if failed else text,
+        small=True,
+    )
+
+
+def _captions(folder: Path, notes: list[str]) -> tuple[dict[str, str], int]:
+    """What was found, by the path of the drawing in ``folder``; and how many pictures failed."""
+    captions: dict[str, str] = {}
+    failed = 0
+    try:
+        for record in read_records(folder / RECORDS):
+            failed += record.get("error") is not None
+            if "drawn" in record:
+                labels = Counter(found["label"] for found in record["detections"])
+                words = ", ".join(f"{count} {label}" for label, count in labels.most_common(8))
+                captions[record["drawn"]] = f"{record['file']}: {words or 'nothing found'}"
+    except (OSError, TypeError, LookupError, ResdetError) as error:
+        notes.append(f"{folder / RECORDS}: cannot be used: {error}")
+    return captions, failed
+
+
+def _pictures(
+    paths: Iterable[Path], folder: Path, notes: list[str], *, max_side: int
+) -> list[Picture]:
+    """The pictures that can be read, captioned with their path in ``folder``."""
+    pictures = []
+    for path in paths:
+        try:
+            pixels = read_image(path).pixels
+        except ResdetError as error:
+            notes.append(str(error))
+            continue
+        caption = path.relative_to(folder).as_posix()
+        pictures.append(Picture.inline(caption, pixels, max_side=max_side))
+    return pictures
