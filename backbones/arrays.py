@@ -8,8 +8,10 @@ that knows nothing but arrays, and even those are rebuilt here from checked byte
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
+import pickletools
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -71,8 +73,16 @@ def _read_torch(path: Path) -> object:
 
 
 def _read_pickle(path: Path) -> object:
-    with path.open("rb") as file:
-        return _ArrayUnpickler(file, encoding="latin1").load()
+    data = path.read_bytes()
+    _scan(data)
+    return _ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()
+
+
+def _scan(data: bytes) -> None:
+    """Refuse lengths and memo slots beyond the file: loading would first allocate that memory."""
+    for opcode, argument, _ in pickletools.genops(data):
+        if "PUT" in opcode.name and int(argument or 0) >= len(data):
+            raise pickle.UnpicklingError(f"memo slot {argument} in {len(data)} bytes")
 
 
 def _one_line(error: BaseException) -> str:
@@ -106,6 +116,10 @@ def _flat(content: object) -> dict[str, Tensor]:
         if not isinstance(name, str) or not isinstance(value, Tensor | _Array):
             raise ValueError(f"its {name!r} is a {type(value).__name__}, not a tensor")
         tensors[name] = value.tensor() if isinstance(value, _Array) else value.detach()
+        if tensors[name].layout != torch.strided or tensors[name].is_quantized:
+            raise ValueError(f"its {name!r} is sparse or quantized")
+    if not tensors:
+        raise ValueError("it holds no tensors")
     return tensors
 
 

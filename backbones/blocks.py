@@ -59,9 +59,7 @@ class BasicBlock(Block):
 
     expansion = 1
 
-    def __init__(
-        self, inputs: int, width: int, *, stride: int, stride_in: str, norm: str
-    ) -> None:
+    def __init__(self, inputs: int, width: int, *, stride: int, stride_in: str, norm: str) -> None:
         super().__init__(inputs, width, stride=stride, norm=norm)
         self.conv1 = ConvNorm(inputs, width, 3, stride=stride, norm=norm)
         self.conv2 = ConvNorm(width, width, 3, norm=norm)
@@ -78,9 +76,7 @@ class Bottleneck(Block):
 
     expansion = 4
 
-    def __init__(
-        self, inputs: int, width: int, *, stride: int, stride_in: str, norm: str
-    ) -> None:
+    def __init__(self, inputs: int, width: int, *, stride: int, stride_in: str, norm: str) -> None:
         outputs = width * self.expansion
         super().__init__(inputs, outputs, stride=stride, norm=norm)
         strides = (stride, 1) if stride_in == "1x1" else (1, stride)

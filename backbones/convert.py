@@ -146,10 +146,10 @@ def _entry(table: Mapping[str, T], name: str, what: str) -> T:
 
 
 def _checked(tensor: Tensor, name: str) -> Tensor:
-    if not tensor.is_floating_point():
+    if name.endswith(".num_batches_tracked"):  # of our own nets; other layouts ignore them
         return tensor
-    if tensor.dim() == 0:
-        raise WeightsError(f"{name} is a single number")
+    if not tensor.is_floating_point() or tensor.dim() == 0:
+        raise WeightsError(f"{name} is {tuple(tensor.shape)} of {tensor.dtype}, not weights")
     if not tensor.isfinite().all():
         raise WeightsError(f"{name} holds values that are not finite")
     return tensor.float()
@@ -187,7 +187,7 @@ def _convert_heads(ours: dict[str, Tensor], rules: Layout, ratios: int) -> list[
     notes = []
     for name in [name for name in ours if name.startswith("rpn_head.logits.")]:
         if rules.rpn == "softmax":
-            if len(ours[name]) % 2:
+            if not len(ours[name]) or len(ours[name]) % 2:
                 raise WeightsError(f"{len(ours[name])} rows at {name} are no pairs of scores")
             ours[name] = sigmoid_rows(ours[name])
         if rules.anchor_order == "ratio_major":

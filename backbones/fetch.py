@@ -76,7 +76,7 @@ def _cached(spec: str, cache: Path | None) -> Path:
 
 
 def _file_name(url: str, checksum: str | None) -> str:
-    """The URL's own file name where it carries the checksum; others get one, as two may be alike."""
+    """The URL's own file name if it carries the checksum; others get one, as two may be alike."""
     name = Path(urlsplit(url).path).name
     if checksum is not None and checksum in name:
         return name
@@ -84,7 +84,7 @@ def _file_name(url: str, checksum: str | None) -> str:
 
 
 def _download(url: str, target: Path, checksum: str) -> None:
-    """Into a file beside ``target`` first, so that half a file is never taken for one."""
+    """Into a file beside ``target`` first: half a file must never be taken for a whole one."""
     _log.info("downloading %s to %s", url, target)
     part = None
     try:

@@ -2,8 +2,8 @@
 
 A layout is one system's way of naming the tensors of a ResNet or of a Faster R-CNN C4, with the
 conventions that its weights were trained under and that no tensor shows: pixels, max-pool, which
-row is the background, how anchors are counted. Layouts are told apart by their names
-alone: the same file name has stood for different contents (detectron2 #4108).
+row is the background, how anchors are counted. Layouts are told apart by their tensors' names: one
+file name has stood for different contents (detectron2 #4108).
 """
 
 from __future__ import annotations

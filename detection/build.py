@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 
 from ..backbones.c4 import STRIDE, C4Trunk, make_tail
 from ..backbones.pixels import PIXELS, PixelNorm
 from ..backbones.resnet import ResNetSpec
-from ..datasets.augment import Augmentation
 from ..datasets.catalog import DataSplit, assemble
 from ..datasets.coco import read_coco
 from ..datasets.image import ImageRules
@@ -98,9 +96,7 @@ def _assemble(config: DetectorConfig, classes: int) -> FasterRCNN:
         box_loss_weights=(rpn.box_loss_weight, roi.box_loss_weight),
         box_weights=roi.box_weights,
         score_threshold=test.score_threshold,
-        suppress=partial(
-            suppress, nms_iou=test.nms_iou, max_detections=test.max_detections
-        ),
+        suppress=partial(suppress, nms_iou=test.nms_iou, max_detections=test.max_detections),
     )
 
 
@@ -117,16 +113,12 @@ def _select(rpn: RpnConfig, pre_nms: int, post_nms: int) -> partial:
 def _region_pool(roi: RoiConfig) -> RegionPool:
     if roi.pool == "pool":
         return partial(roi_pool, size=roi.pool_size, stride=STRIDE)
-    return partial(
-        roi_align, size=roi.pool_size, stride=STRIDE, sampling_ratio=roi.sampling_ratio
-    )
+    return partial(roi_align, size=roi.pool_size, stride=STRIDE, sampling_ratio=roi.sampling_ratio)
 
 
 def image_rules(config: DetectorConfig) -> ImageRules:
     data = config.data
-    return ImageRules(
-        exif=data.exif, on_truncated=data.on_truncated, max_pixels=data.max_pixels
-    )
+    return ImageRules(exif=data.exif, on_truncated=data.on_truncated, max_pixels=data.max_pixels)
 
 
 def build_split(
@@ -165,22 +157,9 @@ def train_transform(config: DetectorConfig) -> TrainTransform:
         image.short_side_train,
         image.long_side_max,
         image.flip,
-        Augmentation([(spec.name, spec.params) for spec in image.augment]) if image.augment else None,
+        image.augment,
     )
 
 
 def test_transform(config: DetectorConfig) -> TestTransform:
     return TestTransform(config.image.short_side_test, config.image.long_side_max)
-
-
-def load_detector(path: Path, device: str | torch.device = "cpu") -> Detector:
-    """A trained detector from a checkpoint, in evaluation mode."""
-    from .config import config_from_dict
-    from .engine.checkpoint import load_checkpoint
-
-    state = load_checkpoint(path)
-    config = config_from_dict(state["config"], label=str(path))
-    classes = tuple(state["classes"])
-    model = build_model(config, len(classes))
-    model.load_state_dict(state["model"])
-    return Detector(model.to(device).eval(), config, classes)

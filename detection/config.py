@@ -26,6 +26,7 @@ from .config_layers import (
     Layer,
     Origin,
     find_config,
+    overridden,
     path_exists,
     read_layers,
     shipped_configs,
@@ -41,6 +42,7 @@ __all__ = [
     "find_config",
     "load_config",
     "missing_paths",
+    "override",
     "shipped_configs",
 ]
 
@@ -64,6 +66,14 @@ def config_from_dict(values: object, label: str = "stored config") -> DetectorCo
     Paths stay as they are. ``label`` stands for the file in the messages of ConfigError.
     """
     return _validate(Layer(values, {(): Origin(label)}))
+
+
+def override(
+    config: DetectorConfig, overrides: Sequence[str], label: str = "stored config"
+) -> DetectorConfig:
+    """``config`` under ``key=value`` texts, checked as a whole; raises ConfigError."""
+    layer = Layer(config.model_dump(mode="json"), {(): Origin(label)})
+    return _validate(_with_absolute_paths(overridden(layer, overrides)))
 
 
 def dump_config(config: DetectorConfig) -> str:

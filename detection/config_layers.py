@@ -77,7 +77,11 @@ def read_layers(path: Path, overrides: Iterable[str] = ()) -> Layer:
 
     Raises ConfigError: unreadable file, base with a base, malformed override.
     """
-    layer = _read_with_base(path)
+    return overridden(_read_with_base(path), overrides)
+
+
+def overridden(layer: Layer, overrides: Iterable[str]) -> Layer:
+    """``layer`` under ``key=value`` texts; raises ConfigError for a malformed one."""
     for text in overrides:
         layer = _merged(layer, _override(layer.tree, text))
     return layer

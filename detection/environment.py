@@ -8,7 +8,14 @@ from importlib.metadata import version
 
 import torch
 
-PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "albumentations", "pycocotools")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "opencv-python-headless",
+    "albumentations",
+    "pycocotools",
+)
 
 
 def describe_environment() -> dict[str, object]:

@@ -8,7 +8,6 @@ names = [predictor.classes[label] for label in found.labels]
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -26,7 +25,7 @@ from .errors import ConfigError, ImageError
 from .structures import Annotation, Batch, Detections, Sample
 
 if TYPE_CHECKING:
-    from .build import Detector
+    pass
 
 #: A file, a PIL image, or RGB pixels (h, w, 3) uint8 as displayed.
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
@@ -171,12 +170,13 @@ def load(
 
     Raises WeightsError for an unusable file, ConfigError for a wrong device or override.
     """
-    from . import build  # late: it imports every model, and a user's first import should be quick
+    from . import build, stored  # late: they import every model; a first import should be quick
 
+    for text in overrides:
+        if not text.startswith(TESTING):
+            raise ConfigError(f"override {text}: with trained weights only {', '.join(TESTING)}")
     place = pick_device(device)
-    detector = build.load_detector(Path(weights), place)
-    if overrides:
-        detector = _overridden(detector, overrides)
+    detector = stored.load_detector(Path(weights), place, overrides=overrides)
     return Predictor(
         detector.model,
         detector.classes,
@@ -184,23 +184,6 @@ def load(
         place,
         replace(build.image_rules(detector.config), on_truncated="warn"),
     )
-
-
-def _overridden(detector: Detector, overrides: Sequence[str]) -> Detector:
-    """The same weights under a config with ``overrides`` of what acts in testing only."""
-    from . import build
-    from .config import dump_config, load_config
-
-    for text in overrides:
-        if not text.startswith(TESTING):
-            raise ConfigError(f"override {text}: with trained weights only {', '.join(TESTING)}")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "config.yaml")
-        path.write_text(dump_config(detector.config), encoding="utf-8")
-        config = load_config(path, overrides)
-    model = build.build_model(config, len(detector.classes))
-    model.load_state_dict(detector.model.state_dict())
-    return build.Detector(model.eval(), config, detector.classes)
 
 
 def pick_device(name: torch.device | str | None) -> torch.device:

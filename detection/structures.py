@@ -208,9 +208,7 @@ class Detections:
 
     @staticmethod
     def empty() -> Detections:
-        return Detections(
-            torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64)
-        )
+        return Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
 
     @staticmethod
     def cat(parts: Sequence[Detections]) -> Detections:

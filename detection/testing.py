@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
 
 from ..datasets.catalog import DataSplit
 from ..datasets.loader import DetectionDataset, test_loader
-from .build import Detector, image_rules, test_transform
+from .build import Detector, build_split, image_rules, test_transform
 from .engine.distributed import Group
+from .errors import DataError
 from .evaluation.run import detect
 from .evaluation.score import Evaluation, evaluate
-from .structures import Detections
+from .stored import class_difference
+from .structures import Batch, Detections
+
+
+def build_test_split(detector: Detector, which: str) -> DataSplit:
+    """The pictures of ``train`` or ``val`` for evaluation, labelled in the detector's order.
+
+    Difficult objects are neither right nor wrong, also where training left them out.
+
+    Raises:
+        DataError: the data name classes that the detector does not know, or the other way round.
+    """
+    config = detector.config
+    sources = config.data.train if which == "train" else config.data.val
+    data = config.data.model_copy(update={"val": sources})
+    own = config.data.classes
+    if own is not None and set(own) != set(detector.classes):
+        raise DataError(class_difference(Path("the detector"), detector.classes, own))
+    return build_split(config.model_copy(update={"data": data}), "val", classes=detector.classes)
 
 
 def detect_split(
-    detector: Detector, split: DataSplit, group: Group
+    detector: Detector, split: DataSplit, group: Group, progress: Console | None = None
 ) -> dict[str, Detections] | None:
     """Detections of every picture by image id; each process takes its share, the main one gets all
     and the others None. The model must be in evaluation mode."""
     config = detector.config
     dataset = DetectionDataset(split.records, test_transform(config), image_rules(config))
-    batches = test_loader(
+    batches: Iterable[Batch] = test_loader(
         dataset,
         batch_size=config.test.batch_size,
         workers=config.data.workers,
@@ -28,6 +51,8 @@ def detect_split(
         world=group.world,
         pin_memory=group.device.type == "cuda",
     )
+    if progress is not None and group.is_main:
+        batches = track(batches, "evaluating", console=progress, transient=True)
     found = detect(detector.model, batches, device=group.device, precision=config.test.precision)
     return group.gather(found)
 

@@ -22,7 +22,6 @@ from .build import (
     train_transform,
 )
 from .config import dump_config
-from .environment import describe_environment
 from .engine.checkpoint import load_checkpoint
 from .engine.distributed import Group
 from .engine.log import RunLog
@@ -30,10 +29,11 @@ from .engine.optim import MovingAverage, learning_rate, make_sgd
 from .engine.plots import plot_batch, plot_curves, plot_detections, plot_labels
 from .engine.signals import StopRequest
 from .engine.train import Outputs, Plan, TrainingState, shipped_weights, train
+from .environment import describe_environment
 from .errors import DataError
 from .evaluation.run import autocast, evaluating
-from .initial import fill_backbone, fill_from_checkpoint
 from .schema import DetectorConfig, TrainConfig
+from .stored import fill_backbone, fill_from_detector
 from .structures import Batch, Detections
 from .testing import detect_split, score_split
 
@@ -66,12 +66,11 @@ def train_detector(
         ConfigError, DataError, WeightsError: before the first step, naming what is wrong.
         DivergedError: when the loss stays non-finite.
     """
-    saved = load_checkpoint(start.checkpoint) if start.checkpoint else None
-    resumed = saved if start.resume else None
+    resumed = load_checkpoint(start.checkpoint) if start.checkpoint and start.resume else None
     splits = _read_splits(config, tuple(resumed["classes"]) if resumed else None)
     classes = splits.training.classes
     detector = Detector(build_model(config, len(classes)), config, classes)
-    notes = _fill(detector, saved, start)
+    notes = _fill(detector, start)
     detector.model.to(group.device)
     detector.model.mean_count = group.mean
     state = _initial_state(detector, group)
@@ -91,21 +90,33 @@ def train_detector(
     return stop.exit_code
 
 
+def check_training(config: DetectorConfig) -> list[str]:
+    """The banner of a run that could start now: data, weights and network are all looked at."""
+    splits = _read_splits(config, None)
+    classes = splits.training.classes
+    detector = Detector(build_model(config, len(classes)), config, classes)
+    notes = fill_backbone(detector)
+    alone = Group(0, 1, torch.device("cpu"))
+    return [*_banner(detector, splits, alone, Path("none: dry run")), *notes]
+
+
 def _read_splits(config: DetectorConfig, classes: tuple[str, ...] | None) -> Splits:
     training = build_split(config, "train", classes=classes)
     validation = build_split(config, "val", classes=training.classes)
     for name, split in (("train", training), ("val", validation)):
         if not split.records:
-            raise DataError(f"data.{name}: no pictures in {len(getattr(config.data, name))} source(s)")
+            raise DataError(
+                f"data.{name}: no pictures in {len(getattr(config.data, name))} source(s)"
+            )
     return Splits(training, validation)
 
 
-def _fill(detector: Detector, saved: dict[str, Any] | None, start: Start) -> list[str]:
+def _fill(detector: Detector, start: Start) -> list[str]:
     """Put the starting weights into the model; what was done, in words."""
-    if start.resume and saved:
-        return [f"resuming {start.checkpoint} at step {saved['step']}"]
-    if saved:
-        return fill_from_checkpoint(detector, saved, reset_head=start.reset_head)
+    if start.resume:
+        return [f"resuming from {start.checkpoint}"]
+    if start.checkpoint:
+        return fill_from_detector(detector, start.checkpoint, reset_head=start.reset_head)
     return fill_backbone(detector)
 
 

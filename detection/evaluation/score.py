@@ -116,7 +116,7 @@ def evaluate(
         for name, curve, ap in zip(classes, curves, class_ap, strict=True)
     )
     metrics = _metrics(rows, scores)
-    notes = _notes(columns, classes, metrics["voc_ap50"])
+    notes = _notes(columns, rows, metrics["voc_ap50"])
     return Evaluation(len(records), metrics, rows, curves, notes)
 
 
@@ -168,22 +168,18 @@ def _best_f1(curve: PrecisionRecall) -> tuple[float, float, float, float]:
     return float(curve.scores[best]), precision, recall, float(f1.max())
 
 
-def _notes(columns: Columns, classes: Sequence[str], mean_ap: float) -> tuple[str, ...]:
+def _notes(columns: Columns, rows: Sequence[ClassScores], mean_ap: float) -> tuple[str, ...]:
     if math.isnan(mean_ap):
         return ("no objects to find: every average precision is undefined",)
-    empty = [
-        name
-        for label, name in enumerate(classes)
-        if not (columns.truth.labels[~columns.truth.ignore] == label).any()
-    ]
+    empty = [row.name for row in rows if row.objects == 0]
     notes = []
     if empty:
         notes.append(f"without objects, left out of the means: {', '.join(empty)}")
     # The sign of class names in another order: boxes are right, names are wrong.
-    if mean_ap < 0.01 and len(classes) > 1:
+    if mean_ap < 0.01 and len(rows) > 1:
         agnostic = _without_classes(columns)
         if area_ap(precision_recall(agnostic, iou=VOC_IOU)[0]) > 0.3:
-            notes.append(_permutation(columns, agnostic, classes))
+            notes.append(_permutation(columns, agnostic, [row.name for row in rows]))
     return tuple(notes)
 
 

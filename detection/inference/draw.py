@@ -89,8 +89,8 @@ def _draw(
     if not captions:
         return pixels.copy()
     height, width = pixels.shape[:2]
-    # 2 px on a 640x480 picture (diagonal 800), 12 px on a 12-megapixel photo.
-    line = max(1, round((height**2 + width**2) ** 0.5 / 400))
+    # 2 px on a 640x480 picture (diagonal 800), 16 px on a 12-megapixel photo (5000).
+    line = max(1, round((height**2 + width**2) ** 0.5 / 320))
     drawn = draw_bounding_boxes(
         torch.from_numpy(pixels.copy()).permute(2, 0, 1),
         boxes,

@@ -34,6 +34,8 @@ from .records import META, RECORDS, Entry, RecordWriter, check_same_run, scan, w
 __all__ = ["DRAWN", "FolderOptions", "InputFile", "Summary", "find_inputs", "run_folder"]
 
 DRAWN = "drawn"
+#: The largest side that libjpeg writes.
+JPEG_SIDE = 65_500
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -218,19 +220,27 @@ def _records(
         ThreadPoolExecutor(options.workers, "decode") as readers,
         ThreadPoolExecutor(options.workers, "draw") as writers,
     ):
-        items = _in_order(readers, prepare, files, ahead)
+        items = _in_order(readers, prepare, files, ahead, wait=True)
         detected = _detected(predictor, items, options, stop)
-        yield from _in_order(writers, finish, detected, ahead)
+        yield from _in_order(writers, finish, detected, ahead, wait=False)
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, task: Callable[[In], Out], items: Iterable[In], ahead: int
+    pool: ThreadPoolExecutor,
+    task: Callable[[In], Out],
+    items: Iterable[In],
+    ahead: int,
+    *,
+    wait: bool,
 ) -> Iterator[Out]:
-    """Results of ``task`` in the order of ``items``, at most ``ahead`` of them under way."""
+    """Results of ``task`` in the order of ``items``, at most ``ahead`` of them under way.
+
+    With ``wait`` that many are kept under way, even if some are ready; else results come at once.
+    """
     pending: deque[Future[Out]] = deque()
     for item in items:
         pending.append(pool.submit(task, item))
-        while len(pending) > ahead or (pending and pending[0].done()):
+        while len(pending) > ahead or (not wait and pending and pending[0].done()):
             yield pending.popleft().result()
     while pending:
         yield pending.popleft().result()
@@ -283,7 +293,9 @@ def _finish(
         "warnings": list(item.prepared.loaded.warnings),
         "detections": _listed(found, classes),
     }
-    if out is not None:
+    if out is not None and max(height, width) > JPEG_SIDE:
+        record["warnings"].append(f"not drawn: a JPEG holds at most {JPEG_SIDE} pixels a side")
+    elif out is not None:
         record["drawn"] = f"{DRAWN}/{drawn_name(item.file.name)}"
         _save(draw_detections(item.prepared.loaded.pixels, found, classes), out / record["drawn"])
     return record

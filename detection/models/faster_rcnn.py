@@ -159,5 +159,3 @@ def restore(
     region, label = torch.nonzero(keep, as_tuple=True)
     original = box_ops.clip(geometry.invert(boxes[region, label]), geometry.original)
     return Detections(original, scores[region, label], label)
-
-

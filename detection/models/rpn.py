@@ -62,7 +62,9 @@ def select_proposals(
     top ``post_nms``; all per image, so that a batch changes nothing (facts known to cost AP).
     """
     proposals, scores = [], []
-    for image_logits, image_deltas, size in zip(logits.detach(), deltas.detach(), sizes, strict=True):
+    for image_logits, image_deltas, size in zip(
+        logits.detach(), deltas.detach(), sizes, strict=True
+    ):
         best, index = image_logits.topk(min(pre_nms, len(image_logits)))
         boxes = box_ops.clip(box_ops.decode(image_deltas[index], anchors[index], WEIGHTS), size)
         keep = (boxes[:, 2:] - boxes[:, :2] > min_size).all(dim=1) & best.isfinite()

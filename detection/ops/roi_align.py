@@ -86,7 +86,9 @@ def _axis_weights(
     sample = torch.arange(int(counts.max()), dtype=start.dtype)
     offset = (sample + 0.5) / counts[:, None]
     bins = torch.arange(size, dtype=start.dtype)
-    position = start[:, None, None] + (bins[:, None] + offset[:, None, :]) * bin_length[:, None, None]
+    position = (
+        start[:, None, None] + (bins[:, None] + offset[:, None, :]) * bin_length[:, None, None]
+    )
     used = (sample < counts[:, None])[:, None, :] & (position >= -1) & (position <= length)
     share = used / counts[:, None, None]
     position = position.clamp(0, length - 1)
@@ -122,7 +124,9 @@ class _SeparableAlign(torch.autograd.Function):
         channels, size = maps.shape[3], rows.shape[1]
         crops = maps.new_zeros(len(images), size, size, channels)
         windows = _windows(rows, columns)
-        for region, (image, (y1, y2, x1, x2)) in enumerate(zip(images.tolist(), windows, strict=True)):
+        for region, (image, (y1, y2, x1, x2)) in enumerate(
+            zip(images.tolist(), windows, strict=True)
+        ):
             if y1 == y2 or x1 == x2:
                 continue
             window = maps[image, y1:y2, x1:x2].reshape(y2 - y1, -1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import os
 import pickle
+import resource
 import struct
 from collections import OrderedDict
 from collections.abc import Callable
@@ -174,6 +175,20 @@ def test_a_shape_that_its_bytes_do_not_fill(tmp_path: Path) -> None:
             read_tensors(path)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [b"}r\xff\xff\xff\x7f.", b"T\xff\xff\xff\x7fx.", b"\x96\0\0\0\0\x0f\0\0\0x."],
+    ids=["memo", "text", "bytearray"],
+)
+def test_a_few_bytes_that_ask_for_gigabytes(tmp_path: Path, body: bytes) -> None:
+    path = tmp_path / "a.pkl"
+    path.write_bytes(b"\x80\x05" + body)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(WeightsError, match=r"cannot read weights: (memo slot|expected)"):
+        read_tensors(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
 def test_an_array_that_is_never_filled(tmp_path: Path) -> None:
     path = tmp_path / "a.pkl"
     path.write_bytes(b"\x80\x02}U\x01acnumpy\nndarray\n)Rs.")
@@ -206,7 +221,9 @@ def test_truncated_files(tmp_path: Path, whole: dict[str, bytes], name: str) -> 
         assert "\n" not in str(caught.value)
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(position=st.integers(0, 10_000), byte=st.integers(0, 255))
 def test_a_changed_byte_never_ends_in_another_error(
     tmp_path: Path, whole: dict[str, bytes], position: int, byte: int
@@ -230,6 +247,8 @@ def test_a_changed_byte_never_ends_in_another_error(
         ({}, "holds a dict and no tensors"),
         ({"model": {"a": "text"}}, "its 'a' is a str, not a tensor"),
         ({1: torch.ones(1)}, "its 1 is"),
+        ({"__author__": "someone"}, "it holds no tensors"),
+        ({"a": torch.eye(2).to_sparse()}, "its 'a' is sparse"),
     ],
 )
 def test_files_without_tensors(tmp_path: Path, content: object, reason: str) -> None:

@@ -422,6 +422,28 @@ def test_a_value_that_is_not_finite_is_an_error(narrow_resnet: Narrow) -> None:
         read(tensors)
 
 
+@pytest.mark.parametrize("tensor", [torch.tensor(1.0), torch.ones(4, dtype=torch.int64)])
+def test_what_is_no_weight_is_an_error(narrow_resnet: Narrow, tensor: Tensor) -> None:
+    tensors = narrow_resnet("resnet50", seed=0) | {"bn1.weight": tensor}
+    with pytest.raises(WeightsError, match=r"bn1\.weight is .*, not weights"):
+        read(tensors)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "reason"),
+    [
+        ("RCNN_rpn.RPN_cls_score.weight", 7, "7 rows at .* are no pairs"),
+        ("RCNN_rpn.RPN_cls_score.weight", 0, "0 rows at .* are no pairs"),
+        ("RCNN_rpn.RPN_bbox_pred.bias", 15, "15 anchors at .* do not fit 3 ratios"),
+        ("RCNN_bbox_pred.weight", 5, "5 box rows fit neither"),
+    ],
+)
+def test_heads_with_other_rows(narrow_resnet: Narrow, name: str, rows: int, reason: str) -> None:
+    file = jwyang_file(narrow_resnet("resnet50", seed=0), boxes=12)
+    with pytest.raises(WeightsError, match=reason):
+        read(file | {name: file[name][:1].expand(rows, *file[name].shape[1:])})
+
+
 def test_two_tensors_for_one_name(narrow_resnet: Narrow) -> None:
     file = renamed(without_counters(narrow_resnet("resnet50", seed=0)), to_msra)
     file["res4b1_branch2a_w"] = file["res4_1_branch2a_w"]

@@ -305,6 +305,14 @@ def test_same_stems_and_hostile_names_have_drawings_inside_the_output(predictor,
     assert "'=cmd.png" in {row["file"] for row in rows}
 
 
+def test_a_picture_too_long_for_a_jpeg_is_recorded_without_a_drawing(run, tmp_path, save):
+    save(tmp_path / "in" / "a.png", size=(700, 66_000))
+    summary = run(tmp_path / "in", tmp_path / "out")
+    (record,) = records(tmp_path / "out")
+    assert summary.failures == () and "drawn" not in record
+    assert record["width"] == 66_000 and "not drawn" in record["warnings"][0]
+
+
 def test_without_drawing_there_are_no_pictures(run, pictures, tmp_path):
     run(pictures, tmp_path / "out", FolderOptions(0.01, draw=False))
     assert not (tmp_path / "out" / "drawn").exists()

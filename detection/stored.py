@@ -1,0 +1,187 @@
+"""Detectors and backbones from files: what a network starts from, or is used with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..backbones.archive import is_archive
+from ..backbones.convert import Converted
+from ..backbones.fetch import resolve
+from ..backbones.weights import check_binding, import_weights, load_into, split_backbone
+from .build import Detector, build_model
+from .config import config_from_dict, override
+from .engine.checkpoint import load_checkpoint
+from .errors import ConfigError, DataError, WeightsError
+from .schema import DetectorConfig
+
+#: The two sibling layers, which belong to a list of classes.
+CLASS_LAYERS = ("roi_head.cls_logits.", "roi_head.box_deltas.")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A detector's weights, with its configuration and class names."""
+
+    tensors: Mapping[str, Tensor]
+    config: DetectorConfig
+    classes: tuple[str, ...]
+
+
+def load_detector(
+    path: Path,
+    device: str | torch.device = "cpu",
+    *,
+    base: DetectorConfig | None = None,
+    overrides: Sequence[str] = (),
+) -> Detector:
+    """A trained detector in evaluation mode, from a checkpoint or from ``convert-weights``'s file.
+
+    ``base`` takes the place of the configuration inside; its network must be the same.
+
+    Raises:
+        WeightsError: unreadable, or it does not fit its configuration.
+        ConfigError: ``base`` describes another network.
+    """
+    stored = read_stored(path)
+    config = stored.config
+    if base is not None:
+        _expect_same_network(base, config, path)
+        config = base
+    config = override(config, overrides)
+    model = build_model(config, len(stored.classes))
+    load_into(model, stored.tensors, source=str(path))
+    return Detector(model.to(device).eval(), config, stored.classes)
+
+
+def read_stored(path: Path) -> Stored:
+    """A detector's file of either kind; a moving average is taken before the raw weights."""
+    if path.suffix != ".safetensors" and not is_archive(path):
+        state = load_checkpoint(path)
+        config = config_from_dict(state["config"], label=str(path))
+        return Stored(state.get("average") or state["model"], config, tuple(state["classes"]))
+    converted = import_weights(path)
+    if converted.kind != "detector":
+        raise WeightsError(f"{path}: holds a {converted.kind}, not a detector")
+    _expect_our_anchors(converted, path)
+    classes = converted.classes or tuple(f"class{i}" for i in range(converted.class_count))
+    return Stored(converted.tensors, _config_of(converted), classes)
+
+
+def _config_of(converted: Converted) -> DetectorConfig:
+    """What a converted detector says of itself, on the defaults, which are detectron2's C4."""
+    config = DetectorConfig()
+    rpn_channels = len(converted.tensors["rpn_head.conv.weight"])
+    backbone = config.backbone.model_dump() | {
+        "depth": converted.depth,
+        "width": converted.width,
+        "pixels": converted.pixels,
+        "stride_in": converted.stride_in or config.backbone.stride_in,
+    }
+    rpn = config.rpn.model_dump() | {"channels": rpn_channels}
+    return DetectorConfig.model_validate(config.model_dump() | {"backbone": backbone, "rpn": rpn})
+
+
+def _expect_our_anchors(converted: Converted, path: Path) -> None:
+    if converted.anchors == "rounded":
+        raise WeightsError(
+            f"{path}: trained with rounded anchors centred at 16k + 7.5, which this network does "
+            "not have; its boxes would be off by half a cell. Use it as backbone.weights"
+        )
+
+
+def _expect_same_network(base: DetectorConfig, stored: DetectorConfig, path: Path) -> None:
+    """What shapes cannot tell apart must not differ either: stride, pixels, anchors, pooling."""
+    keys = {
+        "backbone": ("depth", "width", "norm", "stride_in", "pixels"),
+        "rpn": ("channels", "anchor_sizes", "anchor_ratios"),
+        "roi": ("pool", "pool_size", "tail_stride", "class_agnostic_boxes", "box_weights"),
+    }
+    for section, names in keys.items():
+        for name in names:
+            wanted = getattr(getattr(stored, section), name)
+            given = getattr(getattr(base, section), name)
+            if wanted != given:
+                raise ConfigError(
+                    f"{path} was trained with {section}.{name}={wanted}, the config says {given}"
+                )
+
+
+def fill_backbone(detector: Detector) -> list[str]:
+    """Put ``backbone.weights`` into trunk and conv5_x; what was done, in words.
+
+    Raises:
+        WeightsError: unreadable or not fitting.
+        ConfigError: trained under other pixels or strides than the config says.
+    """
+    backbone = detector.config.backbone
+    if backbone.weights is None:
+        return [f"weights: random, seed {detector.config.train.seed}"]
+    path = resolve(backbone.weights)
+    converted = import_weights(path)
+    check_binding(converted, pixels=backbone.pixels, stride_in=backbone.stride_in)
+    if converted.kind == "classifier":
+        tensors, notes = split_backbone(converted.tensors)
+    else:
+        kept = ("trunk.", "roi_head.res5.")
+        tensors = {k: v for k, v in converted.tensors.items() if k.startswith(kept)}
+        notes = ("RPN and sibling layers of the detector are left out",)
+    heads = ("pixels.", "rpn_head.", *CLASS_LAYERS)
+    load_into(detector.model, tensors, allow_missing=heads, source=str(path))
+    return [f"weights: {path} ({converted.layout}, {len(tensors)} tensors)", *notes]
+
+
+def fill_from_detector(detector: Detector, path: Path, *, reset_head: bool) -> list[str]:
+    """Put a trained detector's weights into ``detector``; what was done, in words.
+
+    The classes are compared by name: another order is mapped, other names are an error unless
+    ``reset_head`` lets the class layers start anew.
+
+    Raises:
+        DataError: other classes, naming both lists and the difference.
+        WeightsError: unreadable or not fitting.
+    """
+    stored = read_stored(path)
+    tensors, done = dict(stored.tensors), f"weights: {path}"
+    allow_missing: tuple[str, ...] = ()
+    if stored.classes == detector.classes:
+        notes = [done]
+    elif set(stored.classes) == set(detector.classes):
+        tensors = reorder_classes(tensors, stored.classes, detector.classes)
+        notes = [done, f"classes of {path} reordered by name"]
+    elif reset_head:
+        tensors = {k: v for k, v in tensors.items() if not k.startswith(CLASS_LAYERS)}
+        allow_missing = CLASS_LAYERS
+        notes = [done, "class layers start anew (--reset-head)"]
+    else:
+        raise DataError(class_difference(path, stored.classes, detector.classes))
+    load_into(detector.model, tensors, allow_missing=allow_missing, source=str(path))
+    return notes
+
+
+def class_difference(path: Path, stored: Sequence[str], wanted: Sequence[str]) -> str:
+    """One line that names both class lists and what differs."""
+    missing = sorted(set(wanted) - set(stored))
+    extra = sorted(set(stored) - set(wanted))
+    return (
+        f"{path} knows the classes {list(stored)}, the data {list(wanted)}: "
+        f"lacking {missing}, too many {extra}; --reset-head trains new class layers"
+    )
+
+
+def reorder_classes(
+    tensors: Mapping[str, Tensor], stored: Sequence[str], wanted: Sequence[str]
+) -> dict[str, Tensor]:
+    """The class layers' rows in the order of ``wanted``; the background stays last."""
+    order = torch.tensor([stored.index(name) for name in wanted])
+    mapped = dict(tensors)
+    for name, tensor in tensors.items():
+        if name.startswith("roi_head.cls_logits."):
+            mapped[name] = torch.cat([tensor[:-1][order], tensor[-1:]])
+        elif name.startswith("roi_head.box_deltas.") and len(tensor) == 4 * len(stored):
+            mapped[name] = tensor.unflatten(0, (-1, 4))[order].flatten(0, 1)
+    return mapped

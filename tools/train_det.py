@@ -1,0 +1,137 @@
+"""The command ``train-det``: a config in, a run folder with a trained detector out."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resdet.detection.errors import ConfigError
+from resdet.tools.arguments import add_config_arguments, config_from_args
+
+if TYPE_CHECKING:
+    from resdet.detection.engine.distributed import Group
+    from resdet.detection.schema import DetectorConfig
+
+HELP = "train a detector on VOC or COCO data"
+
+LATEST = "auto"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config_arguments(parser, required=False)
+    parser.add_argument(
+        "--out",
+        "--work-dir",
+        type=Path,
+        metavar="DIR",
+        help="run folder, new or empty (default: runs/<config>/<time>)",
+    )
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const=LATEST,
+        metavar="CHECKPOINT",
+        help="go on with a stopped run: its last.pt or its folder, or the latest run of --cfg",
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="start from this detector instead of a backbone",
+    )
+    parser.add_argument(
+        "--reset-head",
+        action="store_true",
+        help="with --weights: allow other classes, their layers start anew",
+    )
+    parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: a GPU if there is one)")
+    parser.add_argument("--amp", action="store_true", help="same as train.precision=bf16")
+    parser.add_argument("--seed", type=int, help="same as train.seed=N")
+
+
+def run(args: argparse.Namespace) -> int:
+    args.overrides += ["train.precision=bf16"] if args.amp else []
+    args.overrides += [f"train.seed={args.seed}"] if args.seed is not None else []
+    checkpoint = _checkpoint_to_resume(args) if args.resume else None
+    config = _config_of_run(checkpoint, args) if checkpoint else config_from_args(args)
+    if args.print_config:
+        from resdet.detection.config import dump_config
+
+        print(dump_config(config), end="")
+        return 0
+    _expect_paths(config)
+
+    from resdet.detection.engine.distributed import process_group
+    from resdet.detection.training import Start, check_training, train_detector
+
+    if args.dry_run:
+        print("\n".join(check_training(config)))
+        return 0
+    with process_group(args.device) as group:
+        folder = checkpoint.parent.parent if checkpoint else _new_folder(args, group)
+        start = Start(checkpoint or args.weights, checkpoint is not None, args.reset_head)
+        return train_detector(config, folder, group, start)
+
+
+def _expect_paths(config: DetectorConfig) -> None:
+    from resdet.detection.config import missing_paths
+
+    missing = missing_paths(config)
+    if missing:
+        raise ConfigError("\n".join(missing))
+
+
+def _checkpoint_to_resume(args: argparse.Namespace) -> Path:
+    """The file that ``--resume`` means."""
+    if args.resume != LATEST:
+        given = Path(args.resume)
+        return given / "weights" / "last.pt" if given.is_dir() else given
+    if args.out:
+        return args.out / "weights" / "last.pt"
+    if args.cfg is None:
+        raise ConfigError("--resume: give a checkpoint or run folder, or --cfg to find the latest")
+    runs = Path("runs") / Path(args.cfg).stem
+    found = sorted(runs.glob("*/weights/last.pt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise ConfigError(f"--resume: no run with a checkpoint in {runs.resolve()}")
+    return found[-1]
+
+
+def _config_of_run(checkpoint: Path, args: argparse.Namespace) -> DetectorConfig:
+    """The checkpoint's own config: a resumed run must not change under way.
+
+    Only where the data lie and what does not touch the result may be given anew.
+    """
+    from resdet.detection.config import config_from_dict, override
+    from resdet.detection.engine.checkpoint import load_checkpoint
+
+    config = config_from_dict(load_checkpoint(checkpoint)["config"], label=str(checkpoint))
+    allowed = ("data.", "train.iterations", "train.eval_every", "train.checkpoint_every")
+    refused = [
+        text for text in args.overrides if not text.startswith((*allowed, "train.log_every"))
+    ]
+    if refused:
+        raise ConfigError(
+            f"--resume goes on with the config of {checkpoint}; cannot change {', '.join(refused)}"
+        )
+    return override(config, args.overrides)
+
+
+def _new_folder(args: argparse.Namespace, group: Group) -> Path:
+    """The run folder, the same for all processes; an existing run is never written over."""
+    name = time.strftime("%Y%m%d-%H%M%S")
+    default = Path("runs") / Path(args.cfg).stem / name
+    folder = Path(group.tell("folder", str(args.out or default)))
+    if group.is_main and folder.exists() and any(folder.iterdir()):
+        raise ConfigError(
+            f"{folder}: not empty; give another --out, or --resume {folder} to go on with it"
+        )
+    return folder
+
+
+if __name__ == "__main__":
+    from resdet.tools.cli import run_tool
+
+    raise SystemExit(run_tool("train-det"))
