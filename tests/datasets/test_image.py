@@ -186,6 +186,17 @@ def test_bytes_after_the_end_marker_and_a_thumbnail_change_nothing() -> None:
         decode_image(with_thumbnail[:-200], "x")
 
 
+def test_a_jpeg_cut_inside_a_marker_is_truncated() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    data = _encode(Image.fromarray(noise), quality=95)
+    pixels = data.rfind(b"\xff\xda") + 20
+    cuts = [at + 1 for at in range(pixels, len(data) - 200) if data[at] == 0xFF]
+    assert cuts
+    for cut in cuts:
+        with pytest.raises(ImageError, match="truncated"):
+            decode_image(data[:cut], "x", ImageRules(on_truncated="skip"))
+
+
 def test_a_cut_png_is_truncated() -> None:
     data = _encode(_photo(), "PNG")
     with pytest.raises(TruncatedImage):
