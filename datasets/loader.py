@@ -8,6 +8,8 @@ accumulation steps and workers, and after every restart.
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -257,11 +259,30 @@ class BatchLoader:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        for item in self._loader:
+        items = iter(self._loader)
+        while (item := _next(items)) is not _END:
             if isinstance(item, ResdetError):
                 raise item
             if item is not None:
                 yield item
+
+
+_END = object()
+
+
+def _next(items: Iterator[Any]) -> Any:
+    """The next item or _END. A worker killed by the system is the machine's fault, not the data's:
+    the usual cause is a shared memory of 64 MB, which containers start with."""
+    try:
+        return next(items, _END)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"a data worker died ({reason}); give the container more shared memory "
+            "(--shm-size=8g or --ipc=host) or set data.workers=0; see `resdet doctor`"
+        ) from error
 
 
 def _as_read(batch: Any) -> Any:
@@ -273,6 +294,11 @@ def _init_worker(worker: int) -> None:
     # One thread per worker: more would fight for the cores, and cv2's pool does not survive fork.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    # A worker leaves with the main process, which finishes its step first: Ctrl-C and SIGTERM,
+    # sent to the whole process group by terminals and torchrun, must not reach the worker before.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
 
 
 def train_loader(

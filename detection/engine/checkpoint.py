@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], *, keep_previous: bool
             file.flush()
             os.fsync(file.fileno())
         if keep_previous and path.exists():
-            _link_over(path, path.with_name(f"{path.stem}-1{path.suffix}"))
+            _link_over(path, previous_of(path))
         temporary.replace(path)
     except RuntimeError as error:  # torch's writer reports a full disk this way
         raise OSError(str(error)) from error
@@ -47,10 +48,18 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], *, keep_previous: bool
             temporary.unlink(missing_ok=True)
 
 
+def previous_of(path: Path) -> Path:
+    """Where ``keep_previous`` leaves the file before: ``last-1.pt`` for ``last.pt``."""
+    return path.with_name(f"{path.stem}-1{path.suffix}")
+
+
 def _link_over(source: Path, target: Path) -> None:
     spare = target.with_name(f".{target.name}.tmp")
     spare.unlink(missing_ok=True)
-    spare.hardlink_to(source)
+    try:
+        spare.hardlink_to(source)
+    except OSError:  # FAT and some network disks have no links
+        shutil.copyfile(source, spare)
     spare.replace(target)
 
 
@@ -65,8 +74,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise WeightsError(f"{path}: no such checkpoint")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0][:160]
+    except pickle.UnpicklingError as error:
+        # torch's own message advises to load the file all the same.
+        raise WeightsError(
+            f"{path}: damaged, or holds more than tensors and plain values; it was not opened"
+        ) from error
+    except Exception as error:  # damaged bytes end the reader in more ways than can be listed
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise WeightsError(f"{path}: cannot be read as a checkpoint ({reason})") from error
     missing = [key for key in KEYS if not isinstance(state, dict) or key not in state]
     if missing:

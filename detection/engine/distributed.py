@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+
+from ..errors import ConfigError
 
 #: How long other processes wait for the first one's evaluation: COCO's takes a minute, not hours.
 PATIENCE = timedelta(hours=2)
@@ -53,6 +55,13 @@ class Group:
         dist.gather_object(dict(part), parts)
         return {key: value for each in parts for key, value in each.items()} if parts else None
 
+    def share_buffers(self, model: nn.Module) -> None:
+        """All processes take the main one's buffers: batch statistics are of each process's own
+        pictures, and a checkpoint holds the main one's."""
+        if self.world > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
+
     def tell(self, key: str, value: Any = None) -> Any:
         """The main process's ``value`` (JSON), on all processes.
 
@@ -74,14 +83,13 @@ def process_group(device: str | None) -> Iterator[Group]:
     """Join the group that ``torchrun`` describes in the environment, or be alone.
 
     ``device`` None takes a GPU where there is one; with several processes each takes its own.
+
+    Raises:
+        ConfigError: there is no such device.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     rank, local = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if chosen.type == "cuda" and chosen.index is None:
-        chosen = torch.device("cuda", local)
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
+    chosen = _choose_device(device, local)
     if world == 1:
         yield Group(0, 1, chosen)
         return
@@ -90,3 +98,21 @@ def process_group(device: str | None) -> Iterator[Group]:
         yield Group(rank, world, chosen)
     finally:
         dist.destroy_process_group()
+
+
+def _choose_device(device: str | None, local: int) -> torch.device:
+    """The device of the process that is number ``local`` on its machine."""
+    try:
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise ConfigError(f"--device {device}: expected cpu, cuda or cuda:N") from error
+    if chosen.type not in ("cpu", "cuda"):
+        raise ConfigError(f"--device {device}: expected cpu, cuda or cuda:N")
+    if chosen.type == "cpu":
+        return chosen
+    index = local if chosen.index is None else chosen.index
+    count = torch.cuda.device_count()
+    if index >= count:
+        raise ConfigError(f"--device cuda:{index}: this machine has {count} usable GPU(s)")
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)

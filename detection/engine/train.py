@@ -7,6 +7,7 @@ resumed ends with the weights of one that was not.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import resource
@@ -21,10 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..errors import DivergedError
+from ..errors import DivergedError, WeightsError
 from ..evaluation.run import autocast
 from ..structures import Batch
-from .checkpoint import save_checkpoint
+from .checkpoint import load_checkpoint, previous_of, save_checkpoint
 from .distributed import Group
 from .log import RunLog
 from .optim import MovingAverage
@@ -45,6 +46,8 @@ class TrainingState:
     best: float = float("-inf")
     #: Evaluations since the best.
     stale: int = 0
+    #: Of the steps since the last line of the log, which a resumed run goes on with.
+    meter: Meter = field(default_factory=lambda: Meter())
 
     def weights(self) -> dict[str, Tensor]:
         """What is evaluated and shipped: the moving average where there is one."""
@@ -60,6 +63,7 @@ class TrainingState:
             "skipped": self.skipped,
             "best": self.best,
             "stale": self.stale,
+            "meter": self.meter.to_dict(),
         }
 
     def load_dict(self, state: Mapping[str, Any]) -> None:
@@ -70,6 +74,7 @@ class TrainingState:
             self.average.load(state["average"])
         self.step, self.skipped = state["step"], state["skipped"]
         self.best, self.stale = state["best"], state["stale"]
+        self.meter.load(state["meter"])
 
 
 @contextmanager
@@ -130,44 +135,71 @@ def train(
     group: Group,
     evaluate: Callable[[int], float],
     stop: StopRequest,
-) -> None:
-    """Run the steps from ``state.step`` to ``plan.iterations``.
+) -> bool:
+    """Run the steps from ``state.step`` to ``plan.iterations``, or until patience ends.
 
     ``batches`` gives ``plan.accumulate`` batches a step. ``evaluate(step)`` returns the metric that
-    ``best.pt`` is chosen by. Returns early when ``stop`` asks for it or patience ends.
+    ``best.pt`` is chosen by. Returns whether ``stop``, of any process, ended it before.
 
     Raises:
         DivergedError: after ``plan.max_nonfinite`` non-finite losses in a row.
     """
     network = _replicate(state.model, group)
-    stream, meter = iter(batches), Meter(group.device)
-    while state.step < plan.iterations:
+    stream, meter = iter(batches), state.meter
+    meter.resume()
+    while state.step < plan.iterations and not _patience_ended(state, plan):
         waiting = time.perf_counter()
         parts = [next(stream).to(group.device) for _ in range(plan.accumulate)]
         meter.waited(time.perf_counter() - waiting)
 
         rate = plan.learning_rate(state.step)
+        statistics = _moving_statistics(state.model)
         losses, finite, stopping = _forward_backward(network, parts, state, plan, group, stop)
         state.step += 1
         if finite:
             _update(state, plan, rate)
             meter.add(losses, images=sum(map(len, parts)) * group.world)
         else:
+            _restore(statistics)
             _report_nonfinite(state, parts, losses, plan, outputs, rate)
 
         step, done = state.step, state.step == plan.iterations
         if meter.steps and (step % plan.log_every == 0 or done):
             outputs.log.step(step, {**meter.read(group), "lr": rate})
-        if step % plan.eval_every == 0 or done:
-            _evaluate(state, evaluate, outputs)
-            meter.restart()
-        exhausted = plan.patience is not None and state.stale >= plan.patience
-        if step % plan.checkpoint_every == 0 or step % plan.eval_every == 0 or done or stopping:
-            _save_last(state, outputs)
-        if exhausted:
-            outputs.log.message(f"stopped: no better result in {state.stale} evaluations")
-        if stopping or exhausted:
-            return
+        evaluated = step % plan.eval_every == 0 or done
+        if evaluated:
+            with meter.paused():
+                _evaluate(state, evaluate, outputs)
+        # The weights that gave a non-finite loss must not push out those that did not.
+        due = step % plan.checkpoint_every == 0 and state.skipped == 0
+        if due or evaluated or stopping:
+            _save_last(state, outputs, group)
+        if stopping:
+            return not done
+    if _patience_ended(state, plan):
+        outputs.log.message(f"stopped: no better result in {state.stale} evaluations")
+    return False
+
+
+def _patience_ended(state: TrainingState, plan: Plan) -> bool:
+    return plan.patience is not None and state.stale >= plan.patience
+
+
+def _moving_statistics(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """The buffers that a forward pass changes, each with a copy. Empty without batch norm."""
+    buffers = [
+        buffer
+        for module in model.modules()
+        if isinstance(module, nn.BatchNorm2d) and module.training
+        for buffer in module.buffers(recurse=False)
+    ]
+    return [(buffer, buffer.clone()) for buffer in buffers]
+
+
+def _restore(statistics: list[tuple[Tensor, Tensor]]) -> None:
+    """A skipped step leaves nothing behind: one NaN in a running mean would stay for ever."""
+    for buffer, before in statistics:
+        buffer.copy_(before)
 
 
 def _replicate(model: nn.Module, group: Group) -> nn.Module:
@@ -245,14 +277,29 @@ def _report_nonfinite(
     }
     path = outputs.folder / "debug" / f"nonfinite_{state.step}_process{outputs.rank}.json"
     outputs.log.message(f"step {state.step}: non-finite loss, step skipped; details in {path}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(report, indent=1), encoding="utf-8")
+    except OSError as error:
+        outputs.log.message(f"WARNING: {path} not written ({error}): {json.dumps(report)}")
     if state.skipped >= plan.max_nonfinite:
+        good = _last_good(outputs, before=state.step - state.skipped)
         raise DivergedError(
             f"training diverged: {state.skipped} non-finite losses in a row up to step {state.step}"
-            f" at lr {rate:g} (see {path}); the last good checkpoint is {outputs.last}. "
+            f" at lr {rate:g} (see {path}); {good}. "
             "Lower train.lr, lengthen train.warmup_iterations or set train.clip_norm=10"
         )
+
+
+def _last_good(outputs: Outputs, *, before: int) -> str:
+    """The newest checkpoint whose weights gave a finite loss; those after ``before`` steps, the
+    first whose loss was not, may have been saved in good faith."""
+    for path in (outputs.last, previous_of(outputs.last)):
+        with contextlib.suppress(WeightsError):
+            step = load_checkpoint(path)["step"]
+            if step < before:
+                return f"the last good checkpoint is {path}, of step {step}"
+    return "no checkpoint was saved before that"
 
 
 def _evaluate(state: TrainingState, evaluate: Callable[[int], float], outputs: Outputs) -> None:
@@ -267,7 +314,8 @@ def _evaluate(state: TrainingState, evaluate: Callable[[int], float], outputs: O
     _save(outputs, outputs.best, best)
 
 
-def _save_last(state: TrainingState, outputs: Outputs) -> None:
+def _save_last(state: TrainingState, outputs: Outputs, group: Group) -> None:
+    state.meter.agree(group)
     _save(outputs, outputs.last, state.to_dict(), keep_previous=True)
 
 
@@ -286,15 +334,26 @@ def _save(
 class Meter:
     """Means of the losses, speed and waiting time since the last reading."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.steps = self.images = 0
+        self.steps = 0
+        self.resume()
+
+    def resume(self) -> None:
+        """Time anew, as after a pause of unknown length; what was summed stays."""
+        self.images = 0
         self.waiting = 0.0
         self.started = time.perf_counter()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time spent inside, on an evaluation, does not count."""
+        since = time.perf_counter()
+        yield
+        self.started += time.perf_counter() - since
 
     def waited(self, seconds: float) -> None:
         self.waiting += seconds
@@ -308,16 +367,29 @@ class Meter:
     def read(self, group: Group) -> dict[str, float]:
         """What happened since the last call; the losses are means over steps and processes."""
         seconds = time.perf_counter() - self.started
-        means = group.mean(torch.stack(list(self.sums.values())) / self.steps).tolist()
+        self.agree(group)
+        means = (torch.stack(list(self.sums.values())) / self.steps).tolist()
         values = dict(zip(self.sums, means, strict=True))
         values |= {
             "loss": sum(means),
             "images_per_s": self.images / seconds,
             "data_wait": self.waiting / seconds,
-            "mem_gb": peak_memory(self.device) / 2**30,
+            "mem_gb": peak_memory(group.device) / 2**30,
         }
         self.restart()
         return values
+
+    def agree(self, group: Group) -> None:
+        """Every process takes the mean over all, which is what a checkpoint can hold."""
+        if self.sums:
+            means = group.mean(torch.stack(list(self.sums.values())))
+            self.sums = dict(zip(self.sums, means.unbind(), strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"sums": dict(self.sums), "steps": self.steps}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.sums, self.steps = dict(state["sums"]), state["steps"]
 
 
 def peak_memory(device: torch.device) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field
@@ -381,3 +383,17 @@ def test_size_mismatch_explained_by_exif(tmp_path: Path) -> None:
     displayed = Record("turned", path, (40, 30))
     sample = DetectionDataset([displayed], transforms.TestTransform(30, 64))[SampleKey(0, 0)]
     assert sample.image.shape == (40, 30, 3)
+
+
+class KilledWhileReading:
+    """A transform during which the system kills the worker, as it does when memory runs out."""
+
+    def __call__(self, pixels: np.ndarray, annotation: Annotation, seed: int) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_explained(tmp_path: Path) -> None:
+    dataset = DetectionDataset(make_records(tmp_path, [LANDSCAPE] * 4), KilledWhileReading())
+    batches = train_loader(dataset, plan_for(dataset), workers=1)
+    with pytest.raises(DataError, match=r"data worker died.*data\.workers=0"):
+        next(iter(batches))

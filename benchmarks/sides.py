@@ -1,0 +1,207 @@
+"""The two detectors of the benchmark: one method for each thing that is measured.
+
+Both have the same random weights, settings and input. Labels are 0..K-1 with the background last at
+the ends of both, K classes, P proposals.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from resdet.backbones.norm import ConvNorm
+from resdet.detection.build import build_model
+from resdet.detection.engine.optim import make_sgd
+from resdet.detection.evaluation.run import autocast
+from resdet.detection.models.faster_rcnn import FasterRCNN, restore
+from resdet.detection.models.roi_head import decode_regions
+from resdet.detection.ops import boxes as box_ops
+from resdet.detection.schema import DetectorConfig
+from resdet.detection.structures import Annotation, Batch, Detections, Geometry
+from torch import Tensor, nn
+from torchvision_c4 import assemble_peer
+
+SIDES = ("ours", "torchvision")
+
+
+class Ours:
+    """resdet, one method for each thing that is measured."""
+
+    name = "ours"
+
+    def __init__(self, model: FasterRCNN, batch: Batch, precision: str) -> None:
+        self.model = model
+        self.batch = batch
+        self.autocast = lambda: autocast(batch.images.device, precision)
+        self.optimizer = make_sgd(model, lr=1e-6, momentum=0.9, weight_decay=1e-4, decay_bias=True)
+
+    def trunk(self) -> Tensor:
+        return self.model.extract(self.batch.images, self.batch.sizes)
+
+    def proposals(self, features: Tensor) -> list[Tensor]:
+        return self.model.propose(features, self.batch.sizes)
+
+    def head(self, features: Tensor, proposals: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits (P, K + 1), background last, and deltas (P, K, 4)."""
+        return self.model.roi_head(features, proposals)
+
+    def finish(self, scored: tuple[Tensor, Tensor], proposals: list[Tensor]) -> list[Detections]:
+        model, batch = self.model, self.batch
+        probs, boxes = decode_regions(*scored, proposals, weights=model.box_weights)
+        return [
+            model.suppress(
+                restore(p, box_ops.clip(b, size), geometry, score_threshold=model.score_threshold)
+            )
+            for p, b, size, geometry in zip(
+                probs, boxes, batch.sizes, batch.geometries, strict=True
+            )
+        ]
+
+    def detect(self) -> list[Detections]:
+        self.model.eval()
+        with self.autocast():
+            return self.model.predict(self.batch)
+
+    def step(self) -> None:
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.autocast():
+            losses = self.model(self.batch)
+        torch.stack(list(losses.values())).sum().backward()
+        self.optimizer.step()
+
+
+class Torchvision:
+    """The peer, with the same methods and the same conventions at their ends."""
+
+    name = "torchvision"
+
+    def __init__(self, model: nn.Module, batch: Batch, precision: str) -> None:
+        self.model = model
+        self.images = list(batch.images.float().contiguous() / 255)
+        self.targets = [{"boxes": a.boxes, "labels": a.labels + 1} for a in batch.annotations]
+        self.sizes = batch.sizes
+        self.autocast = lambda: autocast(batch.images.device, precision)
+        self.optimizer = torch.optim.SGD(
+            [p for p in model.parameters() if p.requires_grad],
+            lr=1e-6,
+            momentum=0.9,
+            weight_decay=1e-4,
+        )
+
+    def trunk(self) -> Tensor:
+        self.inputs = self.model.transform(self.images)[0]
+        return self.model.backbone(self.inputs.tensors)
+
+    def proposals(self, features: Tensor) -> list[Tensor]:
+        return self.model.rpn(self.inputs, {"0": features})[0]
+
+    def head(self, features: Tensor, proposals: list[Tensor]) -> tuple[Tensor, Tensor]:
+        roi = self.model.roi_heads
+        crops = roi.box_roi_pool({"0": features}, proposals, self.sizes)
+        logits, deltas = roi.box_predictor(roi.box_head(crops))
+        return logits.float().roll(-1, 1), deltas.float().unflatten(1, (-1, 4))[:, 1:]
+
+    def finish(self, scored: tuple[Tensor, Tensor], proposals: list[Tensor]) -> list[Detections]:
+        logits, deltas = scored
+        deltas = torch.cat([torch.zeros_like(deltas[:, :1]), deltas], dim=1).flatten(1)
+        results = self.model.roi_heads.postprocess_detections(
+            logits.roll(1, 1), deltas, proposals, self.sizes
+        )
+        return [Detections(b, s, label - 1) for b, s, label in zip(*results, strict=True)]
+
+    @torch.no_grad()
+    def detect(self) -> list[Detections]:
+        self.model.eval()
+        with self.autocast():
+            found = self.model(self.images)
+        return [Detections(f["boxes"], f["scores"].float(), f["labels"] - 1) for f in found]
+
+    def step(self) -> None:
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.autocast():
+            losses = self.model(self.images, self.targets)
+        torch.stack([loss.float() for loss in losses.values()]).sum().backward()
+        self.optimizer.step()
+
+
+Side = Ours | Torchvision
+
+
+def make_side(name: str, args: argparse.Namespace) -> Side:
+    """One of `SIDES`; every call draws the same weights and pictures."""
+    batch, config = make_batch(args), make_config(args)
+    model = make_model(config, args.classes)
+    if name == "ours":
+        return Ours(model.to(args.device), batch, args.precision)
+    peer = assemble_peer(model, config, batch.sizes[0]).to(args.device)
+    if args.peer_layout == "channels_last":
+        peer = peer.to(memory_format=torch.channels_last)
+    return Torchvision(peer, batch, args.precision)
+
+
+def make_config(args: argparse.Namespace) -> DetectorConfig:
+    """Ours with the settings that torchvision's losses have built in."""
+    return DetectorConfig.model_validate(
+        {
+            "backbone": {"depth": args.depth},
+            "rpn": {
+                "post_nms_test": args.proposals,
+                "smooth_l1_beta": 1 / 9,
+                "normalizer": "sampled",
+                "min_size": 1e-3,
+            },
+            "roi": {"batch_per_image": args.rois, "smooth_l1_beta": 1 / 9},
+            "test": {"score_threshold": 0.05},
+        }
+    )
+
+
+@torch.no_grad()
+def make_model(config: DetectorConfig, classes: int) -> FasterRCNN:
+    """Random weights and norms; the last norm of a block is small, so that 33 residual sums keep
+    the activations around 1."""
+    model = build_model(config, classes)
+    generator = torch.Generator().manual_seed(1)
+    for name, module in model.named_modules():
+        if not isinstance(module, ConvNorm):
+            continue
+        norm, last = module.norm, "conv3" if config.backbone.depth >= 50 else "conv2"
+        for tensor, low, high in (
+            (norm.weight, 0.8, 1.2),
+            (norm.bias, -0.2, 0.2),
+            (norm.running_mean, -0.2, 0.2),
+            (norm.running_var, 0.7, 1.3),
+        ):
+            tensor.uniform_(low, high, generator=generator)
+        if name.endswith(last):
+            norm.weight.mul_(0.3)
+    return model
+
+
+def make_batch(args: argparse.Namespace) -> Batch:
+    """Smooth random pictures with five objects each."""
+    generator = torch.Generator().manual_seed(2)
+    height, width = args.size
+    coarse = torch.rand(args.batch, 3, 12, 20, generator=generator)
+    smooth = nn.functional.interpolate(coarse, (height, width), mode="bilinear")
+    images = (smooth * 255).byte().contiguous(memory_format=torch.channels_last)
+    annotations = []
+    for _ in range(args.batch):
+        extent = torch.tensor([width, height])
+        corner = torch.rand(5, 2, generator=generator) * extent * 0.6
+        side = (torch.rand(5, 2, generator=generator) * 0.3 + 0.1) * extent
+        labels = torch.randint(args.classes, (5,), generator=generator)
+        boxes = torch.cat([corner, corner + side], dim=1)
+        annotations.append(Annotation(boxes, labels, torch.zeros(5, dtype=torch.bool)))
+    size = (height, width)
+    number = range(args.batch)
+    return Batch(
+        images,
+        [size for _ in number],
+        annotations,
+        [Geometry(size) for _ in number],
+        [f"{i}" for i in number],
+        list(number),
+    ).to(args.device)
