@@ -1,6 +1,6 @@
 """The C4 contract: a trunk shared by all regions and a tail that runs on each (paper, appendix A).
 
-N images · P regions · C channels. conv1 to conv4_x are the trunk, at stride 16; conv5_x is the tail.
+N images · P regions · C channels. conv1 to conv4_x are the trunk (stride 16), conv5_x is the tail.
 """
 
 from __future__ import annotations

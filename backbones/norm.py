@@ -90,8 +90,10 @@ class ConvNorm(nn.Conv2d):
         return F.conv2d(x, weight)
 
     def after_pooling(self, crops: Tensor) -> Tensor:
-        """What `before_pooling` left out, on (P, C, h, w) crops."""
+        """What `before_pooling` left out, on (P, C, h, w) crops; may overwrite them."""
         factors = self.fixed_factors()
         if factors is None:
             return self.norm(crops)
-        return crops + factors[1].to(crops.dtype)[:, None, None]
+        shift = factors[1].to(crops.dtype)[:, None, None]
+        # The crops are a view: in place, autograd would copy their whole gradient at each step.
+        return crops + shift if crops.requires_grad else crops.add_(shift)

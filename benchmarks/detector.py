@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +125,8 @@ def compare(sides: Sequence[Side], *, precision: str) -> dict[str, float]:
     }
     counts = {"proposals": len(proposals[0]), "detections": len(found[0])}
     print(f"features: root mean square {features.float().square().mean().sqrt():.2f}; {counts}")
-    value, share = TOLERANCE[precision]
-    allowed = {name: share if "only one" in name else value for name in differences}
+    tolerance, share = TOLERANCE[precision]
+    allowed = {name: share if "only one" in name else tolerance for name in differences}
     wrong = {name: value for name, value in differences.items() if not value <= allowed[name]}
     if wrong:
         raise SystemExit(f"the two detectors disagree: {wrong}")
@@ -205,13 +206,9 @@ def measure_parts(
         scored = ours.head(features, proposals)
         return {
             "trunk": in_turns({s.name: s.trunk for s in sides}, args),
-            "proposals": in_turns({s.name: lambda s=s: s.proposals(features) for s in sides}, args),
-            "head": in_turns(
-                {s.name: lambda s=s: s.head(features, proposals) for s in sides}, args
-            ),
-            "finish": in_turns(
-                {s.name: lambda s=s: s.finish(scored, proposals) for s in sides}, args
-            ),
+            "proposals": in_turns({s.name: partial(s.proposals, features) for s in sides}, args),
+            "head": in_turns({s.name: partial(s.head, features, proposals) for s in sides}, args),
+            "finish": in_turns({s.name: partial(s.finish, scored, proposals) for s in sides}, args),
         }
 
 

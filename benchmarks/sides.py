@@ -7,6 +7,7 @@ the ends of both, K classes, P proposals.
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import torch
 from resdet.backbones.norm import ConvNorm
@@ -76,7 +77,7 @@ class Torchvision:
 
     name = "torchvision"
 
-    def __init__(self, model: nn.Module, batch: Batch, precision: str) -> None:
+    def __init__(self, model: Any, batch: Batch, precision: str) -> None:
         self.model = model
         self.images = list(batch.images.float().contiguous() / 255)
         self.targets = [{"boxes": a.boxes, "labels": a.labels + 1} for a in batch.annotations]
@@ -147,6 +148,8 @@ def make_config(args: argparse.Namespace) -> DetectorConfig:
         {
             "backbone": {"depth": args.depth},
             "rpn": {
+                # torchvision's head has as many channels as the trunk: 256 x 4 with bottlenecks.
+                "channels": 1024 if args.depth >= 50 else 256,
                 "post_nms_test": args.proposals,
                 "smooth_l1_beta": 1 / 9,
                 "normalizer": "sampled",
@@ -167,7 +170,8 @@ def make_model(config: DetectorConfig, classes: int) -> FasterRCNN:
     for name, module in model.named_modules():
         if not isinstance(module, ConvNorm):
             continue
-        norm, last = module.norm, "conv3" if config.backbone.depth >= 50 else "conv2"
+        norm: Any = module.norm
+        last = "conv3" if config.backbone.depth >= 50 else "conv2"
         for tensor, low, high in (
             (norm.weight, 0.8, 1.2),
             (norm.bias, -0.2, 0.2),

@@ -8,10 +8,13 @@ them, and puts them 15 px apart where 600 px make 38 cells), and RoIAlign is hal
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torchvision
 from resdet.backbones.c4 import STRIDE
+from resdet.backbones.pixels import PIXELS
+from resdet.detection.build import resnet_spec
 from resdet.detection.models.faster_rcnn import FasterRCNN
 from resdet.detection.schema import DetectorConfig
 from torch import Tensor, nn
@@ -49,11 +52,11 @@ class AlignedPool(MultiScaleRoIAlign):
         return roi_align(x["0"], boxes, size, 1 / STRIDE, ratio, aligned=True)
 
 
-def assemble_peer(ours: FasterRCNN, config: DetectorConfig, size: tuple[int, int]) -> nn.Module:
+def assemble_peer(ours: FasterRCNN, config: DetectorConfig, size: tuple[int, int]) -> Any:
     """The peer of ``ours`` for images of ``size`` (h, w), with the same weights and settings.
 
     It takes RGB images (3, h, w) float32 in 0..1. Frozen norms and bottlenecks that halve the map
-    in their 3x3 are what torchvision has, so the configuration must ask for them.
+    in their 3x3 are what torchvision has, so the configuration must ask for them, and for RGB.
     """
     if config.backbone.norm != "frozen" or config.backbone.stride_in != "3x3":
         raise ValueError("torchvision's ResNet has frozen norms and its stride in the 3x3")
@@ -61,7 +64,9 @@ def assemble_peer(ours: FasterRCNN, config: DetectorConfig, size: tuple[int, int
         raise ValueError("torchvision has box deltas for each class")
     resnet = _resnet(ours.state_dict(), config.backbone.depth)
     rpn, roi, test = config.rpn, config.roi, config.test
-    trunk = _trunk(resnet, ours.trunk.channels, config.backbone.frozen_stages)
+    pixels = PIXELS[config.backbone.pixels]
+    spec = resnet_spec(config.backbone)
+    trunk = _trunk(resnet, spec.channels(4), config.backbone.frozen_stages)
     ratio_major = _ratio_major(len(rpn.anchor_sizes), len(rpn.anchor_ratios))
     anchors = StrideAnchors(ours.cells[ratio_major], rpn.anchor_sizes, rpn.anchor_ratios)
     peer = TorchvisionRCNN(
@@ -69,8 +74,8 @@ def assemble_peer(ours: FasterRCNN, config: DetectorConfig, size: tuple[int, int
         min_size=min(size),
         max_size=max(size),
         size_divisible=1,
-        image_mean=(ours.pixels.mean / 255).tolist(),
-        image_std=(ours.pixels.std / 255).tolist(),
+        image_mean=[value / 255 for value in pixels.mean],
+        image_std=[value / 255 for value in pixels.std],
         rpn_anchor_generator=anchors,
         rpn_head=RPNHead(trunk.out_channels, len(ratio_major)),
         rpn_pre_nms_top_n_train=rpn.pre_nms_train,
@@ -98,7 +103,7 @@ def assemble_peer(ours: FasterRCNN, config: DetectorConfig, size: tuple[int, int
     return peer
 
 
-def _resnet(state: Mapping[str, Tensor], depth: int) -> nn.Module:
+def _resnet(state: Mapping[str, Tensor], depth: int) -> Any:
     resnet = getattr(torchvision.models, f"resnet{depth}")(norm_layer=FrozenBatchNorm2d)
     renamed = {
         torchvision_name(name): tensor
@@ -125,9 +130,9 @@ def torchvision_name(name: str) -> str:
     return ".".join([*parts[:where], *renamed, parts[-1]])
 
 
-def _trunk(resnet: nn.Module, channels: int, frozen_stages: int) -> nn.Module:
+def _trunk(resnet: Any, channels: int, frozen_stages: int) -> Any:
     stem = nn.Sequential(resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool)
-    trunk = nn.Sequential(stem, resnet.layer1, resnet.layer2, resnet.layer3)
+    trunk: Any = nn.Sequential(stem, resnet.layer1, resnet.layer2, resnet.layer3)
     for stage in list(trunk)[:frozen_stages]:
         stage.requires_grad_(False)
     trunk.out_channels = channels
@@ -140,14 +145,15 @@ def _ratio_major(sizes: int, ratios: int) -> list[int]:
 
 
 @torch.no_grad()
-def _copy_heads(ours: FasterRCNN, peer: nn.Module, ratio_major: list[int]) -> None:
-    head, source = peer.rpn.head, ours.rpn_head
+def _copy_heads(ours: FasterRCNN, peer: Any, ratio_major: list[int]) -> None:
+    head, source = peer.rpn.head, ours.rpn_head.state_dict()
     box_rows = torch.tensor(ratio_major)[:, None] * 4 + torch.arange(4)
-    head.conv[0][0].load_state_dict(source.conv.state_dict())
-    head.cls_logits.weight.copy_(source.logits.weight[ratio_major])
-    head.cls_logits.bias.copy_(source.logits.bias[ratio_major])
-    head.bbox_pred.weight.copy_(source.deltas.weight[box_rows.flatten()])
-    head.bbox_pred.bias.copy_(source.deltas.bias[box_rows.flatten()])
+    head.conv[0][0].weight.copy_(source["conv.weight"])
+    head.conv[0][0].bias.copy_(source["conv.bias"])
+    head.cls_logits.weight.copy_(source["logits.weight"][ratio_major])
+    head.cls_logits.bias.copy_(source["logits.bias"][ratio_major])
+    head.bbox_pred.weight.copy_(source["deltas.weight"][box_rows.flatten()])
+    head.bbox_pred.bias.copy_(source["deltas.bias"][box_rows.flatten()])
 
     predictor, roi = peer.roi_heads.box_predictor, ours.roi_head
     # torchvision's background is class 0 and has box deltas, which nothing reads.

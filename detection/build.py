@@ -15,7 +15,7 @@ from ..datasets.coco import read_coco
 from ..datasets.image import ImageRules
 from ..datasets.raw import RawImage
 from ..datasets.transforms import TestTransform, TrainTransform
-from ..datasets.voc import read_voc
+from ..datasets.voc import Difficult, read_voc
 from .models.faster_rcnn import FasterRCNN
 from .models.roi_head import RegionPool, RoIHead, roi_targets
 from .models.rpn import RPNHead, rpn_targets, select_proposals
@@ -130,7 +130,7 @@ def build_split(
     training ``data.difficult`` decides about difficult objects; evaluation ignores them always.
     """
     data = config.data
-    difficult = data.difficult if which == "train" else "ignore"
+    difficult: Difficult = data.difficult if which == "train" else "ignore"
     rules = image_rules(config)
     images: list[RawImage] = []
     for source in data.train if which == "train" else data.val:
@@ -143,7 +143,7 @@ def build_split(
     )
 
 
-def _read(source: Source, difficult: str, rules: ImageRules) -> list[RawImage]:
+def _read(source: Source, difficult: Difficult, rules: ImageRules) -> list[RawImage]:
     if source.format == "coco":
         return read_coco(source.images, source.annotations, rules=rules)
     return read_voc(

@@ -72,7 +72,8 @@ def override(
     config: DetectorConfig, overrides: Sequence[str], label: str = "stored config"
 ) -> DetectorConfig:
     """``config`` under ``key=value`` texts, checked as a whole; raises ConfigError."""
-    layer = Layer(config.model_dump(mode="json"), {(): Origin(label)})
+    # Its paths are absolute already; one that is not means the working folder.
+    layer = Layer(config.model_dump(mode="json"), {(): Origin(label, (Path(),))})
     return _validate(_with_absolute_paths(overridden(layer, overrides)))
 
 

@@ -143,9 +143,11 @@ def fill_from_detector(detector: Detector, path: Path, *, reset_head: bool) -> l
 
     Raises:
         DataError: other classes, naming both lists and the difference.
+        ConfigError: the checkpoint is of another network.
         WeightsError: unreadable or not fitting.
     """
     stored = read_stored(path)
+    _expect_same_network(detector.config, stored.config, path)
     tensors, done = dict(stored.tensors), f"weights: {path}"
     allow_missing: tuple[str, ...] = ()
     if stored.classes == detector.classes:
@@ -158,18 +160,19 @@ def fill_from_detector(detector: Detector, path: Path, *, reset_head: bool) -> l
         allow_missing = CLASS_LAYERS
         notes = [done, "class layers start anew (--reset-head)"]
     else:
-        raise DataError(class_difference(path, stored.classes, detector.classes))
+        difference = class_difference(str(path), stored.classes, detector.classes)
+        raise DataError(f"{difference}; --reset-head trains new class layers")
     load_into(detector.model, tensors, allow_missing=allow_missing, source=str(path))
     return notes
 
 
-def class_difference(path: Path, stored: Sequence[str], wanted: Sequence[str]) -> str:
+def class_difference(owner: str, stored: Sequence[str], wanted: Sequence[str]) -> str:
     """One line that names both class lists and what differs."""
     missing = sorted(set(wanted) - set(stored))
     extra = sorted(set(stored) - set(wanted))
     return (
-        f"{path} knows the classes {list(stored)}, the data {list(wanted)}: "
-        f"lacking {missing}, too many {extra}; --reset-head trains new class layers"
+        f"{owner} knows the classes {list(stored)}, the data {list(wanted)}: "
+        f"lacking {missing}, too many {extra}"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from dataclasses import replace
 
 from rich.console import Console
 from rich.progress import track
@@ -32,7 +32,7 @@ def build_test_split(detector: Detector, which: str) -> DataSplit:
     data = config.data.model_copy(update={"val": sources})
     own = config.data.classes
     if own is not None and set(own) != set(detector.classes):
-        raise DataError(class_difference(Path("the detector"), detector.classes, own))
+        raise DataError(class_difference("the detector", detector.classes, own))
     return build_split(config.model_copy(update={"data": data}), "val", classes=detector.classes)
 
 
@@ -60,5 +60,15 @@ def detect_split(
 def score_split(
     detector: Detector, split: DataSplit, found: Mapping[str, Detections], *, coco: bool = True
 ) -> Evaluation:
-    """VOC's and COCO's numbers for the detections of one split."""
-    return evaluate(found, split.records, detector.classes, coco=coco)
+    """VOC's and COCO's numbers for the detections of one split.
+
+    Truncated pictures that ``data.on_truncated: skip`` left out are not counted; a note tells.
+    """
+    records, notes = split.records, list[str]()
+    if detector.config.data.on_truncated == "skip":
+        records = tuple(record for record in records if record.image_id in found)
+    left_out = len(split.records) - len(records)
+    if left_out:
+        notes += [f"{left_out} truncated pictures left out (data.on_truncated: skip)"]
+    evaluation = evaluate(found, records, detector.classes, coco=coco)
+    return replace(evaluation, notes=(*evaluation.notes, *notes))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shlex
+import signal
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,7 +32,7 @@ from .engine.plots import plot_batch, plot_curves, plot_detections, plot_labels
 from .engine.signals import StopRequest
 from .engine.train import Outputs, Plan, TrainingState, shipped_weights, train
 from .environment import describe_environment
-from .errors import DataError
+from .errors import ConfigError, DataError, WeightsError
 from .evaluation.run import autocast, evaluating
 from .schema import DetectorConfig, TrainConfig
 from .stored import fill_backbone, fill_from_detector
@@ -66,11 +68,8 @@ def train_detector(
         ConfigError, DataError, WeightsError: before the first step, naming what is wrong.
         DivergedError: when the loss stays non-finite.
     """
-    resumed = load_checkpoint(start.checkpoint) if start.checkpoint and start.resume else None
-    splits = _read_splits(config, tuple(resumed["classes"]) if resumed else None)
-    classes = splits.training.classes
-    detector = Detector(build_model(config, len(classes)), config, classes)
-    notes = _fill(detector, start)
+    resumed = _load_for_resuming(start.checkpoint) if start.checkpoint and start.resume else None
+    detector, splits, notes = _prepare(config, start, resumed)
     detector.model.to(group.device)
     detector.model.mean_count = group.mean
     state = _initial_state(detector, group)
@@ -83,21 +82,40 @@ def train_detector(
             for line in [*_banner(detector, splits, group, folder), *notes]:
                 log.message(line)
         outputs = Outputs(folder, log, _identity(detector), group.rank)
-        _run(detector, state, splits, outputs, group, stop)
+        stopped = _run(detector, state, splits, outputs, group, stop)
         if group.is_main:
-            plot_curves(folder)
-            log.message(_farewell(state, config.train, outputs, stop))
-    return stop.exit_code
+            _draw(log, plot_curves, folder)
+            log.message(_farewell(state, outputs, stopped))
+    # A process that was not asked itself stops with one that was.
+    return stop.exit_code or (128 + signal.SIGTERM if stopped else 0)
 
 
-def check_training(config: DetectorConfig) -> list[str]:
+def check_training(config: DetectorConfig, start: Start = Start()) -> list[str]:
     """The banner of a run that could start now: data, weights and network are all looked at."""
-    splits = _read_splits(config, None)
-    classes = splits.training.classes
-    detector = Detector(build_model(config, len(classes)), config, classes)
-    notes = fill_backbone(detector)
+    resumed = _load_for_resuming(start.checkpoint) if start.checkpoint and start.resume else None
+    detector, splits, notes = _prepare(config, start, resumed)
     alone = Group(0, 1, torch.device("cpu"))
     return [*_banner(detector, splits, alone, Path("none: dry run")), *notes]
+
+
+def _prepare(
+    config: DetectorConfig, start: Start, resumed: Mapping[str, Any] | None
+) -> tuple[Detector, Splits, list[str]]:
+    """Network with starting weights and data, and what was done, in words."""
+    splits = _read_splits(config, tuple(resumed["classes"]) if resumed else None)
+    classes = splits.training.classes
+    detector = Detector(build_model(config, len(classes)), config, classes)
+    return detector, splits, _fill(detector, start)
+
+
+def _load_for_resuming(path: Path) -> dict[str, Any]:
+    state = load_checkpoint(path)
+    if "optimizer" not in state:
+        raise WeightsError(
+            f"{path}: holds weights without the optimizer's state: --resume needs last.pt, "
+            "--weights starts a new run from it"
+        )
+    return state
 
 
 def _read_splits(config: DetectorConfig, classes: tuple[str, ...] | None) -> Splits:
@@ -133,7 +151,7 @@ def _initial_state(detector: Detector, group: Group) -> TrainingState:
             decay_bias=settings.decay_bias,
         ),
         torch.amp.GradScaler(group.device.type, enabled=settings.precision == "fp16"),
-        MovingAverage(detector.model, settings.ema_decay) if settings.ema_decay else None,
+        None if settings.ema_decay is None else MovingAverage(detector.model, settings.ema_decay),
     )
 
 
@@ -173,15 +191,16 @@ def _run(
     outputs: Outputs,
     group: Group,
     stop: StopRequest,
-) -> None:
+) -> bool:
+    """Train; whether it was stopped before the end."""
     config = detector.config
     dataset = DetectionDataset(
         splits.training.records, train_transform(config), image_rules(config)
     )
     plan = _batch_plan(config.train, splits.training, state.step, group)
     if group.is_main and state.step == 0:
-        _show_inputs(dataset, plan, detector.classes, outputs.folder)
-    train(
+        _draw(outputs.log, _show_inputs, dataset, plan, detector.classes, outputs.folder)
+    return train(
         state,
         _loader(dataset, plan, config, group),
         plan=_plan(config.train),
@@ -212,6 +231,15 @@ def _loader(
     return train_loader(dataset, plan, workers=config.data.workers, pin_memory=pin_memory)
 
 
+def _draw(log: RunLog, plot: Callable[..., object], *content: Any) -> None:
+    """Pictures are for people: one that cannot be drawn or written does not stop training."""
+    try:
+        plot(*content)
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        log.message(f"warning: a picture of the run was not drawn, training goes on: {reason}")
+
+
 def _show_inputs(
     dataset: DetectionDataset, plan: BatchPlan, classes: Sequence[str], folder: Path
 ) -> None:
@@ -229,8 +257,9 @@ def _evaluate(
     group: Group,
     step: int,
 ) -> float:
-    """Score the weights that would be shipped; the metric ``best.pt`` is chosen by, on all ranks."""
+    """Score the weights that would be shipped; the metric of ``best.pt``, on all processes."""
     with shipped_weights(state), evaluating(state.model):
+        group.share_buffers(state.model)
         found = detect_split(detector, split, group)
         loss = _validation_loss(detector, split, group)
     metric = None
@@ -252,14 +281,16 @@ def _score(
     if loss is not None:
         metrics["val_loss"] = loss
     outputs.log.evaluation(step, metrics)
-    shown = split.records[:8]
-    plot_detections(
-        shown,
-        {record.image_id: found[record.image_id] for record in shown},
-        detector.classes,
-        outputs.folder / "samples" / "val_detections.jpg",
-    )
+    _draw(outputs.log, _show_detections, detector, split, found, outputs.folder)
     return metrics[detector.config.eval.metric]
+
+
+def _show_detections(
+    detector: Detector, split: DataSplit, found: Mapping[str, Detections], folder: Path
+) -> None:
+    shown = [record for record in split.records if record.image_id in found][:8]
+    path = folder / "samples" / "val_detections.jpg"
+    plot_detections(shown, found, detector.classes, path, rules=image_rules(detector.config))
 
 
 @torch.no_grad()
@@ -300,8 +331,13 @@ def _open_log(folder: Path, settings: TrainConfig, start: int, group: Group) -> 
 
 
 def _write_run_files(folder: Path, config: DetectorConfig) -> None:
-    (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-    (folder / "env.json").write_text(json.dumps(describe_environment(), indent=1))
+    try:
+        (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+        environment = json.dumps(describe_environment(), indent=1)
+        (folder / "env.json").write_text(environment, encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(f"{error.filename or folder}: cannot be written: {reason}") from error
 
 
 def _banner(detector: Detector, splits: Splits, group: Group, folder: Path) -> list[str]:
@@ -316,12 +352,14 @@ def _banner(detector: Detector, splits: Splits, group: Group, folder: Path) -> l
         f"train: {describe(splits.training)}",
         f"val: {describe(splits.validation)}",
         f"model: ResNet-{config.backbone.depth} C4, norm {config.backbone.norm}, "
-        f"{sum(p.numel() for p in parameters) / 1e6:.1f} M parameters, {trained / 1e6:.1f} M trained",
+        f"{sum(p.numel() for p in parameters) / 1e6:.1f} M parameters, "
+        f"{trained / 1e6:.1f} M trained",
         f"anchors: {list(rpn.anchor_sizes)} x {list(rpn.anchor_ratios)}; proposals: "
         f"{rpn.post_nms_train} in training, {rpn.post_nms_test} in testing",
         f"lr: {scaled_lr(settings):g} = {settings.lr:g} x batch {settings.batch_size} / "
         f"{settings.base_batch_size}",
-        f"steps: {settings.iterations}, {settings.iterations / per_epoch:.1f} epochs of {per_epoch}",
+        f"steps: {settings.iterations}, {settings.iterations / per_epoch:.1f} epochs of "
+        f"{per_epoch}",
         f"run folder: {folder}",
     ]
     for name, split in (("train", splits.training), ("val", splits.validation)):
@@ -329,9 +367,8 @@ def _banner(detector: Detector, splits: Splits, group: Group, folder: Path) -> l
     return lines
 
 
-def _farewell(
-    state: TrainingState, settings: TrainConfig, outputs: Outputs, stop: StopRequest
-) -> str:
-    if stop.requested and state.step < settings.iterations:
-        return f"stopped at step {state.step}; go on with: resdet train-det --resume {outputs.last}"
+def _farewell(state: TrainingState, outputs: Outputs, stopped: bool) -> str:
+    if stopped:
+        command = f"resdet train-det --resume {shlex.quote(str(outputs.last))}"
+        return f"stopped at step {state.step}; go on with: {command}"
     return f"done: {state.step} steps, best {state.best:.4f}; weights in {outputs.best.parent}"

@@ -1,8 +1,15 @@
-"""Fixtures of the whole suite: reference data that lives outside the project."""
+"""Fixtures of the whole suite: reference data that lives outside the project, a data set of drawn
+scenes with a config that trains on it in seconds, and the command ``resdet``."""
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -27,3 +34,198 @@ def shared_data() -> Path:
 def golden() -> Path:
     """Numbers computed by detectron2 for a narrow R50-C4."""
     return _folder(SHARED / "golden")
+
+
+#: Trains in about two seconds on one core; batch norm, as in the quick start.
+TINY_CONFIG = """
+data:
+  train:
+    - {format: voc, root: scenes, split: train}
+  val:
+    - {format: voc, root: scenes, split: val}
+  classes: [circle, cross, ring, square, star, triangle]
+  workers: 0
+image: {short_side_train: [96], short_side_test: 96, long_side_max: 128}
+backbone: {depth: 18, width: 8, norm: batch, frozen_stages: 0}
+rpn:
+  channels: 16
+  anchor_sizes: [16, 32, 64]
+  pre_nms_train: 200
+  post_nms_train: 40
+  pre_nms_test: 100
+  post_nms_test: 50
+  batch_per_image: 32
+roi: {pool_size: 4, sampling_ratio: 1, batch_per_image: 16}
+train:
+  iterations: 8
+  batch_size: 2
+  base_batch_size: 2
+  lr: 0.02
+  warmup_iterations: 2
+  log_every: 2
+  eval_every: 4
+  checkpoint_every: 1
+  val_loss_batches: 1
+"""
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A VOC data set of 12 + 6 drawn pictures of 96x128 pixels."""
+    from resdet.datasets.synthetic import make_scenes
+
+    out = tmp_path_factory.mktemp("data") / "scenes"
+    make_scenes(out, train=12, val=6, size=(96, 128))
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_config(scenes: Path) -> Path:
+    """The config file beside the data set."""
+    path = scenes.parent / "tiny.yaml"
+    path.write_text(TINY_CONFIG)
+    return path
+
+
+#: Imports once and forks for each command: a process of its own, without the seconds of importing.
+_FORK_SERVER = """
+import json, os, sys, traceback
+import resdet.detection.evaluation.report, resdet.detection.training, resdet.tools.eval
+import resdet.tools.infer, resdet.tools.train_det
+from resdet.tools.cli import main
+
+for line in sys.stdin:
+    job = json.loads(line)
+    pid = os.fork()
+    if pid == 0:
+        os.setpgid(0, 0)
+        os.chdir(job["cwd"])
+        os.environ.update(job["env"])
+        for number in (1, 2):
+            file = os.open(job["outputs"][number - 1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(file, number)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        if job["file_limit"]:
+            import resource
+            resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_limit"],) * 2)
+        if job["user"]:
+            os.setgid(job["user"]), os.setuid(job["user"])
+        try:
+            code = main(job["words"])
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        sys.exit(code)
+    print(pid, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """``code`` is negative for a process that a signal ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Running:
+    """A command under way, the leader of its own process group."""
+
+    def __init__(self, server: subprocess.Popen, pid: int, outputs: Sequence[Path]) -> None:
+        self._server, self.pid, self._outputs = server, pid, outputs
+
+    @property
+    def out(self) -> str:
+        return self._outputs[0].read_text()
+
+    @property
+    def alive(self) -> bool:
+        return Path(f"/proc/{self.pid}").exists()
+
+    def wait(self) -> Finished:
+        assert self._server.stdout is not None
+        code = int(self._server.stdout.readline())
+        return Finished(code, *(path.read_text() for path in self._outputs))
+
+
+class Command:
+    """``resdet`` in a process of its own, one at a time, with one thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._server = subprocess.Popen(
+            [sys.executable, "-c", _FORK_SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"},
+        )
+
+    def start(
+        self,
+        *words: object,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        file_limit: int = 0,
+        user: int = 0,
+    ) -> Running:
+        """``file_limit``: the largest file in bytes, a full disk to whoever writes more; ``user``:
+        run without root's rights."""
+        outputs = [self._folder / "stdout", self._folder / "stderr"]
+        for path in outputs:
+            path.write_text("")
+        job = {
+            "words": [str(word) for word in words],
+            "cwd": str(cwd or self._folder),
+            "env": dict(env or {}),
+            "outputs": [str(path) for path in outputs],
+            "file_limit": file_limit,
+            "user": user,
+        }
+        assert self._server.stdin is not None and self._server.stdout is not None
+        self._server.stdin.write(json.dumps(job) + "\n")
+        self._server.stdin.flush()
+        return Running(self._server, int(self._server.stdout.readline()), outputs)
+
+    def __call__(self, *words: object, **options: object) -> Finished:
+        return self.start(*words, **options).wait()  # type: ignore[arg-type]  # passed on as is
+
+    def close(self) -> None:
+        self._server.send_signal(signal.SIGTERM)
+        self._server.communicate()
+
+
+@pytest.fixture(scope="session")
+def resdet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+    """Runs ``resdet WORDS...``: ``resdet("eval", "--weights", path).code``."""
+    command = Command(tmp_path_factory.mktemp("command"))
+    yield command
+    command.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_run(resdet: Command, tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of an undisturbed training of eight steps, batch norm, moving average."""
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    done = resdet("train-det", "--cfg", tiny_config, "--out", out, "train.ema_decay=0.9")
+    assert done.code == 0, done.err
+    return out
+
+
+@pytest.fixture(scope="session")
+def learned_run(
+    resdet: Command, tiny_config: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run of 40 steps with group norm, which finds a little: its mAP is not zero."""
+    out = tmp_path_factory.mktemp("runs") / "learned"
+    settings = (
+        "train.iterations=40",
+        "train.eval_every=20",
+        "train.lr=0.05",
+        "rpn.post_nms_test=100",
+    )
+    done = resdet("train-det", "--cfg", tiny_config, "--out", out, "backbone.norm=group", *settings)
+    assert done.code == 0, done.err
+    return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from resdet.detection.errors import ConfigError, DataError
 from resdet.tools.arguments import add_config_arguments
@@ -22,13 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from resdet.detection.config import dump_config, load_config, missing_paths
     from resdet.detection.engine.distributed import process_group
     from resdet.detection.evaluation.report import print_table, write_report
     from resdet.detection.stored import load_detector
     from resdet.detection.testing import build_test_split, detect_split, score_split
+    from rich.console import Console
 
     with process_group(args.device) as group:
         base = load_config(args.cfg) if args.cfg else None
@@ -43,6 +43,9 @@ def run(args: argparse.Namespace) -> int:
         split = build_test_split(detector, args.split)
         if not split.records:
             raise DataError(f"data.{args.split}: no pictures to evaluate")
+        folder = args.out or _beside(args.weights)
+        if group.is_main:
+            _expect_writable(folder)
         if args.dry_run:
             print(f"{len(split.records)} pictures, classes {', '.join(detector.classes)}")
             return 0
@@ -51,10 +54,19 @@ def run(args: argparse.Namespace) -> int:
             return 0
         evaluation = score_split(detector, split, found, coco=not args.no_coco)
         print_table(evaluation, Console())
-        folder = args.out or _beside(args.weights)
         written = write_report(evaluation, folder, detections=found if args.save_json else None)
         print("written: " + ", ".join(str(path) for path in written))
     return 0
+
+
+def _expect_writable(folder: Path) -> None:
+    """Said before the hour of evaluation, not after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be written: {error.strerror}") from error
 
 
 def _beside(weights: Path) -> Path:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from resdet.detection.errors import ConfigError
 from resdet.tools.arguments import add_config_arguments, config_from_args
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
 HELP = "train a detector on VOC or COCO data"
 
 LATEST = "auto"
+#: What a resumed run may be told anew.
+CHANGEABLE = (
+    "data.",
+    "train.iterations",
+    "train.eval_every",
+    "train.checkpoint_every",
+    "train.log_every",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     args.overrides += ["train.precision=bf16"] if args.amp else []
     args.overrides += [f"train.seed={args.seed}"] if args.seed is not None else []
+    _expect_compatible(args)
     checkpoint = _checkpoint_to_resume(args) if args.resume else None
     config = _config_of_run(checkpoint, args) if checkpoint else config_from_args(args)
     if args.print_config:
@@ -66,13 +76,25 @@ def run(args: argparse.Namespace) -> int:
     from resdet.detection.engine.distributed import process_group
     from resdet.detection.training import Start, check_training, train_detector
 
+    start = Start(checkpoint or args.weights, checkpoint is not None, args.reset_head)
     if args.dry_run:
-        print("\n".join(check_training(config)))
+        if args.out and not checkpoint:
+            _expect_empty(args.out)
+        print("\n".join(check_training(config, start)))
         return 0
     with process_group(args.device) as group:
         folder = checkpoint.parent.parent if checkpoint else _new_folder(args, group)
-        start = Start(checkpoint or args.weights, checkpoint is not None, args.reset_head)
         return train_detector(config, folder, group, start)
+
+
+def _expect_compatible(args: argparse.Namespace) -> None:
+    """An option that would do nothing is a mistake."""
+    if args.resume and args.weights:
+        raise ConfigError("--resume goes on with its own weights; leave out --weights")
+    if args.reset_head and not args.weights:
+        raise ConfigError("--reset-head goes with --weights")
+    if args.resume not in (None, LATEST) and args.out:
+        raise ConfigError("--resume FILE goes on in the folder of that file; leave out --out")
 
 
 def _expect_paths(config: DetectorConfig) -> None:
@@ -84,12 +106,20 @@ def _expect_paths(config: DetectorConfig) -> None:
 
 
 def _checkpoint_to_resume(args: argparse.Namespace) -> Path:
-    """The file that ``--resume`` means."""
+    """The file that ``--resume`` means, in the folder ``weights`` of its run."""
     if args.resume != LATEST:
         given = Path(args.resume)
-        return given / "weights" / "last.pt" if given.is_dir() else given
-    if args.out:
-        return args.out / "weights" / "last.pt"
+        path = given / "weights" / "last.pt" if given.is_dir() else given.absolute()
+    elif args.out:
+        path = args.out / "weights" / "last.pt"
+    else:
+        path = _latest(args)
+    if path.parent.name != "weights":
+        raise ConfigError(f"--resume {path}: not in the folder `weights` of a run")
+    return path
+
+
+def _latest(args: argparse.Namespace) -> Path:
     if args.cfg is None:
         raise ConfigError("--resume: give a checkpoint or run folder, or --cfg to find the latest")
     runs = Path("runs") / Path(args.cfg).stem
@@ -102,21 +132,32 @@ def _checkpoint_to_resume(args: argparse.Namespace) -> Path:
 def _config_of_run(checkpoint: Path, args: argparse.Namespace) -> DetectorConfig:
     """The checkpoint's own config: a resumed run must not change under way.
 
-    Only where the data lie and what does not touch the result may be given anew.
+    Only where the data lie, how long and how often may be given anew.
     """
     from resdet.detection.config import config_from_dict, override
     from resdet.detection.engine.checkpoint import load_checkpoint
 
     config = config_from_dict(load_checkpoint(checkpoint)["config"], label=str(checkpoint))
-    allowed = ("data.", "train.iterations", "train.eval_every", "train.checkpoint_every")
+    changed = override(config, args.overrides)
+    before, after = _flat(config.model_dump(mode="json")), _flat(changed.model_dump(mode="json"))
     refused = [
-        text for text in args.overrides if not text.startswith((*allowed, "train.log_every"))
+        f"{key}={after.get(key)} (was {before.get(key)})"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and not key.startswith(CHANGEABLE)
     ]
     if refused:
         raise ConfigError(
             f"--resume goes on with the config of {checkpoint}; cannot change {', '.join(refused)}"
         )
-    return override(config, args.overrides)
+    return changed
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        flat |= _flat(value, f"{key}.") if isinstance(value, dict) else {key: value}
+    return flat
 
 
 def _new_folder(args: argparse.Namespace, group: Group) -> Path:
@@ -124,11 +165,20 @@ def _new_folder(args: argparse.Namespace, group: Group) -> Path:
     name = time.strftime("%Y%m%d-%H%M%S")
     default = Path("runs") / Path(args.cfg).stem / name
     folder = Path(group.tell("folder", str(args.out or default)))
-    if group.is_main and folder.exists() and any(folder.iterdir()):
+    if group.is_main:
+        _expect_empty(folder)
+    return folder
+
+
+def _expect_empty(folder: Path) -> None:
+    try:
+        occupied = folder.exists() and any(folder.iterdir())
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be a run folder: {error.strerror}") from error
+    if occupied:
         raise ConfigError(
             f"{folder}: not empty; give another --out, or --resume {folder} to go on with it"
         )
-    return folder
 
 
 if __name__ == "__main__":

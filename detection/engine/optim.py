@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +17,12 @@ def make_sgd(
 ) -> torch.optim.SGD:
     """SGD over what is trainable. Norm weights never decay; biases do where ``decay_bias`` says so
     (detectron2 decays them, py-faster-rcnn does not)."""
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for module, name, parameter in _trainable(model):
         is_free = isinstance(module, NORMS) or (name == "bias" and not decay_bias)
         (free if is_free else decayed).append(parameter)
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": free, "weight_decay": 0.0},
     ]

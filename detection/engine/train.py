@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import resource
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -28,6 +27,7 @@ from ..structures import Batch
 from .checkpoint import load_checkpoint, previous_of, save_checkpoint
 from .distributed import Group
 from .log import RunLog
+from .meter import Meter
 from .optim import MovingAverage
 from .signals import StopRequest
 
@@ -47,7 +47,7 @@ class TrainingState:
     #: Evaluations since the best.
     stale: int = 0
     #: Of the steps since the last line of the log, which a resumed run goes on with.
-    meter: Meter = field(default_factory=lambda: Meter())
+    meter: Meter = field(default_factory=Meter)
 
     def weights(self) -> dict[str, Tensor]:
         """What is evaluated and shipped: the moving average where there is one."""
@@ -322,78 +322,10 @@ def _save_last(state: TrainingState, outputs: Outputs, group: Group) -> None:
 def _save(
     outputs: Outputs, path: Path, content: Mapping[str, Any], *, keep_previous: bool = False
 ) -> None:
-    """A checkpoint that cannot be written is said aloud; the old one stands and training goes on."""
+    """A checkpoint that cannot be written is said aloud; the old one stands, training goes on."""
     if outputs.rank != 0:
         return
     try:
         save_checkpoint(path, {**outputs.identity, **content}, keep_previous=keep_previous)
     except OSError as error:
         outputs.log.message(f"WARNING: {path} not saved ({error}); training goes on without it")
-
-
-class Meter:
-    """Means of the losses, speed and waiting time since the last reading."""
-
-    def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.steps = 0
-        self.resume()
-
-    def resume(self) -> None:
-        """Time anew, as after a pause of unknown length; what was summed stays."""
-        self.images = 0
-        self.waiting = 0.0
-        self.started = time.perf_counter()
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Time spent inside, on an evaluation, does not count."""
-        since = time.perf_counter()
-        yield
-        self.started += time.perf_counter() - since
-
-    def waited(self, seconds: float) -> None:
-        self.waiting += seconds
-
-    def add(self, losses: Mapping[str, Tensor], *, images: int) -> None:
-        for name, value in losses.items():
-            self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
-        self.steps += 1
-        self.images += images
-
-    def read(self, group: Group) -> dict[str, float]:
-        """What happened since the last call; the losses are means over steps and processes."""
-        seconds = time.perf_counter() - self.started
-        self.agree(group)
-        means = (torch.stack(list(self.sums.values())) / self.steps).tolist()
-        values = dict(zip(self.sums, means, strict=True))
-        values |= {
-            "loss": sum(means),
-            "images_per_s": self.images / seconds,
-            "data_wait": self.waiting / seconds,
-            "mem_gb": peak_memory(group.device) / 2**30,
-        }
-        self.restart()
-        return values
-
-    def agree(self, group: Group) -> None:
-        """Every process takes the mean over all, which is what a checkpoint can hold."""
-        if self.sums:
-            means = group.mean(torch.stack(list(self.sums.values())))
-            self.sums = dict(zip(self.sums, means.unbind(), strict=True))
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"sums": dict(self.sums), "steps": self.steps}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        self.sums, self.steps = dict(state["sums"]), state["steps"]
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: of the GPU's allocator, or of this process where it trains on the CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

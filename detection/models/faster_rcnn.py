@@ -90,8 +90,8 @@ class FasterRCNN(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The four losses of `LOSSES`, in training and evaluation mode alike.
 
-        Random choices are drawn per image from ``batch.seeds``: neither the batch an image is in
-        nor the process it is on changes them.
+        Random choices are drawn per image from ``batch.seeds``: neither the other images of a
+        batch of this height and width nor the process it is on changes them.
         """
         features = self.extract(batch.images, batch.sizes)
         logits, deltas = self.rpn_head(features)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...backbones.blocks import Block
 from ..ops import boxes as box_ops
 from ..ops.matching import NEGATIVE, NEITHER, match, sample
 from ..structures import Annotation
@@ -77,14 +79,18 @@ class RoIHead(nn.Module):
 
     def on_map(self, features: Tensor, boxes: Sequence[Tensor]) -> Tensor:
         """The same vectors with conv5_1's 1x1 convolutions computed once per cell: (P, C5)."""
-        crops = self.res5[0].forward_on_map(
+        crops = self._first_block.forward_on_map(
             features, lambda maps, step: self.pool(maps, boxes, step=step)
         )
         return self.res5[1:](crops).mean(dim=(2, 3))
 
+    @property
+    def _first_block(self) -> Block:
+        return cast(Block, self.res5[0])
+
     def _map_is_smaller(self, features: Tensor, boxes: Sequence[Tensor]) -> bool:
         cells = features.shape[0] * features.shape[2] * features.shape[3]
-        bins = (self.pool_size // self.res5[0].stride) ** 2
+        bins = (self.pool_size // self._first_block.stride) ** 2
         return cells < sum(len(regions) for regions in boxes) * bins
 
 

@@ -35,7 +35,8 @@ class RPNHead(nn.Module):
         self.deltas = nn.Conv2d(channels, 4 * anchors, 1)
         for layer in (self.conv, self.logits, self.deltas):
             nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:  # it never is; the type of Conv2d allows it
+                nn.init.zeros_(layer.bias)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, h, w) to logits (N, B) and deltas (N, B, 4) in the order of `grid_anchors`."""
@@ -59,7 +60,8 @@ def select_proposals(
     """Each image's best proposals, N x (P, 4), and their logits, sorted by score.
 
     Top ``pre_nms`` by logit, decode, clip, drop what has a side of at most ``min_size`` px, NMS,
-    top ``post_nms``; all per image, so that a batch changes nothing (facts known to cost AP).
+    top ``post_nms``; all per image: choosing over the batch is known to cost AP. Anchors in the
+    padding take part, as in detectron2; what they propose is clipped to the image.
     """
     proposals, scores = [], []
     for image_logits, image_deltas, size in zip(

@@ -14,7 +14,8 @@ from .boxes import iou
 
 POSITIVE, NEGATIVE, NEITHER = 1, 0, -1
 
-#: Ground-truth boxes compared with all boxes at a time: 64 x 36,000 anchors take 9 MB.
+#: Ground-truth boxes compared with all boxes at a time: a number for each of 64 x 36,000 anchors
+#: takes 9 MB, and the arithmetic holds about ten such numbers.
 CHUNK = 64
 
 
@@ -37,14 +38,15 @@ def match(
 ) -> Match:
     """Match (B, 4) boxes to (R, 4) ground truth.
 
-    IoU >= positive_iou is positive, [negative_iou_low, negative_iou) negative, the rest neither.
+    IoU >= positive_iou is positive, [negative_iou_low, negative_iou) negative, the rest neither; a
+    box that touches no object is never positive.
     With ``low_quality`` every box that reaches an object's best IoU is positive as well (Faster
     R-CNN paper, section 3.1.2), but keeps the index of its own best object, as in detectron2.
     """
     best, index = _best_ground_truth(boxes, ground_truth)
     state = torch.full_like(index, NEITHER)
     state[(best >= negative_iou_low) & (best < negative_iou)] = NEGATIVE
-    state[best >= positive_iou] = POSITIVE
+    state[(best >= positive_iou) & (best > 0)] = POSITIVE
     if low_quality:
         state[_is_best_of_an_object(boxes, ground_truth)] = POSITIVE
     return Match(index, state)

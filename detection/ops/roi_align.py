@@ -82,15 +82,15 @@ def _axis_weights(
     if sampling_ratio > 0:
         counts = torch.full_like(start, sampling_ratio)
     else:
-        counts = bin_length.ceil().clamp(min=1)
+        counts = bin_length.ceil().clamp(min=0)  # none in a region without extent
     sample = torch.arange(int(counts.max()), dtype=start.dtype)
-    offset = (sample + 0.5) / counts[:, None]
+    offset = (sample + 0.5) / counts[:, None].clamp(min=1)
     bins = torch.arange(size, dtype=start.dtype)
     position = (
         start[:, None, None] + (bins[:, None] + offset[:, None, :]) * bin_length[:, None, None]
     )
     used = (sample < counts[:, None])[:, None, :] & (position >= -1) & (position <= length)
-    share = used / counts[:, None, None]
+    share = used / counts[:, None, None].clamp(min=1)
     position = position.clamp(0, length - 1)
     low = position.floor().clamp(max=max(length - 2, 0))
     high_part = position - low
@@ -122,12 +122,13 @@ class _SeparableAlign(torch.autograd.Function):
     def forward(ctx: Any, maps: Tensor, images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """(N, H, W, C), (P,), (P, s, H), (P, s, W) to (P, s, s, C)."""
         channels, size = maps.shape[3], rows.shape[1]
-        crops = maps.new_zeros(len(images), size, size, channels)
+        crops = maps.new_empty(len(images), size, size, channels)
         windows = _windows(rows, columns)
         for region, (image, (y1, y2, x1, x2)) in enumerate(
             zip(images.tolist(), windows, strict=True)
         ):
             if y1 == y2 or x1 == x2:
+                crops[region].zero_()
                 continue
             window = maps[image, y1:y2, x1:x2].reshape(y2 - y1, -1)
             lines = (rows[region, :, y1:y2] @ window).view(size, x2 - x1, channels)
@@ -140,7 +141,8 @@ class _SeparableAlign(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         images, rows, columns = ctx.saved_tensors
         crops = grads[0].contiguous()
-        maps = crops.new_zeros(ctx.shape)
+        # Hundreds of regions overlap; in bfloat16 their sum would lose the small addends.
+        maps = crops.new_zeros(ctx.shape, dtype=torch.promote_types(crops.dtype, torch.float32))
         for region, (image, (y1, y2, x1, x2)) in enumerate(
             zip(images.tolist(), ctx.windows, strict=True)
         ):
@@ -149,4 +151,4 @@ class _SeparableAlign(torch.autograd.Function):
             lines = columns[region, :, x1:x2].T @ crops[region]
             window = rows[region, :, y1:y2].T @ lines.flatten(1)
             maps[image, y1:y2, x1:x2] += window.view(y2 - y1, x2 - x1, -1)
-        return maps, None, None, None
+        return maps.to(crops.dtype), None, None, None

@@ -1,0 +1,82 @@
+"""What happened since the last line of the log: mean losses, speed, waiting, memory."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .distributed import Group
+
+
+class Meter:
+    """Means of the losses, speed and waiting time since the last reading."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.steps = 0
+        self.resume()
+
+    def resume(self) -> None:
+        """Time anew, as after a pause of unknown length; what was summed stays."""
+        self.images = 0
+        self.waiting = 0.0
+        self.started = time.perf_counter()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time spent inside, on an evaluation, does not count."""
+        since = time.perf_counter()
+        yield
+        self.started += time.perf_counter() - since
+
+    def waited(self, seconds: float) -> None:
+        self.waiting += seconds
+
+    def add(self, losses: Mapping[str, Tensor], *, images: int) -> None:
+        for name, value in losses.items():
+            self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
+        self.steps += 1
+        self.images += images
+
+    def read(self, group: Group) -> dict[str, float]:
+        """What happened since the last call; the losses are means over steps and processes."""
+        seconds = time.perf_counter() - self.started
+        self.agree(group)
+        means = (torch.stack(list(self.sums.values())) / self.steps).tolist()
+        values = dict(zip(self.sums, means, strict=True))
+        values |= {
+            "loss": sum(means),
+            "images_per_s": self.images / seconds,
+            "data_wait": self.waiting / seconds,
+            "mem_gb": peak_memory(group.device) / 2**30,
+        }
+        self.restart()
+        return values
+
+    def agree(self, group: Group) -> None:
+        """Every process takes the mean over all, which is what a checkpoint can hold."""
+        if self.sums:
+            means = group.mean(torch.stack(list(self.sums.values())))
+            self.sums = dict(zip(self.sums, means.unbind(), strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"sums": dict(self.sums), "steps": self.steps}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.sums, self.steps = dict(state["sums"]), state["steps"]
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: of the GPU's allocator, or of this process where it trains on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

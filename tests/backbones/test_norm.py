@@ -1,0 +1,95 @@
+"""Norms that stay fixed, and convolutions computed together with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from resdet.backbones.norm import ConvNorm, FrozenNorm, make_norm
+from torch import Tensor, nn
+
+
+def randomise(norm: nn.Module) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in norm.state_dict().items():
+        if name != "num_batches_tracked":
+            offset = 0.5 if name in ("weight", "running_var") else -0.5
+            tensor.copy_(torch.rand(tensor.shape, generator=generator) + offset)
+
+
+def test_frozen_norm_is_batch_norm_with_its_statistics() -> None:
+    frozen, batch = FrozenNorm(6), nn.BatchNorm2d(6)
+    randomise(batch)
+    state = batch.state_dict()
+    del state["num_batches_tracked"]
+    frozen.load_state_dict(state)
+    x = torch.randn(2, 6, 3, 3)
+    torch.testing.assert_close(frozen(x), batch.eval()(x))
+
+
+def test_frozen_norm_begins_as_identity_and_holds_no_parameters() -> None:
+    norm = FrozenNorm(4)
+    x = torch.randn(1, 4, 2, 2)
+    torch.testing.assert_close(norm(x), x)
+    assert list(norm.parameters()) == []
+    assert set(norm.state_dict()) == {"weight", "bias", "running_mean", "running_var"}
+
+
+def test_neither_train_nor_a_step_moves_frozen_statistics() -> None:
+    layer = ConvNorm(3, 4, 3, norm="frozen")
+    randomise(layer.norm)
+    before = {name: tensor.clone() for name, tensor in layer.norm.state_dict().items()}
+    weight = layer.weight.detach().clone()
+    layer.train()
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, weight_decay=0.1)
+    layer(torch.randn(2, 3, 5, 5)).square().mean().backward()
+    optimizer.step()
+    assert not torch.equal(layer.weight, weight)
+    for name, tensor in layer.norm.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    x = torch.randn(2, 3, 5, 5)
+    assert torch.equal(layer.train()(x), layer.eval()(x))
+
+
+@pytest.mark.parametrize("norm", ["frozen", "batch"])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (1, 2), (3, 2), (7, 2)])
+def test_folded_equals_apart(norm: str, kernel: int, stride: int) -> None:
+    layer = ConvNorm(3, 4, kernel, stride=stride, norm=norm).double().eval()
+    randomise(layer.norm)
+    batch = nn.BatchNorm2d(4).double().eval()
+    state = {k: v for k, v in layer.norm.state_dict().items() if k != "num_batches_tracked"}
+    batch.load_state_dict(state, strict=False)
+
+    def apart(x: Tensor) -> Tensor:
+        return batch(
+            nn.functional.conv2d(x, layer.weight, stride=stride, padding=(kernel - 1) // 2)
+        )
+
+    def gradients(function: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        x = torch.randn(2, 3, 9, 8, generator=torch.Generator().manual_seed(1)).double()
+        x.requires_grad_()
+        y = function(x)
+        found = torch.autograd.grad(y.square().sum(), [x, layer.weight])
+        return [y, *found]
+
+    for folded, plain in zip(gradients(layer), gradients(apart), strict=True):
+        torch.testing.assert_close(folded, plain)
+
+
+def test_batch_norm_trains_its_affine_in_both_modes() -> None:
+    layer = ConvNorm(3, 4, 1, norm="batch")
+    for mode in (True, False):
+        layer.zero_grad()
+        layer.train(mode)(torch.randn(2, 3, 4, 4)).square().sum().backward()
+        assert all(p.grad is not None and p.grad.any() for p in layer.parameters())
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups"), [(256, 32), (64, 32), (16, 16), (24, 8), (6, 2), (1, 1)]
+)
+def test_group_norm_has_32_groups_or_as_many_as_divide(channels: int, groups: int) -> None:
+    norm = make_norm("group", channels)
+    assert isinstance(norm, nn.GroupNorm)
+    assert norm.num_groups == groups
+    assert norm(torch.randn(1, channels, 2, 2)).isfinite().all()

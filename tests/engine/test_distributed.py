@@ -1,0 +1,152 @@
+"""Two processes do what one does: the same weights, the same numbers.
+
+Commands are started as documented:
+``torchrun --standalone --nproc-per-node 2 --no-python resdet train-det ...``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from resdet.detection.engine.checkpoint import load_checkpoint
+from resdet.detection.engine.distributed import process_group
+from resdet.detection.errors import ConfigError
+
+if TYPE_CHECKING:
+    from resdet.tests.conftest import Command
+
+#: Group norm: batch norm's statistics are of each process's own pictures. Two steps: later, the
+#: last bits of a sum decide which of two near proposals is sampled, and runs part for good.
+SETTINGS = (
+    "backbone.norm=group",
+    "train.batch_size=4",
+    "train.iterations=2",
+    "train.warmup_iterations=0",
+    "train.ema_decay=0.9",
+)
+
+
+def torchrun(*words: object) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--standalone", "--no-python", *map(str, words)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+
+
+def expect_close(one: Path, other: Path) -> None:
+    first, second = (load_checkpoint(run / "weights" / "last.pt") for run in (one, other))
+    for part in ("model", "average"):
+        for name, tensor in first[part].items():
+            torch.testing.assert_close(
+                second[part][name], tensor, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+            )
+
+
+@pytest.fixture(scope="module")
+def single(resdet: Command, tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("single") / "run"
+    done = resdet("train-det", "--cfg", tiny_config, "--out", out, *SETTINGS)
+    assert done.code == 0, done.err
+    return out
+
+
+def test_accumulation_does_not_change_the_result(
+    resdet: Command, tiny_config: Path, single: Path, tmp_path: Path
+) -> None:
+    words = ("train-det", "--cfg", tiny_config, "--out", tmp_path / "run", *SETTINGS)
+    done = resdet(*words, "train.accumulate=2")
+    assert done.code == 0, done.err
+    expect_close(single, tmp_path / "run")
+
+
+def test_two_processes_train_and_evaluate_as_one(
+    tiny_config: Path, single: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    done = torchrun("resdet", "train-det", "--cfg", tiny_config, "--out", run, *SETTINGS)
+    assert done.returncode == 0, done.stderr
+    expect_close(single, run)
+    assert done.stdout.count("run folder") == 1  # one process talks
+    for mine, theirs in zip(_numbers(run), _numbers(single), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-4, nan_ok=True)
+
+
+def _numbers(run: Path) -> list[dict[str, float]]:
+    machine = ("time", "eta", "images_per_s", "data_wait", "mem_gb", "kind")
+    entries = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {k: v for k, v in entry.items() if k not in machine and v is not None} for entry in entries
+    ]
+
+
+def test_sharded_evaluation_gives_the_same_numbers(
+    resdet: Command, learned_run: Path, tmp_path: Path
+) -> None:
+    weights = learned_run / "weights" / "best.pt"
+    assert resdet("eval", "--weights", weights, "--out", tmp_path / "one").code == 0
+    done = torchrun("resdet", "eval", "--weights", weights, "--out", tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    one, two = (
+        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")
+    )
+    assert one == two
+
+
+WORKER = """
+import json, sys
+import torch
+from torch import nn
+from resdet.detection.engine.distributed import process_group
+
+with process_group("cpu") as group:
+    told = group.tell("a", {"mean": 0.5} if group.is_main else None)
+    gathered = group.gather({f"of{group.rank}": group.rank, f"also{group.rank}": torch.ones(1)})
+    norm = nn.BatchNorm2d(1)
+    norm.running_mean.fill_(group.rank + 3.0)
+    group.share_buffers(norm)
+    line = json.dumps({
+        "told": told,
+        "mean": group.mean(torch.tensor([1.0, 3.0]) * (group.rank + 1)).tolist(),
+        "largest": group.largest([float(group.rank), -float(group.rank)]),
+        "gathered": sorted(gathered) if gathered is not None else None,
+        "buffer": norm.running_mean.item(),
+    })
+open(f"{sys.argv[1]}/{group.rank}", "w").write(line)
+"""
+
+
+def test_what_processes_tell_each_other(tmp_path: Path) -> None:
+    done = torchrun(sys.executable, "-c", WORKER, tmp_path)
+    assert done.returncode == 0, done.stderr
+    main, other = (json.loads((tmp_path / name).read_text()) for name in ("0", "1"))
+    assert main["gathered"] == ["also0", "also1", "of0", "of1"] and other["gathered"] is None
+    for said in (main, other):
+        assert said["told"] == {"mean": 0.5}
+        assert said["mean"] == [1.5, 4.5]
+        assert said["largest"] == [1.0, 0.0]
+        assert said["buffer"] == 3.0
+
+
+def test_alone_everything_is_the_identity() -> None:
+    with process_group("cpu") as group:
+        assert group.is_main and group.world == 1
+        assert group.tell("key", 3) == 3
+        assert group.gather({"a": 1}) == {"a": 1}
+        assert group.largest([1.0, -2.0]) == [1.0, -2.0]
+        assert group.mean(torch.tensor(4.0)).item() == 4.0
+
+
+@pytest.mark.parametrize("device", ["tpu-x", "meta", "cuda:99"])
+def test_no_such_device(device: str) -> None:
+    with pytest.raises(ConfigError, match=f"--device {device}"), process_group(device):
+        pass

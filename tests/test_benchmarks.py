@@ -1,0 +1,63 @@
+"""Do the benchmarks run, and do the two sides that they time do the same?"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+TINY = "--size 96 128 --proposals 10 --rois 8 --repeats 1 --warmup 0 --threads 1"
+
+
+def run(script: str, options: str, out: Path) -> dict:
+    command = [sys.executable, str(BENCHMARKS / script), *options.split(), "--json", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads(out.read_text())
+
+
+def test_detector_measures_both_sides(tmp_path: Path) -> None:
+    report = run("detector.py", f"{TINY} --depth 18", tmp_path / "out.json")
+    for result in ("inference_s", "train_s", "memory_mb"):
+        assert {"ours", "torchvision"} <= set(report[result])
+    assert set(report["parts_s"]) == {"trunk", "proposals", "head", "finish"}
+    for memory in report["memory_mb"].values():
+        assert memory["peak"] > memory["before"] > 0
+
+
+def test_detector_compares_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    detector, sides_module = map(importlib.import_module, ("detector", "sides"))
+    monkeypatch.setattr(sys, "argv", ["detector.py", *f"{TINY} --depth 50".split()])
+    args = detector.parse_arguments()
+    sides = [sides_module.make_side(name, args) for name in sides_module.SIDES]
+
+    found = detector.compare(sides, precision="fp32")
+    assert 0 < found["features"] < 1e-4, "0: a tensor was compared with itself"
+    assert found["class logits"] < 1e-4 and found["box deltas"] < 1e-4
+    assert found["proposals only one has"] == 0 and found["detections only one has"] == 0
+
+    sides[1].model.backbone[1][0].bn1.bias[0] += 0.5
+    with pytest.raises(SystemExit, match="disagree"):
+        detector.compare(sides, precision="fp32")
+
+
+def test_loader_agrees_with_torchvision(tmp_path: Path) -> None:
+    options = "--images 6 --size 96 128 --workers 0 2 --repeats 1"
+    report = run("loader.py", options, tmp_path / "out.json")
+    agreement = report["agreement"]
+    assert agreement["size_px"] == 0 and agreement["boxes_px"] < 1e-3
+    assert agreement["pixels_levels"] < 1
+    assert set(report["images_per_second"]) == {"0", "2"}
+    assert set(report["ms_per_image"]) == {
+        "read and decode",
+        "resize",
+        "flip and augment",
+        "checks",
+        "collate",
+    }
