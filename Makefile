@@ -27,7 +27,8 @@ lint: $(VENV)/installed-dev
 # The package is the folder itself: mypy finds it under its name through a link.
 types: $(VENV)/installed-dev
 	mkdir -p $(VENV)/source && ln -sfn $(CURDIR) $(VENV)/source/resdet
-	MYPYPATH=$(VENV)/source $(BIN)/mypy -p resdet
+	MYPYPATH=$(VENV)/source $(BIN)/mypy -m resdet -p resdet.backbones \
+		-p resdet.datasets -p resdet.detection -p resdet.tools
 
 check: lint types test
 

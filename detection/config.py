@@ -71,10 +71,22 @@ def config_from_dict(values: object, label: str = "stored config") -> DetectorCo
 def override(
     config: DetectorConfig, overrides: Sequence[str], label: str = "stored config"
 ) -> DetectorConfig:
-    """``config`` under ``key=value`` texts, checked as a whole; raises ConfigError."""
-    # Its paths are absolute already; one that is not means the working folder.
-    layer = Layer(config.model_dump(mode="json"), {(): Origin(label, (Path(),))})
+    """``config`` under ``key=value`` texts, checked as a whole; raises ConfigError.
+
+    Its paths are absolute already; a new ``data.root`` moves what lies under the old one.
+    """
+    tree = config.model_dump(mode="json")
+    if config.data.root is not None and any(text.startswith("data.root") for text in overrides):
+        _make_relative(tree["data"], config.data.root)
+    layer = Layer(tree, {(): Origin(label, (Path(),))})
     return _validate(_with_absolute_paths(overridden(layer, overrides)))
+
+
+def _make_relative(data: dict[str, Any], root: Path) -> None:
+    for source in (*data["train"], *data["val"]):
+        for key in set(_SOURCE_PATHS) & set(source):
+            if Path(source[key]).is_relative_to(root):
+                source[key] = str(Path(source[key]).relative_to(root))
 
 
 def dump_config(config: DetectorConfig) -> str:

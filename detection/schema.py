@@ -121,7 +121,7 @@ class RpnConfig(Section):
     #: 300 proposals in the paper; COCO-era systems use 1000.
     post_nms_test: Count = 300
     nms_iou: Fraction = 0.7
-    #: Proposals with a side shorter than this many network pixels are dropped.
+    #: Proposals with a side not longer than this many network pixels are dropped.
     min_size: Annotated[float, Field(ge=0)] = 0.0
     #: Smooth-L1 turning point; 0 is plain L1 (py-faster-rcnn: sigma 3, which is 1/9).
     smooth_l1_beta: Annotated[float, Field(ge=0)] = 0.0

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..backbones.archive import is_archive
 from ..backbones.convert import Converted
 from ..backbones.fetch import resolve
+from ..backbones.layouts import LAYOUTS
 from ..backbones.weights import check_binding, import_weights, load_into, split_backbone
 from .build import Detector, build_model
 from .config import config_from_dict, override
@@ -60,13 +60,18 @@ def load_detector(
 
 def read_stored(path: Path) -> Stored:
     """A detector's file of either kind; a moving average is taken before the raw weights."""
-    if path.suffix != ".safetensors" and not is_archive(path):
+    if path.suffix != ".safetensors":
         state = load_checkpoint(path)
         config = config_from_dict(state["config"], label=str(path))
         return Stored(state.get("average") or state["model"], config, tuple(state["classes"]))
     converted = import_weights(path)
     if converted.kind != "detector":
         raise WeightsError(f"{path}: holds a {converted.kind}, not a detector")
+    if LAYOUTS[converted.layout].own:
+        raise WeightsError(
+            f"{path}: made from a checkpoint of this toolkit, without the config that came with "
+            "it; use the checkpoint itself"
+        )
     _expect_our_anchors(converted, path)
     classes = converted.classes or tuple(f"class{i}" for i in range(converted.class_count))
     return Stored(converted.tensors, _config_of(converted), classes)

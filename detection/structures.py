@@ -23,9 +23,8 @@ def _expect(tensor: Tensor, name: str, shape: tuple[int | None, ...], dtype: tor
         side is None or side == actual for side, actual in zip(shape, tensor.shape, strict=True)
     )
     if not fits or tensor.dtype != dtype:
-        raise ValueError(
-            f"{name}: expected shape {wanted} of {dtype}, got {tuple(tensor.shape)} of {tensor.dtype}"
-        )
+        actual = f"{tuple(tensor.shape)} of {tensor.dtype}"
+        raise ValueError(f"{name}: expected shape {wanted} of {dtype}, got {actual}")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...backbones.c4 import STRIDE
+from ..errors import DivergedError
 from ..ops import boxes as box_ops
 from ..ops.anchors import grid_anchors
 from ..structures import Batch, Detections, Geometry
@@ -77,6 +78,7 @@ class FasterRCNN(nn.Module):
     def propose(self, features: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
         """Test-time proposals, N x (P, 4) network pixels, best first."""
         logits, deltas = self.rpn_head(features)
+        expect_finite(logits, deltas)
         return self.select_test(logits, deltas, self._anchors(features), sizes)[0]
 
     def score(
@@ -84,6 +86,7 @@ class FasterRCNN(nn.Module):
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Class probabilities N x (P, K + 1) and clipped boxes N x (P, K, 4), network pixels."""
         logits, deltas = self.roi_head(features, proposals)
+        expect_finite(logits, deltas)
         probs, boxes = decode_regions(logits, deltas, proposals, weights=self.box_weights)
         return probs, [box_ops.clip(b, size) for b, size in zip(boxes, sizes, strict=True)]
 
@@ -144,6 +147,19 @@ class FasterRCNN(nn.Module):
         """At least one, so that images without any sample give a loss of 0, not NaN."""
         counted = torch.tensor(float(count), device=like.device)
         return self.mean_count(counted).clamp(min=1.0)
+
+
+def expect_finite(*outputs: Tensor) -> None:
+    """A network that computes NaN would otherwise find nothing, without a word.
+
+    Raises:
+        DivergedError: an output is NaN or infinite.
+    """
+    if not all(bool(output.isfinite().all()) for output in outputs):
+        raise DivergedError(
+            "the network's outputs are not finite: its weights are damaged or overflow in the "
+            "chosen precision"
+        )
 
 
 def restore(

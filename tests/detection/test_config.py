@@ -14,6 +14,7 @@ from resdet.detection.config import (
     find_config,
     load_config,
     missing_paths,
+    override,
     shipped_configs,
 )
 from resdet.detection.errors import ConfigError
@@ -338,6 +339,19 @@ data:
         "data.val.0.images",
         "data.val.0.annotations",
     ]
+
+
+def test_a_new_data_root_moves_a_stored_config(folder: Path, tmp_path: Path) -> None:
+    (folder / "a.yaml").write_text(
+        f"data: {{root: {tmp_path}/old, train: [{VOC}, {VOC.replace('VOC', '/fixed/VOC')}]}}"
+    )
+    stored = load_config(folder / "a.yaml")
+    moved = override(stored, [f"data.root={tmp_path}/new"])
+    assert [source.root for source in moved.data.train if isinstance(source, VocSource)] == [
+        tmp_path / "new" / "VOC",
+        Path("/fixed/VOC"),
+    ]
+    assert override(stored, ["train.lr=0.5"]).data == stored.data
 
 
 def test_override_paths_mean_the_working_folder(folder: Path) -> None:
