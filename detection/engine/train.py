@@ -11,7 +11,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..errors import DivergedError, WeightsError
+from ..errors import ConfigError, DivergedError, WeightsError
 from ..evaluation.run import autocast
 from ..structures import Batch
 from .checkpoint import load_checkpoint, previous_of, save_checkpoint
@@ -143,6 +143,7 @@ def train(
 
     Raises:
         DivergedError: after ``plan.max_nonfinite`` non-finite losses in a row.
+        ConfigError: the GPU's memory does not hold a step; what would fit is suggested.
     """
     network = _replicate(state.model, group)
     stream, meter = iter(batches), state.meter
@@ -154,7 +155,10 @@ def train(
 
         rate = plan.learning_rate(state.step)
         statistics = _moving_statistics(state.model)
-        losses, finite, stopping = _forward_backward(network, parts, state, plan, group, stop)
+        try:
+            losses, finite, stopping = _forward_backward(network, parts, state, plan, group, stop)
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(_out_of_memory(parts, group)) from error
         state.step += 1
         if finite:
             _update(state, plan, rate)
@@ -257,6 +261,17 @@ def _update(state: TrainingState, plan: Plan, rate: float) -> None:
     state.skipped = 0
     if state.average:
         state.average.update(state.model, state.step)
+
+
+def _out_of_memory(parts: Sequence[Batch], group: Group) -> str:
+    largest = max(parts, key=lambda batch: batch.images.numel())
+    height, width = largest.images.shape[2:]
+    objects = max(len(annotation) for batch in parts for annotation in batch.annotations)
+    return (
+        f"{group.device} is out of memory with {len(largest)} image(s) of {width}x{height} and up "
+        f"to {objects} objects at once; try train.accumulate={2 * len(parts)}, a smaller "
+        "train.batch_size, train.precision=bf16, image.long_side_max or roi.batch_per_image"
+    )
 
 
 def _report_nonfinite(

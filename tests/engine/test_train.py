@@ -17,6 +17,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from resdet.detection.engine.checkpoint import load_checkpoint
+from resdet.detection.engine.distributed import Group
+from resdet.detection.engine.log import RunLog
+from resdet.detection.engine.signals import StopRequest
+from resdet.detection.engine.train import Outputs, Plan, TrainingState, train
+from resdet.detection.errors import ConfigError
+from resdet.detection.structures import Annotation, Batch, Geometry, Sample
 
 if TYPE_CHECKING:
     from resdet.tests.conftest import Command, Finished, Running
@@ -198,67 +204,72 @@ def test_divergence_keeps_the_last_good_checkpoint(diverged: tuple[Path, Finishe
         assert tensor.isfinite().all() and tensor.abs().max() < 1e6, name
 
 
+def picture_batch(value: int) -> Batch:
+    """One 4 x 4 picture, nearly of one grey; white is white all over."""
+    pixels = torch.full((4, 4, 3), value, dtype=torch.uint8)
+    pixels[0] //= 2 if value != 255 else 1
+    return Batch.collate([Sample(pixels, Annotation.empty(), Geometry((4, 4)), f"p{value}")])
+
+
+def train_on(model: torch.nn.Module, values: list[int], folder: Path) -> TrainingState:
+    """The loop itself, a step for each value."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    state = TrainingState(model, optimizer, torch.amp.GradScaler("cpu", enabled=False))
+    plan = Plan(
+        iterations=len(values),
+        accumulate=1,
+        precision="fp32",
+        clip_norm=None,
+        log_every=1,
+        eval_every=100,
+        checkpoint_every=1,
+        patience=None,
+        max_nonfinite=2,
+        learning_rate=lambda step: 0.1,
+    )
+    train(
+        state,
+        map(picture_batch, values),
+        plan=plan,
+        outputs=Outputs(folder, RunLog.silent(), {"config": {}, "classes": []}),
+        group=Group(0, 1, torch.device("cpu")),
+        evaluate=lambda step: 0.0,
+        stop=StopRequest(),
+    )
+    return state
+
+
+class Poisoned(torch.nn.Module):
+    """Its loss is NaN where the picture is white."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(3)
+
+    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+        pixels = batch.images.float()
+        if pixels.min() == 255:
+            pixels = pixels * float("nan")
+        return {"loss_cls": self.norm(pixels).square().mean()}
+
+
 def test_a_skipped_step_changes_nothing(tmp_path: Path) -> None:
-    """One poisoned step in the middle; weights and batch statistics stay as they were."""
-    from resdet.detection.engine.distributed import Group
-    from resdet.detection.engine.log import RunLog
-    from resdet.detection.engine.signals import StopRequest
-    from resdet.detection.engine.train import Outputs, Plan, TrainingState, train
-    from resdet.detection.structures import Annotation, Batch, Geometry, Sample
-
-    class Poisoned(torch.nn.Module):
-        """Its loss is NaN where the picture is white."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.norm = torch.nn.BatchNorm2d(3)
-
-        def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
-            pixels = batch.images.float()
-            if pixels.min() == 255:
-                pixels = pixels * float("nan")
-            return {"loss_cls": self.norm(pixels).square().mean()}
-
-    def batch(value: int) -> Batch:
-        pixels = torch.full((4, 4, 3), value, dtype=torch.uint8)
-        pixels[0] //= 2 if value != 255 else 1
-        return Batch.collate([Sample(pixels, Annotation.empty(), Geometry((4, 4)), f"p{value}")])
-
-    def run(values: list[int], folder: Path) -> TrainingState:
-        torch.manual_seed(0)
-        model = Poisoned()
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-        scaler = torch.amp.GradScaler("cpu", enabled=False)
-        state = TrainingState(model, optimizer, scaler)
-        plan = Plan(
-            iterations=len(values),
-            accumulate=1,
-            precision="fp32",
-            clip_norm=None,
-            log_every=1,
-            eval_every=100,
-            checkpoint_every=1,
-            patience=None,
-            max_nonfinite=2,
-            learning_rate=lambda step: 0.1,
-        )
-        train(
-            state,
-            map(batch, values),
-            plan=plan,
-            outputs=Outputs(folder, RunLog.silent(), {"config": {}, "classes": []}),
-            group=Group(0, 1, torch.device("cpu")),
-            evaluate=lambda step: 0.0,
-            stop=StopRequest(),
-        )
-        return state
-
-    clean = run([10, 20, 30], tmp_path / "clean")
-    poisoned = run([10, 255, 20, 255, 30], tmp_path / "poisoned")
+    """Poisoned steps in the middle; weights and batch statistics stay as they were."""
+    clean = train_on(Poisoned(), [10, 20, 30], tmp_path / "clean")
+    poisoned = train_on(Poisoned(), [10, 255, 20, 255, 30], tmp_path / "poisoned")
     expect_equal(poisoned.model.state_dict(), clean.model.state_dict())
     expect_equal(poisoned.optimizer.state_dict(), clean.optimizer.state_dict())
     assert poisoned.step == 5 and poisoned.skipped == 0
     assert len(list((tmp_path / "poisoned" / "debug").iterdir())) == 2
+
+
+def test_out_of_memory_names_sizes_and_what_to_turn(tmp_path: Path) -> None:
+    class Greedy(Poisoned):
+        def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(ConfigError, match=r"1 image\(s\) of 4x4.* 0 objects.*accumulate=2"):
+        train_on(Greedy(), [10], tmp_path)
 
 
 def test_a_full_disk_does_not_stop_training(
