@@ -7,13 +7,11 @@ import contextlib
 import hashlib
 import re
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from resdet.detection.errors import ConfigError
@@ -63,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
     Raises ConfigError and WeightsError as `load`, `find_inputs` and `run_folder` do.
     """
+    from resdet.detection.engine.signals import StopRequest
     from resdet.detection.inference.folder import FolderOptions, find_inputs, run_folder
     from resdet.detection.predictor import load
 
@@ -79,41 +78,15 @@ def run(args: argparse.Namespace) -> int:
         provenance=_provenance(args, overrides),
     )
     print(f"{len(files)} pictures, {len(predictor.classes)} classes, on {predictor.device}")
-    with _Signals() as signals, _progress(sys.stderr.isatty()) as report:
+    with StopRequest() as stop, _progress(sys.stderr.isatty()) as report:
         summary = run_folder(
-            predictor, files, args.out, options, stop=lambda: signals.received > 0, report=report
+            predictor, files, args.out, options, stop=lambda: stop.requested, report=report
         )
     _print_summary(summary)
     if summary.interrupted:
         print(f"interrupted; continue with: {_resume_command(args)}")
-        return 128 + signals.received
+        return stop.exit_code
     return 5 if args.strict and summary.failures else 0
-
-
-class _Signals:
-    """Notes SIGINT and SIGTERM, so that pictures under way are finished; a second one kills."""
-
-    def __init__(self) -> None:
-        self.received = 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _Signals:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        signal.signal(number, signal.SIG_DFL)
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:

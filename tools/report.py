@@ -35,5 +35,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"{out}: cannot be written: {error.strerror}") from error
     for note in page.notes:
         print(f"note: {note}")
-    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+    if page.headline and page.headline.value is not None:
+        print(f"mAP@0.5 (VOC, area): {page.headline.value:.4f}")
+    print(f"open in a browser: {out} ({out.stat().st_size / 1e6:.1f} MB)")
     return 0

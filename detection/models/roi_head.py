@@ -16,16 +16,13 @@ from torch import Tensor, nn
 
 from ...backbones.blocks import Block
 from ..ops import boxes as box_ops
-from ..ops.matching import NEGATIVE, NEITHER, match, sample
+from ..ops.matching import match, sample
 from ..structures import Annotation
 
 Weights = tuple[float, float, float, float]
 
 #: ``pool(features, boxes, step=...)``: crops of the regions, every step-th bin.
 RegionPool = Callable[..., Tensor]
-
-#: Regions covered by an ignored object by more than this are neither positive nor negative.
-IGNORED_SHARE = 0.5
 
 
 class RoIHead(nn.Module):
@@ -138,14 +135,10 @@ def roi_targets(
         positive_iou=positive_iou,
         negative_iou=positive_iou,
         negative_iou_low=negative_iou_low,
+        ignored=annotation.boxes[annotation.ignore],
     )
-    state = found.state
-    ignored = annotation.boxes[annotation.ignore]
-    if len(ignored):
-        hidden = box_ops.covered(proposals, ignored) > IGNORED_SHARE
-        state = torch.where(hidden & (state == NEGATIVE), NEITHER, state)
     positives, negatives = sample(
-        state, count=count, positive_fraction=positive_fraction, generator=generator
+        found.state, count=count, positive_fraction=positive_fraction, generator=generator
     )
     matched = objects[found.index[positives]] if len(objects) else objects
     boxes = proposals[torch.cat([positives, negatives])]

@@ -15,14 +15,11 @@ from torch import Tensor, nn
 from torchvision.ops import nms
 
 from ..ops import boxes as box_ops
-from ..ops.matching import NEGATIVE, NEITHER, match, sample
+from ..ops.matching import match, sample
 from ..structures import Annotation
 
 #: The RPN regresses boxes without rescaling the deltas, in every reference system.
 WEIGHTS = (1.0, 1.0, 1.0, 1.0)
-
-#: Anchors covered by an ignored region by more than this are neither positive nor negative.
-IGNORED_SHARE = 0.5
 
 
 class RPNHead(nn.Module):
@@ -112,14 +109,10 @@ def rpn_targets(
         positive_iou=positive_iou,
         negative_iou=negative_iou,
         low_quality=low_quality,
+        ignored=annotation.boxes[annotation.ignore],
     )
-    state = found.state
-    ignored = annotation.boxes[annotation.ignore]
-    if len(ignored):
-        hidden = box_ops.covered(anchors[candidates], ignored) > IGNORED_SHARE
-        state = torch.where(hidden & (state == NEGATIVE), NEITHER, state)
     positives, negatives = sample(
-        state, count=count, positive_fraction=positive_fraction, generator=generator
+        found.state, count=count, positive_fraction=positive_fraction, generator=generator
     )
     matched = objects[found.index[positives]] if len(objects) else objects
     positives, negatives = candidates[positives], candidates[negatives]

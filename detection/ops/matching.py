@@ -10,9 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .boxes import iou
+from .boxes import covered, iou
 
 POSITIVE, NEGATIVE, NEITHER = 1, 0, -1
+
+#: A box covered by an ignored region by more than this is no evidence of background.
+IGNORED_SHARE = 0.5
 
 #: Ground-truth boxes compared with all boxes at a time: a number for each of 64 x 36,000 anchors
 #: takes 9 MB, and the arithmetic holds about ten such numbers.
@@ -35,6 +38,7 @@ def match(
     negative_iou: float,
     negative_iou_low: float = 0.0,
     low_quality: bool = False,
+    ignored: Tensor | None = None,
 ) -> Match:
     """Match (B, 4) boxes to (R, 4) ground truth.
 
@@ -42,6 +46,7 @@ def match(
     box that touches no object is never positive.
     With ``low_quality`` every box that reaches an object's best IoU is positive as well (Faster
     R-CNN paper, section 3.1.2), but keeps the index of its own best object, as in detectron2.
+    Negatives that lie mostly in one of the ``ignored`` regions (I, 4) are neither as well.
     """
     best, index = _best_ground_truth(boxes, ground_truth)
     state = torch.full_like(index, NEITHER)
@@ -49,6 +54,9 @@ def match(
     state[(best >= positive_iou) & (best > 0)] = POSITIVE
     if low_quality:
         state[_is_best_of_an_object(boxes, ground_truth)] = POSITIVE
+    if ignored is not None and len(ignored):
+        hidden = covered(boxes, ignored) > IGNORED_SHARE
+        state[hidden & (state == NEGATIVE)] = NEITHER
     return Match(index, state)
 
 
