@@ -22,10 +22,11 @@ from resdet.detection.structures import Annotation, Batch, Geometry, Sample
 from resdet.detection.training import Start, check_training, scaled_lr, train_detector
 
 ALONE = Group(0, 1, torch.device("cpu"))
+FRESH = Start()
 GROUP_NORM = ("backbone.norm=group", "rpn.post_nms_test=100")
 
 
-def run(config: Path, folder: Path, *overrides: str, start: Start = Start()) -> int:
+def run(config: Path, folder: Path, *overrides: str, start: Start = FRESH) -> int:
     folder.mkdir(exist_ok=True)
     return train_detector(load_config(config, overrides), folder, ALONE, start)
 
