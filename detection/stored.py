@@ -137,7 +137,8 @@ def fill_backbone(detector: Detector) -> list[str]:
         notes = ("RPN and sibling layers of the detector are left out",)
     heads = ("pixels.", "rpn_head.", *CLASS_LAYERS)
     load_into(detector.model, tensors, allow_missing=heads, source=str(path))
-    return [f"weights: {path} ({converted.layout}, {len(tensors)} tensors)", *notes]
+    done = f"weights: {path} ({converted.layout}, {len(tensors)} tensors)"
+    return [done, *converted.notes, *notes]
 
 
 def fill_from_detector(detector: Detector, path: Path, *, reset_head: bool) -> list[str]:

@@ -69,6 +69,6 @@ def score_split(
         records = tuple(record for record in records if record.image_id in found)
     left_out = len(split.records) - len(records)
     if left_out:
-        notes += [f"{left_out} truncated pictures left out (data.on_truncated: skip)"]
+        notes += [f"{left_out} truncated picture(s) left out (data.on_truncated: skip)"]
     evaluation = evaluate(found, records, detector.classes, coco=coco)
     return replace(evaluation, notes=(*evaluation.notes, *notes))
