@@ -69,9 +69,16 @@ class ConvNorm(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         factors = self.fixed_factors()
         if factors is None:
-            return self.norm(self._conv_forward(x, self.weight, None))
+            return self.norm(self._convolve(x, self.weight, None))
         scale, shift = factors
-        return self._conv_forward(x, self.weight * scale[:, None, None, None], shift)
+        return self._convolve(x, self.weight * scale[:, None, None, None], shift)
+
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.kernel_size != (1, 1) or self.stride == (1, 1):
+            return self._conv_forward(x, weight, bias)
+        # The cells a strided 1x1 convolution reads are taken out first: in bfloat16 on a CPU, its
+        # own kernel writes beyond its memory where channels are no multiple of 16 (torch 2.15).
+        return F.conv2d(x[:, :, :: self.stride[0], :: self.stride[1]], weight, bias)
 
     def fixed_factors(self) -> tuple[Tensor, Tensor] | None:
         """``(scale, shift)`` while the statistics are fixed, else None."""
