@@ -85,6 +85,7 @@ def test_killed_at_any_moment_of_a_save(tmp_path: Path) -> None:
     for round_ in range(12):
         pid = os.fork()
         if pid == 0:
+            torch.set_num_threads(1)  # the parent's pool of threads does not survive a fork
             for step in range(1, 10_000):
                 save_checkpoint(path, state(step, size=300_000), keep_previous=True)
             os._exit(0)
