@@ -240,9 +240,13 @@ def _lacks_pixels(data: bytes) -> bool:
     Decoders fill in what is missing without saying so. If what follows the last byte changes the
     picture, the decoder was still hungry.
     """
-    data = data.rstrip(b"\xff")  # would begin a marker with whatever comes next
-    ended, continued = _cv2_decode(data + _EOI), _cv2_decode(data + b"\x5a\xa5" * 64 + _EOI)
-    return ended is None or continued is None or not np.array_equal(ended, continued)
+    ended = _cv2_decode(data + _EOI)
+    # A last 0xFF would begin a marker with whatever comes next, so it is tried without as well.
+    for start in {data, data.rstrip(b"\xff")}:
+        continued = _cv2_decode(start + b"\x5a\xa5" * 64 + _EOI)
+        if ended is None or continued is None or not np.array_equal(ended, continued):
+            return True
+    return False
 
 
 def _decode_other(
