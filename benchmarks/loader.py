@@ -123,7 +123,7 @@ def compare(records: Sequence[Record], config: DetectorConfig) -> dict[str, floa
         update={"short_side_train": (config.image.short_side_test,)}
     )
     peer = TorchvisionDataset(records, config.model_copy(update={"image": one_scale}), flip=0.0)
-    ours = DetectionDataset(records, test_transform(config), image_rules(config))
+    ours = DetectionDataset(records, test_transform(config), rules=image_rules(config))
     size, pixels, boxes = 0.0, 0.0, 0.0
     for index in range(min(8, len(records))):
         sample, (image, target) = ours[SampleKey(index, 0)], peer[index]
@@ -147,7 +147,7 @@ def measure_parts(
     The resize is inside the transform; what is left of that is the flip and the augmentation.
     """
     rules, transform = image_rules(config), train_transform(config)
-    dataset = DetectionDataset(records, transform, rules)
+    dataset = DetectionDataset(records, transform, rules=rules)
     longest = config.image.long_side_max
     shorter = config.image.short_side_train[-1]
     keys = [SampleKey(index, seed=index) for index in range(len(records))]
@@ -180,7 +180,7 @@ def in_turns(
     records: Sequence[Record], config: DetectorConfig, args: argparse.Namespace, workers: int
 ) -> Mapping[str, list[float]]:
     """Pictures a second of each side, start of the workers included, after one turn of warm-up."""
-    dataset = DetectionDataset(records, train_transform(config), image_rules(config))
+    dataset = DetectionDataset(records, train_transform(config), rules=image_rules(config))
     peer = TorchvisionDataset(records, config, config.image.flip)
     steps = len(records) // args.batch
     plan = BatchPlan([r.size for r in records], batch_size=args.batch, seed=0, steps=steps)

@@ -44,7 +44,7 @@ class Ours:
 
     def head(self, features: Tensor, proposals: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Logits (P, K + 1), background last, and deltas (P, K, 4)."""
-        return self.model.roi_head(features, proposals)
+        return self.model.roi_head(features, proposals, self.batch.sizes)
 
     def finish(self, scored: tuple[Tensor, Tensor], proposals: list[Tensor]) -> list[Detections]:
         model, batch = self.model, self.batch

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..detection.errors import ConfigError, DataError, ImageError, ResdetError
 from ..detection.structures import Annotation, Batch, Record, Sample
 from .image import ImageRules, LoadedImage, TruncatedImage, read_image
-from .transforms import Transform
+from .transforms import Transform, make_sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,8 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
 
 
 class DetectionDataset(Dataset[Sample]):
-    """``dataset[SampleKey]`` reads, checks and transforms one picture.
+    """``dataset[SampleKey]`` reads, checks and transforms one picture; every transform but the
+    first gives a further view of it (`Sample.views`).
 
     Raises ImageError, naming the file, for a picture that cannot be read or is not of the size in
     its record, and TruncatedImage where ``rules.on_truncated`` is ``skip``: the loaders below
@@ -51,10 +52,10 @@ class DetectionDataset(Dataset[Sample]):
     """
 
     def __init__(
-        self, records: Sequence[Record], transform: Transform, rules: ImageRules | None = None
+        self, records: Sequence[Record], *transforms: Transform, rules: ImageRules | None = None
     ) -> None:
         self.records = tuple(records)
-        self.transform = transform
+        self.transforms = transforms
         self.rules = ImageRules() if rules is None else rules
 
     def __len__(self) -> int:
@@ -67,10 +68,15 @@ class DetectionDataset(Dataset[Sample]):
             warnings.warn(f"{record.path}: {warning}", stacklevel=2)
         _check_size(record, loaded)
         try:
-            image, annotation, geometry = self.transform(loaded.pixels, record.annotation, key.seed)
+            return make_sample(
+                loaded.pixels,
+                record.annotation,
+                self.transforms,
+                image_id=record.image_id,
+                seed=key.seed,
+            )
         except ConfigError as error:
             raise ConfigError(f"{record.path}: {error}") from error
-        return Sample(image, annotation, geometry, record.image_id, key.seed)
 
 
 def _check_size(record: Record, loaded: LoadedImage) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..detection.structures import Annotation, Geometry
+from ..detection.structures import Annotation, Geometry, Sample
 from .augment import Augmentation, Spec
 
 
@@ -70,19 +70,43 @@ def _with_boxes(annotation: Annotation, boxes: Tensor) -> Annotation:
     return Annotation(boxes, annotation.labels, annotation.ignore)
 
 
+def make_sample(
+    pixels: np.ndarray,
+    annotation: Annotation,
+    transforms: Sequence[Transform],
+    *,
+    image_id: str,
+    seed: int = 0,
+) -> Sample:
+    """The picture under the first transform, and its views under the others."""
+    first, *others = transforms
+    image, moved, geometry = first(pixels, annotation, seed)
+    views = []
+    for transform in others:
+        view, empty, seen = transform(pixels, Annotation.empty(), seed)
+        views.append(Sample(view, empty, seen, image_id, seed))
+    return Sample(image, moved, geometry, image_id, seed, tuple(views))
+
+
 @dataclass(frozen=True)
 class TestTransform:
-    """Resize only; the geometry inverts to the original picture. ``seed`` changes nothing."""
+    """Resize, and mirror where asked; the geometry inverts to the original picture.
+
+    ``seed`` changes nothing.
+    """
 
     short_side: int
     long_side_max: int
+    flipped: bool = False
 
     def __call__(
         self, pixels: np.ndarray, annotation: Annotation, seed: int = 0
     ) -> tuple[Tensor, Annotation, Geometry]:
         height, width = pixels.shape[:2]
+        if self.flipped:
+            pixels = cv2.flip(pixels, 1)
         resized, scale = resize(pixels, self.short_side, self.long_side_max)
-        geometry = Geometry((height, width), scale)
+        geometry = Geometry((height, width), scale, self.flipped)
         return (
             _to_tensor(resized),
             _with_boxes(annotation, geometry.apply(annotation.boxes)),

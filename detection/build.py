@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -10,19 +10,21 @@ import torch
 from ..backbones.c4 import STRIDE, C4Trunk, make_tail
 from ..backbones.pixels import PIXELS, PixelNorm
 from ..backbones.resnet import ResNetSpec
-from ..datasets.catalog import DataSplit, assemble
-from ..datasets.coco import read_coco
+from ..datasets.catalog import DataSplit, label_images
+from ..datasets.coco import inspect_coco
+from ..datasets.findings import Finding, refuse
 from ..datasets.image import ImageRules
 from ..datasets.raw import RawImage
 from ..datasets.transforms import TestTransform, TrainTransform
-from ..datasets.voc import Difficult, read_voc
+from ..datasets.voc import Difficult, inspect_voc
+from .inference.pipeline import Member, Pipeline
 from .models.faster_rcnn import FasterRCNN
 from .models.roi_head import RegionPool, RoIHead, roi_targets
 from .models.rpn import RPNHead, rpn_targets, select_proposals
 from .ops.anchors import cell_anchors
 from .ops.roi_align import roi_align, roi_pool
 from .ops.suppress import suppress
-from .schema import BackboneConfig, DetectorConfig, RoiConfig, RpnConfig, Source
+from .schema import BackboneConfig, DetectorConfig, RoiConfig, RpnConfig, Source, TestConfig
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Detector:
     model: FasterRCNN
     config: DetectorConfig
     classes: tuple[str, ...]
+    #: Further members of an ensemble, with their classes in the order of this one's.
+    others: tuple[Detector, ...] = ()
 
 
 def resnet_spec(backbone: BackboneConfig) -> ResNetSpec:
@@ -68,6 +72,7 @@ def _assemble(config: DetectorConfig, classes: int) -> FasterRCNN:
             pool_size=roi.pool_size,
             linear_pool=roi.pool == "align",
             class_agnostic=roi.class_agnostic_boxes,
+            context=roi.context,
         ),
         cell_anchors=cells,
         select_train=_select(rpn, rpn.pre_nms_train, rpn.post_nms_train),
@@ -96,7 +101,7 @@ def _assemble(config: DetectorConfig, classes: int) -> FasterRCNN:
         box_loss_weights=(rpn.box_loss_weight, roi.box_loss_weight),
         box_weights=roi.box_weights,
         score_threshold=test.score_threshold,
-        suppress=partial(suppress, nms_iou=test.nms_iou, max_detections=test.max_detections),
+        suppress=_suppress(test),
     )
 
 
@@ -107,6 +112,19 @@ def _select(rpn: RpnConfig, pre_nms: int, post_nms: int) -> partial:
         post_nms=post_nms,
         nms_iou=rpn.nms_iou,
         min_size=rpn.min_size,
+    )
+
+
+def _suppress(test: TestConfig) -> partial:
+    return partial(
+        suppress,
+        nms_iou=test.nms_iou,
+        max_detections=test.max_detections,
+        method=test.suppress.method,
+        soft_sigma=test.suppress.soft_sigma,
+        soft_floor=test.suppress.soft_floor,
+        vote_iou=test.vote.iou,
+        vote_score=test.vote.score,
     )
 
 
@@ -128,25 +146,37 @@ def build_split(
 
     ``classes`` (of a checkpoint, or of the training split) go before the configured ones. In
     training ``data.difficult`` decides about difficult objects; evaluation ignores them always.
+
+    Raises:
+        DataError: anything in the annotations, ids or headers of the pictures is an error.
     """
     data = config.data
     difficult: Difficult = data.difficult if which == "train" else "ignore"
     rules = image_rules(config)
     images: list[RawImage] = []
+    findings: list[Finding] = []
     for source in data.train if which == "train" else data.val:
-        images += _read(source, difficult, rules)
-    return assemble(
-        images,
-        classes=classes or data.classes,
-        ignore_classes=data.ignore_classes,
-        on_bad_box=data.on_bad_box,
+        found, faults = inspect_source(source, difficult, rules)
+        images += found
+        findings += faults
+    known = classes or data.classes
+    if known is None:
+        refuse(findings, "data")  # half of the data would make half a class list
+    split = label_images(
+        images, classes=known, ignore_classes=data.ignore_classes, on_bad_box=data.on_bad_box
     )
+    findings += split.findings
+    refuse(findings, "data")
+    return replace(split, findings=tuple(findings))
 
 
-def _read(source: Source, difficult: Difficult, rules: ImageRules) -> list[RawImage]:
+def inspect_source(
+    source: Source, difficult: Difficult, rules: ImageRules
+) -> tuple[list[RawImage], list[Finding]]:
+    """The usable pictures of one source, and everything that is wrong with it."""
     if source.format == "coco":
-        return read_coco(source.images, source.annotations, rules=rules)
-    return read_voc(
+        return inspect_coco(source.images, source.annotations, rules=rules)
+    return inspect_voc(
         source.root, source.split, coordinates=source.coordinates, difficult=difficult, rules=rules
     )
 
@@ -161,5 +191,51 @@ def train_transform(config: DetectorConfig) -> TrainTransform:
     )
 
 
-def test_transform(config: DetectorConfig) -> TestTransform:
-    return TestTransform(config.image.short_side_test, config.image.long_side_max)
+def test_transform(config: DetectorConfig, short_side: int | None = None) -> TestTransform:
+    """The resize of testing, or the same to another shorter side: the longer one's limit follows,
+    so that the aspect ratios it cuts short stay the same."""
+    image = config.image
+    side = short_side or image.short_side_test
+    limit = round(image.long_side_max * side / image.short_side_test)
+    return TestTransform(side, limit)
+
+
+def build_pipeline(detector: Detector) -> Pipeline:
+    """What finds objects as ``detector.config.test`` says, alone or as an ensemble."""
+    test = detector.config.test
+    return Pipeline(
+        [_member(member, test) for member in (detector, *detector.others)],
+        flip=test.flip,
+        rounds=test.refine.rounds,
+        region_side=test.pyramid_region,
+    )
+
+
+def _member(detector: Detector, test: TestConfig) -> Member:
+    scales = test.scales or (detector.config.image.short_side_test,)
+    return Member(
+        detector.model,
+        tuple(test_transform(detector.config, side) for side in scales),
+        tuple(test_transform(detector.config, side) for side in test.pyramid),
+    )
+
+
+def describe_testing(detector: Detector) -> str:
+    """One line that says which sizes, networks and options make the detections."""
+    test = detector.config.test
+    scales = test.scales or (detector.config.image.short_side_test,)
+    parts = ["shorter side " + ", ".join(map(str, scales))]
+    if detector.others:
+        parts.append(f"ensemble of {1 + len(detector.others)}")
+    if test.flip:
+        parts.append("mirrored too")
+    if test.pyramid:
+        parts.append("regions on the pyramid " + ", ".join(map(str, test.pyramid)))
+    if detector.config.roi.context:
+        parts.append("global context")
+    if test.refine.rounds:
+        parts.append(f"{test.refine.rounds} round(s) of refinement")
+    parts.append(f"{test.suppress.method} at {test.nms_iou:g}")
+    if test.vote.iou is not None:
+        parts.append(f"box voting at {test.vote.iou:g}")
+    return "; ".join(parts)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,12 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from ..datasets.image import ImageRules, LoadedImage, read_image
-from ..datasets.transforms import Transform
+from ..datasets.transforms import Transform, make_sample
 from .errors import ConfigError, ImageError
+from .evaluation.run import autocast
 from .structures import Annotation, Batch, Detections, Sample
-
-if TYPE_CHECKING:
-    pass
 
 #: A file, a PIL image, or RGB pixels (h, w, 3) uint8 as displayed.
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
@@ -50,7 +48,7 @@ TESTING = (
 
 
 class Model(Protocol):
-    """What a predictor needs of a network; `FasterRCNN` is one."""
+    """What a predictor needs of a network; `Pipeline` and `FasterRCNN` are."""
 
     def to(self, device: torch.device) -> object: ...
 
@@ -73,24 +71,30 @@ class Prepared:
 
 
 class Predictor:
-    """A network with the classes, the resize and the reading rules that belong to it.
+    """A network with the classes, the resizes and the reading rules that belong to it.
 
-    ``classes`` are the names in label order; ``model`` is moved to ``device`` and set to eval mode.
+    ``classes`` are the names in label order; ``transforms`` the views that ``model`` looks at, the
+    first one its batch and the others `Batch.views`. It is moved to ``device``, in eval mode.
     """
 
     def __init__(
         self,
         model: Model,
         classes: Sequence[str],
-        transform: Transform,
+        transforms: Sequence[Transform],
         device: torch.device | str = "cpu",
         rules: ImageRules = KEEP_TRUNCATED,
+        precision: str = "fp32",
+        testing: str = "",
     ) -> None:
         self.model = model
         self.classes = tuple(classes)
-        self.transform = transform
+        self.transforms = tuple(transforms)
         self.device = torch.device(device)
         self.rules = rules
+        self.precision = precision
+        #: Sizes, networks and options in words.
+        self.testing = testing
         model.to(self.device)
         model.eval()
 
@@ -123,9 +127,9 @@ class Predictor:
     def prepare(self, image: Picture) -> Prepared:
         """Read, check and resize one picture; safe to call from several threads."""
         loaded = self._load(image)
-        pixels, annotation, geometry = self.transform(loaded.pixels, Annotation.empty(), 0)
         name = os.fspath(image) if isinstance(image, str | os.PathLike) else ""
-        return Prepared(loaded, Sample(pixels, annotation, geometry, name))
+        sample = make_sample(loaded.pixels, Annotation.empty(), self.transforms, image_id=name)
+        return Prepared(loaded, sample)
 
     @torch.inference_mode()
     def detect(
@@ -135,7 +139,8 @@ class Predictor:
         found = [Detections.empty()] * len(prepared)
         for indices in _by_shape(prepared):
             batch = Batch.collate([prepared[index].sample for index in indices])
-            results = self.model.predict(batch.to(self.device))
+            with autocast(self.device, self.precision):
+                results = self.model.predict(batch.to(self.device))
             for index, result in zip(indices, results, strict=True):
                 found[index] = _above(result.to("cpu"), score_threshold)
         return found
@@ -158,11 +163,12 @@ class Predictor:
 
 
 def load(
-    weights: str | os.PathLike[str],
+    weights: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     device: torch.device | str | None = None,
     overrides: Sequence[str] = (),
 ) -> Predictor:
-    """A predictor from a weights file, which carries its config and class names.
+    """A predictor from a weights file, which carries its config and class names; from several an
+    ensemble, whose classes must be the same (in any order; those of the first are used).
 
     ``device`` is ``cpu``, ``cuda``, ``cuda:1`` or just ``1``; None takes the first GPU if there is
     one. ``overrides`` change the config, as in ``test.nms_iou=0.4``. Truncated pictures are used as
@@ -176,13 +182,19 @@ def load(
         if not text.startswith(TESTING):
             raise ConfigError(f"override {text}: with trained weights only {', '.join(TESTING)}")
     place = pick_device(device)
-    detector = stored.load_detector(Path(weights), place, overrides=overrides)
+    paths = [weights] if isinstance(weights, str | os.PathLike) else weights
+    if not paths:
+        raise ConfigError("load: no weights given")
+    detector = stored.load_detectors([Path(path) for path in paths], place, overrides=overrides)
+    pipeline = build.build_pipeline(detector)
     return Predictor(
-        detector.model,
+        pipeline,
         detector.classes,
-        build.test_transform(detector.config),
+        pipeline.transforms,
         place,
         replace(build.image_rules(detector.config), on_truncated="warn"),
+        detector.config.test.precision,
+        build.describe_testing(detector),
     )
 
 
@@ -200,9 +212,10 @@ def pick_device(name: torch.device | str | None) -> torch.device:
 
 
 def _by_shape(prepared: Sequence[Prepared]) -> list[list[int]]:
-    groups: dict[torch.Size, list[int]] = {}
+    groups: dict[tuple[torch.Size, ...], list[int]] = {}
     for index, item in enumerate(prepared):
-        groups.setdefault(item.sample.image.shape, []).append(index)
+        shapes = tuple(view.image.shape for view in (item.sample, *item.sample.views))
+        groups.setdefault(shapes, []).append(index)
     return list(groups.values())
 
 

@@ -145,9 +145,33 @@ class RoiConfig(Section):
     negative_iou_low: Fraction = 0.0
     append_ground_truth: bool = True
     class_agnostic_boxes: bool = False
+    #: Append the whole image's vector to each region's (ResNet paper, appendix B).
+    context: bool = False
     box_weights: tuple[Positive, Positive, Positive, Positive] = (10.0, 10.0, 5.0, 5.0)
     smooth_l1_beta: Annotated[float, Field(ge=0)] = 0.0
     box_loss_weight: Positive = 1.0
+
+
+class RefineConfig(Section):
+    #: How often regions are pooled and scored again from their own regressed boxes, old and new
+    #: predictions joined (ResNet paper, appendix B); 0 is off, 1 the paper's.
+    rounds: NonNegative = 0
+
+
+class VoteConfig(Section):
+    #: Each kept box becomes the score-weighted mean of its class's boxes with at least this IoU;
+    #: null is off. 0.5 in Gidaris & Komodakis (arXiv:1505.01749), 0.8 in Detectron.
+    iou: Fraction | None = None
+    #: The score that goes with it: its own (Detectron's default), or the mean of the voters'.
+    score: Literal["keep", "average"] = "keep"
+
+
+class SuppressConfig(Section):
+    #: ``soft_nms`` lowers scores with overlap instead of dropping boxes (arXiv:1704.04503).
+    method: Literal["nms", "soft_nms", "linear_soft_nms"] = "nms"
+    soft_sigma: Positive = 0.5
+    #: Candidates that fall below this score are dropped.
+    soft_floor: Fraction = 0.001
 
 
 class TestConfig(Section):
@@ -155,9 +179,31 @@ class TestConfig(Section):
     score_threshold: Fraction = 0.0
     nms_iou: Fraction = 0.5
     max_detections: Count = 100
+    suppress: SuppressConfig = SuppressConfig()
+    refine: RefineConfig = RefineConfig()
+    vote: VoteConfig = VoteConfig()
+    #: Shorter sides of whole passes whose candidates are joined; empty: image.short_side_test.
+    scales: tuple[Count, ...] = ()
+    #: Join the candidates of the mirrored picture too.
+    flip: bool = False
+    #: Shorter sides of the feature pyramid that regions are scored on, each on the two adjacent
+    #: ones that suit its size; proposals stay on one scale (ResNet paper, appendix B: 200, 400,
+    #: 600, 800, 1000). Empty: regions are scored where they were proposed.
+    pyramid: tuple[Count, ...] = ()
+    #: Side in pixels that a region should have on its pyramid scale (SPP-net: 224).
+    pyramid_region: Positive = 224.0
+
     batch_size: Count = 1
     #: Of the network; boxes and scores are float32 always.
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+    @model_validator(mode="after")
+    def _sizes_rise(self) -> TestConfig:
+        for name in ("scales", "pyramid"):
+            sizes = getattr(self, name)
+            if list(sizes) != sorted(set(sizes)):
+                raise ValueError(f"{name} must rise: {list(sizes)}")
+        return self
 
 
 class TrainConfig(Section):

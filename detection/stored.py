@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -48,11 +48,44 @@ def load_detector(
         ConfigError: ``base`` describes another network.
     """
     stored = read_stored(path)
-    config = stored.config
     if base is not None:
-        _expect_same_network(base, config, path)
-        config = base
-    config = override(config, overrides)
+        _expect_same_network(base, stored.config, path)
+        stored = replace(stored, config=base)
+    return _detector(stored, path, device, overrides)
+
+
+def load_detectors(
+    paths: Sequence[Path],
+    device: str | torch.device = "cpu",
+    *,
+    base: DetectorConfig | None = None,
+    overrides: Sequence[str] = (),
+) -> Detector:
+    """A detector, or an ensemble of several: the first one leads, with its configuration (or
+    ``base``) and its order of classes, which the others are brought into by name.
+
+    Raises:
+        DataError: the classes of two of them differ.
+        WeightsError, ConfigError: as `load_detector`.
+    """
+    first = load_detector(paths[0], device, base=base, overrides=overrides)
+    others = []
+    for path in paths[1:]:
+        stored = read_stored(path)
+        if set(stored.classes) != set(first.classes):
+            raise DataError(
+                class_difference(str(path), stored.classes, str(paths[0]), first.classes)
+            )
+        tensors = reorder_classes(stored.tensors, stored.classes, first.classes)
+        ordered = replace(stored, tensors=tensors, classes=first.classes)
+        others.append(_detector(ordered, path, device, overrides))
+    return replace(first, others=tuple(others))
+
+
+def _detector(
+    stored: Stored, path: Path, device: str | torch.device, overrides: Sequence[str]
+) -> Detector:
+    config = override(stored.config, overrides)
     model = build_model(config, len(stored.classes))
     load_into(model, stored.tensors, source=str(path))
     return Detector(model.to(device).eval(), config, stored.classes)
@@ -104,7 +137,14 @@ def _expect_same_network(base: DetectorConfig, stored: DetectorConfig, path: Pat
     keys = {
         "backbone": ("depth", "width", "norm", "stride_in", "pixels"),
         "rpn": ("channels", "anchor_sizes", "anchor_ratios"),
-        "roi": ("pool", "pool_size", "tail_stride", "class_agnostic_boxes", "box_weights"),
+        "roi": (
+            "pool",
+            "pool_size",
+            "tail_stride",
+            "class_agnostic_boxes",
+            "box_weights",
+            "context",
+        ),
     }
     for section, names in keys.items():
         for name in names:
@@ -166,18 +206,18 @@ def fill_from_detector(detector: Detector, path: Path, *, reset_head: bool) -> l
         allow_missing = CLASS_LAYERS
         notes = [done, "class layers start anew (--reset-head)"]
     else:
-        difference = class_difference(str(path), stored.classes, detector.classes)
+        difference = class_difference(str(path), stored.classes, "the data", detector.classes)
         raise DataError(f"{difference}; --reset-head trains new class layers")
     load_into(detector.model, tensors, allow_missing=allow_missing, source=str(path))
     return notes
 
 
-def class_difference(owner: str, stored: Sequence[str], wanted: Sequence[str]) -> str:
+def class_difference(owner: str, stored: Sequence[str], other: str, wanted: Sequence[str]) -> str:
     """One line that names both class lists and what differs."""
     missing = sorted(set(wanted) - set(stored))
     extra = sorted(set(stored) - set(wanted))
     return (
-        f"{owner} knows the classes {list(stored)}, the data {list(wanted)}: "
+        f"{owner} knows the classes {list(stored)}, {other} {list(wanted)}: "
         f"lacking {missing}, too many {extra}"
     )
 

@@ -114,6 +114,8 @@ class Sample:
     geometry: Geometry
     image_id: str
     seed: int = 0
+    #: The same picture in further sizes or mirrored, without annotation; testing only.
+    views: tuple[Sample, ...] = ()
 
     def __post_init__(self) -> None:
         _expect(self.image, "Sample.image", (None, None, 3), torch.uint8)
@@ -134,6 +136,8 @@ class Batch:
     geometries: list[Geometry]
     image_ids: list[str]
     seeds: list[int]
+    #: The same pictures in further sizes or mirrored, one batch for each view; testing only.
+    views: tuple[Batch, ...] = ()
 
     def __post_init__(self) -> None:
         _expect(self.images, "Batch.images", (len(self.sizes), 3, None, None), torch.uint8)
@@ -149,6 +153,7 @@ class Batch:
             self.geometries,
             self.image_ids,
             self.seeds,
+            tuple(view.to(device) for view in self.views),
         )
 
     def pin_memory(self) -> Batch:
@@ -160,6 +165,7 @@ class Batch:
             self.geometries,
             self.image_ids,
             self.seeds,
+            tuple(view.pin_memory() for view in self.views),
         )
 
     @staticmethod
@@ -177,6 +183,7 @@ class Batch:
             [sample.geometry for sample in samples],
             [sample.image_id for sample in samples],
             [sample.seed for sample in samples],
+            tuple(map(Batch.collate, zip(*(sample.views for sample in samples), strict=True))),
         )
 
 

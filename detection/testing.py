@@ -10,10 +10,10 @@ from rich.progress import track
 
 from ..datasets.catalog import DataSplit
 from ..datasets.loader import DetectionDataset, test_loader
-from .build import Detector, build_split, image_rules, test_transform
+from .build import Detector, build_pipeline, build_split, image_rules
 from .engine.distributed import Group
 from .errors import DataError
-from .evaluation.run import detect
+from .evaluation.run import Timer, detect
 from .evaluation.score import Evaluation, evaluate
 from .stored import class_difference
 from .structures import Batch, Detections
@@ -32,17 +32,23 @@ def build_test_split(detector: Detector, which: str) -> DataSplit:
     data = config.data.model_copy(update={"val": sources})
     own = config.data.classes
     if own is not None and set(own) != set(detector.classes):
-        raise DataError(class_difference("the detector", detector.classes, own))
+        raise DataError(class_difference("the detector", detector.classes, "the data", own))
     return build_split(config.model_copy(update={"data": data}), "val", classes=detector.classes)
 
 
 def detect_split(
-    detector: Detector, split: DataSplit, group: Group, progress: Console | None = None
+    detector: Detector,
+    split: DataSplit,
+    group: Group,
+    progress: Console | None = None,
+    timer: Timer | None = None,
 ) -> dict[str, Detections] | None:
     """Detections of every picture by image id; each process takes its share, the main one gets all
-    and the others None. The model must be in evaluation mode."""
+    and the others None. The model must be in evaluation mode. ``timer`` gets what this process
+    spent on its share."""
     config = detector.config
-    dataset = DetectionDataset(split.records, test_transform(config), image_rules(config))
+    pipeline = build_pipeline(detector)
+    dataset = DetectionDataset(split.records, *pipeline.transforms, rules=image_rules(config))
     batches: Iterable[Batch] = test_loader(
         dataset,
         batch_size=config.test.batch_size,
@@ -53,7 +59,9 @@ def detect_split(
     )
     if progress is not None and group.is_main:
         batches = track(batches, "evaluating", console=progress, transient=True)
-    found = detect(detector.model, batches, device=group.device, precision=config.test.precision)
+    found = detect(
+        pipeline, batches, device=group.device, precision=config.test.precision, timer=timer
+    )
     return group.gather(found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -13,7 +14,13 @@ HELP = "score a detector: VOC mAP@0.5, COCO AP, per class, with curves"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--weights", required=True, type=Path, help="trained weights")
+    parser.add_argument(
+        "--weights",
+        required=True,
+        type=Path,
+        action="append",
+        help="trained weights; repeat it for an ensemble",
+    )
     add_config_arguments(parser, required=False)
     parser.add_argument("--split", choices=("val", "train"), default="val", help="which data (val)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the report")
@@ -23,16 +30,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from resdet.detection.build import describe_testing
     from resdet.detection.config import dump_config, load_config, missing_paths
     from resdet.detection.engine.distributed import process_group
     from resdet.detection.evaluation.report import print_table, write_report
-    from resdet.detection.stored import load_detector
+    from resdet.detection.evaluation.run import Timer
+    from resdet.detection.stored import load_detectors
     from resdet.detection.testing import build_test_split, detect_split, score_split
     from rich.console import Console
 
     with process_group(args.device) as group:
         base = load_config(args.cfg) if args.cfg else None
-        detector = load_detector(args.weights, group.device, base=base, overrides=args.overrides)
+        detector = load_detectors(args.weights, group.device, base=base, overrides=args.overrides)
         config = detector.config
         if args.print_config:
             print(dump_config(config), end="")
@@ -43,16 +52,21 @@ def run(args: argparse.Namespace) -> int:
         split = build_test_split(detector, args.split)
         if not split.records:
             raise DataError(f"data.{args.split}: no pictures to evaluate")
-        folder = args.out or _beside(args.weights)
+        folder = args.out or _beside(args.weights[0])
         if group.is_main:
             _expect_writable(folder)
         if args.dry_run:
             print(f"{len(split.records)} pictures, classes {', '.join(detector.classes)}")
             return 0
-        found = detect_split(detector, split, group, progress=Console(stderr=True))
+        timer = Timer()
+        found = detect_split(detector, split, group, progress=Console(stderr=True), timer=timer)
         if found is None:
             return 0
-        evaluation = score_split(detector, split, found, coco=not args.no_coco)
+        evaluation = replace(
+            score_split(detector, split, found, coco=not args.no_coco),
+            testing=describe_testing(detector),
+            seconds_per_image=timer.seconds_per_image,
+        )
         print_table(evaluation, Console())
         written = write_report(evaluation, folder, detections=found if args.save_json else None)
         print("written: " + ", ".join(str(path) for path in written))

@@ -27,7 +27,13 @@ _OVERRIDE = re.compile(r"[a-z_]+(\.[a-z_0-9]+)+=")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--weights", required=True, type=Path, help="trained weights")
+    parser.add_argument(
+        "--weights",
+        required=True,
+        type=Path,
+        action="append",
+        help="trained weights; repeat it for an ensemble",
+    )
     parser.add_argument(
         "inputs",
         nargs="+",
@@ -78,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
         provenance=_provenance(args, overrides),
     )
     print(f"{len(files)} pictures, {len(predictor.classes)} classes, on {predictor.device}")
+    print(f"testing with: {predictor.testing}")
     with StopRequest() as stop, _progress(sys.stderr.isatty()) as report:
         summary = run_folder(
             predictor, files, args.out, options, stop=lambda: stop.requested, report=report
@@ -107,15 +114,18 @@ def _shard(files: list[InputFile], text: str) -> list[InputFile]:
 
 
 def _provenance(args: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
-    with args.weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
-        "weights": args.weights.name,
-        "weights_sha256": digest,
+        "weights": [path.name for path in args.weights],
+        "weights_sha256": [_sha256(path) for path in args.weights],
         "overrides": overrides,
         "shard": args.shard,
         "versions": {name: _version(name) for name in ("resdet", "torch", "torchvision")},
     }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _version(name: str) -> str:
@@ -192,7 +202,10 @@ def _print_summary(summary: Summary) -> None:
 
 
 def _resume_command(args: argparse.Namespace) -> str:
-    words = ["resdet", "infer", "--weights", str(args.weights), *args.inputs]
+    words = ["resdet", "infer"]
+    for path in args.weights:
+        words += ["--weights", str(path)]
+    words += args.inputs
     words += ["--out", str(args.out), "--conf", str(args.conf)]
     words += ["--classes", args.classes] if args.classes else []
     words += ["--batch-size", str(args.batch_size), "--workers", str(args.workers)]

@@ -69,6 +69,8 @@ def print_table(evaluation: Evaluation, console: Console) -> None:
     for name, heading in _HEADINGS.items():
         if name in CLASS_DEFINITIONS:
             console.print(Text(f"{heading}: {CLASS_DEFINITIONS[name]}"))
+    if evaluation.testing:
+        console.print(Text(f"tested with: {evaluation.testing}"))
     for note in evaluation.notes:
         console.print(Text(f"note: {note}", style="yellow"))
 
@@ -123,6 +125,8 @@ def _write_metrics(evaluation: Evaluation, path: Path) -> None:
         "per_class": [_without_nan(asdict(row)) for row in evaluation.per_class],
         "definitions": {name: DEFINITIONS[name] for name in evaluation.metrics}
         | dict(CLASS_DEFINITIONS),
+        "testing": evaluation.testing,
+        "seconds_per_image": evaluation.seconds_per_image,
         "notes": list(evaluation.notes),
     }
     _write_json(content, path, indent=2)
@@ -198,6 +202,9 @@ def _metric_table(evaluation: Evaluation) -> Table:
     table.add_column("definition", overflow="fold")
     for name, value in evaluation.metrics.items():
         table.add_row(name, _shown(value), DEFINITIONS[name])
+    if evaluation.seconds_per_image is not None:
+        cost = f"{evaluation.seconds_per_image:.3f}"
+        table.add_row("seconds per image", cost, "network and suppression, without reading")
     return table
 
 

@@ -87,6 +87,9 @@ class Evaluation:
     per_class: tuple[ClassScores, ...]
     curves: tuple[PrecisionRecall, ...]
     notes: tuple[str, ...] = ()
+    #: How the detections were made, and what they cost where that was measured.
+    testing: str = ""
+    seconds_per_image: float | None = None
 
 
 def evaluate(

@@ -26,8 +26,8 @@ LOSSES = ("loss_rpn_cls", "loss_rpn_box", "loss_cls", "loss_box")
 class FasterRCNN(nn.Module):
     """The detector, from parts that are handed in; `detection/build.py` assembles it from a config.
 
-    The verbs: `extract`, `propose`, `score` for whoever composes them anew, `forward` for losses in
-    either mode, `predict` for detections.
+    The verbs: `extract`, `propose`, `score` for whoever composes them anew (`detection/inference`),
+    `forward` for losses in either mode, `predict` for detections.
     """
 
     cells: Tensor
@@ -85,7 +85,13 @@ class FasterRCNN(nn.Module):
         self, features: Tensor, proposals: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Class probabilities N x (P, K + 1) and clipped boxes N x (P, K, 4), network pixels."""
-        logits, deltas = self.roi_head(features, proposals)
+        return self.judge(self.roi_head.describe(features, proposals, sizes), proposals, sizes)
+
+    def judge(
+        self, vectors: Tensor, proposals: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The second half of `score`: from the (P, V) vectors of all regions together."""
+        logits, deltas = self.roi_head.classify(vectors)
         expect_finite(logits, deltas)
         probs, boxes = decode_regions(logits, deltas, proposals, weights=self.box_weights)
         return probs, [box_ops.clip(b, size) for b, size in zip(boxes, sizes, strict=True)]
@@ -116,7 +122,9 @@ class FasterRCNN(nn.Module):
                 proposals, batch.annotations, generators, strict=True
             )
         ]
-        roi_logits, roi_deltas = self.roi_head(features, [target.boxes for target in roi])
+        roi_logits, roi_deltas = self.roi_head(
+            features, [target.boxes for target in roi], batch.sizes
+        )
         count = self._mean_count(sum(len(target.labels) for target in roi), features)
         cls, box = roi_loss(roi_logits, roi_deltas, roi, normalizer=count, beta=self.roi_beta)
         losses = (rpn_cls, rpn_box * self.rpn_box_weight, cls, box * self.roi_box_weight)

@@ -31,6 +31,9 @@ class RoIHead(nn.Module):
     ``linear_pool`` says that pooling is a weighted sum (RoIAlign), which lets conv5_1's 1x1
     convolutions run on the feature map where that is less work (`forward_on_map` of the block);
     `plain` is the same function in the paper's order.
+
+    ``context`` appends to each region's vector that of the whole image, pooled as one more region
+    (global context, ResNet paper, appendix B).
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class RoIHead(nn.Module):
         pool_size: int,
         linear_pool: bool,
         class_agnostic: bool = False,
+        context: bool = False,
     ) -> None:
         super().__init__()
         self.res5 = tail
@@ -50,6 +54,8 @@ class RoIHead(nn.Module):
         self.pool_size = pool_size
         self.linear_pool = linear_pool
         self.classes = classes
+        self.context = context
+        channels *= 2 if context else 1
         self.cls_logits = nn.Linear(channels, classes + 1)
         self.box_deltas = nn.Linear(channels, 4 if class_agnostic else 4 * classes)
         nn.init.normal_(self.cls_logits.weight, std=0.01)
@@ -57,18 +63,40 @@ class RoIHead(nn.Module):
         nn.init.zeros_(self.cls_logits.bias)
         nn.init.zeros_(self.box_deltas.bias)
 
-    def forward(self, features: Tensor, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """(N, C, h, w) and N x (P_i, 4) to logits (P, K + 1) and deltas (P, K or 1, 4)."""
+    def forward(
+        self, features: Tensor, boxes: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
+    ) -> tuple[Tensor, Tensor]:
+        """(N, C, h, w) and N x (P_i, 4) to logits (P, K + 1) and deltas (P, K or 1, 4).
+
+        ``sizes`` are the images' (h, w) in network pixels.
+        """
+        return self.classify(self.describe(features, boxes, sizes))
+
+    def describe(
+        self, features: Tensor, boxes: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
+    ) -> Tensor:
+        """What the sibling layers look at: one vector per region, (P, V)."""
+        if not self.context:
+            return self._vectors(features, boxes)
+        whole = [features.new_tensor([[0, 0, w, h]], dtype=torch.float32) for h, w in sizes]
+        joined = [torch.cat(pair) for pair in zip(whole, boxes, strict=True)]
+        vectors = self._vectors(features, joined).split([len(regions) for regions in joined])
+        return torch.cat([torch.cat([v[1:], v[:1].expand(len(v) - 1, -1)], 1) for v in vectors])
+
+    def classify(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """(P, V) to logits (P, K + 1) and deltas (P, K or 1, 4), float32."""
+        deltas = self.box_deltas(vectors)
+        return self.cls_logits(vectors).float(), deltas.float().unflatten(1, (-1, 4))
+
+    def _vectors(self, features: Tensor, boxes: Sequence[Tensor]) -> Tensor:
+        """(P, C5), by whichever order of operations is less work."""
         if not any(len(regions) for regions in boxes):
             # One region is run and dropped, so that every process has a gradient for every weight.
             dummy = features.new_zeros(1, 4, dtype=torch.float32)
-            vectors = self.plain(features[:1], [dummy])[:0]
-        elif self.linear_pool and self._map_is_smaller(features, boxes):
-            vectors = self.on_map(features, boxes)
-        else:
-            vectors = self.plain(features, boxes)
-        deltas = self.box_deltas(vectors)
-        return self.cls_logits(vectors).float(), deltas.float().unflatten(1, (-1, 4))
+            return self.plain(features[:1], [dummy])[:0]
+        if self.linear_pool and self._map_is_smaller(features, boxes):
+            return self.on_map(features, boxes)
+        return self.plain(features, boxes)
 
     def plain(self, features: Tensor, boxes: Sequence[Tensor]) -> Tensor:
         """Pool, then conv5_x on every crop: (P, C5)."""

@@ -311,7 +311,9 @@ def test_truncated_picture_is_an_error_by_default(tmp_path: Path, workers: int) 
 
 
 def skipping(dataset: DetectionDataset) -> DetectionDataset:
-    return DetectionDataset(dataset.records, dataset.transform, ImageRules(on_truncated="skip"))
+    return DetectionDataset(
+        dataset.records, *dataset.transforms, rules=ImageRules(on_truncated="skip")
+    )
 
 
 def test_training_replaces_a_truncated_picture_by_the_next(tmp_path: Path) -> None:
@@ -350,7 +352,9 @@ def test_all_pictures_truncated(tmp_path: Path) -> None:
 
 def test_kept_truncated_picture_warns_with_its_name(tmp_path: Path) -> None:
     plain = make_dataset(tmp_path, count=1)
-    dataset = DetectionDataset(plain.records, plain.transform, ImageRules(on_truncated="warn"))
+    dataset = DetectionDataset(
+        plain.records, *plain.transforms, rules=ImageRules(on_truncated="warn")
+    )
     cut_short(tmp_path / "0.jpg")
     with pytest.warns(UserWarning, match=r"0\.jpg: truncated"):
         dataset[SampleKey(0, 0)]

@@ -272,6 +272,7 @@ def test_reset_head_starts_the_class_layers_alone_anew(tmp_path: Path) -> None:
         ("backbone", "width", 16),
         ("rpn", "anchor_sizes", (16.0, 64.0)),
         ("roi", "tail_stride", 1),
+        ("roi", "context", True),
         ("roi", "box_weights", (1.0, 1.0, 1.0, 1.0)),
     ],
 )

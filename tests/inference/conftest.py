@@ -63,7 +63,7 @@ def model() -> SpotFinder:
 @pytest.fixture
 def predictor(model: SpotFinder) -> Predictor:
     """Network size 80 x 120 for the pictures of `spot`; exactly twice their size."""
-    return Predictor(model, CLASSES, TestTransform(80, 120))
+    return Predictor(model, CLASSES, [TestTransform(80, 120)])
 
 
 @pytest.fixture

@@ -193,9 +193,11 @@ def test_anchors_and_random_weights_come_from_the_config(tiny: Model) -> None:
     assert not any(name.startswith("cells") for name in state)
 
 
-@pytest.mark.parametrize("norm", ["batch", "group"])
-def test_it_learns_one_picture_by_heart(norm: str, tiny: Model, squares: Picture) -> None:
-    model = tiny(backbone={"norm": norm}, train={"seed": 3})
+@pytest.mark.parametrize(("norm", "context"), [("batch", False), ("group", False), ("group", True)])
+def test_it_learns_one_picture_by_heart(
+    norm: str, context: bool, tiny: Model, squares: Picture
+) -> None:
+    model = tiny(backbone={"norm": norm}, roi={"context": context}, train={"seed": 3})
     sample = squares(TWO)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [120])

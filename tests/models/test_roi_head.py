@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 CLASSES = 3
+SIZES = [(96, 128), (80, 100)]
 
 
 def make_head(
@@ -34,6 +35,7 @@ def make_head(
     stride: int = 2,
     size: int = 14,
     agnostic: bool = False,
+    context: bool = False,
 ) -> RoIHead:
     spec = ResNetSpec(depth=depth, width=2, norm=norm, stride_in=stride_in)
     return RoIHead(
@@ -44,6 +46,7 @@ def make_head(
         pool_size=size,
         linear_pool=True,
         class_agnostic=agnostic,
+        context=context,
     )
 
 
@@ -96,7 +99,7 @@ def test_forward_is_the_same_function_whichever_order_is_less_work(count: int) -
     head = make_head()
     nn.init.normal_(head.cls_logits.weight)
     features, boxes = torch.randn(1, 32, 6, 8), [regions(count)]
-    logits, deltas = head(features, boxes)
+    logits, deltas = head(features, boxes, SIZES[: len(boxes)])
     assert (logits.shape, deltas.shape) == ((count, CLASSES + 1), (count, CLASSES, 4))
     expected = head.cls_logits(head.plain(features, boxes))
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
@@ -109,13 +112,29 @@ def test_a_pool_that_is_not_linear_is_never_moved() -> None:
     features, boxes = torch.randn(1, 32, 2, 3), [regions(30)]
     crops = torchvision.ops.roi_pool(features, boxes, 14, 1 / STRIDE)
     expected = head.cls_logits(head.res5(crops).mean(dim=(2, 3)))
-    torch.testing.assert_close(head(features, boxes)[0], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        head(features, boxes, SIZES[: len(boxes)])[0], expected, rtol=1e-4, atol=1e-5
+    )
 
 
+def test_context_is_the_whole_image_beside_each_region() -> None:
+    head, alone = make_head(context=True), make_head()
+    alone.res5 = head.res5
+    features, boxes = torch.randn(2, 32, 6, 8), [regions(3), regions(2, seed=1)]
+    vectors = head.describe(features, boxes, SIZES)
+    own, context = vectors.chunk(2, dim=1)
+    torch.testing.assert_close(own, alone.describe(features, boxes, SIZES), rtol=1e-4, atol=1e-5)
+    whole = [torch.tensor([[0.0, 0.0, 128.0, 96.0]]), torch.tensor([[0.0, 0.0, 100.0, 80.0]])]
+    expected = alone.describe(features, whole, SIZES)[[0, 0, 0, 1, 1]]
+    torch.testing.assert_close(context, expected, rtol=1e-4, atol=1e-5)
+    assert head.cls_logits.in_features == 2 * alone.cls_logits.in_features
+
+
+@pytest.mark.parametrize("context", [True, False])
 @pytest.mark.parametrize("agnostic", [True, False])
-def test_no_regions_still_reach_every_weight(agnostic: bool) -> None:
-    head = make_head(agnostic=agnostic)
-    logits, deltas = head(torch.randn(2, 32, 4, 4), [torch.zeros(0, 4)] * 2)
+def test_no_regions_still_reach_every_weight(agnostic: bool, context: bool) -> None:
+    head = make_head(agnostic=agnostic, context=context)
+    logits, deltas = head(torch.randn(2, 32, 4, 4), [torch.zeros(0, 4)] * 2, SIZES)
     assert logits.shape == (0, CLASSES + 1)
     assert deltas.shape == (0, 1 if agnostic else CLASSES, 4)
     (logits.sum() + deltas.sum()).backward()

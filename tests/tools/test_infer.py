@@ -82,7 +82,7 @@ def test_a_folder_gives_records_drawings_and_a_summary(weights, pictures, tmp_pa
             assert 0 <= x1 < x2 <= record["width"] and 0 <= y1 < y2 <= record["height"]
             assert detection["label"] in CLASSES and 0.1 <= detection["score"] <= 1
     meta = json.loads((out / "meta.json").read_text())
-    assert meta["classes"] == CLASSES and meta["weights"] == "best.pt"
+    assert meta["classes"] == CLASSES and meta["weights"] == ["best.pt"]
     assert len(list((out / "drawn").iterdir())) == 12
     assert "12 of 12 pictures done" in capsys.readouterr().out
 
