@@ -13,6 +13,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -40,6 +41,8 @@ _HEADINGS = {
 
 #: More curves than this cannot be told apart by a legend.
 _LEGEND_LIMIT = 20
+#: A matrix of more classes than this cannot be read.
+_MATRIX_LIMIT = 60
 
 
 def write_report(
@@ -48,7 +51,8 @@ def write_report(
     *,
     detections: Mapping[str, Detections] | None = None,
 ) -> tuple[Path, ...]:
-    """Write ``metrics.json``, ``per_class.csv`` and ``pr_curve.png``; returns what was written.
+    """Write ``metrics.json``, ``per_class.csv``, ``pr_curve.png`` and, up to 60 classes,
+    ``confusion_matrix.png``; returns what was written.
 
     With ``detections`` also ``detections.json``. The folder is made; existing files are replaced.
     """
@@ -57,6 +61,9 @@ def write_report(
     _write_metrics(evaluation, written[0])
     _write_per_class(evaluation, written[1])
     pr_figure(evaluation).savefig(written[2])
+    if 0 < len(evaluation.per_class) <= _MATRIX_LIMIT:
+        written.append(folder / "confusion_matrix.png")
+        confusion_figure(evaluation).savefig(written[-1])
     if detections is not None:
         written.append(folder / "detections.json")
         write_detections(detections, [row.name for row in evaluation.per_class], written[-1])
@@ -117,6 +124,33 @@ def pr_figure(evaluation: Evaluation) -> Figure:
     return figure
 
 
+def confusion_figure(evaluation: Evaluation) -> Figure:
+    """The counts of the confusion matrix, shaded by their share of their column."""
+    table = evaluation.confusion
+    names = [row.name for row in evaluation.per_class]
+    side = 3 + 0.45 * len(names)
+    figure = Figure(figsize=(side + 1, side), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot(xlabel="truly is", ylabel="found as")
+    axes.set_title(
+        f"score >= {table.score}, IoU >= {table.iou}; last row: missed, last column: nothing there",
+        fontsize="small",
+    )
+    shares = table.counts / table.counts.sum(axis=0, keepdims=True).clip(min=1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    labels = [*names, "background"]
+    for ticks in (axes.set_xticks, axes.set_yticks):
+        ticks(range(len(labels)), labels)
+    for text in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        text.set_parse_math(False)
+    axes.tick_params(axis="x", rotation=90)
+    for (row, column), count in np.ndenumerate(table.counts):
+        if count:
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", color=colour, size="small")
+    return figure
+
+
 def _write_metrics(evaluation: Evaluation, path: Path) -> None:
     content = {
         "images": evaluation.images,
@@ -125,6 +159,12 @@ def _write_metrics(evaluation: Evaluation, path: Path) -> None:
         "per_class": [_without_nan(asdict(row)) for row in evaluation.per_class],
         "definitions": {name: DEFINITIONS[name] for name in evaluation.metrics}
         | dict(CLASS_DEFINITIONS),
+        "confusion": {
+            "counts": evaluation.confusion.counts.tolist(),
+            "score": evaluation.confusion.score,
+            "iou": evaluation.confusion.iou,
+            "layout": "row found as, column truly is; last: background",
+        },
         "testing": evaluation.testing,
         "seconds_per_image": evaluation.seconds_per_image,
         "notes": list(evaluation.notes),

@@ -17,6 +17,7 @@ from ..errors import DataError
 from ..structures import Detections, Record
 from .coco import COCO_METRICS, CocoScores, coco_scores
 from .columns import Columns, Floats, Ints, gather
+from .confusion import Confusion, confusion
 from .voc import PrecisionRecall, area_ap, best_objects, eleven_point_ap, precision_recall
 
 VOC_IOU = 0.5
@@ -86,6 +87,7 @@ class Evaluation:
     metrics: dict[str, float]
     per_class: tuple[ClassScores, ...]
     curves: tuple[PrecisionRecall, ...]
+    confusion: Confusion
     notes: tuple[str, ...] = ()
     #: How the detections were made, and what they cost where that was measured.
     testing: str = ""
@@ -120,7 +122,7 @@ def evaluate(
     )
     metrics = _metrics(rows, scores)
     notes = _notes(columns, rows, metrics["voc_ap50"])
-    return Evaluation(len(records), metrics, rows, curves, notes)
+    return Evaluation(len(records), metrics, rows, curves, confusion(columns), notes)
 
 
 def mean_defined(values: Iterable[float]) -> float:

@@ -146,7 +146,7 @@ def best_objects(columns: Columns) -> tuple[Floats, Ints]:
     active = np.flatnonzero(size)
     while len(active):
         candidate = by_group[start[active] + visit]
-        overlap = _paired_iou(found.boxes[active], truth.boxes[candidate])
+        overlap = paired_iou(found.boxes[active], truth.boxes[candidate])
         better = overlap > best[active]
         best[active[better]] = overlap[better]
         target[active[better]] = candidate[better]
@@ -155,7 +155,7 @@ def best_objects(columns: Columns) -> tuple[Floats, Ints]:
     return best, target
 
 
-def _paired_iou(a: Floats, b: Floats) -> Floats:
+def paired_iou(a: Floats, b: Floats) -> Floats:
     """IoU of row i of ``a`` (M, 4) with row i of ``b`` (M, 4); 0 where they do not overlap."""
     sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
     shared = np.where((sides > 0).all(axis=1), sides.prod(axis=1), 0.0)

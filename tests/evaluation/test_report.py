@@ -57,10 +57,16 @@ def printed(evaluation: Evaluation, width: int = 100) -> str:
 def test_files(evaluation: Evaluation, tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "eval"
     written = write_report(evaluation, folder, detections=DETECTIONS)
-    names = ["detections.json", "metrics.json", "per_class.csv", "pr_curve.png"]
+    names = [
+        "confusion_matrix.png",
+        "detections.json",
+        "metrics.json",
+        "per_class.csv",
+        "pr_curve.png",
+    ]
     assert sorted(path.name for path in written) == names
     assert sorted(path.name for path in folder.iterdir()) == names
-    assert len(write_report(evaluation, folder)) == 3  # again, over the old files
+    assert len(write_report(evaluation, folder)) == 4  # again, over the old files
 
 
 def test_metrics_json(evaluation: Evaluation, tmp_path: Path) -> None:
