@@ -26,7 +26,8 @@ from torch import Tensor
 from ..detection.errors import WeightsError
 
 #: Where training programs keep the weights inside what they save, beside optimizer and the like.
-WRAPPERS = ("model", "state_dict", "blobs")
+#: ``average`` is this toolkit's moving average, which is what it evaluates and ships.
+WRAPPERS = ("average", "model", "state_dict", "blobs")
 #: Entries of flat files that name their maker and are no tensors (detectron2's converters).
 LABELS = ("__author__", "matching_heuristics")
 
@@ -41,7 +42,7 @@ _DTYPES = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1"})
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Every tensor of a weights file by name, on the CPU, in the file's precision.
 
-    Of a training checkpoint only the weights are read (``model``, ``state_dict`` or ``blobs``), and
+    Of a training checkpoint only the weights are read (`WRAPPERS`), and
     a ``module.`` in front of all names (left by DataParallel) is taken off.
 
     Raises:

@@ -179,6 +179,10 @@ def _curves(run_dir: Path, history: History, notes: list[str]) -> Section:
 def _galleries(run_dir: Path, notes: list[str]) -> list[Section]:
     found = {
         "Precision and recall": [*run_dir.glob("eval/pr_curve.png"), *run_dir.glob("pr_curve.png")],
+        "Confusion": [
+            *run_dir.glob("eval/confusion_matrix.png"),
+            *run_dir.glob("confusion_matrix.png"),
+        ],
         "Plots": [p for p in run_dir.glob("plots/*.png") if p.name != "curves.png"],
         "Samples": list(run_dir.glob("samples/*.jpg")),
     }

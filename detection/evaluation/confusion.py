@@ -47,7 +47,7 @@ def confusion(columns: Columns, *, score: float = SCORE, iou: float = IOU) -> Co
     counts: Ints = np.zeros((background + 1, background + 1), dtype=np.int64)
     is_truly = np.append(truth.labels, background)[taken]
     np.add.at(counts, (found.labels[kept][counted], is_truly[counted]), 1)
-    np.add.at(counts, (background, truth.labels[missed]), 1)
+    counts[background, :background] = np.bincount(truth.labels[missed], minlength=background)
     return Confusion(counts, score, iou)
 
 

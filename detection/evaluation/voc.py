@@ -72,7 +72,7 @@ def precision_recall(columns: Columns, *, iou: float = 0.5) -> tuple[PrecisionRe
     truth, found = columns.truth, columns.found
     # A stable sort: the rows of a class by falling score, equal scores by image id and position.
     order = np.lexsort((-found.scores, found.labels))
-    right, counts = _outcomes(columns, order, iou)
+    right, counts = outcomes(columns, order, iou)
     scores, labels = found.scores[order], found.labels[order]
     starts = np.searchsorted(labels, np.arange(columns.num_classes + 1))
     objects = np.bincount(truth.labels[~truth.ignore], minlength=columns.num_classes)
@@ -111,7 +111,7 @@ def eleven_point_ap(curve: PrecisionRecall) -> float:
     return float(np.append(curve.envelope, 0.0)[reached].mean())
 
 
-def _outcomes(columns: Columns, order: Ints, iou: float) -> tuple[Bools, Bools]:
+def outcomes(columns: Columns, order: Ints, iou: float) -> tuple[Bools, Bools]:
     """For each detection in ``order`` (D,): is it right; does it count at all."""
     overlap, target = best_objects(columns)
     overlap, target = overlap[order], target[order]

@@ -34,12 +34,19 @@ def write_pickle(path: Path, content: object, protocol: int = 2) -> Path:
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before 1.6"])
-@pytest.mark.parametrize("wrapper", [None, "model", "state_dict"])
+@pytest.mark.parametrize("wrapper", [None, "model", "state_dict", "average"])
 def test_torch_files(tmp_path: Path, wrapper: str | None, zipped: bool) -> None:
     content = {wrapper: VALUES, "epoch": 3, "optimizer": {"lr": 0.1}} if wrapper else VALUES
     path = tmp_path / "weights.bin"
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
     assert equal(read_tensors(path))
+
+
+def test_the_moving_average_goes_before_the_raw_weights(tmp_path: Path) -> None:
+    raw = {name: tensor + 1 for name, tensor in VALUES.items()}
+    for average, expected in ((VALUES, True), (None, False)):
+        torch.save({"model": raw, "average": average}, tmp_path / "last.pt")
+        assert equal(read_tensors(tmp_path / "last.pt")) == expected
 
 
 def test_safetensors_file(tmp_path: Path) -> None:

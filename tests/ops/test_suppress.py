@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from resdet.detection.ops.suppress import suppress, vote
+from resdet.detection.ops.suppress import Method, suppress, vote
 from resdet.detection.structures import Detections
 
 Box = tuple[float, float, float, float]
@@ -160,7 +160,7 @@ def plain_soft_nms(
 @given(candidates(distinct=True), st.sampled_from([0.2, 0.5]), st.sampled_from([3, 100]))
 @settings(deadline=None)
 def test_soft_nms_equals_a_plain_loop(
-    method: str, rows: list[Row], sigma: float, limit: int
+    method: Method, rows: list[Row], sigma: float, limit: int
 ) -> None:
     floor, threshold = 0.0301, 0.31  # away from every score and overlap of the grid
     expected = plain_soft_nms(
@@ -174,7 +174,7 @@ def test_soft_nms_equals_a_plain_loop(
         detections(rows),
         nms_iou=threshold,
         max_detections=limit,
-        method=method,  # type: ignore[arg-type]  # a parameter of the test
+        method=method,
         soft_sigma=sigma,
         soft_floor=floor,
     )

@@ -1,0 +1,176 @@
+"""How sure are these numbers: what if other pictures had been drawn for the test?
+
+N images · K classes · B resamples · M ranked detections of a class · T right ones among them.
+
+A resample draws N images with replacement and counts each as often as it was drawn. Whether a
+detection is right depends on its own image alone, so nothing is matched again: the ranked lists
+stay, each row with the weight of its image. The copies of one detection are ranked together.
+
+The intervals tell the luck of the test pictures; that of training is told by several seeds. The
+difference of two systems on the same resamples is much surer than either number, because a hard
+draw is hard for both (paired bootstrap; Efron and Tibshirani, An Introduction to the Bootstrap,
+percentile intervals, chapter 13).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .columns import Bools, Columns, Floats, Ints
+from .score import mean_defined
+from .voc import area_ap, outcomes, precision_recall
+
+#: The IoUs whose area APs are averaged.
+METRICS: Mapping[str, tuple[float, ...]] = {
+    "voc_ap50": (0.5,),
+    "voc_ap75": (0.75,),
+    "voc_ap": tuple(round(0.5 + 0.05 * step, 2) for step in range(10)),
+}
+
+#: What each number is; two numbers may only be compared where these lines agree.
+DEFINITIONS: Mapping[str, str] = {
+    "voc_ap50": "VOC AP at IoU >= 0.5, area under the curve (VOC 2010 and later), difficult "
+    "objects ignored; mean over classes with objects",
+    "voc_ap75": "the same at IoU >= 0.75",
+    "voc_ap": "the same, mean over IoU 0.50:0.05:0.95 (not COCO's AP, which takes 101 recalls)",
+}
+
+#: Resampled rows that are worked on at a time: arrays of 2 MiB, which stay near the processor.
+_CHUNK = 1 << 18
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number with the range that holds the middle share of its resamples."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """How often each image is in each resample: ``counts`` (N, B), images by sorted id."""
+
+    image_ids: tuple[str, ...]
+    counts: Ints
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A number with what it is on each resample, ``samples`` (B,).
+
+    A resample without any object has no average precision: it is nan and left out of the interval.
+    """
+
+    value: float
+    samples: Floats
+    draws: Draws
+
+    def interval(self, confidence: float = 0.95) -> Interval:
+        """Percentile interval; nan where nothing is defined."""
+        defined = self.samples[~np.isnan(self.samples)]
+        if len(defined) == 0:
+            return Interval(self.value, math.nan, math.nan)
+        outside = (1 - confidence) / 2
+        low, high = np.quantile(defined, [outside, 1 - outside])
+        return Interval(self.value, float(low), float(high))
+
+    def minus(self, other: Estimate) -> Estimate:
+        """The paired difference. Raises ValueError unless both come from the same draws."""
+        if self.draws is not other.draws:
+            raise ValueError("a paired difference needs two estimates from the same draws")
+        return Estimate(self.value - other.value, self.samples - other.samples, self.draws)
+
+
+def draw(image_ids: Sequence[str], *, resamples: int = 1000, seed: int = 0) -> Draws:
+    """``resamples`` draws of N images out of N, with replacement."""
+    images = len(image_ids)
+    generator = np.random.default_rng(seed)
+    counts = np.zeros((images, resamples), dtype=np.int64)
+    for column in range(resamples if images else 0):
+        drawn = generator.integers(images, size=images)
+        counts[:, column] = np.bincount(drawn, minlength=images)
+    return Draws(tuple(sorted(image_ids)), counts)
+
+
+def bootstrap(
+    columns: Columns, draws: Draws, *, metrics: Mapping[str, Sequence[float]] = METRICS
+) -> dict[str, Estimate]:
+    """Each metric of a data set's detections, with its value on every resample.
+
+    ``metrics`` are named lists of IoUs. A value is the mean over classes and IoUs, on a resample
+    over the classes with objects in it; ``voc_ap50`` is `evaluate`'s number, to the last bit.
+
+    Raises:
+        ValueError: the draws are of other images.
+    """
+    if columns.image_ids != draws.image_ids:
+        raise ValueError("the draws are not of the images of these columns")
+    ious = sorted({iou for wanted in metrics.values() for iou in wanted})
+    values = {iou: mean_defined(map(area_ap, precision_recall(columns, iou=iou))) for iou in ious}
+    samples = {iou: _mean_ap(columns, draws.counts, iou) for iou in ious}
+    return {
+        name: Estimate(
+            mean_defined(values[iou] for iou in wanted),
+            np.mean([samples[iou] for iou in wanted], axis=0),
+            draws,
+        )
+        for name, wanted in metrics.items()
+    }
+
+
+def _mean_ap(columns: Columns, counts: Ints, iou: float) -> Floats:
+    """(B,) area AP on every resample, the mean over its classes with objects."""
+    total, defined = np.zeros(counts.shape[1]), np.zeros(counts.shape[1])
+    for ranked in _rankings(columns, iou):
+        aps = ranked.aps(counts)
+        total += np.nan_to_num(aps)
+        defined += ~np.isnan(aps)
+    return np.divide(total, defined, out=np.full_like(total, np.nan), where=defined > 0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Ranking:
+    """The detections of one class that count, best first: ``images`` (M,), ``right`` (M,); and the
+    images of the objects to be found."""
+
+    images: Ints
+    right: Bools
+    objects: Ints
+
+    def aps(self, counts: Ints) -> Floats:
+        """(B,) area AP with each image counted ``counts`` (N, B) times, a few columns at a time."""
+        step = max(1, _CHUNK // max(1, len(self.images)))
+        starts = range(0, counts.shape[1], step)
+        parts = [self._aps(counts[:, start : start + step]) for start in starts]
+        return np.concatenate([np.zeros(0), *parts])
+
+    def _aps(self, counts: Ints) -> Floats:
+        objects = counts[self.objects].sum(axis=0)
+        # Recall rises and precision peaks at right detections alone: the others only count.
+        taken = counts[self.images].cumsum(axis=0)[self.right]
+        weight = counts[self.images[self.right]]
+        precision = weight.cumsum(axis=0) / np.maximum(taken, 1)
+        envelope = np.maximum.accumulate(precision[::-1])[::-1]
+        area = (weight * envelope).sum(axis=0)
+        return np.divide(area, objects, out=np.full(len(area), np.nan), where=objects > 0)
+
+
+def _rankings(columns: Columns, iou: float) -> list[_Ranking]:
+    truth, found = columns.truth, columns.found
+    order = np.lexsort((-found.scores, found.labels))
+    right, counts = outcomes(columns, order, iou)
+    labels, images = found.labels[order], found.images[order]
+    return [
+        _Ranking(
+            images=images[rows := counts & (labels == label)],
+            right=right[rows],
+            objects=truth.images[~truth.ignore & (truth.labels == label)],
+        )
+        for label in range(columns.num_classes)
+    ]

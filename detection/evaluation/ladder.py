@@ -1,0 +1,168 @@
+"""What does each step of a ladder of improvements bring, and what does it cost?
+
+A ladder is a list of rows, each with everything of the rows above it switched on; the first one is
+the baseline. Numbers come with their bootstrap intervals, gains with those of the paired difference
+to the baseline. Names are data: they are never read as markup or mathematics.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from .bootstrap import DEFINITIONS, Estimate, Interval
+
+CONFIDENCE = 0.95
+_HEADINGS = {"voc_ap50": "mAP@0.5", "voc_ap75": "mAP@0.75", "voc_ap": "mAP@.5:.95"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One step: ``testing`` says how the detections were made, ``weights`` by what.
+
+    A step that was left out has its reason in ``skipped``, and no numbers.
+    """
+
+    name: str
+    testing: str = ""
+    weights: tuple[str, ...] = ()
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)
+    seconds_per_image: float | None = None
+    skipped: str = ""
+
+
+@dataclass(frozen=True)
+class Told:
+    """A row's numbers and its gains over the baseline; ``cost`` is in the baseline's seconds."""
+
+    numbers: Mapping[str, Interval]
+    gains: Mapping[str, Interval]
+    cost: float | None
+
+
+def tell(row: Row, baseline: Row) -> Told:
+    """The intervals of a row that was measured on the same draws as ``baseline``."""
+    seconds, least = row.seconds_per_image, baseline.seconds_per_image
+    return Told(
+        numbers={name: own.interval(CONFIDENCE) for name, own in row.estimates.items()},
+        gains={
+            name: own.minus(baseline.estimates[name]).interval(CONFIDENCE)
+            for name, own in row.estimates.items()
+        },
+        cost=seconds / least if seconds and least else None,
+    )
+
+
+def ladder_table(rows: Sequence[Row], *, images: int, resamples: int) -> Table:
+    """A line of numbers and one of gains for each row, in percent, with their intervals."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table.title = f"{images} images; percent, below it the gain over the baseline"
+    skipped = [f"{row.name}: {row.skipped}" for row in rows if row.skipped]
+    intervals = f"in brackets: {CONFIDENCE:.0%} bootstrap intervals, {resamples} resamples"
+    table.caption = Text("\n".join([intervals, *skipped]))
+    table.add_column("", overflow="fold")
+    for heading in (*_HEADINGS.values(), "s/image"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row, told in _told(rows):
+        if told is None:
+            table.add_row(Text(row.name), *["-"] * len(_HEADINGS), "-")
+            continue
+        numbers = [_percent(told.numbers[name]) for name in _HEADINGS]
+        table.add_row(Text(row.name), *numbers, _seconds(row.seconds_per_image))
+        if row is not rows[0]:
+            gains = [_percent(told.gains[name], sign="+") for name in _HEADINGS]
+            table.add_row("", *gains, "-" if told.cost is None else f"x{told.cost:.2f}")
+    return table
+
+
+def write_ladder(rows: Sequence[Row], folder: Path, *, about: Mapping[str, Any]) -> list[Path]:
+    """Write ``ablation.json`` and ``ablation.png``; returns what was written.
+
+    ``about`` tells what all rows share: the data, the number of images and resamples.
+    """
+    written = [folder / "ablation.json", folder / "ablation.png"]
+    content = dict(about) | {
+        "confidence": CONFIDENCE,
+        "definitions": dict(DEFINITIONS),
+        "rows": [_json(row, told) for row, told in _told(rows)],
+    }
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=2)
+    written[0].write_text(text + "\n", encoding="utf-8")
+    with matplotlib.rc_context({"text.parse_math": False, "text.usetex": False}):
+        ladder_figure(rows).savefig(written[1])
+    return written
+
+
+def ladder_figure(rows: Sequence[Row]) -> Figure:
+    """Numbers above, gains over the baseline below: points with their intervals."""
+    shown = [(row.name, told) for row, told in _told(rows) if told is not None]
+    figure = Figure(figsize=(12, 2.4 + 0.55 * len(shown)), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(2, len(_HEADINGS), sharey=True, squeeze=False)
+    for column, (name, heading) in enumerate(_HEADINGS.items()):
+        numbers, gains = grid[0][column], grid[1][column]
+        numbers.set_title(heading)
+        _points(numbers, [told.numbers[name] for _, told in shown])
+        _points(gains, [told.gains[name] for _, told in shown])
+        gains.axvline(0, color="0.6", linewidth=1, zorder=0)
+        numbers.set_xlabel("percent")
+        gains.set_xlabel("gain over the baseline, points")
+    grid[0][0].set_yticks(range(len(shown)), labels=[name for name, _ in shown])
+    grid[0][0].invert_yaxis()
+    return figure
+
+
+def _told(rows: Sequence[Row]) -> list[tuple[Row, Told | None]]:
+    return [(row, None if row.skipped else tell(row, rows[0])) for row in rows]
+
+
+def _points(axes: Axes, intervals: Sequence[Interval]) -> None:
+    for place, interval in enumerate(intervals):
+        value, low, high = (100 * part for part in (interval.value, interval.low, interval.high))
+        axes.plot([low, high], [place, place], color="tab:blue", linewidth=1.5)
+        axes.plot([value], [place], "o", color="tab:blue", markersize=5)
+    axes.grid(alpha=0.3)
+
+
+def _percent(interval: Interval, sign: str = "") -> str:
+    if math.isnan(interval.value):
+        return "-"
+    value, low, high = (
+        f"{100 * part:{sign}.1f}" for part in (interval.value, interval.low, interval.high)
+    )
+    return f"{value} [{low}, {high}]"
+
+
+def _seconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds:.3g}"
+
+
+def _json(row: Row, told: Told | None) -> dict[str, Any]:
+    if told is None:
+        return {"name": row.name, "skipped": row.skipped}
+    return {
+        "name": row.name,
+        "testing": row.testing,
+        "weights": list(row.weights),
+        "metrics": {name: _without_nan(interval) for name, interval in told.numbers.items()},
+        "gain": {name: _without_nan(interval) for name, interval in told.gains.items()},
+        "seconds_per_image": row.seconds_per_image,
+        "cost": told.cost,
+    }
+
+
+def _without_nan(interval: Interval) -> dict[str, float | None]:
+    """JSON has no nan: undefined numbers become null."""
+    return {name: None if math.isnan(value) else value for name, value in asdict(interval).items()}

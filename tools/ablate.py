@@ -1,0 +1,290 @@
+"""The command ``ablate``: what each of the paper's improvements brings, and what it costs.
+
+The rows are those of Table 9 of the ResNet paper (arXiv:1512.03385), each on top of the ones above:
+
+  baseline      every improvement switched off, whatever the config says
+  refinement    regions are scored again from their own regressed boxes
+  voting        kept boxes become score-weighted means (part of refinement in the paper)
+  context       the network of --context-weights, trained with roi.context=true
+  multi-scale   regions are scored on a pyramid of 1/3 to 5/3 of image.short_side_test
+  ensemble      all --weights together
+
+Settings that belong to a row (test.refine.rounds, test.vote.iou, test.pyramid) are taken from the
+config or key=value where they are switched on there; all others hold in every row. The paper
+suppresses at an IoU of 0.3: test.nms_iou=0.3.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resdet.detection.errors import ConfigError, DataError
+from resdet.tools.arguments import add_config_arguments
+
+if TYPE_CHECKING:
+    from resdet.datasets.catalog import DataSplit
+    from resdet.detection.build import Detector
+    from resdet.detection.engine.distributed import Group
+    from resdet.detection.evaluation.columns import Columns
+    from resdet.detection.evaluation.ladder import Row
+    from resdet.detection.schema import DetectorConfig
+
+HELP = "measure the paper's improvements one by one, with confidence intervals"
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A row of the ladder: the config key that switches it on, if any, and the value for that.
+
+    Sides in ``on`` are in multiples of ``image.short_side_test``.
+    """
+
+    name: str
+    key: str = ""
+    on: int | float | tuple[float, ...] = 0
+
+
+LADDER = (
+    Rung("baseline"),
+    Rung("refinement", "test.refine.rounds", 1),
+    Rung("voting", "test.vote.iou", 0.5),
+    Rung("context"),
+    Rung("multi-scale", "test.pyramid", (1 / 3, 2 / 3, 1, 4 / 3, 5 / 3)),
+    Rung("ensemble"),
+)
+NAMES = [rung.name for rung in LADDER]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What to run for a row: an ensemble where ``weights`` are several; or why it is not run."""
+
+    name: str
+    weights: tuple[Path, ...] = ()
+    overrides: tuple[str, ...] = ()
+    skipped: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--weights",
+        required=True,
+        type=Path,
+        action="append",
+        help="trained weights; repeat it for the ensemble, whose first is measured in every row",
+    )
+    parser.add_argument(
+        "--context-weights", type=Path, metavar="FILE", help="weights trained with roi.context=true"
+    )
+    add_config_arguments(parser, required=False)
+    parser.add_argument("--split", choices=("val", "train"), default="val", help="which data (val)")
+    parser.add_argument("--rungs", metavar="A,B", help=f"only these rows, of {', '.join(NAMES)}")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures")
+    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (1000)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for ablation.json and .png")
+    parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: a GPU if there is one)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from resdet.detection.config import dump_config, load_config
+    from resdet.detection.engine.distributed import process_group
+    from resdet.detection.evaluation.ladder import ladder_table, write_ladder
+    from rich.console import Console
+
+    rungs = chosen(args.rungs)
+    for name in ("limit", "resamples"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise ConfigError(f"--{name}: must be at least 1")
+    base = load_config(args.cfg) if args.cfg else None
+    steps = plan(rungs, args.weights, args.context_weights, base, args.overrides)
+    if args.print_config:
+        print(dump_config(_config_of(steps[0].weights[0], base, steps[0].overrides)), end="")
+        return 0
+    folder = args.out or _beside(args.weights[0])
+    with process_group(args.device) as group:
+        if group.is_main:
+            _make(folder)
+        if args.dry_run:
+            for step in steps:
+                print(f"{step.name}: {step.skipped or ' '.join(step.overrides)}")
+            return 0
+        rows = climb(steps, base, args, group)
+        if rows is None:
+            return 0
+        images = len(rows[0].estimates["voc_ap50"].draws.image_ids)
+        about = {"split": args.split, "images": images, "resamples": args.resamples}
+        Console().print(ladder_table(rows, images=images, resamples=args.resamples))
+        written = write_ladder(rows, folder, about=about)
+        print("written: " + ", ".join(str(path) for path in written))
+    return 0
+
+
+def chosen(names: str | None) -> list[Rung]:
+    """The rungs named, in the ladder's order; the baseline is always among them."""
+    wanted = NAMES if names is None else [name.strip() for name in names.split(",")]
+    unknown = [name for name in wanted if name not in NAMES]
+    if unknown:
+        raise ConfigError(f"--rungs: no {unknown[0]!r}; choose from {', '.join(NAMES)}")
+    return [rung for rung in LADDER if rung.name in wanted or rung is LADDER[0]]
+
+
+def plan(
+    rungs: Sequence[Rung],
+    weights: Sequence[Path],
+    context_weights: Path | None,
+    base: DetectorConfig | None,
+    overrides: Sequence[str],
+) -> list[Step]:
+    """The steps of a ladder, from the first one's weights and config."""
+    config = _config_of(weights[0], base, overrides)
+    lead, together = weights[0], tuple[Path, ...]()
+    reached: list[Rung] = []
+    steps = []
+    for rung in rungs:
+        reached.append(rung)
+        skipped = ""
+        if rung.name == "context":
+            skipped = _without_context(config, context_weights)
+            lead = lead if skipped or context_weights is None else context_weights
+        if rung.name == "ensemble":
+            skipped = "" if len(weights) > 1 else "one network only: give --weights several times"
+            together = tuple(weights[1:])
+        if skipped:
+            steps.append(Step(rung.name, skipped=skipped))
+        else:
+            words = (*overrides, *switches(reached, config))
+            steps.append(Step(rung.name, (lead, *together), words))
+    return steps
+
+
+def _without_context(config: DetectorConfig, context_weights: Path | None) -> str:
+    """Why there is no row for global context, if so."""
+    if config.roi.context:
+        return "in every row: the weights were trained with it"
+    if context_weights is None:
+        return "not trained: give --context-weights"
+    if not _config_of(context_weights, None).roi.context:
+        raise ConfigError(f"{context_weights}: trained without roi.context")
+    return ""
+
+
+def switches(reached: Sequence[Rung], config: DetectorConfig) -> list[str]:
+    """Overrides that switch every improvement of the ladder on or off."""
+    from resdet.detection.schema import DetectorConfig
+
+    side = config.image.short_side_test
+    words = []
+    for rung in LADDER:
+        if not rung.key:
+            continue
+        value = _value(DetectorConfig(), rung.key)  # off, as in the schema
+        if rung in reached:
+            on = [round(part * side) for part in rung.on] if isinstance(rung.on, tuple) else rung.on
+            value = _value(config, rung.key) or on
+        words.append(f"{rung.key}={json.dumps(value)}")
+    return words
+
+
+def _value(config: object, key: str) -> object:
+    return reduce(getattr, key.split("."), config)
+
+
+def _config_of(
+    weights: Path, base: DetectorConfig | None, overrides: Sequence[str] = ()
+) -> DetectorConfig:
+    from resdet.detection.config import override
+    from resdet.detection.stored import read_stored
+
+    return override(base or read_stored(weights).config, overrides)
+
+
+def climb(
+    steps: Sequence[Step],
+    base: DetectorConfig | None,
+    args: argparse.Namespace,
+    group: Group,
+) -> list[Row] | None:
+    """Measure step after step on the same draws; None on all processes but the main one."""
+    from resdet.detection.build import describe_testing
+    from resdet.detection.config import override
+    from resdet.detection.evaluation.bootstrap import bootstrap, draw
+    from resdet.detection.evaluation.ladder import Row
+    from resdet.detection.stored import load_detectors
+
+    rows, draws = [], None
+    for step in steps:
+        if step.skipped:
+            rows.append(Row(step.name, skipped=step.skipped))
+            continue
+        own = base
+        if base is not None and step.weights[0] == args.context_weights:
+            own = override(base, ["roi.context=true"])
+        detector = load_detectors(step.weights, group.device, base=own, overrides=step.overrides)
+        measured = measure(detector, args.split, args.limit, group)
+        if measured is None:
+            continue
+        columns, seconds = measured
+        draws = draws or draw(columns.image_ids, resamples=args.resamples)
+        weights = tuple(map(str, step.weights))
+        estimates = bootstrap(columns, draws)
+        rows.append(Row(step.name, describe_testing(detector), weights, estimates, seconds))
+        print(f"{step.name}: {100 * estimates['voc_ap50'].value:.1f} ({rows[-1].testing})")
+    return rows if group.is_main else None
+
+
+def measure(
+    detector: Detector, which: str, limit: int | None, group: Group
+) -> tuple[Columns, float | None] | None:
+    """Detections beside the truth, and seconds per image once everything is warm."""
+    from resdet.detection.evaluation.columns import gather
+    from resdet.detection.evaluation.run import Timer
+    from resdet.detection.testing import detect_split
+    from rich.console import Console
+
+    split = _split(detector, which, limit)
+    detect_split(detector, replace(split, records=split.records[: group.world]), group)
+    timer = Timer()
+    found = detect_split(detector, split, group, progress=Console(stderr=True), timer=timer)
+    if found is None:
+        return None
+    # Truncated pictures may have been left out: data.on_truncated=skip.
+    records = [record for record in split.records if record.image_id in found]
+    return gather(found, records, len(detector.classes)), timer.seconds_per_image
+
+
+def _split(detector: Detector, which: str, limit: int | None) -> DataSplit:
+    from resdet.detection.config import missing_paths
+    from resdet.detection.testing import build_test_split
+
+    missing = missing_paths(detector.config)
+    if missing:
+        raise ConfigError("\n".join(missing))
+    split = build_test_split(detector, which)
+    if not split.records:
+        raise DataError(f"data.{which}: no pictures to evaluate")
+    return replace(split, records=split.records[:limit])
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be written: {error.strerror}") from error
+
+
+def _beside(weights: Path) -> Path:
+    """The run folder's ``ablation`` for ``run/weights/best.pt``; else a folder beside the file."""
+    run_folder = weights.parent.parent if weights.parent.name == "weights" else weights.parent
+    return run_folder / "ablation"
+
+
+if __name__ == "__main__":
+    from resdet.tools.cli import run_tool
+
+    raise SystemExit(run_tool("ablate"))
