@@ -1,0 +1,110 @@
+"""The split command: what it writes and prints, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from resdet.tools.cli import main
+
+PARTS = ("--parts", "train=0.5", "val=0.25", "test=0.25")
+
+
+def _run(*words: object) -> int:
+    return main(["split", *map(str, words)])
+
+
+def _sets(root: Path) -> dict[str, list[str]]:
+    folder = root / "ImageSets" / "Main"
+    return {path.stem: path.read_text().split() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture
+def voc(scenes: Path, tmp_path: Path) -> Path:
+    """Twelve drawn pictures and a copy of the first, without image sets."""
+    root = tmp_path / "voc"
+    shutil.copytree(scenes, root)
+    shutil.rmtree(root / "ImageSets")
+    for path in [*root.glob("*/val_*"), root / ".resdet-synthetic.json"]:
+        path.unlink()
+    for folder, suffix in (("JPEGImages", "jpg"), ("Annotations", "xml")):
+        shutil.copy(root / folder / f"train_00000.{suffix}", root / folder / f"copy.{suffix}")
+    return root
+
+
+def test_voc(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(voc, "--from", "voc", *PARTS) == 0
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[0].split() == ["train", "val", "test"]
+    assert "1 pictures are exact copies of another and stay with it" in printed
+    sets = _sets(voc)
+    assert sorted(name for names in sets.values() for name in names) == sorted(
+        path.stem for path in (voc / "Annotations").iterdir()
+    )
+    assert any({"copy", "train_00000"} <= set(names) for names in sets.values())
+    assert all(sets.values())
+
+
+def test_parts_that_are_there(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(voc, "--from", "voc", *PARTS) == 0
+    first = _sets(voc)
+    assert _run(voc, "--from", "voc", *PARTS, "--seed", 1) == 3
+    assert "there already; --force replaces" in capsys.readouterr().err
+    assert _sets(voc) == first
+    assert _run(voc, "--from", "voc", *PARTS, "--seed", 1, "--force") == 0
+    assert _sets(voc) != first
+    pool = ("--split", "train", "--split", "val", "--split", "test", "--split", "train")
+    assert _run(voc, "--from", "voc", *PARTS, "--force", *pool) == 0
+    assert _sets(voc) == first
+
+
+def test_a_pool_smaller_than_the_parts(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (voc / "ImageSets/Main").mkdir(parents=True)
+    (voc / "ImageSets/Main/one.txt").write_text("train_00003\n")
+    assert _run(voc, "--from", "voc", *PARTS, "--split", "one") == 0
+    assert _sets(voc)["train"] == ["train_00003"]
+    assert "warning: val has no pictures" in capsys.readouterr().err
+
+
+def test_coco(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    coco = tmp_path / "coco"
+    words = ("--from", "voc", "--to", "coco", "--split", "trainval", "--out", str(coco))
+    assert main(["convert-data", str(scenes), *words]) == 0
+    whole = coco / "annotations/instances_trainval.json"
+    source = (coco / "trainval", "--from", "coco", "--annotations", whole)
+    assert _run(*source, "--parts", "a=0.5", "b=0.5", "--out", tmp_path / "parts") == 0
+    parts = [json.loads((tmp_path / f"parts/{name}.json").read_text()) for name in "ab"]
+    assert [len(part["images"]) for part in parts] == pytest.approx([9, 9], abs=1)
+    content = json.loads(whole.read_text())
+    for key in ("images", "annotations"):
+        together = [entry for part in parts for entry in part[key]]
+        assert sorted(together, key=lambda entry: entry["id"]) == content[key]
+    assert parts[0]["categories"] == content["categories"]
+    capsys.readouterr()
+    clash = ("--parts", "instances_trainval=0.5", "b=0.5", "--force")
+    assert _run(*source, *clash) == 2
+    assert "would replace" in capsys.readouterr().err
+    assert json.loads(whole.read_text()) == content
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--from", "voc", "--parts", "train"), "--parts: 'train': '' is not a number"),
+        (("--from", "voc", "--parts", "a=x"), "'x' is not a number"),
+        (("--from", "voc", "--parts", "../a=1"), "'../a=1' is not NAME=FRACTION"),
+        (("--from", "voc", "--parts", "a=0.5", "a=0.5"), "--parts: 'a' is given twice"),
+        (("--from", "voc", "--parts", "a=0.5", "b=0.6"), "the fractions add up to 1.1"),
+        (("--from", "voc", "--parts", "a=1", "--out", "x"), "only for coco"),
+        (("--from", "coco", "--parts", "a=1"), "give --annotations"),
+        (("--from", "coco", "--parts", "a=1", "--split", "x"), "--split: only for voc"),
+    ],
+)
+def test_usage(
+    scenes: Path, words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(scenes, *words) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1

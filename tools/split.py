@@ -1,0 +1,160 @@
+"""Which command divides a data set into training, validation and test pictures?
+
+resdet split data/cards --from voc --parts train=0.7 val=0.2 test=0.1
+resdet split photos --from coco --annotations all.json --parts train=0.8 val=0.2 --seed 1
+
+Each class is spread by the fractions, pictures without objects too, and copies of one picture stay
+together. VOC gets ImageSets/Main/PART.txt, COCO gets PART.json beside its JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resdet.detection.errors import ConfigError
+
+if TYPE_CHECKING:
+    from resdet.datasets.image import ImageRules
+    from resdet.datasets.raw import RawImage
+    from resdet.datasets.split import Member
+
+HELP = "split a data set into parts with equal shares of every class"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, help="VOC folder; for COCO the folder of the pictures")
+    parser.add_argument("--from", dest="source_format", choices=("voc", "coco"), required=True)
+    parser.add_argument(
+        "--parts", nargs="+", required=True, metavar="NAME=FRACTION", help="they add up to 1"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="another seed, another split")
+    parser.add_argument(
+        "--split",
+        dest="splits",
+        action="append",
+        metavar="SET",
+        help="VOC: divide this image set (may be repeated), not all annotated pictures",
+    )
+    parser.add_argument("--annotations", type=Path, metavar="JSON", help="COCO: what to divide")
+    parser.add_argument("--out", type=Path, help="COCO: folder of the parts (default: the JSON's)")
+    parser.add_argument("--force", action="store_true", help="replace parts that are there")
+    parser.add_argument(
+        "--exif",
+        choices=("apply", "ignore"),
+        default="apply",
+        help="whether sizes were noted for pictures turned by EXIF (default apply)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Split; raises ConfigError and DataError."""
+    fractions = _fractions(args.parts)
+    _expect_fitting(args)
+
+    from resdet.datasets.image import ImageRules
+    from resdet.datasets.split import Member, same_bytes, stratified_split
+
+    images = _pictures(args, ImageRules(exif=args.exif))
+    groups = same_bytes([image.path for image in images])
+    members = [
+        Member(image.image_id, frozenset(obj.name for obj in image.objects), group)
+        for image, group in zip(images, groups, strict=True)
+    ]
+    parts = stratified_split(members, fractions, seed=args.seed)
+    written = _write(args, parts)
+    print("\n".join(_shares(members, parts)))
+    copies = len(members) - len(set(groups))
+    print(f"{copies} pictures are exact copies of another and stay with it")
+    for part in (name for name, names in parts.items() if not names):
+        print(f"warning: {part} has no pictures: too few for its fraction", file=sys.stderr)
+    print(f"written: {', '.join(map(str, written))}")
+    return 0
+
+
+def _fractions(words: Sequence[str]) -> dict[str, float]:
+    fractions: dict[str, float] = {}
+    for word in words:
+        name, _, fraction = word.partition("=")
+        if not re.fullmatch(r"[\w-][\w.-]*", name):
+            raise ConfigError(f"--parts: {word!r} is not NAME=FRACTION")
+        if name in fractions:
+            raise ConfigError(f"--parts: {name!r} is given twice")
+        try:
+            fractions[name] = float(fraction)
+        except ValueError:
+            raise ConfigError(f"--parts: {word!r}: {fraction!r} is not a number") from None
+    return fractions
+
+
+def _expect_fitting(args: argparse.Namespace) -> None:
+    """Options of the other format are a mistake, and the divided JSON is never replaced."""
+    if args.source_format == "voc":
+        if args.annotations or args.out:
+            raise ConfigError("--annotations and --out: only for coco")
+        return
+    if args.splits:
+        raise ConfigError("--split: only for voc; coco takes --annotations")
+    if args.annotations is None:
+        raise ConfigError("coco: give --annotations JSON")
+
+
+def _pictures(args: argparse.Namespace, rules: ImageRules) -> list[RawImage]:
+    """Each once, if several image sets list it."""
+    from resdet.datasets.coco import read_coco
+    from resdet.datasets.findings import refuse
+    from resdet.datasets.voc import inspect_voc, read_voc
+
+    if args.source_format == "coco":
+        return read_coco(args.source, args.annotations, rules=rules)
+    if not args.splits:
+        images, findings = inspect_voc(args.source, None, rules=rules)
+        refuse(findings, str(args.source))
+        return images
+    sets = [read_voc(args.source, split, rules=rules) for split in args.splits]
+    return list({image.image_id: image for images in sets for image in images}.values())
+
+
+def _write(args: argparse.Namespace, parts: Mapping[str, Sequence[str]]) -> list[Path]:
+    from resdet.datasets.source import load_json
+    from resdet.datasets.split_files import write_image_sets, write_json_parts
+
+    if args.source_format == "voc":
+        return write_image_sets(args.source, parts, force=args.force)
+    folder = args.out or args.annotations.parent
+    for part in parts:
+        if (folder / f"{part}.json").resolve() == args.annotations.resolve():
+            raise ConfigError(f"--parts: {part!r} would replace {args.annotations} itself")
+    return write_json_parts(load_json(args.annotations), parts, folder, force=args.force)
+
+
+def _shares(members: Sequence[Member], parts: Mapping[str, Sequence[str]]) -> list[str]:
+    """A table: how many pictures, and how many of each class, each part has."""
+    classes = {member.name: member.classes or {"(no objects)"} for member in members}
+    counts = {
+        part: Counter(name for picture in names for name in classes[picture])
+        for part, names in parts.items()
+    }
+    total = sum(counts.values(), Counter[str]())
+    width = max(map(len, [*total, "pictures"]))
+    cells = [("pictures", [len(names) for names in parts.values()], len(members))]
+    cells += [
+        (name, [count[name] for count in counts.values()], total[name]) for name in sorted(total)
+    ]
+    columns = "".join(f"{part:>16}" for part in parts)
+    lines = [f"{'':<{width}}{columns}"]
+    for name, row, whole in cells:
+        shown = "".join(f"{count:>8} {count / max(whole, 1):>6.1%} " for count in row)
+        lines.append(f"{name:<{width}}{shown}".rstrip())
+    return lines
+
+
+if __name__ == "__main__":
+    from resdet.tools.cli import run_tool
+
+    raise SystemExit(run_tool("split"))
