@@ -57,7 +57,11 @@ def unpack(
                 written += _copy(content, path, limit=allowance - written, archive=archive)
             report(min(written, size), size)
     except _DAMAGE as error:
-        raise DataError(f"{archive}: damaged archive: {error}") from error
+        reason = " ".join(str(error).split())
+        raise DataError(f"{archive}: damaged archive: {reason}") from error
+    except OSError as error:  # offsets that no file has, or a full disk
+        reason = error.strerror or str(error)
+        raise DataError(f"{archive}: cannot be unpacked into {target}: {reason}") from error
     return files
 
 
@@ -80,7 +84,7 @@ def _tar_members(archive: Path) -> Iterator[_Member]:
 def _zip_members(archive: Path) -> Iterator[_Member]:
     with zipfile.ZipFile(archive) as opened:
         for info in opened.infolist():
-            if info.is_dir():
+            if info.filename.endswith("/"):  # a folder; is_dir() fails on an empty name
                 continue
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG):  # 0: written where files have no Unix mode

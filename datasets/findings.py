@@ -6,14 +6,24 @@ the doctor reports, in the same words.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .raw import RawBox
+from ..detection.errors import DataError
+from .raw import RawBox, first_few
 
-#: ``error``: training refuses. ``warning``: training goes on, results may suffer. ``note``: to know.
+#: ``error``: training refuses. ``warning``: it goes on, results may suffer. ``note``: to know.
 Severity = Literal["error", "warning", "note"]
+#: What was done to a bad box; "" where nothing was.
+Outcome = Literal["", "dropped", "clipped", "fixed"]
+
+#: Faults of a box that ``on_bad_box`` decides about.
+BOX_KINDS = frozenset(
+    {"non_finite_box", "no_area", "swapped_corners", "outside_picture", "partly_outside"}
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,43 @@ class Finding:
     picture: Path | None = None
     #: As annotated, in displayed pixels of ``picture``.
     box: RawBox | None = None
+    outcome: Outcome = ""
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (str(self.file), self.object, self.reason) if part)
+        parts = (str(self.file), self.object, self.reason, self.outcome)
+        return ": ".join(part for part in parts if part)
+
+
+class Fault(DataError):
+    """An error that ends the reading of one object or file; whoever reads many goes on."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding)
+        self.finding = finding
+
+    @classmethod
+    def of(
+        cls, kind: str, file: Path, reason: str, *, object: str = "", picture: Path | None = None
+    ) -> Fault:
+        return cls(Finding(kind, "error", file, reason, object, picture))
+
+
+def count_kinds(findings: Iterable[Finding]) -> str:
+    """``missing_picture 2, no_area 1``: the most frequent kind first."""
+    kinds = Counter(finding.kind for finding in findings)
+    return ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
+
+
+def refuse(findings: Iterable[Finding], what: str) -> None:
+    """Raise `DataError` if there are errors among the findings: their counts, and the first few."""
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if not errors:
+        return
+    lines = [str(error) for error in errors]
+    boxes = any(error.kind in BOX_KINDS for error in errors)
+    raise DataError(
+        f"{what}: {len(errors)} error{'s' * (len(errors) > 1)} ({count_kinds(errors)}): "
+        + first_few(lines)
+        + ("; data.on_bad_box=drop would leave such boxes out" if boxes else "")
+        + ("; `resdet check-data` lists all" if len(lines) > 5 else "")
+    )

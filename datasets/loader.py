@@ -15,12 +15,14 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
+from threading import current_thread, main_thread
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ..detection.errors import ConfigError, DataError, ImageError, ResdetError
 from ..detection.structures import Annotation, Batch, Record, Sample
@@ -203,9 +205,9 @@ class _BatchReader(Dataset["Batch | ResdetError | None"]):
     def __getitems__(self, keys: list[SampleKey]) -> Batch | ResdetError | None:
         try:
             samples = [sample for key in keys if (sample := self._sample(key)) is not None]
+            return _handed_over(Batch.collate(_share_storage(samples))) if samples else None
         except ResdetError as error:
             return error
-        return Batch.collate(_share_storage(samples)) if samples else None
 
     def _sample(self, key: SampleKey) -> Sample | None:
         count = len(self.dataset)
@@ -237,6 +239,31 @@ def _share_storage(samples: list[Sample]) -> list[Sample]:
     ]
 
 
+def _handed_over(batch: Batch) -> Batch:
+    """In a worker, ``batch`` moved to shared memory, through which it reaches the main process.
+
+    Left to the queue's own thread, a lack of it would be printed, the batch be lost, and the main
+    process wait for ever.
+    """
+    if get_worker_info() is None:
+        return batch
+    try:
+        for tensor in _tensors(batch):
+            tensor.share_memory_()
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"a data worker cannot hand over a batch ({reason}); {_ADVICE}") from error
+    return batch
+
+
+def _tensors(batch: Batch) -> Iterator[Tensor]:
+    yield batch.images
+    for annotation in batch.annotations:
+        yield from (annotation.boxes, annotation.labels, annotation.ignore)
+    for view in batch.views:
+        yield from _tensors(view)
+
+
 class BatchLoader:
     """Iterates over `Batch`; a picture that fails raises its ImageError here, whoever read it."""
 
@@ -265,7 +292,7 @@ class BatchLoader:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        items = iter(self._loader)
+        items = _started(self._loader)
         while (item := _next(items)) is not _END:
             if isinstance(item, ResdetError):
                 raise item
@@ -273,22 +300,40 @@ class BatchLoader:
                 yield item
 
 
+def _started(loader: DataLoader) -> Iterator[Any]:
+    """The iterator, whose workers' deaths are told by its ``next`` and nowhere else.
+
+    PyTorch's handler of SIGCHLD raises in whatever the main process is doing: half an update of the
+    weights may be done, and nobody there knows what the error means. Without it ``next`` looks
+    after its workers every five seconds.
+    """
+    if not hasattr(signal, "SIGCHLD") or current_thread() is not main_thread():
+        return iter(loader)
+    before = signal.getsignal(signal.SIGCHLD)
+    items = iter(loader)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
+    return items
+
+
 _END = object()
+#: Containers start with 64 MB of shared memory.
+_ADVICE = (
+    "give the container more shared memory (--shm-size=8g or --ipc=host) or set data.workers=0; "
+    "see `resdet doctor`"
+)
 
 
 def _next(items: Iterator[Any]) -> Any:
     """The next item or _END. A worker killed by the system is the machine's fault, not the data's:
-    the usual cause is a shared memory of 64 MB, which containers start with."""
+    the usual cause is a lack of memory, shared or other."""
     try:
         return next(items, _END)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        # A connection breaks where the worker died while it was handing a batch over.
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
-        reason = str(error).splitlines()[0]
-        raise DataError(
-            f"a data worker died ({reason}); give the container more shared memory "
-            "(--shm-size=8g or --ipc=host) or set data.workers=0; see `resdet doctor`"
-        ) from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(f"a data worker died ({reason}); {_ADVICE}") from error
 
 
 def _as_read(batch: Any) -> Any:

@@ -15,22 +15,28 @@ class RawObject:
     """One annotated object. ``ignore``: neither right nor wrong (VOC difficult, COCO crowd).
 
     The box is what the file says; it may be non-finite, swapped or outside (`catalog.py` judges).
+    ``reference`` finds it in the file (``annotation 17``); "" means by its number in the picture.
     """
 
     name: str
     box: RawBox
     ignore: bool = False
+    reference: str = ""
 
 
 @dataclass(frozen=True)
 class RawImage:
-    """One picture of a source; ``size`` (h, w) as displayed, ``source`` the annotation file."""
+    """One picture of a source; ``size`` (h, w) as displayed, ``source`` the annotation file.
+
+    ``image_class`` is the name of the whole picture's class, where the source has one.
+    """
 
     image_id: str
     path: Path
     size: tuple[int, int]
     objects: tuple[RawObject, ...]
     source: Path
+    image_class: str | None = None
 
 
 def first_few(lines: Sequence[str], shown: int = 5) -> str:

@@ -6,30 +6,42 @@ Layout: ``JPEGImages/<id>.*``, ``Annotations/<id>.xml``, ``ImageSets/Main/<split
 from __future__ import annotations
 
 import logging
-import math
 import re
 from collections import Counter, defaultdict
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
-from xml.etree.ElementTree import Element, ParseError
+from typing import NamedTuple
 
-from defusedxml.common import DefusedXmlException
-from defusedxml.ElementTree import fromstring
+from .claimed_size import checked_size
+from .coordinates import Coordinates, question_coordinates
+from .findings import Fault, Finding, count_kinds, refuse
+from .image import DEFAULT_RULES, IMAGE_SUFFIXES, ImageRules
+from .parallel import Died, map_items
+from .raw import RawImage, first_few
+from .voc_xml import (
+    Difficult,
+    claimed_size,
+    names_another_file,
+    parse_annotation,
+    read_objects,
+)
 
-from ..detection.errors import DataError
-from .image import DEFAULT_RULES, IMAGE_SUFFIXES, ImageRules, read_size
-from .raw import RawBox, RawImage, RawObject, first_few
+__all__ = ["Coordinates", "Difficult", "inspect_voc", "inspect_voc_folder", "read_voc"]
 
-Coordinates = Literal["one_based", "zero_based"]
-Difficult = Literal["exclude", "ignore", "include"]
-
-_LARGEST_XML = 10 * 2**20
-_ENCODING = re.compile(rb"""^<\?xml[^>]*encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
-_DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
-#: The devkit's class image sets end each line with whether the class is there.
+#: The devkit's class image sets end each line with whether the class is there ...
 _PRESENCE = re.compile(r"^(.*\S)\s+(-1|0|1)$")
+#: ... and those of actions name a person of the picture before that.
+_PERSON = re.compile(r"^(.*\S)\s+\d+$")
+#: Pictures from which on starting processes (a second) costs less than they save.
+_WORTH_SHARING = 1000
 _LOG = logging.getLogger(__name__)
+
+
+class _Pair(NamedTuple):
+    image_id: str
+    picture: Path
+    xml: Path
 
 
 def read_voc(
@@ -40,89 +52,203 @@ def read_voc(
     difficult: Difficult = "ignore",
     rules: ImageRules = DEFAULT_RULES,
 ) -> list[RawImage]:
-    """The pictures of an image set, in its order, those without objects included.
+    """As `inspect_voc`, but raises `DataError` listing the errors found; warnings are logged."""
+    images, findings = inspect_voc(
+        root, split, coordinates=coordinates, difficult=difficult, rules=rules
+    )
+    refuse(findings, f"{root}: image set {split!r}")
+    if findings:
+        _LOG.warning("%s: image set %r: %s", root, split, count_kinds(findings))
+    return images
 
-    ``coordinates``: ``one_based`` counts pixels from 1 and includes the last one (VOC devkit), so
-    that x1 - 1, y1 - 1, x2, y2 are ours. ``difficult``: ``exclude`` leaves such objects out,
-    ``ignore`` marks them, ``include`` treats them like any other.
+
+def inspect_voc(
+    root: Path,
+    split: str | None,
+    *,
+    coordinates: Coordinates = "one_based",
+    difficult: Difficult = "ignore",
+    rules: ImageRules = DEFAULT_RULES,
+    workers: int = 0,
+) -> tuple[list[RawImage], list[Finding]]:
+    """The usable pictures of an image set, in its order, and everything that is wrong with it.
+
+    ``split`` None takes every annotation of the folder. ``coordinates``: ``one_based`` counts
+    pixels from 1 and includes the last one (VOC devkit), so that x1 - 1, y1 - 1, x2, y2 are ours.
+    ``difficult``: ``exclude`` leaves such objects out, ``ignore`` marks them, ``include`` treats
+    them like any other. Pictures without objects are included.
 
     A class's image set (``dog_train.txt``) is read as the list of all its pictures.
-    Sizes come from the pictures' headers and are compared with ``<size>``. Raises `DataError`
-    listing everything wrong with the folder and the files.
+    Sizes come from the pictures' headers and are compared with ``<size>``. ``workers`` processes
+    share a large folder; 0 reads in this one.
     """
-    pairs = _pair(root, _read_image_set(root, split), split)
-    images, errors, renamed = [], [], 0
-    for image_id, (picture, xml) in pairs.items():
-        try:
-            tree = _parse(xml)
-            size = _size(tree, xml, picture, rules)
-            objects = _objects(tree, xml, coordinates, difficult)
-        except DataError as error:
-            errors.append(str(error))
+    try:
+        pairs, findings = _pair(root, split)
+    except Fault as fault:
+        return [], [fault.finding]
+    read = partial(_read_pair, coordinates=coordinates, difficult=difficult, rules=rules)
+    share = workers if len(pairs) >= _WORTH_SHARING else 0
+    images: dict[int, RawImage] = {}
+    for index, result in map_items(read, pairs, workers=share):
+        if isinstance(result, Died):
+            xml = pairs[index].xml
+            findings.append(Finding("reader_crashed", "error", xml, result.reason))
             continue
-        renamed += _text(tree, "filename") not in ("", picture.name, picture.stem)
-        images.append(RawImage(image_id, picture, size, objects, xml))
-    if errors:
-        raise DataError(
-            f"{root}: {len(errors)} of {len(pairs)} pictures of {split!r} cannot be used: "
-            + first_few(errors)
-        )
-    if renamed:
-        _LOG.warning("%s: %d <filename> entries name another file; ids decide", root, renamed)
-    return images
+        image, faults = result
+        findings += faults
+        if image is not None:
+            images[index] = image
+    in_order = [images[index] for index in sorted(images)]
+    return in_order, findings + question_coordinates(in_order, coordinates)
+
+
+def _read_pair(
+    pair: _Pair, *, coordinates: Coordinates, difficult: Difficult, rules: ImageRules
+) -> tuple[RawImage | None, list[Finding]]:
+    """None: the picture cannot be used."""
+    image_id, picture, xml = pair
+    try:
+        tree = parse_annotation(xml)
+        size = checked_size(picture, claimed_size(tree, xml), xml, rules, object="<size>")
+    except Fault as fault:
+        return None, [replace(fault.finding, picture=picture)]
+    objects, faults = read_objects(tree, xml, coordinates=coordinates, difficult=difficult)
+    findings = [replace(finding, picture=picture) for finding in faults]
+    if other := names_another_file(tree, image_id):
+        reason = f"<filename> is {other!r}, the picture {picture.name}: the id decides"
+        findings.append(Finding("other_filename", "warning", xml, reason, picture=picture))
+    return RawImage(image_id, picture, size, tuple(objects), xml), findings
+
+
+def inspect_voc_folder(root: Path) -> list[Finding]:
+    """What no image set leads to: pictures and annotations without the other, or listed nowhere."""
+    try:
+        pictures = _pictures_by_stem(root / "JPEGImages")
+    except Fault as fault:
+        return [fault.finding]
+    listed: set[str] = set()
+    alone: list[Finding] = []
+    for split in image_sets(root):
+        try:
+            listed |= set(_listed(root, split, pictures))
+        except Fault as fault:
+            alone.append(fault.finding)
+    xmls = _annotations(root)
+    alone += [
+        Finding("orphan_annotation", "warning", xmls[stem], "has no picture and is listed nowhere")
+        for stem in sorted(xmls.keys() - pictures.keys() - listed)
+    ]
+    for stem in sorted(pictures.keys() - xmls.keys() - listed):
+        path = pictures[stem][0]
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            reason = "has no annotation and is listed nowhere"
+            alone.append(Finding("orphan_picture", "warning", path, reason, picture=path))
+    unlisted = sorted((pictures.keys() & xmls.keys()) - listed)
+    if unlisted and listed:
+        reason = f"{len(unlisted)} annotated pictures are in no image set: {first_few(unlisted)}"
+        alone.append(Finding("unlisted_picture", "note", root / "ImageSets" / "Main", reason))
+    return alone
+
+
+# ---------------------------------------------------------------------------------- image sets
+
+
+def image_sets(root: Path) -> list[str]:
+    """Names of all image sets of the folder, sorted."""
+    return sorted(path.stem for path in (root / "ImageSets" / "Main").glob("*.txt"))
+
+
+def disjoint_sets(root: Path) -> list[str]:
+    """The image sets that together hold everything once.
+
+    Left out are sets of one class (``dog_train`` beside ``train``) and unions of smaller ones
+    (``trainval``); ``train`` comes first.
+    """
+    names = image_sets(root)
+    names = [name for name in names if name.rpartition("_")[2] not in names or "_" not in name]
+    pictures = _pictures_by_stem(root / "JPEGImages")
+    members: dict[str, set[str]] = {}
+    for name in names:
+        try:
+            members[name] = set(_listed(root, name, pictures))
+        except Fault:  # stays, and is reported when it is read
+            members[name] = {f"unreadable {name}"}
+
+    def is_union(name: str) -> bool:
+        smaller = [ids for ids in members.values() if len(ids) < len(members[name])]
+        return members[name] <= set().union(*smaller)
+
+    parts = [name for name in names if not is_union(name)]
+    return sorted(parts, key=lambda name: (not name.startswith("train"), name))
+
+
+def _set_path(root: Path, split: str) -> Path:
+    return root / "ImageSets" / "Main" / f"{split}.txt"
+
+
+def _listed(root: Path, split: str, pictures: dict[str, list[Path]]) -> list[str]:
+    """The ids of an image set."""
+    path = _set_path(root, split)
+    if not path.is_file():
+        there = ", ".join(image_sets(root)) or "none"
+        raise Fault.of("missing_image_set", path, f"no such image set; there are: {there}")
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Fault.of("unreadable_image_set", path, f"cannot be read ({error})") from error
+    lines = [line.strip() for line in lines if line.strip()]
+    if not lines:
+        raise Fault.of("empty_image_set", path, "lists no pictures")
+    return [_image_id(line, pictures) for line in lines]
+
+
+def _image_id(line: str, pictures: dict[str, list[Path]]) -> str:
+    """The line without the columns of a class's or an action's image set."""
+    flagged = _PRESENCE.match(line)
+    if line in pictures or not flagged:
+        return line
+    name = flagged.group(1)
+    person = _PERSON.match(name)
+    return person.group(1) if person and name not in pictures else name
 
 
 # ---------------------------------------------------------------------------------- folders
 
 
-def _read_image_set(root: Path, split: str) -> list[str]:
-    folder = root / "ImageSets" / "Main"
-    path = folder / f"{split}.txt"
-    if not path.is_file():
-        there = sorted(file.stem for file in folder.glob("*.txt"))
-        raise DataError(f"{path}: no such image set; there are: {', '.join(there) or 'none'}")
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: {error}") from error
-    lines = [line.strip() for line in lines if line.strip()]
-    if not lines:
-        raise DataError(f"{path}: lists no pictures")
-    return lines
-
-
-def _pair(root: Path, lines: list[str], split: str) -> dict[str, tuple[Path, Path]]:
-    """{id: (picture, XML)}, or one error with everything that is missing, ambiguous or double."""
+def _pair(root: Path, split: str | None) -> tuple[list[_Pair], list[Finding]]:
+    """Each id with its files, and the errors: what is missing, ambiguous or double."""
     pictures = _pictures_by_stem(root / "JPEGImages")
-    ids = [_image_id(line, pictures) for line in lines]
-    xmls = {path.stem: path for path in (root / "Annotations").glob("*.xml")}
-    counts = Counter(ids)
-    troubles = {
-        "listed twice": [name for name, count in counts.items() if count > 1],
-        "without a picture in JPEGImages": [name for name in counts if name not in pictures],
-        "with several pictures": [name for name in counts if len(pictures.get(name, ())) > 1],
-        "without an XML in Annotations": [name for name in counts if name not in xmls],
-    }
-    found = [
-        f"{len(names)} {trouble} ({first_few(names)})"
-        for trouble, names in troubles.items()
-        if names
-    ]
-    if found:
-        raise DataError(f"{root}: image set {split!r}: {', '.join(found)}")
-    return {name: (pictures[name][0], xmls[name]) for name in ids}
+    xmls = _annotations(root)
+    ids = sorted(xmls) if split is None else _listed(root, split, pictures)
+    place = root / "Annotations" if split is None else _set_path(root, split)
+    pairs, findings = [], []
+    for name, count in Counter(ids).items():
+        files, xml = pictures.get(name, []), xmls.get(name)
+        if count > 1:
+            findings.append(_error("listed_twice", place, f"listed {count} times", name))
+        if not files:
+            findings.append(_error("missing_picture", place, "no picture in JPEGImages", name))
+        if len(files) > 1:
+            reason = f"several pictures: {', '.join(path.name for path in files)}"
+            findings.append(_error("ambiguous_picture", place, reason, name))
+        if xml is None:
+            reason = f"no annotation {name}.xml in Annotations"
+            findings.append(_error("missing_annotation", place, reason, name, *files[:1]))
+        if len(files) == 1 and xml is not None:
+            pairs.append(_Pair(name, files[0], xml))
+    return pairs, findings
 
 
-def _image_id(line: str, pictures: dict[str, list[Path]]) -> str:
-    """The line, without the presence flag of a class's image set."""
-    flagged = _PRESENCE.match(line)
-    return flagged.group(1) if flagged and line not in pictures else line
+def _error(
+    kind: str, file: Path, reason: str, image_id: str, picture: Path | None = None
+) -> Finding:
+    return Finding(kind, "error", file, reason, image_id, picture)
 
 
 def _pictures_by_stem(folder: Path) -> dict[str, list[Path]]:
     """Files by stem; other files of the same stem (`.json`, `.txt`) do not count."""
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
+        raise Fault.of("missing_folder", folder, "no such folder")
     found: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.iterdir()):
         found[path.stem].append(path)
@@ -131,105 +257,5 @@ def _pictures_by_stem(folder: Path) -> dict[str, list[Path]]:
     return dict(found)
 
 
-# ---------------------------------------------------------------------------------- one XML
-
-
-def _parse(path: Path) -> Element:
-    try:
-        if path.stat().st_size > _LARGEST_XML:
-            raise DataError(f"{path}: larger than {_LARGEST_XML // 2**20} MB, not an annotation")
-        root = _parse_bytes(path.read_bytes())
-    except DefusedXmlException as error:
-        raise DataError(f"{path}: declares entities, which are not accepted") from error
-    except (ParseError, ValueError, LookupError, OSError) as error:
-        raise DataError(f"{path}: not readable as XML ({error})") from error
-    if root.tag != "annotation":
-        raise DataError(f"{path}: the root is <{root.tag}>, expected <annotation>")
-    return root
-
-
-def _parse_bytes(data: bytes) -> Element:
-    data = data.lstrip()  # editors leave blank lines in front of the declaration
-    declared = _ENCODING.match(data)
-    try:
-        root: Element = fromstring(data)
-    except DefusedXmlException:
-        raise
-    except ValueError:  # expat knows no multi-byte encodings (GBK, Shift-JIS); Python does
-        if not declared:
-            raise
-        root = fromstring(_DECLARATION.sub("", data.decode(declared.group(1).decode("ascii"))))
-    return root
-
-
-def _text(element: Element, tag: str) -> str:
-    return (element.findtext(tag) or "").strip()
-
-
-def _number(element: Element, tag: str, where: str) -> float:
-    text = _text(element, tag)
-    try:
-        return float(text)
-    except ValueError:
-        hint = ": decimals take a point" if "," in text else ""
-        raise DataError(f"{where}: <{tag}> is {text!r}, expected a number{hint}") from None
-
-
-def _size(tree: Element, xml: Path, picture: Path, rules: ImageRules) -> tuple[int, int]:
-    """(h, w) of the picture; a `<size>` that says something else is an error."""
-    actual = read_size(picture, rules)
-    element = tree.find("size")
-    if element is None or "" in (_text(element, "height"), _text(element, "width")):
-        return actual
-    claimed = [_number(element, side, str(xml)) for side in ("height", "width")]
-    if claimed in (list(actual), [0, 0]):  # 0 x 0: from tools that did not open the picture
-        return actual
-    said = f"{xml}: <size> is {claimed[1]:g}x{claimed[0]:g}, {picture.name} {actual[1]}x{actual[0]}"
-    other: Literal["apply", "ignore"] = "ignore" if rules.exif == "apply" else "apply"
-    if claimed == list(read_size(picture, replace(rules, exif=other))):
-        moment = "before" if other == "ignore" else "after"
-        raise DataError(f"{said}: boxes were drawn {moment} EXIF rotation, set `exif: {other}`")
-    raise DataError(said)
-
-
-def _objects(
-    tree: Element, xml: Path, coordinates: Coordinates, difficult: Difficult
-) -> tuple[RawObject, ...]:
-    objects = []
-    for number, element in enumerate(tree.findall("object"), 1):
-        name = _text(element, "name")
-        if not name:
-            raise DataError(f"{xml}: object {number} has no name")
-        where = f"{xml}: object {number} ({name})"
-        is_difficult = _is_difficult(element, where)
-        if is_difficult and difficult == "exclude":
-            continue
-        box = _box(element, where, coordinates)
-        objects.append(RawObject(name, box, is_difficult and difficult == "ignore"))
-    return tuple(objects)
-
-
-def _box(element: Element, where: str, coordinates: Coordinates) -> RawBox:
-    boxes = element.findall("bndbox")  # direct children: a <part> has its own
-    if len(boxes) != 1:
-        raise DataError(f"{where}: {len(boxes)} <bndbox>, expected 1")
-    x1, y1, x2, y2 = (_number(boxes[0], tag, where) for tag in ("xmin", "ymin", "xmax", "ymax"))
-    if coordinates == "zero_based":
-        return x1, y1, x2, y2
-    (x1, x2), (y1, y2) = _lower_the_smaller(x1, x2), _lower_the_smaller(y1, y2)
-    return x1, y1, x2, y2
-
-
-def _lower_the_smaller(first: float, last: float) -> tuple[float, float]:
-    """Pixels counted from 1 to edges counted from 0; swapped corners stay swapped, and right."""
-    return (first, last - 1) if last < first else (first - 1, last)
-
-
-def _is_difficult(element: Element, where: str) -> bool:
-    """Absent, empty and "Unspecified" (labelling tools write it) mean no."""
-    if _text(element, "difficult").lower() in ("", "unspecified"):
-        return False
-    value = _number(element, "difficult", where)
-    if math.isnan(value):
-        raise DataError(f"{where}: <difficult> is not a number")
-    return value != 0
+def _annotations(root: Path) -> dict[str, Path]:
+    return {path.stem: path for path in (root / "Annotations").glob("*.xml")}

@@ -171,13 +171,18 @@ def build_split(
 
 
 def inspect_source(
-    source: Source, difficult: Difficult, rules: ImageRules
+    source: Source, difficult: Difficult, rules: ImageRules, *, workers: int = 0
 ) -> tuple[list[RawImage], list[Finding]]:
     """The usable pictures of one source, and everything that is wrong with it."""
     if source.format == "coco":
         return inspect_coco(source.images, source.annotations, rules=rules)
     return inspect_voc(
-        source.root, source.split, coordinates=source.coordinates, difficult=difficult, rules=rules
+        source.root,
+        source.split,
+        coordinates=source.coordinates,
+        difficult=difficult,
+        rules=rules,
+        workers=workers,
     )
 
 

@@ -14,6 +14,9 @@ from typing import Any
 import torch
 
 from ..datasets.catalog import DataSplit, describe
+from ..datasets.check import summarise
+from ..datasets.check_json import write_report
+from ..datasets.findings import count_kinds
 from ..datasets.loader import BatchLoader, BatchPlan, DetectionDataset, train_loader
 from .build import (
     Detector,
@@ -24,6 +27,7 @@ from .build import (
     train_transform,
 )
 from .config import dump_config
+from .data_check import anchors_in_training
 from .engine.checkpoint import load_checkpoint
 from .engine.distributed import Group
 from .engine.log import RunLog
@@ -78,7 +82,7 @@ def train_detector(
     log = _open_log(folder, config.train, state.step, group)
     with log, StopRequest() as stop:
         if group.is_main:
-            _write_run_files(folder, config)
+            _write_run_files(folder, config, splits)
             for line in [*_banner(detector, splits, group, folder), *notes]:
                 log.message(line)
         outputs = Outputs(folder, log, _identity(detector), group.rank)
@@ -195,7 +199,7 @@ def _run(
     """Train; whether it was stopped before the end."""
     config = detector.config
     dataset = DetectionDataset(
-        splits.training.records, train_transform(config), image_rules(config)
+        splits.training.records, train_transform(config), rules=image_rules(config)
     )
     plan = _batch_plan(config.train, splits.training, state.step, group)
     if group.is_main and state.step == 0:
@@ -303,7 +307,7 @@ def _validation_loss(detector: Detector, split: DataSplit, group: Group) -> floa
     count = config.train.val_loss_batches
     if count == 0:
         return None
-    dataset = DetectionDataset(split.records, test_transform(config), image_rules(config))
+    dataset = DetectionDataset(split.records, test_transform(config), rules=image_rules(config))
     settings = config.train.model_copy(update={"iterations": count})
     plan = _batch_plan(settings, split, 0, group)
     losses = []
@@ -332,11 +336,16 @@ def _open_log(folder: Path, settings: TrainConfig, start: int, group: Group) -> 
     )
 
 
-def _write_run_files(folder: Path, config: DetectorConfig) -> None:
+def _write_run_files(folder: Path, config: DetectorConfig, splits: Splits) -> None:
+    """Beside configuration and machine, all that was found in the data and done about it."""
+    path = folder / "config.yaml"
+    named = {"train": splits.training, "val": splits.validation}
+    report = summarise(str(path), named, anchors_in_training(config), path)
     try:
-        (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+        path.write_text(dump_config(config), encoding="utf-8")
         environment = json.dumps(describe_environment(), indent=1)
         (folder / "env.json").write_text(environment, encoding="utf-8")
+        write_report(report, folder / "data_report.json")
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConfigError(f"{error.filename or folder}: cannot be written: {reason}") from error
@@ -366,6 +375,8 @@ def _banner(detector: Detector, splits: Splits, group: Group, folder: Path) -> l
     ]
     for name, split in (("train", splits.training), ("val", splits.validation)):
         lines += [f"WARNING: data.{name}: {problem}" for problem in split.problems[:10]]
+        if split.findings:
+            lines.append(f"found in data.{name}: {count_kinds(split.findings)}")
     return lines
 
 

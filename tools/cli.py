@@ -23,8 +23,12 @@ from resdet.detection.errors import ConfigError, ResdetError
 COMMANDS = {
     "train-det": "resdet.tools.train_det",
     "eval": "resdet.tools.eval",
+    "ablate": "resdet.tools.ablate",
     "infer": "resdet.tools.infer",
     "get-data": "resdet.tools.get_data",
+    "check-data": "resdet.tools.check_data",
+    "convert-data": "resdet.tools.convert_data",
+    "split": "resdet.tools.split",
     "convert-weights": "resdet.tools.convert_weights",
     "doctor": "resdet.tools.doctor",
     "report": "resdet.tools.report",

@@ -64,7 +64,7 @@ def test_unknown_names_are_an_error_with_the_nearest(written: str, near: str) ->
     unknown = RawObject(written, (0, 0, 1, 1))
     with pytest.raises(DataError) as caught:
         assemble([_image(unknown, unknown)], classes=["dog", "diningtable"])
-    assert f"'{written}' x2 (first in Annotations/a.xml, a.jpg)" in str(caught.value)
+    assert f"Annotations/a.xml: '{written}': '{written}' x2 (first in a.jpg)" in str(caught.value)
     assert f"did you mean '{near}'?" in str(caught.value)
 
 
@@ -80,7 +80,7 @@ def test_class_lists_that_contradict_themselves() -> None:
 
 
 def test_an_id_used_twice_is_an_error() -> None:
-    with pytest.raises(DataError, match=r"1 image ids are used twice: 'a' is JPEGImages/a.jpg"):
+    with pytest.raises(DataError, match=r"1 error \(image_id_twice 1\).*image a: .* twice: JPEG"):
         assemble([_image(), _image(image_id="b"), _image()], classes=["dog"])
 
 
@@ -109,7 +109,7 @@ OVERSHOOT: list[tuple[RawBox, list[float]]] = [
 def test_bad_boxes_are_an_error_that_names_the_object(box: RawBox, reason: str) -> None:
     with pytest.raises(DataError, match=reason) as caught:
         assemble([_boxed(box)], classes=["dog"])
-    assert "1 bad boxes" in str(caught.value)
+    assert "1 error (" in str(caught.value)
     assert "Annotations/a.xml: a.jpg: object 2 (dog): box (" in str(caught.value)
 
 
@@ -196,7 +196,7 @@ def test_bccd_has_two_boxes_without_area_when_pixels_count_from_zero(shared_data
     root = shared_data / "bccd"
     images = read_voc(root, "trainval", coordinates="zero_based")
     images += read_voc(root, "test", coordinates="zero_based")
-    with pytest.raises(DataError, match=r"2 bad boxes .*BloodImage_00338.*BloodImage_00343"):
+    with pytest.raises(DataError, match=r"2 errors .*BloodImage_00338.*BloodImage_00343"):
         assemble(images, classes=None)
     split = assemble(images, classes=None, on_bad_box="drop")
     assert sum(line.endswith("no area: dropped") for line in split.problems) == 2

@@ -75,17 +75,17 @@ def test_a_negative_width_stays_swapped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("", "instances.json:1:1: "),
-        ('{"images": [\n  {"id": 1,}]}', "instances.json:2:"),
+        ("", "instances.json: line 1 column 1: "),
+        ('{"images": [\n  {"id": 1,}]}', "instances.json: line 2 column "),
         ([], "a list"),
         ({"images": [], "annotations": []}, "`categories` is missing"),
         (_changed(images=[1]), "`images` is missing or not a list of objects"),
-        (_changed(images__1__id="7"), "1 bad images: id 7 is used twice"),
+        (_changed(images__1__id="7"), "image 7: the id is used twice"),
         (_changed(images__1__id=None), "needs an id"),
-        (_changed(categories__1__id=18), "id 18 is used by 'dog' and 'person'"),
+        (_changed(categories__1__id=18), "category 18: the id is used by 'dog' and 'person'"),
         (_changed(categories__1__name="dog"), "name 'dog' has several ids"),
         (_changed(categories__1__name=None), "needs an id and a name"),
-        (_changed(annotations__1__image_id=8), "1 bad annotations: annotation 0: image_id 8"),
+        (_changed(annotations__1__image_id=8), "annotation 0: image_id 8"),
         (_changed(annotations__1__category_id=2), "category_id 2 is not in `categories`"),
         (_changed(annotations__1__iscrowd=2), "iscrowd is 2"),
         (_changed(annotations__1__bbox=[1, 2, 3]), "bbox is [1, 2, 3]"),
@@ -120,7 +120,8 @@ def test_many_errors_are_counted_and_a_few_shown(tmp_path: Path) -> None:
     wrong = [{"id": n, "image_id": 99, "category_id": 1, "bbox": [0, 0, 1, 1]} for n in range(8)]
     with pytest.raises(DataError) as caught:
         read_coco(tmp_path, _write(tmp_path, _changed(annotations=wrong)))
-    assert "8 bad annotations: annotation 0:" in str(caught.value)
+    assert "8 errors (unknown_image 8): " in str(caught.value)
+    assert "annotation 0:" in str(caught.value)
     assert "annotation 4:" in str(caught.value)
     assert "annotation 5:" not in str(caught.value)
     assert "and 3 more" in str(caught.value)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from resdet.datasets.image import ImageRules
-from resdet.datasets.voc import read_voc
+from resdet.datasets.voc import inspect_voc, read_voc
 from resdet.detection.errors import DataError
 
 BOX = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>64</xmax><ymax>48</ymax></bndbox>"
@@ -112,9 +112,9 @@ def test_encodings(tmp_path: Path, data: bytes) -> None:
         (_xml(_object(), _object(BOX.replace("ymin", "why"))), "object 2 (dog): <ymin> is ''"),
         (_xml(_object("")), "0 <bndbox>"),
         (_xml(_object(BOX + BOX)), "2 <bndbox>"),
-        (_xml(_object(name=" ")), "object 1 has no name"),
+        (_xml(_object(name=" ")), "object 1: has no name"),
         (_xml(_object(BOX + "<difficult>maybe</difficult>")), "<difficult> is 'maybe'"),
-        (_xml(size="<size><width>32</width><height>48</height></size>"), "32x48, a.jpg 64x48"),
+        (_xml(size="<size><width>32</width><height>48</height></size>"), "<size>: says 32x48, a."),
     ],
 )
 def test_bad_xml_is_reported_with_its_file(tmp_path: Path, xml: str, reason: str) -> None:
@@ -162,17 +162,19 @@ def test_what_is_missing_double_or_ambiguous_is_listed(tmp_path: Path) -> None:
     for name in ("c.png", "c.jpg"):
         Image.new("RGB", (20, 20)).save(root / "JPEGImages" / name)
     message = _error(root)
-    assert "1 listed twice (a)" in message
-    assert "1 without a picture in JPEGImages (b)" in message
-    assert "1 with several pictures (c)" in message
-    assert "2 without an XML in Annotations (b; c)" in message
+    assert "5 errors (missing_annotation 2, " in message
+    assert "train.txt: a: listed 2 times" in message
+    assert "train.txt: b: no picture in JPEGImages" in message
+    assert "train.txt: c: several pictures: c.jpg, c.png" in message
+    assert "train.txt: b: no annotation b.xml" in message
+    assert "train.txt: c: no annotation c.xml" in message
 
 
 def test_an_unknown_split_names_those_there_are(tmp_path: Path) -> None:
     root = _folder(tmp_path)
     with pytest.raises(DataError, match="there are: train"):
         read_voc(root, "trian")
-    with pytest.raises(DataError, match="none"):
+    with pytest.raises(DataError, match="gone/JPEGImages: no such folder"):
         read_voc(tmp_path / "gone", "train")
     (root / "ImageSets" / "Main" / "empty.txt").write_text("\n")
     with pytest.raises(DataError, match="lists no pictures"):
@@ -186,7 +188,7 @@ def test_errors_of_many_files_are_counted(tmp_path: Path) -> None:
         (root / "JPEGImages" / f"{name}.jpg").write_bytes(b"")
         (root / "Annotations" / f"{name}.xml").write_text(_xml())
     message = _error(root)
-    assert "9 of 10 pictures of 'train'" in message
+    assert "image set 'train': 9 errors (unreadable_picture 9)" in message
     assert "n0.jpg: the file is empty" in message
     assert "and 4 more" in message
 
@@ -211,3 +213,13 @@ def test_real_data(
         assert counts.total() == 670
     else:
         assert counts == objects
+
+
+def test_processes_that_share_the_reading_change_nothing(
+    shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = inspect_voc(shared_data / "cards", "val")
+    monkeypatch.setattr("resdet.datasets.voc._WORTH_SHARING", 1)
+    images, findings = inspect_voc(shared_data / "cards", "val", workers=2)
+    assert images == alone[0]
+    assert set(findings) == set(alone[1])

@@ -1,0 +1,91 @@
+"""Which names are classes, and what did those mean that are not?"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Sequence
+
+from ..detection.errors import DataError
+from .findings import Finding
+from .raw import RawImage, RawObject
+
+
+def class_list(
+    images: Sequence[RawImage], classes: Sequence[str] | None, ignore_classes: Sequence[str]
+) -> tuple[str, ...]:
+    """``classes``, or the names that occur, sorted; raises `DataError` for an impossible list."""
+    if classes is None:
+        seen = {obj.name for image in images for obj in image.objects}
+        names = tuple(sorted(seen - set(ignore_classes)))
+    else:
+        names = tuple(classes)
+    if not names:
+        raise DataError("no classes: the annotations have no objects and no class list is given")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"class list: listed twice: {', '.join(twice)}")
+    both = sorted(set(names) & set(ignore_classes))
+    if both:
+        raise DataError(f"both in classes and ignore_classes: {', '.join(both)}")
+    return names
+
+
+def unknown_names(
+    images: Sequence[RawImage], known: set[str], classes: tuple[str, ...]
+) -> list[Finding]:
+    """One error for each name, at its first object; ``misspelt_class`` if a class is near."""
+    counts: Counter[str] = Counter()
+    first: dict[str, tuple[RawImage, RawObject]] = {}
+    for image in images:
+        for obj in image.objects:
+            if obj.name not in known:
+                counts[obj.name] += 1
+                first.setdefault(obj.name, (image, obj))
+    findings = []
+    for name, count in counts.most_common():
+        image, obj = first[name]
+        near = _suggestion(name, classes)
+        kind = "misspelt_class" if near else "unknown_class"
+        reason = f"{name!r} x{count} (first in {image.path.name}) is not in the class list{near}"
+        found = Finding(kind, "error", image.source, reason, repr(name), image.path, obj.box)
+        findings.append(found)
+    return findings
+
+
+def _suggestion(name: str, classes: tuple[str, ...]) -> str:
+    """The nearest class, letter case, spaces and punctuation aside."""
+    plain = {_plain(known): known for known in classes}
+    near = difflib.get_close_matches(_plain(name), plain, n=1)
+    return f": did you mean {plain[near[0]]!r}?" if near else ""
+
+
+def similar_names(images: Sequence[RawImage]) -> list[Finding]:
+    """One warning for each name that differs from a more frequent one in letter case, spaces or
+    punctuation only."""
+    counts = Counter(obj.name for image in images for obj in image.objects)
+    frequent: dict[str, str] = {}
+    doubtful: dict[str, str] = {}
+    for name, _ in counts.most_common():
+        other = frequent.setdefault(_plain(name), name)
+        if other != name:
+            doubtful[name] = f"{name!r} x{counts[name]} is nearly {other!r} x{counts[other]}"
+    findings = []
+    for image in images:
+        for obj in image.objects:
+            if obj.name in doubtful:
+                found = Finding(
+                    "similar_classes",
+                    "warning",
+                    image.source,
+                    doubtful.pop(obj.name),
+                    repr(obj.name),
+                    image.path,
+                    obj.box,
+                )
+                findings.append(found)
+    return findings
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.casefold() if letter.isalnum())

@@ -1,0 +1,154 @@
+"""How is one function applied to many items on several cores, when an item may kill its worker?
+
+Worker processes hold one end of a pipe each. A worker that dies (a decoder that crashes, the
+system's out-of-memory killer) costs the item it was at and nothing else; workers whose parent dies
+see their pipe end and stop.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import cv2
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+#: Items sent at once: a pipe's round trip (0.1 ms) is spread over them.
+CHUNK = 16
+
+
+@dataclass(frozen=True)
+class Died:
+    """Stands for the result of an item that ended its worker."""
+
+    reason: str
+
+
+def map_items(
+    function: Callable[[Item], Result], items: Sequence[Item], *, workers: int
+) -> Iterator[tuple[int, Result | Died]]:
+    """(index, result) of each item, in the order of completion.
+
+    ``workers`` 0 calls the function in this process; nothing protects it there. Otherwise function,
+    items and results must pickle. An exception of the function is raised here.
+    """
+    if workers <= 0 or not items:
+        for index, item in enumerate(items):
+            yield index, function(item)
+        return
+    chunks = deque(
+        list(range(start, min(start + CHUNK, len(items)))) for start in range(0, len(items), CHUNK)
+    )
+    crew = [_Worker(function) for _ in range(min(workers, len(chunks)))]
+    try:
+        yield from _work(crew, chunks, items, function)
+    finally:
+        for worker in crew:
+            worker.stop()
+
+
+def _work(
+    crew: list[_Worker[Item, Result]],
+    chunks: deque[list[int]],
+    items: Sequence[Item],
+    function: Callable[[Item], Result],
+) -> Iterator[tuple[int, Result | Died]]:
+    for worker in crew:
+        worker.give(chunks, items)
+    while busy := {worker.connection: worker for worker in crew if worker.indices}:
+        for connection in wait(list(busy)):
+            worker = busy[connection]  # type: ignore[index]  # wait returns what it was given
+            indices, answer = worker.indices, worker.receive()
+            if isinstance(answer, Exception):
+                raise answer
+            if isinstance(answer, Died):
+                crew[crew.index(worker)] = replacement = _Worker(function)
+                worker.stop()
+                worker = replacement
+                # The item that did it is among the chunk's: next time each of them is alone.
+                if len(indices) == 1:
+                    yield indices[0], answer
+                else:
+                    chunks.extendleft([index] for index in reversed(indices))
+            else:
+                yield from zip(indices, answer, strict=True)
+            worker.give(chunks, items)
+
+
+class _Worker(Generic[Item, Result]):
+    """A process, this end of its pipe, and the items it is at."""
+
+    def __init__(self, function: Callable[[Item], Result]) -> None:
+        context = _context()
+        self.connection, theirs = context.Pipe()
+        self.indices: list[int] = []
+        self._process = context.Process(target=_serve, args=(theirs, function), daemon=True)
+        self._process.start()
+        theirs.close()  # so that this end sees the end of the pipe when the worker dies
+
+    def give(self, chunks: deque[list[int]], items: Sequence[Item]) -> None:
+        self.indices = chunks.popleft() if chunks else []
+        if self.indices:
+            with suppress(OSError):  # it died while idle; receiving says so
+                self.connection.send([items[index] for index in self.indices])
+
+    def receive(self) -> list[Result] | Exception | Died:
+        try:
+            answer: list[Result] | Exception = self.connection.recv()
+        except (EOFError, OSError):
+            self._process.join()
+            return Died(_how_it_ended(self._process.exitcode or 0))
+        return answer
+
+    def stop(self) -> None:
+        self.connection.close()
+        self._process.terminate()
+        self._process.join()
+
+
+def _context() -> SpawnContext | ForkServerContext:
+    """Workers start from a clean process: a fork would copy locks that other threads hold (torch,
+    the progress bar) and the other workers' pipe ends."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def _serve(connection: Connection, function: Callable[[Item], Result]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    cv2.setNumThreads(1)
+    # Decoders write about damaged files there, into the middle of the progress bar.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    while True:
+        try:
+            items: list[Item] = connection.recv()
+        except EOFError:
+            return
+        try:
+            answer: list[Result] | Exception = [function(item) for item in items]
+        except Exception as error:
+            answer = error
+        connection.send(answer)
+
+
+def _how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"the process ended with code {code}"
+    try:
+        return f"the process was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"the process was ended by signal {-code}"

@@ -1,0 +1,47 @@
+"""Does work on several cores give every result, and survive the death of a worker?
+
+Workers start from a clean process, so the functions here are the standard library's.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import signal
+import time
+from functools import partial
+
+import pytest
+from resdet.datasets.parallel import CHUNK, Died, map_items
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("count", [0, 1, CHUNK, 3 * CHUNK + 5])
+def test_every_item_has_its_result_once(workers: int, count: int) -> None:
+    results = list(map_items(math.factorial, range(count), workers=workers))
+    assert sorted(results) == [(index, math.factorial(index)) for index in range(count)]
+
+
+def test_a_killed_worker_costs_the_item_it_was_at() -> None:
+    deadly = {3: signal.SIGKILL, 20: signal.SIGSEGV, 21: signal.SIGKILL}
+    items = [int(deadly.get(index, 0)) for index in range(45)]  # 0 does nothing
+    results = dict(map_items(signal.raise_signal, items, workers=2))
+    assert len(results) == 45
+    died = {index: result for index, result in results.items() if result is not None}
+    assert set(died) == set(deadly)
+    for index, result in died.items():
+        assert isinstance(result, Died)
+        assert deadly[index].name in result.reason
+
+
+def test_an_exception_of_the_function_is_raised_here() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(map_items(partial(operator.floordiv, 1), [1, 0, 1], workers=2))
+
+
+def test_who_stops_asking_does_not_wait_for_the_rest() -> None:
+    results = map_items(time.sleep, [0.0] * CHUNK + [60.0] * CHUNK, workers=2)
+    start = time.monotonic()
+    next(results)
+    results.close()
+    assert time.monotonic() - start < 30

@@ -1,0 +1,136 @@
+"""Does ``resdet check-data`` say what it found, write it down, and end with the right code?"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from resdet.tests.conftest import Command
+
+XML = "scenes/Annotations/train_00001.xml"
+
+
+@pytest.fixture
+def copied(tiny_config: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "given"
+    shutil.copytree(tiny_config.parent, folder)
+    return folder
+
+
+@pytest.fixture
+def swapped(copied: Path) -> Path:
+    """The data set with the first box of one picture as wide as the picture, corners swapped."""
+    path = copied / XML
+    path.write_text(path.read_text().replace("<difficult>1<", "<difficult>0<"))  # left out else
+    text = path.read_text()
+    start, end = text.index("<xmin>"), text.index("</xmin>")
+    text = text[:start] + "<xmin>120" + text[end:]
+    start, end = text.index("<xmax>"), text.index("</xmax>")
+    path.write_text(text[:start] + "<xmax>1" + text[end:])
+    return copied
+
+
+def test_a_clean_folder(resdet: Command, scenes: Path) -> None:
+    done = resdet("check-data", scenes, "--workers", 0)
+    assert (done.code, done.err.splitlines()[-1]) == (0, "decoded 18 of 18 pictures")
+    assert "train: 12 pictures" in done.out
+    assert "18 pictures decoded" in done.out
+
+
+def test_a_config_with_an_error(resdet: Command, swapped: Path) -> None:
+    done = resdet("check-data", "--cfg", swapped / "tiny.yaml", "--quick")
+    assert done.code == 3
+    (line,) = done.err.splitlines()
+    assert line == f"error: {swapped / 'tiny.yaml'}: 1 error, see above"
+    assert "swapped_corners" in done.out
+    assert "train_00001.xml" in done.out
+    assert "headers only" in done.out
+    mended = resdet("check-data", "--cfg", swapped / "tiny.yaml", "--quick", "data.on_bad_box=fix")
+    assert mended.code == 0
+    assert "warning" in mended.out
+
+
+def test_the_report_the_page_and_the_cache(resdet: Command, swapped: Path, tmp_path: Path) -> None:
+    out = tmp_path / "checked"
+    words = ("check-data", swapped / "scenes", "--out", out, "--workers", 0)
+    assert resdet(*words).code == 3
+    report = json.loads((out / "data_report.json").read_text())
+    assert report["counts"]["error"] == {"swapped_corners": 1}
+    assert report["pictures_checked"] == 18
+    assert "swapped corners" in (out / "data_report.html").read_text()
+    assert len((out / "pictures.jsonl").read_text().splitlines()) >= 18
+    assert resdet(*words).code == 3
+    again = json.loads((out / "data_report.json").read_text())
+    assert again["findings"] == report["findings"]
+    shutil.rmtree(out)
+    assert resdet(*words, "--no-cache").code == 3
+    assert sorted(path.name for path in out.iterdir()) == ["data_report.html", "data_report.json"]
+
+
+def test_the_class_list_becomes_a_config(resdet: Command, scenes: Path, tmp_path: Path) -> None:
+    path = tmp_path / "classes.yaml"
+    done = resdet("check-data", scenes, "--quick", "--write-classes", path)
+    assert done.code == 0, done.err
+    expected = '["circle", "cross", "ring", "square", "star", "triangle"]'
+    assert path.read_text() == f"data:\n  classes: {expected}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ((), "give one PATH, or --cfg FILE"),
+        (("a", "b"), "give one PATH"),
+        (("/nowhere",), "/nowhere: no such folder"),
+        (("/nowhere", "--format", "voc"), "/nowhere: no such folder"),
+        (("--cfg", "voc_r101", "--format", "voc"), "--format: only for a PATH"),
+        (("--cfg", "voc_r101", "data.root=/nowhere"), "data.root"),
+        ((".", "--workers", "-1"), "--workers: expected 0 or more"),
+        ((".", "--format", "voc", "--annotations", "x.json"), "--annotations: only for coco"),
+    ],
+)
+def test_wrong_words(resdet: Command, scenes: Path, words: tuple[str, ...], reason: str) -> None:
+    done = resdet("check-data", *words, cwd=scenes)
+    assert done.code == 2
+    assert reason in done.err
+    assert "Traceback" not in done.err
+
+
+# ---------------------------------------------------------------------------------- training
+
+
+def test_training_refuses_what_the_check_reports(
+    resdet: Command, swapped: Path, tmp_path: Path
+) -> None:
+    (swapped / "scenes/JPEGImages/val_00002.jpg").write_bytes(b"")
+    words = ("train-det", "--cfg", swapped / "tiny.yaml", "--out", tmp_path / "run")
+    done = resdet(*words)
+    assert done.code == 3
+    (line,) = done.err.splitlines()
+    assert "data: 1 error (swapped_corners 1): " in line
+    assert "train_00001.xml: train_00001.jpg: object 1" in line
+    done = resdet(*words, "data.on_bad_box=drop")
+    assert done.code == 3
+    assert "data: 1 error (unreadable_picture 1): " in done.err
+    assert "val_00002.jpg: the file is empty" in done.err
+
+
+def test_what_was_done_to_bad_boxes_is_in_the_banner_and_the_run_folder(
+    resdet: Command, swapped: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    words = ("train-det", "--cfg", swapped / "tiny.yaml", "--out", run)
+    done = resdet(*words, "data.on_bad_box=fix", "train.iterations=1")
+    assert done.code == 0, done.err
+    assert "boxes fixed 1" in done.out
+    assert "found in data.train: swapped_corners 1" in done.out
+    report = json.loads((run / "data_report.json").read_text())
+    assert report["counts"]["warning"]["swapped_corners"] == 1
+    (finding,) = (each for each in report["findings"] if each["kind"] == "swapped_corners")
+    assert finding["outcome"] == "fixed"
+    assert finding["file"].endswith("train_00001.xml")
+    assert [split["pictures"] for split in report["splits"]] == [12, 6]

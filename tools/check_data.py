@@ -1,0 +1,202 @@
+"""What is wrong with this data set, before hours are spent on it?
+
+resdet check-data data/VOC2007
+resdet check-data data/coco --out checked
+resdet check-data pictures --annotations instances.json --quick
+resdet check-data --cfg voc_r101.yaml data.root=data
+
+The layout of a folder is recognised: PASCAL VOC, COCO, ILSVRC CLS-LOC, or one folder for each class
+(image-folder). With --cfg the sources, classes and anchors are those of the config. With --out the
+folder gets data_report.json, data_report.html (opens offline, shows each kind of fault) and, unless
+--no-cache, pictures.jsonl: what is known of each decoded file, by its content, so that the next
+check decodes only what is new. Without --out nothing is written.
+
+Exit code 0: no errors (warnings and notes do not count); 3: errors, after the whole report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resdet.detection.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from resdet.datasets.check import DataSet, Progress, Report
+
+HELP = "find what is wrong with a data set: pictures, annotations, classes, boxes, duplicates"
+
+LAYOUTS = ("voc", "coco", "image-folder", "cls-loc")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "words", nargs="*", metavar="PATH | key=value", help="a folder; after --cfg: overrides"
+    )
+    parser.add_argument(
+        "--cfg", "--config", "--config-file", dest="cfg", metavar="FILE", help="config to check"
+    )
+    parser.add_argument("--format", choices=LAYOUTS, help="layout of PATH (default: recognised)")
+    parser.add_argument(
+        "--annotations",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        default=[],
+        help="COCO JSON files of the pictures in PATH",
+    )
+    parser.add_argument(
+        "--coordinates",
+        choices=("one_based", "zero_based"),
+        default="one_based",
+        help="what VOC boxes of PATH count from (default: one_based)",
+    )
+    parser.add_argument(
+        "--classes", metavar="A,B", help="class names of PATH (default: those that occur)"
+    )
+    parser.add_argument(
+        "--write-classes", type=Path, metavar="FILE", help="write the class list as a config"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write the report here")
+    parser.add_argument(
+        "--quick", action="store_true", help="read headers only: nothing is decoded or compared"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that read and decode (default: all cores)",
+    )
+    parser.add_argument("--no-cache", action="store_true", help="neither read nor write a cache")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, print, write; raises DataError when errors were found, after reporting them all."""
+    from resdet.datasets.check import Effort, check
+    from resdet.tools.check_summary import print_report
+
+    data = _configured(args) if args.cfg else _folder(args)
+    if args.out:
+        _make(args.out)
+    with _progress() as progress:
+        effort = Effort(
+            decode=not args.quick,
+            workers=_workers(args.workers),
+            cache=args.out / "pictures.jsonl" if args.out and not args.no_cache else None,
+            progress=progress,
+        )
+        report = check(data, effort)
+    print_report(report)
+    if args.out:
+        _write(report, args.out)
+    if args.write_classes:
+        _write_classes(report, args.write_classes)
+    errors = sum(finding.severity == "error" for finding in report.findings)
+    if errors:
+        raise DataError(f"{data.origin}: {errors} error{'s' * (errors > 1)}, see above")
+    return 0
+
+
+def _configured(args: argparse.Namespace) -> DataSet:
+    from resdet.detection.config import find_config, load_config, missing_paths
+    from resdet.detection.data_check import configured_data
+
+    for option in ("format", "annotations", "classes"):
+        if getattr(args, option):
+            raise ConfigError(f"--{option}: only for a PATH, the config says it all")
+    config = load_config(args.cfg, args.words)
+    missing = [line for line in missing_paths(config) if line.startswith("data.")]
+    if missing:
+        raise ConfigError("\n".join(missing))
+    if not config.data.train and not config.data.val:
+        raise ConfigError(f"{args.cfg}: has no data sources")
+    origin = Path(find_config(args.cfg))
+    return configured_data(config, origin, workers=_workers(args.workers))
+
+
+def _folder(args: argparse.Namespace) -> DataSet:
+    from resdet.datasets.layouts import data_set, recognise
+    from resdet.detection.data_check import anchors_in_training
+    from resdet.detection.schema import DetectorConfig
+
+    if len(args.words) != 1:
+        raise ConfigError("give one PATH, or --cfg FILE with overrides")
+    root = Path(args.words[0])
+    layout = args.format or ("coco" if args.annotations else recognise(root))
+    if args.annotations and layout != "coco":
+        raise ConfigError("--annotations: only for coco")
+    if not root.is_dir():
+        raise ConfigError(f"{root}: no such folder")
+    return data_set(
+        root,
+        layout,
+        annotations=args.annotations,
+        coordinates=args.coordinates,
+        classes=tuple(args.classes.split(",")) if args.classes else None,
+        anchors=anchors_in_training(DetectorConfig()),
+        workers=_workers(args.workers),
+    )
+
+
+def _workers(asked: int | None) -> int:
+    if asked is None:
+        return os.cpu_count() or 1
+    if asked < 0:
+        raise ConfigError(f"--workers: expected 0 or more, got {asked}")
+    return asked
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {folder}: {error.strerror or error}") from error
+
+
+def _write(report: Report, out: Path) -> None:
+    from resdet.datasets.check_json import write_report
+    from resdet.datasets.check_page import write_check_page
+
+    write_report(report, out / "data_report.json")
+    write_check_page(report, out / "data_report.html")
+    print(f"report: {out / 'data_report.html'}")
+
+
+def _write_classes(report: Report, path: Path) -> None:
+    import json
+
+    names = json.dumps([each.name for each in report.classes], ensure_ascii=False)
+    try:
+        path.write_text(f"data:\n  classes: {names}\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--write-classes {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """A bar on a terminal, else a line for every tenth; on stderr, so that stdout is the report."""
+    if not sys.stderr.isatty():
+        yield _line_for_every_tenth
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+    with Bars(console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("decoding", total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+def _line_for_every_tenth(done: int, total: int) -> None:
+    if done * 10 // total > (done - 1) * 10 // total:
+        print(f"decoded {done} of {total} pictures", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    from resdet.tools.cli import run_tool
+
+    raise SystemExit(run_tool("check-data"))

@@ -1,0 +1,83 @@
+"""How does the report of the data doctor look on a terminal?"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+if TYPE_CHECKING:
+    from resdet.datasets.check import Report
+    from resdet.datasets.findings import Finding
+
+_COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
+#: Where output is no terminal, lines should stay whole.
+_WIDTH_OF_FILES = 240
+#: More classes than this are in the written report.
+_MOST_CLASSES = 30
+
+
+def print_report(report: Report) -> None:
+    """Counts, classes, anchors, and each kind of finding with its first example."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH_OF_FILES)
+    console.print(f"[bold]{escape(report.title)}[/]", highlight=False)
+    for split in report.splits:
+        console.print(
+            f"  {escape(split.name)}: {split.pictures} pictures ({split.empty} empty), "
+            f"{split.objects} objects ({split.ignored} ignored)",
+            highlight=False,
+        )
+    if report.classes:
+        console.print(_classes(report))
+    for line in (*_anchors(report), _effort(report)):
+        console.print(f"  {line}", highlight=False)
+    if report.findings:
+        console.print(_findings(report.findings))
+    else:
+        console.print("[green]nothing found[/]")
+
+
+def _classes(report: Report) -> Table:
+    table = Table("class", *(escape(split.name) for split in report.splits))
+    for each in report.classes[:_MOST_CLASSES]:
+        table.add_row(escape(each.name), *map(str, each.objects))
+    hidden = len(report.classes) - _MOST_CLASSES
+    if hidden > 0:
+        table.add_row(f"and {hidden} more")
+    return table
+
+
+def _anchors(report: Report) -> list[str]:
+    fit = report.anchors
+    if fit is None or not fit.objects:
+        return []
+    sizes = ", ".join(f"{size:g}" for size in fit.sizes)
+    return [
+        f"anchors {sizes} at {fit.short_side}/{fit.long_side_max} px: {fit.poor / fit.objects:.1%} "
+        "of the objects have no anchor of IoU 0.5"
+    ]
+
+
+def _effort(report: Report) -> str:
+    looked = (
+        f"{report.pictures_checked} pictures decoded"
+        if report.pictures_checked
+        else ("headers only")
+    )
+    return f"{looked}, {report.seconds:.1f} s"
+
+
+def _findings(findings: tuple[Finding, ...]) -> Table:
+    kinds: dict[tuple[str, str], list[Finding]] = defaultdict(list)
+    for finding in findings:
+        kinds[finding.severity, finding.kind].append(finding)
+    table = Table("severity", "kind", "count", Column("first", overflow="fold"))
+    for (severity, kind), found in kinds.items():
+        colour = _COLOURS[severity]
+        table.add_row(f"[{colour}]{severity}[/]", kind, str(len(found)), escape(str(found[0])))
+    return table
