@@ -86,7 +86,14 @@ def test_a_whole_run_is_on_the_page(run_dir: Path, infer_dir: Path) -> None:
     assert page.headline.value == 1.0
     assert "IoU >= 0.5" in page.headline.definition
     assert [row[0] for row in page.per_class.rows] == [EVIL, "other"]
-    assert titles(page) == ["Curves", "Precision and recall", "Plots", "Samples", "Detections"]
+    assert titles(page) == [
+        "Curves",
+        "Precision and recall",
+        "Confusion",
+        "Plots",
+        "Samples",
+        "Detections",
+    ]
     facts = dict(page.facts)
     assert facts["detector"] == "Faster R-CNN, ResNet-101 C4, width 64"
     assert facts["training speed"] == "3.5 images/s (median)"
@@ -130,7 +137,7 @@ def test_damaged_parts_are_left_out_and_said_so(run_dir: Path) -> None:
     with (run_dir / "metrics.jsonl").open("a") as file:
         file.write('{"kind"')
     page = build_page(run_dir)
-    assert titles(page) == ["Curves", "Precision and recall", "Plots"]
+    assert titles(page) == ["Curves", "Precision and recall", "Confusion", "Plots"]
     notes = "\n".join(page.notes)
     for damaged in ("metrics.json: cannot", "train.lr", "train_batch.jpg", "metrics.jsonl:3"):
         assert damaged in notes
@@ -157,7 +164,7 @@ def test_the_folder_that_eval_wrote_is_enough(run_dir: Path) -> None:
     page = build_page(run_dir / "eval")
     assert page.headline is not None
     assert page.headline.value == 1.0
-    assert titles(page) == ["Precision and recall"]
+    assert titles(page) == ["Precision and recall", "Confusion"]
 
 
 def test_many_drawings_are_cut_and_counted(run_dir: Path, infer_dir: Path) -> None:

@@ -1,0 +1,124 @@
+"""What does each of the paper's improvements cost at test time, in time and in memory?
+
+    python benchmarks/improvements.py [--device cuda] [--threads 2] [--repeats 3] [--json out.json]
+
+One network with random weights, one drawn picture; every option runs in turn with the plain test in
+each round, and the ratio is taken within the round. Peak memory is that of a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from resdet.datasets.transforms import make_sample
+from resdet.detection.build import Detector, build_model, build_pipeline
+from resdet.detection.config import override
+from resdet.detection.environment import describe_environment
+from resdet.detection.schema import DetectorConfig
+from resdet.detection.structures import Annotation, Batch
+
+PLAIN = "plain"
+OPTIONS: dict[str, tuple[str, ...]] = {
+    PLAIN: (),
+    "refinement, one round": ("test.refine.rounds=1",),
+    "box voting": ("test.vote.iou=0.5",),
+    "refinement and voting": ("test.refine.rounds=1", "test.vote.iou=0.5"),
+    "global context": ("roi.context=true",),
+    "pyramid of five scales": ("test.pyramid=[200,400,600,800,1000]",),
+    "three scales": ("test.scales=[400,600,800]",),
+    "mirrored too": ("test.flip=true",),
+    "Soft-NMS": ("test.suppress.method=soft_nms",),
+}
+
+
+def main() -> None:
+    args = parse_arguments()
+    torch.set_num_threads(args.threads)
+    if args.child:
+        print(json.dumps(peak_memory(args)))
+        return
+    report = {"machine": describe_environment(), "peak_mb": {n: in_own_process(n) for n in OPTIONS}}
+    seconds: dict[str, list[float]] = {name: [] for name in OPTIONS}
+    tests = {name: Test(name, args) for name in OPTIONS}
+    for turn in range(args.warmup + args.repeats):
+        for name, test in tests.items():
+            spent = test.run()
+            if turn >= args.warmup:
+                seconds[name].append(spent)
+    report["seconds"] = seconds
+    for name in OPTIONS:
+        ratios = [own / plain for own, plain in zip(seconds[name], seconds[PLAIN], strict=True)]
+        print(
+            f"{name:<24} {statistics.median(seconds[name]):8.3f} s, "
+            f"x{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}), "
+            f"peak {report['peak_mb'][name]:.0f} MB"
+        )
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--warmup", type=int, default=1)
+    parser.add_argument("--depth", type=int, default=101, choices=(18, 34, 50, 101, 152))
+    parser.add_argument("--size", type=int, nargs=2, default=(480, 800), metavar=("H", "W"))
+    parser.add_argument("--classes", type=int, default=20)
+    parser.add_argument("--json", type=Path, help="also write everything to this file")
+    parser.add_argument("--child", choices=OPTIONS, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+class Test:
+    """One way to test, ready to run on the drawn picture."""
+
+    def __init__(self, name: str, args: argparse.Namespace) -> None:
+        config = override(DetectorConfig(), [f"backbone.depth={args.depth}", *OPTIONS[name]])
+        model = build_model(config, args.classes).to(args.device).eval()
+        detector = Detector(model, config, tuple(f"class {i}" for i in range(args.classes)))
+        self.pipeline = build_pipeline(detector)
+        picture = draw_picture(*args.size)
+        sample = make_sample(picture, Annotation.empty(), self.pipeline.transforms, image_id="")
+        self.batch = Batch.collate([sample]).to(args.device)
+
+    def run(self) -> float:
+        """Seconds for the picture."""
+        start = time.perf_counter()
+        (found,) = self.pipeline.predict(self.batch)
+        found.to("cpu")
+        return time.perf_counter() - start
+
+
+def draw_picture(height: int, width: int) -> np.ndarray:
+    rough = np.random.default_rng(0).integers(0, 256, (height // 20, width // 20, 3), np.uint8)
+    return cv2.resize(rough, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def peak_memory(args: argparse.Namespace) -> float:
+    """MB: of the GPU, or of this process."""
+    Test(args.child, args).run()
+    if args.device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def in_own_process(name: str) -> float:
+    command = [sys.executable, __file__, *sys.argv[1:], "--child", name]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603  itself
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+if __name__ == "__main__":
+    main()
