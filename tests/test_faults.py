@@ -65,7 +65,7 @@ FAULTS: dict[str, tuple[Spoil, int, tuple[str, ...]]] = {
         3,
         (".xml", "'circle'", "did you mean 'cirkle'"),
     ),
-    "bad box": (in_file(XML, "<xmax>", "<xmax>9"), 3, ("train_00001", "object 1", "picture")),
+    "bad box": (in_file(XML, "<xmax>", "<xmax>9"), 3, ("train_00001", "object 2", "picture")),
     "broken annotation": (cut(XML), 3, ("train_00001.xml",)),
     "corrupt picture": (
         cut("scenes/JPEGImages/train_00005.jpg"),
@@ -154,3 +154,21 @@ def test_only_pictures_without_objects_train_to_finite_losses(
     losses = [entry["loss"] for entry in entries if entry["kind"] == "train"]
     assert len(losses) == 4 and None not in losses
     assert losses[-1] < losses[0]
+
+
+def test_the_table_of_faults_names_tests_that_exist() -> None:
+    """Every row of docs/faults.md ends with its test; none is promised without one."""
+    import ast
+    import re
+
+    root = Path(__file__).resolve().parent.parent
+    table = (root / "docs" / "faults.md").read_text(encoding="utf-8")
+    rows = [line for line in table.splitlines() if line.startswith("| ") and "test |" not in line]
+    rows = [line for line in rows if line.count("|") > 3]
+    named = re.findall(r"`(tests/[^`:]+\.py)::(\w+)`", table)
+    assert len(rows) > 25 and len(named) >= len(rows)
+    assert all("::test_" in line.rstrip(" |").rpartition("|")[2] for line in rows)
+    for file, name in named:
+        tree = ast.parse((root / file).read_text(encoding="utf-8"))
+        tests = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        assert name in tests, f"{file}::{name}"

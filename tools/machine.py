@@ -182,7 +182,9 @@ def check_shared_memory(
     try:
         read_through_worker()
     except Exception as error:  # a bus error in the worker arrives as RuntimeError
-        detail = f"a worker could not hand over 16 MB: {_line(error)}"
+        # The data loader's message is a whole traceback, and its last line the reason.
+        reason = _line(error) if "\n" not in str(error) else str(error).strip().splitlines()[-1]
+        detail = f"a worker could not hand over 16 MB: {reason}"
         return [*findings, Finding("worker", "fail", detail, SHM_REMEDY)]
     return [*findings, Finding("worker", "ok", "handed over 16 MB")]
 

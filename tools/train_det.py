@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
     _expect_paths(config)
 
     from resdet.detection.engine.distributed import process_group
+    from resdet.detection.folder_lock import only_run
     from resdet.detection.training import Start, check_training, train_detector
 
     start = Start(checkpoint or args.weights, checkpoint is not None, args.reset_head)
@@ -83,8 +85,11 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(check_training(config, start)))
         return 0
     with process_group(args.device) as group:
-        folder = checkpoint.parent.parent if checkpoint else _new_folder(args, group)
-        return train_detector(config, folder, group, start)
+        folder = checkpoint.parent.parent if checkpoint else _folder(args, group)
+        with only_run(folder) if group.is_main else nullcontext():
+            if group.is_main and not checkpoint:
+                _expect_empty(folder)
+            return train_detector(config, folder, group, start)
 
 
 def _expect_compatible(args: argparse.Namespace) -> None:
@@ -143,7 +148,8 @@ def _config_of_run(checkpoint: Path, args: argparse.Namespace) -> DetectorConfig
     refused = [
         f"{key}={after.get(key)} (was {before.get(key)})"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and not key.startswith(CHANGEABLE)
+        if before.get(key) != after.get(key)
+        and (key.startswith("data.classes") or not key.startswith(CHANGEABLE))
     ]
     if refused:
         raise ConfigError(
@@ -160,22 +166,22 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _new_folder(args: argparse.Namespace, group: Group) -> Path:
-    """The run folder, the same for all processes; an existing run is never written over."""
+def _folder(args: argparse.Namespace, group: Group) -> Path:
+    """The folder of a new run, the same for all processes."""
     name = time.strftime("%Y%m%d-%H%M%S")
     default = Path("runs") / Path(args.cfg).stem / name
-    folder = Path(group.tell("folder", str(args.out or default)))
-    if group.is_main:
-        _expect_empty(folder)
-    return folder
+    return Path(group.tell("folder", str(args.out or default)))
 
 
 def _expect_empty(folder: Path) -> None:
+    """An existing run is never written over."""
+    from resdet.detection.folder_lock import is_unused
+
     try:
-        occupied = folder.exists() and any(folder.iterdir())
+        unused = is_unused(folder)
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be a run folder: {error.strerror}") from error
-    if occupied:
+    if not unused:
         raise ConfigError(
             f"{folder}: not empty; give another --out, or --resume {folder} to go on with it"
         )

@@ -19,7 +19,8 @@ import torch
 from ..errors import WeightsError
 
 FORMAT_VERSION = 1
-KEYS = ("model", "config", "classes", "step")
+#: What every checkpoint holds, and as what.
+KEYS: Mapping[str, type] = {"model": dict, "config": dict, "classes": list, "step": int}
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any], *, keep_previous: bool = False) -> None:
@@ -41,7 +42,9 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], *, keep_previous: bool
         if keep_previous and path.exists():
             _link_over(path, previous_of(path))
         temporary.replace(path)
-    except RuntimeError as error:  # torch's writer reports a full disk this way
+    except RuntimeError as error:  # torch's writer puts one of its own before a full disk's
+        if isinstance(error.__context__, OSError):
+            raise OSError(error.__context__.errno, error.__context__.strerror) from error
         raise OSError(str(error)) from error
     finally:
         with contextlib.suppress(OSError):
@@ -63,6 +66,11 @@ def _link_over(source: Path, target: Path) -> None:
     spare.replace(target)
 
 
+def _the_one_before(path: Path) -> str:
+    previous = previous_of(path)
+    return f"; {previous} is the one before it" if previous.is_file() else ""
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of this toolkit onto the CPU.
 
@@ -78,10 +86,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         # torch's own message advises to load the file all the same.
         raise WeightsError(
             f"{path}: damaged, or holds more than tensors and plain values; it was not opened"
+            f"{_the_one_before(path)}"
         ) from error
     except Exception as error:  # damaged bytes end the reader in more ways than can be listed
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise WeightsError(f"{path}: cannot be read as a checkpoint ({reason})") from error
+        raise WeightsError(
+            f"{path}: cannot be read as a checkpoint ({reason}){_the_one_before(path)}"
+        ) from error
     missing = [key for key in KEYS if not isinstance(state, dict) or key not in state]
     if missing:
         raise WeightsError(
@@ -90,6 +101,18 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         )
     if state.get("format_version") != FORMAT_VERSION:
         raise WeightsError(
-            f"{path}: checkpoint format {state.get('format_version')}, expected {FORMAT_VERSION}"
+            f"{path}: checkpoint format {state.get('format_version')!r:.40}, "
+            f"expected {FORMAT_VERSION}"
         )
+    _check_types(state, path)
     return state
+
+
+def _check_types(state: Mapping[str, Any], path: Path) -> None:
+    wrong = [key for key, kind in KEYS.items() if not isinstance(state[key], kind)]
+    if not wrong and not all(isinstance(name, str) for name in state["classes"]):
+        wrong = ["classes"]
+    if not wrong and not isinstance(state.get("average"), dict | None):
+        wrong = ["average"]
+    if wrong:
+        raise WeightsError(f"{path}: damaged: its {wrong[0]} is {state[wrong[0]]!r:.60}")

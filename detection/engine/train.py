@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..errors import ConfigError, DivergedError, WeightsError
+from ..errors import ConfigError, DivergedError, ResdetError, WeightsError
 from ..evaluation.run import autocast
 from ..structures import Batch
 from .checkpoint import load_checkpoint, previous_of, save_checkpoint
@@ -143,14 +143,19 @@ def train(
 
     Raises:
         DivergedError: after ``plan.max_nonfinite`` non-finite losses in a row.
-        ConfigError: the GPU's memory does not hold a step; what would fit is suggested.
+        ConfigError: the GPU's memory does not hold a step; what would fit is suggested. Or, at the
+            end: the last checkpoint could not be written.
+        DataError: a picture cannot be used or a data worker died; ``last.pt`` is saved before.
     """
     network = _replicate(state.model, group)
     stream, meter = iter(batches), state.meter
+    unsaved: OSError | None = None
+    stopped = False
     meter.resume()
     while state.step < plan.iterations and not _patience_ended(state, plan):
         waiting = time.perf_counter()
-        parts = [next(stream).to(group.device) for _ in range(plan.accumulate)]
+        with _saved_before_an_error(state, outputs, group):
+            parts = [next(stream).to(group.device) for _ in range(plan.accumulate)]
         meter.waited(time.perf_counter() - waiting)
 
         rate = plan.learning_rate(state.step)
@@ -177,12 +182,29 @@ def train(
         # The weights that gave a non-finite loss must not push out those that did not.
         due = step % plan.checkpoint_every == 0 and state.skipped == 0
         if due or evaluated or stopping:
-            _save_last(state, outputs, group)
+            unsaved = _save_last(state, outputs, group)
         if stopping:
-            return not done
-    if _patience_ended(state, plan):
+            stopped = not done
+            break
+    if not stopped and _patience_ended(state, plan):
         outputs.log.message(f"stopped: no better result in {state.stale} evaluations")
-    return False
+    _expect_saved(unsaved, state, outputs)
+    return stopped
+
+
+@contextmanager
+def _saved_before_an_error(state: TrainingState, outputs: Outputs, group: Group) -> Iterator[None]:
+    """A picture gone bad or a dead worker ends the run, but what was learned is kept.
+
+    Among several processes only one has the error, and the others wait for it elsewhere.
+    """
+    try:
+        yield
+    except ResdetError:
+        if group.world == 1 and state.step > 0 and state.skipped == 0:
+            _save_last(state, outputs, group)
+            outputs.log.message(f"saved at step {state.step} before an error ends the run")
+        raise
 
 
 def _patience_ended(state: TrainingState, plan: Plan) -> bool:
@@ -329,18 +351,31 @@ def _evaluate(state: TrainingState, evaluate: Callable[[int], float], outputs: O
     _save(outputs, outputs.best, best)
 
 
-def _save_last(state: TrainingState, outputs: Outputs, group: Group) -> None:
+def _save_last(state: TrainingState, outputs: Outputs, group: Group) -> OSError | None:
     state.meter.agree(group)
-    _save(outputs, outputs.last, state.to_dict(), keep_previous=True)
+    return _save(outputs, outputs.last, state.to_dict(), keep_previous=True)
+
+
+def _expect_saved(unsaved: OSError | None, state: TrainingState, outputs: Outputs) -> None:
+    """A run whose result is not on the disk must not end as if it were."""
+    if unsaved is not None:
+        kept = outputs.last.exists()
+        then = "--resume goes on from the checkpoint before" if kept else "train again"
+        raise ConfigError(
+            f"{outputs.last}: step {state.step} could not be saved: {unsaved}; make room, then "
+            f"{then}"
+        ) from unsaved
 
 
 def _save(
     outputs: Outputs, path: Path, content: Mapping[str, Any], *, keep_previous: bool = False
-) -> None:
+) -> OSError | None:
     """A checkpoint that cannot be written is said aloud; the old one stands, training goes on."""
     if outputs.rank != 0:
-        return
+        return None
     try:
         save_checkpoint(path, {**outputs.identity, **content}, keep_previous=keep_previous)
     except OSError as error:
         outputs.log.message(f"WARNING: {path} not saved ({error}); training goes on without it")
+        return error
+    return None

@@ -6,15 +6,18 @@ import contextlib
 import csv
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from ..errors import DataError
 from .records import RECORDS, read_meta, read_records
 
 COCO = "detections.coco.json"
 CSV = "detections.csv"
 
+#: How half a surrogate pair is written, which JSON can name and UTF-8 cannot hold.
+_LONE = "backslashreplace"
 _COLUMNS = ("file", "width", "height", "label", "score", "x1", "y1", "x2", "y2", "error")
 
 
@@ -29,17 +32,28 @@ def export_results(folder: Path) -> tuple[Path, Path]:
     with _whole(coco) as coco_file, _whole(table) as table_file:
         images_path = folder / f"{COCO}.images.part"
         try:
-            with images_path.open("w+", encoding="utf-8") as images_file:
+            with images_path.open("w+", encoding="utf-8", errors=_LONE) as images_file:
                 writer = _CocoWriter(coco_file, images_file, classes)
                 rows = csv.writer(table_file, lineterminator="\n")
                 rows.writerow(_COLUMNS)
-                for record in read_records(folder / RECORDS):
+                for record in _labelled_records(folder / RECORDS, set(classes)):
                     writer.add(record)
                     rows.writerows(_rows(record))
                 writer.finish()
         finally:
             images_path.unlink(missing_ok=True)
     return coco, table
+
+
+def _labelled_records(path: Path, classes: Collection[str]) -> Iterator[dict[str, Any]]:
+    for number, record in enumerate(read_records(path), start=1):
+        for detection in record.get("detections", ()):
+            if detection["label"] not in classes:
+                raise DataError(
+                    f"{path}: line {number}: label {detection['label']!r:.80} is not among the "
+                    "classes of meta.json"
+                )
+        yield record
 
 
 class _CocoWriter:
@@ -119,7 +133,7 @@ def _whole(path: Path) -> Iterator[IO[str]]:
     """A text file that takes the place of ``path`` only when it is complete."""
     part = path.with_name(f"{path.name}.part")
     try:
-        with part.open("w", encoding="utf-8", newline="") as file:
+        with part.open("w", encoding="utf-8", errors=_LONE, newline="") as file:
             yield file
         part.replace(path)
     finally:

@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, ImageError
+from ..folder_lock import LOCK, only_run
 from ..predictor import Predictor, Prepared
 from ..structures import Detections
 from .draw import draw_detections
@@ -106,12 +107,15 @@ def run_folder(
     says yes, pictures under way are finished and recorded. ``report(done, total, failed)`` is
     called after each record.
 
-    Raises ConfigError for wrong options, a folder that holds something else, or one that cannot be
-    written (records written before stay valid).
+    Raises ConfigError for wrong options, a folder that holds something else, that another run is
+    writing to, or that cannot be written (records written before stay valid).
     """
     _check(options, predictor.classes)
     try:
-        return _run(predictor, files, out, options, stop, report)
+        if out.exists() and not out.is_dir():
+            raise ConfigError(f"{out}: is a file, not a folder")
+        with only_run(out):
+            return _run(predictor, files, out, options, stop, report)
     except OSError as error:  # what goes wrong in reading pictures is recorded, so this is output
         raise ConfigError(
             f"{error.filename or out}: cannot write results: {error.strerror or error}; "
@@ -179,11 +183,8 @@ def _meta(predictor: Predictor, options: FolderOptions) -> dict[str, Any]:
 
 def _open(out: Path, meta: Mapping[str, Any], *, resume: bool) -> None:
     """Make ``out`` the folder of this run, or make sure that it already is."""
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out}: is a file, not a folder")
-    out.mkdir(parents=True, exist_ok=True)
     # A crash before the first record may have left the settings half written.
-    if all(path.name == f"{META}.part" for path in out.iterdir()):
+    if all(path.name in (f"{META}.part", LOCK) for path in out.iterdir()):
         write_meta(out, meta)
     elif resume:
         check_same_run(out, meta)

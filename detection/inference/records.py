@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,15 +34,13 @@ class Entry:
 
 
 class RecordWriter:
-    """Appends records to a file that it holds for itself; each is on disk when `write` returns."""
+    """Appends records to a file; each is with the system when `write` returns.
+
+    There must be one writer only: `only_run` of folder_lock.py sees to that.
+    """
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab", buffering=0)
-        try:
-            _lock(self._file.fileno())
-        except BlockingIOError as error:
-            self._file.close()
-            raise ConfigError(f"{path}: another run is writing to this folder") from error
 
     def __enter__(self) -> RecordWriter:
         return self
@@ -106,15 +103,16 @@ def write_meta(folder: Path, meta: Json) -> None:
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """Raises ConfigError when ``folder`` holds no readable ``meta.json``."""
+    """Raises ConfigError when ``folder`` holds no readable ``meta.json`` with class names."""
     path = folder / META
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read, so this is no folder of results") from error
-    if not isinstance(meta, dict):
-        raise ConfigError(f"{path}: expected an object of settings")
-    return meta
+    classes = meta.get("classes") if isinstance(meta, dict) else None
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ConfigError(f"{path}: expected an object of settings with a list of classes")
+    return dict(meta)
 
 
 def check_same_run(folder: Path, meta: Json) -> None:
@@ -153,14 +151,34 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) and isinstance(record.get("file"), str) else None
+    return record if _is_record(record) else None
 
 
-def _lock(descriptor: int) -> None:
-    """Take the file for this process until it is closed; Windows has no such lock."""
-    if sys.platform != "win32":
-        import fcntl
+def _is_record(record: object) -> bool:
+    """Whether those who read records find what they read: see `run_folder` for the fields."""
+    if not isinstance(record, dict) or not isinstance(record.get("file"), str):
+        return False
+    if record.get("error") is not None:
+        return isinstance(record["error"], str)
+    found = record.get("detections", [])
+    return (
+        all(type(record.get(side)) is int for side in ("width", "height"))
+        and isinstance(record.get("drawn", ""), str)
+        and isinstance(found, list)
+        and all(map(_is_detection, found))
+    )
 
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+def _is_detection(found: object) -> bool:
+    if not isinstance(found, dict) or not isinstance(found.get("label"), str):
+        return False
+    box = found.get("box")
+    numbers = [found.get("score"), *(box if isinstance(box, list) else ())]
+    return len(numbers) == 5 and all(map(_is_sane, numbers))
+
+
+def _is_sane(value: object) -> bool:
+    """Whether one can calculate with it: NaN, infinity and integers beyond floats are not."""
+    return isinstance(value, int | float) and abs(value) < 1e30

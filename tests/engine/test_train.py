@@ -275,7 +275,10 @@ def test_out_of_memory_names_sizes_and_what_to_turn(tmp_path: Path) -> None:
 def test_a_full_disk_does_not_stop_training(
     resdet: Command, tiny_config: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
-    """No file may grow over 100 kB: the checkpoints (over 1 MB) cannot be written, all else can."""
+    """No file may grow over 100 kB: the checkpoints (over 1 MB) cannot be written, all else can.
+
+    It ends with an error all the same, as its last steps are not on the disk.
+    """
     run = tmp_path / "run"
     assert (tiny_run / "weights" / "last.pt").stat().st_size > 200_000
     first = resdet("train-det", "--cfg", tiny_config, "--out", run, "train.iterations=2")
@@ -283,8 +286,7 @@ def test_a_full_disk_does_not_stop_training(
     good = {path: path.read_bytes() for path in (run / "weights").iterdir()}
     words = ("train-det", "--resume", run, "train.iterations=4")
     done = resdet(*words, file_limit=100_000)
-    assert done.code == 0, done.err
+    assert done.code == 2 and "last.pt: step 4 could not be saved" in done.err, done.err
     assert f"WARNING: {run}/weights/last.pt not saved" in done.out
-    assert "done: 4 steps" in done.out
     assert {path: path.read_bytes() for path in (run / "weights").iterdir()} == good
     assert load_checkpoint(run / "weights" / "last.pt")["step"] == 2

@@ -63,7 +63,13 @@ def infer_dir(tmp_path: Path) -> Path:
     save_picture(folder / "drawn" / "sub" / "a.jpg")
     box = {"label": EVIL, "score": 0.9, "box": [0, 0, 9, 9]}
     records = [
-        {"file": "sub/a.jpg", "detections": [box, box], "drawn": "drawn/sub/a.jpg"},
+        {
+            "file": "sub/a.jpg",
+            "width": 64,
+            "height": 48,
+            "detections": [box, box],
+            "drawn": "drawn/sub/a.jpg",
+        },
         {"file": "b.jpg", "error": "b.jpg: empty file"},
     ]
     lines = "".join(json.dumps(record) + "\n" for record in records)
