@@ -1,0 +1,180 @@
+"""Does the package keep what SECURITY.md promises about its own code?
+
+The rules are read off the syntax trees of all its files: what is not called cannot be tricked.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from resdet.datasets.voc_xml import parse_annotation
+from resdet.detection.errors import DataError
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("backbones", "configs", "datasets", "detection", "tools")
+FILES = sorted(
+    [ROOT / "__init__.py", *(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))]
+)
+
+#: The one reader of plain pickles, which knows nothing but arrays.
+ARRAYS = "backbones/arrays.py"
+#: Parses with the standard library what holds no declaration, and all else with defusedxml.
+FAST_XML = "datasets/voc_xml.py"
+#: Where the network is used, when asked: weights by URL and `get-data`.
+DOWNLOADS = ("backbones/fetch.py", "datasets/download.py")
+
+
+def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
+    """Every call with its dotted name, as written."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def keyword(call: ast.Call, name: str) -> object:
+    value = next((k.value for k in call.keywords if k.arg == name), None)
+    return value.value if isinstance(value, ast.Constant) else None
+
+
+def unpickles(tree: ast.AST, file: str) -> Iterator[str]:
+    """Anything that can run what a file says, but torch.load of weights only."""
+    for name, call in calls(tree):
+        plain = name.rpartition(".")[2]
+        if name == "torch.load" and keyword(call, "weights_only") is not True:
+            yield name
+        if plain in ("load", "loads", "Unpickler") and name.startswith(
+            ("pickle.", "marshal.", "shelve.", "joblib.", "dill.", "cloudpickle.", "torch.jit.")
+        ):
+            yield name
+        if keyword(call, "allow_pickle") or plain in ("read_pickle", "open_shelf"):
+            yield name
+    allowed = ("pickle.UnpicklingError",)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            name = ast.unparse(node)
+            pickling = name.startswith("pickle.") and name not in allowed
+            if pickling and (file, name) != (ARRAYS, "pickle.Unpickler"):
+                yield name
+
+
+def runs_text(tree: ast.AST, file: str) -> Iterator[str]:
+    """Calls that take text for code or for a command line."""
+    for name, call in calls(tree):
+        if name in (
+            "eval",
+            "exec",
+            "compile",
+            "__import__",
+            "os.system",
+            "os.popen",
+            "runpy.run_path",
+        ):
+            yield name
+        if keyword(call, "shell") is True or name == "subprocess.getoutput":
+            yield f"{name} with a shell"
+
+
+def parses_unsafely(tree: ast.AST, file: str) -> Iterator[str]:
+    """YAML that makes objects, XML that knows entities, templates that do not escape."""
+    for name, call in calls(tree):
+        if name in ("yaml.load", "yaml.load_all", "yaml.full_load", "yaml.unsafe_load"):
+            yield name
+        if name.endswith("Environment") and keyword(call, "autoescape") is not True:
+            yield f"{name} without autoescape"
+        if name.endswith(("extractall", ".unpack_archive")):
+            yield name
+        parsing = ("fromstring", "parse", "iterparse", "XML", "XMLParser")
+        if name.startswith(("ET.", "ElementTree.", "minidom.", "sax.")) and name.endswith(parsing):
+            yield name
+    for name in imports(tree):
+        parser = name.rpartition(".")[2] in ("fromstring", "parse", "iterparse", "XMLParser")
+        if file != FAST_XML and name.startswith("xml.") and parser:
+            yield f"import of {name}"
+
+
+def uses_the_network(tree: ast.AST, file: str) -> Iterator[str]:
+    if file not in DOWNLOADS:
+        known = ("socket", "urllib.request", "http", "requests", "httpx", "aiohttp", "ftplib")
+        for name in imports(tree):
+            if name.startswith(known):
+                yield f"import of {name}"
+        for name, _ in calls(tree):
+            if name.startswith(("torch.hub.", "load_state_dict_from_url", "hub.")):
+                yield name
+
+
+RULES: dict[str, Callable[[ast.AST, str], Iterator[str]]] = {
+    "unpickles": unpickles,
+    "runs text": runs_text,
+    "parses unsafely": parses_unsafely,
+    "uses the network": uses_the_network,
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_no_file_of_the_package(rule: str) -> None:
+    found = []
+    for path in FILES:
+        file = path.relative_to(ROOT).as_posix()
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        found += [f"{file}: {what}" for what in RULES[rule](tree, file)]
+    assert not found
+    assert len(FILES) > 50
+
+
+@pytest.mark.parametrize(
+    ("rule", "code"),
+    [
+        ("unpickles", "torch.load(path)"),
+        ("unpickles", "torch.load(path, weights_only=False)"),
+        ("unpickles", "pickle.load(file)"),
+        ("unpickles", "pickle.Unpickler(file).load()"),
+        ("unpickles", "class A(pickle.Unpickler): pass"),
+        ("unpickles", "np.load(path, allow_pickle=True)"),
+        ("runs text", "eval(text)"),
+        ("runs text", "subprocess.run(text, shell=True)"),
+        ("runs text", "os.system(text)"),
+        ("parses unsafely", "yaml.load(text, Loader=yaml.SafeLoader)"),
+        ("parses unsafely", "ET.fromstring(text)"),
+        ("parses unsafely", "from xml.etree.ElementTree import fromstring"),
+        ("parses unsafely", "jinja2.Environment(loader=x)"),
+        ("parses unsafely", "tar.extractall(path)"),
+        ("uses the network", "import urllib.request"),
+        ("uses the network", "torch.hub.load(x)"),
+    ],
+)
+def test_the_rules_see_what_they_forbid(rule: str, code: str) -> None:
+    assert list(RULES[rule](ast.parse(code), "somewhere.py"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-7"])
+def test_entities_are_refused_in_every_encoding(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.xml"
+    text = '<!DOCTYPE a [<!ENTITY b "boom">]><annotation>&b;</annotation>'
+    if encoding == "utf-7":
+        text = f'<?xml version="1.0" encoding="{encoding}"?>{text}'
+    path.write_bytes(text.encode(encoding))
+    with pytest.raises(DataError, match=r"a\.xml.*(entities|not readable)"):
+        parse_annotation(path)
+
+
+def test_what_is_allowed_is_still_there() -> None:
+    """Else the exceptions above would be stale."""
+    tree = ast.parse((ROOT / ARRAYS).read_text(encoding="utf-8"))
+    assert list(unpickles(tree, "elsewhere.py")) and not list(unpickles(tree, ARRAYS))
+    tree = ast.parse((ROOT / FAST_XML).read_text(encoding="utf-8"))
+    assert list(parses_unsafely(tree, "elsewhere.py"))
+    for file in DOWNLOADS:
+        tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+        assert list(uses_the_network(tree, "elsewhere.py"))
