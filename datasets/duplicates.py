@@ -60,6 +60,16 @@ def find_duplicates(splits: Mapping[str, Sequence[PictureFacts]]) -> list[Findin
     return findings
 
 
+def similar_pairs(facts: Sequence[PictureFacts]) -> list[tuple[Path, Path]]:
+    """Each picture that nearly repeats earlier ones, with that which it is most like."""
+    prints = _Prints.of(_distinct_files(facts))
+    columns, _ = _nearest(prints, prints, earlier_only=True)
+    return [
+        (prints.facts[row].path, prints.facts[columns[row]].path)
+        for row in np.flatnonzero(columns >= 0)
+    ]
+
+
 def _distinct_files(facts: Sequence[PictureFacts]) -> list[PictureFacts]:
     """Each path once (the readers tell what is listed twice), and only files that could be read."""
     return list({each.path: each for each in facts if each.sha256}.values())

@@ -147,6 +147,22 @@ def same_bytes(paths: Sequence[Path]) -> list[str]:
         raise DataError(f"{error.filename}: {error.strerror}") from error
 
 
+def joined(keys: Sequence[str], pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """``keys``, where those that a chain of ``pairs`` connects are one and the same."""
+    parent: dict[str, str] = {}
+
+    def root(key: str) -> str:
+        while key in parent:
+            key = parent[key]
+        return key
+
+    for left, right in pairs:
+        left, right = root(left), root(right)
+        if left != right:
+            parent[left] = right
+    return [root(key) for key in keys]
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

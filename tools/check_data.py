@@ -18,16 +18,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resdet.detection.errors import ConfigError, DataError
+from resdet.tools.decoding_progress import decoding_progress
 
 if TYPE_CHECKING:
-    from resdet.datasets.check import DataSet, Progress, Report
+    from resdet.datasets.check import DataSet, Report
 
 HELP = "find what is wrong with a data set: pictures, annotations, classes, boxes, duplicates"
 
@@ -83,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     data = _configured(args) if args.cfg else _folder(args)
     if args.out:
         _make(args.out)
-    with _progress() as progress:
+    with decoding_progress() as progress:
         effort = Effort(
             decode=not args.quick,
             workers=_workers(args.workers),
@@ -175,25 +173,6 @@ def _write_classes(report: Report, path: Path) -> None:
         path.write_text(f"data:\n  classes: {names}\n", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--write-classes {path}: {error.strerror or error}") from error
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """A bar on a terminal, else a line for every tenth; on stderr, so that stdout is the report."""
-    if not sys.stderr.isatty():
-        yield _line_for_every_tenth
-        return
-    from rich.console import Console
-    from rich.progress import Progress as Bars
-
-    with Bars(console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task("decoding", total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
-
-
-def _line_for_every_tenth(done: int, total: int) -> None:
-    if done * 10 // total > (done - 1) * 10 // total:
-        print(f"decoded {done} of {total} pictures", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,14 @@ resdet split data/cards --from voc --parts train=0.7 val=0.2 test=0.1
 resdet split photos --from coco --annotations all.json --parts train=0.8 val=0.2 --seed 1
 
 Each class is spread by the fractions, pictures without objects too, and copies of one picture stay
-together. VOC gets ImageSets/Main/PART.txt, COCO gets PART.json beside its JSON.
+together; with --group-near also those compressed anew, scaled or brightened.
+VOC gets ImageSets/Main/PART.txt, COCO gets PART.json beside its JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections import Counter
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resdet.detection.errors import ConfigError
+from resdet.tools.decoding_progress import decoding_progress
 
 if TYPE_CHECKING:
     from resdet.datasets.image import ImageRules
@@ -43,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--annotations", type=Path, metavar="JSON", help="COCO: what to divide")
     parser.add_argument("--out", type=Path, help="COCO: folder of the parts (default: the JSON's)")
+    parser.add_argument(
+        "--group-near",
+        action="store_true",
+        help="keep near copies together too, such as frames of one scene (decodes every picture)",
+    )
     parser.add_argument("--force", action="store_true", help="replace parts that are there")
     parser.add_argument(
         "--exif",
@@ -58,10 +66,11 @@ def run(args: argparse.Namespace) -> int:
     _expect_fitting(args)
 
     from resdet.datasets.image import ImageRules
-    from resdet.datasets.split import Member, same_bytes, stratified_split
+    from resdet.datasets.split import Member, stratified_split
 
-    images = _pictures(args, ImageRules(exif=args.exif))
-    groups = same_bytes([image.path for image in images])
+    rules = ImageRules(exif=args.exif)
+    images = _pictures(args, rules)
+    groups = _groups([image.path for image in images], rules, near=args.group_near)
     members = [
         Member(image.image_id, frozenset(obj.name for obj in image.objects), group)
         for image, group in zip(images, groups, strict=True)
@@ -70,7 +79,8 @@ def run(args: argparse.Namespace) -> int:
     written = _write(args, parts)
     print("\n".join(_shares(members, parts)))
     copies = len(members) - len(set(groups))
-    print(f"{copies} pictures are exact copies of another and stay with it")
+    kind = "exact or near" if args.group_near else "exact"
+    print(f"{copies} pictures are {kind} copies of another and stay with it")
     for part in (name for name, names in parts.items() if not names):
         print(f"warning: {part} has no pictures: too few for its fraction", file=sys.stderr)
     print(f"written: {', '.join(map(str, written))}")
@@ -118,6 +128,24 @@ def _pictures(args: argparse.Namespace, rules: ImageRules) -> list[RawImage]:
         return images
     sets = [read_voc(args.source, split, rules=rules) for split in args.splits]
     return list({image.image_id: image for images in sets for image in images}.values())
+
+
+def _groups(paths: Sequence[Path], rules: ImageRules, *, near: bool) -> list[str]:
+    """A key for each picture, equal for those that must stay together."""
+    from resdet.datasets.split import joined, same_bytes
+
+    keys = same_bytes(paths)
+    if not near:
+        return keys
+    from resdet.datasets.duplicates import similar_pairs
+    from resdet.datasets.pictures import check_pictures
+
+    workers = os.cpu_count() or 1
+    with decoding_progress() as progress:
+        facts = check_pictures(paths, rules, workers=workers, cache=None, progress=progress)
+    key_of = dict(zip(paths, keys, strict=True))
+    pairs = [(key_of[late], key_of[early]) for late, early in similar_pairs(facts)]
+    return joined(keys, pairs)
 
 
 def _write(args: argparse.Namespace, parts: Mapping[str, Sequence[str]]) -> list[Path]:

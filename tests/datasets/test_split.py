@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from resdet.datasets.split import Member, same_bytes, stratified_split
+from resdet.datasets.split import Member, joined, same_bytes, stratified_split
 from resdet.datasets.split_files import write_image_sets, write_json_parts
 from resdet.detection.errors import ConfigError, DataError
 
@@ -185,3 +185,11 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "ImageSets").write_text("a file")
     with pytest.raises(DataError, match="cannot be written"):
         write_image_sets(tmp_path, {"train": []}, force=False)
+
+
+def test_joined() -> None:
+    assert joined([], []) == []
+    assert joined(["a", "b"], []) == ["a", "b"]
+    keys = joined(list("abcdef"), [("b", "a"), ("d", "c"), ("c", "b"), ("a", "d")])
+    assert len({keys[place] for place in (0, 1, 2, 3)}) == 1
+    assert len(set(keys)) == 3

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from resdet.tools.cli import main
 
 PARTS = ("--parts", "train=0.5", "val=0.25", "test=0.25")
@@ -45,6 +47,23 @@ def test_voc(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
     )
     assert any({"copy", "train_00000"} <= set(names) for names in sets.values())
     assert all(sets.values())
+
+
+def test_near_copies_stay_together_if_asked(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside the exact copy of train_00000, which is all but flat: train_00001 at half the size."""
+    picture = Image.open(voc / "JPEGImages/train_00001.jpg")
+    half = picture.resize((picture.width // 2, picture.height // 2))
+    half.save(voc / "JPEGImages/half.jpg")
+    xml = (voc / "Annotations/train_00001.xml").read_text()
+    for name, length in (("width", half.width), ("height", half.height)):
+        xml = re.sub(rf"<{name}>\d+", f"<{name}>{length}", xml)
+    xml = re.sub(r"<object>.*</object>", "", xml, flags=re.DOTALL)
+    (voc / "Annotations/half.xml").write_text(xml)
+
+    assert _run(voc, "--from", "voc", *PARTS, "--group-near") == 0
+    assert "2 pictures are exact or near copies of another" in capsys.readouterr().out
+    for together in ({"copy", "train_00000"}, {"half", "train_00001"}):
+        assert any(together <= set(names) for names in _sets(voc).values())
 
 
 def test_parts_that_are_there(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
