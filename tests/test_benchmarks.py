@@ -14,8 +14,9 @@ BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 TINY = "--size 96 128 --proposals 10 --rois 8 --repeats 1 --warmup 0 --threads 1"
 
 
-def run(script: str, options: str, out: Path) -> dict:
-    command = [sys.executable, str(BENCHMARKS / script), *options.split(), "--json", str(out)]
+def run(script: str, options: str | list[str], out: Path) -> dict:
+    words = options.split() if isinstance(options, str) else options
+    command = [sys.executable, str(BENCHMARKS / script), *words, "--json", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return json.loads(out.read_text())
@@ -45,6 +46,15 @@ def test_detector_compares_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
     sides[1].model.backbone[1][0].bn1.bias[0] += 0.5
     with pytest.raises(SystemExit, match="disagree"):
         detector.compare(sides, precision="fp32")
+
+
+def test_improvements_are_measured_beside_the_plain_test(tmp_path: Path) -> None:
+    out, pyramid = tmp_path / "out.json", "pyramid of five scales"
+    tiny = "--depth 18 --size 64 96 --side 64 --classes 3 --repeats 1 --warmup 0 --threads 1"
+    report = run("improvements.py", [*tiny.split(), "--only", pyramid], out)
+    assert set(report["seconds"]) == set(report["peak_mb"]) == {"plain", pyramid}
+    assert all(min(seconds) > 0 for seconds in report["seconds"].values())
+    assert all(peak > 100 for peak in report["peak_mb"].values())
 
 
 def test_loader_agrees_with_torchvision(tmp_path: Path) -> None:
