@@ -236,11 +236,18 @@ def describe_testing(detector: Detector) -> str:
         parts.append("mirrored too")
     if test.pyramid:
         parts.append("regions on the pyramid " + ", ".join(map(str, test.pyramid)))
-    if detector.config.roi.context:
+    if any(member.config.roi.context for member in (detector, *detector.others)):
         parts.append("global context")
     if test.refine.rounds:
         parts.append(f"{test.refine.rounds} round(s) of refinement")
-    parts.append(f"{test.suppress.method} at {test.nms_iou:g}")
+    parts.append(_describe_suppression(test))
     if test.vote.iou is not None:
-        parts.append(f"box voting at {test.vote.iou:g}")
+        mean = ", mean score" if test.vote.score == "average" else ""
+        parts.append(f"box voting at {test.vote.iou:g}{mean}")
     return "; ".join(parts)
+
+
+def _describe_suppression(test: TestConfig) -> str:
+    if test.suppress.method == "soft_nms":  # the only one without a threshold
+        return f"soft_nms with sigma {test.suppress.soft_sigma:g}"
+    return f"{test.suppress.method} at {test.nms_iou:g}"

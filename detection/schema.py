@@ -167,10 +167,11 @@ class VoteConfig(Section):
 
 
 class SuppressConfig(Section):
-    #: ``soft_nms`` lowers scores with overlap instead of dropping boxes (arXiv:1704.04503).
-    method: Literal["nms", "soft_nms", "linear_soft_nms"] = "nms"
+    #: ``soft_nms`` lowers scores with overlap instead of dropping boxes (arXiv:1704.04503), ``wbf``
+    #: merges boxes that overlap by more than test.nms_iou (arXiv:1910.13302).
+    method: Literal["nms", "soft_nms", "linear_soft_nms", "wbf"] = "nms"
     soft_sigma: Positive = 0.5
-    #: Candidates that fall below this score are dropped.
+    #: Soft-NMS drops candidates that fall below this score, fusion those that are below it.
     soft_floor: Fraction = 0.001
 
 

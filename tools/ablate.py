@@ -5,7 +5,7 @@ The rows are those of Table 9 of the ResNet paper (arXiv:1512.03385), each on to
   baseline      every improvement switched off, whatever the config says
   refinement    regions are scored again from their own regressed boxes
   voting        kept boxes become score-weighted means (part of refinement in the paper)
-  context       the network of --context-weights, trained with roi.context=true
+  context       the network of --context-weights, trained with roi.context=true, else the same
   multi-scale   regions are scored on a pyramid of 1/3 to 5/3 of image.short_side_test
   ensemble      all --weights together
 
@@ -28,6 +28,7 @@ from resdet.detection.errors import ConfigError, DataError
 from resdet.tools.arguments import add_config_arguments
 
 if TYPE_CHECKING:
+    import torch
     from resdet.datasets.catalog import DataSplit
     from resdet.detection.build import Detector
     from resdet.detection.engine.distributed import Group
@@ -110,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
     with process_group(args.device) as group:
         if group.is_main:
             _make(folder)
+        expect_usable(steps, base, args)
         if args.dry_run:
             for step in steps:
                 print(f"{step.name}: {step.skipped or ' '.join(step.overrides)}")
@@ -204,6 +206,31 @@ def _config_of(
     return override(base or read_stored(weights).config, overrides)
 
 
+def load_step(
+    step: Step, base: DetectorConfig | None, args: argparse.Namespace, device: torch.device | str
+) -> Detector:
+    """The network or ensemble of a step. One with context is tested on the same pictures and in
+    the same way as the first one: its own config may say something else."""
+    from resdet.detection.config import override
+    from resdet.detection.stored import load_detectors
+
+    if step.weights[0] == args.context_weights:
+        base = override(_config_of(args.weights[0], base), ["roi.context=true"])
+    return load_detectors(step.weights, device, base=base, overrides=step.overrides)
+
+
+def expect_usable(
+    steps: Sequence[Step], base: DetectorConfig | None, args: argparse.Namespace
+) -> None:
+    """Said before the hours of the first rows: the last row has all files that those lack.
+
+    Raises:
+        ResdetError: as `load_detectors` and `build_test_split`.
+    """
+    last = [step for step in steps if not step.skipped][-1]
+    _split(load_step(last, base, args, "cpu"), args.split, args.limit)
+
+
 def climb(
     steps: Sequence[Step],
     base: DetectorConfig | None,
@@ -212,20 +239,15 @@ def climb(
 ) -> list[Row] | None:
     """Measure step after step on the same draws; None on all processes but the main one."""
     from resdet.detection.build import describe_testing
-    from resdet.detection.config import override
     from resdet.detection.evaluation.bootstrap import bootstrap, draw
     from resdet.detection.evaluation.ladder import Row
-    from resdet.detection.stored import load_detectors
 
     rows, draws = [], None
     for step in steps:
         if step.skipped:
             rows.append(Row(step.name, skipped=step.skipped))
             continue
-        own = base
-        if base is not None and step.weights[0] == args.context_weights:
-            own = override(base, ["roi.context=true"])
-        detector = load_detectors(step.weights, group.device, base=own, overrides=step.overrides)
+        detector = load_step(step, base, args, group.device)
         measured = measure(detector, args.split, args.limit, group)
         if measured is None:
             continue

@@ -17,6 +17,7 @@ from resdet.datasets.transforms import make_sample
 from resdet.detection.build import Detector, build_model, build_pipeline, describe_testing
 from resdet.detection.engine.checkpoint import save_checkpoint
 from resdet.detection.errors import DataError
+from resdet.detection.evaluation.run import autocast
 from resdet.detection.predictor import load
 from resdet.detection.schema import DetectorConfig
 from resdet.detection.stored import load_detectors
@@ -27,10 +28,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "refine": {"refine": {"rounds": 1}},
     "vote": {"vote": {"iou": 0.5}},
     "soft": {"suppress": {"method": "soft_nms"}},
+    "fusion": {"suppress": {"method": "wbf"}},
     "flip": {"flip": True},
     "scales": {"scales": (64, 96)},
     "pyramid": {"pyramid": (48, 64, 96), "pyramid_region": 32.0},
+    "context": {},  # of the network
+    "ensemble": {},  # of several
 }
+#: All pairs but that of two methods of suppression, and all together.
+TOGETHER = [pair for pair in combinations(OPTIONS, 2) if pair != ("soft", "fusion")]
+TOGETHER += [tuple(name for name in OPTIONS if name != "fusion")]
 
 
 def detector(
@@ -40,10 +47,11 @@ def detector(
     test: dict[str, Any] | None = None,
     classes: tuple[str, ...] = CLASSES,
     context: bool = False,
+    side: int = 64,
 ) -> Detector:
     config = DetectorConfig.model_validate(
         {
-            "image": {"short_side_test": 64, "long_side_max": 128},
+            "image": {"short_side_test": side, "long_side_max": 2 * side},
             "backbone": {"depth": depth, "width": 8, "norm": "group", "frozen_stages": 0},
             "rpn": {
                 "channels": 8,
@@ -62,6 +70,17 @@ def detector(
     torch.nn.init.normal_(model.roi_head.box_deltas.weight, std=0.3)
     torch.nn.init.normal_(model.roi_head.cls_logits.weight, std=0.5)
     return Detector(model.eval(), config, classes)
+
+
+def switched(names: Sequence[str]) -> Detector:
+    """The detector with these options; its partner has another depth, size and context."""
+    test: dict[str, Any] = {}
+    for name in names:
+        test |= OPTIONS[name]
+    lead = detector(test=test, context="context" in names)
+    if "ensemble" not in names:
+        return lead
+    return replace(lead, others=(detector(seed=1, depth=34, context=True, side=80),))
 
 
 def pictures(count: int = 2) -> list[np.ndarray]:
@@ -87,14 +106,19 @@ def expect_equal(ours: list[Detections], expected: list[Detections]) -> None:
         torch.testing.assert_close(one.boxes, other.boxes, rtol=1e-6, atol=1e-4)
 
 
-@pytest.fixture(scope="module")
-def baseline() -> list[Detections]:
-    one = detector()
-    plain = transforms.TestTransform(64, 128)
-    samples = [make_sample(p, Annotation.empty(), [plain], image_id="") for p in pictures()]
+def plainly(one: Detector) -> list[Detections]:
+    transform = transforms.TestTransform(64, 128)
+    samples = [make_sample(p, Annotation.empty(), [transform], image_id="") for p in pictures()]
     return one.model.predict(Batch.collate(samples))
 
 
+@pytest.fixture(scope="module")
+def baseline() -> dict[bool, list[Detections]]:
+    """What the network itself finds, with and without context."""
+    return {context: plainly(detector(context=context)) for context in (False, True)}
+
+
+@pytest.mark.parametrize("context", [False, True])
 @pytest.mark.parametrize(
     "neutral",
     [
@@ -107,24 +131,43 @@ def baseline() -> list[Detections]:
     ],
 )
 def test_an_option_that_does_nothing_changes_nothing(
-    neutral: dict[str, Any], baseline: list[Detections]
+    neutral: dict[str, Any], context: bool, baseline: dict[bool, list[Detections]]
 ) -> None:
-    expect_equal(found(detector(test=neutral)), baseline)
+    expect_equal(found(detector(test=neutral, context=context)), baseline[context])
 
 
-def test_a_network_twice_is_that_network(baseline: list[Detections]) -> None:
+@pytest.mark.parametrize("context", [False, True])
+def test_a_network_twice_is_that_network(
+    context: bool, baseline: dict[bool, list[Detections]]
+) -> None:
     """Both propose the same, both score it the same; NMS takes one of each pair."""
-    expect_equal(found(replace(detector(), others=(detector(),))), baseline)
+    one = detector(context=context)
+    expect_equal(found(replace(one, others=(detector(context=context),))), baseline[context])
 
 
-@pytest.mark.parametrize("names", [*combinations(OPTIONS, 2), tuple(OPTIONS)])
-@pytest.mark.parametrize("members", [1, 2])
-def test_options_combine(names: tuple[str, ...], members: int) -> None:
-    test: dict[str, Any] = {}
-    for name in names:
-        test |= OPTIONS[name]
-    others = tuple(detector(seed=k, depth=34, context=True) for k in range(1, members))
-    results = found(replace(detector(test=test), others=others))
+@pytest.mark.parametrize("test", [{}, {"vote": {"iou": 1.0}}, OPTIONS["scales"], OPTIONS["flip"]])
+def test_a_round_that_moves_nothing_changes_nothing(test: dict[str, Any]) -> None:
+    """Regions that stay where they are get the same score again; NMS takes one of each pair."""
+    results = []
+    for rounds in (0, 1):
+        one = detector(test=test | {"refine": {"rounds": rounds}})
+        torch.nn.init.zeros_(one.model.roi_head.box_deltas.weight)
+        results.append(found(one))
+    expect_equal(*results)
+
+
+@pytest.mark.parametrize(
+    ("names", "precision"),
+    [
+        *((names, "fp32") for names in TOGETHER),
+        *(((name,), "bf16") for name in OPTIONS),
+        (("pyramid", "context"), "bf16"),
+        (TOGETHER[-1], "bf16"),
+    ],
+)
+def test_options_combine(names: tuple[str, ...], precision: str) -> None:
+    with autocast(torch.device("cpu"), precision):
+        results = found(switched(names))
     for detections, picture in zip(results, pictures(), strict=True):
         height, width = picture.shape[:2]
         assert 0 < len(detections) <= 100
@@ -133,6 +176,100 @@ def test_options_combine(names: tuple[str, ...], members: int) -> None:
         limit = torch.tensor([width, height, width, height]) + 1e-3
         assert (detections.boxes <= limit).all()
         assert (detections.scores[:-1] >= detections.scores[1:]).all()
+
+
+class Look:
+    """One network's map of one form of a picture; regions come and go in original pixels."""
+
+    def __init__(self, one: Detector, picture: np.ndarray, side: int, flipped: bool) -> None:
+        self.model, self.flipped = one.model, flipped
+        image, _, geometry = transforms.TestTransform(side, 2 * side, flipped)(
+            picture, Annotation.empty()
+        )
+        self.size, self.width = [tuple(image.shape[:2])], picture.shape[1]
+        self.factors = torch.tensor(geometry.scale)[[1, 0, 1, 0]]
+        self.features = one.model.extract(image.permute(2, 0, 1)[None], self.size)
+
+    def mirror(self, boxes: torch.Tensor) -> torch.Tensor:
+        x1, y1, x2, y2 = boxes.unbind(-1)
+        kept = (x1, y1, x2, y2)
+        return torch.stack((self.width - x2, y1, self.width - x1, y2) if self.flipped else kept, -1)
+
+    def here(self, boxes: torch.Tensor) -> list[torch.Tensor]:
+        return [self.mirror(boxes) * self.factors]
+
+    def proposals(self) -> torch.Tensor:
+        return self.mirror(self.model.propose(self.features, self.size)[0] / self.factors)
+
+    def vector(self, box: torch.Tensor) -> torch.Tensor:
+        return self.model.roi_head.describe(self.features, self.here(box), self.size)
+
+    def scored(
+        self, boxes: torch.Tensor, levels: Sequence[Look]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """With a pyramid each region by itself, on the two levels next to a side of 32 pixels."""
+        if not levels:
+            probs, moved = self.model.score(self.features, self.here(boxes), self.size)
+        else:
+            vectors = []
+            for box in boxes.split(1):
+                side = float((box[0, 2] - box[0, 0]) * (box[0, 3] - box[0, 1])) ** 0.5
+                far = [
+                    abs(np.log(side * float(one.factors[:2].prod()) ** 0.5 / 32)) for one in levels
+                ]
+                lower = min(range(len(levels) - 1), key=lambda k: far[k] + far[k + 1])
+                pair = levels[lower].vector(box), levels[lower + 1].vector(box)
+                vectors.append(torch.stack(pair).amax(dim=0))
+            probs, moved = self.model.judge(torch.cat(vectors), self.here(boxes), self.size)
+        return probs[0], self.mirror(moved[0] / self.factors)
+
+
+def candidates_step_by_step(one: Detector, picture: np.ndarray) -> Detections:
+    """The procedure of appendix B as a plain loop over passes, rounds, networks and regions."""
+    test, members, parts = one.config.test, (one, *one.others), []
+    for flipped in (False, True) if test.flip else (False,):
+        for index in range(max(1, len(test.scales))):
+            own = [(m.config.image.short_side_test,) for m in members]
+            sides = [(test.scales or side)[index] for side in own]
+            looks = [Look(m, picture, s, flipped) for m, s in zip(members, sides, strict=True)]
+            levels = [[Look(m, picture, s, flipped) for s in test.pyramid] for m in members]
+            regions = torch.cat([look.proposals() for look in looks])
+            for _ in range(1 + test.refine.rounds):
+                scored = [
+                    look.scored(regions, own) for look, own in zip(looks, levels, strict=True)
+                ]
+                probs, boxes = (sum(part) / len(members) for part in zip(*scored, strict=True))
+                for region in range(len(regions)):
+                    parts += [(boxes[region, k], probs[region, k], k) for k in range(3)]
+                regions = torch.stack(
+                    [b[p[:3].argmax()] for p, b in zip(probs, boxes, strict=True)]
+                )
+    boxes, scores, labels = zip(*parts, strict=True)
+    return Detections(torch.stack(boxes), torch.stack(scores), torch.tensor(labels))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("names", TOGETHER, ids="+".join)
+def test_candidates_are_those_of_the_procedure_step_by_step(names: tuple[str, ...]) -> None:
+    one, picture = switched(names), pictures()[1]
+    expected = candidates_step_by_step(one, picture)
+    solid = (expected.boxes[:, 2:] - expected.boxes[:, :2] > 0).all(dim=1)
+    one.model.suppress = lambda candidates: candidates
+    (ours,) = found(one, [picture])
+    torch.testing.assert_close(ours.boxes, expected.boxes[solid], rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(ours.scores, expected.scores[solid], rtol=1e-3, atol=1e-5)
+    assert torch.equal(ours.labels, expected.labels[solid])
+
+
+@pytest.mark.parametrize("names", [(), TOGETHER[-1]], ids="+".join)
+def test_pictures_of_one_batch_do_not_see_each_other(names: tuple[str, ...]) -> None:
+    """Of one size, so that neither is padded: group norm would see the padding."""
+    one, both = switched(names), [pictures()[0], np.ascontiguousarray(pictures()[0][::-1])]
+    alone = [found(one, [picture])[0] for picture in both]
+    for mine, other in zip(found(one, both), alone, strict=True):
+        torch.testing.assert_close(mine.scores, other.scores, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(mine.boxes, other.boxes, rtol=1e-3, atol=1e-2)
+    assert not torch.allclose(alone[0].boxes[:5], alone[1].boxes[:5], atol=1.0)
 
 
 def test_the_mirrored_pass_sees_the_mirrored_picture() -> None:
@@ -175,8 +312,7 @@ def test_training_mode_is_refused() -> None:
 
 
 def test_what_is_on_is_told() -> None:
-    test = {name: value for option in OPTIONS.values() for name, value in option.items()}
-    text = describe_testing(replace(detector(test=test, context=True), others=(detector(),)))
+    text = describe_testing(switched(TOGETHER[-1]))
     for words in (
         "shorter side 64, 96",
         "ensemble of 2",
@@ -184,12 +320,18 @@ def test_what_is_on_is_told() -> None:
         "pyramid 48, 64, 96",
         "context",
         "1 round",
-        "soft_nms",
+        "soft_nms with sigma 0.5",  # test.nms_iou is not used
         "voting at 0.5",
     ):
         assert words in text
     plain = describe_testing(detector())
     assert plain == "shorter side 64; nms at 0.5"
+    linear = {"suppress": {"method": "linear_soft_nms"}, "vote": {"iou": 0.8, "score": "average"}}
+    text = describe_testing(replace(detector(test=linear), others=(detector(context=True),)))
+    assert text == (
+        "shorter side 64; ensemble of 2; global context; linear_soft_nms at 0.5; "
+        "box voting at 0.8, mean score"
+    )
 
 
 # ---------------------------------------------------------------------------- from files

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from resdet.detection.config import load_config
 from resdet.detection.errors import ConfigError
 from resdet.tools.ablate import LADDER, NAMES, chosen, switches
@@ -80,28 +81,38 @@ def test_the_configs_own_values_are_the_ones_measured(
 def test_context_is_measured_from_its_own_weights(
     resdet: Command, learned_run: Path, tiny_config: Path, tmp_path: Path
 ) -> None:
+    """Only the network is: the row is tested like the others, whatever its own config says."""
     run = tmp_path / "context"
-    words = ("backbone.norm=group", "roi.context=true", "train.iterations=4")
+    words = ("backbone.norm=group", "roi.context=true", "train.iterations=4", "test.nms_iou=0.9")
     done = resdet("train-det", "--cfg", tiny_config, "--out", run, *words)
     assert done.code == 0, done.err
     plain, context = learned_run / "weights" / "last.pt", run / "weights" / "last.pt"
-    options = (
-        "--weights",
-        plain,
-        "--context-weights",
-        context,
-        "--cfg",
-        learned_run / "config.yaml",
-    )
+    options = ("--weights", plain, "--context-weights", context)
     rows = ladder(resdet, tmp_path / "out", *options, "--rungs", "voting,context")
     assert rows["context"]["weights"] == [str(context)]
     assert "global context" in rows["context"]["testing"]
-    assert "box voting" in rows["context"]["testing"]
+    assert "nms at 0.5; box voting" in rows["context"]["testing"]
 
     own = ladder(resdet, tmp_path / "own", "--weights", context, "--rungs", "context")
     assert own["context"]["skipped"].startswith("in every row")
     done = resdet("ablate", "--weights", plain, "--context-weights", plain)
     assert (done.code, done.err) == (2, f"error: {plain}: trained without roi.context\n")
+
+
+@pytest.mark.parametrize("option", ["--weights", "--context-weights"])
+def test_what_a_later_row_needs_is_looked_at_first(
+    resdet: Command, tiny_run: Path, learned_run: Path, tmp_path: Path, option: str
+) -> None:
+    """Hours of measuring would otherwise end in an error, and with it all rows be lost."""
+    first, damaged = learned_run / "weights" / "last.pt", tmp_path / "damaged.pt"
+    state = torch.load(tiny_run / "weights" / "last.pt", weights_only=False)
+    classes = ["ape", *state["classes"][1:]]
+    config = state["config"] | {"roi": state["config"]["roi"] | {"context": True}}
+    torch.save(state | {"classes": classes, "config": config}, damaged)
+    done = resdet("ablate", "--weights", first, option, damaged, "--out", tmp_path / "out")
+    assert done.code != 0 and done.err.count("\n") == 1
+    assert str(damaged) in done.err
+    assert "baseline" not in done.out
 
 
 def test_dry_run_and_limit(resdet: Command, learned_run: Path, tmp_path: Path) -> None:
