@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
+from typing import Literal
 
+from ..detection.structures import Annotation, Record
 from .catalog import DataSplit, OnBadBox, label_images
 from .class_names import similar_names
 from .coordinates import EdgeCounts, count_edges
 from .duplicates import find_duplicates
 from .findings import Finding
-from .image import DEFAULT_RULES, ImageRules
+from .image import DEFAULT_RULES, ImageRules, is_file
 from .pictures import PictureFacts, check_pictures
 from .raw import RawImage
 from .statistics import (
@@ -25,12 +27,15 @@ from .statistics import (
     count_classes,
     count_splits,
     fit_anchors,
+    picture_histograms,
     size_histograms,
 )
 
 #: Reads one source and goes on after faults: the pictures it could make sense of, and all findings.
-#: In a classification folder each picture has one object, as large as the picture.
 Inspection = Callable[[], tuple[list[RawImage], list[Finding]]]
+#: What there is to know of each picture. In a folder of ``classes`` each has one object, as large
+#: as the picture; ``nothing``: the pictures alone are checked.
+Content = Literal["boxes", "classes", "nothing"]
 Progress = Callable[[int, int], None]
 
 _SEVERITIES = ("error", "warning", "note")
@@ -60,6 +65,7 @@ class DataSet:
 
     ``origin`` is the folder or config file; ``folders`` look for what no split leads to.
     ``classes`` None: the names that occur, in training if ``from_training``, else in all splits.
+    ``anchors`` are for boxes.
     """
 
     origin: Path
@@ -71,6 +77,7 @@ class DataSet:
     on_bad_box: OnBadBox = "error"
     rules: ImageRules = DEFAULT_RULES
     anchors: Anchors | None = None
+    content: Content = "boxes"
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,9 @@ def check(data: DataSet, effort: Effort = Effort()) -> Report:
         checked = len(facts)
     everything = [image for part in images.values() for image in part]
     report = summarise(str(data.origin), splits, data.anchors, data.origin)
+    if data.content != "boxes":
+        train = next(iter(splits.values()), DataSplit((), ()))
+        report = replace(report, histograms=picture_histograms(train.records))
     return replace(
         report,
         findings=_in_order([*findings, *report.findings]),
@@ -148,6 +158,8 @@ def _read(
 
 def _label(images: Mapping[str, Sequence[RawImage]], data: DataSet) -> dict[str, DataSplit]:
     """The splits with labels of one class list; none where there is no class to label."""
+    if data.content == "nothing":
+        return {name: _unlabelled(part) for name, part in images.items()}
     parts = list(images.values())
     teachers = parts[:1] if data.from_training else parts
     seen = {obj.name for part in teachers for image in part for obj in image.objects}
@@ -163,6 +175,13 @@ def _label(images: Mapping[str, Sequence[RawImage]], data: DataSet) -> dict[str,
         )
         for name, part in images.items()
     }
+
+
+def _unlabelled(images: Sequence[RawImage]) -> DataSplit:
+    records = (
+        Record(image.image_id, image.path, image.size, Annotation.empty()) for image in images
+    )
+    return DataSplit(tuple(records), ())
 
 
 def _across_splits(
@@ -220,7 +239,7 @@ def _decode(
     paths = dict.fromkeys(image.path for part in images.values() for image in part)
     paths |= dict.fromkeys(each.picture for each in findings if each.picture is not None)
     facts = check_pictures(
-        [path for path in paths if path.exists()],
+        [path for path in paths if is_file(path)],
         rules,
         workers=effort.workers,
         cache=effort.cache,

@@ -20,6 +20,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..detection.errors import ConfigError, ImageError
 from .check import Report
+from .decoder_complaints import heard_complaints
+from .finding_kinds import meaning
 from .findings import Finding
 from .image import ImageRules, Pixels, read_image
 from .raw import RawBox
@@ -53,6 +55,7 @@ class Kind:
 
     name: str
     severity: str
+    meaning: str
     count: int
     thumbnails: Sequence[Thumbnail]
     lines: Sequence[str]
@@ -97,6 +100,7 @@ def render_check_page(report: Report) -> str:
         report=report,
         style_hash=f"sha256-{digest}",
         counts=counts,
+        boxes=any(finding.box for finding in report.findings),
         kinds=_kinds(report.findings),
         histograms=[(each, _bars(each)) for each in report.histograms],
         most=max((sum(each.objects) for each in report.classes), default=0),
@@ -113,6 +117,7 @@ def _kinds(findings: Sequence[Finding]) -> list[Kind]:
         Kind(
             name.replace("_", " "),
             severity,
+            meaning(name),
             len(groups[severity, name]),
             _thumbnails(groups[severity, name]),
             [str(finding) for finding in groups[severity, name][:_MOST_LINES]],
@@ -141,7 +146,8 @@ def _thumbnails(findings: Sequence[Finding]) -> list[Thumbnail]:
 
 def _thumbnail(picture: Path, boxes: Sequence[RawBox], caption: str) -> Thumbnail:
     try:
-        pixels = read_image(picture, _SHOWN).pixels
+        with heard_complaints(pass_on=False):  # told already, with the file's name
+            pixels = read_image(picture, _SHOWN).pixels
     except ImageError as error:
         return Thumbnail(caption, why=str(error).removeprefix(f"{picture}: "))
     height, width = pixels.shape[:2]

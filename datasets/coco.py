@@ -11,7 +11,7 @@ from typing import Any
 from .claimed_size import checked_size
 from .coordinates import question_coordinates
 from .findings import Fault, Finding, refuse
-from .image import DEFAULT_RULES, IMAGE_SUFFIXES, ImageRules
+from .image import DEFAULT_RULES, IMAGE_SUFFIXES, ImageRules, is_file
 from .raw import RawBox, RawImage, RawObject, first_few
 
 _Entry = dict[str, Any]
@@ -252,7 +252,7 @@ def _picture(folder: Path, entry: _Entry, source: Path, where: str) -> Path:
     if not isinstance(name, str) or not name:
         raise Fault.of("bad_image", source, "has no file_name", object=where)
     path = folder / name
-    if not path.is_file():
+    if not is_file(path):
         raise Fault.of("missing_picture", source, f"{path}: no such file", object=where)
     return path
 
@@ -263,13 +263,13 @@ def _claimed_size(entry: _Entry, source: Path, where: str) -> tuple[float, float
     if height is None or width is None:
         return None
     if not (_is_count(height) and _is_count(width)):
-        reason = f"height {height!r} and width {width!r} are not pixel counts"
+        reason = f"height {height!r:.40} and width {width!r:.40} are not pixel counts"
         raise Fault.of("bad_image", source, reason, object=where)
     return float(height), float(width)
 
 
 def _is_count(value: object) -> bool:
-    """A positive whole number; some tools write 640.0."""
+    """A positive whole number that a float holds; some tools write 640.0."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return value > 0 and value % 1 == 0
+    return 0 < value < 2**53 and value % 1 == 0

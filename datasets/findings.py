@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from ..detection.errors import DataError
+from .finding_kinds import Severity
 from .raw import RawBox, first_few
 
-#: ``error``: training refuses. ``warning``: it goes on, results may suffer. ``note``: to know.
-Severity = Literal["error", "warning", "note"]
 #: What was done to a bad box; "" where nothing was.
 Outcome = Literal["", "dropped", "clipped", "fixed"]
 
@@ -30,7 +29,8 @@ BOX_KINDS = frozenset(
 class Finding:
     """One fault of one object or file; as text it is one line: file, object, reason.
 
-    ``file`` is where to mend it (annotation file or picture), ``picture`` what to look at.
+    ``kind`` is one of `finding_kinds.KINDS`. ``file`` is where to mend it (annotation file or
+    picture), ``picture`` what to look at.
     """
 
     kind: str
@@ -45,7 +45,12 @@ class Finding:
 
     def __str__(self) -> str:
         parts = (str(self.file), self.object, self.reason, self.outcome)
-        return ": ".join(part for part in parts if part)
+        return _one_line(": ".join(part for part in parts if part))
+
+
+def _one_line(text: str) -> str:
+    """Names and ids come from files: what would break the line, or the terminal, is spelt out."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 class Fault(DataError):

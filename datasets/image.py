@@ -91,6 +91,15 @@ class LoadedImage:
 DEFAULT_RULES = ImageRules()
 
 
+def is_file(path: Path) -> bool:
+    """Whether a regular file stands there; a name that no file can have is none (`Path.is_file`
+    raises for one that is too long)."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def read_image(path: Path, rules: ImageRules = DEFAULT_RULES) -> LoadedImage:
     """Read and decode one picture; raises `ImageError`, and nothing else, naming the file."""
     with _only_image_errors(str(path), rules):

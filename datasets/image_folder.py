@@ -60,6 +60,22 @@ def inspect_image_folder(
     return images, findings
 
 
+def inspect_pictures(
+    folder: Path, *, rules: ImageRules = DEFAULT_RULES
+) -> tuple[list[RawImage], list[Finding]]:
+    """The pictures of a folder without annotations, by path, and what is wrong with the folder."""
+    pictures, others = _files(folder)
+    images, findings = [], [_stray(path) for path in others]
+    for path in pictures:
+        try:
+            size = checked_size(path, None, folder, rules)
+        except Fault as fault:
+            findings.append(fault.finding)
+            continue
+        images.append(RawImage(path.relative_to(folder).as_posix(), path, size, (), folder))
+    return images, findings
+
+
 def compare_image_folders(root: Path) -> list[Finding]:
     """Classes of a split that training lacks (errors: nothing could learn them), and the reverse;
     and what lies beside the splits."""

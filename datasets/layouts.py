@@ -9,21 +9,23 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from ..detection.errors import ConfigError
-from .check import DataSet, Inspection
+from .check import Content, DataSet, Inspection
 from .cls_loc import cls_loc_splits, inspect_cls_loc
 from .coco import compare_categories, inspect_coco, inspect_coco_folder
 from .coordinates import Coordinates
 from .findings import Finding
-from .image import DEFAULT_RULES, ImageRules
+from .image import DEFAULT_RULES, IMAGE_SUFFIXES, ImageRules
 from .image_folder import (
     compare_image_folders,
     image_folder_splits,
     inspect_image_folder,
+    inspect_pictures,
 )
 from .statistics import Anchors
 from .voc import disjoint_sets, inspect_voc, inspect_voc_folder
 
-Layout = Literal["voc", "coco", "image-folder", "cls-loc"]
+#: ``pictures``: nothing is annotated.
+Layout = Literal["voc", "coco", "image-folder", "cls-loc", "pictures"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 #: What exporters call the JSON that they leave in each split's folder of pictures.
@@ -42,9 +44,12 @@ def recognise(root: Path) -> Layout:
         return "coco"
     if any(path.is_dir() for path in root.iterdir()):
         return "image-folder"
+    if any(path.suffix.lower() in IMAGE_SUFFIXES for path in root.iterdir()):
+        return "pictures"
     raise ConfigError(
         f"{root}: neither JPEGImages (voc), nor annotations/instances_*.json (coco; --annotations "
-        "names another file), nor Data/CLS-LOC (cls-loc), nor folders of classes (image-folder)"
+        "names another file), nor Data/CLS-LOC (cls-loc), nor folders of classes (image-folder), "
+        "nor pictures"
     )
 
 
@@ -63,6 +68,7 @@ def data_set(
     processes read VOC annotations."""
     splits: dict[str, Sequence[Inspection]]
     folders: list[Callable[[], list[Finding]]] = []
+    content: Content = "boxes"
     if layout == "voc":
         read_set = partial(inspect_voc, root, coordinates=coordinates, rules=rules, workers=workers)
         names = disjoint_sets(root)
@@ -79,8 +85,11 @@ def data_set(
     elif layout == "cls-loc":
         read_split = partial(inspect_cls_loc, root, coordinates=coordinates, rules=rules)
         splits = {name: [partial(read_split, name)] for name in cls_loc_splits(root)}
+    elif layout == "pictures":
+        content = "nothing"
+        splits = {"all": [partial(inspect_pictures, root, rules=rules)]}
     else:
-        anchors = None  # every object is a whole picture
+        content = "classes"
         splits = {
             name: [partial(inspect_image_folder, folder, rules=rules)]
             for name, folder in image_folder_splits(root).items()
@@ -88,7 +97,9 @@ def data_set(
         folders = [partial(compare_image_folders, root)]
     if not splits:
         raise ConfigError(f"{root}: no {layout} annotations; --annotations FILE names them")
-    return DataSet(root, splits, folders, classes, rules=rules, anchors=anchors)
+    if content != "boxes":
+        anchors = None
+    return DataSet(root, splits, folders, classes, rules=rules, anchors=anchors, content=content)
 
 
 def coco_folder_checks(

@@ -19,11 +19,11 @@ from typing import IO, Any, get_args
 import cv2
 import PIL
 
-from .findings import Severity
+from .finding_kinds import KINDS, Severity
 from .image import ImageRules
 
 #: Raised whenever the meaning of a line or of what it was computed from changes.
-VERSION = 1
+VERSION = 2
 THUMBNAIL_SIDE = 18
 #: (kind, severity, reason) as in `Finding`.
 Remark = tuple[str, Severity, str]
@@ -150,6 +150,6 @@ def _size(height: int, width: int) -> tuple[int, int]:
 
 
 def _remark(kind: str, severity: Severity, reason: str) -> Remark:
-    if severity not in get_args(Severity):
-        raise ValueError(f"unknown severity {severity!r}")
+    if kind not in KINDS or severity not in get_args(Severity):
+        raise ValueError(f"unknown kind or severity: {kind!r}, {severity!r}")
     return str(kind), severity, str(reason)

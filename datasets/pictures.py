@@ -18,7 +18,9 @@ import numpy as np
 from PIL import Image
 
 from ..detection.errors import ImageError
-from .findings import Finding, Severity
+from .decoder_complaints import heard_complaints
+from .finding_kinds import Severity
+from .findings import Finding
 from .image import FORMATS, IMAGE_SUFFIXES, ImageRules, Pixels, decode_image, read_image
 from .parallel import Died, map_items
 from .picture_cache import THUMBNAIL_SIDE, Content, ContentCache, Remark
@@ -158,12 +160,16 @@ def examine(data: bytes, rules: ImageRules) -> Content:
     # Under "skip" the reader says by type what is truncated; nothing else changes.
     asked = rules if rules.on_truncated == "warn" else replace(rules, on_truncated="skip")
     try:
-        loaded = decode_image(data, _NAME, asked)
+        with heard_complaints() as complaints:
+            loaded = decode_image(data, _NAME, asked)
         form, notes = _form(data, rules)
     except ImageError as error:
         return _refused(str(error).removeprefix(f"{_NAME}: "), rules)
     height, width = loaded.pixels.shape[:2]
     remarks = [_warned(text) for text in loaded.warnings] + notes
+    if complaints and not loaded.warnings:  # a cut file has its own warning, and is tried out
+        reason = f"the decoder says: {complaints[0]}; parts of the picture may be wrong"
+        remarks.append(("damaged_picture", "warning", reason))
     if loaded.orientation != 1:
         what = "turned as it says" if rules.exif == "apply" else "not turned (exif: ignore)"
         reason = f"EXIF orientation {loaded.orientation}: {what}, {width}x{height}"

@@ -121,6 +121,16 @@ def size_histograms(records: Sequence[Record], anchors: Anchors | None) -> tuple
     return tuple(found)
 
 
+def picture_histograms(records: Sequence[Record]) -> tuple[Histogram, ...]:
+    """Of the pictures themselves, where nothing but whole pictures is annotated."""
+    height, width = np.array([record.size for record in records], np.float64).reshape(-1, 2).T
+    roots = np.sqrt(height * width)
+    return (
+        _histogram("picture size: square root of the area", "px", _SIZE_EDGES, roots),
+        _histogram("picture shape", "height / width", _RATIO_EDGES, height / width),
+    )
+
+
 def fit_anchors(records: Sequence[Record], anchors: Anchors) -> AnchorFit:
     """Which objects no anchor overlaps by half, and which sizes would leave fewer such."""
     boxes, sizes = _boxes(records)

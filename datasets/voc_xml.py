@@ -60,32 +60,30 @@ def names_another_file(tree: Element, image_id: str) -> str:
 def read_objects(
     tree: Element, path: Path, *, coordinates: Coordinates, difficult: Difficult
 ) -> tuple[list[RawObject], list[Finding]]:
-    """The objects that make sense, and the errors of those that do not."""
+    """The objects that make sense, the errors of those that do not, and what is doubtful."""
     objects, findings = [], []
     for number, element in enumerate(tree.findall("object"), 1):
+        where = f"object {number}"
         try:
-            obj = _object(element, path, f"object {number}", coordinates, difficult)
+            name = _class_name(element, path, where)
+            named = f"{where} ({name})"
+            is_difficult, doubts = _is_difficult(element, path, named)
+            findings += doubts
+            if is_difficult and difficult == "exclude":
+                continue
+            box = _box(element, path, named, coordinates)
         except Fault as fault:
             findings.append(fault.finding)
             continue
-        if obj is not None:
-            objects.append(obj)
+        objects.append(RawObject(name, box, is_difficult and difficult == "ignore", where))
     return objects, findings
 
 
-def _object(
-    element: Element, path: Path, where: str, coordinates: Coordinates, difficult: Difficult
-) -> RawObject | None:
-    """None: it is difficult and those are left out."""
+def _class_name(element: Element, path: Path, where: str) -> str:
     name = _text(element, "name")
     if not name:
         raise Fault.of("unnamed_object", path, "has no name", object=where)
-    named = f"{where} ({name})"
-    is_difficult = _is_difficult(element, path, named)
-    if is_difficult and difficult == "exclude":
-        return None
-    box = _box(element, path, named, coordinates)
-    return RawObject(name, box, is_difficult and difficult == "ignore", where)
+    return name
 
 
 def _box(element: Element, path: Path, where: str, coordinates: Coordinates) -> RawBox:
@@ -106,14 +104,20 @@ def _lower_the_smaller(first: float, last: float) -> tuple[float, float]:
     return (first, last - 1) if last < first else (first - 1, last)
 
 
-def _is_difficult(element: Element, path: Path, where: str) -> bool:
-    """Absent, empty and "Unspecified" (labelling tools write it) mean no."""
-    if _text(element, "difficult").lower() in ("", "unspecified"):
-        return False
-    value = _number(element, "difficult", path, where)
-    if math.isnan(value):
-        raise Fault.of("not_a_number", path, "<difficult> is not a number", object=where)
-    return value != 0
+def _is_difficult(element: Element, path: Path, where: str) -> tuple[bool, list[Finding]]:
+    """Absent, empty and "Unspecified" (labelling tools write it) mean no; other words are taken so
+    too, with a warning."""
+    text = _text(element, "difficult")
+    if text.lower() in ("", "unspecified"):
+        return False, []
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isnan(value):
+        return value != 0, []
+    reason = f"<difficult> is {text!r:.40}, expected 0 or 1: taken as 0"
+    return False, [Finding("unclear_difficult", "warning", path, reason, where)]
 
 
 # ---------------------------------------------------------------------------------- text

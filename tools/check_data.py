@@ -5,19 +5,22 @@ resdet check-data data/coco --out checked
 resdet check-data pictures --annotations instances.json --quick
 resdet check-data --cfg voc_r101.yaml data.root=data
 
-The layout of a folder is recognised: PASCAL VOC, COCO, ILSVRC CLS-LOC, or one folder for each class
-(image-folder). With --cfg the sources, classes and anchors are those of the config. With --out the
-folder gets data_report.json, data_report.html (opens offline, shows each kind of fault) and, unless
---no-cache, pictures.jsonl: what is known of each decoded file, by its content, so that the next
-check decodes only what is new. Without --out nothing is written.
+The layout of a folder is recognised: PASCAL VOC, COCO, ILSVRC CLS-LOC, one folder for each class
+(image-folder), or nothing but pictures. With --cfg the sources, classes and anchors are those of
+the config. With --out the folder gets data_report.json, data_report.html (opens offline, shows each
+kind of fault) and, unless --no-cache, pictures.jsonl: what is known of each decoded file, by its
+content, so that the next check decodes only what is new. Without --out nothing is written.
 
-Exit code 0: no errors (warnings and notes do not count); 3: errors, after the whole report.
+An error is what training refuses, a warning may harm the result, a note is to know; docs/data.md
+explains each kind. Exit code 0: no errors; 3: errors, after the whole report.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 
 HELP = "find what is wrong with a data set: pictures, annotations, classes, boxes, duplicates"
 
-LAYOUTS = ("voc", "coco", "image-folder", "cls-loc")
+LAYOUTS = ("voc", "coco", "image-folder", "cls-loc", "pictures")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
     from resdet.datasets.check import Effort, check
     from resdet.tools.check_summary import print_report
 
+    _silence_pillow()
     data = _configured(args) if args.cfg else _folder(args)
     if args.out:
         _make(args.out)
@@ -98,6 +102,12 @@ def run(args: argparse.Namespace) -> int:
     if errors:
         raise DataError(f"{data.origin}: {errors} error{'s' * (errors > 1)}, see above")
     return 0
+
+
+def _silence_pillow() -> None:
+    """What it warns of, without naming the file, stands in the report with the file's name."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 def _configured(args: argparse.Namespace) -> DataSet:
@@ -128,6 +138,8 @@ def _folder(args: argparse.Namespace) -> DataSet:
     layout = args.format or ("coco" if args.annotations else recognise(root))
     if args.annotations and layout != "coco":
         raise ConfigError("--annotations: only for coco")
+    if args.classes and layout == "pictures":
+        raise ConfigError("--classes: only where something is annotated")
     if not root.is_dir():
         raise ConfigError(f"{root}: no such folder")
     return data_set(

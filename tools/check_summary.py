@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from rich.table import Column, Table
 if TYPE_CHECKING:
     from resdet.datasets.check import Report
     from resdet.datasets.findings import Finding
+    from resdet.datasets.statistics import SplitCounts
 
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 #: Where output is no terminal, lines should stay whole.
@@ -27,23 +28,30 @@ def print_report(report: Report) -> None:
         console = Console(width=_WIDTH_OF_FILES)
     console.print(f"[bold]{escape(report.title)}[/]", highlight=False)
     for split in report.splits:
-        console.print(
-            f"  {escape(split.name)}: {split.pictures} pictures ({split.empty} empty), "
-            f"{split.objects} objects ({split.ignored} ignored)",
-            highlight=False,
-        )
+        console.print(f"  {escape(_split(split))}", highlight=False)
     if report.classes:
         console.print(_classes(report))
-    for line in (*_anchors(report), _effort(report)):
+    for line in (*_edges(report), *_anchors(report), _effort(report)):
         console.print(f"  {line}", highlight=False)
-    if report.findings:
-        console.print(_findings(report.findings))
-    else:
+    if not report.findings:
         console.print("[green]nothing found[/]")
+        return
+    console.print(_findings(report.findings))
+    for line in _verdict(report.findings):
+        console.print(line, highlight=False)
+
+
+def _split(split: SplitCounts) -> str:
+    parts = [f"{split.name}: {split.pictures} pictures"]
+    if split.objects:
+        parts += [f" ({split.empty} without objects)"] * bool(split.empty)
+        parts += [f", {split.objects} objects"]
+        parts += [f" ({split.ignored} ignored)"] * bool(split.ignored)
+    return "".join(parts)
 
 
 def _classes(report: Report) -> Table:
-    table = Table("class", *(escape(split.name) for split in report.splits))
+    table = Table("objects of", *(escape(split.name) for split in report.splits))
     for each in report.classes[:_MOST_CLASSES]:
         table.add_row(escape(each.name), *map(str, each.objects))
     hidden = len(report.classes) - _MOST_CLASSES
@@ -60,6 +68,18 @@ def _anchors(report: Report) -> list[str]:
     return [
         f"anchors {sizes} at {fit.short_side}/{fit.long_side_max} px: {fit.poor / fit.objects:.1%} "
         "of the objects have no anchor of IoU 0.5"
+    ]
+
+
+def _edges(report: Report) -> list[str]:
+    """Where boxes count from; boxes that were read rightly and touch the near edges start at 0."""
+    edges = report.edges
+    if report.anchors is None or not edges.boxes:
+        return []
+    before = f"{edges.before} at -1, " if edges.before else ""
+    return [
+        f"of {edges.boxes} boxes {before}{edges.at_zero} start at 0, {edges.at_one} at 1, "
+        f"{edges.at_far_edge} end at the far edge (counted from 0)"
     ]
 
 
@@ -81,3 +101,17 @@ def _findings(findings: tuple[Finding, ...]) -> Table:
         colour = _COLOURS[severity]
         table.add_row(f"[{colour}]{severity}[/]", kind, str(len(found)), escape(str(found[0])))
     return table
+
+
+def _verdict(findings: tuple[Finding, ...]) -> list[str]:
+    """How many of each severity, and what that means."""
+    counts = Counter(finding.severity for finding in findings)
+    tally = ", ".join(
+        f"{counts[severity]} {severity}{'' if counts[severity] == 1 else 's'}"
+        for severity in ("error", "warning", "note")
+    )
+    what = "training would refuse" if counts["error"] else "nothing that training refuses"
+    lines = [f"{tally}: {what}"]
+    if any(finding.box for finding in findings):
+        lines.append("boxes are left, top, right, bottom, counted from 0; VOC files count from 1")
+    return lines

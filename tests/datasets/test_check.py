@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from resdet.datasets.check import DataSet, Effort, Report, check
 from resdet.datasets.check_json import report_as_dict, write_report
+from resdet.datasets.finding_kinds import KINDS
 from resdet.datasets.layouts import data_set, recognise
 from resdet.datasets.statistics import Anchors
 
@@ -34,6 +35,8 @@ def _draw(path: Path, seed: int, quality: int = 92) -> None:
 
 
 def _named(report: Report) -> set[Named]:
+    for finding in report.findings:
+        assert finding.severity in KINDS[finding.kind][0], finding
     named = [(finding.kind, finding.file.name, finding.object) for finding in report.findings]
     assert len(named) == len(set(named))
     return set(named)
@@ -126,6 +129,12 @@ def _cut_picture(voc: Voc) -> None:
     voc.picture.write_bytes(data[: len(data) * 2 // 3])
 
 
+def _zeroed(voc: Voc) -> None:
+    data = voc.picture.read_bytes()
+    middle = len(data) // 2
+    voc.picture.write_bytes(data[:middle] + bytes(100) + data[middle + 100 :])
+
+
 def _entities(voc: Voc) -> None:
     voc.xml.write_text('<!DOCTYPE x [<!ENTITY e "boom">]><annotation>&e;</annotation>')
 
@@ -204,6 +213,10 @@ VOC_FAULTS: dict[str, tuple[Callable[[Voc], None], set[Named]]] = {
     "cut XML": (_cut_xml, {("malformed_xml", "{s}.xml", "")}),
     "entities": (_entities, {("malformed_xml", "{s}.xml", "")}),
     "decimal comma": (_first_dog(_box("5,5", 6, 30, 40)), {("not_a_number", "{s}.xml", OBJECT)}),
+    "unclear difficult": (
+        _first_dog(DOG + "<difficult>maybe</difficult>"),
+        {("unclear_difficult", "{s}.xml", OBJECT)},
+    ),
     "no name": (lambda voc: voc.edit("dog", " "), {("unnamed_object", "{s}.xml", "object 1")}),
     "no box": (_first_dog(""), {("missing_box", "{s}.xml", OBJECT)}),
     "two boxes": (_first_dog(DOG + DOG), {("several_boxes", "{s}.xml", OBJECT)}),
@@ -275,6 +288,7 @@ VOC_FAULTS: dict[str, tuple[Callable[[Voc], None], set[Named]]] = {
         lambda voc: voc.picture.write_text("<html></html>") and None,
         {("undecodable_picture", "{s}.jpg", "")},
     ),
+    "zeros inside the picture": (_zeroed, {("damaged_picture", "{s}.jpg", "")}),
     "bomb": (_bomb, {("oversized_picture", "{s}.jpg", "")}),
     "tiny picture": (_small, {("tiny_picture", "{s}.jpg", "")}),
     "cut picture": (_cut_picture, {("truncated_picture", "{s}.jpg", "")}),
@@ -445,6 +459,10 @@ COCO_FAULTS: dict[str, tuple[Callable[[Coco], None], set[Named]]] = {
         lambda coco: coco.image.pop("file_name") and None,
         {("bad_image", JSON, "image {n}"), ("unlisted_picture", "train", "")},
     ),
+    "a name too long for a file": (
+        _set_image(file_name="long" * 2000),
+        {("missing_picture", JSON, "image {n}"), ("unlisted_picture", "train", "")},
+    ),
     "no pixel count": (_set_image(width="64"), {("bad_image", JSON, "image {n}")}),
     "wrong size": (_set_image(width=65), {("size_mismatch", JSON, "image {n}")}),
     "rotated": (
@@ -544,7 +562,7 @@ def test_one_fault_in_a_coco_file(coco: Path, fault: str) -> None:
 
 
 def test_all_faults_in_one_coco_file(coco: Path) -> None:
-    assert len(COCO_FAULTS) <= 28
+    assert len(COCO_FAULTS) <= 29
     expected = _plant(coco, {fault: number for number, fault in enumerate(COCO_FAULTS, 2)})
     assert _named(_check_coco(coco)) == expected
 
@@ -631,6 +649,24 @@ def test_the_report_is_json(voc: Path, tmp_path: Path) -> None:
     (finding,) = read["findings"]
     assert finding["file"] == str(voc / "Annotations" / "t00.xml")
     assert finding["box"][0] == "nan"
+
+
+def test_a_folder_of_nothing_but_pictures(tmp_path: Path) -> None:
+    for number in range(3):
+        _draw(tmp_path / f"{number}.jpg", number)
+    _draw(tmp_path / "2.jpg", 0, quality=60)
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "names.csv").write_text("a,b\n")
+    assert recognise(tmp_path) == "pictures"
+    report = check(data_set(tmp_path, "pictures"))
+    assert _named(report) == {
+        ("undecodable_picture", "empty.png", ""),
+        ("similar_picture", "2.jpg", ""),
+        ("stray_file", "names.csv", ""),
+    }
+    assert [(each.name, each.pictures, each.objects) for each in report.splits] == [("all", 3, 0)]
+    assert (report.classes, report.anchors) == ((), None)
+    assert [sum(each.counts) for each in report.histograms] == [3, 3]
 
 
 def test_nothing_at_all_is_an_error(tmp_path: Path) -> None:

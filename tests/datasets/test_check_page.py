@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from resdet.datasets.check import Report
 from resdet.datasets.check_page import render_check_page, write_check_page
+from resdet.datasets.coordinates import EdgeCounts
 from resdet.datasets.findings import Finding
 from resdet.datasets.statistics import AnchorFit, ClassCounts, Histogram, SplitCounts
 from resdet.detection.errors import ConfigError
@@ -114,6 +116,19 @@ def test_a_name_that_is_no_text_can_be_written(tmp_path: Path) -> None:
         _report(Finding("bad", "note", Path("\udcff.jpg"), "odd")), tmp_path / "a.html"
     )
     assert "\\udcff.jpg" in (tmp_path / "a.html").read_text("utf-8")
+
+
+def test_what_a_reader_must_know(tmp_path: Path) -> None:
+    """What a kind means, where boxes count from, and what the data say about that."""
+    picture = _picture(tmp_path)
+    plain = _Elements(render_check_page(_report())).text
+    assert "counted from 0" not in plain and "Where boxes" not in plain
+    finding = Finding("tiny_box", "warning", picture, "small", picture=picture, box=(9, 9, 9, 9))
+    report = replace(_report(finding), edges=EdgeCounts(90, 0, 12, 7, 5))
+    text = _Elements(render_check_page(report)).text
+    assert "a side of one pixel or less: a click rather than an object?" in text
+    assert "add 1 to the left and the top" in text
+    assert "Of 90 boxes 0 start at -1, 12 at 0 and 7 at 1" in text
 
 
 def test_numbers_and_kinds(tmp_path: Path) -> None:

@@ -135,3 +135,21 @@ def test_whole_numbers_may_be_written_as_decimals(tmp_path: Path) -> None:
 def test_empty_lists_give_no_pictures(tmp_path: Path) -> None:
     empty: dict[str, list[object]] = {"images": [], "annotations": [], "categories": []}
     assert read_coco(tmp_path, _write(tmp_path, empty)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"annotations__0__image_id": "é\n\x1b[2J"}, r"image_id é\n\x1b[2J is not in `images`"),
+        ({"images__0__width": 10**400}, "are not pixel counts"),
+        ({"images__0__height": "a" * 9000}, "are not pixel counts"),
+    ],
+    ids=["control characters", "beyond floats", "long"],
+)
+def test_strange_values_make_one_short_line(
+    changes: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError) as caught:
+        read_coco(tmp_path, _write(tmp_path, _changed(**changes)))
+    assert said in str(caught.value)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 1000

@@ -40,6 +40,15 @@ def _turned() -> bytes:
     return _bytes(_photo(), exif=exif)
 
 
+def _zeroed() -> bytes:
+    """A JPEG of its full length with zeros in the middle: it decodes, to another picture. (In a
+    smooth one the zeros may be valid codes, which nothing can tell.)"""
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    data = _bytes(Image.fromarray(noise), quality=95)
+    middle = len(data) // 2
+    return data[:middle] + bytes(200) + data[middle + 200 :]
+
+
 def _deep() -> bytes:
     values = np.linspace(0, 65535, 96 * 128).astype(np.uint16).reshape(96, 128)
     return _bytes(Image.fromarray(values), "PNG")
@@ -62,6 +71,7 @@ CASES: dict[str, tuple[bytes, dict[str, str]]] = {
     "page.jpg": (b"<html><body>404</body></html>", {"undecodable_picture": "error"}),
     "cut.png": (_bytes(_photo(), "PNG")[:3000], {"truncated_picture": "error"}),
     "cut.jpg": (_bytes(_photo(), quality=95)[:2000], {"truncated_picture": "error"}),
+    "zeroed.jpg": (_zeroed(), {"damaged_picture": "warning"}),
     "no_end.jpg": (_bytes(_photo())[:-2], {"no_end_marker": "warning"}),
     "turned.jpg": (_turned(), {"rotated_picture": "note"}),
     "cmyk.jpg": (_bytes(_photo().convert("CMYK")), {"unusual_mode": "note"}),

@@ -113,7 +113,6 @@ def test_encodings(tmp_path: Path, data: bytes) -> None:
         (_xml(_object("")), "0 <bndbox>"),
         (_xml(_object(BOX + BOX)), "2 <bndbox>"),
         (_xml(_object(name=" ")), "object 1: has no name"),
-        (_xml(_object(BOX + "<difficult>maybe</difficult>")), "<difficult> is 'maybe'"),
         (_xml(size="<size><width>32</width><height>48</height></size>"), "<size>: says 32x48, a."),
     ],
 )
@@ -121,6 +120,15 @@ def test_bad_xml_is_reported_with_its_file(tmp_path: Path, xml: str, reason: str
     message = _error(_folder(tmp_path, xml))
     assert "a.xml: " in message
     assert reason in message
+
+
+def test_an_unclear_difficult_is_a_warning_and_taken_as_no(tmp_path: Path) -> None:
+    root = _folder(tmp_path, _xml(_object(BOX + "<difficult>maybe</difficult>")))
+    (image,), (finding,) = inspect_voc(root, "train", difficult="exclude")
+    assert [obj.ignore for obj in image.objects] == [False]
+    assert (finding.kind, finding.severity) == ("unclear_difficult", "warning")
+    said = "a.xml: object 1 (dog): <difficult> is 'maybe', expected 0 or 1: taken as 0"
+    assert str(finding).endswith(said)
 
 
 def test_a_huge_xml_is_not_parsed(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +41,7 @@ def test_a_clean_folder(resdet: Command, scenes: Path) -> None:
     assert (done.code, done.err.splitlines()[-1]) == (0, "decoded 18 of 18 pictures")
     assert "train: 12 pictures" in done.out
     assert "18 pictures decoded" in done.out
+    assert re.search(r"of \d+ boxes \d+ start at 0, \d+ at 1, \d+ end at the far edge", done.out)
 
 
 def test_a_config_with_an_error(resdet: Command, swapped: Path) -> None:
@@ -50,9 +52,11 @@ def test_a_config_with_an_error(resdet: Command, swapped: Path) -> None:
     assert "swapped_corners" in done.out
     assert "train_00001.xml" in done.out
     assert "headers only" in done.out
+    assert "1 error, 1 warning, 0 notes: training would refuse" in done.out
+    assert "VOC files count from 1" in done.out
     mended = resdet("check-data", "--cfg", swapped / "tiny.yaml", "--quick", "data.on_bad_box=fix")
     assert mended.code == 0
-    assert "warning" in mended.out
+    assert "0 errors, 2 warnings, 0 notes: nothing that training refuses" in mended.out
 
 
 def test_the_report_the_page_and_the_cache(resdet: Command, swapped: Path, tmp_path: Path) -> None:
@@ -70,6 +74,19 @@ def test_the_report_the_page_and_the_cache(resdet: Command, swapped: Path, tmp_p
     shutil.rmtree(out)
     assert resdet(*words, "--no-cache").code == 3
     assert sorted(path.name for path in out.iterdir()) == ["data_report.html", "data_report.json"]
+
+
+def test_pictures_without_annotations(resdet: Command, shared_data: Path, tmp_path: Path) -> None:
+    """Files that Pillow, libtiff and libjpeg write warnings about, without naming any."""
+    folder = tmp_path / "messy"
+    shutil.copytree(shared_data / "messy_images", folder)
+    done = resdet("check-data", folder, "--workers", 1, "--out", tmp_path / "out")
+    assert done.code == 3
+    *progress, last = done.err.splitlines()
+    assert all(re.fullmatch(r"decoded \d+ of \d+ pictures", line) for line in progress)
+    assert re.search(r"messy: \d+ errors, see above$", last)
+    refused = resdet("check-data", folder, "--classes", "cat")
+    assert (refused.code, "--classes" in refused.err) == (2, True)
 
 
 def test_the_class_list_becomes_a_config(resdet: Command, scenes: Path, tmp_path: Path) -> None:
