@@ -16,16 +16,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from resdet.datasets.transforms import make_sample
-from resdet.detection.build import Detector, build_model, build_pipeline
+from resdet.detection.build import Detector, build_pipeline
 from resdet.detection.config import override
 from resdet.detection.environment import describe_environment
 from resdet.detection.schema import DetectorConfig
 from resdet.detection.structures import Annotation, Batch
+from sides import make_model
 
 PLAIN = "plain"
 OPTIONS: dict[str, tuple[str, ...]] = {
@@ -50,9 +52,14 @@ def main() -> None:
         print(json.dumps(peak_memory(args)))
         return
     names = [name for name in OPTIONS if name == PLAIN or name in (args.only or OPTIONS)]
-    report = {"machine": describe_environment(), "peak_mb": {n: in_own_process(n) for n in names}}
+    report: dict[str, Any] = {
+        "machine": describe_environment(),
+        "peak_mb": {n: in_own_process(n) for n in names},
+    }
     seconds: dict[str, list[float]] = {name: [] for name in names}
     tests = {name: Test(name, args) for name in names}
+    report["proposals"] = tests[PLAIN].proposals
+    print(f"{report['proposals']} proposals")
     for turn in range(args.warmup + args.repeats):
         for name, test in tests.items():
             spent = test.run()
@@ -92,12 +99,15 @@ class Test:
     def __init__(self, name: str, args: argparse.Namespace) -> None:
         sizes = (f"backbone.depth={args.depth}", f"image.short_side_test={args.side}")
         config = override(DetectorConfig(), [*sizes, *switches(name, args.side)])
-        model = build_model(config, args.classes).to(args.device).eval()
+        model = make_model(config, args.classes).to(args.device).eval()
         detector = Detector(model, config, tuple(f"class {i}" for i in range(args.classes)))
         self.pipeline = build_pipeline(detector)
         picture = draw_picture(*args.size)
         sample = make_sample(picture, Annotation.empty(), self.pipeline.transforms, image_id="")
         self.batch = Batch.collate([sample]).to(args.device)
+        with torch.no_grad():
+            features = model.extract(self.batch.images, self.batch.sizes)
+            self.proposals = len(model.propose(features, self.batch.sizes)[0])
 
     def run(self) -> float:
         """Seconds for the picture."""

@@ -54,6 +54,7 @@ def test_improvements_are_measured_beside_the_plain_test(tmp_path: Path) -> None
     report = run("improvements.py", [*tiny.split(), "--only", pyramid], out)
     assert set(report["seconds"]) == set(report["peak_mb"]) == {"plain", pyramid}
     assert all(min(seconds) > 0 for seconds in report["seconds"].values())
+    assert report["proposals"] > 20, "else the cost of the regions is not seen"
     assert all(peak > 100 for peak in report["peak_mb"].values())
 
 
