@@ -1,7 +1,9 @@
 """The residual blocks of the ResNet paper: basic (two 3x3) and bottleneck (1x1, 3x3, 1x1).
 
-N images · P regions · C channels. Identity shortcuts, and a 1x1 projection where the shape changes
-(option B of paper section 3.3).
+N images · P regions · C channels. Shortcuts as in paper section 3.3 and 4.1, by their letter:
+``A`` the identity, every stride-th cell of it where the map halves, with zeros for new channels;
+``B`` a 1x1 projection where the shape changes, else the identity; ``C`` a projection in every
+block; ``none`` no shortcut at all, which makes the paper's plain nets.
 
 A block can also run straight from a feature map: `forward_on_map` equals ``forward(pool(map, 1))``,
 but pulls its linear 1x1 convolutions in front of the pooling, where each cell is computed once
@@ -11,26 +13,61 @@ instead of once per overlapping region.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .norm import ConvNorm
+
+Shortcut = Literal["A", "B", "C", "none"]
 
 #: ``pool(features, step)``: (N, C, H, W) to (P, C, s, s) crops, keeping every step-th bin.
 Pool = Callable[[Tensor, int], Tensor]
 
 
+class PaddedIdentity(nn.Module):
+    """Option A: (N, C, H, W) to (N, C', ceil(H / stride), ceil(W / stride)) without parameters.
+
+    The new channels are zero and come last.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.extra = outputs - inputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pad(x[:, :, :: self.stride, :: self.stride])
+
+    def pad(self, x: Tensor) -> Tensor:
+        """The new channels alone, for a map that is already as small as it should be."""
+        return F.pad(x, (0, 0, 0, 0, 0, self.extra))
+
+
+def make_shortcut(
+    option: Shortcut, inputs: int, outputs: int, *, stride: int, norm: str
+) -> nn.Module | None:
+    """What stands beside a block's residual; None in plain nets."""
+    if option == "none":
+        return None
+    same_shape = stride == 1 and inputs == outputs
+    if option == "C" or (option == "B" and not same_shape):
+        return ConvNorm(inputs, outputs, 1, stride=stride, norm=norm)
+    return nn.Identity() if same_shape else PaddedIdentity(inputs, outputs, stride=stride)
+
+
 class Block(nn.Module):
-    """Shared by both kinds: ``relu(residual(x) + shortcut(x))``."""
+    """Shared by both kinds: ``relu(residual(x) + shortcut(x))``, or ``relu(residual(x))``."""
 
     expansion: int
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int, norm: str) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, *, stride: int, norm: str, shortcut: Shortcut
+    ) -> None:
         super().__init__()
         self.stride = stride
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = ConvNorm(inputs, outputs, 1, stride=stride, norm=norm)
+        self.shortcut = make_shortcut(shortcut, inputs, outputs, stride=stride, norm=norm)
         self.relu = nn.ReLU(inplace=True)
 
     def residual(self, x: Tensor) -> Tensor:
@@ -40,18 +77,22 @@ class Block(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.relu(self.residual(x).add_(self.shortcut(x)))
+        residual = self.residual(x)
+        return self.relu(residual if self.shortcut is None else residual.add_(self.shortcut(x)))
 
     def forward_on_map(self, features: Tensor, pool: Pool) -> Tensor:
         """(N, C, H, W) features to (P, C', s', s'), equal to ``forward`` on pooled crops."""
         residual = self.residual_on_map(features, pool)
-        return self.relu(residual.add_(self._shortcut_on_map(features, pool)))
+        if self.shortcut is None:
+            return self.relu(residual)
+        return self.relu(residual.add_(_on_map(self.shortcut, features, pool, self.stride)))
 
-    def _shortcut_on_map(self, features: Tensor, pool: Pool) -> Tensor:
-        if not isinstance(self.shortcut, ConvNorm):
-            return pool(features, 1)
-        projected = pool(self.shortcut.before_pooling(features), self.stride)
-        return self.shortcut.after_pooling(projected)
+
+def _on_map(shortcut: nn.Module, features: Tensor, pool: Pool, stride: int) -> Tensor:
+    if isinstance(shortcut, ConvNorm):
+        return shortcut.after_pooling(pool(shortcut.before_pooling(features), stride))
+    crops = pool(features, stride)
+    return shortcut.pad(crops) if isinstance(shortcut, PaddedIdentity) else crops
 
 
 class BasicBlock(Block):
@@ -59,8 +100,17 @@ class BasicBlock(Block):
 
     expansion = 1
 
-    def __init__(self, inputs: int, width: int, *, stride: int, stride_in: str, norm: str) -> None:
-        super().__init__(inputs, width, stride=stride, norm=norm)
+    def __init__(
+        self,
+        inputs: int,
+        width: int,
+        *,
+        stride: int,
+        norm: str,
+        stride_in: str = "3x3",
+        shortcut: Shortcut = "B",
+    ) -> None:
+        super().__init__(inputs, width, stride=stride, norm=norm, shortcut=shortcut)
         self.conv1 = ConvNorm(inputs, width, 3, stride=stride, norm=norm)
         self.conv2 = ConvNorm(width, width, 3, norm=norm)
 
@@ -76,9 +126,18 @@ class Bottleneck(Block):
 
     expansion = 4
 
-    def __init__(self, inputs: int, width: int, *, stride: int, stride_in: str, norm: str) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        width: int,
+        *,
+        stride: int,
+        norm: str,
+        stride_in: str = "3x3",
+        shortcut: Shortcut = "B",
+    ) -> None:
         outputs = width * self.expansion
-        super().__init__(inputs, outputs, stride=stride, norm=norm)
+        super().__init__(inputs, outputs, stride=stride, norm=norm, shortcut=shortcut)
         strides = (stride, 1) if stride_in == "1x1" else (1, stride)
         self.conv1 = ConvNorm(inputs, width, 1, stride=strides[0], norm=norm)
         self.conv2 = ConvNorm(width, width, 3, stride=strides[1], norm=norm)
@@ -93,3 +152,30 @@ class Bottleneck(Block):
 
     def _after_conv1(self, x: Tensor) -> Tensor:
         return self.conv3(self.relu(self.conv2(self.relu(x))))
+
+
+def make_blocks(
+    block: type[BasicBlock] | type[Bottleneck],
+    count: int,
+    inputs: int,
+    width: int,
+    *,
+    stride: int,
+    norm: str,
+    stride_in: str = "3x3",
+    shortcut: Shortcut = "B",
+) -> nn.Sequential:
+    """A stage: ``count`` blocks of ``width``, of which the first alone has ``stride``."""
+    blocks = []
+    for index in range(count):
+        blocks.append(
+            block(
+                width * block.expansion if index else inputs,
+                width,
+                stride=1 if index else stride,
+                norm=norm,
+                stride_in=stride_in,
+                shortcut=shortcut,
+            )
+        )
+    return nn.Sequential(*blocks)

@@ -107,8 +107,8 @@ LAYOUTS: dict[str, Layout] = {
     "resdet_classifier": Layout(
         title="resdet classifier",
         kind="classifier",
-        marks=(r"stem\.conv1\.weight", r"pixels\.mean"),
-        names=((r"(?P<rest>(?:stem|res[2-5]|fc)\..+)", "{rest}"),),
+        marks=(r"(?:network\.)?stem\.conv1\.weight", r"pixels\.mean"),
+        names=((r"(?:network\.)?(?P<rest>(?:stem|res[2-5]|fc)\..+)", "{rest}"),),
         ignored=_PIXELS,
         own=True,
     ),

@@ -56,14 +56,18 @@ class PixelNorm(nn.Module):
         """
         if len(images) != len(sizes):
             raise ValueError(f"PixelNorm: {len(images)} images but {len(sizes)} sizes")
-        out = images.index_select(1, self.channels).to(
-            self.mean.dtype, memory_format=torch.channels_last
-        )
-        out.sub_(self.mean[:, None, None]).div_(self.std[:, None, None])
+        out = self.normalise(images)
         for image, (h, w) in zip(out, sizes, strict=True):
             image[:, h:] = 0
             image[:, :, w:] = 0
         return out
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """The same for (N, 3, H, W) uint8 images without padding."""
+        out = images.index_select(1, self.channels).to(
+            self.mean.dtype, memory_format=torch.channels_last
+        )
+        return out.sub_(self.mean[:, None, None]).div_(self.std[:, None, None])
 
 
 def pixel_buffers(stats: PixelStats) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """ResNet-18/34/50/101/152: stem, four stages, and the classifier made of them (paper, Table 1).
 
-N images · H, W input size · K classes. Stages are named as in detectron2: res2 is conv2_x of the
-paper, and so on to res5.
+N images · H, W input size · C channels · K classes. Stages are named as in detectron2: res2 is
+conv2_x of the paper, and so on to res5. Without shortcuts the same layers are its plain nets.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import BasicBlock, Block, Bottleneck
+from .blocks import BasicBlock, Bottleneck, Shortcut, make_blocks
 from .norm import ConvNorm
 
 #: depth: block, blocks in res2..res5 (paper, Table 1)
@@ -34,6 +34,8 @@ class ResNetSpec:
     stride_in: str = "3x3"
     #: Channels of conv1 where they differ from ``width``.
     stem_width: int | None = None
+    #: Paper, section 3.3: its ResNet-18 and -34 have ``A``, its deeper nets and everybody's ``B``.
+    shortcut: Shortcut = "B"
 
     def channels(self, stage: int) -> int:
         """Channels that res<stage> ends with."""
@@ -60,28 +62,44 @@ def make_stem(spec: ResNetSpec) -> Stem:
 
 def make_stage(spec: ResNetSpec, stage: int, *, stride: int | None = None) -> nn.Sequential:
     """res<stage>, 2 to 5; its first block halves the map except in res2, or as ``stride`` says."""
-    block, counts = DEPTHS[spec.depth]
     if stride is None:
         stride = 1 if stage == 2 else 2
-    inputs = (spec.stem_width or spec.width) if stage == 2 else spec.channels(stage - 1)
-    width = spec.width * 2 ** (stage - 2)
-    blocks: list[Block] = []
-    for index in range(counts[stage - 2]):
-        blocks.append(
-            block(
-                inputs,
-                width,
-                stride=stride if index == 0 else 1,
-                stride_in=spec.stride_in,
-                norm=spec.norm,
-            )
-        )
-        inputs = width * block.expansion
-    return nn.Sequential(*blocks)
+    block, counts = DEPTHS[spec.depth]
+    return make_blocks(
+        block,
+        counts[stage - 2],
+        (spec.stem_width or spec.width) if stage == 2 else spec.channels(stage - 1),
+        spec.width * 2 ** (stage - 2),
+        stride=stride,
+        norm=spec.norm,
+        stride_in=spec.stride_in,
+        shortcut=spec.shortcut,
+    )
 
 
-class ResNet(nn.Module):
-    """The classifier: (N, 3, H, W) normalised images to (N, K) logits."""
+class ClassifierNet(nn.Module):
+    """(N, 3, H, W) normalised images to (N, K) logits: features, their mean, one linear layer."""
+
+    fc: nn.Linear
+
+    def features(self, images: Tensor) -> Tensor:
+        """(N, C, h, w), the last map, whose mean over all positions ``fc`` reads."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.features(images).mean(dim=(2, 3)))
+
+
+def make_fc(channels: int, classes: int) -> nn.Linear:
+    """He's initialisation without the factor for a ReLU, as none follows; biases start at 0."""
+    fc = nn.Linear(channels, classes)
+    nn.init.kaiming_normal_(fc.weight, nonlinearity="linear")
+    nn.init.zeros_(fc.bias)
+    return fc
+
+
+class ResNet(ClassifierNet):
+    """The paper's ImageNet nets; its plain ones where the spec has no shortcuts."""
 
     def __init__(self, spec: ResNetSpec, *, classes: int = 1000) -> None:
         super().__init__()
@@ -90,8 +108,7 @@ class ResNet(nn.Module):
         self.res3 = make_stage(spec, 3)
         self.res4 = make_stage(spec, 4)
         self.res5 = make_stage(spec, 5)
-        self.fc = nn.Linear(spec.channels(5), classes)
+        self.fc = make_fc(spec.channels(5), classes)
 
-    def forward(self, images: Tensor) -> Tensor:
-        features = self.res5(self.res4(self.res3(self.res2(self.stem(images)))))
-        return self.fc(features.mean(dim=(2, 3)))
+    def features(self, images: Tensor) -> Tensor:
+        return self.res5(self.res4(self.res3(self.res2(self.stem(images)))))

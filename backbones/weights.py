@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -60,14 +60,18 @@ def check_binding(converted: Converted, *, pixels: str, stride_in: str) -> None:
         raise ConfigError(f"{converted.layout} weights under another config: {clashes}; set {fix}")
 
 
-def split_backbone(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def split_backbone(
+    tensors: Mapping[str, Tensor], *, source: str = "weights"
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """A classifier's tensors under a detector's names, and a note of what was left out.
 
-    conv1 to conv4_x become the trunk, conv5_x the region head (paper, appendix A).
+    conv1 to conv4_x become the trunk, conv5_x the region head (paper, appendix A). ``source`` names
+    the weights in the error.
 
     Raises:
-        WeightsError: a name that no classifier has.
+        WeightsError: a name that no classifier has, or other shortcuts than a detector's.
     """
+    expect_projections(tensors, source=source)
     ours: dict[str, Tensor] = {}
     left_out = [name for name in tensors if name.startswith("fc.")]
     for name, tensor in tensors.items():
@@ -76,9 +80,29 @@ def split_backbone(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tu
         elif name.startswith("res5."):
             ours[f"roi_head.{name}"] = tensor
         elif name not in left_out:
-            raise WeightsError(f"{name} is no tensor of a classifier")
+            raise WeightsError(f"{source}: {name} is no tensor of a classifier")
     note = f"{', '.join(left_out)}: the classifier's own layer, which a detector replaces"
     return ours, (note,) if left_out else ()
+
+
+def expect_projections(names: Iterable[str], *, source: str = "weights") -> None:
+    """Refuse a classifier whose shortcuts are not a detector's, which are B.
+
+    The names show it: conv5_x projects in its first block, where the shape changes, and there only.
+
+    Raises:
+        WeightsError: names the shortcuts.
+    """
+    found = set(names)
+    if "res5.0.conv1.weight" not in found:
+        return
+    other = None
+    if "res5.0.shortcut.weight" not in found:
+        other = "a plain net or one with shortcuts A (no projections)"
+    elif "res5.1.shortcut.weight" in found:
+        other = "a net with shortcuts C (a projection in every block)"
+    if other:
+        raise WeightsError(f"{source}: {other}; a detector's backbone has shortcuts B")
 
 
 def load_into(
@@ -92,8 +116,8 @@ def load_into(
     """Fill every parameter and buffer of ``module`` and use every tensor, or change nothing.
 
     ``allow_missing`` and ``allow_unused`` are names, or prefixes ending in a dot, that may stay as
-    they are or be passed over. The batch counters of BN are never required: only averages without
-    momentum read them. ``source`` names the weights in the error.
+    they are or be passed over. The batch counters of BN are neither required nor in the way: only
+    averages without momentum read them. ``source`` names the weights in the error.
 
     Raises:
         WeightsError: tensors missing, unexpected or of another shape or kind, by name.
@@ -102,11 +126,13 @@ def load_into(
     missing = [
         name
         for name in state
-        if name not in tensors
-        and not name.endswith("num_batches_tracked")
-        and not _listed(name, allow_missing)
+        if name not in tensors and not _is_counter(name) and not _listed(name, allow_missing)
     ]
-    unexpected = [name for name in tensors if name not in state and not _listed(name, allow_unused)]
+    unexpected = [
+        name
+        for name in tensors
+        if name not in state and not _is_counter(name) and not _listed(name, allow_unused)
+    ]
     common = [name for name in tensors if name in state]
     unlike = [
         f"{name} {_describe(tensors[name])} for {_describe(state[name])}"
@@ -119,6 +145,10 @@ def load_into(
     if found:
         raise WeightsError(f"{source} do not fit {type(module).__name__}: {', '.join(found)}")
     module.load_state_dict(state | {name: tensors[name] for name in common}, strict=True)
+
+
+def _is_counter(name: str) -> bool:
+    return name.endswith(".num_batches_tracked")
 
 
 def _listed(name: str, allowed: Sequence[str]) -> bool:

@@ -6,13 +6,21 @@ from copy import deepcopy
 
 import pytest
 import torch
-from resdet.backbones.blocks import BasicBlock, Bottleneck
+from resdet.backbones.blocks import BasicBlock, Bottleneck, PaddedIdentity, Shortcut, make_shortcut
+from resdet.backbones.norm import ConvNorm
 from torch import Tensor, nn
 
 
-def make(kind: str, *, stride: int, stride_in: str = "3x3", norm: str = "batch") -> nn.Module:
-    block = BasicBlock if kind == "basic" else Bottleneck
-    return block(8, 4, stride=stride, stride_in=stride_in, norm=norm)
+def make(
+    kind: str,
+    *,
+    stride: int,
+    stride_in: str = "3x3",
+    norm: str = "batch",
+    shortcut: Shortcut = "B",
+) -> nn.Module:
+    block, inputs = (Bottleneck, 8) if kind == "bottleneck" else (BasicBlock, 2)
+    return block(inputs, 4, stride=stride, stride_in=stride_in, norm=norm, shortcut=shortcut)
 
 
 def test_stride_positions() -> None:
@@ -47,6 +55,60 @@ def test_a_block_without_residual_passes_its_input() -> None:
     assert torch.equal(x, before)
 
 
+def test_option_a_by_hand() -> None:
+    """1 channel to 3, 3x3 to 2x2: corners and zeros."""
+    x = torch.arange(9.0).reshape(1, 1, 3, 3)
+    expected = torch.zeros(1, 3, 2, 2)
+    expected[0, 0] = torch.tensor([[0.0, 2.0], [6.0, 8.0]])
+    shortcut = PaddedIdentity(1, 3, stride=2)
+    assert torch.equal(shortcut(x), expected)
+    assert list(shortcut.state_dict()) == []
+
+
+def test_an_option_a_block_by_hand() -> None:
+    """All weights 1 and no norm: the first 3x3 sums 4 ones, the second those sums."""
+    block = BasicBlock(1, 2, stride=2, norm="frozen", shortcut="A")
+    for conv in (block.conv1, block.conv2):
+        nn.init.ones_(conv.weight)
+    image = torch.zeros(1, 1, 4, 4)
+    image[0, 0, :2, :2] = 1
+    # conv1 at stride 2, padded by 1, sees rows -1..1 and 1..3: sums 4, 2, 2, 1 in both channels;
+    # conv2 sees all four of them in both channels from everywhere: 9 x 2.
+    # The shortcut adds the cells (0, 0), (0, 2), (2, 0), (2, 2) to the first channel.
+    expected = torch.full((1, 2, 2, 2), 18.0)
+    expected[0, 0, 0, 0] += 1
+    torch.testing.assert_close(block(image), expected)
+
+
+def test_a_plain_block_by_hand() -> None:
+    block = BasicBlock(1, 1, stride=1, norm="frozen", shortcut="none")
+    for conv in (block.conv1, block.conv2):
+        nn.init.zeros_(conv.weight)
+        conv.weight.data[..., 1, 1] = 2
+    x = torch.tensor([[[[1.0, -1.0]]]])
+    torch.testing.assert_close(block(x), torch.tensor([[[[4.0, 0.0]]]]))
+    assert not any("shortcut" in name for name in block.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("option", "same", "other"),
+    [
+        ("A", nn.Identity, PaddedIdentity),
+        ("B", nn.Identity, ConvNorm),
+        ("C", ConvNorm, ConvNorm),
+        ("none", type(None), type(None)),
+    ],
+)
+def test_shortcuts_by_letter(option: Shortcut, same: type, other: type) -> None:
+    assert type(make_shortcut(option, 4, 4, stride=1, norm="batch")) is same
+    for outputs, stride in ((4, 2), (8, 1), (8, 2)):
+        shortcut = make_shortcut(option, 4, outputs, stride=stride, norm="batch")
+        assert type(shortcut) is other
+        if shortcut is not None:
+            side = 5 if stride == 1 else 3
+            assert shortcut(torch.randn(1, 4, 5, 5)).shape == (1, outputs, side, side)
+
+
 def crops(features: Tensor, step: int) -> Tensor:
     """A linear pool that can be read by eye: means of two neighbouring columns, shifted."""
     pooled = (features + features.roll(1, -1)) / 2
@@ -56,16 +118,19 @@ def crops(features: Tensor, step: int) -> Tensor:
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("norm", ["frozen", "batch", "group"])
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("kind", ["basic", "bottleneck 1x1", "bottleneck 3x3", "identity"])
+@pytest.mark.parametrize(
+    "kind", ["basic", "basic A", "basic none", "bottleneck 1x1", "bottleneck 3x3", "identity"]
+)
 def test_on_the_map_equals_on_the_crops(kind: str, stride: int, norm: str, training: bool) -> None:
     if kind == "identity":
         block: nn.Module = Bottleneck(16, 4, stride=1, stride_in="3x3", norm=norm)
     else:
-        name, _, stride_in = kind.partition(" ")
-        block = make(name, stride=stride, stride_in=stride_in or "3x3", norm=norm)
+        name, _, option = kind.partition(" ")
+        options = {"shortcut" if name == "basic" else "stride_in": option} if option else {}
+        block = make(name, stride=stride, norm=norm, **options)
     on_map = block.double().train(training)
     on_crops = deepcopy(on_map)
-    channels = 16 if kind == "identity" else 8
+    channels = {"identity": 16, "basic": 2}.get(kind.partition(" ")[0], 8)
     features = torch.randn(2, channels, 9, 9, dtype=torch.float64)
     first, second = features.clone().requires_grad_(), features.clone().requires_grad_()
     found = on_map.forward_on_map(first, crops)

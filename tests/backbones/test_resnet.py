@@ -45,7 +45,7 @@ def test_logits_equal_torchvision(depth: int, tmp_path: Path) -> None:
         expected, found = theirs(images), ours.train()(images)  # frozen norms know no mode
     scale = expected.abs().max()
     assert scale > 0.1
-    torch.testing.assert_close(found / scale, expected / scale, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found / scale, expected / scale, atol=1e-5, rtol=0)
     assert (expected[0] - expected[1]).abs().max() > 1e-3 * scale
 
 
@@ -56,6 +56,56 @@ def test_the_table_of_the_paper() -> None:
         assert 1 + per_block * sum(counts) + 1 == depth
     spec = ResNetSpec(depth=101)
     assert [spec.channels(stage) for stage in (2, 3, 4, 5)] == [256, 512, 1024, 2048]
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_names_and_sizes_are_torchvisions(depth: int) -> None:
+    with torch.device("meta"):
+        ours = ResNet(ResNetSpec(depth=depth, norm="batch"))
+        theirs = get_model(f"resnet{depth}")
+    counts = [sum(p.numel() for p in net.parameters()) for net in (ours, theirs)]
+    millions = {18: 11.69, 34: 21.80, 50: 25.56, 101: 44.55, 152: 60.19}
+    assert counts[0] == counts[1]
+    assert round(counts[0] / 1e6, 2) == millions[depth]
+
+
+@pytest.mark.parametrize("depth", [18, 34])
+def test_a_plain_net_has_the_same_layers_and_option_a_no_more(depth: int) -> None:
+    states = {}
+    for option in ("A", "B", "C", "none"):
+        spec = ResNetSpec(depth=depth, width=4, norm="batch", shortcut=option)
+        states[option] = set(ResNet(spec, classes=2).state_dict())
+    blocks = sum(DEPTHS[depth][1])
+    projections = {
+        option: {name for name in names if name.endswith("shortcut.weight")}
+        for option, names in states.items()
+    }
+    assert states["none"] == states["A"] == {n for n in states["B"] if ".shortcut." not in n}
+    assert projections["B"] == {f"res{stage}.0.shortcut.weight" for stage in (3, 4, 5)}
+    assert len(projections["C"]) == blocks
+
+
+def test_he_initialisation() -> None:
+    """Variance 2 / fan of the convolutions, norms 1 and 0; activations keep their size."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = ResNet(ResNetSpec(depth=18, norm="batch"), classes=50)
+    layer = model.res4[1].conv2
+    assert layer.weight.var().item() == pytest.approx(2 / (9 * 256), rel=0.02)
+    assert layer.norm.weight.eq(1).all()
+    assert layer.norm.bias.eq(0).all()
+    assert model.fc.weight.var().item() == pytest.approx(1 / 512, rel=0.05)
+    assert model.fc.bias.eq(0).all()
+
+
+def test_the_last_layer_reads_the_mean_of_the_features() -> None:
+    model = ResNet(ResNetSpec(depth=18, width=4, norm="batch"), classes=3).eval()
+    images = torch.randn(2, 3, 96, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features = model.features(images)
+        assert features.shape == (2, 32, 3, 2)
+        dense = nn.functional.conv2d(features, model.fc.weight[..., None, None], model.fc.bias)
+        torch.testing.assert_close(dense.mean((2, 3)), model(images))
 
 
 def test_stride_in_moves_the_stride_of_three_blocks() -> None:
