@@ -46,18 +46,23 @@ def resized_size(size: tuple[int, int], short_side: int, long_side_max: int) -> 
 def resize(
     pixels: np.ndarray, short_side: int, long_side_max: int
 ) -> tuple[np.ndarray, tuple[float, float]]:
-    """``pixels`` (h, w, 3) uint8 at `resized_size`, with the exact (sy, sx) = new / old.
-
-    Bilinear as in the published systems. It reads only 2x2 pixels, so that fine texture would
-    alias when a picture shrinks below half; there each new pixel is the mean of the area it covers.
-    """
+    """``pixels`` (h, w, 3) uint8 at `resized_size`, with the exact (sy, sx) = new / old."""
     height, width = pixels.shape[:2]
     new_height, new_width = resized_size((height, width), short_side, long_side_max)
     scale = (new_height / height, new_width / width)
     if scale == (1.0, 1.0):
         return pixels, scale
-    method = cv2.INTER_AREA if min(scale) < 0.5 else cv2.INTER_LINEAR
+    method = interpolation(scale)
     return cv2.resize(pixels, (new_width, new_height), interpolation=method), scale
+
+
+def interpolation(scale: tuple[float, float]) -> int:
+    """OpenCV's method for a resize by ``scale`` (sy, sx): bilinear as in the published systems.
+
+    That reads only 2x2 pixels, so that fine texture would alias when a picture shrinks below half;
+    there each new pixel is the mean of the area it covers.
+    """
+    return cv2.INTER_AREA if min(scale) < 0.5 else cv2.INTER_LINEAR
 
 
 def _to_tensor(pixels: np.ndarray) -> Tensor:

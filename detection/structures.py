@@ -188,6 +188,83 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class LabelledSample:
+    """One picture to classify: ``image`` (h, w, 3) uint8 RGB, ``label`` its class, 0..K-1."""
+
+    image: Tensor
+    label: int
+    image_id: str
+    seed: int = 0
+    #: Further crops or sizes of the same picture, whose scores are averaged; testing only.
+    views: tuple[LabelledSample, ...] = ()
+
+    def __post_init__(self) -> None:
+        _expect(self.image, "LabelledSample.image", (None, None, 3), torch.uint8)
+
+
+@dataclass(frozen=True)
+class LabelledBatch:
+    """N pictures of one size to classify: ``images`` (N, 3, H, W) uint8 RGB, ``labels`` (N,) i64.
+
+    There is no padding, as it would change what the network answers: pictures of different sizes
+    belong into different batches. Pixels stay uint8 until the model normalises them, as in `Batch`.
+    """
+
+    images: Tensor
+    labels: Tensor
+    image_ids: list[str]
+    seeds: list[int]
+    #: Further crops or sizes of the same pictures, one batch for each; testing only.
+    views: tuple[LabelledBatch, ...] = ()
+
+    def __post_init__(self) -> None:
+        count = len(self.image_ids)
+        _expect(self.images, "LabelledBatch.images", (count, 3, None, None), torch.uint8)
+        _expect(self.labels, "LabelledBatch.labels", (count,), torch.int64)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def to(self, device: torch.device | str) -> LabelledBatch:
+        return LabelledBatch(
+            self.images.to(device, non_blocking=True),
+            self.labels.to(device, non_blocking=True),
+            self.image_ids,
+            self.seeds,
+            tuple(view.to(device) for view in self.views),
+        )
+
+    def pin_memory(self) -> LabelledBatch:
+        """Called by the data loader, so that the copy to a GPU runs beside the network."""
+        return LabelledBatch(
+            self.images.pin_memory(),
+            self.labels.pin_memory(),
+            self.image_ids,
+            self.seeds,
+            tuple(view.pin_memory() for view in self.views),
+        )
+
+    @staticmethod
+    def collate(samples: Sequence[LabelledSample]) -> LabelledBatch:
+        """Stack pictures of one size; the memory format is channels-last.
+
+        Raises ValueError where the sizes differ.
+        """
+        sizes = sorted({tuple(sample.image.shape[:2]) for sample in samples})
+        if len(sizes) > 1:
+            raise ValueError(f"pictures of one batch must have one size, got {sizes}")
+        return LabelledBatch(
+            torch.stack([sample.image for sample in samples]).permute(0, 3, 1, 2),
+            torch.tensor([sample.label for sample in samples], dtype=torch.int64),
+            [sample.image_id for sample in samples],
+            [sample.seed for sample in samples],
+            tuple(
+                map(LabelledBatch.collate, zip(*(sample.views for sample in samples), strict=True))
+            ),
+        )
+
+
+@dataclass(frozen=True)
 class Detections:
     """Scored boxes of one image, before or after suppression.
 

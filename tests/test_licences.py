@@ -103,7 +103,7 @@ def test_every_required_package_is_listed_with_its_licence() -> None:
     assert not wrong, "THIRD_PARTY.md does not say what the metadata of these packages says"
 
 
-@pytest.mark.parametrize("group", ["required", "tensorboard"])
+@pytest.mark.parametrize("group", ["required", "shards", "tensorboard"])
 def test_what_users_install_is_permissive(group: str) -> None:
     try:
         packages = closure(project()[group])

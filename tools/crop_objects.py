@@ -1,0 +1,109 @@
+"""Which command makes pictures to classify of the objects of a detection data set?
+
+resdet crop-objects data/synthetic --from voc --split train --split val --out data/objects
+resdet train-cls --cfg caltech40_r18.yaml data.root=data/objects --out runs/objects
+
+Each object becomes SPLIT/CLASS/PICTURE_NUMBER.jpg: a square around its box. Objects marked as
+difficult or as crowd are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from resdet.tools.source_arguments import add_source_arguments, named_sources
+
+if TYPE_CHECKING:
+    from resdet.datasets.catalog import DataSplit, OnBadBox
+    from resdet.datasets.source import SourceSplit
+
+HELP = "cut the objects of a detection data set out, as a set to classify"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_source_arguments(parser)
+    parser.add_argument(
+        "--margin",
+        type=float,
+        default=0.15,
+        help="context on each side of a box, as a part of its longer side (default 0.15)",
+    )
+    parser.add_argument(
+        "--jitter",
+        type=float,
+        default=0.0,
+        help="shift and scale each square at random by up to this part of its side (default 0)",
+    )
+    parser.add_argument(
+        "--min-side", type=int, default=32, help="smallest square in pixels (default 32)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the jitter")
+    parser.add_argument(
+        "--on-bad-box",
+        choices=("error", "drop", "clip", "fix"),
+        default="error",
+        help="what happens to boxes that training refuses (default error)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Cut; raises ConfigError and DataError."""
+    sources = named_sources(args)
+
+    from resdet.datasets.image import ImageRules
+    from resdet.datasets.object_crops import CropRule, write_object_crops
+    from resdet.datasets.placing import expect_free
+    from resdet.datasets.source import read_split
+    from resdet.detection.errors import ConfigError
+
+    if args.seed < 0:
+        raise ConfigError(f"--seed: {args.seed} is negative")
+    rule = CropRule(args.margin, args.jitter, args.min_side)
+    expect_free(args.out)
+    rules = ImageRules(exif=args.exif)
+    parts = [read_split(each, coordinates=args.coordinates, rules=rules) for each in sources]
+    splits = _labelled(parts, args.on_bad_box)
+    with _progress(sum(len(split.records) for split in splits.values())) as report:
+        counts = write_object_crops(
+            splits, args.out, rule, seed=args.seed, rules=rules, report=report
+        )
+    for name, split in splits.items():
+        ignored = sum(int(record.annotation.ignore.sum()) for record in split.records)
+        dropped = sum(finding.outcome == "dropped" for finding in split.findings)
+        classes = ", ".join(f"{label} {counts[name][label]}" for label in split.classes)
+        print(
+            f"{name}: {counts[name].total()} objects ({classes}), left out: {ignored} ignored, "
+            f"{dropped} with bad boxes"
+        )
+    print(f"{args.out} is complete")
+    return 0
+
+
+def _labelled(parts: Sequence[SourceSplit], on_bad_box: OnBadBox) -> dict[str, DataSplit]:
+    from resdet.datasets.catalog import assemble
+
+    classes = sorted({name for part in parts for name in part.classes})
+    return {
+        part.split: assemble(part.images, classes=classes, on_bad_box=on_bad_box) for part in parts
+    }
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """A bar on stderr, on a terminal only."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as shown:
+        task = shown.add_task("pictures", total=total)
+        yield lambda: shown.advance(task)
+
+
+if __name__ == "__main__":
+    from resdet.tools.cli import run_tool
+
+    raise SystemExit(run_tool("crop-objects"))
