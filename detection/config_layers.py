@@ -191,12 +191,18 @@ def _merged(lower: Layer, upper: Layer) -> Layer:
     return Layer(tree, {**origins, **upper.origins})
 
 
+def _same_format(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> bool:
+    format_ = lower.get("format")
+    return upper.get("format", format_) == format_
+
+
 def _merge(path: KeyPath, lower: Any, upper: Any, origins: dict[KeyPath, Origin]) -> Any:
-    """Mappings merge key by key; anything else replaces, and the origins below it are forgotten."""
+    """Mappings merge key by key, unless the upper one is a source of another ``format``; anything
+    else replaces, and the origins below it are forgotten."""
     if isinstance(upper, _Item):
         item = _merge((*path, upper.index), lower[upper.index], upper.value, origins)
         return [*lower[: upper.index], item, *lower[upper.index + 1 :]]
-    if isinstance(lower, dict) and isinstance(upper, dict):
+    if isinstance(lower, dict) and isinstance(upper, dict) and _same_format(lower, upper):
         both = {
             key: _merge((*path, key), lower[key], upper[key], origins)
             for key in upper

@@ -208,6 +208,8 @@ class TestConfig(Section):
 
 
 class TrainConfig(Section):
+    """What every training needs, whatever is trained."""
+
     iterations: Count = 18000
     #: Images per step over all processes and accumulation steps.
     batch_size: Count = 16
@@ -218,12 +220,16 @@ class TrainConfig(Section):
     base_batch_size: Count = 16
     momentum: Fraction = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    #: Whether biases decay too. Norm weights never do.
+    #: Whether biases decay too, and the parameters of norm layers.
     decay_bias: bool = True
+    decay_norm: bool = False
     warmup_iterations: NonNegative = 1000
     warmup_factor: Fraction = 0.001
-    schedule: Literal["step", "cosine"] = "step"
+    #: ``step``: x gamma at each milestone; ``plateau``: x gamma after so many evaluations without a
+    #: better result; ``cosine``: half a cosine down to zero.
+    schedule: Literal["step", "plateau", "cosine"] = "step"
     milestones: tuple[Count, ...] = ()
+    plateau_evaluations: Count = 5
     gamma: Fraction = 0.1
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     #: Largest gradient norm; null does not clip.
@@ -236,9 +242,7 @@ class TrainConfig(Section):
     tensorboard: bool = False
     eval_every: Count = 2000
     checkpoint_every: Count = 500
-    #: Batches of the validation loss at each evaluation; 0 leaves it out.
-    val_loss_batches: NonNegative = 20
-    #: Evaluations without a better mAP before training stops; null never stops early.
+    #: Evaluations without a better result before training stops; null never stops early.
     patience: Count | None = None
     #: Consecutive non-finite losses before training ends with exit code 4.
     max_nonfinite: Count = 10
@@ -247,7 +251,14 @@ class TrainConfig(Section):
     def _milestones_in_order(self) -> TrainConfig:
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"milestones must rise: {list(self.milestones)}")
+        if self.milestones and self.schedule == "plateau":
+            raise ValueError("schedule plateau has no milestones; set milestones=[]")
         return self
+
+
+class DetectorTrainConfig(TrainConfig):
+    #: Batches of the validation loss at each evaluation; 0 leaves it out.
+    val_loss_batches: NonNegative = 20
 
 
 class EvalConfig(Section):
@@ -263,6 +274,6 @@ class DetectorConfig(Section):
     backbone: BackboneConfig = BackboneConfig()
     rpn: RpnConfig = RpnConfig()
     roi: RoiConfig = RoiConfig()
-    train: TrainConfig = TrainConfig()
+    train: DetectorTrainConfig = DetectorTrainConfig()
     test: TestConfig = TestConfig()
     eval: EvalConfig = EvalConfig()

@@ -12,10 +12,11 @@ from torch import Tensor
 from ..backbones.convert import Converted
 from ..backbones.fetch import resolve
 from ..backbones.layouts import LAYOUTS
+from ..backbones.resnet import DEPTHS, Bottleneck
 from ..backbones.weights import check_binding, import_weights, load_into, split_backbone
 from .build import Detector, build_model
 from .config import config_from_dict, override
-from .engine.checkpoint import load_checkpoint
+from .engine.checkpoint import expect_task, load_checkpoint, task_of
 from .errors import ConfigError, DataError, WeightsError
 from .schema import DetectorConfig
 
@@ -95,6 +96,7 @@ def read_stored(path: Path) -> Stored:
     """A detector's file of either kind; a moving average is taken before the raw weights."""
     if path.suffix != ".safetensors":
         state = load_checkpoint(path)
+        expect_task(state, "detection", path)
         config = config_from_dict(state["config"], label=str(path))
         return Stored(state.get("average") or state["model"], config, tuple(state["classes"]))
     converted = import_weights(path)
@@ -167,10 +169,10 @@ def fill_backbone(detector: Detector) -> list[str]:
     if backbone.weights is None:
         return [f"weights: random, seed {detector.config.train.seed}"]
     path = resolve(backbone.weights)
-    converted = import_weights(path)
+    converted = _with_own_stride(import_weights(path), path)
     check_binding(converted, pixels=backbone.pixels, stride_in=backbone.stride_in)
     if converted.kind == "classifier":
-        tensors, notes = split_backbone(converted.tensors)
+        tensors, notes = split_backbone(converted.tensors, source=str(path))
     else:
         kept = ("trunk.", "roi_head.res5.")
         tensors = {k: v for k, v in converted.tensors.items() if k.startswith(kept)}
@@ -179,6 +181,21 @@ def fill_backbone(detector: Detector) -> list[str]:
     load_into(detector.model, tensors, allow_missing=heads, source=str(path))
     done = f"weights: {path} ({converted.layout}, {len(tensors)} tensors)"
     return [done, *converted.notes, *notes]
+
+
+def _with_own_stride(converted: Converted, path: Path) -> Converted:
+    """With the stride that a checkpoint of this toolkit has in its config; no tensor shows it."""
+    bottlenecks = DEPTHS[converted.depth][0] is Bottleneck
+    if not (bottlenecks and LAYOUTS[converted.layout].own and converted.stride_in is None):
+        return converted
+    try:
+        state = load_checkpoint(path)
+    except WeightsError:  # tensors without a config, such as a state dict saved alone
+        return converted
+    section = {"detection": "backbone", "classification": "network"}[task_of(state, path)]
+    settings = state["config"].get(section)
+    stride = settings.get("stride_in") if isinstance(settings, dict) else None
+    return replace(converted, stride_in=stride)
 
 
 def fill_from_detector(detector: Detector, path: Path, *, reset_head: bool) -> list[str]:

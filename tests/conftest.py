@@ -92,6 +92,7 @@ _FORK_SERVER = """
 import json, os, sys, traceback
 import resdet.detection.evaluation.report, resdet.detection.training, resdet.tools.eval
 import resdet.tools.infer, resdet.tools.train_det
+import resdet.detection.classifier_training, resdet.tools.train_cls
 from resdet.tools.cli import main
 
 for line in sys.stdin:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from resdet.detection.build_classifier import train_crop
+from resdet.detection.classifier_schema import ClassifierConfig, IlsvrcSource
 from resdet.detection.config import (
     dump_config,
     find_config,
     load_config,
     missing_paths,
+    read_config,
     shipped_configs,
+    stated_task,
 )
 from resdet.detection.schema import CocoSource, DetectorConfig
 
@@ -19,7 +23,10 @@ VOC_CLASSES = (
     "person pottedplant sheep sofa train tvmonitor"
 )
 
-every_config = pytest.mark.parametrize("name", shipped_configs())
+CLASSIFIERS = [name for name in shipped_configs() if stated_task(name) == "classification"]
+DETECTORS = [name for name in shipped_configs() if name not in CLASSIFIERS]
+every_config = pytest.mark.parametrize("name", DETECTORS)
+every_classifier = pytest.mark.parametrize("name", CLASSIFIERS)
 
 
 def header(name: str) -> str:
@@ -162,3 +169,70 @@ def test_data_of_the_small_sets_are_where_the_configs_look(name: str, shared_dat
     assert missing_paths(config) == []
     for _, folder, split in splits(config):
         assert (shared_data / folder / "ImageSets" / "Main" / f"{split}.txt").is_file()
+
+
+# -------------------------------------------------------------------------------- classifiers
+
+
+def classifier(name: str, *overrides: str) -> ClassifierConfig:
+    return read_config(ClassifierConfig, name, overrides)
+
+
+def test_which_classifiers_are_shipped() -> None:
+    expected = {f"imagenet_r{depth}.yaml" for depth in (18, 34, 50, 101, 152)}
+    expected |= {"imagenet_plain18.yaml", "imagenet_plain34.yaml", "cifar10_r20.yaml"}
+    expected |= {"imagenet_modern_r50.yaml", "imagenet_modern_r101.yaml"}
+    expected |= {"caltech40_r18.yaml", "caltech40_r34.yaml", "caltech40_plain34.yaml"}
+    assert set(CLASSIFIERS) >= expected
+
+
+@every_classifier
+def test_a_classifiers_config_is_complete(name: str, tmp_path: Path) -> None:
+    config = classifier(name)
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(dump_config(config), encoding="utf-8")
+    assert classifier(str(copy)) == config
+    assert f"resdet train-cls --cfg {name} data.root=" in header(name)
+    assert "Hardware, time, result: untested" in header(name) or "top-1" in header(name)
+    assert config.data.source is not None
+    assert missing_paths(classifier(name, "data.root=/nowhere"))[0].startswith("data.source.root")
+    assert max(config.train.milestones, default=0) < config.train.iterations
+    assert config.network.norm == "batch" and config.network.weights is None
+    train_crop(config)  # raises where sizes do not fit
+
+
+def test_paper_and_modern_recipes() -> None:
+    for depth in (18, 34, 50, 101, 152):
+        config = classifier(f"imagenet_r{depth}")
+        assert (config.network.depth, config.network.shortcut) == (depth, "B")
+        assert (config.train.lr, config.train.momentum, config.train.weight_decay) == (
+            0.1,
+            0.9,
+            1e-4,
+        )
+        assert (config.train.batch_size, config.train.iterations) == (256, 600_000)
+        assert (config.crop.kind, config.crop.short_sides, config.crop.size) == (
+            "paper",
+            (256, 480),
+            224,
+        )
+        assert config.test.short_sides == (224, 256, 384, 480, 640)
+        assert isinstance(config.data.source, IlsvrcSource)
+    for depth in (18, 34):
+        plain = classifier(f"imagenet_plain{depth}")
+        assert plain.network == classifier(f"imagenet_r{depth}").network.model_copy(
+            update={"shortcut": "none"}
+        )
+    for depth in (50, 101):
+        modern = classifier(f"imagenet_modern_r{depth}")
+        assert (modern.network.depth, modern.crop.kind) == (depth, "resized")
+        assert modern.train.schedule == "cosine" and modern.train.label_smoothing == 0.1
+        assert modern.train.ema_decay and not modern.train.decay_norm
+
+
+def test_plain_and_residual_nets_of_caltech40_are_trained_alike(shared_data: Path) -> None:
+    plain, residual = (classifier(f"caltech40_{name}") for name in ("plain34", "r34"))
+    assert plain.network.shortcut == "none" and residual.network.shortcut == "B"
+    alike = {"network": residual.network}
+    assert plain.model_copy(update=alike) == residual
+    assert missing_paths(classifier("caltech40_r18", f"data.root={shared_data}")) == []

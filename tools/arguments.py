@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from resdet.detection.errors import ConfigError
 
 if TYPE_CHECKING:
-    from resdet.detection.schema import DetectorConfig
+    from resdet.detection.schema import Section
+
+AnyConfig = TypeVar("AnyConfig", bound="Section")
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
@@ -36,13 +38,13 @@ def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool = Tr
     )
 
 
-def config_from_args(args: argparse.Namespace) -> DetectorConfig:
+def config_from_args(args: argparse.Namespace, schema: type[AnyConfig]) -> AnyConfig:
     """The config that ``--cfg`` and the overrides describe; raises ConfigError.
 
     Paths may be missing: see `missing_paths` in detection/config.py.
     """
-    from resdet.detection.config import load_config
+    from resdet.detection.config import read_config
 
     if args.cfg is None:
         raise ConfigError("no config: give --cfg FILE, or the name of a shipped one")
-    return load_config(args.cfg, args.overrides)
+    return read_config(schema, args.cfg, args.overrides)

@@ -22,14 +22,21 @@ from resdet.detection.errors import ConfigError, ResdetError
 
 COMMANDS = {
     "train-det": "resdet.tools.train_det",
+    "train-cls": "resdet.tools.train_cls",
     "eval": "resdet.tools.eval",
     "ablate": "resdet.tools.ablate",
     "infer": "resdet.tools.infer",
     "get-data": "resdet.tools.get_data",
     "check-data": "resdet.tools.check_data",
     "convert-data": "resdet.tools.convert_data",
+    "crop-objects": "resdet.tools.crop_objects",
+    "write-shards": "resdet.tools.write_shards",
     "split": "resdet.tools.split",
     "convert-weights": "resdet.tools.convert_weights",
+    "networks": "resdet.tools.networks",
+    "freeze-bn": "resdet.tools.freeze_bn",
+    "responses": "resdet.tools.responses",
+    "curves": "resdet.tools.curves",
     "doctor": "resdet.tools.doctor",
     "report": "resdet.tools.report",
 }

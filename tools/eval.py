@@ -1,16 +1,28 @@
-"""The command ``eval``: how good a detector is on a data set, as tables, numbers and curves."""
+"""The command ``eval``: how good is a detector or a classifier on a data set?
+
+resdet eval --weights runs/detector/weights/best.pt test.nms_iou=0.4
+resdet eval --weights classifier.pt test.protocol=ten_crop
+resdet eval --weights one.pt --weights other.pt test.protocol=multi_scale test.flip=true
+"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import TYPE_CHECKING
 
 from resdet.detection.errors import ConfigError, DataError
 from resdet.tools.arguments import add_config_arguments
 
-HELP = "score a detector: VOC mAP@0.5, COCO AP, per class, with curves"
+if TYPE_CHECKING:
+    from resdet.datasets.catalog import DataSplit
+    from resdet.detection.engine.distributed import Group
+    from resdet.detection.schema import Section
+
+HELP = "score a detector (mAP, COCO AP) or a classifier (top-1 and top-5 error)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,52 +37,122 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", choices=("val", "train"), default="val", help="which data (val)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the report")
     parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: a GPU if there is one)")
-    parser.add_argument("--no-coco", action="store_true", help="leave out COCO's numbers (slow)")
-    parser.add_argument("--save-json", action="store_true", help="write all detections too")
+    parser.add_argument(
+        "--no-coco", action="store_true", help="detectors: leave out COCO's numbers (slow)"
+    )
+    parser.add_argument(
+        "--save-json", action="store_true", help="detectors: write all detections too"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    from resdet.detection.build import describe_testing
-    from resdet.detection.config import dump_config, load_config, missing_paths
+    from resdet.detection.engine.checkpoint import read_task
     from resdet.detection.engine.distributed import process_group
+
+    evaluate = {"detection": _evaluate_detector, "classification": _evaluate_classifier}
+    task = read_task(args.weights[0])
+    with process_group(args.device) as group:
+        return evaluate[task](args, group)
+
+
+def _evaluate_detector(args: argparse.Namespace, group: Group) -> int:
+    from resdet.detection.build import describe_testing
+    from resdet.detection.config import load_config
     from resdet.detection.evaluation.report import print_table, write_report
     from resdet.detection.evaluation.run import Timer
     from resdet.detection.stored import load_detectors
     from resdet.detection.testing import build_test_split, detect_split, score_split
     from rich.console import Console
 
-    with process_group(args.device) as group:
-        base = load_config(args.cfg) if args.cfg else None
-        detector = load_detectors(args.weights, group.device, base=base, overrides=args.overrides)
-        config = detector.config
-        if args.print_config:
-            print(dump_config(config), end="")
-            return 0
-        missing = missing_paths(config)
-        if missing:
-            raise ConfigError("\n".join(missing))
-        split = build_test_split(detector, args.split)
-        if not split.records:
-            raise DataError(f"data.{args.split}: no pictures to evaluate")
-        folder = args.out or _beside(args.weights[0])
-        if group.is_main:
-            _expect_writable(folder)
-        if args.dry_run:
-            print(f"{len(split.records)} pictures, classes {', '.join(detector.classes)}")
-            return 0
-        timer = Timer()
-        found = detect_split(detector, split, group, progress=Console(stderr=True), timer=timer)
-        if found is None:
-            return 0
-        evaluation = replace(
-            score_split(detector, split, found, coco=not args.no_coco),
-            testing=describe_testing(detector),
-            seconds_per_image=timer.seconds_per_image,
-        )
-        print_table(evaluation, Console())
-        written = write_report(evaluation, folder, detections=found if args.save_json else None)
-        print("written: " + ", ".join(str(path) for path in written))
+    base = load_config(args.cfg) if args.cfg else None
+    detector = load_detectors(args.weights, group.device, base=base, overrides=args.overrides)
+    if _printed(args, detector.config):
+        return 0
+    split = build_test_split(detector, args.split)
+    folder = _folder(args, split, group)
+    if args.dry_run:
+        print(_dry_run(split, detector.classes))
+        return 0
+    timer = Timer()
+    found = detect_split(detector, split, group, progress=Console(stderr=True), timer=timer)
+    if found is None:
+        return 0
+    evaluation = replace(
+        score_split(detector, split, found, coco=not args.no_coco),
+        testing=describe_testing(detector),
+        seconds_per_image=timer.seconds_per_image,
+    )
+    print_table(evaluation, Console())
+    _say_written(write_report(evaluation, folder, detections=found if args.save_json else None))
     return 0
+
+
+def _evaluate_classifier(args: argparse.Namespace, group: Group) -> int:
+    from resdet.detection.build_classifier import build_test_pictures, describe_testing
+    from resdet.detection.classifier_schema import ClassifierConfig
+    from resdet.detection.classifier_testing import evaluate_split, score_pictures
+    from resdet.detection.config import read_config
+    from resdet.detection.evaluation.classification import (
+        print_classification,
+        write_classification,
+    )
+    from resdet.detection.evaluation.run import Timer
+    from resdet.detection.stored_classifier import load_classifiers
+    from rich.console import Console
+
+    if args.save_json or args.no_coco:
+        raise ConfigError("--save-json and --no-coco are for detectors")
+    base = read_config(ClassifierConfig, args.cfg) if args.cfg else None
+    classifier = load_classifiers(args.weights, group.device, base=base, overrides=args.overrides)
+    if _printed(args, classifier.config):
+        return 0
+    pictures = build_test_pictures(classifier, args.split)
+    folder = _folder(args, pictures.split, group)
+    if args.dry_run:
+        print(_dry_run(pictures.split, classifier.classes))
+        return 0
+    timer = Timer()
+    scores = score_pictures(classifier, pictures, group, progress=Console(stderr=True), timer=timer)
+    if scores is None:
+        return 0
+    evaluation = replace(
+        evaluate_split(classifier, pictures.split, scores),
+        testing=describe_testing(classifier),
+        seconds_per_image=timer.seconds_per_image,
+    )
+    print_classification(evaluation, Console())
+    _say_written(write_classification(evaluation, folder))
+    return 0
+
+
+def _printed(args: argparse.Namespace, config: Section) -> bool:
+    """Whether the config was only to be printed; else its paths are known to exist."""
+    from resdet.detection.config import dump_config, missing_paths
+
+    if args.print_config:
+        print(dump_config(config), end="")
+        return True
+    if missing := missing_paths(config):
+        raise ConfigError("\n".join(missing))
+    return False
+
+
+def _folder(args: argparse.Namespace, split: DataSplit, group: Group) -> Path:
+    """Where the report goes, known to be writable; there is something to report."""
+    if not split.records:
+        raise DataError(f"data.{args.split}: no pictures to evaluate")
+    folder = args.out or _beside(args.weights[0])
+    if group.is_main:
+        _expect_writable(folder)
+    return folder
+
+
+def _dry_run(split: DataSplit, classes: Sequence[str]) -> str:
+    return f"{len(split.records)} pictures, classes {', '.join(classes)}"
+
+
+def _say_written(paths: Sequence[Path]) -> None:
+    print("written: " + ", ".join(str(path) for path in paths))
 
 
 def _expect_writable(folder: Path) -> None:

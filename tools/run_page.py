@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from resdet.datasets.image import read_image
-from resdet.detection.config import load_config
+from resdet.detection.build_classifier import describe_network
+from resdet.detection.classifier_schema import ClassifierConfig
+from resdet.detection.config import load_config, read_config, stated_task
 from resdet.detection.engine.history import History, read_history
 from resdet.detection.engine.plots import plot_curves
 from resdet.detection.errors import ConfigError, ResdetError
@@ -25,6 +27,7 @@ from resdet.detection.evaluation.page import ClassTable, Metric, Page, Picture, 
 from resdet.detection.evaluation.score import DEFINITIONS
 from resdet.detection.inference.folder import DRAWN
 from resdet.detection.inference.records import RECORDS, read_records
+from resdet.detection.schema import DetectorConfig
 
 #: Drawn pictures on the page, so that it stays a few MB.
 MAX_DRAWN = 24
@@ -139,10 +142,27 @@ def _config_facts(run_dir: Path, notes: list[str]) -> list[tuple[str, str]]:
     if not path.is_file():
         return []
     try:
-        config = load_config(path)
+        if stated_task(path) == "classification":
+            return _classifier_facts(read_config(ClassifierConfig, path))
+        return _detector_facts(load_config(path))
     except ConfigError as error:
         notes.append(str(error))
         return []
+
+
+def _classifier_facts(config: ClassifierConfig) -> list[tuple[str, str]]:
+    train, test = config.train, config.test
+    return [
+        ("classifier", f"{describe_network(config.network)}, width {config.network.width}"),
+        ("started from", config.network.weights or "random weights"),
+        ("training", f"{train.iterations} steps of {train.batch_size} images, {train.precision}"),
+        ("learning rate", f"{train.lr:g} for a batch of {train.base_batch_size}"),
+        ("seed", str(train.seed)),
+        ("crops", f"{config.crop.kind}, {config.crop.size} px; {test.size} px in testing"),
+    ]
+
+
+def _detector_facts(config: DetectorConfig) -> list[tuple[str, str]]:
     backbone, train, image = config.backbone, config.train, config.image
     return [
         ("detector", f"Faster R-CNN, ResNet-{backbone.depth} C4, width {backbone.width}"),

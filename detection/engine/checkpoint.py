@@ -1,7 +1,8 @@
 """Training state on disk: written whole or not at all, read without running anything.
 
 A checkpoint is a dict of tensors and primitives: ``format_version``, ``model``, ``config``,
-``classes``, ``step``, ``metric`` and what training needs to go on.
+``classes``, ``task``, ``step``, ``metric`` and what training needs to go on. Without ``task`` it
+is a detector's, from before there were others.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ from ..errors import WeightsError
 FORMAT_VERSION = 1
 #: What every checkpoint holds, and as what.
 KEYS: Mapping[str, type] = {"model": dict, "config": dict, "classes": list, "step": int}
+#: Each task, what its checkpoint holds, and the command that trains it.
+TASKS: Mapping[str, tuple[str, str]] = {
+    "detection": ("a detector", "train-det"),
+    "classification": ("a classifier", "train-cls"),
+}
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any], *, keep_previous: bool = False) -> None:
@@ -106,6 +112,33 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         )
     _check_types(state, path)
     return state
+
+
+def task_of(state: Mapping[str, Any], path: Path) -> str:
+    """What a checkpoint was trained for, a key of `TASKS`; raises WeightsError for another."""
+    task = state.get("task", "detection")
+    if not isinstance(task, str) or task not in TASKS:
+        raise WeightsError(f"{path}: of an unknown task {task!r:.60}; known: {', '.join(TASKS)}")
+    return task
+
+
+def read_task(path: Path) -> str:
+    """The task of a weights file; a converted one, no checkpoint, is taken for a detector's.
+
+    Raises:
+        WeightsError: unreadable, or of an unknown task.
+    """
+    return "detection" if path.suffix == ".safetensors" else task_of(load_checkpoint(path), path)
+
+
+def expect_task(state: Mapping[str, Any], task: str, path: Path) -> None:
+    """Raises WeightsError unless the checkpoint was trained for ``task``."""
+    found = task_of(state, path)
+    if found != task:
+        (held, command), (wanted, _) = TASKS[found], TASKS[task]
+        raise WeightsError(
+            f"{path}: holds {held}, made by `resdet {command}`; {wanted} is needed here"
+        )
 
 
 def _check_types(state: Mapping[str, Any], path: Path) -> None:

@@ -14,6 +14,11 @@ from torch import Tensor
 from .distributed import Group
 
 
+def is_loss(name: str) -> bool:
+    """Whether a model minimises what it returns under this name; all else is only measured."""
+    return name.startswith("loss")
+
+
 class Meter:
     """Means of the losses, speed and waiting time since the last reading."""
 
@@ -48,13 +53,15 @@ class Meter:
         self.images += images
 
     def read(self, group: Group) -> dict[str, float]:
-        """What happened since the last call; the losses are means over steps and processes."""
+        """What happened since the last call; means over steps and processes. What is no loss, such
+        as an error, is of the training batches and named so."""
         seconds = time.perf_counter() - self.started
         self.agree(group)
         means = (torch.stack(list(self.sums.values())) / self.steps).tolist()
-        values = dict(zip(self.sums, means, strict=True))
+        named = dict(zip(self.sums, means, strict=True))
+        values = {name if is_loss(name) else f"train_{name}": named[name] for name in named}
         values |= {
-            "loss": sum(means),
+            "loss": sum(value for name, value in named.items() if is_loss(name)),
             "images_per_s": self.images / seconds,
             "data_wait": self.waiting / seconds,
             "mem_gb": peak_memory(group.device) / 2**30,

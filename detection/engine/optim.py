@@ -9,19 +9,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-NORMS = (nn.BatchNorm2d, nn.GroupNorm)
+#: Those that keep running statistics.
+BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
+NORMS = (*BATCH_NORMS, nn.GroupNorm)
 
 
 def make_sgd(
-    model: nn.Module, *, lr: float, momentum: float, weight_decay: float, decay_bias: bool
+    model: nn.Module,
+    *,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    decay_bias: bool,
+    decay_norm: bool = False,
 ) -> torch.optim.SGD:
-    """SGD over what is trainable. Norm weights never decay; biases do where ``decay_bias`` says so
-    (detectron2 decays them, py-faster-rcnn does not)."""
+    """SGD over what is trainable. Biases decay where ``decay_bias`` says so (detectron2 decays
+    them, py-faster-rcnn does not), both parameters of norm layers where ``decay_norm`` does."""
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for module, name, parameter in _trainable(model):
-        is_free = isinstance(module, NORMS) or (name == "bias" and not decay_bias)
-        (free if is_free else decayed).append(parameter)
+        decays = decay_norm if isinstance(module, NORMS) else decay_bias or name != "bias"
+        (decayed if decays else free).append(parameter)
     groups: list[dict[str, Any]] = [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": free, "weight_decay": 0.0},
@@ -50,7 +58,8 @@ def learning_rate(
     """The rate of ``step`` (from 0), a pure function: resuming needs no scheduler state.
 
     Linear warm-up from ``warmup_factor``; then either ``gamma`` at every milestone passed, or half
-    a cosine down to zero at ``total``.
+    a cosine down to zero at ``total``. A plateau's drops, which no step number tells, are up to the
+    training loop.
     """
     rate = base
     if schedule == "cosine":

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ...datasets.image import DEFAULT_RULES, ImageRules, read_image
 from ..inference.draw import class_colour
-from ..structures import Annotation, Batch, Detections, Record
+from ..structures import Annotation, Batch, Detections, LabelledBatch, Record
 from .history import Entry, read_history
 
 #: More pictures than this make a grid too small to see anything.
@@ -37,11 +37,14 @@ MAX_POINTS = 20_000
 IGNORED_COLOUR = "0.6"
 #: The metrics in the curve of mAP, where they were measured.
 SCORES = ("voc_ap50", "voc_ap50_11point", "coco_ap", "coco_ap50", "coco_ap75")
+#: What a classifier measures in place of them.
+ERRORS = ("train_top1_error", "val_top1_error", "val_top5_error")
 _CELL_INCHES = 4.0
 
 
 def plot_curves(folder: Path, path: Path | None = None) -> Path:
-    """Losses, learning rate and mAP over the steps, from ``metrics.jsonl`` of a run folder.
+    """Losses, learning rate and mAP or errors over the steps, from ``metrics.jsonl`` of a run
+    folder.
 
     The default ``path`` is ``folder/plots/curves.png``.
     """
@@ -52,12 +55,15 @@ def plot_curves(folder: Path, path: Path | None = None) -> Path:
         name: _series(evaluations, name) for name in _names(evaluations) if "loss" in name
     }
     scores = {name: _series(evaluations, name) for name in SCORES}
-    with _picture(path or folder / "plots" / "curves.png", (15.0, 4.5)) as figure:
+    errors = {name: _series([*train, *evaluations], name) for name in ERRORS}
+    title = "error" if any(steps for steps, _ in errors.values()) else "average precision"
+    with picture(path or folder / "plots" / "curves.png", (15.0, 4.5)) as figure:
         left, middle, right = figure.subplots(1, 3)
         _lines(left, "loss", losses)
         _lines(left, "loss", val_losses, style="o--")
         _lines(middle, "learning rate", {"lr": _series(train, "lr")})
-        _lines(right, "average precision", scores, style="o-")
+        _lines(right, title, scores, style="o-")
+        _lines(right, title, errors)
         right.set_ylim(0, 1)
         for axes in (left, middle, right):
             _close_axes(axes, "nothing logged yet")
@@ -75,6 +81,14 @@ def plot_batch(batch: Batch, classes: Sequence[str], path: Path) -> Path:
             pixels = batch.images[index, :, :height, :width].permute(1, 2, 0).cpu().numpy()
             _show(axes, pixels, f"{batch.image_ids[index]} {width}x{height}")
             _draw_annotation(axes, batch.annotations[index].to("cpu"), classes)
+    return path
+
+
+def plot_labelled_batch(batch: LabelledBatch, classes: Sequence[str], path: Path) -> Path:
+    """The first images of a training batch as the network gets them, under their classes."""
+    with _grid(path, min(len(batch), MAX_PICTURES)) as cells:
+        for image, label, axes in zip(batch.images, batch.labels.tolist(), cells, strict=False):
+            _show(axes, image.permute(1, 2, 0).cpu().numpy(), classes[label])
     return path
 
 
@@ -118,11 +132,22 @@ def plot_labels(records: Sequence[Record], classes: Sequence[str], path: Path) -
         counted.update(annotation.labels[~annotation.ignore].tolist())
         ignored.update(annotation.labels[annotation.ignore].tolist())
     bars = _bars(counted, ignored, classes)
-    with _picture(path, (14.0, max(4.5, 1.5 + 0.22 * len(bars)))) as figure:
+    with picture(path, (14.0, max(4.5, 1.5 + 0.22 * len(bars)))) as figure:
         left, right = figure.subplots(1, 2)
         _draw_bars(left, bars)
         left.set_title(f"{len(boxes)} objects in {len(records)} images")
         _draw_box_sizes(right, boxes)
+    return path
+
+
+def plot_image_labels(records: Sequence[Record], classes: Sequence[str], path: Path) -> Path:
+    """How many pictures the classes have."""
+    counts = Counter(record.image_label for record in records if record.image_label is not None)
+    bars = _bars(counts, Counter(), classes)
+    with picture(path, (7.0, max(4.5, 1.5 + 0.22 * len(bars)))) as figure:
+        axes = figure.subplots()
+        _draw_bars(axes, bars, "images")
+        axes.set_title(f"{len(records)} images of {len(classes)} classes")
     return path
 
 
@@ -210,14 +235,14 @@ def _bars(
     return bars
 
 
-def _draw_bars(axes: Axes, bars: Sequence[tuple[str, int, int]]) -> None:
-    axes.set_xlabel("objects")
+def _draw_bars(axes: Axes, bars: Sequence[tuple[str, int, int]], counted: str = "objects") -> None:
+    axes.set_xlabel(counted)
     if not bars:
         _say(axes, "no classes")
         return
     names, counts, ignored = zip(*bars, strict=True)
     places = range(len(bars))
-    axes.barh(places, counts, label="objects")
+    axes.barh(places, counts, label=counted)
     if any(ignored):
         axes.barh(places, ignored, left=counts, color=IGNORED_COLOUR, label="ignored")
         axes.legend(fontsize="small")
@@ -248,7 +273,7 @@ def _grid(path: Path, count: int, columns: int = 4) -> Iterator[list[Axes]]:
     """``count`` cells without axes, row by row."""
     columns = max(1, min(columns, count))
     rows = max(1, -(-count // columns))
-    with _picture(path, (_CELL_INCHES * columns, _CELL_INCHES * rows)) as figure:
+    with picture(path, (_CELL_INCHES * columns, _CELL_INCHES * rows)) as figure:
         cells = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
         for axes in cells:
             axes.axis("off")
@@ -258,7 +283,7 @@ def _grid(path: Path, count: int, columns: int = 4) -> Iterator[list[Axes]]:
 
 
 @contextmanager
-def _picture(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
+def picture(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
     """A figure of ``size`` (width, height) inches that is saved at the end.
 
     Class names are data: a ``$`` in them starts no formula, whatever the user's matplotlibrc says.

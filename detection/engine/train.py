@@ -23,13 +23,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import ConfigError, DivergedError, ResdetError, WeightsError
 from ..evaluation.run import autocast
-from ..structures import Batch
+from ..structures import Batch, LabelledBatch
 from .checkpoint import load_checkpoint, previous_of, save_checkpoint
 from .distributed import Group
 from .log import RunLog
-from .meter import Meter
-from .optim import MovingAverage
+from .meter import Meter, is_loss
+from .optim import BATCH_NORMS, MovingAverage
 from .signals import StopRequest
+
+#: What a network takes; it answers with losses, and with what is measured beside them.
+AnyBatch = Batch | LabelledBatch
 
 
 @dataclass
@@ -46,6 +49,10 @@ class TrainingState:
     best: float = float("-inf")
     #: Evaluations since the best.
     stale: int = 0
+    #: How often a plateau lowered the learning rate, and evaluations since the best or the last of
+    #: these drops.
+    drops: int = 0
+    flat: int = 0
     #: Of the steps since the last line of the log, which a resumed run goes on with.
     meter: Meter = field(default_factory=Meter)
 
@@ -63,6 +70,8 @@ class TrainingState:
             "skipped": self.skipped,
             "best": self.best,
             "stale": self.stale,
+            "drops": self.drops,
+            "flat": self.flat,
             "meter": self.meter.to_dict(),
         }
 
@@ -74,6 +83,8 @@ class TrainingState:
             self.average.load(state["average"])
         self.step, self.skipped = state["step"], state["skipped"]
         self.best, self.stale = state["best"], state["stale"]
+        # A checkpoint from before there were plateaus had none.
+        self.drops, self.flat = state.get("drops", 0), state.get("flat", 0)
         self.meter.load(state["meter"])
 
 
@@ -105,6 +116,9 @@ class Plan:
     patience: int | None
     max_nonfinite: int
     learning_rate: Callable[[int], float]
+    #: Evaluations without a better result after which the rate is multiplied by ``gamma``.
+    plateau: int | None = None
+    gamma: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -128,7 +142,7 @@ class Outputs:
 
 def train(
     state: TrainingState,
-    batches: Iterable[Batch],
+    batches: Iterable[AnyBatch],
     *,
     plan: Plan,
     outputs: Outputs,
@@ -158,7 +172,7 @@ def train(
             parts = [next(stream).to(group.device) for _ in range(plan.accumulate)]
         meter.waited(time.perf_counter() - waiting)
 
-        rate = plan.learning_rate(state.step)
+        rate = plan.learning_rate(state.step) * plan.gamma**state.drops
         statistics = _moving_statistics(state.model)
         try:
             losses, finite, stopping = _forward_backward(network, parts, state, plan, group, stop)
@@ -178,7 +192,7 @@ def train(
         evaluated = step % plan.eval_every == 0 or done
         if evaluated:
             with meter.paused():
-                _evaluate(state, evaluate, outputs)
+                _evaluate(state, evaluate, plan, outputs)
         # The weights that gave a non-finite loss must not push out those that did not.
         due = step % plan.checkpoint_every == 0 and state.skipped == 0
         if due or evaluated or stopping:
@@ -216,7 +230,7 @@ def _moving_statistics(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
     buffers = [
         buffer
         for module in model.modules()
-        if isinstance(module, nn.BatchNorm2d) and module.training
+        if isinstance(module, BATCH_NORMS) and module.training
         for buffer in module.buffers(recurse=False)
     ]
     return [(buffer, buffer.clone()) for buffer in buffers]
@@ -236,7 +250,7 @@ def _replicate(model: nn.Module, group: Group) -> nn.Module:
 
 def _forward_backward(
     network: nn.Module,
-    parts: list[Batch],
+    parts: list[AnyBatch],
     state: TrainingState,
     plan: Plan,
     group: Group,
@@ -253,7 +267,7 @@ def _forward_backward(
         with _synchronised(network, number == len(parts)):
             with autocast(group.device, plan.precision):
                 losses = network(batch)
-            total = torch.stack(list(losses.values())).sum()
+            total = torch.stack([losses[name] for name in losses if is_loss(name)]).sum()
             bad, asked = group.largest([float(not total.isfinite()), float(stop.requested)])
             stopping = stopping or bool(asked)
             for name, value in losses.items():
@@ -285,20 +299,24 @@ def _update(state: TrainingState, plan: Plan, rate: float) -> None:
         state.average.update(state.model, state.step)
 
 
-def _out_of_memory(parts: Sequence[Batch], group: Group) -> str:
+def _out_of_memory(parts: Sequence[AnyBatch], group: Group) -> str:
     largest = max(parts, key=lambda batch: batch.images.numel())
     height, width = largest.images.shape[2:]
-    objects = max(len(annotation) for batch in parts for annotation in batch.annotations)
-    return (
-        f"{group.device} is out of memory with {len(largest)} image(s) of {width}x{height} and up "
-        f"to {objects} objects at once; try train.accumulate={2 * len(parts)}, a smaller "
-        "train.batch_size, train.precision=bf16, image.long_side_max or roi.batch_per_image"
+    begin = f"{group.device} is out of memory with {len(largest)} image(s) of {width}x{height}"
+    advice = (
+        f"at once; try train.accumulate={2 * len(parts)}, a smaller train.batch_size, "
+        "train.precision=bf16"
     )
+    if isinstance(largest, LabelledBatch):
+        return f"{begin} {advice} or a smaller crop.size"
+    counts = [len(one) for batch in parts if isinstance(batch, Batch) for one in batch.annotations]
+    objects = f"and up to {max(counts)} objects"
+    return f"{begin} {objects} {advice}, image.long_side_max or roi.batch_per_image"
 
 
 def _report_nonfinite(
     state: TrainingState,
-    parts: list[Batch],
+    parts: list[AnyBatch],
     losses: Mapping[str, Tensor],
     plan: Plan,
     outputs: Outputs,
@@ -339,14 +357,23 @@ def _last_good(outputs: Outputs, *, before: int) -> str:
     return "no checkpoint was saved before that"
 
 
-def _evaluate(state: TrainingState, evaluate: Callable[[int], float], outputs: Outputs) -> None:
+def _evaluate(
+    state: TrainingState, evaluate: Callable[[int], float], plan: Plan, outputs: Outputs
+) -> None:
     metric = evaluate(state.step)
     if math.isnan(metric):  # no class has any object to find
         metric = 0.0
     if metric <= state.best:
         state.stale += 1
+        state.flat += 1
+        if state.flat == plan.plateau:
+            state.drops, state.flat = state.drops + 1, 0
+            outputs.log.message(
+                f"step {state.step}: no better result in {plan.plateau} evaluations, the learning "
+                f"rate is multiplied by {plan.gamma:g}"
+            )
         return
-    state.best, state.stale = metric, 0
+    state.best, state.stale, state.flat = metric, 0, 0
     best = {"model": state.weights(), "step": state.step, "metric": metric}
     _save(outputs, outputs.best, best)
 

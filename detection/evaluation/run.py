@@ -1,4 +1,4 @@
-"""What a detector finds on a data set, shared out over the processes."""
+"""What a model answers for each picture of a data set, and what that costs."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ..structures import Batch, Detections
+from ..structures import Batch, Detections, LabelledBatch
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class Network(Protocol):
-    """What can be evaluated."""
+AnyBatch = TypeVar("AnyBatch", Batch, LabelledBatch)
+Input_contra = TypeVar("Input_contra", Batch, LabelledBatch, contravariant=True)
+Answer = TypeVar("Answer", Detections, Tensor)
 
-    def predict(self, batch: Batch) -> list[Detections]: ...
+
+class Network(Protocol[Input_contra, Answer]):
+    """What can be evaluated: an answer for each picture of a batch."""
+
+    def predict(self, batch: Input_contra) -> list[Answer]: ...
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -40,7 +45,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @dataclass
 class Timer:
-    """What detecting cost, without the wait for pictures to be read."""
+    """What the answers cost, without the wait for pictures to be read."""
 
     seconds: float = 0.0
     images: int = 0
@@ -51,22 +56,23 @@ class Timer:
 
 
 def detect(
-    model: Network,
-    batches: Iterable[Batch],
+    model: Network[AnyBatch, Answer],
+    batches: Iterable[AnyBatch],
     *,
     device: torch.device,
     precision: str,
     timer: Timer | None = None,
-) -> dict[str, Detections]:
-    """Detections of every image of ``batches`` by image id, in original pixels, on the CPU."""
-    found = {}
+) -> dict[str, Answer]:
+    """The answers for all pictures of ``batches`` by image id, on the CPU: detections in original
+    pixels, or class scores."""
+    found: dict[str, Answer] = {}
     timer = timer or Timer()
     for batch in batches:
         start = time.perf_counter()
         with autocast(device, precision):
             results = model.predict(batch.to(device))
-        for image_id, detections in zip(batch.image_ids, results, strict=True):
-            found[image_id] = detections.to("cpu")
+        for image_id, answer in zip(batch.image_ids, results, strict=True):
+            found[image_id] = answer.to("cpu")
         timer.seconds += time.perf_counter() - start
         timer.images += len(batch)
     return found

@@ -70,8 +70,10 @@ class Layers(nn.Module):
         self.linear = nn.Linear(4, 2)
 
 
-def decay_of(model: Layers, *, decay_bias: bool) -> dict[str, float]:
-    optimizer = make_sgd(model, lr=0.1, momentum=0.9, weight_decay=0.01, decay_bias=decay_bias)
+def decay_of(model: Layers, *, decay_bias: bool, **options: bool) -> dict[str, float]:
+    optimizer = make_sgd(
+        model, lr=0.1, momentum=0.9, weight_decay=0.01, decay_bias=decay_bias, **options
+    )
     by_id = {
         id(parameter): group["weight_decay"]
         for group in optimizer.param_groups
@@ -80,7 +82,7 @@ def decay_of(model: Layers, *, decay_bias: bool) -> dict[str, float]:
     return {name: by_id[id(p)] for name, p in model.named_parameters() if id(p) in by_id}
 
 
-def test_norms_never_decay_and_frozen_weights_are_left_out() -> None:
+def test_norms_do_not_decay_and_frozen_weights_are_left_out() -> None:
     decay = decay_of(Layers(), decay_bias=True)
     assert decay == {
         "conv.weight": 0.01,
@@ -98,6 +100,13 @@ def test_biases_decay_only_where_asked() -> None:
     decay = decay_of(Layers(), decay_bias=False)
     assert decay["conv.bias"] == decay["linear.bias"] == 0.0
     assert decay["conv.weight"] == decay["linear.weight"] == 0.01
+
+
+def test_norms_decay_where_asked() -> None:
+    decay = decay_of(Layers(), decay_bias=False, decay_norm=True)
+    norms = ("batch.weight", "batch.bias", "group.weight", "group.bias")
+    assert {decay[name] for name in norms} == {0.01}
+    assert decay["conv.bias"] == 0.0
 
 
 def test_one_step_of_sgd_by_hand() -> None:

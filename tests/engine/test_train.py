@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,14 @@ from resdet.detection.engine.log import RunLog
 from resdet.detection.engine.signals import StopRequest
 from resdet.detection.engine.train import Outputs, Plan, TrainingState, train
 from resdet.detection.errors import ConfigError
-from resdet.detection.structures import Annotation, Batch, Geometry, Sample
+from resdet.detection.structures import (
+    Annotation,
+    Batch,
+    Geometry,
+    LabelledBatch,
+    LabelledSample,
+    Sample,
+)
 
 if TYPE_CHECKING:
     from resdet.tests.conftest import Command, Finished, Running
@@ -211,7 +219,12 @@ def picture_batch(value: int) -> Batch:
     return Batch.collate([Sample(pixels, Annotation.empty(), Geometry((4, 4)), f"p{value}")])
 
 
-def train_on(model: torch.nn.Module, values: list[int], folder: Path) -> TrainingState:
+def train_on(
+    model: torch.nn.Module,
+    values: list[int],
+    folder: Path,
+    make: Callable[[int], Batch | LabelledBatch] = picture_batch,
+) -> TrainingState:
     """The loop itself, a step for each value."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     state = TrainingState(model, optimizer, torch.amp.GradScaler("cpu", enabled=False))
@@ -229,7 +242,7 @@ def train_on(model: torch.nn.Module, values: list[int], folder: Path) -> Trainin
     )
     train(
         state,
-        map(picture_batch, values),
+        map(make, values),
         plan=plan,
         outputs=Outputs(folder, RunLog.silent(), {"config": {}, "classes": []}),
         group=Group(0, 1, torch.device("cpu")),
@@ -270,6 +283,17 @@ def test_out_of_memory_names_sizes_and_what_to_turn(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"1 image\(s\) of 4x4.* 0 objects.*accumulate=2"):
         train_on(Greedy(), [10], tmp_path)
+
+
+def test_out_of_memory_while_classifying(tmp_path: Path) -> None:
+    class Greedy(torch.nn.Linear):
+        def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    pixels = torch.zeros(6, 5, 3, dtype=torch.uint8)
+    batch = LabelledBatch.collate([LabelledSample(pixels, 0, "p")] * 2)
+    with pytest.raises(ConfigError, match=r"2 image\(s\) of 5x6 at once; .* smaller crop\.size"):
+        train_on(Greedy(1, 1), [10], tmp_path, make=lambda value: batch)
 
 
 def test_a_full_disk_does_not_stop_training(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import resdet
 from resdet.detection.errors import ConfigError, DataError, DivergedError
+from resdet.detection.schema import DetectorConfig
 from resdet.tools.arguments import add_config_arguments, config_from_args
 from resdet.tools.cli import BROKEN_PIPE, COMMANDS, main, run_tool
 
@@ -215,7 +216,7 @@ def test_config_arguments(flag: str) -> None:
     add_config_arguments(parser)
     words = ["train.lr=0.5", flag, "quickstart_r18.yaml", "train.seed=3", "--dry-run"]
     args = parser.parse_intermixed_args(words)
-    config = config_from_args(args)
+    config = config_from_args(args, DetectorConfig)
     assert (config.train.lr, config.train.seed) == (0.5, 3)
     assert (args.dry_run, args.print_config) == (True, False)
 
@@ -228,4 +229,4 @@ def test_config_arguments_without_a_config() -> None:
         required.parse_intermixed_args([])
     args = optional.parse_intermixed_args(["train.lr=1"])
     with pytest.raises(ConfigError, match="no config: give --cfg"):
-        config_from_args(args)
+        config_from_args(args, DetectorConfig)

@@ -1,0 +1,66 @@
+"""What are the class scores of a picture, over all its crops, sizes and networks?
+
+N images · K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...datasets.crops import Crop, TenCrop
+from ..models.classifier import Classifier
+from ..structures import LabelledBatch
+
+
+@dataclass(frozen=True)
+class Viewed:
+    """A network and the crops it looks at; ``dense`` in its fully-convolutional form."""
+
+    model: Classifier
+    crops: tuple[Crop, ...]
+    dense: bool = False
+
+
+class ScorePipeline:
+    """The mean of the softmax scores of all members over all their views.
+
+    ``crops`` are what batches must be made with: every crop of any member, once. Raises ValueError
+    without members, or for one that has no crops.
+    """
+
+    def __init__(self, members: Sequence[Viewed]) -> None:
+        if not members or not all(member.crops for member in members):
+            raise ValueError("a pipeline needs networks, and crops for each")
+        self.members = tuple(members)
+        self.crops = tuple(dict.fromkeys(crop for member in members for crop in member.crops))
+        self._views: dict[Crop, range] = {}
+        first = 0
+        for crop in self.crops:
+            self._views[crop] = range(first, first := first + _count(crop))
+
+    @torch.inference_mode()
+    def predict(self, batch: LabelledBatch) -> list[Tensor]:
+        """(K,) scores of each picture, float32 on the CPU, that add up to 1.
+
+        Raises ValueError for a batch of other views than ``crops`` give.
+        """
+        parts = (batch, *batch.views)
+        if len(parts) != sum(map(len, self._views.values())):
+            raise ValueError(f"batch with {len(parts)} views for crops {list(self.crops)}")
+        scores = torch.stack([self._scores(member, parts) for member in self.members]).mean(dim=0)
+        return list(scores.cpu().unbind())
+
+    def _scores(self, member: Viewed, parts: Sequence[LabelledBatch]) -> Tensor:
+        """(N, K): the mean over the member's views."""
+        answer = member.model.dense_logits if member.dense else member.model.logits
+        views = [parts[index] for crop in member.crops for index in self._views[crop]]
+        return torch.stack([answer(view.images).float().softmax(dim=1) for view in views]).mean(0)
+
+
+def _count(crop: Crop) -> int:
+    """Views that one crop gives."""
+    return 10 if isinstance(crop, TenCrop) else 1

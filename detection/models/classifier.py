@@ -1,0 +1,64 @@
+"""Which class does a picture belong to?
+
+N images · K classes · C channels · h, w the last feature map.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...backbones.pixels import PixelNorm
+from ...backbones.resnet import ClassifierNet
+from ..structures import LabelledBatch
+
+
+class Classifier(nn.Module):
+    """A network with the pixels it expects; images are (N, 3, H, W) uint8 RGB, unpadded.
+
+    ``window`` is the side of the last map of a picture as large as the training crops, which the
+    mean before ``fc`` is taken over; see `dense_logits`.
+    """
+
+    def __init__(
+        self,
+        pixels: PixelNorm,
+        network: ClassifierNet,
+        *,
+        window: int,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.pixels = pixels
+        self.network = network
+        self.window = window
+        self.label_smoothing = label_smoothing
+
+    def forward(self, batch: LabelledBatch) -> dict[str, Tensor]:
+        """``loss_cls``, the cross-entropy, and ``top1_error``, a fraction that is only measured.
+
+        With ``label_smoothing`` e the true class's target is 1 - e + e / K, any other's e / K
+        (Szegedy et al., arXiv:1512.00567, section 7).
+        """
+        logits = self.logits(batch.images)
+        loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
+        wrong = logits.detach().argmax(dim=1) != batch.labels
+        return {"loss_cls": loss, "top1_error": wrong.float().mean()}
+
+    def logits(self, images: Tensor) -> Tensor:
+        """(N, K): each image is one crop, all of whose positions are averaged."""
+        return self.network(self.pixels.normalise(images))
+
+    def dense_logits(self, images: Tensor) -> Tensor:
+        """(N, K): the fully-convolutional form (paper, section 3.4), for images of any size.
+
+        Mean and ``fc`` slide over the last map as the layers of the network at its training size,
+        in steps of one cell, and the answers of all positions are averaged. A picture of the
+        training size has one position: `logits`. Where the map is smaller than the window, the
+        window is cut to it.
+        """
+        features = self.network.features(self.pixels.normalise(images))
+        height, width = (min(self.window, side) for side in features.shape[2:])
+        means = F.avg_pool2d(features, (height, width), stride=1)
+        fc = self.network.fc
+        return F.conv2d(means, fc.weight[:, :, None, None], fc.bias).mean(dim=(2, 3))

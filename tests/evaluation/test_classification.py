@@ -1,0 +1,111 @@
+"""Top-1 and top-5 error: worked by hand, with ties, without pictures, and as files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from resdet.detection.evaluation.classification import (
+    evaluate_scores,
+    label_ranks,
+    print_classification,
+    write_classification,
+)
+from resdet.detection.structures import Record
+from rich.console import Console
+
+NAMES = ("ant", "=bee", "cat", "dog", "eel", "fox", "gnu")
+
+
+def record(name: str, label: int | None) -> Record:
+    return Record(name, Path(f"{name}.jpg"), (4, 4), image_label=label)
+
+
+def scored(**rows: list[float]) -> dict[str, torch.Tensor]:
+    return {name: torch.tensor(row) for name, row in rows.items()}
+
+
+RECORDS = [record("a", 0), record("b", 0), record("c", 1), record("d", 6)]
+SCORES = scored(
+    a=[0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1],  # right
+    b=[0.2, 0.1, 0.5, 0.1, 0.1, 0.0, 0.0],  # second
+    c=[0.1, 0.01, 0.3, 0.2, 0.2, 0.15, 0.04],  # seventh
+    d=[0.2, 0.2, 0.2, 0.15, 0.14, 0.01, 0.1],  # sixth
+)
+
+
+def test_by_hand() -> None:
+    found = evaluate_scores(SCORES, RECORDS, NAMES)
+    assert found.images == 4
+    assert found.metrics["top1_error"] == 0.75
+    assert found.metrics["top5_error"] == 0.5
+    mean = -(math.log(0.4) + math.log(0.2) + math.log(0.01) + math.log(0.1)) / 4
+    assert found.metrics["loss"] == pytest.approx(mean, rel=1e-6)
+    ant, bee, cat, *_, gnu = found.per_class
+    assert (ant.images, ant.top1_error, ant.top5_error) == (2, 0.5, 0.0)
+    assert (ant.taken_for, ant.taken_for_images) == ("cat", 1)
+    assert (bee.images, bee.top1_error, bee.top5_error, bee.taken_for) == (1, 1.0, 1.0, "cat")
+    assert (gnu.top1_error, gnu.top5_error, gnu.taken_for) == (1.0, 1.0, "ant")
+    assert cat.images == 0 and math.isnan(cat.top1_error) and cat.taken_for == ""
+
+
+def test_equal_scores_are_in_label_order() -> None:
+    """A network that says the same of all classes is right about one class, not about all."""
+    ranks = label_ranks(torch.full((7, 7), 1 / 7), torch.arange(7))
+    assert ranks.tolist() == list(range(7))
+
+
+def test_no_number_is_no_right_answer() -> None:
+    scores = torch.tensor([[float("nan"), 0.0, 0.0], [0.0, float("nan"), 1.0]])
+    assert label_ranks(scores, torch.tensor([0, 2])).tolist() == [3, 3]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 12), st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_ranks_are_places_in_a_stable_sort(count: int, classes: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    scores = random.integers(0, 4, (count, classes)) / 4  # many ties
+    labels = random.integers(0, classes, count)
+    expected = [
+        sorted(range(classes), key=lambda k, row=row: -row[k]).index(label)  # type: ignore[misc]
+        for row, label in zip(scores, labels, strict=True)
+    ]
+    found = label_ranks(torch.from_numpy(scores), torch.from_numpy(labels))
+    assert found.tolist() == expected
+
+
+def test_nothing_to_score() -> None:
+    found = evaluate_scores({}, [], NAMES)
+    assert all(math.isnan(value) for value in found.metrics.values())
+    assert [row.images for row in found.per_class] == [0] * 7
+
+
+def test_a_picture_without_scores_or_class_is_not_passed_over() -> None:
+    with pytest.raises(ValueError, match=r"1 pictures, the first: z"):
+        evaluate_scores(SCORES, [*RECORDS, record("z", 1)], NAMES)
+    with pytest.raises(ValueError, match=r"n\.jpg: the record has no class"):
+        evaluate_scores(SCORES, [record("n", None)], NAMES)
+
+
+def test_files_and_table(tmp_path: Path) -> None:
+    evaluation = evaluate_scores(SCORES, RECORDS, NAMES)
+    metrics, table = write_classification(evaluation, tmp_path / "new")
+    content = json.loads(metrics.read_text())
+    assert content["metrics"]["top1_error"] == 0.75
+    assert content["per_class"][2]["top1_error"] is None
+    assert set(content["definitions"]) >= {*content["metrics"], "taken_for"}
+    rows = list(csv.DictReader(table.open()))
+    assert [row["name"] for row in rows[:3]] == ["'=bee", "gnu", "ant"]  # worst first, no formula
+    assert rows[3]["top1_error"] == ""
+    text = io.StringIO()
+    print_classification(evaluation, Console(file=text, width=90), rows=2)
+    assert "=bee" in text.getvalue() and "and 5 better classes" in text.getvalue()
+    assert "0.7500" in text.getvalue()

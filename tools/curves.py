@@ -1,0 +1,121 @@
+"""How did several runs go, beside each other? The paper's Fig. 4: training thin, validation bold.
+
+  resdet curves runs/plain34 runs/resnet34 --out curves.png
+  resdet curves runs/a runs/b --out curves.pdf --smooth 10
+
+Classifiers show top-1 and top-5 error and loss, detectors loss and mAP: whatever the runs have
+measured. The best value of each run is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resdet.detection.errors import ConfigError
+
+if TYPE_CHECKING:
+    from resdet.detection.engine.history import History
+
+HELP = "plot the curves of several runs together"
+
+#: What is printed, and whether less of it is better.
+SCORES = {"val_top1_error": True, "val_top5_error": True, "voc_ap50": False, "coco_ap": False}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a training")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="the picture: png, jpg, pdf or svg"
+    )
+    parser.add_argument(
+        "--smooth",
+        type=int,
+        default=1,
+        metavar="N",
+        help="draw training as means of N logged values (default: as logged)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from resdet.detection.engine.comparison import plot_runs
+
+    if args.smooth < 1:
+        raise ConfigError(f"--smooth {args.smooth}: at least 1")
+    expect_picture(args.out)
+    histories = read_runs(args.runs)
+    try:
+        plot_runs(histories, args.out, smooth=args.smooth)
+    except OSError as error:
+        raise ConfigError(f"{args.out}: cannot be written: {error.strerror}") from error
+    for name, history in histories.items():
+        print(f"{name}: {describe(history)}")
+    print(f"written: {args.out}")
+    return 0
+
+
+def expect_picture(path: Path) -> None:
+    """Raises ConfigError where the suffix is none that can be drawn."""
+    from resdet.detection.engine.comparison import SUFFIXES
+
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"{path}: a picture ends in one of {', '.join(SUFFIXES)}")
+
+
+def read_runs(folders: Sequence[Path]) -> dict[str, History]:
+    """What each run has measured, by the shortest name that tells them apart.
+
+    Raises:
+        ConfigError: no run folder, nothing measured, or the same folder twice.
+    """
+    from resdet.detection.engine.comparison import PANELS, curves_of
+    from resdet.detection.engine.history import METRICS_FILE, read_history
+
+    histories = {}
+    for name, folder in zip(short_names(folders), folders, strict=True):
+        if not (folder / METRICS_FILE).is_file():
+            raise ConfigError(f"{folder}: no folder of a run: it has no {METRICS_FILE}")
+        history = read_history(folder)
+        for line in history.damaged:
+            print(f"{folder / METRICS_FILE}:{line}: not a whole line, left out", file=sys.stderr)
+        if not any(curves_of(history, panel) for panel in PANELS):
+            raise ConfigError(f"{folder / METRICS_FILE}: nothing that could be plotted")
+        histories[name] = history
+    return histories
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """As many of the last parts of the paths as make them different.
+
+    Raises:
+        ConfigError: a path is there twice.
+    """
+    whole = [path.resolve() for path in paths]
+    twice = next((path for path in whole if whole.count(path) > 1), None)
+    if twice:
+        raise ConfigError(f"{twice}: given twice")
+    count = 1
+    while len({path.parts[-count:] for path in whole}) < len(whole):
+        count += 1
+    return [str(Path(*path.parts[-count:])) for path in whole]
+
+
+def describe(history: History) -> str:
+    """``6000 steps; val_top1_error best 0.41 at 5500, last 0.42``."""
+    parts = [f"{max(entry.step for entry in history.entries)} steps"]
+    for name, less_is_better in SCORES.items():
+        found = [(e.values[name], e.step) for e in history.of("eval") if name in e.values]
+        found = [(value, step) for value, step in found if value == value]  # without NaN
+        if found:
+            best = (min if less_is_better else max)(found, key=lambda pair: pair[0])
+            parts.append(f"{name} best {best[0]:.4f} at {best[1]}, last {found[-1][0]:.4f}")
+    return "; ".join(parts)
+
+
+if __name__ == "__main__":
+    from resdet.tools.cli import run_tool
+
+    raise SystemExit(run_tool("curves"))

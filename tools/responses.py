@@ -1,0 +1,102 @@
+"""How strongly does each layer of a classifier respond? The paper's section 4.1 and Fig. 7.
+
+  resdet responses runs/plain34/weights/best.pt runs/resnet34/weights/best.pt --out responses
+  resdet responses best.pt data.root=/data/imagenet --images 5000 --out responses
+
+The response of a layer is its output after batch norm and before the nonlinearity and the addition;
+measured is its standard deviation over pictures, channels and positions. Written are
+responses.json, and responses.png with the layers in their order and sorted by size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resdet.detection.errors import ConfigError
+from resdet.tools.curves import short_names
+
+if TYPE_CHECKING:
+    from resdet.backbones.responses import Response
+
+HELP = "measure and plot the responses of a classifier's layers"
+
+JSON_FILE, PICTURE_FILE = "responses.json", "responses.png"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "words",
+        nargs="+",
+        metavar="CKPT | key=value",
+        help="checkpoints of classifiers; values in place of theirs, such as data.root=DIR",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
+    parser.add_argument("--split", choices=("val", "train"), default="val", help="which data (val)")
+    parser.add_argument("--images", type=int, metavar="N", help="only N pictures, at random")
+    parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: a GPU if there is one)")
+
+
+def run(args: argparse.Namespace) -> int:
+    paths, overrides = split_words(args.words)
+    if not paths:
+        raise ConfigError("no checkpoint given")
+    if args.images is not None and args.images < 1:
+        raise ConfigError(f"--images {args.images}: at least 1")
+    names = short_names(paths)
+    from resdet.detection.classifier_statistics import measure_responses
+    from resdet.detection.engine.distributed import process_group
+    from resdet.detection.stored_classifier import load_classifier
+    from rich.console import Console
+
+    found: dict[str, list[Response]] = {}
+    with process_group(args.device) as group:
+        if group.world > 1:
+            raise ConfigError("responses runs as one process, without torchrun")
+        for name, path in zip(names, paths, strict=True):
+            classifier = load_classifier(path, group.device, overrides=overrides)
+            found[name] = measure_responses(
+                classifier,
+                group.device,
+                part=args.split,
+                images=args.images,
+                progress=Console(stderr=True),
+            )
+    _write(found, args.out)
+    for name, responses in found.items():
+        stds = [response.std for response in responses]
+        mean = sum(stds) / len(stds)
+        print(f"{name}: {len(stds)} layers, mean {mean:.3f}, {min(stds):.3f} to {max(stds):.3f}")
+    print(f"written: {args.out / JSON_FILE}, {args.out / PICTURE_FILE}")
+    return 0
+
+
+def split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Checkpoints, and overrides: words that start with a dotted key and ``=``."""
+    overrides = [word for word in words if re.match(r"\w+(\.\w+)+=", word)]
+    return [Path(word) for word in words if word not in overrides], overrides
+
+
+def _write(found: dict[str, list[Response]], folder: Path) -> None:
+    from resdet.detection.engine.comparison import plot_responses
+    from resdet.detection.engine.history import replace_text
+
+    content = {name: [asdict(response) for response in found[name]] for name in found}
+    stds = {name: [response.std for response in found[name]] for name in found}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_text(folder / JSON_FILE, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+        plot_responses(stds, folder / PICTURE_FILE)
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be written: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    from resdet.tools.cli import run_tool
+
+    raise SystemExit(run_tool("responses"))

@@ -1,0 +1,32 @@
+"""The command ``train-cls``: a config in, a run folder with a trained classifier out.
+
+resdet train-cls --cfg caltech40_r18.yaml data.root=data
+resdet train-cls --cfg imagenet_r50.yaml data.source.root=/data/ILSVRC2012
+torchrun --standalone --nproc-per-node 8 --no-python resdet train-cls --cfg imagenet_r50.yaml
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from resdet.tools.training import Trainer, add_training_arguments, run_trainer
+
+HELP = "train a classifier on ImageNet or folders of classes"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_training_arguments(parser, weights="start from this classifier, as in fine-tuning")
+
+
+def run(args: argparse.Namespace) -> int:
+    from resdet.detection.classifier_schema import ClassifierConfig
+    from resdet.detection.classifier_training import check_training, train_classifier
+
+    trainer = Trainer("classification", ClassifierConfig, train_classifier, check_training)
+    return run_trainer(args, trainer)
+
+
+if __name__ == "__main__":
+    from resdet.tools.cli import run_tool
+
+    raise SystemExit(run_tool("train-cls"))

@@ -1,0 +1,196 @@
+"""What do the commands that train share: options, and which run starts, goes on or is refused?"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resdet.detection.errors import ConfigError
+from resdet.tools.arguments import add_config_arguments, config_from_args
+
+if TYPE_CHECKING:
+    from resdet.detection.engine.distributed import Group
+    from resdet.detection.engine.run import Start
+    from resdet.detection.schema import Section
+
+LATEST = "auto"
+#: What a resumed run may be told anew.
+CHANGEABLE = (
+    "data.",
+    "train.iterations",
+    "train.eval_every",
+    "train.checkpoint_every",
+    "train.log_every",
+)
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """One task: the ``schema`` of its configs, the run, and the check that a dry run makes."""
+
+    task: str
+    schema: type[Section]
+    train: Callable[[Any, Path, Group, Start], int]
+    check: Callable[[Any, Start], list[str]]
+
+
+def add_training_arguments(parser: argparse.ArgumentParser, *, weights: str) -> None:
+    """The options of a training command; ``weights`` is the help of ``--weights``."""
+    add_config_arguments(parser, required=False)
+    parser.add_argument(
+        "--out",
+        "--work-dir",
+        type=Path,
+        metavar="DIR",
+        help="run folder, new or empty (default: runs/<config>/<time>)",
+    )
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const=LATEST,
+        metavar="CHECKPOINT",
+        help="go on with a stopped run: its last.pt or its folder, or the latest run of --cfg",
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help=weights,
+    )
+    parser.add_argument(
+        "--reset-head",
+        action="store_true",
+        help="with --weights: allow other classes, their layers start anew",
+    )
+    parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: a GPU if there is one)")
+    parser.add_argument("--amp", action="store_true", help="same as train.precision=bf16")
+    parser.add_argument("--seed", type=int, help="same as train.seed=N")
+
+
+def run_trainer(args: argparse.Namespace, trainer: Trainer) -> int:
+    """Do what the options ask for; the exit code."""
+    from resdet.detection.config import dump_config, missing_paths
+    from resdet.detection.engine.distributed import process_group
+    from resdet.detection.engine.run import Start
+    from resdet.detection.folder_lock import only_run
+
+    args.overrides += ["train.precision=bf16"] if args.amp else []
+    args.overrides += [f"train.seed={args.seed}"] if args.seed is not None else []
+    _expect_compatible(args)
+    checkpoint = _checkpoint_to_resume(args) if args.resume else None
+    config = (
+        _config_of_run(checkpoint, args, trainer)
+        if checkpoint
+        else config_from_args(args, trainer.schema)
+    )
+    if args.print_config:
+        print(dump_config(config), end="")
+        return 0
+    if missing := missing_paths(config):
+        raise ConfigError("\n".join(missing))
+    start = Start(checkpoint or args.weights, checkpoint is not None, args.reset_head)
+    if args.dry_run:
+        if args.out and not checkpoint:
+            _expect_empty(args.out)
+        print("\n".join(trainer.check(config, start)))
+        return 0
+    with process_group(args.device) as group:
+        folder = checkpoint.parent.parent if checkpoint else _folder(args, group)
+        with only_run(folder) if group.is_main else nullcontext():
+            if group.is_main and not checkpoint:
+                _expect_empty(folder)
+            return trainer.train(config, folder, group, start)
+
+
+def _expect_compatible(args: argparse.Namespace) -> None:
+    """An option that would do nothing is a mistake."""
+    if args.resume and args.weights:
+        raise ConfigError("--resume goes on with its own weights; leave out --weights")
+    if args.reset_head and not args.weights:
+        raise ConfigError("--reset-head goes with --weights")
+    if args.resume not in (None, LATEST) and args.out:
+        raise ConfigError("--resume FILE goes on in the folder of that file; leave out --out")
+
+
+def _checkpoint_to_resume(args: argparse.Namespace) -> Path:
+    """The file that ``--resume`` means, in the folder ``weights`` of its run."""
+    if args.resume != LATEST:
+        given = Path(args.resume)
+        path = given / "weights" / "last.pt" if given.is_dir() else given.absolute()
+    elif args.out:
+        path = args.out / "weights" / "last.pt"
+    else:
+        path = _latest(args)
+    if path.parent.name != "weights":
+        raise ConfigError(f"--resume {path}: not in the folder `weights` of a run")
+    return path
+
+
+def _latest(args: argparse.Namespace) -> Path:
+    if args.cfg is None:
+        raise ConfigError("--resume: give a checkpoint or run folder, or --cfg to find the latest")
+    runs = Path("runs") / Path(args.cfg).stem
+    found = sorted(runs.glob("*/weights/last.pt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise ConfigError(f"--resume: no run with a checkpoint in {runs.resolve()}")
+    return found[-1]
+
+
+def _config_of_run(checkpoint: Path, args: argparse.Namespace, trainer: Trainer) -> Section:
+    """The checkpoint's own config: a resumed run must not change under way.
+
+    Only where the data lie, how long and how often may be given anew.
+    """
+    from resdet.detection.config import check_dict, override
+    from resdet.detection.engine.checkpoint import expect_task, load_checkpoint
+
+    state = load_checkpoint(checkpoint)
+    expect_task(state, trainer.task, checkpoint)
+    config = check_dict(trainer.schema, state["config"], str(checkpoint))
+    changed = override(config, args.overrides)
+    before, after = _flat(config.model_dump(mode="json")), _flat(changed.model_dump(mode="json"))
+    refused = [
+        f"{key}={after.get(key)} (was {before.get(key)})"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+        and (key.startswith("data.classes") or not key.startswith(CHANGEABLE))
+    ]
+    if refused:
+        raise ConfigError(
+            f"--resume goes on with the config of {checkpoint}; cannot change {', '.join(refused)}"
+        )
+    return changed
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        flat |= _flat(value, f"{key}.") if isinstance(value, dict) else {key: value}
+    return flat
+
+
+def _folder(args: argparse.Namespace, group: Group) -> Path:
+    """The folder of a new run, the same for all processes."""
+    name = time.strftime("%Y%m%d-%H%M%S")
+    default = Path("runs") / Path(args.cfg).stem / name
+    return Path(group.tell("folder", str(args.out or default)))
+
+
+def _expect_empty(folder: Path) -> None:
+    """An existing run is never written over."""
+    from resdet.detection.folder_lock import is_unused
+
+    try:
+        unused = is_unused(folder)
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be a run folder: {error.strerror}") from error
+    if not unused:
+        raise ConfigError(
+            f"{folder}: not empty; give another --out, or --resume {folder} to go on with it"
+        )
