@@ -14,6 +14,10 @@ from pathlib import Path
 
 import pytest
 
+#: Before torch is imported: the networks of the tests are too small for more than one thread, and
+#: commands in processes of their own run on one too, so that results can be compared bit for bit.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("RESDET_SHARED", ROOT.parent / "shared"))
 
