@@ -12,6 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -188,7 +189,7 @@ def _bars(histogram: Histogram) -> list[Bar]:
             width=65.0,
             height=100.0 * count / most,
         )
-        for number, (low, high, count) in enumerate(
-            zip(histogram.edges, histogram.edges[1:], histogram.counts, strict=False)
+        for number, ((low, high), count) in enumerate(
+            zip(pairwise(histogram.edges), histogram.counts, strict=True)
         )
     ]

@@ -115,28 +115,9 @@ def collate_views(items: Sequence[LabelledSample]) -> LabelledBatch:
     return replace(batch, images=images[0], views=views)
 
 
-def labelled_plan(
-    count: int,
-    *,
-    batch_size: int,
-    seed: int,
-    steps: int,
-    start_step: int = 0,
-    rank: int = 0,
-    world: int = 1,
-    accumulate: int = 1,
-) -> BatchPlan:
-    """The `BatchPlan` of ``count`` pictures in a random order, whatever their shapes."""
-    return BatchPlan(
-        [(1, 1)] * count,
-        batch_size=batch_size,
-        seed=seed,
-        steps=steps,
-        start_step=start_step,
-        rank=rank,
-        world=world,
-        accumulate=accumulate,
-    )
+def any_shape(count: int) -> list[tuple[int, int]]:
+    """Sizes for a `BatchPlan` that groups nothing: crops share batches, whatever the pictures."""
+    return [(1, 1)] * count
 
 
 def labelled_train_loader(

@@ -25,7 +25,7 @@ from .classifier_schema import ClassifierConfig, ClassifierTestConfig, NetworkCo
 from .errors import ConfigError, DataError
 from .inference.classify import ScorePipeline, Viewed
 from .models.classifier import Classifier
-from .stored import class_difference
+from .stored_classes import class_difference
 
 __all__ = [
     "LoadedClassifier",

@@ -13,10 +13,11 @@ from ..datasets.image import ImageRules
 from ..datasets.labelled import LabelledSource, Part, labelled_split, labelled_splits
 from ..datasets.labelled_loader import (
     LabelledDataset,
-    labelled_plan,
+    any_shape,
     labelled_test_loader,
     labelled_train_loader,
 )
+from ..datasets.plan import BatchPlan
 from ..datasets.shard_index import ShardSet, read_shards
 from ..datasets.shards import ShardTestLoader, ShardTrainLoader
 from ..datasets.stream_plan import StreamPlan
@@ -89,8 +90,8 @@ def train_batches(
             pin_memory=group.device.type == "cuda",
             rules=image_rules(config),
         )
-    plan = labelled_plan(
-        len(pictures.split.records),
+    plan = BatchPlan(
+        any_shape(len(pictures.split.records)),
         batch_size=count,
         seed=seed,
         steps=settings.iterations,
@@ -113,8 +114,8 @@ def first_batch(pictures: Pictures, config: ClassifierConfig, crop: Crop) -> Lab
     if pictures.shards is not None:
         return next(iter(train_batches(pictures, config, crop, 0, alone)))
     settings = config.train
-    plan = labelled_plan(
-        len(pictures.split.records),
+    plan = BatchPlan(
+        any_shape(len(pictures.split.records)),
         batch_size=settings.batch_size,
         seed=settings.seed,
         steps=settings.iterations,

@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..datasets.catalog import DataSplit
 from ..datasets.labelled import describe_labelled
 from .build_classifier import (
@@ -28,8 +26,8 @@ from .engine.run import (
     FRESH,
     Start,
     Training,
-    banner,
     describe_findings,
+    describe_run,
     describe_size,
     describe_steps,
     run_training,
@@ -58,9 +56,7 @@ def train_classifier(
 
 def check_training(config: ClassifierConfig, start: Start = FRESH) -> list[str]:
     """The banner of a run that could start now: data, weights and network are all looked at."""
-    training = _prepare(config, start, start.read(ClassifierTraining.task))
-    alone = Group(0, 1, torch.device("cpu"))
-    return [*banner(training, alone, "none: dry run"), *training.notes]
+    return describe_run(_prepare(config, start, start.read(ClassifierTraining.task)))
 
 
 def _prepare(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,20 +17,29 @@ from ..backbones.weights import check_binding, import_weights, load_into, split_
 from .build import Detector, build_model
 from .config import config_from_dict, override
 from .engine.checkpoint import expect_task, load_checkpoint, task_of
-from .errors import ConfigError, DataError, WeightsError
+from .errors import ConfigError, WeightsError
 from .schema import DetectorConfig
+from .stored_classes import ClassLayers, Stored, fit_classes, join_classes
 
-#: The two sibling layers, which belong to a list of classes.
-CLASS_LAYERS = ("roi_head.cls_logits.", "roi_head.box_deltas.")
+StoredDetector = Stored[DetectorConfig]
 
 
-@dataclass(frozen=True)
-class Stored:
-    """A detector's weights, with its configuration and class names."""
+def _reorder(tensors: Mapping[str, Tensor], order: Sequence[int]) -> dict[str, Tensor]:
+    """The class layers' rows in a new order; the background stays last."""
+    rows = torch.tensor(order)
+    mapped = dict(tensors)
+    for name, tensor in tensors.items():
+        if name.startswith("roi_head.cls_logits."):
+            mapped[name] = torch.cat([tensor[:-1][rows], tensor[-1:]])
+        elif name.startswith("roi_head.box_deltas.") and len(tensor) == 4 * len(order):
+            mapped[name] = tensor.unflatten(0, (-1, 4))[rows].flatten(0, 1)
+    return mapped
 
-    tensors: Mapping[str, Tensor]
-    config: DetectorConfig
-    classes: tuple[str, ...]
+
+#: The two sibling layers.
+CLASS_LAYERS = ClassLayers(
+    ("roi_head.cls_logits.", "roi_head.box_deltas."), _reorder, "class layers start anew"
+)
 
 
 def load_detector(
@@ -72,19 +81,13 @@ def load_detectors(
     first = load_detector(paths[0], device, base=base, overrides=overrides)
     others = []
     for path in paths[1:]:
-        stored = read_stored(path)
-        if set(stored.classes) != set(first.classes):
-            raise DataError(
-                class_difference(str(path), stored.classes, str(paths[0]), first.classes)
-            )
-        tensors = reorder_classes(stored.tensors, stored.classes, first.classes)
-        ordered = replace(stored, tensors=tensors, classes=first.classes)
-        others.append(_detector(ordered, path, device, overrides))
+        member = join_classes(read_stored(path), path, paths[0], first.classes, CLASS_LAYERS)
+        others.append(_detector(member, path, device, overrides))
     return replace(first, others=tuple(others))
 
 
 def _detector(
-    stored: Stored, path: Path, device: str | torch.device, overrides: Sequence[str]
+    stored: StoredDetector, path: Path, device: str | torch.device, overrides: Sequence[str]
 ) -> Detector:
     config = override(stored.config, overrides)
     model = build_model(config, len(stored.classes))
@@ -92,7 +95,7 @@ def _detector(
     return Detector(model.to(device).eval(), config, stored.classes)
 
 
-def read_stored(path: Path) -> Stored:
+def read_stored(path: Path) -> StoredDetector:
     """A detector's file of either kind; a moving average is taken before the raw weights."""
     if path.suffix != ".safetensors":
         state = load_checkpoint(path)
@@ -177,7 +180,7 @@ def fill_backbone(detector: Detector) -> list[str]:
         kept = ("trunk.", "roi_head.res5.")
         tensors = {k: v for k, v in converted.tensors.items() if k.startswith(kept)}
         notes = ("RPN and sibling layers of the detector are left out",)
-    heads = ("pixels.", "rpn_head.", *CLASS_LAYERS)
+    heads = ("pixels.", "rpn_head.", *CLASS_LAYERS.prefixes)
     load_into(detector.model, tensors, allow_missing=heads, source=str(path))
     done = f"weights: {path} ({converted.layout}, {len(tensors)} tensors)"
     return [done, *converted.notes, *notes]
@@ -211,43 +214,6 @@ def fill_from_detector(detector: Detector, path: Path, *, reset_head: bool) -> l
     """
     stored = read_stored(path)
     _expect_same_network(detector.config, stored.config, path)
-    tensors, done = dict(stored.tensors), f"weights: {path}"
-    allow_missing: tuple[str, ...] = ()
-    if stored.classes == detector.classes:
-        notes = [done]
-    elif set(stored.classes) == set(detector.classes):
-        tensors = reorder_classes(tensors, stored.classes, detector.classes)
-        notes = [done, f"classes of {path} reordered by name"]
-    elif reset_head:
-        tensors = {k: v for k, v in tensors.items() if not k.startswith(CLASS_LAYERS)}
-        allow_missing = CLASS_LAYERS
-        notes = [done, "class layers start anew (--reset-head)"]
-    else:
-        difference = class_difference(str(path), stored.classes, "the data", detector.classes)
-        raise DataError(f"{difference}; --reset-head trains new class layers")
-    load_into(detector.model, tensors, allow_missing=allow_missing, source=str(path))
-    return notes
-
-
-def class_difference(owner: str, stored: Sequence[str], other: str, wanted: Sequence[str]) -> str:
-    """One line that names both class lists and what differs."""
-    missing = sorted(set(wanted) - set(stored))
-    extra = sorted(set(stored) - set(wanted))
-    return (
-        f"{owner} knows the classes {list(stored)}, {other} {list(wanted)}: "
-        f"lacking {missing}, too many {extra}"
-    )
-
-
-def reorder_classes(
-    tensors: Mapping[str, Tensor], stored: Sequence[str], wanted: Sequence[str]
-) -> dict[str, Tensor]:
-    """The class layers' rows in the order of ``wanted``; the background stays last."""
-    order = torch.tensor([stored.index(name) for name in wanted])
-    mapped = dict(tensors)
-    for name, tensor in tensors.items():
-        if name.startswith("roi_head.cls_logits."):
-            mapped[name] = torch.cat([tensor[:-1][order], tensor[-1:]])
-        elif name.startswith("roi_head.box_deltas.") and len(tensor) == 4 * len(stored):
-            mapped[name] = tensor.unflatten(0, (-1, 4))[order].flatten(0, 1)
-    return mapped
+    fitted = fit_classes(stored, path, detector.classes, CLASS_LAYERS, reset_head=reset_head)
+    load_into(detector.model, fitted.tensors, allow_missing=fitted.missing, source=str(path))
+    return [f"weights: {path}", *fitted.notes]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,20 +15,21 @@ from .build_classifier import LoadedClassifier, build_classifier
 from .classifier_schema import ClassifierConfig, NetworkConfig
 from .config import check_dict, override
 from .engine.checkpoint import expect_task, load_checkpoint
-from .errors import ConfigError, DataError, WeightsError
-from .stored import class_difference
+from .errors import ConfigError, WeightsError
+from .stored_classes import ClassLayers, Stored, fit_classes, join_classes
 
-#: The layer that belongs to a list of classes.
-CLASS_LAYER = "network.fc."
+StoredClassifier = Stored[ClassifierConfig]
+_FC = "network.fc."
 
 
-@dataclass(frozen=True)
-class StoredClassifier:
-    """A classifier's weights, with its configuration and class names."""
+def _reorder(tensors: Mapping[str, Tensor], order: Sequence[int]) -> dict[str, Tensor]:
+    rows = torch.tensor(order)
+    return {
+        name: tensor[rows] if name.startswith(_FC) else tensor for name, tensor in tensors.items()
+    }
 
-    tensors: Mapping[str, Tensor]
-    config: ClassifierConfig
-    classes: tuple[str, ...]
+
+CLASS_LAYERS = ClassLayers((_FC,), _reorder, "the last layer starts anew")
 
 
 def load_classifier(
@@ -70,14 +71,8 @@ def load_classifiers(
     first = load_classifier(paths[0], device, base=base, overrides=overrides)
     others = []
     for path in paths[1:]:
-        stored = read_stored(path)
-        if set(stored.classes) != set(first.classes):
-            raise DataError(
-                class_difference(str(path), stored.classes, str(paths[0]), first.classes)
-            )
-        tensors = reorder_classes(stored.tensors, stored.classes, first.classes)
-        ordered = replace(stored, tensors=tensors, classes=first.classes)
-        others.append(_classifier(ordered, path, device, overrides))
+        member = join_classes(read_stored(path), path, paths[0], first.classes, CLASS_LAYERS)
+        others.append(_classifier(member, path, device, overrides))
     return replace(first, others=tuple(others))
 
 
@@ -108,17 +103,6 @@ def _expect_same_network(base: NetworkConfig, stored: NetworkConfig, path: Path)
             )
 
 
-def reorder_classes(
-    tensors: Mapping[str, Tensor], stored: Sequence[str], wanted: Sequence[str]
-) -> dict[str, Tensor]:
-    """The last layer's rows in the order of ``wanted``."""
-    order = torch.tensor([stored.index(name) for name in wanted])
-    return {
-        name: tensor[order] if name.startswith(CLASS_LAYER) else tensor
-        for name, tensor in tensors.items()
-    }
-
-
 def fill_from_classifier(
     classifier: LoadedClassifier, path: Path, *, reset_head: bool
 ) -> list[str]:
@@ -134,21 +118,9 @@ def fill_from_classifier(
     """
     stored = read_stored(path)
     _expect_same_network(classifier.config.network, stored.config.network, path)
-    tensors, notes = dict(stored.tensors), [f"weights: {path}"]
-    allow_missing: tuple[str, ...] = ()
-    if set(stored.classes) == set(classifier.classes):
-        tensors = reorder_classes(tensors, stored.classes, classifier.classes)
-        if stored.classes != classifier.classes:
-            notes.append(f"classes of {path} reordered by name")
-    elif reset_head:
-        tensors = {k: v for k, v in tensors.items() if not k.startswith(CLASS_LAYER)}
-        allow_missing = (CLASS_LAYER,)
-        notes.append("the last layer starts anew (--reset-head)")
-    else:
-        difference = class_difference(str(path), stored.classes, "the data", classifier.classes)
-        raise DataError(f"{difference}; --reset-head trains a new last layer")
-    load_into(classifier.model, tensors, allow_missing=allow_missing, source=str(path))
-    return notes
+    fitted = fit_classes(stored, path, classifier.classes, CLASS_LAYERS, reset_head=reset_head)
+    load_into(classifier.model, fitted.tensors, allow_missing=fitted.missing, source=str(path))
+    return [f"weights: {path}", *fitted.notes]
 
 
 def fill_network(classifier: LoadedClassifier) -> list[str]:
@@ -172,6 +144,6 @@ def fill_network(classifier: LoadedClassifier) -> list[str]:
         for name, tensor in converted.tensors.items()
         if not name.startswith("fc.")
     }
-    load_into(classifier.model, tensors, allow_missing=("pixels.", CLASS_LAYER), source=str(path))
+    load_into(classifier.model, tensors, allow_missing=("pixels.", _FC), source=str(path))
     done = f"weights: {path} ({converted.layout}, {len(tensors)} tensors); fc starts anew"
     return [done, *converted.notes]

@@ -15,7 +15,7 @@ from .engine.distributed import Group
 from .errors import DataError
 from .evaluation.run import Timer, detect
 from .evaluation.score import Evaluation, evaluate
-from .stored import class_difference
+from .stored_classes import class_difference
 from .structures import Batch, Detections
 
 

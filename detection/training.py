@@ -28,8 +28,8 @@ from .engine.run import (
     FRESH,
     Start,
     Training,
-    banner,
     describe_findings,
+    describe_run,
     describe_size,
     describe_splits,
     describe_steps,
@@ -70,9 +70,7 @@ def train_detector(config: DetectorConfig, folder: Path, group: Group, start: St
 
 def check_training(config: DetectorConfig, start: Start = FRESH) -> list[str]:
     """The banner of a run that could start now: data, weights and network are all looked at."""
-    training = _prepare(config, start, start.read(DetectorTraining.task))
-    alone = Group(0, 1, torch.device("cpu"))
-    return [*banner(training, alone, "none: dry run"), *training.notes]
+    return describe_run(_prepare(config, start, start.read(DetectorTraining.task)))
 
 
 def _prepare(

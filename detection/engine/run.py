@@ -176,6 +176,12 @@ def banner(training: Training, group: Group, folder: Path | str) -> list[str]:
     ]
 
 
+def describe_run(training: Training) -> list[str]:
+    """What `run_training` would say of a run that could start now."""
+    alone = Group(0, 1, torch.device("cpu"))
+    return [*banner(training, alone, "none: dry run"), *training.notes]
+
+
 def describe_splits(splits: Mapping[str, DataSplit]) -> list[str]:
     """What each named split holds."""
     return [f"{name}: {describe(split)}" for name, split in splits.items()]

@@ -13,11 +13,11 @@ from resdet.datasets.crops import CentreCrop, FullImage, PaperCrop, TenCrop
 from resdet.datasets.image import ImageRules
 from resdet.datasets.labelled_loader import (
     LabelledDataset,
-    labelled_plan,
+    any_shape,
     labelled_test_loader,
     labelled_train_loader,
 )
-from resdet.datasets.plan import SampleKey
+from resdet.datasets.plan import BatchPlan, SampleKey
 from resdet.detection.errors import DataError, ImageError
 from resdet.detection.structures import LabelledBatch, Record
 
@@ -50,11 +50,11 @@ def assert_same(first: list[LabelledBatch], second: list[LabelledBatch]) -> None
 def test_neither_workers_nor_restarts_nor_processes_change_batches(tmp_path: Path) -> None:
     dataset = LabelledDataset(make_records(tmp_path), CROP)
     options = {"batch_size": 4, "seed": 3, "steps": 5}
-    whole = list(labelled_train_loader(dataset, labelled_plan(7, **options), workers=0))
-    tail = labelled_plan(7, **options, start_step=3)
+    whole = list(labelled_train_loader(dataset, BatchPlan(any_shape(7), **options), workers=0))
+    tail = BatchPlan(any_shape(7), **options, start_step=3)
     assert_same(whole[3:], list(labelled_train_loader(dataset, tail, workers=2)))
     halves = [
-        list(labelled_train_loader(dataset, labelled_plan(7, **options, **share), workers=0))
+        list(labelled_train_loader(dataset, BatchPlan(any_shape(7), **options, **share), workers=0))
         for share in ({"rank": 0, "world": 2}, {"rank": 1, "world": 2})
     ]
     for step, batch in enumerate(whole):
@@ -66,12 +66,12 @@ def test_neither_workers_nor_restarts_nor_processes_change_batches(tmp_path: Pat
 
 def test_an_epoch_has_every_picture(tmp_path: Path) -> None:
     dataset = LabelledDataset(make_records(tmp_path), CROP)
-    plan = labelled_plan(7, batch_size=4, seed=0, steps=2)
+    plan = BatchPlan(any_shape(7), batch_size=4, seed=0, steps=2)
     seen = Counter(key.index for keys in plan for key in keys)
     assert set(seen) == set(range(7)) and seen.total() == 8
     shapes = [
         {dataset.records[key.index].size for key in keys}
-        for keys in labelled_plan(7, batch_size=3, seed=0, steps=40)
+        for keys in BatchPlan(any_shape(7), batch_size=3, seed=0, steps=40)
     ]
     assert sum(len(mixed) == 2 for mixed in shapes) > 10  # not sorted by shape
 
@@ -146,7 +146,7 @@ def test_bad_picture_is_one_line_naming_the_file(tmp_path: Path, workers: int) -
     dataset = LabelledDataset(make_records(tmp_path), CROP)
     bad = tmp_path / "4.jpg"
     bad.write_text("<html>not found</html>")
-    plan = labelled_plan(7, batch_size=4, seed=3, steps=5)
+    plan = BatchPlan(any_shape(7), batch_size=4, seed=3, steps=5)
     with pytest.raises(ImageError) as caught:
         list(labelled_train_loader(dataset, plan, workers=workers))
     assert str(caught.value).startswith(f"{bad}: ") and "\n" not in str(caught.value)
@@ -161,7 +161,7 @@ def test_truncated_pictures_obey_the_rules(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="left out"):
         [batch] = labelled_test_loader(skipping, batch_size=3, workers=0)
     assert batch.image_ids == ["0", "2"]
-    plan = labelled_plan(3, batch_size=3, seed=0, steps=1)
+    plan = BatchPlan(any_shape(3), batch_size=3, seed=0, steps=1)
     with pytest.warns(UserWarning, match="next picture takes its place"):
         [batch] = labelled_train_loader(skipping, plan, workers=0)
     assert sorted(batch.image_ids) == ["0", "2", "2"]
