@@ -45,8 +45,12 @@ def import_weights(
         raise WeightsError(f"{path}: {error}") from error
 
 
-def check_binding(converted: Converted, *, pixels: str, stride_in: str) -> None:
+def check_binding(
+    converted: Converted, *, pixels: str, stride_in: str, section: str = "backbone"
+) -> None:
     """Refuse a config that would run the weights under other conditions than they were trained in.
+
+    ``section`` is the part of the config that describes the network.
 
     Raises:
         ConfigError: names both values and the setting that fixes it.
@@ -55,8 +59,8 @@ def check_binding(converted: Converted, *, pixels: str, stride_in: str) -> None:
     given = {"pixels": pixels, "stride_in": stride_in}
     wrong = [key for key, value in wanted.items() if value is not None and value != given[key]]
     if wrong:
-        clashes = ", ".join(f"backbone.{key} is {given[key]}, not {wanted[key]}" for key in wrong)
-        fix = " ".join(f"backbone.{key}={wanted[key]}" for key in wrong)
+        clashes = ", ".join(f"{section}.{key} is {given[key]}, not {wanted[key]}" for key in wrong)
+        fix = " ".join(f"{section}.{key}={wanted[key]}" for key in wrong)
         raise ConfigError(f"{converted.layout} weights under another config: {clashes}; set {fix}")
 
 

@@ -89,9 +89,8 @@ def _tensors(batch: Batch | LabelledBatch) -> Iterator[Tensor]:
     yield batch.images
     if isinstance(batch, LabelledBatch):
         yield batch.labels
-    else:
-        for annotation in batch.annotations:
-            yield from (annotation.boxes, annotation.labels, annotation.ignore)
+    for annotation in batch.annotations:
+        yield from (annotation.boxes, annotation.labels, annotation.ignore)
     for view in batch.views:
         yield from _tensors(view)
 

@@ -28,7 +28,7 @@ TINY_SIDE = 1.0
 class DataSplit:
     """Records with labels in the order of ``classes``, and everything found on the way to them.
 
-    No picture is ever left out: one without objects is trained on as background.
+    Detectors leave no picture out: one without objects is trained on as background.
     """
 
     records: tuple[Record, ...]

@@ -60,8 +60,8 @@ def inspect_cls_loc(
     """
     mapping, findings = read_mapping(root / "LOC_synset_mapping.txt")
     source = _Source(root, split, mapping, coordinates, rules)
-    list_path = source.list_path()
-    ids, faults = read_list(list_path)
+    listed = list_path(root, split)
+    ids, faults = read_list(listed)
     findings += faults
     solution: dict[str, list[Row]] = {}
     if split == "val":
@@ -69,7 +69,7 @@ def inspect_cls_loc(
         findings += faults + source.compare_solution(ids, solution)
     pictures = source.files("Data", lambda path: path.suffix.lower() in IMAGE_SUFFIXES)
     xmls = source.files("Annotations", lambda path: path.suffix == ".xml")
-    findings += source.compare_folder(list_path, ids, pictures, xmls)
+    findings += source.compare_folder(listed, ids, pictures, xmls)
     images = []
     for image_id in ids:
         if image_id in pictures:
@@ -86,6 +86,14 @@ def inspect_cls_loc(
     return images, findings + question_coordinates(images, coordinates)
 
 
+def list_path(root: Path, split: Split) -> Path:
+    """The list of a split's pictures."""
+    folder = root / "ImageSets" / "CLS-LOC"
+    names = ("val",) if split == "val" else _TRAIN_LISTS
+    paths = [folder / f"{name}.txt" for name in names]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
 @dataclass(frozen=True)
 class _Source:
     """One split, and how it is read. ``mapping`` is {wnid: names}."""
@@ -95,13 +103,6 @@ class _Source:
     mapping: dict[str, str]
     coordinates: Coordinates
     rules: ImageRules
-
-    def list_path(self) -> Path:
-        folder = self.root / "ImageSets" / "CLS-LOC"
-        if self.split == "val":
-            return folder / "val.txt"
-        paths = [folder / f"{name}.txt" for name in _TRAIN_LISTS]
-        return next((path for path in paths if path.is_file()), paths[0])
 
     def files(self, kind: str, wanted: Callable[[Path], bool]) -> dict[str, Path]:
         """{id as in the lists: file}; ids of train begin with the class's folder."""
@@ -128,17 +129,17 @@ class _Source:
         return findings
 
     def compare_folder(
-        self, list_path: Path, ids: list[str], pictures: dict[str, Path], xmls: dict[str, Path]
+        self, listed: Path, ids: list[str], pictures: dict[str, Path], xmls: dict[str, Path]
     ) -> list[Finding]:
         folder = self.root / "Data" / "CLS-LOC" / self.split
         findings = [
-            Finding("missing_picture", "error", list_path, f"no picture in {folder}", name)
+            Finding("missing_picture", "error", listed, f"no picture in {folder}", name)
             for name in ids
             if name not in pictures
         ]
         if unlisted := sorted(pictures.keys() - set(ids)):
             reason = f"{len(unlisted)} pictures of {folder} are not listed: {first_few(unlisted)}"
-            findings.append(Finding("unlisted_picture", "warning", list_path, reason))
+            findings.append(Finding("unlisted_picture", "warning", listed, reason))
         for name in sorted(xmls.keys() - pictures.keys()):
             reason = "has no picture"
             findings.append(Finding("orphan_annotation", "warning", xmls[name], reason))
@@ -197,7 +198,7 @@ class _Source:
 
     def _without_xml(self, image_id: str, picture: Path) -> list[Finding]:
         """Only part of the training pictures have boxes; all of val have."""
-        if self.split == "train" and self.list_path().stem == "train_cls":
+        if self.split == "train" and list_path(self.root, self.split).stem == "train_cls":
             return []
         folder = self.root / "Annotations" / "CLS-LOC" / self.split
         reason = f"no annotation in {folder}"

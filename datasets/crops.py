@@ -2,14 +2,15 @@
 
 A crop is called as ``crop(pixels, seed)`` with RGB ``pixels`` (h, w, 3) uint8 and returns a tensor
 (h', w', 3) uint8, or (10, h', w', 3) for ten views. It has no state: all random choices come from
-``seed``, so that neither workers nor restarts change them.
+``seed``, so that neither workers nor restarts change them. A `PlacedCrop` also says where in the
+picture it is.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol
 
 import cv2
@@ -20,15 +21,10 @@ from torch import Tensor
 from ..detection.errors import ConfigError
 from ..detection.structures import Annotation
 from .augment import ALLOWED, Augmentation, Spec
-from .transforms import interpolation, resize
+from .colour_shift import shift_colour
+from .cut import Cut, cut_then_scaled, mirrored, scaled_then_cut
+from .transforms import resized_size
 
-#: Principal components of the pixels of ImageNet in [0, 1], RGB, for the colour augmentation of
-#: Krizhevsky et al. (NIPS 2012), which gives none; these are those of facebook/fb.resnet.torch.
-PCA_VALUES = np.array([0.2175, 0.0188, 0.0045])
-#: One row for each colour channel, one column for each component.
-PCA_VECTORS = np.array(
-    [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
-)
 #: Boxes are drawn at most this often, as in the published Inception and torchvision code.
 _TRIES = 10
 
@@ -40,6 +36,12 @@ class Crop(Protocol):
     def fixed(self) -> bool: ...
 
     def __call__(self, pixels: np.ndarray, seed: int) -> Tensor: ...
+
+
+class PlacedCrop(Crop, Protocol):
+    """A crop that gives one view, and says of a picture of ``size`` (h, w) which."""
+
+    def place(self, size: tuple[int, int], seed: int) -> Cut: ...
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,14 @@ class PaperCrop:
             )
 
     def __call__(self, pixels: np.ndarray, seed: int) -> Tensor:
+        cut, multiples = self._drawn(_size(pixels), seed)
+        return _to_tensor(shift_colour(scaled_then_cut(pixels, cut), multiples))
+
+    def place(self, size: tuple[int, int], seed: int) -> Cut:
+        return self._drawn(size, seed)[0]
+
+    def _drawn(self, size: tuple[int, int], seed: int) -> tuple[Cut, np.ndarray]:
+        """The cut, and the multiples (3,) of the components of colour."""
         # All numbers are drawn whether used or not: changing one option leaves the others' draws.
         random = np.random.default_rng(seed)
         low, high = self.short_sides
@@ -77,23 +87,14 @@ class PaperCrop:
         place = random.random(2)
         multiples = random.normal(size=3) * self.colour_std
 
-        pixels = _with_short_side(pixels, short_side)
+        whole = _at_short_side(size, short_side)
         # `random` is below 1, so that the last row and column are reached and never passed.
         y, x = (
             int(where * (side - self.size + 1))
-            for where, side in zip(place, pixels.shape[:2], strict=True)
+            for where, side in zip(place, whole.size, strict=True)
         )
-        pixels = _mirrored(pixels[y : y + self.size, x : x + self.size], flipped)
-        return _to_tensor(shift_colour(pixels, multiples))
-
-
-def shift_colour(pixels: np.ndarray, multiples: np.ndarray) -> np.ndarray:
-    """``pixels`` (h, w, 3) plus ``multiples`` (3,) of the components of colour, rounded."""
-    shift = PCA_VECTORS @ (multiples * PCA_VALUES) * 255
-    if not shift.any():
-        return pixels
-    table = np.clip(np.rint(np.arange(256)[:, None] + shift), 0, 255).astype(np.uint8)
-    return cv2.LUT(np.ascontiguousarray(pixels), table[None])
+        cut = replace(whole, offset=(y, x), size=(self.size, self.size), flipped=flipped)
+        return cut, multiples
 
 
 @dataclass(frozen=True)
@@ -121,16 +122,24 @@ class ResizedCrop:
             object.__setattr__(self, "_augmentation", _photometric(self.augment))
 
     def __call__(self, pixels: np.ndarray, seed: int) -> Tensor:
-        random = np.random.default_rng(seed)
-        flipped = bool(random.random() < self.flip)
-        augment_seed = int(random.integers(2**32))
-        height, width = pixels.shape[:2]
-        y, x, h, w = random_part((height, width), self.scale, self.ratio, random)
-        part = _mirrored(pixels[y : y + h, x : x + w], flipped)
-        pixels = _resized(part, (self.size, self.size))
+        cut, augment_seed = self._drawn(_size(pixels), seed)
+        pixels = cut_then_scaled(pixels, cut)
         if self._augmentation is not None:
             pixels, _ = self._augmentation(pixels, Annotation.empty(), augment_seed)
         return _to_tensor(pixels)
+
+    def place(self, size: tuple[int, int], seed: int) -> Cut:
+        return self._drawn(size, seed)[0]
+
+    def _drawn(self, size: tuple[int, int], seed: int) -> tuple[Cut, int]:
+        """The cut, and the seed of the augmentation."""
+        random = np.random.default_rng(seed)
+        flipped = bool(random.random() < self.flip)
+        augment_seed = int(random.integers(2**32))
+        y, x, h, w = random_part(size, self.scale, self.ratio, random)
+        scale_y, scale_x = scale = (self.size / h, self.size / w)
+        offset = (y * scale_y, x * scale_x)
+        return Cut(size, scale, offset, (self.size, self.size), flipped), augment_seed
 
 
 def random_part(
@@ -180,7 +189,7 @@ class PaddedCrop:
         padded = np.pad(pixels, (edge, edge, (0, 0)))
         y, x = (int(random.integers(side - self.size, endpoint=True)) for side in padded.shape[:2])
         part = padded[y : y + self.size, x : x + self.size]
-        return _to_tensor(_mirrored(part, flipped))
+        return _to_tensor(mirrored(part, flipped))
 
 
 @dataclass(frozen=True)
@@ -197,8 +206,12 @@ class CentreCrop:
         _check_fits(self.resize, self.size)
 
     def __call__(self, pixels: np.ndarray, seed: int = 0) -> Tensor:
-        pixels = _middle(_with_short_side(pixels, self.resize), self.size)
-        return _to_tensor(_mirrored(pixels, self.flipped))
+        return _to_tensor(scaled_then_cut(pixels, self.place(_size(pixels), seed)))
+
+    def place(self, size: tuple[int, int], seed: int = 0) -> Cut:
+        whole = _at_short_side(size, self.resize)
+        corner = _middle(whole.size, self.size)
+        return replace(whole, offset=corner, size=(self.size, self.size), flipped=self.flipped)
 
 
 @dataclass(frozen=True)
@@ -216,11 +229,12 @@ class TenCrop:
     def __call__(self, pixels: np.ndarray, seed: int = 0) -> Tensor:
         pixels = _with_short_side(pixels, self.resize)
         views = []
+        y, x = _middle(_size(pixels), self.size)
         for shown in (pixels, cv2.flip(pixels, 1)):
             near, far = slice(None, self.size), slice(-self.size, None)
             corners = ((near, near), (near, far), (far, near), (far, far))
             views += [*(shown[rows, columns] for rows, columns in corners)]
-            views.append(_middle(shown, self.size))
+            views.append(shown[y : y + self.size, x : x + self.size])
         return torch.from_numpy(np.stack(views))
 
 
@@ -233,31 +247,45 @@ class FullImage:
     fixed: ClassVar[bool] = False
 
     def __call__(self, pixels: np.ndarray, seed: int = 0) -> Tensor:
-        return _to_tensor(_mirrored(_with_short_side(pixels, self.short_side), self.flipped))
+        return _to_tensor(scaled_then_cut(pixels, self.place(_size(pixels), seed)))
+
+    def place(self, size: tuple[int, int], seed: int = 0) -> Cut:
+        return replace(_at_short_side(size, self.short_side), flipped=self.flipped)
+
+
+@dataclass(frozen=True)
+class WholePicture:
+    """The picture as it is, for whoever resizes it later: a localizer that looks at it in several
+    sizes."""
+
+    fixed: ClassVar[bool] = False
+
+    def __call__(self, pixels: np.ndarray, seed: int = 0) -> Tensor:
+        return _to_tensor(pixels)
+
+    def place(self, size: tuple[int, int], seed: int = 0) -> Cut:
+        return Cut.whole(size, size)
 
 
 # ------------------------------------------------------------------------------------- pixels
 
 
+def _size(pixels: np.ndarray) -> tuple[int, int]:
+    return pixels.shape[0], pixels.shape[1]
+
+
+def _at_short_side(size: tuple[int, int], short_side: int) -> Cut:
+    return Cut.whole(size, resized_size(size, short_side, long_side_max=2**31))
+
+
 def _with_short_side(pixels: np.ndarray, short_side: int) -> np.ndarray:
-    resized, _ = resize(pixels, short_side, long_side_max=2**31)
-    return resized
+    return scaled_then_cut(pixels, _at_short_side(_size(pixels), short_side))
 
 
-def _resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    height, width = pixels.shape[:2]
-    method = interpolation((size[0] / height, size[1] / width))
-    return cv2.resize(np.ascontiguousarray(pixels), size[::-1], interpolation=method)
-
-
-def _middle(pixels: np.ndarray, size: int) -> np.ndarray:
+def _middle(size: tuple[int, int], part: int) -> tuple[int, int]:
     # Python's rounding of halves to even, as in torchvision.
-    y, x = (round((side - size) / 2) for side in pixels.shape[:2])
-    return pixels[y : y + size, x : x + size]
-
-
-def _mirrored(pixels: np.ndarray, flipped: bool) -> np.ndarray:
-    return cv2.flip(pixels, 1) if flipped else pixels
+    height, width = size
+    return round((height - part) / 2), round((width - part) / 2)
 
 
 def _to_tensor(pixels: np.ndarray) -> Tensor:

@@ -78,6 +78,11 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
     "no_objects": (("error",), "the whole data set has no object"),
     "no_objects_in_picture": (("warning",), "an annotation without an object that can be used"),
     "several_objects": (("note",), "several objects, where nearly all pictures have one"),
+    "picture_without_box": (
+        ("error", "warning"),
+        "no box to learn from, or to be measured by; a warning where such training pictures are "
+        "left out",
+    ),
     "unnamed_object": (("error",), "an object without a class name"),
     "missing_box": (("error",), "an object without `<bndbox>`"),
     "several_boxes": (("error",), "an object with several `<bndbox>`"),

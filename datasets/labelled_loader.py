@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ..detection.errors import DataError, ImageError
-from ..detection.structures import LabelledBatch, LabelledSample, Record
+from ..detection.structures import Annotation, LabelledBatch, LabelledSample, Record
 from .batch_reader import BatchLoader, BatchReader
 from .crops import Crop
 from .image import ImageRules, read_image
@@ -54,9 +54,11 @@ class LabelledDataset(Dataset[LabelledSample]):
                 f"{record.path}: the picture is {size[1]}x{size[0]} but was {record.size[1]}x"
                 f"{record.size[0]} (width x height) at the start; the file has changed"
             )
-        return labelled_sample(
-            loaded.pixels, self.crops, record.image_label, record.image_id, key.seed
-        )
+        return self._sample(loaded.pixels, record, record.image_label, key.seed)
+
+    def _sample(self, pixels: np.ndarray, record: Record, label: int, seed: int) -> LabelledSample:
+        """What becomes of a picture that was read."""
+        return labelled_sample(pixels, self.crops, label, record.image_id, seed)
 
     def collate(self, items: Sequence[LabelledSample]) -> LabelledBatch:
         return collate_views(items)
@@ -95,7 +97,7 @@ def labelled_sample(
 
 
 def collate_views(items: Sequence[LabelledSample]) -> LabelledBatch:
-    """A batch whose views share storage where they share a size.
+    """A batch whose views share storage where they share a size, as do the annotations of a view.
 
     A tensor from a worker costs the main process one open file per storage: 20 for ten crops, where
     the usual limit is 1024 for all batches of all workers.
@@ -108,11 +110,28 @@ def collate_views(items: Sequence[LabelledSample]) -> LabelledBatch:
         # Stacked with the channels last, as they lie in memory.
         stacked = torch.stack([part.images.permute(0, 2, 3, 1) for part in parts])
         images = list(stacked.permute(0, 1, 4, 2, 3).unbind())
-    views = tuple(
-        replace(view, images=pixels, labels=batch.labels)
-        for view, pixels in zip(batch.views, images[1:], strict=True)
+    first, *views = (
+        replace(
+            part,
+            images=pixels,
+            labels=batch.labels,
+            annotations=_in_one_storage(part.annotations),
+        )
+        for part, pixels in zip(parts, images, strict=True)
     )
-    return replace(batch, images=images[0], views=views)
+    return replace(first, views=tuple(views))
+
+
+def _in_one_storage(annotations: Sequence[Annotation]) -> tuple[Annotation, ...]:
+    """The same, with all boxes in one storage, all labels in one, all flags in one."""
+    if not annotations:
+        return ()
+    counts = [len(annotation) for annotation in annotations]
+    boxes, labels, ignore = (
+        torch.cat([getattr(annotation, name) for annotation in annotations]).split(counts)
+        for name in ("boxes", "labels", "ignore")
+    )
+    return tuple(Annotation(*parts) for parts in zip(boxes, labels, ignore, strict=True))
 
 
 def any_shape(count: int) -> list[tuple[int, int]]:

@@ -119,6 +119,17 @@ class TestTransform:
         )
 
 
+@dataclass(frozen=True)
+class Untouched:
+    """The picture as it is, for networks that cut and resize it themselves."""
+
+    def __call__(
+        self, pixels: np.ndarray, annotation: Annotation, seed: int = 0
+    ) -> tuple[Tensor, Annotation, Geometry]:
+        size = (pixels.shape[0], pixels.shape[1])
+        return _to_tensor(pixels), annotation, Geometry(size)
+
+
 class TrainTransform:
     """Flip left-right, augment, resize to one of several shorter sides.
 

@@ -119,27 +119,32 @@ class NetworkConfig(Section):
         return self
 
 
-class ClassifierTrainConfig(TrainConfig):
-    iterations: Count = 600_000
+class CropTrainConfig(TrainConfig):
+    """What trains whole networks on large batches of crops: classifiers and localizers."""
+
     batch_size: Count = 256
     base_batch_size: Count = 256
-    lr: Positive = 0.1
     #: As in the paper's and torchvision's training; "no bias decay" recipes switch both off.
     decay_bias: bool = True
     decay_norm: bool = True
-    warmup_iterations: NonNegative = 0
-    #: "Divided by 10 when the error plateaus".
-    schedule: Literal["step", "plateau", "cosine"] = "plateau"
     log_every: Count = 100
     eval_every: Count = 5000
     checkpoint_every: Count = 1000
-    #: How much of each target is spread evenly over all classes.
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     #: With several processes, batch norm's statistics are of all their pictures, as one process
     #: would have them; false: of each process's own, which saves a message for each layer.
     sync_norm: bool = True
     #: Compile the network (torch.compile): minutes at the start, faster steps on a GPU.
     compile: bool = False
+
+
+class ClassifierTrainConfig(CropTrainConfig):
+    iterations: Count = 600_000
+    lr: Positive = 0.1
+    warmup_iterations: NonNegative = 0
+    #: "Divided by 10 when the error plateaus".
+    schedule: Literal["step", "plateau", "cosine"] = "plateau"
+    #: How much of each target is spread evenly over all classes.
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 class ClassifierTestConfig(Section):

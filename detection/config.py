@@ -59,8 +59,13 @@ _tried: dict[Path, tuple[Path, ...]] = {}
 
 #: Keys of data sources whose values are paths.
 _SOURCE_PATHS = ("root", "images", "annotations")
-#: Sections that may name weights to start from.
-_NETWORKS = ("backbone", "network")
+#: Where weights may be named, one or a list of them: (section, key).
+_WEIGHTS = (
+    ("backbone", "weights"),
+    ("network", "weights"),
+    ("proposals", "weights"),
+    ("test", "classifiers"),
+)
 
 
 def load_config(name: str | Path, overrides: Sequence[str] = ()) -> DetectorConfig:
@@ -230,12 +235,19 @@ def _with_absolute_paths(layer: Layer) -> Layer:
         for key in _path_keys(source):
             folders = roots or layer.origin(("data", *where, key)).folders
             source[key] = _first(_places(source[key], folders))
-    for name in _NETWORKS:
-        weights = tree.get(name, {}).get("weights")
-        if weights is not None and _is_path(weights):
-            folders = layer.origin((name, "weights")).folders
-            tree[name]["weights"] = _first(_places(weights, folders))
+    for section, key, weights in _weights(tree):
+        folders = layer.origin((section, key)).folders
+        found = [_first(_places(one, folders)) if _is_path(one) else one for one in weights]
+        tree[section][key] = found if isinstance(tree[section][key], list) else found[0]
     return Layer(tree, layer.origins)
+
+
+def _weights(config: Mapping[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
+    """Section, key and values wherever weights are named."""
+    for section, key in _WEIGHTS:
+        value = config.get(section, {}).get(key)
+        if value:
+            yield section, key, value if isinstance(value, list) else [value]
 
 
 def _sources(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
@@ -270,10 +282,8 @@ def _paths(config: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
     for where, source in _sources(config["data"]):
         for key in _path_keys(source):
             yield ".".join(map(str, ("data", *where, key))), Path(source[key])
-    for name in _NETWORKS:
-        weights = config.get(name, {}).get("weights")
-        if weights is not None and _is_path(weights):
-            yield f"{name}.weights", Path(weights)
+    for section, key, weights in _weights(config):
+        yield from ((f"{section}.{key}", Path(one)) for one in weights if _is_path(one))
 
 
 def _is_path(weights: str) -> bool:

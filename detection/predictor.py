@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from ..datasets.image import ImageRules, LoadedImage, read_image
-from ..datasets.transforms import Transform, make_sample
+from ..datasets.transforms import Transform, Untouched, make_sample
 from .errors import ConfigError, ImageError
 from .evaluation.run import autocast
 from .structures import Annotation, Batch, Detections, Sample
@@ -174,9 +174,12 @@ def load(
     one. ``overrides`` change the config, as in ``test.nms_iou=0.4``. Truncated pictures are used as
     far as they go, with a warning in the result of `Predictor.prepare`.
 
+    A localizer's (ILSVRC CLS-LOC) needs classifiers that say what to look for: the override
+    ``test.classifiers=[FILE]``, unless its config names them. Its scores are their probabilities.
+
     Raises WeightsError for an unusable file, ConfigError for a wrong device or override.
     """
-    from . import build, stored  # late: they import every model; a first import should be quick
+    from .engine.checkpoint import read_task  # late: a first import should be quick
 
     for text in overrides:
         if not text.startswith(TESTING):
@@ -185,7 +188,15 @@ def load(
     paths = [weights] if isinstance(weights, str | os.PathLike) else weights
     if not paths:
         raise ConfigError("load: no weights given")
-    detector = stored.load_detectors([Path(path) for path in paths], place, overrides=overrides)
+    files = [Path(path) for path in paths]
+    find = _locator if read_task(files[0]).startswith("localization") else _detector
+    return find(files, place, overrides)
+
+
+def _detector(paths: list[Path], place: torch.device, overrides: Sequence[str]) -> Predictor:
+    from . import build, stored
+
+    detector = stored.load_detectors(paths, place, overrides=overrides)
     pipeline = build.build_pipeline(detector)
     return Predictor(
         pipeline,
@@ -195,6 +206,27 @@ def load(
         replace(build.image_rules(detector.config), on_truncated="warn"),
         detector.config.test.precision,
         build.describe_testing(detector),
+    )
+
+
+def _locator(paths: list[Path], place: torch.device, overrides: Sequence[str]) -> Predictor:
+    from . import build_localizer, stored_localizer
+    from .inference.locate import PictureLocator
+
+    ensemble = stored_localizer.load_ensemble(paths, place, overrides=overrides)
+    if ensemble.classifier is None:
+        raise ConfigError(
+            f"{paths[0]}: a localizer finds the box of a class that is known; name the classifier "
+            "that knows it: test.classifiers=[FILE]"
+        )
+    return Predictor(
+        PictureLocator(build_localizer.build_location_pipeline(ensemble)),
+        ensemble.classes,
+        (Untouched(),),
+        place,
+        replace(build_localizer.image_rules(ensemble.lead), on_truncated="warn"),
+        ensemble.lead.test.precision,
+        build_localizer.describe_locating(ensemble),
     )
 
 

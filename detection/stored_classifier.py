@@ -138,7 +138,7 @@ def fill_network(classifier: LoadedClassifier) -> list[str]:
     converted = import_weights(path)
     if converted.kind != "classifier":
         raise WeightsError(f"{path}: holds a {converted.kind}, not a classifier")
-    check_binding(converted, pixels=network.pixels, stride_in=network.stride_in)
+    check_binding(converted, pixels=network.pixels, stride_in=network.stride_in, section="network")
     tensors = {
         f"network.{name}": tensor
         for name, tensor in converted.tensors.items()

@@ -10,7 +10,7 @@ background is index K.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -197,6 +197,8 @@ class LabelledSample:
     seed: int = 0
     #: Further crops or sizes of the same picture, whose scores are averaged; testing only.
     views: tuple[LabelledSample, ...] = ()
+    #: Where the objects of its class are, in the pixels of ``image``; localization only.
+    annotation: Annotation | None = None
 
     def __post_init__(self) -> None:
         _expect(self.image, "LabelledSample.image", (None, None, 3), torch.uint8)
@@ -216,32 +218,35 @@ class LabelledBatch:
     seeds: list[int]
     #: Further crops or sizes of the same pictures, one batch for each; testing only.
     views: tuple[LabelledBatch, ...] = ()
+    #: Where the objects of the pictures' classes are, one for each picture; localization only.
+    annotations: tuple[Annotation, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.image_ids)
         _expect(self.images, "LabelledBatch.images", (count, 3, None, None), torch.uint8)
         _expect(self.labels, "LabelledBatch.labels", (count,), torch.int64)
+        if len(self.annotations) not in (0, count):
+            raise ValueError(f"LabelledBatch: {count} images, {len(self.annotations)} annotations")
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
     def to(self, device: torch.device | str) -> LabelledBatch:
-        return LabelledBatch(
-            self.images.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
-            self.image_ids,
-            self.seeds,
-            tuple(view.to(device) for view in self.views),
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+            views=tuple(view.to(device) for view in self.views),
+            annotations=tuple(annotation.to(device) for annotation in self.annotations),
         )
 
     def pin_memory(self) -> LabelledBatch:
         """Called by the data loader, so that the copy to a GPU runs beside the network."""
-        return LabelledBatch(
-            self.images.pin_memory(),
-            self.labels.pin_memory(),
-            self.image_ids,
-            self.seeds,
-            tuple(view.pin_memory() for view in self.views),
+        return replace(
+            self,
+            images=self.images.pin_memory(),
+            labels=self.labels.pin_memory(),
+            views=tuple(view.pin_memory() for view in self.views),
         )
 
     @staticmethod
@@ -261,6 +266,7 @@ class LabelledBatch:
             tuple(
                 map(LabelledBatch.collate, zip(*(sample.views for sample in samples), strict=True))
             ),
+            tuple(sample.annotation for sample in samples if sample.annotation is not None),
         )
 
 
@@ -303,3 +309,17 @@ class Detections:
             torch.cat([part.scores for part in parts]),
             torch.cat([part.labels for part in parts]),
         )
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where one picture's class is: ``predicted`` has one box for each of the classes thought most
+    likely, best first, whose scores are those classes' probabilities; ``oracle`` has the one box of
+    the true class, whose score is the localizer's, and is empty where the class is not known.
+    """
+
+    predicted: Detections
+    oracle: Detections
+
+    def to(self, device: torch.device | str) -> Located:
+        return Located(self.predicted.to(device), self.oracle.to(device))

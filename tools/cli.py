@@ -23,6 +23,7 @@ from resdet.detection.errors import ConfigError, ResdetError
 COMMANDS = {
     "train-det": "resdet.tools.train_det",
     "train-cls": "resdet.tools.train_cls",
+    "train-loc": "resdet.tools.train_loc",
     "eval": "resdet.tools.eval",
     "ablate": "resdet.tools.ablate",
     "infer": "resdet.tools.infer",

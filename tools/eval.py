@@ -1,8 +1,9 @@
-"""The command ``eval``: how good is a detector or a classifier on a data set?
+"""The command ``eval``: how good is a detector, a classifier or a localizer on a data set?
 
 resdet eval --weights runs/detector/weights/best.pt test.nms_iou=0.4
 resdet eval --weights classifier.pt test.protocol=ten_crop
 resdet eval --weights one.pt --weights other.pt test.protocol=multi_scale test.flip=true
+resdet eval --weights localizer.pt test.classifiers=[classifier.pt] --submission answers.csv
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from resdet.detection.engine.distributed import Group
     from resdet.detection.schema import Section
 
-HELP = "score a detector (mAP, COCO AP) or a classifier (top-1 and top-5 error)"
+HELP = "score a detector (mAP, COCO AP), a classifier or a localizer (top-1 and top-5 error)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,14 +44,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save-json", action="store_true", help="detectors: write all detections too"
     )
+    parser.add_argument(
+        "--mean-box",
+        action="store_true",
+        help="localizers: score the mean box of each class in training too",
+    )
+    parser.add_argument(
+        "--submission",
+        type=Path,
+        metavar="FILE",
+        help="localizers: write the predictions as the ILSVRC challenge takes them (CSV)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     from resdet.detection.engine.checkpoint import read_task
     from resdet.detection.engine.distributed import process_group
 
-    evaluate = {"detection": _evaluate_detector, "classification": _evaluate_classifier}
+    evaluate = {
+        "detection": _evaluate_detector,
+        "classification": _evaluate_classifier,
+        "localization": _evaluate_localizer,
+        "localization_rcnn": _evaluate_localizer,
+    }
     task = read_task(args.weights[0])
+    _expect_options_for(task, args)
     with process_group(args.device) as group:
         return evaluate[task](args, group)
 
@@ -100,8 +118,6 @@ def _evaluate_classifier(args: argparse.Namespace, group: Group) -> int:
     from resdet.detection.stored_classifier import load_classifiers
     from rich.console import Console
 
-    if args.save_json or args.no_coco:
-        raise ConfigError("--save-json and --no-coco are for detectors")
     base = read_config(ClassifierConfig, args.cfg) if args.cfg else None
     classifier = load_classifiers(args.weights, group.device, base=base, overrides=args.overrides)
     if _printed(args, classifier.config):
@@ -123,6 +139,69 @@ def _evaluate_classifier(args: argparse.Namespace, group: Group) -> int:
     print_classification(evaluation, Console())
     _say_written(write_classification(evaluation, folder))
     return 0
+
+
+def _evaluate_localizer(args: argparse.Namespace, group: Group) -> int:
+    from resdet.datasets.submission import write_submission
+    from resdet.detection.build_localizer import (
+        build_location_pipeline,
+        describe_locating,
+        read_split,
+    )
+    from resdet.detection.evaluation.localization import (
+        evaluate_located,
+        print_localization,
+        write_localization,
+    )
+    from resdet.detection.evaluation.mean_box import locate_by_mean_box, mean_boxes
+    from resdet.detection.evaluation.run import Timer
+    from resdet.detection.localizer_testing import locate_split
+    from resdet.detection.stored_localizer import load_ensemble, read_base
+    from rich.console import Console
+
+    base = read_base(args.weights[0], args.cfg) if args.cfg else None
+    ensemble = load_ensemble(args.weights, group.device, base=base, overrides=args.overrides)
+    config, classes = ensemble.lead, ensemble.classes
+    if args.submission and ensemble.classifier is None:
+        raise ConfigError("--submission: classes must be predicted; name test.classifiers=[FILE]")
+    if _printed(args, config):
+        return 0
+    split = read_split(config, args.split, classes)
+    folder = _folder(args, split, group)
+    if args.dry_run:
+        print(_dry_run(split, classes))
+        return 0
+    timer = Timer()
+    found = locate_split(
+        build_location_pipeline(ensemble), split, config, group, Console(stderr=True), timer
+    )
+    if found is None:
+        return 0
+    trivial = None
+    if args.mean_box:
+        boxes = mean_boxes(read_split(config, "train", classes).records, classes)
+        trivial = locate_by_mean_box(split.records, boxes)
+    evaluation = replace(
+        evaluate_located(found, split.records, classes, baseline=trivial),
+        testing=describe_locating(ensemble),
+        seconds_per_image=timer.seconds_per_image,
+    )
+    print_localization(evaluation, Console())
+    written = write_localization(evaluation, folder)
+    if args.submission:
+        predicted = {name: located.predicted for name, located in found.items()}
+        write_submission(predicted, classes, args.submission)
+        written = (*written, args.submission)
+    _say_written(written)
+    return 0
+
+
+def _expect_options_for(task: str, args: argparse.Namespace) -> None:
+    """An option that would do nothing is a mistake."""
+    if task != "detection" and (args.save_json or args.no_coco):
+        raise ConfigError("--save-json and --no-coco are for detectors")
+    if not task.startswith("localization") and (args.mean_box or args.submission):
+        raise ConfigError("--mean-box and --submission are for localizers")
 
 
 def _printed(args: argparse.Namespace, config: Section) -> bool:

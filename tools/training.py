@@ -72,8 +72,8 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, weights: str) -> 
     parser.add_argument("--seed", type=int, help="same as train.seed=N")
 
 
-def run_trainer(args: argparse.Namespace, trainer: Trainer) -> int:
-    """Do what the options ask for; the exit code."""
+def run_trainer(args: argparse.Namespace, *trainers: Trainer) -> int:
+    """Do what the options ask for, with the trainer whose task it is; the exit code."""
     from resdet.detection.config import dump_config, missing_paths
     from resdet.detection.engine.distributed import process_group
     from resdet.detection.engine.run import Start
@@ -83,6 +83,7 @@ def run_trainer(args: argparse.Namespace, trainer: Trainer) -> int:
     args.overrides += [f"train.seed={args.seed}"] if args.seed is not None else []
     _expect_compatible(args)
     checkpoint = _checkpoint_to_resume(args) if args.resume else None
+    trainer = _chosen(trainers, checkpoint, args)
     config = (
         _config_of_run(checkpoint, args, trainer)
         if checkpoint
@@ -105,6 +106,19 @@ def run_trainer(args: argparse.Namespace, trainer: Trainer) -> int:
             if group.is_main and not checkpoint:
                 _expect_empty(folder)
             return trainer.train(config, folder, group, start)
+
+
+def _chosen(
+    trainers: tuple[Trainer, ...], checkpoint: Path | None, args: argparse.Namespace
+) -> Trainer:
+    """The first where none fits, which then says what is wrong."""
+    from resdet.detection.config import stated_task
+    from resdet.detection.engine.checkpoint import read_task
+
+    if len(trainers) == 1 or (checkpoint is None and args.cfg is None):
+        return trainers[0]
+    task = read_task(checkpoint) if checkpoint else stated_task(args.cfg)
+    return next((trainer for trainer in trainers if trainer.task == task), trainers[0])
 
 
 def _expect_compatible(args: argparse.Namespace) -> None:

@@ -26,6 +26,8 @@ KEYS: Mapping[str, type] = {"model": dict, "config": dict, "classes": list, "ste
 TASKS: Mapping[str, tuple[str, str]] = {
     "detection": ("a detector", "train-det"),
     "classification": ("a classifier", "train-cls"),
+    "localization": ("a localizer", "train-loc"),
+    "localization_rcnn": ("the second stage of a localizer", "train-loc"),
 }
 
 

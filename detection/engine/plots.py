@@ -37,8 +37,8 @@ MAX_POINTS = 20_000
 IGNORED_COLOUR = "0.6"
 #: The metrics in the curve of mAP, where they were measured.
 SCORES = ("voc_ap50", "voc_ap50_11point", "coco_ap", "coco_ap50", "coco_ap75")
-#: What a classifier measures in place of them.
-ERRORS = ("train_top1_error", "val_top1_error", "val_top5_error")
+#: What classifiers and localizers measure in place of them.
+ERRORS = ("train_top1_error", "val_top1_error", "val_top5_error", "val_oracle_error")
 _CELL_INCHES = 4.0
 
 
@@ -85,10 +85,14 @@ def plot_batch(batch: Batch, classes: Sequence[str], path: Path) -> Path:
 
 
 def plot_labelled_batch(batch: LabelledBatch, classes: Sequence[str], path: Path) -> Path:
-    """The first images of a training batch as the network gets them, under their classes."""
+    """The first images of a training batch as the network gets them, under their classes, with the
+    boxes of their objects where those are known."""
     with _grid(path, min(len(batch), MAX_PICTURES)) as cells:
-        for image, label, axes in zip(batch.images, batch.labels.tolist(), cells, strict=False):
-            _show(axes, image.permute(1, 2, 0).cpu().numpy(), classes[label])
+        for index, axes in enumerate(cells):
+            pixels = batch.images[index].permute(1, 2, 0).cpu().numpy()
+            _show(axes, pixels, classes[int(batch.labels[index])])
+            if batch.annotations:
+                _draw_annotation(axes, batch.annotations[index].to("cpu"), classes)
     return path
 
 

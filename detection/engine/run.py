@@ -102,6 +102,10 @@ class Training(ABC):
     def join(self, group: Group) -> None:
         """Make the model, on its device by now, one of the ``group``'s."""
 
+    def prepare(self, folder: Path, group: Group, log: RunLog) -> None:  # noqa: B027  most need none
+        """Make what the run needs beyond weights and data, and keep it in ``folder``, where a
+        resumed run finds it."""
+
     @abstractmethod
     def batches(self, start: int, group: Group) -> Iterable[AnyBatch]:
         """This process's batches from step ``start`` on."""
@@ -144,6 +148,7 @@ def run_training(
             _write_run_files(folder, training)
             for line in [*banner(training, group, folder), *training.notes]:
                 log.message(line)
+        training.prepare(folder, group, log)
         outputs = Outputs(folder, log, training.identity, group.rank)
         batches = training.batches(state.step, group)
         if group.is_main and state.step == 0:

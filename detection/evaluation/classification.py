@@ -6,14 +6,11 @@ class without pictures, is nan.
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich import box
@@ -23,6 +20,7 @@ from rich.text import Text
 from torch import Tensor
 
 from ..structures import Record
+from .tables import shown, undefined, without_nan, write_json, write_rows
 
 #: What each number is; two numbers may only be compared where these lines agree.
 DEFINITIONS: Mapping[str, str] = {
@@ -141,21 +139,16 @@ def write_classification(evaluation: Classification, folder: Path) -> tuple[Path
         "task": "classification",
         "images": evaluation.images,
         "classes": [row.name for row in evaluation.per_class],
-        "metrics": _without_nan(evaluation.metrics),
-        "per_class": [_without_nan(asdict(row)) for row in evaluation.per_class],
+        "metrics": without_nan(evaluation.metrics),
+        "per_class": [without_nan(asdict(row)) for row in evaluation.per_class],
         "definitions": {**DEFINITIONS, **CLASS_DEFINITIONS},
         "testing": evaluation.testing,
         "seconds_per_image": evaluation.seconds_per_image,
         "notes": list(evaluation.notes),
     }
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=2)
-    metrics.write_text(text + "\n", encoding="utf-8")
+    write_json(content, metrics)
     names = [field.name for field in fields(ClassErrors)]
-    with table.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(names)
-        for row in sorted(evaluation.per_class, key=_rank):
-            writer.writerow([_cell(getattr(row, name)) for name in names])
+    write_rows(names, sorted(evaluation.per_class, key=_rank), table)
     return metrics, table
 
 
@@ -169,7 +162,7 @@ def print_classification(evaluation: Classification, console: Console, *, rows: 
     table.add_column("taken for", overflow="fold")
     for row in worst:
         taken = f"{row.taken_for} ({row.taken_for_images})" if row.taken_for else ""
-        errors = (_shown(row.top1_error), _shown(row.top5_error))
+        errors = (shown(row.top1_error), shown(row.top5_error))
         table.add_row(Text(row.name), str(row.images), *errors, Text(taken))
     console.print(table)
     if hidden := len(evaluation.per_class) - len(worst):
@@ -187,7 +180,7 @@ def _metric_table(evaluation: Classification) -> Table:
     table.add_column(f"{evaluation.images} images", justify="right", no_wrap=True)
     table.add_column("definition", overflow="fold")
     for name, value in evaluation.metrics.items():
-        table.add_row(name, _shown(value), DEFINITIONS[name])
+        table.add_row(name, shown(value), DEFINITIONS[name])
     if evaluation.seconds_per_image is not None:
         table.add_row(
             "seconds per image", f"{evaluation.seconds_per_image:.4f}", "network, without reading"
@@ -197,23 +190,4 @@ def _metric_table(evaluation: Classification) -> Table:
 
 def _rank(row: ClassErrors) -> float:
     """Sorts rows by falling top-1 error; undefined ones last, equal ones stay in label order."""
-    return math.inf if math.isnan(row.top1_error) else -row.top1_error
-
-
-def _without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no nan: undefined numbers become null."""
-    return {
-        name: None if isinstance(value, float) and math.isnan(value) else value
-        for name, value in values.items()
-    }
-
-
-def _cell(value: Any) -> Any:
-    """A CSV cell: empty when undefined, and never something a spreadsheet takes for a formula."""
-    if isinstance(value, str):
-        return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
-    return "" if isinstance(value, float) and math.isnan(value) else value
-
-
-def _shown(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.4f}"
+    return math.inf if undefined(row.top1_error) else -row.top1_error

@@ -8,59 +8,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from resdet.datasets.cls_loc import cls_loc_splits, inspect_cls_loc, read_cls_loc
 from resdet.datasets.cls_loc_files import read_list, read_mapping, read_solution
 from resdet.datasets.findings import Finding
 from resdet.detection.errors import DataError
-
-DOG, CAT = "n02084071", "n02121808"
-
-
-def _xml(path: Path, *objects: tuple[str, str]) -> None:
-    """``objects``: (class, "xmin ymin xmax ymax")."""
-    tags = ("xmin", "ymin", "xmax", "ymax")
-    body = ""
-    for name, box in objects:
-        sides = "".join(
-            f"<{tag}>{side}</{tag}>" for tag, side in zip(tags, box.split(), strict=True)
-        )
-        body += f"<object><name>{name}</name><bndbox>{sides}</bndbox></object>"
-    size = "<size><width>40</width><height>30</height></size>"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"<annotation>{size}{body}</annotation>")
-
-
-def _picture(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (40, 30)).save(path, "JPEG")
+from resdet.tests.datasets.cls_loc_tree import CAT, DOG, write_cls_loc, write_picture, write_xml
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Four training pictures, one of them without boxes, and three of val, one with two boxes."""
-    train = [f"{name}/{name}_{number}" for name in (DOG, CAT) for number in range(2)]
-    val = [f"ILSVRC2012_val_{number:08d}" for number in (1, 2, 3)]
-    data, notes = tmp_path / "Data" / "CLS-LOC", tmp_path / "Annotations" / "CLS-LOC"
-    for image_id in train:
-        _picture(data / "train" / f"{image_id}.JPEG")
-        if image_id != train[-1]:
-            _xml(notes / "train" / f"{image_id}.xml", (image_id[:9], "2 3 20 25"))
-    boxes = [["1 1 10 10"], ["5 5 40 30"], ["1 2 3 9", "7 8 20 21"]]
-    rows = []
-    for image_id, name, own in zip(val, (DOG, CAT, CAT), boxes, strict=True):
-        _picture(data / "val" / f"{image_id}.JPEG")
-        _xml(notes / "val" / f"{image_id}.xml", *((name, box) for box in own))
-        rows.append(f"{image_id},{' '.join(f'{name} {box}' for box in own)} ")
-    lists = tmp_path / "ImageSets" / "CLS-LOC"
-    lists.mkdir(parents=True)
-    for name, ids in (("train_cls", train), ("val", val)):
-        lines = [f"{image_id} {number}" for number, image_id in enumerate(ids, 1)]
-        (lists / f"{name}.txt").write_text("\n".join(lines) + "\n")
-    (tmp_path / "LOC_synset_mapping.txt").write_text(f"{DOG} dog, hound\n{CAT} cat\n")
-    (tmp_path / "LOC_val_solution.csv").write_text(
-        "ImageId,PredictionString\n" + "\n".join(reversed(rows)) + "\n"
-    )
+    write_cls_loc(tmp_path)
     return tmp_path
 
 
@@ -154,7 +111,7 @@ PLANTED: dict[str, tuple[Callable[[Path], None], list[tuple[str, str]]]] = {
         [("missing_solution", "error"), ("missing_picture", "error")],
     ),
     "there, but not listed": (
-        lambda root: _picture(root / "Data" / "CLS-LOC" / "val" / "new.JPEG"),
+        lambda root: write_picture(root / "Data" / "CLS-LOC" / "val" / "new.JPEG"),
         [("unlisted_picture", "warning")],
     ),
     "listed twice": (
@@ -175,11 +132,13 @@ PLANTED: dict[str, tuple[Callable[[Path], None], list[tuple[str, str]]]] = {
         [("missing_annotation", "error")],
     ),
     "XML without picture": (
-        lambda root: _xml(root / "Annotations" / "CLS-LOC" / "val" / "new.xml", (DOG, "1 1 5 5")),
+        lambda root: write_xml(
+            root / "Annotations" / "CLS-LOC" / "val" / "new.xml", (DOG, "1 1 5 5")
+        ),
         [("orphan_annotation", "warning")],
     ),
     "no object": (
-        lambda root: _xml(root / "Annotations" / "CLS-LOC" / "train" / DOG / f"{DOG}_0.xml"),
+        lambda root: write_xml(root / "Annotations" / "CLS-LOC" / "train" / DOG / f"{DOG}_0.xml"),
         [("no_objects_in_picture", "warning")],
     ),
     "other size": (_edit(XML_1, "<width>40", "<width>50"), [("size_mismatch", "error")]),

@@ -18,6 +18,7 @@ from resdet.datasets.crops import (
     PaperCrop,
     ResizedCrop,
     TenCrop,
+    WholePicture,
     random_part,
     shift_colour,
 )
@@ -196,6 +197,7 @@ CROPS = [
     CentreCrop(28, 24),
     TenCrop(28, 24),
     FullImage(24),
+    WholePicture(),
 ]
 
 

@@ -1,0 +1,294 @@
+"""Where is the object of each picture's class: the localization errors of ILSVRC, and per class?
+
+N images · P predictions of an image, best first · R boxes of its class · K classes. Errors are
+fractions in [0, 1]; what is not defined, such as the error of a class without pictures, is nan.
+
+The rules are those of ``eval_localization_flat.m`` in the ILSVRC development kit:
+
+- A picture is right where one of its first five predictions has its class and, with any box of that
+  class in the picture, an IoU of at least 0.5. A box may be predicted for a class more than once.
+- Boxes of other classes in the picture are no truth. All boxes of its class are, those that
+  `Annotation.ignore` marks too: the kit knows no difficult objects.
+
+The kit's pixels count from 1, both ends belong to the box, and 1 is added to every side; a kit box
+(x1, y1, x2, y2) is (x1 - 1, y1 - 1, x2, y2) in our continuous coordinates, so that the plain
+x2 - x1 here is the same width and the IoU is the same number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+
+from ..ops.boxes import iou
+from ..structures import Detections, Located, Record
+from .tables import shown, undefined, without_nan, write_json, write_rows
+
+#: The least overlap of a right box.
+IOU = 0.5
+#: So many predictions of a picture are looked at.
+GUESSES = 5
+
+#: What each number is; two numbers may only be compared where these lines agree.
+DEFINITIONS: Mapping[str, str] = {
+    "top5_localization_error": "share of the pictures where none of the first 5 predictions has "
+    "the picture's class and IoU >= 0.5 with one of its boxes (the error of ILSVRC CLS-LOC)",
+    "top1_localization_error": "the same with the first prediction alone",
+    "oracle_error": "share of the pictures where the one box predicted for the true class has IoU "
+    ">= 0.5 with none of its boxes, or is missing",
+    "top5_classification_error": "share of the pictures whose class is not among the first 5 "
+    "predictions",
+    "top1_classification_error": "share of the pictures whose class is not the first prediction",
+    "mean_oracle_iou": "the largest IoU of the box predicted for the true class, 0 where there is "
+    "none, mean over the pictures",
+}
+#: What is not in DEFINITIONS.
+OTHER_DEFINITIONS: Mapping[str, str] = {
+    "images": "pictures of the class",
+    "oracle_error_interval": "95 % Wilson interval of oracle_error: what other test pictures of "
+    "the same kind might have given",
+    "baseline": "the same numbers where every picture gets its true class's mean training box",
+}
+#: The numbers for which the true class is given.
+_ORACLE = ("oracle_error", "mean_oracle_iou")
+
+
+@dataclass(frozen=True)
+class ClassLocalization:
+    """One row of the per-class table; see DEFINITIONS and OTHER_DEFINITIONS."""
+
+    name: str
+    images: int
+    oracle_error: float
+    top1_localization_error: float
+    mean_oracle_iou: float
+
+
+@dataclass(frozen=True)
+class Localization:
+    """Everything known about the boxes of one data set; ``metrics`` has the keys of DEFINITIONS."""
+
+    images: int
+    metrics: Mapping[str, float]
+    per_class: tuple[ClassLocalization, ...]
+    #: Those of the metrics that a predictor which never looks at a picture has too.
+    baseline: Mapping[str, float] = field(default_factory=dict)
+    testing: str = ""
+    seconds_per_image: float | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def oracle_error_interval(self) -> tuple[float, float]:
+        """95 % interval over pictures; nan where the error is not defined."""
+        return _wilson(self.metrics["oracle_error"], self.images)
+
+
+def evaluate_located(
+    found: Mapping[str, Located],
+    records: Sequence[Record],
+    classes: Sequence[str],
+    *,
+    oracle: bool = True,
+    baseline: Mapping[str, Located] | None = None,
+) -> Localization:
+    """Compare boxes in original pixels by image id with the records' class and its boxes.
+
+    With ``oracle``, a picture without an oracle box is wrong, and where no picture has predictions
+    there was no classifier: what needs one is nan. Without ``oracle`` only predictions are judged:
+    what needs oracle boxes is nan, and a picture without predictions is wrong, be it all of them.
+    ``baseline`` are the boxes of a trivial predictor (`mean_box.py`).
+
+    Raises ValueError, naming the picture, for a record without class or without a box of its class,
+    for a picture without an entry, and for an oracle box of another class than the record's.
+    """
+    guessed = not oracle or any(len(located.predicted) for located in found.values())
+    defined = {name: oracle if name in _ORACLE else guessed for name in DEFINITIONS}
+    labels = torch.tensor([_label(record, classes) for record in records], dtype=torch.int64)
+    outcomes = _outcomes(found, records, classes)
+    outcomes[:, ~torch.tensor([*defined.values()])] = math.nan
+    trivial = {} if baseline is None else _means(_outcomes(baseline, records, classes))
+    return Localization(
+        len(records),
+        _means(outcomes),
+        tuple(_row(name, outcomes[labels == label]) for label, name in enumerate(classes)),
+        {name: trivial[name] for name in _ORACLE if name in trivial},
+    )
+
+
+def evaluate_predictions(
+    predictions: Mapping[str, Detections], records: Sequence[Record], classes: Sequence[str]
+) -> Localization:
+    """As `evaluate_located` where only predictions are known, such as those of a submission."""
+    found = {name: Located(each, Detections.empty()) for name, each in predictions.items()}
+    return evaluate_located(found, records, classes, oracle=False)
+
+
+def _outcomes(
+    found: Mapping[str, Located], records: Sequence[Record], classes: Sequence[str]
+) -> Tensor:
+    """(N, 6) f64: what each picture adds to each number of DEFINITIONS."""
+    missing = [record.image_id for record in records if record.image_id not in found]
+    if missing:
+        raise ValueError(f"no boxes for {len(missing)} pictures, the first: {missing[0]}")
+    rows = [_outcome(found[record.image_id], record, classes) for record in records]
+    table = [[row[name] for name in DEFINITIONS] for row in rows]
+    return torch.tensor(table, dtype=torch.float64).reshape(len(rows), len(DEFINITIONS))
+
+
+def _outcome(located: Located, record: Record, classes: Sequence[str]) -> dict[str, float]:
+    label = _label(record, classes)
+    truth = _truth(record, label, classes[label])
+    predicted = located.predicted[:GUESSES]
+    named = predicted.labels == label
+    right = named & (_overlap(predicted.boxes, truth) >= IOU)
+    given = located.oracle.labels.tolist()
+    if given not in ([], [label]):
+        raise ValueError(f"{record.image_id}: expected one oracle box, of class {label}: {given}")
+    overlap = _overlap(located.oracle.boxes, truth).sum().item()  # of one box, or of none
+    return {
+        "top5_localization_error": not right.any(),
+        "top1_localization_error": not right[:1].any(),
+        "oracle_error": overlap < IOU,
+        "top5_classification_error": not named.any(),
+        "top1_classification_error": not named[:1].any(),
+        "mean_oracle_iou": overlap,
+    }
+
+
+def _overlap(boxes: Tensor, truth: Tensor) -> Tensor:
+    """(P,) largest IoU with one of the boxes (R, 4), R > 0; 0 for a box with a nan or no area.
+
+    Float64, in which the areas of whole pixels and an IoU of exactly 0.5 are exact.
+    """
+    return iou(boxes.double(), truth.double()).amax(dim=1)
+
+
+def _label(record: Record, classes: Sequence[str]) -> int:
+    if record.image_label is None:
+        raise ValueError(f"{record.path}: the record has no class")
+    if not 0 <= record.image_label < len(classes):
+        raise ValueError(f"{record.path}: label {record.image_label} outside 0..{len(classes) - 1}")
+    return record.image_label
+
+
+def _truth(record: Record, label: int, name: str) -> Tensor:
+    """(R, 4), R > 0."""
+    boxes = record.annotation.boxes[record.annotation.labels == label]
+    if len(boxes) == 0:
+        raise ValueError(f"{record.path}: the record has no box of its class {name!r}")
+    return boxes
+
+
+def _means(outcomes: Tensor) -> dict[str, float]:
+    return dict(zip(DEFINITIONS, outcomes.mean(dim=0).tolist(), strict=True))
+
+
+def _row(name: str, outcomes: Tensor) -> ClassLocalization:
+    means = _means(outcomes)
+    return ClassLocalization(
+        name,
+        len(outcomes),
+        means["oracle_error"],
+        means["top1_localization_error"],
+        means["mean_oracle_iou"],
+    )
+
+
+def _wilson(share: float, count: int) -> tuple[float, float]:
+    """95 % score interval of a share of ``count`` (Wilson 1927).
+
+    A bootstrap over the pictures would draw from the same binomial, but find no width at all around
+    0 and 1.
+    """
+    if math.isnan(share):
+        return math.nan, math.nan
+    z = 1.959964
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + (z / 2 / count) ** 2)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+# ------------------------------------------------------------------------------------- report
+
+
+def write_localization(evaluation: Localization, folder: Path) -> tuple[Path, ...]:
+    """Write ``metrics.json`` and ``per_class.csv``, worst class first; returns what was written.
+
+    The folder is made; existing files are replaced.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics, table = folder / "metrics.json", folder / "per_class.csv"
+    low, high = evaluation.oracle_error_interval
+    content = {
+        "task": "localization",
+        "images": evaluation.images,
+        "classes": [row.name for row in evaluation.per_class],
+        "metrics": without_nan(evaluation.metrics),
+        "oracle_error_interval": None if math.isnan(low) else [low, high],
+        "baseline": without_nan(evaluation.baseline),
+        "per_class": [without_nan(asdict(row)) for row in evaluation.per_class],
+        "definitions": {**DEFINITIONS, **OTHER_DEFINITIONS},
+        "testing": evaluation.testing,
+        "seconds_per_image": evaluation.seconds_per_image,
+        "notes": list(evaluation.notes),
+    }
+    write_json(content, metrics)
+    names = [each.name for each in fields(ClassLocalization)]
+    write_rows(names, sorted(evaluation.per_class, key=_rank), table)
+    return metrics, table
+
+
+def print_localization(evaluation: Localization, console: Console, *, rows: int = 20) -> None:
+    """The ``rows`` worst classes, then every overall number with its definition, then notes."""
+    worst = sorted(evaluation.per_class, key=_rank)[:rows]
+    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    table.add_column("class", overflow="fold")
+    for heading in ("images", "oracle\nerror", "top-1\nerror", "oracle\nIoU"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in worst:
+        numbers = (row.oracle_error, row.top1_localization_error, row.mean_oracle_iou)
+        table.add_row(Text(row.name), str(row.images), *map(shown, numbers))
+    console.print(table)
+    if hidden := len(evaluation.per_class) - len(worst):
+        console.print(Text(f"and {hidden} better classes"))
+    console.print(_metric_table(evaluation))
+    if not math.isnan(evaluation.metrics["oracle_error"]):
+        low, high = map(shown, evaluation.oracle_error_interval)
+        console.print(Text(f"oracle_error: {low} to {high} with 95 % confidence"))
+    if evaluation.testing:
+        console.print(Text(f"tested with: {evaluation.testing}"))
+    for note in evaluation.notes:
+        console.print(Text(f"note: {note}", style="yellow"))
+
+
+def _metric_table(evaluation: Localization) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    table.add_column("metric", no_wrap=True)
+    table.add_column(f"{evaluation.images} images", justify="right", no_wrap=True)
+    if evaluation.baseline:
+        table.add_column("mean box", justify="right", no_wrap=True)
+    table.add_column("definition", overflow="fold")
+    for name, value in evaluation.metrics.items():
+        trivial = [shown(evaluation.baseline.get(name, math.nan))] if evaluation.baseline else []
+        table.add_row(name, shown(value), *trivial, DEFINITIONS[name])
+    if evaluation.seconds_per_image is not None:
+        gap = [""] if evaluation.baseline else []
+        seconds = f"{evaluation.seconds_per_image:.4f}"
+        table.add_row("seconds per image", seconds, *gap, "network, without reading")
+    return table
+
+
+def _rank(row: ClassLocalization) -> float:
+    """Sorts rows by falling oracle error, without it by falling top-1 error; undefined ones last,
+    equal ones stay in label order."""
+    errors = (row.oracle_error, row.top1_localization_error)
+    return next((-error for error in errors if not undefined(error)), math.inf)

@@ -1,0 +1,498 @@
+"""``resdet train-loc`` and ``resdet eval`` and ``infer`` of its checkpoints, end to end."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from resdet.detection.engine.checkpoint import load_checkpoint, save_checkpoint
+from resdet.tools.cli import main
+from safetensors.torch import load_file
+
+if TYPE_CHECKING:
+    from resdet.tests.conftest import Command
+
+#: One class is a blue square, the other a red one (B, G, R).
+CLASSES = {"n00000001": (230, 40, 20), "n00000002": (20, 40, 230)}
+TRAIN, VAL = 4, 3
+
+DATA = """
+data:
+  source: {format: cls_loc, root: squares}
+  workers: 0
+"""
+TRAINING = """
+train:
+  iterations: 6
+  batch_size: 4
+  base_batch_size: 4
+  lr: 0.02
+  warmup_iterations: 2
+  ema_decay: 0.9
+  log_every: 2
+  eval_every: 3
+  checkpoint_every: 1
+"""
+FIRST = (
+    """
+task: localization
+crop: {kind: paper, size: 64, short_sides: [64, 80]}
+network: {depth: 18, width: 8, norm: batch}
+head: {level: conv4, anchor_sizes: [16, 32], anchor_ratios: [1.0]}
+test: {protocol: dense, resize: 72, size: 64, short_sides: [64, 80]}
+"""
+    + DATA
+    + TRAINING
+)
+SECOND = (
+    """
+task: localization_rcnn
+region: {size: 48, padding: 8}
+proposals: {count: 6}
+network: {depth: 18, width: 8, norm: batch}
+test: {batch_size: 4}
+"""
+    + DATA
+    + TRAINING
+)
+CLASSIFIER = """
+task: classification
+data: {source: {format: ilsvrc, root: squares}, workers: 0}
+crop: {kind: paper, size: 64, short_sides: [64, 80]}
+network: {depth: 18, width: 8}
+train: {iterations: 2, batch_size: 4, base_batch_size: 4, eval_every: 2}
+test: {resize: 72, size: 64}
+"""
+
+
+def make_squares(root: Path) -> None:
+    """A CLS-LOC data set: noise, and on it a square of the class's colour."""
+    noise = np.random.default_rng(0)
+    train, val, rows = [], [], []
+    for name in CLASSES:
+        for number in range(TRAIN):
+            train.append(f"{name}/{name}_{number}")
+            _make_one(root, "train", train[-1], name, noise)
+        for _ in range(VAL):
+            val.append(f"ILSVRC2012_val_{len(val) + 1:08d}")
+            box = _make_one(root, "val", val[-1], name, noise)
+            rows.append(f"{val[-1]},{name} {' '.join(map(str, box))}")
+    for split, ids in (("train_cls", train), ("val", val)):
+        path = root / "ImageSets" / "CLS-LOC" / f"{split}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{name} {number}\n" for number, name in enumerate(ids, 1)))
+    names = ("blue square", "red square")
+    mapping = "".join(f"{wnid} {name}\n" for wnid, name in zip(CLASSES, names, strict=True))
+    (root / "LOC_synset_mapping.txt").write_text(mapping)
+    solution = "\n".join(["ImageId,PredictionString", *rows])
+    (root / "LOC_val_solution.csv").write_text(solution + "\n")
+
+
+def _make_one(
+    root: Path, split: str, image_id: str, name: str, noise: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """One picture with its XML; the box as written, 1-based and with its last pixels."""
+    height, width = noise.integers(64, 96, 2)
+    side = int(noise.integers(24, 40))
+    y, x = int(noise.integers(0, height - side)), int(noise.integers(0, width - side))
+    pixels = noise.integers(80, 150, (height, width, 3), dtype=np.uint8)
+    pixels[y : y + side, x : x + side] = CLASSES[name]
+    picture = root / "Data" / "CLS-LOC" / split / f"{image_id}.JPEG"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(picture), pixels)
+    box = (x + 1, y + 1, x + side, y + side)
+    tags = zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+    sides = "".join(f"<{tag}>{value}</{tag}>" for tag, value in tags)
+    xml = root / "Annotations" / "CLS-LOC" / split / f"{image_id}.xml"
+    xml.parent.mkdir(parents=True, exist_ok=True)
+    xml.write_text(
+        f"<annotation><size><width>{width}</width><height>{height}</height></size>"
+        f"<object><name>{name}</name><bndbox>{sides}</bndbox></object></annotation>"
+    )
+    return box
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("squares")
+    make_squares(folder / "squares")
+    for name, text in (("first", FIRST), ("second", SECOND), ("classifier", CLASSIFIER)):
+        (folder / f"{name}.yaml").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first(resdet: Command, folder: Path) -> Path:
+    """In a process like those that are killed: another number of threads rounds otherwise."""
+    run = folder / "runs" / "first"
+    done = resdet("train-loc", "--cfg", folder / "first.yaml", "--out", run)
+    assert done.code == 0, done.err
+    return run
+
+
+def proposing(first: Path) -> str:
+    return f"proposals.weights=[{first / 'weights' / 'best.pt'}]"
+
+
+@pytest.fixture(scope="module")
+def second(resdet: Command, folder: Path, first: Path) -> Path:
+    run = folder / "runs" / "second"
+    words = ("train-loc", "--cfg", folder / "second.yaml", "--out", run, proposing(first))
+    done = resdet(*words)
+    assert done.code == 0, done.err
+    return run
+
+
+@pytest.fixture(scope="module")
+def classifier(folder: Path) -> Path:
+    run = folder / "runs" / "classifier"
+    ran("train-cls", "--cfg", folder / "classifier.yaml", "--out", run)
+    return run / "weights" / "best.pt"
+
+
+def ran(*words: object) -> None:
+    """``resdet WORDS...`` in this process, which has torch already."""
+    assert main([*map(str, words), "--debug"]) == 0
+
+
+def logged(run: Path, kind: str) -> list[dict[str, Any]]:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [entry for entry in map(json.loads, lines) if entry["kind"] == kind]
+
+
+def metrics_of(out: Path, *words: object) -> dict[str, float]:
+    ran("eval", "--out", out, *words)
+    return json.loads((out / "metrics.json").read_text())["metrics"]
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: object, code: int) -> str:
+    """The one line of error that a command ends with."""
+    capsys.readouterr()
+    assert main([str(word) for word in words]) == code, words
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1, said
+    return said
+
+
+# ---------------------------------------------------------------------------------- training
+
+
+@pytest.mark.parametrize("stage", ["first", "second"])
+def test_a_run_folder_holds_everything(stage: str, request: pytest.FixtureRequest) -> None:
+    run = request.getfixturevalue(stage)
+    names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert names >= {
+        "config.yaml",
+        "data_report.json",
+        "metrics.jsonl",
+        "train.log",
+        "plots/curves.png",
+        "plots/labels.png",
+        "samples/train_batch0.jpg",
+        "weights/best.pt",
+        "weights/last.pt",
+    }
+    assert ("proposals.safetensors" in names) == (stage == "second")
+    assert set(logged(run, "train")[0]) >= {"loss_cls", "loss_box", "lr"}
+    best = load_checkpoint(run / "weights" / "best.pt")
+    errors = {entry["step"]: entry["val_oracle_error"] for entry in logged(run, "eval")}
+    assert list(errors) == [3, 6] and best["classes"] == list(CLASSES)
+    assert best["metric"] == pytest.approx(1 - min(errors.values()))
+    report = json.loads((run / "data_report.json").read_text())
+    assert report["splits"]["train"]["classes"] == dict.fromkeys(CLASSES, TRAIN)
+
+
+@pytest.mark.parametrize("stage", ["first", "second"])
+def test_killed_and_resumed_equals_undisturbed(
+    stage: str,
+    resdet: Command,
+    folder: Path,
+    first: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    undisturbed, run = request.getfixturevalue(stage), tmp_path / "run"
+    moments, last = random.Random(0), run / "weights" / "last.pt"  # noqa: S311  a test
+    words: tuple[object, ...] = ("train-loc", "--cfg", folder / f"{stage}.yaml", "--out", run)
+    words += (proposing(first),) if stage == "second" else ()
+    killed_at = 0
+    for _ in range(2):
+        running = resdet.start(*words)
+        deadline = time.monotonic() + 60
+        while not last.exists() or load_checkpoint(last)["step"] <= killed_at:
+            assert running.alive and time.monotonic() < deadline, running.out
+        time.sleep(moments.uniform(0, 0.05))
+        os.kill(running.pid, signal.SIGKILL)
+        running.wait()
+        killed_at = load_checkpoint(last)["step"]
+        words = ("train-loc", "--resume", run)
+    assert resdet("train-loc", "--resume", run).code == 0
+    one, other = load_checkpoint(last), load_checkpoint(undisturbed / "weights" / "last.pt")
+    for part in ("model", "average"):
+        assert one[part].keys() == other[part].keys()
+        assert all(torch.equal(one[part][name], other[part][name]) for name in one[part])
+    assert (run / "results.csv").read_text() == (undisturbed / "results.csv").read_text()
+
+
+@pytest.mark.parametrize("stage", ["first", "second"])
+def test_two_processes_are_as_one(
+    stage: str, resdet: Command, folder: Path, first: Path, tmp_path: Path
+) -> None:
+    """Two steps, as each multiplies the rounding errors of small batches; group norm, because
+    `test_train_cls.py` has batch norm's statistics."""
+    words: tuple[object, ...] = ("train-loc", "--cfg", folder / f"{stage}.yaml")
+    words += ("train.iterations=2", "train.eval_every=2", "network.norm=group")
+    words += (proposing(first),) if stage == "second" else ()
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert resdet(*words, "--out", one).code == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--standalone", "--no-python", "resdet", *map(str, words), "--out", str(two)]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        command,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    single, double = (load_checkpoint(run / "weights" / "last.pt") for run in (one, two))
+    for name, tensor in single["model"].items():
+        apart = (double["model"][name] - tensor).abs().max()
+        assert apart <= 1e-4 * tensor.abs().max(), name
+    for kind, names in (("train", ("loss", "lr")), ("eval", ("val_mean_oracle_iou",))):
+        for mine, theirs in zip(logged(two, kind), logged(one, kind), strict=True):
+            for name in names:
+                assert mine[name] == pytest.approx(theirs[name], rel=1e-3), name
+
+
+def test_eight_pictures_are_learned_by_heart(folder: Path, tmp_path: Path) -> None:
+    words = ("train.iterations=150", "train.eval_every=150", "train.ema_decay=null")
+    words += ("train.batch_size=8", "train.base_batch_size=8", "train.warmup_iterations=10")
+    words += ("head.positive_iou=0.5", "train.lr=0.05", "head.anchor_sizes=[24, 40]")
+    ran("train-loc", "--cfg", folder / "first.yaml", "--out", tmp_path / "run", *words)
+    weights = tmp_path / "run" / "weights" / "last.pt"
+    found = metrics_of(tmp_path / "eval", "--weights", weights, "--split", "train")
+    assert found["oracle_error"] == 0
+
+
+def test_stage_two_keeps_the_proposals_of_its_beginning(second: Path, folder: Path) -> None:
+    proposals = load_file(second / "proposals.safetensors")
+    assert len(proposals) == len(CLASSES) * TRAIN
+    assert all(0 < len(boxes) <= 6 for boxes in proposals.values())
+    damaged = folder / "runs" / "damaged"
+    shutil.copytree(second, damaged)
+    path = damaged / "proposals.safetensors"
+    path.write_bytes(path.read_bytes()[:-40])
+    words = ["train-loc", "--resume", str(damaged), "train.iterations=7"]
+    assert main(words) == 3  # names the file; the next run makes it anew
+    path.unlink()
+    assert main(words) == 0 and len(load_file(path)) == len(CLASSES) * TRAIN
+
+
+def test_fine_tuning_takes_classes_by_name(
+    folder: Path, first: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = first / "weights" / "best.pt"
+    words = ("train-loc", "--cfg", folder / "first.yaml", "--weights", weights, "--dry-run")
+    ran(*words, f"data.classes=[{', '.join(reversed(CLASSES))}]")
+    assert "reordered by name" in capsys.readouterr().out
+    turned = folder / "turned.pt"
+    save_checkpoint(turned, load_checkpoint(weights) | {"classes": ["n00000001", "n00000009"]})
+    other = (*words[:4], turned, "--dry-run")
+    said = refused(capsys, *other, code=3)
+    assert "lacking ['n00000002'], too many ['n00000009']" in said and "--reset-head" in said
+    ran(*other, "--reset-head")
+    assert "class layers start anew" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("stage", "left_out"), [("first", "fc and res5"), ("second", "fc")])
+def test_it_starts_from_a_classifier(
+    stage: str,
+    left_out: str,
+    folder: Path,
+    first: Path,
+    classifier: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With the frozen statistics of its batch norms."""
+    words: tuple[object, ...] = ("train-loc", "--cfg", folder / f"{stage}.yaml")
+    words += (f"network.weights={classifier}", "network.norm=frozen", "train.iterations=1")
+    words += (proposing(first),) if stage == "second" else ()
+    ran(*words, "--out", tmp_path / "run")
+    assert f"{left_out} left out" in capsys.readouterr().out
+    trained = load_checkpoint(tmp_path / "run" / "weights" / "last.pt")["model"]
+    given = load_checkpoint(classifier)["model"]
+    name = "res3.0.conv1.norm.running_var"
+    assert torch.equal(trained[f"trunk.{name}"], given[f"network.{name}"])
+    said = refused(capsys, *words, "network.pixels=msra", "--dry-run", code=2)
+    assert "set network.pixels=torchvision" in said
+
+
+# -------------------------------------------------------------------------------- evaluation
+
+
+def test_the_true_class_is_given_where_there_is_no_classifier(
+    first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--weights", first / "weights" / "last.pt", "test.protocol=centre", "--mean-box")
+    found = metrics_of(tmp_path / "eval", *words)
+    last = logged(first, "eval")[-1]
+    for name in ("oracle_error", "mean_oracle_iou"):
+        assert found[name] == pytest.approx(last[f"val_{name}"]), name
+    assert found["top5_localization_error"] is None
+    told = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert "the true class is given" in told["testing"]
+    assert 0 <= told["baseline"]["oracle_error"] <= 1
+    assert "mean box" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("stage", ["first", "second"])
+def test_classes_are_predicted_by_classifiers(
+    stage: str, classifier: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    weights = request.getfixturevalue(stage) / "weights" / "best.pt"
+    answers = tmp_path / "answers.csv"
+    words = ("--weights", weights, f"test.classifiers=[{classifier}]", "--submission", answers)
+    found = metrics_of(tmp_path / "eval", *words)
+    classes = metrics_of(tmp_path / "cls", "--weights", classifier)
+    assert found["top1_classification_error"] == pytest.approx(classes["top1_error"])
+    assert found["top5_classification_error"] == 0  # of two classes
+    assert found["top5_localization_error"] == pytest.approx(found["oracle_error"])
+    rows = list(csv.reader(answers.open()))
+    assert len(rows) == 1 + len(CLASSES) * VAL and len(rows[1][1].split()) == 10
+
+
+@pytest.mark.parametrize("stage", ["first", "second"])
+def test_an_ensemble_of_one_twice_is_itself(
+    stage: str, classifier: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """The second member's classes are in another order, which names bring back."""
+    weights = request.getfixturevalue(stage) / "weights" / "best.pt"
+    turned, state = tmp_path / "turned.pt", load_checkpoint(weights)
+    state["classes"] = state["classes"][::-1]
+    for part in ("model", "average"):
+        for layer in ("cls_logits", "box_deltas"):
+            for kind in ("weight", "bias"):
+                if part in state:
+                    name = f"head.{layer}.{kind}"
+                    state[part][name] = state[part][name].flip(0)
+    save_checkpoint(turned, state)
+    one = f"test.classifiers=[{classifier}]"
+    two = f"test.classifiers=[{classifier}, {classifier}]"
+    alone = metrics_of(tmp_path / "alone", "--weights", weights, one)
+    both = metrics_of(tmp_path / "both", "--weights", weights, "--weights", turned, two)
+    assert both == pytest.approx(alone, rel=1e-5)
+    told = json.loads((tmp_path / "both" / "metrics.json").read_text())["testing"]
+    assert "ensemble of 2" in told and "2 classifier(s)" in told
+
+
+def test_a_folder_of_pictures(
+    first: Path, classifier: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = folder / "squares" / "Data" / "CLS-LOC" / "val"
+    words = ("infer", "--weights", first / "weights" / "best.pt", pictures, "--conf", "0.1")
+    said = refused(capsys, *words, "--out", tmp_path / "none", code=2)
+    assert "test.classifiers=[FILE]" in said
+    ran(*words, "--out", tmp_path / "found", f"test.classifiers=[{classifier}]")
+    lines = (tmp_path / "found" / "detections.jsonl").read_text().splitlines()
+    assert len(lines) == len(CLASSES) * VAL
+    for record in map(json.loads, lines):
+        scores = [found["score"] for found in record["detections"]]
+        assert scores == sorted(scores, reverse=True) and 0.5 <= scores[0] <= 1
+        assert (tmp_path / "found" / record["drawn"]).is_file()
+
+
+# -------------------------------------------------------------------------------------- errors
+
+
+def test_stage_two_needs_stage_one(
+    folder: Path, second: Path, classifier: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("train-loc", "--cfg", folder / "second.yaml", "--dry-run")
+    assert "name its checkpoint" in refused(capsys, *words, code=2)
+    said = refused(capsys, *words, "proposals.weights=[nowhere.pt]", code=2)
+    assert "proposals.weights: not found" in said and "nowhere.pt" in said
+    itself = f"proposals.weights=[{second / 'weights' / 'best.pt'}]"
+    assert "holds the second stage of a localizer" in refused(capsys, *words, itself, code=3)
+    wrong = f"proposals.weights=[{classifier}]"
+    assert "holds a classifier" in refused(capsys, *words, wrong, code=3)
+
+
+def test_each_command_refuses_the_others_files(
+    folder: Path, first: Path, second: Path, classifier: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = (run / "weights" / "best.pt" for run in (first, second))
+    both = ("eval", "--weights", one, "--weights", two)
+    assert "holds the second stage of a localizer" in refused(capsys, *both, code=3)
+    wrong = ("train-cls", "--cfg", folder / "classifier.yaml", "--weights", one, "--dry-run")
+    assert "holds a localizer, made by `resdet train-loc`" in refused(capsys, *wrong, code=3)
+    assert main(["train-loc", "--cfg", str(folder / "classifier.yaml"), "--dry-run"]) == 2
+    assert "this config is for 'classification'" in capsys.readouterr().err
+    said = refused(capsys, "eval", "--weights", classifier, "--mean-box", code=2)
+    assert "are for localizers" in said
+    said = refused(capsys, "eval", "--weights", one, "--submission", folder / "x.csv", code=2)
+    assert "classes must be predicted" in said
+
+
+def test_a_classifier_of_other_classes_is_refused(
+    first: Path, classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.pt"
+    save_checkpoint(other, load_checkpoint(classifier) | {"classes": ["n00000001", "n00000009"]})
+    words = ("eval", "--weights", first / "weights" / "best.pt", f"test.classifiers=[{other}]")
+    said = refused(capsys, *words, code=3)
+    assert "lacking ['n00000002'], too many ['n00000009']" in said
+
+
+def spoil_xml(root: Path) -> str:
+    path = next((root / "Annotations").rglob("n00000002_1.xml"))
+    path.write_text("<annotation><object>")
+    return "n00000002_1.xml"
+
+
+def spoil_class(root: Path) -> str:
+    path = root / "LOC_synset_mapping.txt"
+    path.write_text(path.read_text().replace("n00000002", "n00000009"))
+    return "not in LOC_synset_mapping.txt"
+
+
+def spoil_list(root: Path) -> str:
+    (root / "Data" / "CLS-LOC" / "val" / "ILSVRC2012_val_00000002.JPEG").unlink()
+    return "ILSVRC2012_val_00000002"
+
+
+def spoil_solution(root: Path) -> str:
+    path = root / "LOC_val_solution.csv"
+    path.write_text("\n".join(path.read_text().splitlines()[:-1]))
+    return "has no row for this picture"
+
+
+@pytest.mark.parametrize("spoil", [spoil_xml, spoil_class, spoil_list, spoil_solution])
+def test_bad_data_is_said_before_training(
+    spoil: Callable[[Path], str],
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root = tmp_path / "squares"
+    shutil.copytree(folder / "squares", root)
+    reason = spoil(root)
+    words = ["train-loc", "--cfg", str(folder / "first.yaml"), f"data.source.root={root}"]
+    assert main([*words, "--dry-run"]) == 3
+    assert reason in capsys.readouterr().err

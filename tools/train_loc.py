@@ -1,0 +1,37 @@
+"""The command ``train-loc``: a config in, a run folder with a trained localizer out.
+
+  resdet train-loc --cfg pets_loc_r18.yaml data.root=data
+  resdet train-loc --cfg pets_rcnn_r18.yaml data.root=data proposals.weights=[first/best.pt]
+
+Stage one finds the box of a known class; stage two, where wanted, looks again at what it proposes.
+The config says which stage it is for.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from resdet.tools.training import Trainer, add_training_arguments, run_trainer
+
+HELP = "train a localizer, stage one or two, on ILSVRC CLS-LOC data"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_training_arguments(parser, weights="start from this localizer, as in fine-tuning")
+
+
+def run(args: argparse.Namespace) -> int:
+    from resdet.detection.localizer_schema import LocalizerConfig, RegionLocalizerConfig
+    from resdet.detection.localizer_training import check_training, train_localizer
+
+    return run_trainer(
+        args,
+        Trainer("localization", LocalizerConfig, train_localizer, check_training),
+        Trainer("localization_rcnn", RegionLocalizerConfig, train_localizer, check_training),
+    )
+
+
+if __name__ == "__main__":
+    from resdet.tools.cli import run_tool
+
+    raise SystemExit(run_tool("train-loc"))
