@@ -81,14 +81,17 @@ def _network(network: NetworkConfig, classes: int) -> ClassifierNet:
             width=network.width,
             norm=network.norm,
         )
-    spec = ResNetSpec(
+    return ResNet(resnet_spec(network), classes=classes)
+
+
+def resnet_spec(network: NetworkConfig) -> ResNetSpec:
+    return ResNetSpec(
         depth=network.depth,
         width=network.width,
         norm=network.norm,
         stride_in=network.stride_in,
         shortcut=network.shortcut,
     )
-    return ResNet(spec, classes=classes)
 
 
 def describe_network(network: NetworkConfig) -> str:

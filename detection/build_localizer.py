@@ -11,13 +11,12 @@ from torch import nn
 
 from ..backbones import c4, c5
 from ..backbones.pixels import PIXELS, PixelNorm
-from ..backbones.resnet import ResNetSpec
 from ..datasets.catalog import DataSplit
 from ..datasets.cls_loc_split import cls_loc_split
 from ..datasets.crops import CentreCrop, FullImage, PaperCrop, PlacedCrop, ResizedCrop
 from ..datasets.image import ImageRules
 from ..datasets.labelled import Part
-from .build_classifier import LoadedClassifier, build_score_pipeline
+from .build_classifier import LoadedClassifier, build_score_pipeline, resnet_spec
 from .errors import ConfigError, DataError
 from .inference.locate import Chooser, Judge, LocationPipeline, Proposer
 from .localizer_schema import (
@@ -123,16 +122,6 @@ def _region_localizer(config: RegionLocalizerConfig, classes: int) -> RegionLoca
         every_class=region.classes_in_loss == "every",
         smooth_l1_beta=region.smooth_l1_beta,
         box_loss_weight=region.box_loss_weight,
-    )
-
-
-def resnet_spec(network: LocalizerNetworkConfig) -> ResNetSpec:
-    return ResNetSpec(
-        depth=network.depth,
-        width=network.width,
-        norm=network.norm,
-        stride_in=network.stride_in,
-        shortcut=network.shortcut,
     )
 
 
@@ -245,8 +234,10 @@ def oracle_pipeline(localizer: LoadedLocalizer) -> LocationPipeline:
 def describe_locating(ensemble: Ensemble) -> str:
     """One line that says which views, stages and networks make the boxes."""
     lead = ensemble.lead
-    views = ensemble.proposers[0].config.test if ensemble.judges else lead.test
-    assert isinstance(views, LocalizerTestConfig)  # noqa: S101  narrows types
+    if isinstance(lead, RegionLocalizerConfig):
+        views = ensemble.proposers[0].config.test
+    else:
+        views = lead.test
     words = [
         f"middle crop {views.size} of shorter side {views.resize}"
         if views.protocol == "centre"

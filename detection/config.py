@@ -64,6 +64,7 @@ _WEIGHTS = (
     ("backbone", "weights"),
     ("network", "weights"),
     ("proposals", "weights"),
+    ("proposals", "file"),
     ("test", "classifiers"),
 )
 

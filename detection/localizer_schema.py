@@ -61,7 +61,7 @@ class HeadConfig(Section):
 
     #: The map that the two sibling layers read: of conv5_x, stride 32, or of conv4_x, stride 16.
     level: Literal["conv5", "conv4"] = "conv5"
-    #: Sides in crop pixels: an object of ILSVRC fills a quarter of its picture or more.
+    #: Sides in crop pixels.
     anchor_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (64, 128, 224)
     #: height / width
     anchor_ratios: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.5, 1.0, 2.0)
@@ -101,6 +101,7 @@ class AnswerConfig(Section):
     #: The best box becomes the score-weighted mean of the class's boxes that overlap it by at
     #: least this IoU; null leaves it as it is.
     vote_iou: Fraction | None = None
+    #: Of all networks that take part, classifiers too.
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
 
 
@@ -112,7 +113,7 @@ class LocalizerTestConfig(AnswerConfig):
     resize: Count = 256
     size: Count = 224
     #: ``dense``: shorter sides, not stated in the paper; those of its dense classification less the
-    #: largest two, at which most objects outgrow the largest anchor.
+    #: largest two, at which a large object is larger than any anchor.
     short_sides: Annotated[tuple[Count, ...], Field(min_length=1)] = (224, 256, 384)
     #: Look at the mirrored pictures too.
     flip: bool = False
@@ -143,10 +144,13 @@ class ProposalConfig(Section):
 
     #: Checkpoints of stage one; the proposals of several are joined.
     weights: tuple[str, ...] = ()
-    #: The best of each class in each picture, of each network.
+    #: The best of each class in each picture, times the number of networks.
     count: Count = 200
     #: Overlap above which the worse of two is dropped.
     nms_iou: Fraction = 0.7
+    #: Those of the training pictures, made before: ``proposals.safetensors`` of another run. Null
+    #: makes them when training starts.
+    file: str | None = None
 
 
 class RegionConfig(Section):

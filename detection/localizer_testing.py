@@ -4,7 +4,8 @@ afterwards."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from ..datasets.crops import WholePicture
 from ..datasets.labelled_loader import LabelledDataset, labelled_test_loader
 from .build_localizer import image_rules
 from .engine.distributed import Group
+from .evaluation.localization import Localization, evaluate_located
 from .evaluation.run import Timer, autocast
 from .inference.locate import LocationPipeline
 from .localizer_schema import AnyLocalizerConfig
@@ -36,13 +38,8 @@ def locate_split(
     """The boxes of every picture by image id; each process takes its share, the main one gets all
     and the others None. The models must be in evaluation mode. ``timer`` gets what this process
     spent on its share."""
-    precision = config.test.precision
-
-    def locate(pixels: np.ndarray, label: int) -> Located:
-        with autocast(pipeline.device, precision):
-            return pipeline.locate(pixels, label)
-
-    return group.gather(_each(locate, split, config, group, "evaluating", progress, timer))
+    answers = _each(pipeline, pipeline.locate, split, config, group, "evaluating", progress, timer)
+    return group.gather(answers)
 
 
 def propose_split(
@@ -53,12 +50,33 @@ def propose_split(
     progress: Console | None = None,
 ) -> dict[str, Tensor] | None:
     """The proposals (P, 4) of every picture for its own class, likewise."""
-    return group.gather(
-        _each(pipeline.propose, split, config, group, "proposing regions", progress, None)
-    )
+    answers = _each(pipeline, pipeline.propose, split, config, group, "proposing", progress, None)
+    return group.gather(answers)
+
+
+def evaluate_split(
+    found: Mapping[str, Located],
+    split: DataSplit,
+    config: AnyLocalizerConfig,
+    baseline: Mapping[str, Located] | None = None,
+) -> Localization:
+    """The errors on one split.
+
+    Truncated pictures that ``data.on_truncated: skip`` left out are not counted; a note tells.
+    """
+    records = split.records
+    if config.data.on_truncated == "skip":
+        records = tuple(record for record in records if record.image_id in found)
+    left_out = len(split.records) - len(records)
+    evaluation = evaluate_located(found, records, split.classes, baseline=baseline)
+    if not left_out:
+        return evaluation
+    note = f"{left_out} truncated picture(s) left out (data.on_truncated: skip)"
+    return replace(evaluation, notes=(*evaluation.notes, note))
 
 
 def _each(
+    pipeline: LocationPipeline,
     answer: Callable[[np.ndarray, int], Answer],
     split: DataSplit,
     config: AnyLocalizerConfig,
@@ -83,7 +101,8 @@ def _each(
     for batch in batches:
         start = time.perf_counter()
         pixels = batch.images[0].permute(1, 2, 0).numpy()
-        answers[batch.image_ids[0]] = answer(pixels, int(batch.labels[0]))
+        with autocast(pipeline.device, config.test.precision):
+            answers[batch.image_ids[0]] = answer(pixels, int(batch.labels[0]))
         timer.seconds += time.perf_counter() - start
         timer.images += 1
     return answers

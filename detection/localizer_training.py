@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from ..datasets.catalog import DataSplit
 from ..datasets.labelled_loader import LabelledDataset, any_shape, labelled_train_loader
@@ -45,11 +46,10 @@ from .engine.run import (
 )
 from .engine.synced_norm import synchronise_norms
 from .engine.train import Outputs, TrainingState, shipped_weights
-from .evaluation.localization import evaluate_located
 from .evaluation.run import evaluating
 from .inference.locate import LocationPipeline
 from .localizer_schema import AnyLocalizerConfig, LocalizerConfig, RegionLocalizerConfig
-from .localizer_testing import locate_split, propose_split
+from .localizer_testing import evaluate_split, locate_split, propose_split
 from .region_proposals import FILE, read_proposals, write_proposals
 from .stored_localizer import AnyLoaded, fill_from_localizer, fill_trunk, load_proposers
 from .structures import LabelledBatch
@@ -147,7 +147,7 @@ class _StageTraining(Training):
             found = locate_split(self.pipeline(), split, config, group)
         accuracy = None
         if found is not None:
-            metrics = evaluate_located(found, split.records, split.classes).metrics
+            metrics = evaluate_split(found, split, config).metrics
             outputs.log.evaluation(step, {f"val_{name}": metrics[name] for name in LOGGED})
             accuracy = 1 - metrics["oracle_error"]
         return group.tell(f"evaluation/{step}", accuracy)
@@ -239,16 +239,20 @@ class RegionTraining(_StageTraining):
         self.proposals: Mapping[str, torch.Tensor] = {}
 
     def prepare(self, folder: Path, group: Group, log: RunLog) -> None:
-        """Propose regions, unless the run that is resumed has them."""
+        """Propose regions, unless they are given or the run that is resumed has them."""
         for one in self.proposers:
             one.model.to(group.device)
-        path, records = folder / FILE, self.splits["train"].records
+        given, records = self.second.config.proposals.file, self.splits["train"].records
+        path = Path(given) if given else folder / FILE
         if not group.tell("proposals/there", path.is_file()):
             log.message(f"proposing regions in {len(records)} training pictures")
             split, config = self.splits["train"], self.second.config
-            found = propose_split(self.pipeline(), split, config, group)
+            found = propose_split(self.pipeline(), split, config, group, Console(stderr=True))
             if found is not None:
-                write_proposals(found, path)
+                none = torch.zeros(0, 4)  # of a truncated picture that was skipped
+                write_proposals(
+                    {one.image_id: found.get(one.image_id, none) for one in records}, path
+                )
             group.tell("proposals/written", True)
         self.proposals = read_proposals(path, records)
         counts = [len(self.proposals[record.image_id]) for record in records]

@@ -42,6 +42,7 @@ TESTING = (
     "image.long_side_max",
     "rpn.pre_nms_test",
     "rpn.post_nms_test",
+    "proposals.",
     "data.exif",
     "data.max_pixels",
 )

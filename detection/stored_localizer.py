@@ -81,7 +81,7 @@ def load_ensemble(
     twos = _load_all(paths, RegionLocalizerConfig, build_region_localizer, base, overrides, device)
     leader = twos[0]
     named = dict.fromkeys(path for one in twos for path in one.config.proposals.weights)
-    if overrides or base:  # what is said now holds for all
+    if base is not None:  # what is said now holds for all
         named = dict.fromkeys(leader.config.proposals.weights)
     return Ensemble(
         leader.config,
@@ -99,7 +99,8 @@ def load_proposers(
     `load_ensemble`."""
     if not weights:
         raise ConfigError(
-            "proposals.weights: stage two looks at proposals of stage one; name its checkpoint"
+            "proposals.weights: stage two looks at proposals of stage one; name its checkpoint, "
+            "proposals.weights=[FILE]"
         )
     found = []
     for path in map(Path, weights):
@@ -200,9 +201,15 @@ def fill_trunk(localizer: AnyLoaded) -> list[str]:
 
     Raises:
         WeightsError: unreadable, a detector's, or not fitting.
-        ConfigError: trained under other pixels or strides than the config says.
+        ConfigError: trained under other pixels or strides than the config says, or no weights for
+            frozen norms.
     """
     network = localizer.config.network
+    if network.weights is None and network.norm == "frozen":
+        raise ConfigError(
+            "network.weights: not given, and network.norm=frozen has no statistics without them; "
+            "name a classifier (`resdet freeze-bn` writes one), or train with network.norm=batch"
+        )
     if network.weights is None:
         return [f"weights: random, seed {localizer.config.train.seed}"]
     path = resolve(network.weights)

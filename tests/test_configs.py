@@ -16,6 +16,7 @@ from resdet.detection.config import (
     shipped_configs,
     stated_task,
 )
+from resdet.detection.localizer_schema import LocalizerConfig, RegionLocalizerConfig
 from resdet.detection.schema import CocoSource, DetectorConfig
 
 VOC_CLASSES = (
@@ -24,8 +25,14 @@ VOC_CLASSES = (
 )
 
 CLASSIFIERS = [name for name in shipped_configs() if stated_task(name) == "classification"]
-DETECTORS = [name for name in shipped_configs() if name not in CLASSIFIERS]
+LOCALIZERS = {
+    name: RegionLocalizerConfig if stated_task(name).endswith("rcnn") else LocalizerConfig
+    for name in shipped_configs()
+    if stated_task(name).startswith("localization")
+}
+DETECTORS = [name for name in shipped_configs() if name not in (*CLASSIFIERS, *LOCALIZERS)]
 every_config = pytest.mark.parametrize("name", DETECTORS)
+every_localizer = pytest.mark.parametrize("name", LOCALIZERS)
 every_classifier = pytest.mark.parametrize("name", CLASSIFIERS)
 
 
@@ -236,3 +243,37 @@ def test_plain_and_residual_nets_of_caltech40_are_trained_alike(shared_data: Pat
     alike = {"network": residual.network}
     assert plain.model_copy(update=alike) == residual
     assert missing_paths(classifier("caltech40_r18", f"data.root={shared_data}")) == []
+
+
+# --------------------------------------------------------------------------------- localizers
+
+
+def test_which_localizers_are_shipped() -> None:
+    assert set(LOCALIZERS) >= {
+        "ilsvrc_loc_r101.yaml",
+        "ilsvrc_rcnn_r101.yaml",
+        "pets_loc_r18.yaml",
+        "pets_rcnn_r18.yaml",
+    }
+
+
+@every_localizer
+def test_localizer_is_complete(name: str, tmp_path: Path) -> None:
+    config = read_config(LOCALIZERS[name], name)
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(dump_config(config), encoding="utf-8")
+    assert read_config(LOCALIZERS[name], copy) == config
+    assert f"resdet train-loc --cfg {name} data.root=" in header(name)
+    assert "Hardware, time, result: untested" in header(name) or "oracle error" in header(name)
+    assert config.data.source is not None and config.network.norm == "frozen"
+    assert config.train.warmup_iterations < config.train.iterations / 2
+    assert max(config.train.milestones, default=0) < config.train.iterations
+
+
+def test_what_the_paper_fixes_of_localization() -> None:
+    first = read_config(LocalizerConfig, "ilsvrc_loc_r101.yaml")
+    assert (first.crop.kind, first.crop.size) == ("paper", 224)
+    assert (first.train.batch_size, first.head.per_image) == (256, 8)
+    second = read_config(RegionLocalizerConfig, "ilsvrc_rcnn_r101.yaml")
+    assert (second.proposals.count, second.region.size) == (200, 224)
+    assert second.train.batch_size == 256

@@ -26,6 +26,7 @@ COMMANDS = {
     "train-loc": "resdet.tools.train_loc",
     "eval": "resdet.tools.eval",
     "ablate": "resdet.tools.ablate",
+    "score-submission": "resdet.tools.score_submission",
     "infer": "resdet.tools.infer",
     "get-data": "resdet.tools.get_data",
     "check-data": "resdet.tools.check_data",

@@ -148,14 +148,10 @@ def _evaluate_localizer(args: argparse.Namespace, group: Group) -> int:
         describe_locating,
         read_split,
     )
-    from resdet.detection.evaluation.localization import (
-        evaluate_located,
-        print_localization,
-        write_localization,
-    )
+    from resdet.detection.evaluation.localization import print_localization, write_localization
     from resdet.detection.evaluation.mean_box import locate_by_mean_box, mean_boxes
     from resdet.detection.evaluation.run import Timer
-    from resdet.detection.localizer_testing import locate_split
+    from resdet.detection.localizer_testing import evaluate_split, locate_split
     from resdet.detection.stored_localizer import load_ensemble, read_base
     from rich.console import Console
 
@@ -171,18 +167,21 @@ def _evaluate_localizer(args: argparse.Namespace, group: Group) -> int:
     if args.dry_run:
         print(_dry_run(split, classes))
         return 0
+    trivial = None
+    if group.is_main:  # before the hours of evaluation, not after them
+        if args.submission:
+            _expect_writable(args.submission.absolute().parent)
+        if args.mean_box:
+            boxes = mean_boxes(read_split(config, "train", classes).records, classes)
+            trivial = locate_by_mean_box(split.records, boxes)
     timer = Timer()
     found = locate_split(
         build_location_pipeline(ensemble), split, config, group, Console(stderr=True), timer
     )
     if found is None:
         return 0
-    trivial = None
-    if args.mean_box:
-        boxes = mean_boxes(read_split(config, "train", classes).records, classes)
-        trivial = locate_by_mean_box(split.records, boxes)
     evaluation = replace(
-        evaluate_located(found, split.records, classes, baseline=trivial),
+        evaluate_split(found, split, config, trivial),
         testing=describe_locating(ensemble),
         seconds_per_image=timer.seconds_per_image,
     )

@@ -18,6 +18,7 @@ from typing import Any
 
 from resdet.datasets.image import read_image
 from resdet.detection.build_classifier import describe_network
+from resdet.detection.build_localizer import describe_network as describe_localizer
 from resdet.detection.classifier_schema import ClassifierConfig
 from resdet.detection.config import load_config, read_config, stated_task
 from resdet.detection.engine.history import History, read_history
@@ -27,7 +28,8 @@ from resdet.detection.evaluation.page import ClassTable, Metric, Page, Picture, 
 from resdet.detection.evaluation.score import DEFINITIONS
 from resdet.detection.inference.folder import DRAWN
 from resdet.detection.inference.records import RECORDS, read_records
-from resdet.detection.schema import DetectorConfig
+from resdet.detection.localizer_schema import LocalizerConfig, RegionLocalizerConfig
+from resdet.detection.schema import DetectorConfig, TrainConfig
 
 #: Drawn pictures on the page, so that it stays a few MB.
 MAX_DRAWN = 24
@@ -142,8 +144,13 @@ def _config_facts(run_dir: Path, notes: list[str]) -> list[tuple[str, str]]:
     if not path.is_file():
         return []
     try:
-        if stated_task(path) == "classification":
+        task = stated_task(path)
+        if task == "classification":
             return _classifier_facts(read_config(ClassifierConfig, path))
+        if task == "localization":
+            return _localizer_facts(read_config(LocalizerConfig, path))
+        if task == "localization_rcnn":
+            return _region_localizer_facts(read_config(RegionLocalizerConfig, path))
         return _detector_facts(load_config(path))
     except ConfigError as error:
         notes.append(str(error))
@@ -151,26 +158,50 @@ def _config_facts(run_dir: Path, notes: list[str]) -> list[tuple[str, str]]:
 
 
 def _classifier_facts(config: ClassifierConfig) -> list[tuple[str, str]]:
-    train, test = config.train, config.test
+    crop, test = config.crop, config.test
     return [
         ("classifier", f"{describe_network(config.network)}, width {config.network.width}"),
-        ("started from", config.network.weights or "random weights"),
-        ("training", f"{train.iterations} steps of {train.batch_size} images, {train.precision}"),
-        ("learning rate", f"{train.lr:g} for a batch of {train.base_batch_size}"),
-        ("seed", str(train.seed)),
-        ("crops", f"{config.crop.kind}, {config.crop.size} px; {test.size} px in testing"),
+        *_training_facts(config.network.weights, config.train),
+        ("crops", f"{crop.kind}, {crop.size} px; {test.size} px in testing"),
+    ]
+
+
+def _localizer_facts(config: LocalizerConfig) -> list[tuple[str, str]]:
+    crop, head = config.crop, config.head
+    anchors = f"{list(head.anchor_sizes)} x {list(head.anchor_ratios)} on {head.level}"
+    return [
+        ("localizer, stage one", describe_localizer(config.network)),
+        *_training_facts(config.network.weights, config.train),
+        ("crops", f"{crop.kind}, {crop.size} px"),
+        ("anchors", anchors),
+    ]
+
+
+def _region_localizer_facts(config: RegionLocalizerConfig) -> list[tuple[str, str]]:
+    region, proposals = config.region, config.proposals
+    return [
+        ("localizer, stage two", describe_localizer(config.network)),
+        *_training_facts(config.network.weights, config.train),
+        ("regions", f"{region.size} px with a margin of {region.padding}"),
+        ("proposals", f"the best {proposals.count} of {', '.join(proposals.weights)}"),
     ]
 
 
 def _detector_facts(config: DetectorConfig) -> list[tuple[str, str]]:
-    backbone, train, image = config.backbone, config.train, config.image
+    backbone, image = config.backbone, config.image
     return [
         ("detector", f"Faster R-CNN, ResNet-{backbone.depth} C4, width {backbone.width}"),
-        ("started from", backbone.weights or "random weights"),
+        *_training_facts(backbone.weights, config.train),
+        ("image sides in testing", f"short {image.short_side_test}, long {image.long_side_max}"),
+    ]
+
+
+def _training_facts(weights: str | None, train: TrainConfig) -> list[tuple[str, str]]:
+    return [
+        ("started from", weights or "random weights"),
         ("training", f"{train.iterations} steps of {train.batch_size} images, {train.precision}"),
         ("learning rate", f"{train.lr:g} for a batch of {train.base_batch_size}"),
         ("seed", str(train.seed)),
-        ("image sides in testing", f"short {image.short_side_test}, long {image.long_side_max}"),
     ]
 
 

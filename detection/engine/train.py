@@ -308,7 +308,7 @@ def _out_of_memory(parts: Sequence[AnyBatch], group: Group) -> str:
         "train.precision=bf16"
     )
     if isinstance(largest, LabelledBatch):
-        return f"{begin} {advice} or a smaller crop.size"
+        return f"{begin} {advice} or smaller crops (crop.size, region.size)"
     counts = [len(one) for batch in parts if isinstance(batch, Batch) for one in batch.annotations]
     objects = f"and up to {max(counts)} objects"
     return f"{begin} {objects} {advice}, image.long_side_max or roi.batch_per_image"

@@ -283,7 +283,7 @@ def _metric_table(evaluation: Localization) -> Table:
     if evaluation.seconds_per_image is not None:
         gap = [""] if evaluation.baseline else []
         seconds = f"{evaluation.seconds_per_image:.4f}"
-        table.add_row("seconds per image", seconds, *gap, "network, without reading")
+        table.add_row("seconds per image", seconds, *gap, "all but reading")
     return table
 
 

@@ -64,8 +64,9 @@ class LocationPipeline:
     """One box for each class asked for, from one or several networks of either stage.
 
     Without ``judges`` it is the best of stage one: candidates of all views and networks are joined.
-    With them, the ``count`` best proposals of each class and proposer, left by NMS at ``nms_iou``,
-    are warped, and scored and regressed again; the members' scores and boxes are averaged. With
+    With them, the best proposals of each class, left by NMS at ``nms_iou``, are warped, and scored
+    and regressed again; the members' scores and boxes are averaged. Proposals of several networks
+    are joined, and ``count`` times as many as there are networks are kept. With
     ``vote_iou`` all candidates that overlap the best box by as much vote on it.
     """
 
@@ -140,7 +141,7 @@ class LocationPipeline:
         return {label: Detections.cat(parts) for label, parts in found.items()}
 
     def _best(self, candidates: Detections) -> Detections:
-        """The ``count`` best of each proposer that do not overlap a better one."""
+        """The best that do not overlap a better one: ``count`` for each network."""
         kept = nms(candidates.boxes, candidates.scores, self.nms_iou)
         return candidates[kept[: self.count * len(self.proposers)]]
 

@@ -142,19 +142,17 @@ class RegionLocalizer(nn.Module):
     def forward(self, batch: LabelledBatch) -> dict[str, Tensor]:
         """The losses of `LOSSES`: means over the regions, one an image."""
         vectors = self._vectors(batch.images)
+        known = [annotation.boxes[~annotation.ignore] for annotation in batch.annotations]
         matches = [
             match(
-                self.region,
-                annotation.boxes,
-                positive_iou=self.positive_iou,
-                negative_iou=self.positive_iou,
+                self.region, boxes, positive_iou=self.positive_iou, negative_iou=self.positive_iou
             )
-            for annotation in batch.annotations
+            for boxes in known
         ]
         positive = torch.cat([found.state == POSITIVE for found in matches])
         objects = [
-            annotation.boxes[found.index]
-            for annotation, found in zip(batch.annotations, matches, strict=True)
+            boxes[found.index]
+            for boxes, found in zip(known, matches, strict=True)
             if bool(found.state == POSITIVE)
         ]
         goals = torch.cat([self.region.new_zeros(0, 4), *objects])

@@ -75,6 +75,17 @@ def test_nothing_asked_gives_nothing() -> None:
     assert head.deltas_at(torch.zeros(0, 3), none, none).shape == (0, 4)
 
 
+def test_without_samples_there_is_a_gradient_all_the_same() -> None:
+    """Processes wait for each other's gradients."""
+    none, rows = torch.zeros(0, dtype=torch.int64), torch.zeros(0, 3)
+    for every_class in (False, True):
+        head = make_head(3, 2, 2)
+        logits = head.all_logits_at(rows, none) if every_class else head.logits_at(rows, none, none)
+        (logits.sum() + head.deltas_at(rows, none, none).sum()).backward()
+        gradients = [parameter.grad for parameter in head.parameters()]
+        assert all(one is not None and not one.any() for one in gradients)
+
+
 def test_only_rows_that_were_asked_for_get_a_gradient() -> None:
     head = make_head(3, 5, 2)
     sample = torch.tensor([1])

@@ -231,6 +231,12 @@ def test_the_goal_is_the_object_that_overlaps_most() -> None:
     assert losses["loss_box"].item() == pytest.approx(1.8 + 0.08, abs=1e-6)
 
 
+def test_a_region_on_an_ignored_object_is_negative() -> None:
+    losses = make_region_localizer()(make_batch(annotation((16, 16, 48, 48), ignore=True)))
+    assert losses["loss_cls"].item() == pytest.approx(1.313262, abs=1e-5)
+    assert losses["loss_box"].item() == 0.0
+
+
 def test_perfect_regions_are_decoded_to_the_object() -> None:
     model = make_region_localizer()
     goal = torch.tensor([[20.0, 10.0, 60.0, 44.0]])

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -18,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import pytest
+import resdet
 import torch
 from resdet.detection.engine.checkpoint import load_checkpoint, save_checkpoint
+from resdet.detection.stored_localizer import load_ensemble
 from resdet.tools.cli import main
 from safetensors.torch import load_file
 
@@ -364,7 +367,12 @@ def test_the_true_class_is_given_where_there_is_no_classifier(
 
 @pytest.mark.parametrize("stage", ["first", "second"])
 def test_classes_are_predicted_by_classifiers(
-    stage: str, classifier: Path, tmp_path: Path, request: pytest.FixtureRequest
+    stage: str,
+    folder: Path,
+    classifier: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     weights = request.getfixturevalue(stage) / "weights" / "best.pt"
     answers = tmp_path / "answers.csv"
@@ -376,6 +384,16 @@ def test_classes_are_predicted_by_classifiers(
     assert found["top5_localization_error"] == pytest.approx(found["oracle_error"])
     rows = list(csv.reader(answers.open()))
     assert len(rows) == 1 + len(CLASSES) * VAL and len(rows[1][1].split()) == 10
+    capsys.readouterr()
+    ran("score-submission", answers, "--cfg", folder / "first.yaml")
+    scored = re.findall(r"(top._\w+_error) +(\d\.\d+)", capsys.readouterr().out)
+    assert {name: float(value) for name, value in scored} == pytest.approx(
+        {name: found[name] for name, _ in scored}, abs=1e-4
+    )
+    assert len(scored) == 4
+    answers.write_text("\n".join(answers.read_text().splitlines()[:-1]) + "\n")
+    words = ("score-submission", answers, "--cfg", folder / "first.yaml")
+    assert "no row for 1 pictures" in refused(capsys, *words, code=3)
 
 
 @pytest.mark.parametrize("stage", ["first", "second"])
@@ -418,7 +436,69 @@ def test_a_folder_of_pictures(
         assert (tmp_path / "found" / record["drawn"]).is_file()
 
 
+def test_an_ensemble_of_stage_two_joins_all_proposers(
+    first: Path, second: Path, classifier: Path, tmp_path: Path
+) -> None:
+    """Whatever else is said of testing; and a new list takes the place of both."""
+    paths = [tmp_path / "one.pt", tmp_path / "other.pt"]
+    moved = tmp_path / "moved.pt"
+    shutil.copy(first / "weights" / "best.pt", moved)
+    state = load_checkpoint(second / "weights" / "best.pt")
+    save_checkpoint(paths[0], state)
+    state["config"]["proposals"]["weights"] = [str(moved)]
+    save_checkpoint(paths[1], state)
+    words = [f"test.classifiers=[{classifier}]"]
+    both = load_ensemble(paths, overrides=words)
+    assert (len(both.proposers), len(both.judges)) == (2, 2)
+    one = load_ensemble(paths, overrides=[*words, f"proposals.weights=[{moved}]"])
+    assert (len(one.proposers), len(one.judges)) == (1, 2)
+    predictor = resdet.load(paths[1], "cpu", [*words, f"proposals.weights=[{moved}]"])
+    assert predictor.classes == tuple(CLASSES)
+
+
+@pytest.mark.parametrize("stage", ["first", "second"])
+def test_truncated_pictures_are_left_out_where_that_is_asked_for(
+    stage: str, folder: Path, first: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "squares"
+    shutil.copytree(folder / "squares", root)
+    for split, name in (("train", "n00000001/n00000001_0"), ("val", "ILSVRC2012_val_00000002")):
+        path = root / "Data" / "CLS-LOC" / split / f"{name}.JPEG"
+        path.write_bytes(path.read_bytes()[:-400])
+    words: tuple[object, ...] = ("train-loc", "--cfg", folder / f"{stage}.yaml")
+    words += (f"data.source.root={root}", "data.on_truncated=skip", "train.iterations=2")
+    words += (proposing(first),) if stage == "second" else ()
+    with pytest.warns(UserWarning, match="left out|takes its place"):
+        ran(*words, "--out", tmp_path / "run")
+    with pytest.warns(UserWarning, match="left out"):
+        metrics_of(tmp_path / "eval", "--weights", tmp_path / "run" / "weights" / "last.pt")
+    told = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert told["images"] == len(CLASSES) * VAL - 1 and "1 truncated" in told["notes"][0]
+
+
+def test_proposals_of_another_run(folder: Path, first: Path, second: Path, tmp_path: Path) -> None:
+    given = f"proposals.file={second / 'proposals.safetensors'}"
+    words = ("train-loc", "--cfg", folder / "second.yaml", proposing(first), given)
+    ran(*words, "train.iterations=2", "--out", tmp_path / "run")
+    assert not (tmp_path / "run" / "proposals.safetensors").exists()
+    mine, other = (logged(run, "train")[0]["loss"] for run in (tmp_path / "run", second))
+    assert mine == pytest.approx(other, rel=1e-3)
+
+
 # -------------------------------------------------------------------------------------- errors
+
+
+def test_frozen_norms_need_weights(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("train-loc", "--cfg", folder / "first.yaml", "network.norm=frozen", "--dry-run")
+    assert "resdet freeze-bn" in refused(capsys, *words, code=2)
+
+
+def test_what_cannot_be_written_is_said_before_evaluation(
+    first: Path, classifier: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("eval", "--weights", first / "weights" / "best.pt", "--submission")
+    words += (folder / "first.yaml" / "answers.csv", f"test.classifiers=[{classifier}]")
+    assert "cannot be written" in refused(capsys, *words, code=2)
 
 
 def test_stage_two_needs_stage_one(
@@ -496,3 +576,12 @@ def test_bad_data_is_said_before_training(
     words = ["train-loc", "--cfg", str(folder / "first.yaml"), f"data.source.root={root}"]
     assert main([*words, "--dry-run"]) == 3
     assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stage", ["first", "second"])
+def test_the_report_tells_of_the_run(stage: str, request: pytest.FixtureRequest) -> None:
+    run = request.getfixturevalue(stage)
+    ran("eval", "--weights", run / "weights" / "best.pt")
+    ran("report", run)
+    page = (run / "report.html").read_text()
+    assert "localizer, stage" in page and "oracle_error" in page and "cannot be used" not in page

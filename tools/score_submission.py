@@ -1,0 +1,59 @@
+"""How good is a submission to the ILSVRC localization challenge? Its errors on val.
+
+  resdet score-submission answers.csv --cfg ilsvrc_loc_r101.yaml data.root=/data
+
+The file is a CSV with the columns ImageId and PredictionString, as `resdet eval --submission`
+writes it: up to five times a class and a box, best first, in pixels from 1, the last included. The
+config says where the pictures' own classes and boxes are.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from resdet.tools.arguments import add_config_arguments, config_from_args
+
+HELP = "score an ILSVRC localization submission"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("submission", type=Path, metavar="FILE", help="CSV of predictions")
+    add_config_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from resdet.datasets.submission import read_submission
+    from resdet.detection.build_localizer import read_split
+    from resdet.detection.config import dump_config, missing_paths
+    from resdet.detection.errors import ConfigError, DataError
+    from resdet.detection.evaluation.localization import evaluate_predictions, print_localization
+    from resdet.detection.localizer_schema import LocalizerConfig
+    from rich.console import Console
+
+    config = config_from_args(args, LocalizerConfig)
+    if args.print_config:
+        print(dump_config(config), end="")
+        return 0
+    if missing := missing_paths(config):
+        raise ConfigError("\n".join(missing))
+    classes = read_split(config, "train").classes
+    split = read_split(config, "val", classes)
+    predictions = read_submission(args.submission, classes)
+    absent = [one.image_id for one in split.records if one.image_id not in predictions]
+    if absent:
+        raise DataError(
+            f"{args.submission}: no row for {len(absent)} pictures, the first: {absent[0]}; a "
+            "picture without predictions has an empty one"
+        )
+    if args.dry_run:
+        print(f"{len(predictions)} predictions for {len(split.records)} pictures")
+        return 0
+    print_localization(evaluate_predictions(predictions, split.records, classes), Console())
+    return 0
+
+
+if __name__ == "__main__":
+    from resdet.tools.cli import run_tool
+
+    raise SystemExit(run_tool("score-submission"))
