@@ -320,6 +320,3 @@ class Located:
 
     predicted: Detections
     oracle: Detections
-
-    def to(self, device: torch.device | str) -> Located:
-        return Located(self.predicted.to(device), self.oracle.to(device))
