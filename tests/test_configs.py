@@ -32,6 +32,8 @@ LOCALIZERS = {
 }
 DETECTORS = [name for name in shipped_configs() if name not in (*CLASSIFIERS, *LOCALIZERS)]
 every_config = pytest.mark.parametrize("name", DETECTORS)
+#: Its backbone is trained by another shipped config, on crops of 64 pixels.
+QUICK = "quickstart_pretrained_r18.yaml"
 every_localizer = pytest.mark.parametrize("name", LOCALIZERS)
 every_classifier = pytest.mark.parametrize("name", CLASSIFIERS)
 
@@ -48,6 +50,7 @@ def test_what_is_shipped() -> None:
         "bccd_r18.yaml",
         "cards_r18.yaml",
         "coco_r101.yaml",
+        "quickstart_pretrained_r18.yaml",
         "quickstart_r18.yaml",
         "voc0712_r101.yaml",
         "voc0712_r101_paper.yaml",
@@ -83,7 +86,7 @@ def test_is_complete_and_consistent(name: str) -> None:
     assert config.train.warmup_iterations < config.train.iterations / 2
     assert min(config.image.short_side_train) <= config.image.short_side_test
     assert max(config.image.short_side_train) <= config.image.long_side_max
-    if config.backbone.weights:  # trained on the 7 x 7 cells that conv5 ends with
+    if config.backbone.weights and name != QUICK:  # trained on the 7 x 7 cells conv5 ends with
         assert (config.roi.pool_size, config.roi.tail_stride) in ((14, 2), (7, 1))
 
 
@@ -96,10 +99,22 @@ def test_weights_pixels_stride_and_norm_go_together(name: str) -> None:
     elif backbone.weights.startswith("torchvision:"):
         assert backbone.weights == f"torchvision:ResNet{backbone.depth}_Weights.IMAGENET1K_V2"
         assert (backbone.pixels, backbone.stride_in) == ("torchvision", "3x3")
+    elif name == QUICK:
+        network = classifier("quickstart_cls_r18").network
+        assert (backbone.depth, backbone.width) == (network.depth, network.width)
+        assert (backbone.pixels, backbone.stride_in) == (network.pixels, network.stride_in)
+        assert backbone.norm == "frozen"
     else:
         assert Path(backbone.weights).name == "R-101.pkl"
         assert (backbone.pixels, backbone.stride_in) == ("msra", "1x1")
         assert "R-101.pkl" in header(name)
+
+
+def test_the_quickstarts_detectors_are_trained_alike() -> None:
+    pretrained, scratch = load_config(QUICK), load_config("quickstart_r18")
+    train = pretrained.train.model_copy(update={"lr": scratch.train.lr})
+    alike = {"backbone": scratch.backbone, "train": train}
+    assert pretrained.model_copy(update=alike) == scratch
 
 
 @every_config
@@ -190,6 +205,7 @@ def test_which_classifiers_are_shipped() -> None:
     expected |= {"imagenet_plain18.yaml", "imagenet_plain34.yaml", "cifar10_r20.yaml"}
     expected |= {"imagenet_modern_r50.yaml", "imagenet_modern_r101.yaml"}
     expected |= {"caltech40_r18.yaml", "caltech40_r34.yaml", "caltech40_plain34.yaml"}
+    expected |= {"quickstart_cls_r18.yaml"}
     assert set(CLASSIFIERS) >= expected
 
 

@@ -1,10 +1,11 @@
 """Which command makes pictures to classify of the objects of a detection data set?
 
 resdet crop-objects data/synthetic --from voc --split train --split val --out data/objects
-resdet train-cls --cfg caltech40_r18.yaml data.root=data/objects --out runs/objects
+resdet train-cls --cfg caltech40_r18.yaml data.source.root=data/objects --out runs/objects
 
 Each object becomes SPLIT/CLASS/PICTURE_NUMBER.jpg: a square around its box. Objects marked as
-difficult or as crowd are left out.
+difficult or as crowd are left out. --background adds squares without an object as a class of their
+own: a detector's backbone has to tell objects from those, too.
 """
 
 from __future__ import annotations
@@ -41,7 +42,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--min-side", type=int, default=32, help="smallest square in pixels (default 32)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the jitter")
+    parser.add_argument(
+        "--background",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also N squares of each picture that show no object, or little of one, as the class "
+        "`background` (default 0)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of jitter and background")
     parser.add_argument(
         "--on-bad-box",
         choices=("error", "drop", "clip", "fix"),
@@ -55,13 +64,15 @@ def run(args: argparse.Namespace) -> int:
     sources = named_sources(args)
 
     from resdet.datasets.image import ImageRules
-    from resdet.datasets.object_crops import CropRule, write_object_crops
+    from resdet.datasets.object_crops import BACKGROUND, CropRule, write_object_crops
     from resdet.datasets.placing import expect_free
     from resdet.datasets.source import read_split
     from resdet.detection.errors import ConfigError
 
     if args.seed < 0:
         raise ConfigError(f"--seed: {args.seed} is negative")
+    if args.background < 0:
+        raise ConfigError(f"--background: {args.background} is negative")
     rule = CropRule(args.margin, args.jitter, args.min_side)
     expect_free(args.out)
     rules = ImageRules(exif=args.exif)
@@ -69,15 +80,23 @@ def run(args: argparse.Namespace) -> int:
     splits = _labelled(parts, args.on_bad_box)
     with _progress(sum(len(split.records) for split in splits.values())) as report:
         counts = write_object_crops(
-            splits, args.out, rule, seed=args.seed, rules=rules, report=report
+            splits,
+            args.out,
+            rule,
+            background=args.background,
+            seed=args.seed,
+            rules=rules,
+            report=report,
         )
     for name, split in splits.items():
         ignored = sum(int(record.annotation.ignore.sum()) for record in split.records)
         dropped = sum(finding.outcome == "dropped" for finding in split.findings)
         classes = ", ".join(f"{label} {counts[name][label]}" for label in split.classes)
+        empty = counts[name][BACKGROUND] if args.background else 0
         print(
-            f"{name}: {counts[name].total()} objects ({classes}), left out: {ignored} ignored, "
-            f"{dropped} with bad boxes"
+            f"{name}: {counts[name].total() - empty} objects ({classes}), left out: {ignored} "
+            f"ignored, {dropped} with bad boxes"
+            + (f"; {empty} squares of background" if args.background else "")
         )
     print(f"{args.out} is complete")
     return 0

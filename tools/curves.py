@@ -4,14 +4,16 @@
   resdet curves runs/a runs/b --out curves.pdf --smooth 10
 
 Classifiers show top-1 and top-5 error and loss, detectors loss and mAP: whatever the runs have
-measured. The best value of each run is printed.
+measured. The best and the last value of each run are printed, and by how much the last ones differ
+from those of the first run named.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.out}: cannot be written: {error.strerror}") from error
     for name, history in histories.items():
         print(f"{name}: {describe(history)}")
+    for line in differences(histories):
+        print(line)
     print(f"written: {args.out}")
     return 0
 
@@ -106,13 +110,35 @@ def short_names(paths: Sequence[Path]) -> list[str]:
 def describe(history: History) -> str:
     """``6000 steps; val_top1_error best 0.41 at 5500, last 0.42``."""
     parts = [f"{max(entry.step for entry in history.entries)} steps"]
-    for name, less_is_better in SCORES.items():
-        found = [(e.values[name], e.step) for e in history.of("eval") if name in e.values]
-        found = [(value, step) for value, step in found if value == value]  # without NaN
-        if found:
-            best = (min if less_is_better else max)(found, key=lambda pair: pair[0])
-            parts.append(f"{name} best {best[0]:.4f} at {best[1]}, last {found[-1][0]:.4f}")
+    for name, found in scores(history).items():
+        value, step = (min if SCORES[name] else max)(found, key=lambda pair: pair[0])
+        parts.append(f"{name} best {value:.4f} at {step}, last {found[-1][0]:.4f}")
     return "; ".join(parts)
+
+
+def differences(histories: Mapping[str, History]) -> list[str]:
+    """``resnet34 beside plain34: val_top1_error -0.0314``, of the last values both have."""
+    (first, base), *others = ((name, scores(history)) for name, history in histories.items())
+    lines = []
+    for name, found in others:
+        both = [score for score in found if score in base]
+        words = [f"{score} {found[score][-1][0] - base[score][-1][0]:+.4f}" for score in both]
+        if words:
+            lines.append(f"{name} beside {first}, last values: {', '.join(words)}")
+    return lines
+
+
+def scores(history: History) -> dict[str, list[tuple[float, int]]]:
+    """What was measured, with the steps, by the names in SCORES; without NaN."""
+    found = {
+        name: [
+            (entry.values[name], entry.step)
+            for entry in history.of("eval")
+            if name in entry.values and not math.isnan(entry.values[name])
+        ]
+        for name in SCORES
+    }
+    return {name: values for name, values in found.items() if values}
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from PIL import Image
 from resdet.datasets.catalog import DataSplit
 from resdet.datasets.image import read_image
 from resdet.datasets.labelled import LabelledSource, labelled_splits
-from resdet.datasets.object_crops import CropRule, write_object_crops
+from resdet.datasets.object_crops import CropRule, background_boxes, write_object_crops
 from resdet.datasets.voc import read_voc
 from resdet.detection.errors import ConfigError, DataError, ImageError
 from resdet.detection.structures import Annotation, Record
@@ -77,6 +77,56 @@ def test_squares_are_inside_and_show_something(
 def test_impossible_rules(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         CropRule(**wrong)
+
+
+# ----------------------------------------------------------------------------------- background
+
+
+@settings(deadline=None)
+@given(
+    st.tuples(st.integers(100, 200), st.integers(100, 200)),
+    st.lists(st.tuples(*[st.floats(0, 0.7)] * 2, *[st.floats(0.1, 0.3)] * 2), max_size=4),
+    st.integers(0, 99),
+)
+def test_background_is_inside_and_shows_little_of_any_object(
+    size: tuple[int, int], places: list[tuple[float, float, float, float]], seed: int
+) -> None:
+    height, width = size
+    boxes = [(x * width, y * height, (x + w) * width, (y + h) * height) for x, y, w, h in places]
+    objects = torch.tensor(boxes).reshape(-1, 4)
+    found = background_boxes(objects, size, 3, np.random.default_rng(seed))
+    assert len(found) <= 3 and (places or len(found) == 3)
+    for x1, y1, x2, y2 in found:
+        assert -1e-6 <= x1 < x2 <= width + 1e-6 and -1e-6 <= y1 < y2 <= height + 1e-6
+        for a, b, c, d in boxes:
+            shared = max(0, min(x2, c) - max(x1, a)) * max(0, min(y2, d) - max(y1, b))
+            whole = (x2 - x1) * (y2 - y1) + (c - a) * (d - b) - shared
+            assert shared < 0.3001 * whole
+
+
+def test_where_there_is_no_room_there_is_no_background() -> None:
+    found = background_boxes(torch.zeros(0, 4), (15, 200), 3, np.random.default_rng(0))
+    assert found == []  # nothing of 16 pixels fits
+
+
+def test_background_becomes_a_class(tmp_path: Path) -> None:
+    split = a_split(tmp_path)
+    plain = write_object_crops({"train": split}, tmp_path / "plain", CropRule())
+    counts = write_object_crops({"train": split}, tmp_path / "more", CropRule(), background=4)
+    assert plain == {"train": Counter(red=1)}
+    assert counts == {"train": Counter(red=1, background=4)}
+    for path in (tmp_path / "plain" / "train").rglob("*.jpg"):  # objects are cut as without it
+        same = tmp_path / "more" / path.relative_to(tmp_path / "plain")
+        assert path.read_bytes() == same.read_bytes()
+    for path in (tmp_path / "more" / "train" / "background").iterdir():
+        assert (read_image(path).pixels[..., 0] > 100).mean() < 0.5
+
+
+def test_a_class_of_that_name_is_refused(tmp_path: Path) -> None:
+    split = a_split(tmp_path, "background")
+    with pytest.raises(DataError, match="have a class 'background' already"):
+        write_object_crops({"train": split}, tmp_path / "out", CropRule(), background=1)
+    assert not (tmp_path / "out").exists()
 
 
 # -------------------------------------------------------------------------------------- writing

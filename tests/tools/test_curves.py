@@ -32,6 +32,7 @@ def test_a_picture_and_the_best_of_each_run(
     assert capsys.readouterr().out.splitlines() == [
         "plain: 30 steps; val_top1_error best 0.5000 at 20, last 0.6000",
         "res: 10 steps; val_top1_error best 0.4000 at 10, last 0.4000",
+        "res beside plain, last values: val_top1_error -0.2000",
         f"written: {out}",
     ]
 
