@@ -99,7 +99,12 @@ def test_every_required_package_is_listed_with_its_licence() -> None:
     installed = {name: licence(package) for name, package in closure(project()["required"]).items()}
     assert len(installed) > len(project()["required"])
     table = listed()
-    wrong = {name: stated for name, stated in installed.items() if table.get(name) != stated}
+    # The table knows several releases, whose licences differ: of torch, it lists all of them.
+    wrong = {
+        name: stated
+        for name, stated in installed.items()
+        if not parts(stated) <= parts(table.get(name, ""))
+    }
     assert not wrong, "THIRD_PARTY.md does not say what the metadata of these packages says"
 
 
