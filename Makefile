@@ -1,6 +1,6 @@
 # Two commands for a fresh machine:
 #   make quickstart   set everything up; make data, train a classifier, a detector on its backbone
-#                     and one from scratch, compare them, draw (about 8 minutes on two cores)
+#                     and one from scratch, compare them, draw (8 minutes on two cores)
 #   make test         set everything up and pass the tests
 PYTHON ?= python3
 VENV := .venv
