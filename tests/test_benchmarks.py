@@ -72,3 +72,12 @@ def test_loader_agrees_with_torchvision(tmp_path: Path) -> None:
         "checks",
         "collate",
     }
+
+
+def test_the_localizers_heads_agree_and_are_measured(tmp_path: Path) -> None:
+    tiny = "--depth 18 --classes 20 --batch 2 --size 64 --repeats 1 --threads 1"
+    report = run("localizer.py", tiny, tmp_path / "out.json")
+    assert set(report["sides"]) == {"ours", "dense"}
+    for side in report["sides"].values():
+        assert side["peak_mb"] > side["weights_mb"] > 0 and side["seconds"] > 0
+        assert side["losses"]["loss_cls"] > 0
