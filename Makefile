@@ -25,7 +25,7 @@ quickstart: $(VENV)/installed
 	@echo "== 4/6 the same detector from scratch, for as many steps"
 	$(BIN)/resdet train-det --cfg quickstart_r18.yaml data.root=$(QUICK)/data --out $(QUICK)/scratch
 	@echo "== 5/6 detect and draw"
-	$(BIN)/resdet infer --weights $(QUICK)/pretrained/weights/best.pt --out $(QUICK)/found \
+	$(BIN)/resdet infer --weights $(QUICK)/pretrained/weights/best.pt --conf 0.3 --out $(QUICK)/found \
 		$(QUICK)/data/synthetic/JPEGImages/val_*.jpg
 	@echo "== 6/6 evaluate both, side by side"
 	$(BIN)/resdet eval --weights $(QUICK)/scratch/weights/best.pt

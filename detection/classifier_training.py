@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..datasets.catalog import DataSplit
 from ..datasets.labelled import describe_labelled
 from .build_classifier import (
     LoadedClassifier,
@@ -31,6 +28,7 @@ from .engine.run import (
     describe_size,
     describe_steps,
     run_training,
+    write_labelled_report,
 )
 from .engine.synced_norm import synchronise_norms
 from .engine.train import Outputs, TrainingState, shipped_weights
@@ -134,21 +132,11 @@ class ClassifierTraining(Training):
         plot_image_labels(train.split.records, self.classes, folder / "plots" / "labels.png")
 
     def write_data_report(self, folder: Path) -> None:
-        content = {name: _summary(part.split) for name, part in self.splits.items()}
-        text = json.dumps({"task": self.task, "splits": content}, ensure_ascii=False, indent=1)
-        (folder / "data_report.json").write_text(text + "\n", encoding="utf-8")
+        splits = {name: part.split for name, part in self.splits.items()}
+        write_labelled_report(folder, self.task, splits)
 
 
 def _with_one_crop(config: ClassifierConfig) -> ClassifierConfig:
     """Testing as often as every few thousand steps must be cheap."""
     test = config.test.model_copy(update={"protocol": "one_crop", "flip": False})
     return config.model_copy(update={"test": test})
-
-
-def _summary(split: DataSplit) -> dict[str, Any]:
-    counts = Counter(record.image_label for record in split.records)
-    return {
-        "images": len(split.records),
-        "classes": {name: counts[label] for label, name in enumerate(split.classes)},
-        "problems": list(split.problems),
-    }

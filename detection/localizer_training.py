@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +41,7 @@ from .engine.run import (
     describe_splits,
     describe_steps,
     run_training,
+    write_labelled_report,
 )
 from .engine.synced_norm import synchronise_norms
 from .engine.train import Outputs, TrainingState, shipped_weights
@@ -174,9 +173,7 @@ class _StageTraining(Training):
         plot_labels(dataset.records, self.classes, folder / "plots" / "labels.png")
 
     def write_data_report(self, folder: Path) -> None:
-        content = {name: _summary(split) for name, split in self.splits.items()}
-        text = json.dumps({"task": self.task, "splits": content}, ensure_ascii=False, indent=1)
-        (folder / "data_report.json").write_text(text + "\n", encoding="utf-8")
+        write_labelled_report(folder, self.task, self.splits)
 
     def _plan(self, start: int, group: Group) -> BatchPlan:
         settings = self.settings
@@ -284,13 +281,3 @@ class RegionTraining(_StageTraining):
             f"{self.settings.batch_size}; the best {proposals.count} of {len(self.proposers)} "
             "network(s) of stage one"
         ]
-
-
-def _summary(split: DataSplit) -> dict[str, Any]:
-    counts = Counter(record.image_label for record in split.records)
-    return {
-        "images": len(split.records),
-        "objects": sum(len(record.annotation) for record in split.records),
-        "classes": {name: counts[label] for label, name in enumerate(split.classes)},
-        "problems": list(split.problems),
-    }

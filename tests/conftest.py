@@ -168,6 +168,14 @@ class Command:
             env=os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"},
         )
 
+    def in_two_processes(self, *words: object) -> subprocess.CompletedProcess[str]:
+        """The same under ``torchrun``."""
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+        command += ["--standalone", "--no-python", "resdet", *map(str, words)]
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": path}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+
     def start(
         self,
         *words: object,

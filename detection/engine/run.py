@@ -10,6 +10,7 @@ import json
 import shlex
 import signal
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -200,6 +201,20 @@ def describe_findings(splits: Mapping[str, DataSplit]) -> list[str]:
         if split.findings:
             lines.append(f"found in data.{name}: {count_kinds(split.findings)}")
     return lines
+
+
+def write_labelled_report(folder: Path, task: str, splits: Mapping[str, DataSplit]) -> None:
+    """``data_report.json`` of data with one class a picture."""
+    content = {}
+    for name, split in splits.items():
+        counts = Counter(record.image_label for record in split.records)
+        content[name] = {
+            "images": len(split.records),
+            "classes": {label: counts[index] for index, label in enumerate(split.classes)},
+            "problems": list(split.problems),
+        }
+    text = json.dumps({"task": task, "splits": content}, ensure_ascii=False, indent=1)
+    (folder / "data_report.json").write_text(text + "\n", encoding="utf-8")
 
 
 def describe_steps(settings: TrainConfig, images: int) -> str:

@@ -292,7 +292,7 @@ def test_out_of_memory_while_classifying(tmp_path: Path) -> None:
 
     pixels = torch.zeros(6, 5, 3, dtype=torch.uint8)
     batch = LabelledBatch.collate([LabelledSample(pixels, 0, "p")] * 2)
-    with pytest.raises(ConfigError, match=r"2 image\(s\) of 5x6 at once; .* smaller crop\.size"):
+    with pytest.raises(ConfigError, match=r"2 image\(s\) of 5x6 at once; .* smaller crops"):
         train_on(Greedy(1, 1), [10], tmp_path, make=lambda value: batch)
 
 

@@ -7,8 +7,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -201,16 +199,7 @@ def test_two_processes_are_as_one(resdet: Command, config: Path, tmp_path: Path)
     words = ("train-cls", "--cfg", config, *settings)
     one, two = tmp_path / "one", tmp_path / "two"
     assert resdet(*words, "--out", one).code == 0
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--standalone", "--no-python", "resdet", *map(str, words), "--out", str(two)]
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = subprocess.run(
-        command,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PATH": path},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+    done = resdet.in_two_processes(*words, "--out", two)
     assert done.returncode == 0, done.stderr
     single, double = (load_checkpoint(run / "weights" / "last.pt") for run in (one, two))
     for part in ("model", "average"):
