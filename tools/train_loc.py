@@ -1,10 +1,12 @@
 """The command ``train-loc``: a config in, a run folder with a trained localizer out.
 
-  resdet train-loc --cfg pets_loc_r18.yaml data.root=data
-  resdet train-loc --cfg pets_rcnn_r18.yaml data.root=data proposals.weights=[first/best.pt]
+  resdet train-loc --cfg pets_loc_r18.yaml data.root=data network.weights=r18.safetensors
+  resdet train-loc --cfg pets_rcnn_r18.yaml data.root=data network.weights=r18.safetensors
+      proposals.weights=[first/best.pt]
 
-Stage one finds the box of a known class; stage two, where wanted, looks again at what it proposes.
-The config says which stage it is for.
+The weights are a classifier's, which `resdet freeze-bn` makes a backbone of. Stage one finds the
+box of a known class; stage two, where wanted, looks again at what it proposes. The config says
+which stage it is for.
 """
 
 from __future__ import annotations
