@@ -16,8 +16,6 @@ from .ilsvrc import class_names
 from .image import DEFAULT_RULES, ImageRules
 from .raw import RawImage, first_few
 
-__all__ = ["class_names", "cls_loc_split"]
-
 
 def cls_loc_split(
     root: Path,
