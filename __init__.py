@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .detection.predictor import Predictor as Predictor
+    from .detection.inference.predictor import Predictor as Predictor
     from .detection.predictor import load as load
 
 # albumentations asks a package index for news at import unless this is set before it.

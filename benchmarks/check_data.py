@@ -22,8 +22,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from resdet.datasets.checks.images import check_pictures
 from resdet.datasets.image import ImageRules, read_image
-from resdet.datasets.pictures import check_pictures
 from resdet.detection.environment import describe_environment
 
 HEIGHT, WIDTH = 480, 640

@@ -26,11 +26,11 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from resdet.detection.build import build_model
-from resdet.detection.config import config_from_dict
+from resdet.detection.config.files import config_from_dict
 from resdet.detection.engine.checkpoint import save_checkpoint
 from resdet.detection.environment import describe_environment
 from resdet.detection.inference.records import RECORDS, scan
+from resdet.detection.tasks.detector import build_model
 
 CLASSES = ["cat", "dog"]
 #: One picture in so many is bad.

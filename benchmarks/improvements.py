@@ -21,12 +21,12 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from resdet.datasets.transforms import make_sample
-from resdet.detection.build import Detector, build_pipeline
-from resdet.detection.config import override
+from resdet.datasets.loading.transforms import make_sample
+from resdet.detection.config.detector import DetectorConfig
+from resdet.detection.config.files import override
 from resdet.detection.environment import describe_environment
-from resdet.detection.schema import DetectorConfig
 from resdet.detection.structures import Annotation, Batch
+from resdet.detection.tasks.detector import Detector, build_pipeline
 from sides import make_model
 
 PLAIN = "plain"

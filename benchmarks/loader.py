@@ -23,15 +23,20 @@ from typing import Any
 import cv2
 import torch
 from PIL import Image
+from resdet.datasets.acquire.synthetic import make_scenes
 from resdet.datasets.image import read_image
-from resdet.datasets.loader import BatchPlan, DetectionDataset, SampleKey, train_loader
-from resdet.datasets.synthetic import make_scenes
-from resdet.datasets.transforms import resize
-from resdet.detection.build import build_split, image_rules, test_transform, train_transform
-from resdet.detection.config import load_config
+from resdet.datasets.loading.detection import BatchPlan, DetectionDataset, SampleKey, train_loader
+from resdet.datasets.loading.transforms import resize
+from resdet.detection.config.detector import DetectorConfig
+from resdet.detection.config.files import load_config
 from resdet.detection.environment import describe_environment
-from resdet.detection.schema import DetectorConfig
 from resdet.detection.structures import Batch, Record
+from resdet.detection.tasks.detector import (
+    build_split,
+    image_rules,
+    test_transform,
+    train_transform,
+)
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2

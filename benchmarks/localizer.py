@@ -22,14 +22,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from resdet.detection.build_localizer import build_localizer
-from resdet.detection.config import override
+from resdet.detection.config.files import override
+from resdet.detection.config.localizer import LocalizerConfig
 from resdet.detection.engine.optim import make_sgd
 from resdet.detection.environment import describe_environment
-from resdet.detection.localizer_schema import LocalizerConfig
 from resdet.detection.models.class_head import ClassHead
 from resdet.detection.models.localizer import Localizer
 from resdet.detection.structures import Annotation, LabelledBatch
+from resdet.detection.tasks.localizer import build_localizer
 from torch import Tensor, nn
 
 SIDES = ("ours", "dense")

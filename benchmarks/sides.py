@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 from resdet.backbones.norm import ConvNorm
-from resdet.detection.build import build_model
+from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.engine.optim import make_sgd
 from resdet.detection.evaluation.run import autocast
 from resdet.detection.models.faster_rcnn import FasterRCNN, restore
 from resdet.detection.models.roi_head import decode_regions
 from resdet.detection.ops import boxes as box_ops
-from resdet.detection.schema import DetectorConfig
 from resdet.detection.structures import Annotation, Batch, Detections, Geometry
+from resdet.detection.tasks.detector import build_model
 from torch import Tensor, nn
 from torchvision_c4 import assemble_peer
 

@@ -14,9 +14,9 @@ import torch
 import torchvision
 from resdet.backbones.c4 import STRIDE
 from resdet.backbones.pixels import PIXELS
-from resdet.detection.build import resnet_spec
+from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.models.faster_rcnn import FasterRCNN
-from resdet.detection.schema import DetectorConfig
+from resdet.detection.tasks.detector import resnet_spec
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FasterRCNN as TorchvisionRCNN

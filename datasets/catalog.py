@@ -14,7 +14,7 @@ import torch
 from ..detection.structures import Annotation, Record
 from .class_names import class_list, unknown_names
 from .findings import Finding, Outcome, refuse
-from .raw import RawBox, RawImage, RawObject
+from .records import RawBox, RawImage, RawObject
 
 OnBadBox = Literal["error", "drop", "clip", "fix"]
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ..detection.errors import DataError
 from .findings import Finding
-from .raw import RawImage, RawObject
+from .records import RawImage, RawObject
 
 
 def class_list(

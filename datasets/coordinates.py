@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .findings import Finding
-from .raw import RawImage, RawObject
+from .records import RawImage, RawObject
 
 Coordinates = Literal["one_based", "zero_based"]
 

@@ -1,20 +1,154 @@
-"""What can be wrong with a data set, and how is one case of it told?
+"""Which kinds of faults are there, how grave is each, and what does it mean?
 
-Readers, loaders and the data doctor speak of faults with these types, so that training refuses what
-the doctor reports, in the same words.
+`docs/data.md` has this table for users and the report's page its sentences.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ..detection.errors import DataError
-from .finding_kinds import Severity
-from .raw import RawBox, first_few
+from .records import RawBox, first_few
+
+#: ``error``: training refuses. ``warning``: it goes on, results may suffer. ``note``: to know.
+Severity = Literal["error", "warning", "note"]
+
+#: {kind: (the severities it can have, the usual one first; what it means)}. Faults of boxes are
+#: warnings where ``data.on_bad_box`` takes care of them.
+KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
+    # Files and lists.
+    "missing_folder": (("error",), "a folder of the layout is not there"),
+    "missing_file": (("error",), "a file of the layout is not there"),
+    "missing_image_set": (("error",), "the list of a split is not there"),
+    "unreadable_image_set": (("error",), "the list of a split cannot be read as UTF-8 text"),
+    "empty_image_set": (("error",), "the list of a split has no lines"),
+    "malformed_file": (("error",), "a line of a list, of the mapping or of the solution is wrong"),
+    "malformed_xml": (("error",), "not XML, too large, with entities, or no `<annotation>`"),
+    "malformed_json": (("error",), "not JSON, or no object; with line and column"),
+    "missing_key": (("error",), "a JSON without `images`, `annotations` or `categories`"),
+    "reader_crashed": (("error",), "the process that read an annotation died of it"),
+    "missing_picture": (("error",), "listed or annotated, but there is no such picture"),
+    "ambiguous_picture": (("error",), "several pictures of one name, such as `a.jpg` and `a.png`"),
+    "missing_annotation": (("error",), "listed, but there is no annotation"),
+    "bad_image": (("error",), "an entry of `images` without id, file name or a sensible size"),
+    "image_id_twice": (("error",), "two pictures have one id"),
+    "listed_twice": (
+        ("error", "warning"),
+        "one picture stands in a list twice; in a COCO file, under two ids, it counts twice",
+    ),
+    "listed_in_two_splits": (("warning",), "one picture stands in two splits"),
+    "orphan_annotation": (("warning",), "an annotation without a picture, listed nowhere"),
+    "orphan_picture": (("warning",), "a picture without annotation, listed nowhere"),
+    "unlisted_picture": (
+        ("note", "warning"),
+        "pictures that no list or JSON names are not used; a warning in CLS-LOC",
+    ),
+    "other_filename": (("warning",), "`<filename>` names another picture; the XML's name decides"),
+    "stray_file": (("note",), "a file that is no picture, or a folder that is no split"),
+    "picture_without_class": (("warning",), "a picture beside the class folders is not used"),
+    "missing_solution": (("error",), "`LOC_val_solution.csv` has no row for a listed picture"),
+    "unlisted_solution": (("warning",), "rows of `LOC_val_solution.csv` without a listed picture"),
+    "solution_mismatch": (("warning",), "`LOC_val_solution.csv` has other boxes than the XML"),
+    # Sizes.
+    "size_mismatch": (("error",), "the annotation says another size than the picture has"),
+    "size_matches_unrotated": (
+        ("error",),
+        "the sizes agree only before (or after) EXIF rotation, so the boxes lie wrong: set "
+        "`data.exif`",
+    ),
+    # Classes.
+    "unknown_class": (("error",), "a name that is not in the class list"),
+    "misspelt_class": (("error",), "a name that is not in the class list, but nearly"),
+    "similar_classes": (
+        ("warning",),
+        "two names that differ only in letter case, spaces or punctuation; only told where no "
+        "class list is given",
+    ),
+    "absent_class": (("warning",), "a class without an object in training"),
+    "permuted_classes": (("warning",), "a category id is another class in another COCO file"),
+    "bad_category": (("error",), "an entry of `categories` without id or name"),
+    "category_id_twice": (("error",), "two categories have one id"),
+    "category_name_twice": (("error",), "one name has two category ids"),
+    "unknown_category": (("error",), "a `category_id` that is not in `categories`"),
+    "no_classes": (("error",), "no class folders"),
+    "empty_class": (("error",), "a class folder without pictures"),
+    "class_not_in_train": (("error",), "a class that only another split has"),
+    "class_missing_in_split": (("warning",), "a split lacks classes that training has"),
+    "several_classes": (("error",), "objects of several classes, where a picture has one"),
+    "other_class": (("error",), "the object's class is not the picture's"),
+    # Objects.
+    "no_objects": (("error",), "the whole data set has no object"),
+    "no_objects_in_picture": (("warning",), "an annotation without an object that can be used"),
+    "several_objects": (("note",), "several objects, where nearly all pictures have one"),
+    "picture_without_box": (
+        ("error", "warning"),
+        "no box to learn from, or to be measured by; a warning where such training pictures are "
+        "left out",
+    ),
+    "unnamed_object": (("error",), "an object without a class name"),
+    "missing_box": (("error",), "an object without `<bndbox>`"),
+    "several_boxes": (("error",), "an object with several `<bndbox>`"),
+    "not_a_number": (("error",), "a coordinate or size that is no number"),
+    "unclear_difficult": (("warning",), "`<difficult>` is neither number nor empty: taken as no"),
+    "malformed_object": (("error",), "a `bbox` that is not four numbers, or a strange `iscrowd`"),
+    "unknown_image": (("error",), "an `image_id` that is not in `images`"),
+    "annotation_id_zero": (("note",), "pycocotools never matches annotation 0; resdet does"),
+    "annotation_id_twice": (("note",), "pycocotools mixes such annotations up; resdet does not"),
+    "missing_iscrowd": (("note",), "annotations without `iscrowd`: taken as no crowds"),
+    "duplicate_object": (("warning",), "class and box of an earlier object of the picture"),
+    # Boxes.
+    "non_finite_box": (("error", "warning"), "NaN, infinite, null or empty coordinates"),
+    "no_area": (("error", "warning"), "no width or no height"),
+    "swapped_corners": (("error", "warning"), "right of left, or below above"),
+    "outside_picture": (("error", "warning"), "entirely outside the picture"),
+    "partly_outside": (
+        ("error", "warning"),
+        "less than half inside the picture; a warning where half or more is, which is clipped "
+        "to the picture",
+    ),
+    "tiny_box": (("warning",), "a side of one pixel or less: a click rather than an object?"),
+    "zero_based_coordinates": (("warning",), "read as counted from 1, but some coordinates are 0"),
+    "one_based_coordinates": (("warning",), "read as counted from 0, but none is 0 and some are 1"),
+    "anchors_do_not_fit": (
+        ("warning",),
+        "more than a tenth of the objects overlap no anchor by half at the training scale",
+    ),
+    # Pictures.
+    "unreadable_picture": (("error",), "a file whose header or bytes cannot be read"),
+    "undecodable_picture": (("error",), "not a picture, of a refused format, or damaged"),
+    "decoder_crashed": (("error",), "the process that decoded a picture died of it"),
+    "truncated_picture": (
+        ("error", "warning"),
+        "the file ends early; a warning where `data.on_truncated` is `skip` or `warn`",
+    ),
+    "oversized_picture": (("error",), "more pixels than `data.max_pixels`, by its header"),
+    "tiny_picture": (("error",), "a side of less than 16 pixels"),
+    "elongated_picture": (("error",), "one side is more than 100 times the other"),
+    "no_end_marker": (("warning",), "a JPEG without its last bytes; the pixels are complete"),
+    "damaged_picture": (("warning",), "a JPEG whose decoder met damage: parts may be wrong"),
+    "rotated_picture": (("note",), "EXIF says it is turned"),
+    "animated_picture": (("warning",), "several frames or pages; only the first is read"),
+    "unusual_mode": (
+        ("note", "warning"),
+        "grey, palette, CMYK, transparent or 16-bit; a warning for 16 bits nearly black",
+    ),
+    "wrong_extension": (("note",), "named like another format; contents decide"),
+    # Copies.
+    "same_picture": (("warning",), "the bytes of another picture of the split"),
+    "same_picture_in_splits": (("warning",), "the bytes of a picture of an earlier split"),
+    "similar_picture": (("warning",), "nearly the pixels of another picture of the split"),
+    "similar_picture_in_splits": (("warning",), "nearly the pixels of one of an earlier split"),
+}
+
+
+def meaning(kind: str) -> str:
+    """What a kind means; "" for one that is not in the table."""
+    return KINDS[kind][1] if kind in KINDS else ""
+
 
 #: What was done to a bad box; "" where nothing was.
 Outcome = Literal["", "dropped", "clipped", "fixed"]

@@ -76,7 +76,7 @@ train:
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A VOC data set of 12 + 6 drawn pictures of 96x128 pixels."""
-    from resdet.datasets.synthetic import make_scenes
+    from resdet.datasets.acquire.synthetic import make_scenes
 
     out = tmp_path_factory.mktemp("data") / "scenes"
     make_scenes(out, train=12, val=6, size=(96, 128))
@@ -94,9 +94,10 @@ def tiny_config(scenes: Path) -> Path:
 #: Imports once and forks for each command: a process of its own, without the seconds of importing.
 _FORK_SERVER = """
 import json, os, sys, traceback
-import resdet.detection.evaluation.report, resdet.detection.training, resdet.tools.eval
+import resdet.detection.evaluation.report, resdet.detection.tasks.detector_training
+import resdet.tools.eval
 import resdet.tools.infer, resdet.tools.train_det
-import resdet.detection.classifier_training, resdet.tools.train_cls
+import resdet.detection.tasks.classifier_training, resdet.tools.train_cls
 from resdet.tools.cli import main
 
 for line in sys.stdin:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from resdet.detection.build_classifier import train_crop
-from resdet.detection.classifier_schema import ClassifierConfig, IlsvrcSource
-from resdet.detection.config import (
+from resdet.detection.config.classifier import ClassifierConfig, IlsvrcSource
+from resdet.detection.config.detector import CocoSource, DetectorConfig
+from resdet.detection.config.files import (
     dump_config,
     find_config,
     load_config,
@@ -16,8 +16,8 @@ from resdet.detection.config import (
     shipped_configs,
     stated_task,
 )
-from resdet.detection.localizer_schema import LocalizerConfig, RegionLocalizerConfig
-from resdet.detection.schema import CocoSource, DetectorConfig
+from resdet.detection.config.localizer import LocalizerConfig, RegionLocalizerConfig
+from resdet.detection.tasks.classifier import train_crop
 
 VOC_CLASSES = (
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "

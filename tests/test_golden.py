@@ -22,13 +22,13 @@ from resdet.backbones.c4 import STRIDE, C4Trunk, make_tail
 from resdet.backbones.norm import ConvNorm
 from resdet.backbones.pixels import PIXELS, PixelNorm
 from resdet.backbones.resnet import ResNetSpec
-from resdet.backbones.weights import check_binding, import_weights, load_into
+from resdet.backbones.weights.load import check_binding, import_weights, load_into
 from resdet.detection.models.faster_rcnn import FasterRCNN
 from resdet.detection.models.roi_head import RoIHead, roi_targets
 from resdet.detection.models.rpn import RPNHead, rpn_targets, select_proposals
 from resdet.detection.ops.anchors import cell_anchors, grid_anchors
+from resdet.detection.ops.nms import suppress
 from resdet.detection.ops.roi_align import roi_align
-from resdet.detection.ops.suppress import suppress
 from resdet.detection.structures import Annotation, Batch, Detections, Geometry, Sample
 from torch import Tensor
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from resdet.detection.engine.checkpoint import load_checkpoint
-from resdet.detection.folder_lock import LOCK
+from resdet.detection.files import LOCK
 
 if TYPE_CHECKING:
     from resdet.tests.conftest import Command, Finished, Running

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from resdet.datasets.voc_xml import parse_annotation
+from resdet.datasets.formats.voc_xml import parse_annotation
 from resdet.detection.errors import DataError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,11 +20,11 @@ FILES = sorted(
 )
 
 #: The one reader of plain pickles, which knows nothing but arrays.
-ARRAYS = "backbones/arrays.py"
+ARRAYS = "backbones/weights/pickles.py"
 #: Parses with the standard library what holds no declaration, and all else with defusedxml.
-FAST_XML = "datasets/voc_xml.py"
+FAST_XML = "datasets/formats/voc_xml.py"
 #: Where the network is used, when asked: weights by URL and `get-data`.
-DOWNLOADS = ("backbones/fetch.py", "datasets/download.py")
+DOWNLOADS = ("backbones/weights/fetch.py", "datasets/acquire/download.py")
 
 
 def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:

@@ -30,11 +30,11 @@ from resdet.tools.arguments import add_config_arguments
 if TYPE_CHECKING:
     import torch
     from resdet.datasets.catalog import DataSplit
-    from resdet.detection.build import Detector
+    from resdet.detection.config.detector import DetectorConfig
     from resdet.detection.engine.distributed import Group
+    from resdet.detection.evaluation.ablation import Row
     from resdet.detection.evaluation.columns import Columns
-    from resdet.detection.evaluation.ladder import Row
-    from resdet.detection.schema import DetectorConfig
+    from resdet.detection.tasks.detector import Detector
 
 HELP = "measure the paper's improvements one by one, with confidence intervals"
 
@@ -93,9 +93,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from resdet.detection.config import dump_config, load_config
+    from resdet.detection.config.files import dump_config, load_config
     from resdet.detection.engine.distributed import process_group
-    from resdet.detection.evaluation.ladder import ladder_table, write_ladder
+    from resdet.detection.evaluation.ablation import ladder_table, write_ladder
     from rich.console import Console
 
     rungs = chosen(args.rungs)
@@ -178,7 +178,7 @@ def _without_context(config: DetectorConfig, context_weights: Path | None) -> st
 
 def switches(reached: Sequence[Rung], config: DetectorConfig) -> list[str]:
     """Overrides that switch every improvement of the ladder on or off."""
-    from resdet.detection.schema import DetectorConfig
+    from resdet.detection.config.detector import DetectorConfig
 
     side = config.image.short_side_test
     words = []
@@ -200,8 +200,8 @@ def _value(config: object, key: str) -> object:
 def _config_of(
     weights: Path, base: DetectorConfig | None, overrides: Sequence[str] = ()
 ) -> DetectorConfig:
-    from resdet.detection.config import override
-    from resdet.detection.stored import read_stored
+    from resdet.detection.config.files import override
+    from resdet.detection.tasks.detector_weights import read_stored
 
     return override(base or read_stored(weights).config, overrides)
 
@@ -211,8 +211,8 @@ def load_step(
 ) -> Detector:
     """The network or ensemble of a step. One with context is tested on the same pictures and in
     the same way as the first one: its own config may say something else."""
-    from resdet.detection.config import override
-    from resdet.detection.stored import load_detectors
+    from resdet.detection.config.files import override
+    from resdet.detection.tasks.detector_weights import load_detectors
 
     if step.weights[0] == args.context_weights:
         base = override(_config_of(args.weights[0], base), ["roi.context=true"])
@@ -238,9 +238,9 @@ def climb(
     group: Group,
 ) -> list[Row] | None:
     """Measure step after step on the same draws; None on all processes but the main one."""
-    from resdet.detection.build import describe_testing
+    from resdet.detection.evaluation.ablation import Row
     from resdet.detection.evaluation.bootstrap import bootstrap, draw
-    from resdet.detection.evaluation.ladder import Row
+    from resdet.detection.tasks.detector import describe_testing
 
     rows, draws = [], None
     for step in steps:
@@ -266,7 +266,7 @@ def measure(
     """Detections beside the truth, and seconds per image once everything is warm."""
     from resdet.detection.evaluation.columns import gather
     from resdet.detection.evaluation.run import Timer
-    from resdet.detection.testing import detect_split
+    from resdet.detection.tasks.detector_testing import detect_split
     from rich.console import Console
 
     split = _split(detector, which, limit)
@@ -281,8 +281,8 @@ def measure(
 
 
 def _split(detector: Detector, which: str, limit: int | None) -> DataSplit:
-    from resdet.detection.config import missing_paths
-    from resdet.detection.testing import build_test_split
+    from resdet.detection.config.files import missing_paths
+    from resdet.detection.tasks.detector_testing import build_test_split
 
     missing = missing_paths(detector.config)
     if missing:

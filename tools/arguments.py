@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from resdet.detection.errors import ConfigError
 
 if TYPE_CHECKING:
-    from resdet.detection.schema import Section
+    from resdet.detection.config.base import Section
 
 AnyConfig = TypeVar("AnyConfig", bound="Section")
 
@@ -41,9 +41,9 @@ def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool = Tr
 def config_from_args(args: argparse.Namespace, schema: type[AnyConfig]) -> AnyConfig:
     """The config that ``--cfg`` and the overrides describe; raises ConfigError.
 
-    Paths may be missing: see `missing_paths` in detection/config.py.
+    Paths may be missing: see `missing_paths` in detection/config/files.py.
     """
-    from resdet.detection.config import read_config
+    from resdet.detection.config.files import read_config
 
     if args.cfg is None:
         raise ConfigError("no config: give --cfg FILE, or the name of a shipped one")

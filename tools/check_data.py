@@ -28,7 +28,7 @@ from resdet.detection.errors import ConfigError, DataError
 from resdet.tools.decoding_progress import decoding_progress
 
 if TYPE_CHECKING:
-    from resdet.datasets.check import DataSet, Report
+    from resdet.datasets.checks.check import DataSet, Report
 
 HELP = "find what is wrong with a data set: pictures, annotations, classes, boxes, duplicates"
 
@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check, print, write; raises DataError when errors were found, after reporting them all."""
-    from resdet.datasets.check import Effort, check
+    from resdet.datasets.checks.check import Effort, check
     from resdet.tools.check_summary import print_report
 
     _silence_pillow()
@@ -111,8 +111,8 @@ def _silence_pillow() -> None:
 
 
 def _configured(args: argparse.Namespace) -> DataSet:
-    from resdet.detection.config import find_config, load_config, missing_paths
-    from resdet.detection.data_check import configured_data
+    from resdet.detection.config.files import find_config, load_config, missing_paths
+    from resdet.detection.tasks.data_check import configured_data
 
     for option in ("format", "annotations", "classes"):
         if getattr(args, option):
@@ -128,9 +128,9 @@ def _configured(args: argparse.Namespace) -> DataSet:
 
 
 def _folder(args: argparse.Namespace) -> DataSet:
-    from resdet.datasets.layouts import data_set, recognise
-    from resdet.detection.data_check import anchors_in_training
-    from resdet.detection.schema import DetectorConfig
+    from resdet.datasets.formats.layouts import data_set, recognise
+    from resdet.detection.config.detector import DetectorConfig
+    from resdet.detection.tasks.data_check import anchors_in_training
 
     if len(args.words) != 1:
         raise ConfigError("give one PATH, or --cfg FILE with overrides")
@@ -169,8 +169,7 @@ def _make(folder: Path) -> None:
 
 
 def _write(report: Report, out: Path) -> None:
-    from resdet.datasets.check_json import write_report
-    from resdet.datasets.check_page import write_check_page
+    from resdet.datasets.checks.report import write_check_page, write_report
 
     write_report(report, out / "data_report.json")
     write_check_page(report, out / "data_report.html")

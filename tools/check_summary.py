@@ -10,9 +10,9 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 if TYPE_CHECKING:
-    from resdet.datasets.check import Report
+    from resdet.datasets.checks.check import Report
+    from resdet.datasets.checks.statistics import SplitCounts
     from resdet.datasets.findings import Finding
-    from resdet.datasets.statistics import SplitCounts
 
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 #: Where output is no terminal, lines should stay whole.

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from resdet.tools.source_arguments import FORMATS, add_source_arguments, named_sources
 
 if TYPE_CHECKING:
-    from resdet.datasets.conversion import Plan
-    from resdet.datasets.source import SourceSplit
+    from resdet.datasets.convert.convert import Plan
+    from resdet.datasets.formats.source import SourceSplit
 
 HELP = "convert a data set between VOC, COCO and YOLO text"
 
@@ -39,10 +39,10 @@ def run(args: argparse.Namespace) -> int:
     """Convert; raises ConfigError and DataError."""
     sources = named_sources(args)
 
-    from resdet.datasets.conversion import expect_lossless, plan_conversion, write_plan
+    from resdet.datasets.convert.convert import expect_lossless, plan_conversion, write_plan
+    from resdet.datasets.convert.placing import expect_free
+    from resdet.datasets.formats.source import read_split
     from resdet.datasets.image import ImageRules
-    from resdet.datasets.placing import expect_free
-    from resdet.datasets.source import read_split
 
     expect_free(args.out)
     rules = ImageRules(exif=args.exif)

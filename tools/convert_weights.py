@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from resdet.detection.errors import ConfigError, WeightsError
 
 if TYPE_CHECKING:
-    from resdet.backbones.convert import Converted
+    from resdet.backbones.weights.convert import Converted
 
 HELP = "make weights of torchvision, MSRA, detectron2, mmdetection or jwyang ours"
 
@@ -41,9 +41,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.output}: exists; --force replaces it")
     if args.ratios < 1:
         raise ConfigError(f"--ratios {args.ratios}: at least 1")
-    from resdet.backbones.archive import write_converted
-    from resdet.backbones.fetch import resolve
-    from resdet.backbones.weights import import_weights
+    from resdet.backbones.weights.fetch import resolve
+    from resdet.backbones.weights.load import import_weights, write_converted
 
     converted = import_weights(
         resolve(args.input),
@@ -78,7 +77,7 @@ def _with_classes(converted: Converted, names: str | None) -> Converted:
 
 def _compare(converted: Converted, path: Path) -> None:
     import torch
-    from resdet.backbones.archive import read_converted
+    from resdet.backbones.weights.load import read_converted
 
     written = read_converted(path).tensors
     if written.keys() != converted.tensors.keys() or not all(

@@ -20,7 +20,7 @@ from resdet.tools.source_arguments import add_source_arguments, named_sources
 
 if TYPE_CHECKING:
     from resdet.datasets.catalog import DataSplit, OnBadBox
-    from resdet.datasets.source import SourceSplit
+    from resdet.datasets.formats.source import SourceSplit
 
 HELP = "cut the objects of a detection data set out, as a set to classify"
 
@@ -63,10 +63,10 @@ def run(args: argparse.Namespace) -> int:
     """Cut; raises ConfigError and DataError."""
     sources = named_sources(args)
 
+    from resdet.datasets.convert.crop_objects import BACKGROUND, CropRule, write_object_crops
+    from resdet.datasets.convert.placing import expect_free
+    from resdet.datasets.formats.source import read_split
     from resdet.datasets.image import ImageRules
-    from resdet.datasets.object_crops import BACKGROUND, CropRule, write_object_crops
-    from resdet.datasets.placing import expect_free
-    from resdet.datasets.source import read_split
     from resdet.detection.errors import ConfigError
 
     if args.seed < 0:

@@ -20,8 +20,8 @@ from resdet.tools.arguments import add_config_arguments
 
 if TYPE_CHECKING:
     from resdet.datasets.catalog import DataSplit
+    from resdet.detection.config.base import Section
     from resdet.detection.engine.distributed import Group
-    from resdet.detection.schema import Section
 
 HELP = "score a detector (mAP, COCO AP), a classifier or a localizer (top-1 and top-5 error)"
 
@@ -74,12 +74,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _evaluate_detector(args: argparse.Namespace, group: Group) -> int:
-    from resdet.detection.build import describe_testing
-    from resdet.detection.config import load_config
+    from resdet.detection.config.files import load_config
     from resdet.detection.evaluation.report import print_table, write_report
     from resdet.detection.evaluation.run import Timer
-    from resdet.detection.stored import load_detectors
-    from resdet.detection.testing import build_test_split, detect_split, score_split
+    from resdet.detection.tasks.detector import describe_testing
+    from resdet.detection.tasks.detector_testing import build_test_split, detect_split, score_split
+    from resdet.detection.tasks.detector_weights import load_detectors
     from rich.console import Console
 
     base = load_config(args.cfg) if args.cfg else None
@@ -106,16 +106,16 @@ def _evaluate_detector(args: argparse.Namespace, group: Group) -> int:
 
 
 def _evaluate_classifier(args: argparse.Namespace, group: Group) -> int:
-    from resdet.detection.build_classifier import build_test_pictures, describe_testing
-    from resdet.detection.classifier_schema import ClassifierConfig
-    from resdet.detection.classifier_testing import evaluate_split, score_pictures
-    from resdet.detection.config import read_config
+    from resdet.detection.config.classifier import ClassifierConfig
+    from resdet.detection.config.files import read_config
     from resdet.detection.evaluation.classification import (
         print_classification,
         write_classification,
     )
     from resdet.detection.evaluation.run import Timer
-    from resdet.detection.stored_classifier import load_classifiers
+    from resdet.detection.tasks.classifier import build_test_pictures, describe_testing
+    from resdet.detection.tasks.classifier_testing import evaluate_split, score_pictures
+    from resdet.detection.tasks.classifier_weights import load_classifiers
     from rich.console import Console
 
     base = read_config(ClassifierConfig, args.cfg) if args.cfg else None
@@ -142,17 +142,17 @@ def _evaluate_classifier(args: argparse.Namespace, group: Group) -> int:
 
 
 def _evaluate_localizer(args: argparse.Namespace, group: Group) -> int:
-    from resdet.datasets.submission import write_submission
-    from resdet.detection.build_localizer import (
+    from resdet.datasets.formats.submission import write_submission
+    from resdet.detection.evaluation.localization import print_localization, write_localization
+    from resdet.detection.evaluation.mean_box import locate_by_mean_box, mean_boxes
+    from resdet.detection.evaluation.run import Timer
+    from resdet.detection.tasks.localizer import (
         build_location_pipeline,
         describe_locating,
         read_split,
     )
-    from resdet.detection.evaluation.localization import print_localization, write_localization
-    from resdet.detection.evaluation.mean_box import locate_by_mean_box, mean_boxes
-    from resdet.detection.evaluation.run import Timer
-    from resdet.detection.localizer_testing import evaluate_split, locate_split
-    from resdet.detection.stored_localizer import load_ensemble, read_base
+    from resdet.detection.tasks.localizer_testing import evaluate_split, locate_split
+    from resdet.detection.tasks.localizer_weights import load_ensemble, read_base
     from rich.console import Console
 
     base = read_base(args.weights[0], args.cfg) if args.cfg else None
@@ -205,7 +205,7 @@ def _expect_options_for(task: str, args: argparse.Namespace) -> None:
 
 def _printed(args: argparse.Namespace, config: Section) -> bool:
     """Whether the config was only to be printed; else its paths are known to exist."""
-    from resdet.detection.config import dump_config, missing_paths
+    from resdet.detection.config.files import dump_config, missing_paths
 
     if args.print_config:
         print(dump_config(config), end="")

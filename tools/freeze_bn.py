@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from resdet.detection.errors import ConfigError
 
 if TYPE_CHECKING:
-    from resdet.backbones.convert import Converted
+    from resdet.backbones.weights.convert import Converted
 
 HELP = "compute a classifier's exact batch norm statistics and freeze it for a detector"
 
@@ -53,10 +53,10 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"{out}: exists; --force replaces it")
     if args.images is not None and args.images < 1:
         raise ConfigError(f"--images {args.images}: at least 1")
-    from resdet.backbones.archive import write_converted
-    from resdet.detection.classifier_statistics import freeze
+    from resdet.backbones.weights.load import write_converted
     from resdet.detection.engine.distributed import process_group
-    from resdet.detection.stored_classifier import load_classifier
+    from resdet.detection.tasks.classifier_statistics import freeze
+    from resdet.detection.tasks.classifier_weights import load_classifier
     from rich.console import Console
 
     with process_group(args.device) as group:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from resdet.detection.errors import ConfigError
 
 if TYPE_CHECKING:
-    from resdet.datasets.download import Progress
+    from resdet.datasets.acquire.download import Progress
 
 HELP = "download VOC or COCO, or draw a synthetic data set"
 
@@ -51,14 +51,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _draw(out: Path, scenes: dict[str, int]) -> None:
-    from resdet.datasets.synthetic import make_scenes
+    from resdet.datasets.acquire.synthetic import make_scenes
 
     chosen = SCENES | scenes
     make_scenes(out / "synthetic", train=chosen["train"], val=chosen["val"], seed=chosen["seed"])
 
 
 def _download(dataset: str, out: Path, *, delete_archives: bool) -> None:
-    from resdet.datasets.download import DATASETS, install
+    from resdet.datasets.acquire.download import DATASETS, install
 
     with _progress_bars() as progress:
         for archive in DATASETS[dataset]:

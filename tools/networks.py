@@ -99,8 +99,7 @@ def run(args: argparse.Namespace) -> int:
 
 def networks(size: int | None = None, classes: int | None = None) -> Iterator[Network]:
     """Every network, for the paper's pictures and classes or for others."""
-    from resdet.backbones.cifar import CIFAR_DEPTHS, CifarResNet
-    from resdet.backbones.resnet import ResNet, ResNetSpec
+    from resdet.backbones.resnet import CIFAR_DEPTHS, CifarResNet, ResNet, ResNetSpec
 
     def large(depth: int, shortcut: Shortcut, stride_in: str) -> ClassifierNet:
         spec = ResNetSpec(depth, norm="batch", stride_in=stride_in, shortcut=shortcut)
@@ -121,7 +120,7 @@ def networks(size: int | None = None, classes: int | None = None) -> Iterator[Ne
 
 def count(network: Network, as_in_paper: bool) -> Row:
     """The paper's numbers stand beside only ``as_in_paper``: with its sizes and classes."""
-    from resdet.backbones.complexity import measure
+    from resdet.backbones.analysis import measure
 
     first = second = measure(partial(network.build, "1x1"), network.size)
     if network.bottlenecks:

@@ -22,7 +22,7 @@ from resdet.detection.errors import ConfigError
 from resdet.tools.curves import short_names
 
 if TYPE_CHECKING:
-    from resdet.backbones.responses import Response
+    from resdet.backbones.analysis import Response
 
 HELP = "measure and plot the responses of a classifier's layers"
 
@@ -49,9 +49,9 @@ def run(args: argparse.Namespace) -> int:
     if args.images is not None and args.images < 1:
         raise ConfigError(f"--images {args.images}: at least 1")
     names = short_names(paths)
-    from resdet.detection.classifier_statistics import measure_responses
     from resdet.detection.engine.distributed import process_group
-    from resdet.detection.stored_classifier import load_classifier
+    from resdet.detection.tasks.classifier_statistics import measure_responses
+    from resdet.detection.tasks.classifier_weights import load_classifier
     from rich.console import Console
 
     found: dict[str, list[Response]] = {}

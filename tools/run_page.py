@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from resdet.datasets.image import read_image
-from resdet.detection.build_classifier import describe_network
-from resdet.detection.build_localizer import describe_network as describe_localizer
-from resdet.detection.classifier_schema import ClassifierConfig
-from resdet.detection.config import load_config, read_config, stated_task
+from resdet.detection.config.base import TrainConfig
+from resdet.detection.config.classifier import ClassifierConfig
+from resdet.detection.config.detector import DetectorConfig
+from resdet.detection.config.files import load_config, read_config, stated_task
+from resdet.detection.config.localizer import LocalizerConfig, RegionLocalizerConfig
 from resdet.detection.engine.history import History, read_history
 from resdet.detection.engine.plots import plot_curves
 from resdet.detection.errors import ConfigError, ResdetError
@@ -28,8 +29,8 @@ from resdet.detection.evaluation.page import ClassTable, Metric, Page, Picture, 
 from resdet.detection.evaluation.score import DEFINITIONS
 from resdet.detection.inference.folder import DRAWN
 from resdet.detection.inference.records import RECORDS, read_records
-from resdet.detection.localizer_schema import LocalizerConfig, RegionLocalizerConfig
-from resdet.detection.schema import DetectorConfig, TrainConfig
+from resdet.detection.tasks.classifier import describe_network
+from resdet.detection.tasks.localizer import describe_network as describe_localizer
 
 #: Drawn pictures on the page, so that it stays a few MB.
 MAX_DRAWN = 24

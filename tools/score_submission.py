@@ -23,12 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from resdet.datasets.submission import read_submission
-    from resdet.detection.build_localizer import read_split
-    from resdet.detection.config import dump_config, missing_paths
+    from resdet.datasets.formats.submission import read_submission
+    from resdet.detection.config.files import dump_config, missing_paths
+    from resdet.detection.config.localizer import LocalizerConfig
     from resdet.detection.errors import ConfigError, DataError
     from resdet.detection.evaluation.localization import evaluate_predictions, print_localization
-    from resdet.detection.localizer_schema import LocalizerConfig
+    from resdet.detection.tasks.localizer import read_split
     from rich.console import Console
 
     config = config_from_args(args, LocalizerConfig)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from resdet.detection.errors import ConfigError
 
 if TYPE_CHECKING:
-    from resdet.datasets.source import Source
+    from resdet.datasets.formats.source import Source
 
 FORMATS = ("voc", "coco", "yolo")
 
@@ -54,7 +54,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
 
 def named_sources(args: argparse.Namespace) -> list[Source]:
     """One source for each ``--split``, with its ``--annotations`` if given; raises ConfigError."""
-    from resdet.datasets.source import Source
+    from resdet.datasets.formats.source import Source
 
     splits, annotations = args.splits, args.annotations
     for split in splits:

@@ -23,9 +23,9 @@ from resdet.detection.errors import ConfigError
 from resdet.tools.decoding_progress import decoding_progress
 
 if TYPE_CHECKING:
+    from resdet.datasets.convert.split import Member
     from resdet.datasets.image import ImageRules
-    from resdet.datasets.raw import RawImage
-    from resdet.datasets.split import Member
+    from resdet.datasets.records import RawImage
 
 HELP = "split a data set into parts with equal shares of every class"
 
@@ -65,8 +65,8 @@ def run(args: argparse.Namespace) -> int:
     fractions = _fractions(args.parts)
     _expect_fitting(args)
 
+    from resdet.datasets.convert.split import Member, stratified_split
     from resdet.datasets.image import ImageRules
-    from resdet.datasets.split import Member, stratified_split
 
     rules = ImageRules(exif=args.exif)
     images = _pictures(args, rules)
@@ -116,9 +116,9 @@ def _expect_fitting(args: argparse.Namespace) -> None:
 
 def _pictures(args: argparse.Namespace, rules: ImageRules) -> list[RawImage]:
     """Each once, if several image sets list it."""
-    from resdet.datasets.coco import read_coco
     from resdet.datasets.findings import refuse
-    from resdet.datasets.voc import inspect_voc, read_voc
+    from resdet.datasets.formats.coco import read_coco
+    from resdet.datasets.formats.voc import inspect_voc, read_voc
 
     if args.source_format == "coco":
         return read_coco(args.source, args.annotations, rules=rules)
@@ -132,13 +132,13 @@ def _pictures(args: argparse.Namespace, rules: ImageRules) -> list[RawImage]:
 
 def _groups(paths: Sequence[Path], rules: ImageRules, *, near: bool) -> list[str]:
     """A key for each picture, equal for those that must stay together."""
-    from resdet.datasets.split import joined, same_bytes
+    from resdet.datasets.convert.split import joined, same_bytes
 
     keys = same_bytes(paths)
     if not near:
         return keys
-    from resdet.datasets.duplicates import similar_pairs
-    from resdet.datasets.pictures import check_pictures
+    from resdet.datasets.checks.duplicates import similar_pairs
+    from resdet.datasets.checks.images import check_pictures
 
     workers = os.cpu_count() or 1
     with decoding_progress() as progress:
@@ -149,8 +149,8 @@ def _groups(paths: Sequence[Path], rules: ImageRules, *, near: bool) -> list[str
 
 
 def _write(args: argparse.Namespace, parts: Mapping[str, Sequence[str]]) -> list[Path]:
-    from resdet.datasets.source import load_json
-    from resdet.datasets.split_files import write_image_sets, write_json_parts
+    from resdet.datasets.convert.split import write_image_sets, write_json_parts
+    from resdet.datasets.formats.source import load_json
 
     if args.source_format == "voc":
         return write_image_sets(args.source, parts, force=args.force)

@@ -19,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from resdet.detection.classifier_schema import ClassifierConfig
-    from resdet.detection.classifier_training import check_training, train_classifier
+    from resdet.detection.config.classifier import ClassifierConfig
+    from resdet.detection.tasks.classifier_training import check_training, train_classifier
 
     trainer = Trainer("classification", ClassifierConfig, train_classifier, check_training)
     return run_trainer(args, trainer)

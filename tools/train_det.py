@@ -14,8 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from resdet.detection.schema import DetectorConfig
-    from resdet.detection.training import check_training, train_detector
+    from resdet.detection.config.detector import DetectorConfig
+    from resdet.detection.tasks.detector_training import check_training, train_detector
 
     return run_trainer(args, Trainer("detection", DetectorConfig, train_detector, check_training))
 

@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from resdet.detection.localizer_schema import LocalizerConfig, RegionLocalizerConfig
-    from resdet.detection.localizer_training import check_training, train_localizer
+    from resdet.detection.config.localizer import LocalizerConfig, RegionLocalizerConfig
+    from resdet.detection.tasks.localizer_training import check_training, train_localizer
 
     return run_trainer(
         args,

@@ -14,9 +14,9 @@ from resdet.detection.errors import ConfigError
 from resdet.tools.arguments import add_config_arguments, config_from_args
 
 if TYPE_CHECKING:
+    from resdet.detection.config.base import Section
     from resdet.detection.engine.distributed import Group
-    from resdet.detection.engine.run import Start
-    from resdet.detection.schema import Section
+    from resdet.detection.tasks.run import Start
 
 LATEST = "auto"
 #: What a resumed run may be told anew.
@@ -74,10 +74,10 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, weights: str) -> 
 
 def run_trainer(args: argparse.Namespace, *trainers: Trainer) -> int:
     """Do what the options ask for, with the trainer whose task it is; the exit code."""
-    from resdet.detection.config import dump_config, missing_paths
+    from resdet.detection.config.files import dump_config, missing_paths
     from resdet.detection.engine.distributed import process_group
-    from resdet.detection.engine.run import Start
-    from resdet.detection.folder_lock import only_run
+    from resdet.detection.files import only_run
+    from resdet.detection.tasks.run import Start
 
     args.overrides += ["train.precision=bf16"] if args.amp else []
     args.overrides += [f"train.seed={args.seed}"] if args.seed is not None else []
@@ -112,7 +112,7 @@ def _chosen(
     trainers: tuple[Trainer, ...], checkpoint: Path | None, args: argparse.Namespace
 ) -> Trainer:
     """The first where none fits, which then says what is wrong."""
-    from resdet.detection.config import stated_task
+    from resdet.detection.config.files import stated_task
     from resdet.detection.engine.checkpoint import read_task
 
     if len(trainers) == 1 or (checkpoint is None and args.cfg is None):
@@ -160,7 +160,7 @@ def _config_of_run(checkpoint: Path, args: argparse.Namespace, trainer: Trainer)
 
     Only where the data lie, how long and how often may be given anew.
     """
-    from resdet.detection.config import check_dict, override
+    from resdet.detection.config.files import check_dict, override
     from resdet.detection.engine.checkpoint import expect_task, load_checkpoint
 
     state = load_checkpoint(checkpoint)
@@ -198,7 +198,7 @@ def _folder(args: argparse.Namespace, group: Group) -> Path:
 
 def _expect_empty(folder: Path) -> None:
     """An existing run is never written over."""
-    from resdet.detection.folder_lock import is_unused
+    from resdet.detection.files import is_unused
 
     try:
         unused = is_unused(folder)

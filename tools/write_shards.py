@@ -22,7 +22,7 @@ from resdet.detection.errors import ConfigError
 
 if TYPE_CHECKING:
     from resdet.datasets.catalog import DataSplit
-    from resdet.datasets.shard_index import Shard
+    from resdet.datasets.shards.index import Shard
 
 HELP = "pack class folders into tar shards for streaming"
 
@@ -67,8 +67,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _pack(args: argparse.Namespace) -> int:
-    from resdet.datasets.labelled import LabelledSource, describe_labelled, labelled_splits
-    from resdet.detection.folder_lock import only_run
+    from resdet.datasets.formats.labelled import LabelledSource, describe_labelled, labelled_splits
+    from resdet.detection.files import only_run
 
     source = LabelledSource(
         args.source,
@@ -89,7 +89,7 @@ def _pack(args: argparse.Namespace) -> int:
 
 
 def _write(name: str, split: DataSplit, args: argparse.Namespace) -> None:
-    from resdet.datasets.shard_writer import plan_shards, write_shards
+    from resdet.datasets.shards.write import plan_shards, write_shards
 
     plan = plan_shards(split, max_bytes=args.size_mb * 2**20, seed=args.seed)
     with _progress(name, len(plan.shards)) as report:
@@ -100,8 +100,8 @@ def _write(name: str, split: DataSplit, args: argparse.Namespace) -> None:
 
 def _check(folder: Path) -> int:
     """Of one split, or of all in the folder."""
-    from resdet.datasets.shard_index import INDEX, read_shards
-    from resdet.datasets.shard_writer import verify_shards
+    from resdet.datasets.shards.index import INDEX, read_shards
+    from resdet.datasets.shards.write import verify_shards
 
     indices = [folder / INDEX] if (folder / INDEX).exists() else sorted(folder.glob(f"*/{INDEX}"))
     if not indices:

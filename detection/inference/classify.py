@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...datasets.crops import Crop, TenCrop
+from ...datasets.loading.crops import Crop, TenCrop
 from ..models.classifier import Classifier
 from ..structures import LabelledBatch
 

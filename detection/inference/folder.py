@@ -24,13 +24,13 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, ImageError
-from ..folder_lock import LOCK, only_run
-from ..predictor import Predictor, Prepared
+from ..files import LOCK, only_run
 from ..structures import Detections
 from .draw import draw_detections
-from .export import export_results
 from .inputs import InputFile, drawn_name, find_inputs
+from .predictor import Predictor, Prepared
 from .records import META, RECORDS, Entry, RecordWriter, check_same_run, scan, write_meta
+from .results import export_results
 
 __all__ = ["DRAWN", "FolderOptions", "InputFile", "Summary", "find_inputs", "run_folder"]
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 import torch
 
-from ...datasets.transforms import TestTransform
+from ...datasets.loading.transforms import TestTransform
 from ..models.faster_rcnn import FasterRCNN, restore
 from ..structures import Batch, Detections
-from .refine import score_refined
-from .sight import FeatureMap, Joint, Scorer, Sight
+from .scorers import FeatureMap, Joint, Scorer, Sight, score_refined
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ LOSSES = ("loss_rpn_cls", "loss_rpn_box", "loss_cls", "loss_box")
 
 
 class FasterRCNN(nn.Module):
-    """The detector, from parts that are handed in; `detection/build.py` assembles it from a config.
+    """The detector, from parts that are handed in; `detection/tasks/detector.py` assembles it.
 
     The verbs: `extract`, `propose`, `score` for whoever composes them anew (`detection/inference`),
     `forward` for losses in either mode, `predict` for detections.

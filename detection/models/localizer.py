@@ -9,7 +9,7 @@ The paper leaves three things open; what is chosen here, and what else can be ha
   outputs of its own, as in Faster R-CNN (``shared=True``: one set for all anchors of a position);
 - which of an anchor's 1000 logits get a loss: that of the picture's class, as boxes are asked for
   by class (``every_class=True``: all of them, the other classes being negative everywhere);
-- the anchors' sizes, and the scales of dense testing: `localizer_schema.py`.
+- the anchors' sizes, and the scales of dense testing: `config/localizer.py`.
 """
 
 from __future__ import annotations

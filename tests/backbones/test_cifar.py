@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from resdet.backbones.blocks import PaddedIdentity
-from resdet.backbones.cifar import CIFAR_DEPTHS, CifarResNet
+from resdet.backbones.resnet import CIFAR_DEPTHS, CifarResNet
 from torch import nn
 
 

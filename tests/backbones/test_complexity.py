@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from resdet.backbones.complexity import Complexity, measure
+from resdet.backbones.analysis import Complexity, measure
 from resdet.backbones.resnet import ResNet, ResNetSpec
 from torch import nn
 

@@ -12,10 +12,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from resdet.backbones import exact_bn
-from resdet.backbones.cifar import CifarResNet
 from resdet.backbones.exact_bn import Method, Moments, exact_statistics, passes
 from resdet.backbones.norm import ConvNorm
-from resdet.backbones.resnet import ResNet, ResNetSpec
+from resdet.backbones.resnet import CifarResNet, ResNet, ResNetSpec
 from resdet.detection.errors import ConfigError, DataError
 from torch import Tensor, nn
 

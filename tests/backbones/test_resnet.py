@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from resdet.backbones.resnet import DEPTHS, ResNet, ResNetSpec
-from resdet.backbones.weights import import_weights, load_into
+from resdet.backbones.weights.load import import_weights, load_into
 from torch import nn
 from torchvision.models import get_model
 

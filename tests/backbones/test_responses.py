@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from resdet.backbones.cifar import CifarResNet
+from resdet.backbones.analysis import layer_responses
 from resdet.backbones.exact_bn import exact_statistics
 from resdet.backbones.norm import ConvNorm
-from resdet.backbones.resnet import ResNet, ResNetSpec
-from resdet.backbones.responses import layer_responses
+from resdet.backbones.resnet import CifarResNet, ResNet, ResNetSpec
 from resdet.detection.errors import DataError
 from torch import Tensor, nn
 

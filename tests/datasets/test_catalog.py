@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from resdet.datasets.catalog import assemble, describe
-from resdet.datasets.raw import RawBox, RawImage, RawObject
-from resdet.datasets.voc import read_voc
+from resdet.datasets.formats.voc import read_voc
+from resdet.datasets.records import RawBox, RawImage, RawObject
 from resdet.detection.errors import DataError
 
 NAN, INF = float("nan"), float("inf")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from resdet.datasets.coordinates import Coordinates, count_edges, question_coordinates
-from resdet.datasets.raw import RawBox, RawImage, RawObject
+from resdet.datasets.records import RawBox, RawImage, RawObject
 
 
 def _images(*boxes: RawBox) -> list[RawImage]:

@@ -17,20 +17,20 @@ import numpy as np
 import safetensors.torch
 import torch
 from PIL import Image
-from resdet.backbones.arrays import read_tensors
-from resdet.datasets.archives import unpack
-from resdet.datasets.coco import read_coco
+from resdet.backbones.weights.pickles import read_tensors
+from resdet.datasets.acquire.archives import unpack
+from resdet.datasets.formats.coco import read_coco
+from resdet.datasets.formats.voc import read_voc
 from resdet.datasets.image import ImageRules, read_image, read_size
-from resdet.datasets.voc import read_voc
-from resdet.detection.config import config_from_dict, dump_config, load_config
+from resdet.detection.config.detector import DetectorConfig
+from resdet.detection.config.files import config_from_dict, dump_config, load_config
+from resdet.detection.config.strict_yaml import parse_yaml, to_yaml
 from resdet.detection.engine.checkpoint import load_checkpoint
 from resdet.detection.engine.history import METRICS_FILE, read_history
 from resdet.detection.errors import ConfigError, DataError, ImageError, WeightsError
-from resdet.detection.inference.export import export_results
 from resdet.detection.inference.records import META, RECORDS, scan
-from resdet.detection.schema import DetectorConfig
-from resdet.detection.stored import read_stored
-from resdet.detection.strict_yaml import parse_yaml, to_yaml
+from resdet.detection.inference.results import export_results
+from resdet.detection.tasks.detector_weights import read_stored
 from resdet.tests.fuzz.mutation import mutate
 from resdet.tests.fuzz.structures import as_json, coco, spoil, voc_xml, yaml_text
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from resdet.detection.config import load_config
+from resdet.detection.config.files import load_config
 from resdet.detection.errors import ConfigError
 from resdet.tools.ablate import LADDER, NAMES, chosen, switches
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import resdet
+from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.errors import ConfigError, DataError, DivergedError
-from resdet.detection.schema import DetectorConfig
 from resdet.tools.arguments import add_config_arguments, config_from_args
 from resdet.tools.cli import BROKEN_PIPE, COMMANDS, main, run_tool
 

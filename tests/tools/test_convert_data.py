@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from resdet.datasets.voc import read_voc
+from resdet.datasets.formats.voc import read_voc
 from resdet.tools.cli import main
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from resdet.backbones.archive import read_converted
+from resdet.backbones.weights.load import read_converted
 from resdet.tools.cli import run_tool
 from torch import Tensor
 from torchvision.models import resnet18

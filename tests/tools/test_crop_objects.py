@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from resdet.datasets.catalog import DataSplit
+from resdet.datasets.convert.crop_objects import CropRule, background_boxes, write_object_crops
+from resdet.datasets.formats.labelled import LabelledSource, labelled_splits
+from resdet.datasets.formats.voc import read_voc
 from resdet.datasets.image import read_image
-from resdet.datasets.labelled import LabelledSource, labelled_splits
-from resdet.datasets.object_crops import CropRule, background_boxes, write_object_crops
-from resdet.datasets.voc import read_voc
 from resdet.detection.errors import ConfigError, DataError, ImageError
 from resdet.detection.structures import Annotation, Record
 from resdet.tools.cli import main

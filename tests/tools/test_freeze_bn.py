@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from resdet.backbones.archive import read_converted
-from resdet.detection.build_classifier import build_classifier
-from resdet.detection.classifier_schema import ClassifierConfig
-from resdet.detection.config import check_dict
+from resdet.backbones.weights.load import read_converted
+from resdet.detection.config.classifier import ClassifierConfig
+from resdet.detection.config.files import check_dict
 from resdet.detection.engine.checkpoint import load_checkpoint, save_checkpoint
+from resdet.detection.tasks.classifier import build_classifier
 from resdet.tools.cli import run_tool
 
 if TYPE_CHECKING:

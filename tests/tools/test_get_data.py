@@ -9,8 +9,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from resdet.datasets import download
-from resdet.datasets.download import Archive
+from resdet.datasets.acquire import download
+from resdet.datasets.acquire.download import Archive
 from resdet.detection.errors import ConfigError, DataError
 from resdet.tools import get_data
 

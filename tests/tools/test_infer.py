@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from resdet.detection.build import build_model
-from resdet.detection.config import config_from_dict
+from resdet.detection.config.files import config_from_dict
 from resdet.detection.engine.checkpoint import save_checkpoint
 from resdet.detection.errors import ConfigError, WeightsError
 from resdet.detection.predictor import load
+from resdet.detection.tasks.detector import build_model
 from resdet.tools import infer
 
 CLASSES = ["cat", "dog"]

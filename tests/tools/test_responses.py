@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from resdet.backbones.norm import ConvNorm
-from resdet.detection.build_classifier import build_classifier
-from resdet.detection.classifier_schema import ClassifierConfig
-from resdet.detection.config import check_dict
+from resdet.detection.config.classifier import ClassifierConfig
+from resdet.detection.config.files import check_dict
 from resdet.detection.engine.checkpoint import save_checkpoint
+from resdet.detection.tasks.classifier import build_classifier
 from resdet.tools.cli import run_tool
 from resdet.tools.responses import split_words
 

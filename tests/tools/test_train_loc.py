@@ -20,7 +20,7 @@ import pytest
 import resdet
 import torch
 from resdet.detection.engine.checkpoint import load_checkpoint, save_checkpoint
-from resdet.detection.stored_localizer import load_ensemble
+from resdet.detection.tasks.localizer_weights import load_ensemble
 from resdet.tools.cli import main
 from safetensors.torch import load_file
 

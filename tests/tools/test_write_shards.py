@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from PIL import Image
-from resdet.datasets.shard_index import INDEX, read_shards
+from resdet.datasets.shards.index import INDEX, read_shards
 from resdet.tools.cli import main
 
 if TYPE_CHECKING:

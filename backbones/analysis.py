@@ -1,0 +1,97 @@
+"""How strongly does each layer of a network respond? (ResNet paper, section 4.1, Fig. 7.)
+
+A response is a layer's output after its norm and before the nonlinearity and the addition, so that
+its standard deviation tells how much the layer changes what passes through. Projections on the
+shortcuts are no layers in this count, as in the paper's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..detection.errors import DataError
+from .exact_bn import Moments
+from .norm import ConvNorm
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Response:
+    """``std`` over all pictures, channels and positions; ``kernel`` is the convolution's side."""
+
+    layer: str
+    kernel: int
+    std: float
+
+
+def layer_responses(
+    model: nn.Module, batches: Iterable[T], run: Callable[[T], object]
+) -> list[Response]:
+    """The responses of all layers in the order in which they run, in one pass over ``batches``.
+
+    ``run`` pushes a batch through the model, which should be in evaluation mode.
+
+    Raises:
+        DataError: there are no pictures.
+    """
+    layers = {
+        layer: name
+        for name, layer in model.named_modules()
+        if isinstance(layer, ConvNorm) and name.rpartition(".")[2] != "shortcut"
+    }
+    moments: dict[ConvNorm, Moments] = {}
+
+    def hear(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(layer, ConvNorm)  # noqa: S101  narrows types
+        moments.setdefault(layer, Moments()).add(output.flatten(1).unsqueeze(1))
+
+    with ExitStack() as stack, torch.no_grad():
+        for layer in layers:
+            stack.callback(layer.register_forward_hook(hear).remove)
+        for batch in batches:
+            run(batch)
+    if not moments:
+        raise DataError("no pictures to measure responses on")
+    return [
+        Response(layers[layer], layer.kernel_size[0], found.variance.sqrt().item())
+        for layer, found in moments.items()
+    ]
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """``multiply_adds`` are those of convolutions and linear layers, which is what the paper calls
+    FLOPs (Table 1); norms, activations and pooling are under 1 % of them and left out."""
+
+    parameters: int
+    multiply_adds: int
+
+
+def measure(build: Callable[[], nn.Module], size: int) -> Complexity:
+    """The complexity of the network that ``build`` makes, for one picture of ``size`` x ``size``.
+
+    A forward pass is counted, on the meta device: shapes are real, numbers and memory are not.
+    """
+    with torch.device("meta"):
+        network = build().eval()
+        images = torch.empty(1, 3, size, size)
+    counted: list[int] = []
+
+    def count(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        # Each number of the output is one row of the weight times as many inputs.
+        assert isinstance(layer.weight, Tensor)  # noqa: S101  narrows types
+        counted.append(output.numel() * layer.weight[0].numel())
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(count)
+    with torch.no_grad():
+        network(images)
+    return Complexity(sum(p.numel() for p in network.parameters()), sum(counted))

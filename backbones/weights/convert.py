@@ -1,0 +1,273 @@
+"""How do the tensors of a known layout become a network of ours, with none unaccounted for?"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from torch import Tensor
+
+from ...detection.errors import WeightsError
+from ..pixels import PIXELS, name_pixels, pixel_buffers
+from ..resnet import DEPTHS, BasicBlock
+from .layouts import LAYOUTS, Kind, Layout, rename, why_ignored
+from .rewrites import background_last, norm_from_affine, object_boxes, sigmoid_rows, size_major
+
+T = TypeVar("T")
+StrideIn = Literal["3x3", "1x1"]
+
+#: Where the models trained under each of PIXELS halve the map (facebookresearch/detectron2 #778).
+STRIDE_IN: dict[str, StrideIn] = {"torchvision": "3x3", "msra": "1x1", "caffe": "1x1"}
+
+#: Pairs of a name in the file and, for the two parts of an account, our name or a reason.
+Pairs = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A network's weights in our names, with what they were trained under.
+
+    A detector's ``tensors`` include its ``pixels.*``; a classifier's do not, as it may become a
+    trunk. ``stride_in`` is None where our own state dicts leave it to their config, and where it
+    makes no difference (basic blocks). ``anchors`` is None for classifiers. ``mapped`` pairs each
+    name in the file with ours, ``unused`` with the reason for leaving it out.
+    """
+
+    tensors: dict[str, Tensor]
+    kind: Kind
+    layout: str
+    depth: int
+    #: Channels of the first convolution of res2 and of the stem: 64 except in narrow nets.
+    width: int
+    stem_width: int
+    pixels: str
+    stride_in: StrideIn | None
+    max_pool: Literal["pad1", "ceil"]
+    anchors: Literal["float", "rounded"] | None
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    mapped: Pairs = ()
+    unused: Pairs = ()
+
+    @property
+    def class_count(self) -> int:
+        """Classes without the background; 0 for a classifier without its last layer."""
+        if self.kind == "detector":
+            return len(self.tensors["roi_head.cls_logits.weight"]) - 1
+        return len(self.tensors["fc.weight"]) if "fc.weight" in self.tensors else 0
+
+
+def convert(
+    tensors: Mapping[str, Tensor],
+    layout: str,
+    *,
+    ratios: int = 3,
+    pixels: str | None = None,
+    stride_in: StrideIn | None = None,
+) -> Converted:
+    """Rename and reorder the tensors of a layout; floating-point numbers become float32.
+
+    ``ratios`` is the number of anchor aspect ratios, for layouts that count anchors ratio by ratio.
+    ``pixels`` and ``stride_in`` overrule the layout's, for weights known to be trained otherwise.
+
+    Raises:
+        WeightsError: an unknown layout; a tensor unaccounted for, missing or not finite; a depth
+            that is none of the paper's.
+    """
+    rules = _entry(LAYOUTS, layout, "layout")
+    mapped, unused = account(tensors, rules)
+    ours = {target: _checked(tensors[name], name) for name, target in mapped}
+    notes = [*rules.notes, *_complete_norms(ours)]
+    if rules.kind == "detector":
+        notes += _convert_heads(ours, rules, ratios)
+    depth = _depth(ours)
+    if not rules.own:  # our own nets may hold other norms and shortcuts; load_into checks them
+        _expect_whole(ours, depth, rules.kind)
+    pixels = pixels or _pixels_of(tensors, rules)
+    buffers = pixel_buffers(_entry(PIXELS, pixels, "pixels"))
+    if rules.kind == "detector":
+        ours |= {f"pixels.{name}": value for name, value in buffers.items()}
+    usual_stride = None if rules.own else STRIDE_IN[pixels]
+    return Converted(
+        tensors=ours,
+        kind=rules.kind,
+        layout=layout,
+        depth=depth,
+        width=len(_ending(ours, "res2.0.conv1.weight")),
+        stem_width=len(_ending(ours, "stem.conv1.weight")),
+        pixels=pixels,
+        stride_in=None if DEPTHS[depth][0] is BasicBlock else stride_in or usual_stride,
+        max_pool=rules.max_pool,
+        anchors=rules.anchors if rules.kind == "detector" else None,
+        notes=tuple(notes),
+        mapped=mapped,
+        unused=unused,
+    )
+
+
+def account(names: Iterable[str], rules: Layout) -> tuple[Pairs, Pairs]:
+    """Every name of a file in one of two lists: ``(mapped, unused)`` of `Converted`.
+
+    Raises:
+        WeightsError: names that the layout neither maps nor ignores, or two for one of ours.
+    """
+    mapped, unused, unknown = [], [], []
+    for name in names:
+        target, reason = rename(name, rules), why_ignored(name, rules)
+        if target is not None:
+            mapped.append((name, target))
+        elif reason is not None:
+            unused.append((name, reason))
+        else:
+            unknown.append(name)
+    if unknown:
+        raise WeightsError(f"{len(unknown)} tensors no {rules.title} has: {first_few(unknown)}")
+    counts = Counter(target for _, target in mapped)
+    twice = [target for target, count in counts.items() if count > 1]
+    if twice:
+        raise WeightsError(f"more than one tensor for {first_few(twice)}")
+    return tuple(mapped), tuple(unused)
+
+
+def first_few(names: Iterable[str], *, limit: int = 5) -> str:
+    """The first names, and how many more there are, for one line of an error."""
+    every = list(names)
+    more = len(every) - limit
+    return ", ".join(every[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
+def _entry(table: Mapping[str, T], name: str, what: str) -> T:
+    if name not in table:
+        raise WeightsError(f"unknown {what} {name!r}; known: {', '.join(table)}")
+    return table[name]
+
+
+def _checked(tensor: Tensor, name: str) -> Tensor:
+    if name.endswith(".num_batches_tracked"):  # of our own nets; other layouts ignore them
+        return tensor
+    if not tensor.is_floating_point() or tensor.dim() == 0:
+        raise WeightsError(f"{name} is {tuple(tensor.shape)} of {tensor.dtype}, not weights")
+    if not tensor.isfinite().all():
+        raise WeightsError(f"{name} holds values that are not finite")
+    return tensor.float()
+
+
+def _ending(ours: Mapping[str, Tensor], suffix: str) -> Tensor:
+    """The one tensor with this name, with or without ``trunk.`` in front."""
+    for prefix in ("", "trunk."):
+        if prefix + suffix in ours:
+            return ours[prefix + suffix]
+    raise WeightsError(f"{suffix} is missing")
+
+
+def _complete_norms(ours: dict[str, Tensor]) -> list[str]:
+    """Folded norms to frozen ones, and Caffe's bias of conv1 into the mean that follows it."""
+    notes = []
+    for name in [name for name in ours if name.endswith(".norm.scale")]:
+        norm = name.removesuffix(".scale")
+        if f"{norm}.shift" not in ours:
+            raise WeightsError(f"{norm} has a scale and no shift")
+        factors = ours.pop(name), ours.pop(f"{norm}.shift")
+        ours |= {f"{norm}.{key}": value for key, value in norm_from_affine(*factors).items()}
+    bias, mean = ours.pop("stem.conv1.bias", None), "stem.conv1.norm.running_mean"
+    if bias is not None and mean in ours:
+        if bias.shape != ours[mean].shape:
+            raise WeightsError(f"conv1 has {len(bias)} biases for {len(ours[mean])} channels")
+        if bias.any():
+            notes.append("the bias of conv1 went into the mean of its norm")
+        ours[mean] = ours[mean] - bias
+    return notes
+
+
+def _convert_heads(ours: dict[str, Tensor], rules: Layout, ratios: int) -> list[str]:
+    """RPN and sibling layers to a sigmoid, anchors size by size, background last."""
+    notes = []
+    for name in [name for name in ours if name.startswith("rpn_head.logits.")]:
+        if rules.rpn == "softmax":
+            if not len(ours[name]) or len(ours[name]) % 2:
+                raise WeightsError(f"{len(ours[name])} rows at {name} are no pairs of scores")
+            ours[name] = sigmoid_rows(ours[name])
+        if rules.anchor_order == "ratio_major":
+            deltas = name.replace("logits", "deltas")
+            anchors = len(ours[name])
+            if not anchors or anchors % ratios or len(ours.get(deltas, ())) != 4 * anchors:
+                raise WeightsError(f"{anchors} anchors at {name} do not fit {ratios} ratios x 4")
+            ours[name] = size_major(ours[name], anchors=anchors, ratios=ratios)
+            ours[deltas] = size_major(ours[deltas], anchors=anchors, ratios=ratios)
+            notes.append(f"{name}, {deltas}: anchors reordered from ratio-major to size-major")
+    for name in [name for name in ours if name.startswith("roi_head.cls_logits.")]:
+        boxes = name.replace("cls_logits", "box_deltas")
+        if rules.background == "first":
+            ours[name] = background_last(ours[name])
+            notes.append(f"{name}: background row moved from first to last")
+        if boxes in ours:
+            before = len(ours[boxes])
+            ours[boxes] = object_boxes(
+                ours[boxes], classes=len(ours[name]) - 1, background=rules.background
+            )
+            if len(ours[boxes]) < before:
+                notes.append(f"{boxes}: the 4 rows of the background left out")
+    return notes
+
+
+_BLOCK = re.compile(r"(?:trunk\.|roi_head\.)?res([2-5])\.(\d+)\.(conv[123])\.weight")
+
+
+def _depth(ours: Iterable[str]) -> int:
+    """The ResNet with these blocks, by their number in each stage and their convolutions."""
+    found = [match.groups() for match in map(_BLOCK.fullmatch, ours) if match]
+    counts = tuple(len({block for at, block, _ in found if at == stage}) for stage in "2345")
+    basic = all(conv != "conv3" for *_, conv in found)
+    for depth, (block, expected) in DEPTHS.items():
+        if counts == expected and basic == (block is BasicBlock):
+            return depth
+    if not counts[3]:
+        raise WeightsError("a net without conv5_x, such as those for small pictures (CIFAR)")
+    kind = "basic" if basic else "bottleneck"
+    raise WeightsError(f"no ResNet has {counts} {kind} blocks in res2 to res5")
+
+
+def _expect_whole(ours: Mapping[str, Tensor], depth: int, kind: Kind) -> None:
+    """Classifiers may lack ``fc``: self-supervised backbones are published without."""
+    missing = [name for name in _names(depth, kind) if name not in ours]
+    if missing:
+        raise WeightsError(f"{len(missing)} tensors are missing: {first_few(missing)}")
+
+
+def _names(depth: int, kind: Kind) -> Iterator[str]:
+    trunk, tail = ("trunk.", "roi_head.") if kind == "detector" else ("", "")
+    block, counts = DEPTHS[depth]
+    convs = ("conv1", "conv2") if block is BasicBlock else ("conv1", "conv2", "conv3")
+    layers = [f"{trunk}stem.conv1"]
+    for stage, count in zip((2, 3, 4, 5), counts, strict=True):
+        start = f"{tail if stage == 5 else trunk}res{stage}"
+        layers += [f"{start}.{index}.{conv}" for index in range(count) for conv in convs]
+        if stage > 2 or block is not BasicBlock:
+            layers.append(f"{start}.0.shortcut")
+    for layer in layers:
+        yield f"{layer}.weight"
+        yield from (
+            f"{layer}.norm.{key}" for key in ("weight", "bias", "running_mean", "running_var")
+        )
+    if kind == "detector":
+        heads = ("rpn_head.conv", "rpn_head.logits", "rpn_head.deltas")
+        for head in (*heads, "roi_head.cls_logits", "roi_head.box_deltas"):
+            yield from (f"{head}.weight", f"{head}.bias")
+
+
+def _pixels_of(tensors: Mapping[str, Tensor], rules: Layout) -> str:
+    """The pixels a file states in its own mean and deviation, else the layout's."""
+    for mean, std in (("pixels.mean", "pixels.std"), ("pixel_mean", "pixel_std")):
+        if mean in tensors and std in tensors:
+            named = name_pixels(tensors[mean], tensors[std])
+            if named is None:
+                raise WeightsError(
+                    f"{mean} {tensors[mean].flatten().tolist()} is of no known pixels"
+                )
+            return named
+    if rules.pixels is None:
+        raise WeightsError("the file does not say which pixels it needs")
+    return rules.pixels

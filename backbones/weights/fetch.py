@@ -1,0 +1,129 @@
+"""Where on disk are the weights that a config names? A path, a URL or a torchvision name.
+
+Downloads go to a cache folder, whole or not at all. A URL may end in ``#sha256=`` and the start of
+the checksum, which is then compared at every use; torchvision's file names carry theirs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import logging
+import os
+import re
+import shutil
+import tempfile
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ...detection.errors import WeightsError
+
+TORCHVISION = "torchvision:"
+_CHECKSUM = re.compile(r"sha256=([0-9a-f]{8,64})")
+_TIMEOUT_S = 30
+_log = logging.getLogger(__name__)
+
+
+def resolve(spec: str, cache: Path | None = None) -> Path:
+    """The file of a path, an ``https`` URL, or ``torchvision:ResNet101_Weights.IMAGENET1K_V2``.
+
+    ``cache`` is where downloads are kept: by default ``$RESDET_CACHE``, else ``~/.cache/resdet``.
+
+    Raises:
+        WeightsError: no such file, name or scheme; no network, with the place to put the file by
+            hand; a wrong checksum.
+    """
+    if spec.startswith(TORCHVISION):
+        return _cached(_torchvision_url(spec.removeprefix(TORCHVISION)), cache)
+    if "://" in spec:
+        if not spec.startswith("https://"):
+            raise WeightsError(f"{spec}: weights are downloaded over https only")
+        return _cached(spec, cache)
+    path = Path(spec).expanduser()
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file")
+    return path
+
+
+def default_cache() -> Path:
+    """``$RESDET_CACHE``, else ``~/.cache/resdet``."""
+    return Path(os.environ.get("RESDET_CACHE") or "~/.cache/resdet").expanduser()
+
+
+def _torchvision_url(name: str) -> str:
+    from torchvision.models import get_weight  # a second to import, for this form alone
+
+    try:
+        url = str(get_weight(name).url)
+    except (AttributeError, KeyError, ValueError) as error:
+        raise WeightsError(f"{TORCHVISION}{name}: torchvision has no such weights") from error
+    checksum = re.search(r"-([0-9a-f]{8,64})\.", url)  # resnet101-cd907fc2.pth
+    return f"{url}#sha256={checksum[1]}" if checksum else url
+
+
+def _cached(spec: str, cache: Path | None) -> Path:
+    url, hash_sign, fragment = spec.partition("#")
+    checksum = _CHECKSUM.fullmatch(fragment)
+    if hash_sign and not checksum:
+        raise WeightsError(f"{spec}: after # only sha256= and 8 to 64 of its digits")
+    target = (cache or default_cache()) / _file_name(url, checksum[1] if checksum else None)
+    if not target.is_file():
+        _download(url, target, checksum[1] if checksum else "")
+    elif checksum and not _sha256(target).startswith(checksum[1]):
+        raise WeightsError(f"{target}: its SHA-256 does not start {checksum[1]}; delete it")
+    return target
+
+
+def _file_name(url: str, checksum: str | None) -> str:
+    """The URL's own file name if it carries the checksum; others get one, as two may be alike."""
+    name = Path(urlsplit(url).path).name
+    if checksum is not None and checksum in name:
+        return name
+    return f"{hashlib.sha256(url.encode()).hexdigest()[:8]}_{name}"
+
+
+def _download(url: str, target: Path, checksum: str) -> None:
+    """Into a file beside ``target`` first: half a file must never be taken for a whole one."""
+    _log.info("downloading %s to %s", url, target)
+    part = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        part = Path(name)
+        with os.fdopen(handle, "wb") as file, _opener().open(url, timeout=_TIMEOUT_S) as response:
+            shutil.copyfileobj(response, file, 1 << 20)
+            expected = response.headers.get("Content-Length")
+            if expected is not None and file.tell() != int(expected):
+                raise OSError(f"{file.tell()} of {expected} bytes came")
+        if not _sha256(part).startswith(checksum):
+            raise OSError(f"the SHA-256 of what came does not start {checksum}")
+        part.chmod(0o644)
+        part.replace(target)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise WeightsError(
+            f"{url}: cannot download: {error}; put the file at {target} by hand"
+        ) from error
+    finally:
+        if part is not None:
+            part.unlink(missing_ok=True)
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Opens https and nothing else, wherever a server may redirect to; proxies are honoured."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler,
+        urllib.request.UnknownHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPRedirectHandler,
+        urllib.request.HTTPErrorProcessor,
+    ):
+        opener.add_handler(handler())
+    return opener
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,249 @@
+"""How does a weights file get into a network, whole and under the conditions it was trained in?
+
+`import_weights` accounts for every tensor of the file, `load_into` for every one of the network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from ...detection.errors import ConfigError, WeightsError
+from ..pixels import PIXELS
+from ..resnet import DEPTHS
+from .convert import Converted, StrideIn, convert, first_few
+from .layouts import recognise
+from .pickles import read_tensors
+
+
+def import_weights(
+    path: Path,
+    *,
+    layout: str = "auto",
+    ratios: int = 3,
+    pixels: str | None = None,
+    stride_in: StrideIn | None = None,
+) -> Converted:
+    """Read a weights file of any known layout, or one that ``convert_weights`` wrote.
+
+    ``layout`` overrules what the names say; the other options are those of `convert`.
+
+    Raises:
+        WeightsError: unreadable, of an unknown layout, or not accounted for to the last tensor.
+    """
+    if is_archive(path):
+        if layout != "auto" or pixels or stride_in:
+            raise WeightsError(f"{path}: already converted; convert its original another way")
+        return read_converted(path)
+    tensors = read_tensors(path)
+    try:
+        chosen = recognise(tensors) if layout == "auto" else layout
+        return convert(tensors, chosen, ratios=ratios, pixels=pixels, stride_in=stride_in)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+
+
+def check_binding(
+    converted: Converted, *, pixels: str, stride_in: str, section: str = "backbone"
+) -> None:
+    """Refuse a config that would run the weights under other conditions than they were trained in.
+
+    ``section`` is the part of the config that describes the network.
+
+    Raises:
+        ConfigError: names both values and the setting that fixes it.
+    """
+    wanted = {"pixels": converted.pixels, "stride_in": converted.stride_in}
+    given = {"pixels": pixels, "stride_in": stride_in}
+    wrong = [key for key, value in wanted.items() if value is not None and value != given[key]]
+    if wrong:
+        clashes = ", ".join(f"{section}.{key} is {given[key]}, not {wanted[key]}" for key in wrong)
+        fix = " ".join(f"{section}.{key}={wanted[key]}" for key in wrong)
+        raise ConfigError(f"{converted.layout} weights under another config: {clashes}; set {fix}")
+
+
+def split_backbone(
+    tensors: Mapping[str, Tensor], *, source: str = "weights"
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """A classifier's tensors under a detector's names, and a note of what was left out.
+
+    conv1 to conv4_x become the trunk, conv5_x the region head (paper, appendix A). ``source`` names
+    the weights in the error.
+
+    Raises:
+        WeightsError: a name that no classifier has, or other shortcuts than a detector's.
+    """
+    expect_projections(tensors, source=source)
+    ours: dict[str, Tensor] = {}
+    left_out = [name for name in tensors if name.startswith("fc.")]
+    for name, tensor in tensors.items():
+        if re.match(r"(?:stem|res[234])\.", name):
+            ours[f"trunk.{name}"] = tensor
+        elif name.startswith("res5."):
+            ours[f"roi_head.{name}"] = tensor
+        elif name not in left_out:
+            raise WeightsError(f"{source}: {name} is no tensor of a classifier")
+    note = f"{', '.join(left_out)}: the classifier's own layer, which a detector replaces"
+    return ours, (note,) if left_out else ()
+
+
+def expect_projections(names: Iterable[str], *, source: str = "weights") -> None:
+    """Refuse a classifier whose shortcuts are not a detector's, which are B.
+
+    The names show it: conv5_x projects in its first block, where the shape changes, and there only.
+
+    Raises:
+        WeightsError: names the shortcuts.
+    """
+    found = set(names)
+    if "res5.0.conv1.weight" not in found:
+        return
+    other = None
+    if "res5.0.shortcut.weight" not in found:
+        other = "a plain net or one with shortcuts A (no projections)"
+    elif "res5.1.shortcut.weight" in found:
+        other = "a net with shortcuts C (a projection in every block)"
+    if other:
+        raise WeightsError(f"{source}: {other}; a detector's backbone has shortcuts B")
+
+
+def load_into(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    *,
+    allow_missing: Sequence[str] = (),
+    allow_unused: Sequence[str] = (),
+    source: str = "weights",
+) -> None:
+    """Fill every parameter and buffer of ``module`` and use every tensor, or change nothing.
+
+    ``allow_missing`` and ``allow_unused`` are names, or prefixes ending in a dot, that may stay as
+    they are or be passed over. The batch counters of BN are neither required nor in the way: only
+    averages without momentum read them. ``source`` names the weights in the error.
+
+    Raises:
+        WeightsError: tensors missing, unexpected or of another shape or kind, by name.
+    """
+    state = module.state_dict()
+    missing = [
+        name
+        for name in state
+        if name not in tensors and not _is_counter(name) and not _listed(name, allow_missing)
+    ]
+    unexpected = [
+        name
+        for name in tensors
+        if name not in state and not _is_counter(name) and not _listed(name, allow_unused)
+    ]
+    common = [name for name in tensors if name in state]
+    unlike = [
+        f"{name} {_describe(tensors[name])} for {_describe(state[name])}"
+        for name in common
+        if tensors[name].shape != state[name].shape
+        or tensors[name].is_floating_point() != state[name].is_floating_point()
+    ]
+    faults = {"missing": missing, "unexpected": unexpected, "of another shape": unlike}
+    found = [f"{len(names)} {what} ({first_few(names)})" for what, names in faults.items() if names]
+    if found:
+        raise WeightsError(f"{source} do not fit {type(module).__name__}: {', '.join(found)}")
+    module.load_state_dict(state | {name: tensors[name] for name in common}, strict=True)
+
+
+def _is_counter(name: str) -> bool:
+    return name.endswith(".num_batches_tracked")
+
+
+def _listed(name: str, allowed: Sequence[str]) -> bool:
+    return any(
+        name == entry or (entry.endswith(".") and name.startswith(entry)) for entry in allowed
+    )
+
+
+def _describe(tensor: Tensor) -> str:
+    kind = "" if tensor.is_floating_point() else f" {tensor.dtype}".replace("torch.", "")
+    return f"{tuple(tensor.shape)}{kind}"
+
+
+#: Raised when a header changes its meaning.
+VERSION = "1"
+_HEADER = tuple(field.name for field in fields(Converted) if field.name != "tensors")
+
+
+def write_converted(converted: Converted, path: Path) -> None:
+    """Write a safetensors file; it appears under its name when complete.
+
+    The header holds each field of `Converted` as JSON.
+
+    Raises:
+        WeightsError: the file cannot be written.
+    """
+    header = {name: json.dumps(getattr(converted, name)) for name in _HEADER}
+    tensors = {name: tensor.contiguous() for name, tensor in converted.tensors.items()}
+    data = safetensors.torch.save(tensors, {"resdet": VERSION, **header})
+    try:
+        write_whole(path, data)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot write: {error.strerror}") from error
+
+
+def is_archive(path: Path) -> bool:
+    """Whether ``path`` is a safetensors file with our header."""
+    return path.suffix == ".safetensors" and "resdet" in _header(path)
+
+
+def read_converted(path: Path) -> Converted:
+    """What `write_converted` wrote, with the same numbers.
+
+    Raises:
+        WeightsError: damaged, not ours, or of another version.
+    """
+    header = _header(path)
+    if header.get("resdet") != VERSION:
+        raise WeightsError(f"{path}: not a converted weights file of version {VERSION}")
+    try:
+        values: dict[str, Any] = {name: json.loads(header[name]) for name in _HEADER}
+        for name in ("mapped", "unused"):
+            values[name] = tuple((first, second) for first, second in values[name])
+        for name in ("classes", "notes"):
+            values[name] = tuple(values[name])
+        tensors = safetensors.torch.load_file(path)
+    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise WeightsError(f"{path}: damaged header or contents: {error}") from error
+    if values["pixels"] not in PIXELS or values["depth"] not in DEPTHS:
+        raise WeightsError(f"{path}: unknown pixels {values['pixels']!r} or depth")
+    return Converted(tensors=tensors, **values)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """All of ``data`` under ``path`` or nothing, whatever happens on the way."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    part = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.chmod(0o644)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _header(path: Path) -> dict[str, str]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: cannot read weights: {error}") from error

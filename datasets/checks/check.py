@@ -1,0 +1,285 @@
+"""What is wrong with this data set? (The data doctor: drives all checks, returns one report.)"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Literal
+
+from ...detection.structures import Annotation, Record
+from ..catalog import DataSplit, OnBadBox, label_images
+from ..class_names import similar_names
+from ..coordinates import EdgeCounts, count_edges
+from ..findings import Finding
+from ..image import DEFAULT_RULES, ImageRules, is_file
+from ..records import RawImage
+from .duplicates import find_duplicates
+from .images import PictureFacts, check_pictures
+from .statistics import (
+    AnchorFit,
+    Anchors,
+    ClassCounts,
+    Histogram,
+    SplitCounts,
+    count_classes,
+    count_splits,
+    fit_anchors,
+    picture_histograms,
+    size_histograms,
+)
+
+#: Reads one source and goes on after faults: the pictures it could make sense of, and all findings.
+Inspection = Callable[[], tuple[list[RawImage], list[Finding]]]
+#: What there is to know of each picture. In a folder of ``classes`` each has one object, as large
+#: as the picture; ``nothing``: the pictures alone are checked.
+Content = Literal["boxes", "classes", "nothing"]
+Progress = Callable[[int, int], None]
+
+_SEVERITIES = ("error", "warning", "note")
+#: Part of the objects without a good anchor from which that is worth a warning.
+_MANY_POOR = 0.1
+
+
+@dataclass(frozen=True)
+class Report:
+    """Plain data of one check; ``pictures_checked`` were decoded (0: headers only)."""
+
+    title: str
+    findings: tuple[Finding, ...]
+    splits: tuple[SplitCounts, ...]
+    classes: tuple[ClassCounts, ...]
+    histograms: tuple[Histogram, ...]
+    anchors: AnchorFit | None
+    pictures_checked: int
+    seconds: float
+    #: Evidence for where the boxes count from.
+    edges: EdgeCounts = field(default_factory=EdgeCounts)
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What to check: ``splits``, training first, each of one or several sources.
+
+    ``origin`` is the folder or config file; ``folders`` look for what no split leads to.
+    ``classes`` None: the names that occur, in training if ``from_training``, else in all splits.
+    ``anchors`` are for boxes.
+    """
+
+    origin: Path
+    splits: Mapping[str, Sequence[Inspection]]
+    folders: Sequence[Callable[[], list[Finding]]] = ()
+    classes: tuple[str, ...] | None = None
+    ignore_classes: tuple[str, ...] = ()
+    from_training: bool = False
+    on_bad_box: OnBadBox = "error"
+    rules: ImageRules = DEFAULT_RULES
+    anchors: Anchors | None = None
+    content: Content = "boxes"
+
+
+@dataclass(frozen=True)
+class Effort:
+    """``decode`` False reads headers only; ``workers`` processes decode; ``cache`` is a file."""
+
+    decode: bool = True
+    workers: int = 0
+    cache: Path | None = None
+    progress: Progress = field(default=lambda done, total: None)
+
+
+def check(data: DataSet, effort: Effort = Effort()) -> Report:
+    """Everything that is wrong with ``data``, errors first; no fault of the data raises."""
+    started = time.monotonic()
+    images, findings = _read(data.splits)
+    findings += [finding for look in data.folders for finding in look()]
+    splits = _label(images, data)
+    findings += [finding for split in splits.values() for finding in split.findings]
+    findings += _across_splits(images, splits, data)
+    checked = 0
+    if effort.decode:
+        facts = _decode(images, findings, data.rules, effort)
+        findings = _join(findings, facts)
+        findings += find_duplicates(_by_split(images, facts))
+        checked = len(facts)
+    everything = [image for part in images.values() for image in part]
+    report = summarise(str(data.origin), splits, data.anchors, data.origin)
+    if data.content != "boxes":
+        train = next(iter(splits.values()), DataSplit((), ()))
+        report = replace(report, histograms=picture_histograms(train.records))
+    return replace(
+        report,
+        findings=_in_order([*findings, *report.findings]),
+        pictures_checked=checked,
+        seconds=time.monotonic() - started,
+        edges=count_edges(everything),
+    )
+
+
+def summarise(
+    title: str, splits: Mapping[str, DataSplit], anchors: Anchors | None, origin: Path
+) -> Report:
+    """The report of splits that are read already; its findings are theirs and the anchors'.
+
+    Histograms and anchors are those of the first split, which is training.
+    """
+    records = next(iter(splits.values())).records if splits else ()
+    fit = fit_anchors(records, anchors) if anchors else None
+    findings = [finding for split in splits.values() for finding in split.findings]
+    return Report(
+        title,
+        _in_order([*findings, *_misfit(fit, origin)]),
+        count_splits(splits),
+        count_classes(splits),
+        size_histograms(records, anchors),
+        fit,
+        pictures_checked=0,
+        seconds=0.0,
+    )
+
+
+# ---------------------------------------------------------------------------------- annotations
+
+
+def _read(
+    splits: Mapping[str, Sequence[Inspection]],
+) -> tuple[dict[str, list[RawImage]], list[Finding]]:
+    images: dict[str, list[RawImage]] = {name: [] for name in splits}
+    findings = []
+    for name, inspections in splits.items():
+        for inspect in inspections:
+            found, faults = inspect()
+            images[name] += found
+            findings += faults
+    return images, findings
+
+
+def _label(images: Mapping[str, Sequence[RawImage]], data: DataSet) -> dict[str, DataSplit]:
+    """The splits with labels of one class list; none where there is no class to label."""
+    if data.content == "nothing":
+        return {name: _unlabelled(part) for name, part in images.items()}
+    parts = list(images.values())
+    teachers = parts[:1] if data.from_training else parts
+    seen = {obj.name for part in teachers for image in part for obj in image.objects}
+    classes = data.classes or tuple(sorted(seen - set(data.ignore_classes)))
+    if not classes:
+        return {}
+    return {
+        name: label_images(
+            part,
+            classes=classes,
+            ignore_classes=data.ignore_classes,
+            on_bad_box=data.on_bad_box,
+        )
+        for name, part in images.items()
+    }
+
+
+def _unlabelled(images: Sequence[RawImage]) -> DataSplit:
+    records = (
+        Record(image.image_id, image.path, image.size, Annotation.empty()) for image in images
+    )
+    return DataSplit(tuple(records), ())
+
+
+def _across_splits(
+    images: Mapping[str, Sequence[RawImage]], splits: Mapping[str, DataSplit], data: DataSet
+) -> list[Finding]:
+    if not splits:
+        return [Finding("no_objects", "error", data.origin, "no annotated object was found")]
+    everything = [image for part in images.values() for image in part]
+    findings = similar_names(everything) if data.classes is None else []
+    train, split = next(iter(splits.items()))
+    taught = {label for record in split.records for label in record.annotation.labels.tolist()}
+    for label, name in enumerate(split.classes):
+        if label not in taught:
+            reason = f"no object in {train!r}: the class cannot be learned"
+            findings.append(Finding("absent_class", "warning", data.origin, reason, name))
+    for (early, first), (late, second) in combinations(images.items(), 2):
+        known = {image.path for image in first}
+        findings += [
+            Finding(
+                "listed_in_two_splits",
+                "warning",
+                image.source,
+                f"is in {early!r} and in {late!r}",
+                f"image {image.image_id}",
+                image.path,
+            )
+            for image in second
+            if image.path in known
+        ]
+    return findings
+
+
+def _misfit(fit: AnchorFit | None, origin: Path) -> list[Finding]:
+    if fit is None or fit.poor <= _MANY_POOR * fit.objects:
+        return []
+    better = ""
+    if fit.suggested_poor < fit.poor:
+        sizes = ", ".join(f"{size:g}" for size in fit.suggested_sizes)
+        share = fit.suggested_poor / fit.objects
+        better = f"; rpn.anchor_sizes=[{sizes}] would leave {share:.1%}"
+    reason = f"{fit.poor / fit.objects:.1%} of the objects have no anchor of IoU 0.5{better}"
+    return [Finding("anchors_do_not_fit", "warning", origin, reason)]
+
+
+# ---------------------------------------------------------------------------------- pictures
+
+
+def _decode(
+    images: Mapping[str, Sequence[RawImage]],
+    findings: Sequence[Finding],
+    rules: ImageRules,
+    effort: Effort,
+) -> dict[Path, PictureFacts]:
+    """Facts of all pictures, also those that a fault kept out of the splits."""
+    paths = dict.fromkeys(image.path for part in images.values() for image in part)
+    paths |= dict.fromkeys(each.picture for each in findings if each.picture is not None)
+    facts = check_pictures(
+        [path for path in paths if is_file(path)],
+        rules,
+        workers=effort.workers,
+        cache=effort.cache,
+        progress=effort.progress,
+    )
+    return {each.path: each for each in facts}
+
+
+def _join(findings: Sequence[Finding], facts: Mapping[Path, PictureFacts]) -> list[Finding]:
+    """Decoding says more exactly why a picture cannot be read than its header did."""
+    faulty = {
+        path
+        for path, each in facts.items()
+        if any(finding.severity == "error" for finding in each.findings)
+    }
+    kept = [
+        finding
+        for finding in findings
+        if finding.kind != "unreadable_picture" or finding.file not in faulty
+    ]
+    return kept + [finding for each in facts.values() for finding in each.findings]
+
+
+def _by_split(
+    images: Mapping[str, Sequence[RawImage]], facts: Mapping[Path, PictureFacts]
+) -> dict[str, list[PictureFacts]]:
+    """Each file in the first split that lists it: being listed twice is told already."""
+    taken: set[Path] = set()
+    groups: dict[str, list[PictureFacts]] = {}
+    for name, part in images.items():
+        paths = dict.fromkeys(image.path for image in part if image.path not in taken)
+        taken |= paths.keys()
+        groups[name] = [facts[path] for path in paths if path in facts]
+    return groups
+
+
+def _in_order(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Errors first, then by kind and file; what two splits or sources have in common once."""
+
+    def rank(finding: Finding) -> tuple[int, str, str]:
+        return _SEVERITIES.index(finding.severity), finding.kind, str(finding.file)
+
+    return tuple(sorted(dict.fromkeys(findings), key=rank))

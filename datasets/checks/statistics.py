@@ -1,0 +1,230 @@
+"""How many pictures, objects and sizes does a data set have, and do the anchors fit them?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...detection.ops.anchors import cell_anchors
+from ...detection.structures import Record
+from ..catalog import DataSplit
+
+#: Network pixels between neighbouring anchors: the stride of C4.
+STRIDE = 16
+#: An object with less overlap than this with every anchor is hard to propose.
+GOOD_IOU = 0.5
+#: Part of the objects that another anchor size must add to be worth its cost.
+LEAST_GAIN = 0.01
+
+#: Sizes to suggest, in steps of the square root of 2.
+_CANDIDATES = (8.0, 11.0, 16.0, 23.0, 32.0, 45.0, 64.0, 91.0, 128.0, 181.0, 256.0, 362.0, 512.0)
+_SIZE_EDGES = (0.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
+_RATIO_EDGES = (0.0, 0.125, 0.25, 0.5, 0.707, 1.414, 2.0, 4.0, 8.0)
+_Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """``empty`` pictures have no object, ``ignored`` objects are neither right nor wrong."""
+
+    name: str
+    pictures: int
+    empty: int
+    objects: int
+    ignored: int
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """``objects`` has one count for each split, in the order of the report's splits."""
+
+    name: str
+    objects: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """``counts[i]`` objects lie in [``edges[i]``, ``edges[i + 1]``), or beyond the outermost."""
+
+    title: str
+    unit: str
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class AnchorFit:
+    """How well the anchors cover the objects at the training scale.
+
+    ``poor`` of ``objects`` have no anchor of IoU 0.5 or more; with ``suggested_sizes`` it would be
+    ``suggested_poor`` (both equal to the configured ones where no better sizes were found).
+    ``short_side`` and ``long_side_max`` are the training scale in pixels.
+    """
+
+    sizes: tuple[float, ...]
+    ratios: tuple[float, ...]
+    short_side: int
+    long_side_max: int
+    objects: int
+    poor: int
+    suggested_sizes: tuple[float, ...]
+    suggested_poor: int
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """Those of a network and the scale of its training pictures (sides in pixels)."""
+
+    sizes: tuple[float, ...]
+    ratios: tuple[float, ...]
+    short_side: int
+    long_side_max: int
+
+
+def count_splits(splits: Mapping[str, DataSplit]) -> tuple[SplitCounts, ...]:
+    return tuple(
+        SplitCounts(
+            name,
+            len(split.records),
+            sum(len(record.annotation) == 0 for record in split.records),
+            sum(len(record.annotation) for record in split.records),
+            sum(int(record.annotation.ignore.sum()) for record in split.records),
+        )
+        for name, split in splits.items()
+    )
+
+
+def count_classes(splits: Mapping[str, DataSplit]) -> tuple[ClassCounts, ...]:
+    """The classes of all splits in their order, which must be one."""
+    names = next(iter(splits.values())).classes if splits else ()
+    tables = [
+        np.bincount(_labels(split.records), minlength=len(names)) for split in splits.values()
+    ]
+    return tuple(
+        ClassCounts(name, tuple(int(table[label]) for table in tables))
+        for label, name in enumerate(names)
+    )
+
+
+def size_histograms(records: Sequence[Record], anchors: Anchors | None) -> tuple[Histogram, ...]:
+    """Of box sizes as annotated and, with ``anchors``, at the training scale; of shapes."""
+    boxes, sizes = _boxes(records)
+    found = [_histogram("box size: square root of the area", "px", _SIZE_EDGES, _roots(boxes))]
+    if anchors:
+        scaled = _roots(boxes * _scales(sizes, anchors)[:, None])
+        found.append(_histogram("box size at the training scale", "px", _SIZE_EDGES, scaled))
+    width, height = _sides(boxes)
+    found.append(_histogram("box shape", "height / width", _RATIO_EDGES, height / width))
+    return tuple(found)
+
+
+def picture_histograms(records: Sequence[Record]) -> tuple[Histogram, ...]:
+    """Of the pictures themselves, where nothing but whole pictures is annotated."""
+    height, width = np.array([record.size for record in records], np.float64).reshape(-1, 2).T
+    roots = np.sqrt(height * width)
+    return (
+        _histogram("picture size: square root of the area", "px", _SIZE_EDGES, roots),
+        _histogram("picture shape", "height / width", _RATIO_EDGES, height / width),
+    )
+
+
+def fit_anchors(records: Sequence[Record], anchors: Anchors) -> AnchorFit:
+    """Which objects no anchor overlaps by half, and which sizes would leave fewer such."""
+    boxes, sizes = _boxes(records)
+    scales = _scales(sizes, anchors)[:, None]
+    boxes, grid = boxes * scales, np.ceil(sizes[:, ::-1] * scales / STRIDE)
+
+    def overlaps(sizes: Sequence[float]) -> _Floats:
+        return best_anchor_iou(boxes, cell_anchors(sizes, anchors.ratios).numpy(), grid)
+
+    def count_poor(sizes: Sequence[float]) -> int:
+        return int((overlaps(sizes) < GOOD_IOU).sum())
+
+    poor = count_poor(anchors.sizes)
+    suggested = _suggest({size: overlaps((size,)) for size in _CANDIDATES}, len(anchors.sizes))
+    suggested_poor = count_poor(suggested) if suggested else poor
+    if poor - suggested_poor <= LEAST_GAIN * len(boxes):
+        suggested, suggested_poor = anchors.sizes, poor
+    return AnchorFit(
+        anchors.sizes,
+        anchors.ratios,
+        anchors.short_side,
+        anchors.long_side_max,
+        len(boxes),
+        poor,
+        suggested,
+        suggested_poor,
+    )
+
+
+def best_anchor_iou(boxes: _Floats, cells: _Floats, grid: _Floats) -> _Floats:
+    """(R,) the largest IoU of each box with any anchor of its picture.
+
+    ``boxes`` (R, 4) network pixels, ``cells`` (A, 4) around the origin, ``grid`` (R, 2) columns and
+    rows of the picture's feature map. The overlap on each axis falls with the distance of the
+    centres, so the nearest cell has the best anchor of each shape.
+    """
+    sides = boxes[:, 2:] - boxes[:, :2]
+    centres = (boxes[:, 2:] + boxes[:, :2]) / 2
+    nearest = np.clip(np.round(centres / STRIDE), 0, np.maximum(grid - 1, 0))
+    distance = np.abs(centres - nearest * STRIDE)
+    best = np.zeros(len(boxes))
+    for anchor in cells[:, 2:] - cells[:, :2]:
+        overlap = np.minimum((sides + anchor) / 2 - distance, np.minimum(sides, anchor))
+        both = np.maximum(overlap, 0).prod(axis=1)
+        best = np.maximum(best, both / (sides.prod(axis=1) + anchor.prod() - both))
+    return best
+
+
+def _suggest(overlaps: Mapping[float, _Floats], count: int) -> tuple[float, ...]:
+    """Up to ``count`` sizes, each the one that best covers what those before it do not."""
+    chosen: list[float] = []
+    good = {size: np.where(each >= GOOD_IOU, each, 0.0) for size, each in overlaps.items()}
+    uncovered = np.ones_like(next(iter(good.values())), dtype=bool)
+    while len(chosen) < count:
+        size = max(good, key=lambda each: float(good[each][uncovered].sum()))
+        gained = uncovered & (good[size] > 0)
+        if gained.sum() <= LEAST_GAIN * len(uncovered):
+            break
+        chosen.append(size)
+        uncovered &= ~gained
+    return tuple(sorted(chosen))
+
+
+def _boxes(records: Sequence[Record]) -> tuple[_Floats, _Floats]:
+    """(R, 4) boxes and (R, 2) the (h, w) of their pictures, without ignored objects."""
+    boxes, sizes = [np.zeros((0, 4))], [np.zeros((0, 2))]
+    for record in records:
+        own = record.annotation.boxes[~record.annotation.ignore].numpy().astype(np.float64)
+        boxes.append(own)
+        sizes.append(np.tile(np.array(record.size, np.float64), (len(own), 1)))
+    return np.concatenate(boxes), np.concatenate(sizes)
+
+
+def _scales(sizes: _Floats, anchors: Anchors) -> _Floats:
+    """(R,) how much each picture is enlarged for the network."""
+    short, long = sizes.min(axis=1), sizes.max(axis=1)
+    return np.minimum(anchors.short_side / short, anchors.long_side_max / long)
+
+
+def _sides(boxes: _Floats) -> tuple[_Floats, _Floats]:
+    return boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+
+
+def _roots(boxes: _Floats) -> _Floats:
+    width, height = _sides(boxes)
+    return np.sqrt(width * height)
+
+
+def _labels(records: Sequence[Record]) -> NDArray[np.int64]:
+    parts = [record.annotation.labels.numpy() for record in records]
+    return np.concatenate([np.zeros(0, np.int64), *parts])
+
+
+def _histogram(title: str, unit: str, edges: Sequence[float], values: _Floats) -> Histogram:
+    """What lies beyond the edges counts in the outermost bins."""
+    counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
+    return Histogram(title, unit, tuple(edges), tuple(int(count) for count in counts))

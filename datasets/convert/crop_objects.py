@@ -1,0 +1,217 @@
+"""How do the annotated objects of a detection data set become pictures to classify?
+
+A classifier trained on them is a backbone that has seen the detector's kind of object; one that
+also tells objects from the background knows how a detector's regions differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...detection.errors import ConfigError, DataError
+from ...detection.ops.boxes import iou
+from ...detection.structures import Record
+from ..catalog import DataSplit
+from ..image import DEFAULT_RULES, ImageRules, read_image
+from .placing import all_or_nothing
+
+JPEG_QUALITY = 95
+#: The class of what shows no object.
+BACKGROUND = "background"
+#: Where each object's IoU with a region is below this, the region is background.
+BACKGROUND_IOU = 0.3
+#: Sides of regions away from objects, as parts of the picture's shorter side.
+BACKGROUND_SIDES = (0.1, 0.6)
+#: Draws for each region of background, before a crowded picture goes without.
+_TRIES = 50
+
+Part = tuple[slice, slice]
+#: x1, y1, x2, y2 in pixels.
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class CropRule:
+    """How a box becomes a square part of its picture.
+
+    The side is the box's longer side and ``margin`` times that on each side, but at least
+    ``min_side`` pixels. ``jitter`` moves the square, each way by up to that part of its side, and
+    grows or shrinks it by up to that part. A square that leaves the picture is moved back into it;
+    a larger one is cut.
+
+    Raises ConfigError for a negative value, a ``jitter`` of 1, or squares too small to be read.
+    """
+
+    margin: float = 0.15
+    jitter: float = 0.0
+    min_side: int = 32
+
+    def __post_init__(self) -> None:
+        if self.margin < 0:
+            raise ConfigError(f"margin: {self.margin:g} is negative")
+        if not 0 <= self.jitter < 1:
+            raise ConfigError(f"jitter: {self.jitter:g} is not in [0, 1)")
+        if self.min_side < DEFAULT_RULES.min_side:
+            raise ConfigError(f"min_side: {self.min_side} is below {DEFAULT_RULES.min_side}")
+
+    def part(
+        self, box: Sequence[float], size: tuple[int, int], random: np.random.Generator
+    ) -> Part:
+        """Rows and columns of a picture of ``size`` (h, w) for ``box`` (x1, y1, x2, y2)."""
+        x1, y1, x2, y2 = box
+        growth, *moves = random.uniform(-self.jitter, self.jitter, 3)
+        side = max(x2 - x1, y2 - y1) * (1 + 2 * self.margin)
+        moved = [((y1 + y2) / 2 + moves[0] * side), ((x1 + x2) / 2 + moves[1] * side)]
+        side = max(side * (1 + growth), self.min_side)
+        rows, columns = (
+            _within(centre - side / 2, side, limit)
+            for centre, limit in zip(moved, size, strict=True)
+        )
+        return rows, columns
+
+
+def _within(start: float, length: float, limit: int) -> slice:
+    whole = min(round(length), limit)
+    first = min(max(round(start), 0), limit - whole)
+    return slice(first, first + whole)
+
+
+def write_object_crops(
+    splits: Mapping[str, DataSplit],
+    out: Path,
+    rule: CropRule,
+    *,
+    background: int = 0,
+    seed: int = 0,
+    rules: ImageRules | None = None,
+    report: Callable[[], None] = lambda: None,
+) -> dict[str, Counter[str]]:
+    """Write ``out/<split>/<class>/<picture>_<number>.jpg`` for every object, all or nothing.
+
+    ``out`` is a new or empty folder. Objects marked ``ignore`` (VOC difficult, COCO crowd) are left
+    out. ``background`` adds so many regions of each picture, `background_boxes`, as one more class
+    of that name. What is drawn for an object depends on the seed, its picture and its number alone.
+    Returns how many of each class were written; ``report`` is called after each picture. Raises
+    DataError for class names that are no folder's, or background's, and for what the file system
+    refuses, and ImageError.
+    """
+    for split in splits.values():
+        for name in split.classes:
+            _expect_folder_name(name)
+        if background and BACKGROUND in split.classes:
+            raise DataError(f"the data have a class {BACKGROUND!r} already: leave out background")
+    counts: dict[str, Counter[str]] = {}
+    with all_or_nothing(out) as folder:
+        for name, split in splits.items():
+            counts[name] = Counter()
+            for record in split.records:
+                for crop in _crops(record, split.classes, rule, background, seed, rules):
+                    _write(folder / name / crop.class_name / f"{crop.name}.jpg", crop.pixels)
+                    counts[name][crop.class_name] += 1
+                report()
+    return counts
+
+
+def background_boxes(
+    objects: Tensor, size: tuple[int, int], count: int, random: np.random.Generator
+) -> list[Box]:
+    """Up to ``count`` boxes inside a picture of ``size`` (h, w) that show no object, or little.
+
+    Their IoU with each of ``objects`` (R, 4) is below BACKGROUND_IOU. Half of them are drawn beside
+    an object, or in it, and of about its size, where a detector's wrong proposals lie; the others
+    anywhere. Fewer where a crowded picture has no room.
+    """
+    found: list[Box] = []
+    for _ in range(count):
+        for _ in range(_TRIES):
+            box = _any_box(objects, size, random)
+            large = min(box[2] - box[0], box[3] - box[1]) >= DEFAULT_RULES.min_side
+            if large and not (iou(torch.tensor([box]), objects) >= BACKGROUND_IOU).any():
+                found.append(box)
+                break
+    return found
+
+
+def _any_box(objects: Tensor, size: tuple[int, int], random: np.random.Generator) -> Box:
+    """A square by an object or anywhere, cut to the picture."""
+    height, width = size
+    if len(objects) and random.random() < 0.5:
+        x1, y1, x2, y2 = objects[int(random.integers(len(objects)))].tolist()
+        other = max(x2 - x1, y2 - y1)
+        side = other * math.exp(random.uniform(-0.9, 0.9))
+        x, y = (place + other * random.uniform(-1, 1) for place in ((x1 + x2) / 2, (y1 + y2) / 2))
+    else:
+        low, high = (math.log(part * min(size)) for part in BACKGROUND_SIDES)
+        side = math.exp(random.uniform(low, high))
+        x, y = random.uniform(0, width), random.uniform(0, height)
+    half = side / 2
+    return max(x - half, 0.0), max(y - half, 0.0), min(x + half, width), min(y + half, height)
+
+
+@dataclass(frozen=True)
+class _Crop:
+    class_name: str
+    name: str
+    pixels: np.ndarray
+
+
+def _crops(
+    record: Record,
+    classes: Sequence[str],
+    rule: CropRule,
+    background: int,
+    seed: int,
+    rules: ImageRules | None,
+) -> Iterator[_Crop]:
+    found = record.annotation
+    if not background and bool(found.ignore.all()):
+        return  # nothing in it is wanted: the picture need not be read
+    pixels = read_image(record.path, rules or DEFAULT_RULES).pixels
+    if pixels.shape[:2] != record.size:
+        raise DataError(f"{record.path}: is not of the size {record.size} (h, w) of its annotation")
+    identity = record.image_id.encode("utf-8", "surrogatepass")
+    for number, (label, box) in enumerate(
+        zip(found.labels.tolist(), found.boxes.tolist(), strict=True)
+    ):
+        if not found.ignore[number]:
+            random = np.random.default_rng([seed, *identity, number])
+            rows, columns = rule.part(box, record.size, random)
+            name = f"{_file_name(record.image_id)}_{number:03d}"
+            yield _Crop(classes[label], name, pixels[rows, columns])
+    random = np.random.default_rng([seed, *identity])
+    exact = replace(rule, jitter=0.0)  # moved, it might show an object after all
+    empty = background_boxes(found.boxes, record.size, background, random)
+    for number, box in enumerate(empty, len(found.boxes)):
+        rows, columns = exact.part(box, record.size, random)
+        name = f"{_file_name(record.image_id)}_{number:03d}"
+        yield _Crop(BACKGROUND, name, pixels[rows, columns])
+
+
+def _file_name(image_id: str) -> str:
+    """Ids may be paths; two ids never get one name."""
+    return image_id.replace("%", "%25").replace("/", "%2F").replace("\\", "%5C")
+
+
+def _write(path: Path, pixels: np.ndarray) -> None:
+    bgr = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2BGR)
+    done, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    if not done:
+        raise DataError(f"{path}: the picture could not be encoded as JPEG")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as file:
+        file.write(encoded.tobytes())
+
+
+def _expect_folder_name(name: str) -> None:
+    """Hidden folders are no classes, and a class must not lead out of the data set."""
+    if not name or name.startswith(".") or set("/\\:\0") & set(name) or name != name.strip():
+        raise DataError(f"class {name!r}: cannot be the name of a folder")

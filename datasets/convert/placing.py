@@ -1,0 +1,73 @@
+"""How does a new data set come to stand on disk, all of it or nothing?"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ...detection.errors import DataError
+from ..formats.outgoing import Place
+
+
+def expect_free(out: Path) -> None:
+    """Raise `DataError` unless ``out`` is an empty folder or not there."""
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise DataError(f"{out}: is there and is not a folder")
+    if out.is_dir() and any(out.iterdir()):
+        raise DataError(f"{out}: is not empty; choose a new folder")
+
+
+@contextmanager
+def all_or_nothing(out: Path) -> Iterator[Path]:
+    """A folder beside ``out`` to write into, which becomes ``out`` if nothing goes wrong.
+
+    Raises `DataError` for what the file system refuses. After SIGKILL the folder beside stays.
+    """
+    out = out.absolute()
+    expect_free(out)
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        part.mkdir(parents=True)
+        try:
+            yield part
+            if out.is_dir():
+                out.rmdir()  # empty; Windows renames onto no folder at all
+            part.rename(out)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise DataError(f"{error.filename or out}: {error.strerror or error}") from error
+
+
+def placer(*, link: bool, report: Callable[[], None]) -> Place:
+    """Copies pictures byte by byte, or links them: then both names are one file, changed together.
+
+    ``report`` is called after each. A file that is there is never replaced (`FileExistsError`).
+    """
+
+    def place(source: Path, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if link:
+            _link(source, target)
+        else:
+            with source.open("rb") as content, target.open("xb") as file:
+                shutil.copyfileobj(content, file, 2**20)
+        report()
+
+    return place
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source.resolve())  # of a symbolic link: what it stands for
+    except FileExistsError:
+        raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(
+            f"{source}: cannot be linked ({reason}); copy instead of linking"
+        ) from error

@@ -1,0 +1,226 @@
+"""Which pictures go into which part, so that each part is a small image of the whole?
+
+Iterative stratification for pictures with several classes, after Sechidis, Tsoumakas and Vlahavas,
+"On the Stratification of Multi-Label Data" (ECML PKDD 2011): the rarest class first, each picture
+to the part that lacks it most.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...detection.errors import ConfigError, DataError
+
+#: Stands for the class of pictures without objects, so that they are spread like any other.
+EMPTY = ""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One picture: ``classes`` are the names that occur in it; a ``group`` is never cut."""
+
+    name: str
+    classes: frozenset[str]
+    group: Hashable
+
+
+@dataclass(frozen=True)
+class _Group:
+    """``counts``: how many of its pictures show each class."""
+
+    names: tuple[str, ...]
+    counts: Counter[str]
+
+
+def stratified_split(
+    members: Sequence[Member], fractions: Mapping[str, float], *, seed: int = 0
+) -> dict[str, list[str]]:
+    """The sorted names of the pictures of each part.
+
+    Each class is spread by ``fractions``, to less than a picture where pictures have one class and
+    groups one picture; what remains of a class evens out the sizes of the parts. The result depends
+    on names, classes, groups and seed, not on the order of the members. Raises `ConfigError` unless
+    the fractions are positive and add up to 1.
+    """
+    _check_fractions(fractions)
+    balance = _Balance(fractions, members)
+    waiting = _groups(members, seed)
+    remaining = Counter(name for member in members for name in member.classes or (EMPTY,))
+    parts: dict[str, list[str]] = {name: [] for name in fractions}
+    while waiting:
+        rarest = min(remaining, key=lambda name: (remaining[name], name))
+        for group in (each for each in waiting if rarest in each.counts):
+            part = balance.place(group, rarest)
+            parts[part] += group.names
+            remaining -= group.counts
+        waiting = [group for group in waiting if rarest not in group.counts]
+    return {part: sorted(names) for part, names in parts.items()}
+
+
+def _check_fractions(fractions: Mapping[str, float]) -> None:
+    wrong = [name for name, part in fractions.items() if not 0 < part <= 1]
+    if wrong:
+        raise ConfigError(f"part {wrong[0]!r}: {fractions[wrong[0]]} is not in (0, 1]")
+    if not math.isclose(sum(fractions.values()), 1, abs_tol=1e-6):
+        raise ConfigError(f"the fractions add up to {sum(fractions.values()):g}, expected 1")
+
+
+def _groups(members: Iterable[Member], seed: int) -> list[_Group]:
+    """The largest first, those of one size in an order that seed and names alone decide."""
+    together: dict[Hashable, list[Member]] = defaultdict(list)
+    for member in members:
+        together[member.group].append(member)
+    groups = []
+    for group in together.values():
+        names = tuple(sorted(member.name for member in group))
+        counts = Counter(name for member in group for name in member.classes or (EMPTY,))
+        groups.append(_Group(names, counts))
+    return sorted(groups, key=lambda group: (-len(group.names), _shuffled(group.names[0], seed)))
+
+
+def _shuffled(name: str, seed: int) -> str:
+    """Sorts at random, on every platform and in every version of Python alike."""
+    return hashlib.sha256(f"{seed}\n{name}".encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class _Balance:
+    """What each part still lacks of each class, and of pictures."""
+
+    def __init__(self, fractions: Mapping[str, float], members: Sequence[Member]) -> None:
+        self._fractions = fractions
+        totals = Counter(name for member in members for name in member.classes or (EMPTY,))
+        self._lacks = {
+            part: {name: fraction * count for name, count in totals.items()}
+            for part, fraction in fractions.items()
+        }
+        self._placed: Counter[str] = Counter()
+        self._begun: set[str] = set()
+
+    def place(self, group: _Group, rarest: str) -> str:
+        """Choose the part for a group, and take note."""
+        part = self._choose(rarest)
+        self._placed[part] += len(group.names)
+        self._begun |= group.counts.keys()
+        for name, count in group.counts.items():
+            self._lacks[part][name] -= count
+        return part
+
+    def _choose(self, name: str) -> str:
+        """The part that lacks the class most; for what remains, the part that is most behind.
+
+        Once no part lacks a whole picture of a class, the largest part would win every time, and
+        many small classes would leave the others without pictures. The first picture of a class is
+        always for the part with the largest fraction, so that training sees all classes.
+        """
+        lacks = {part: classes[name] for part, classes in self._lacks.items()}
+        if name not in self._begun or max(lacks.values()) >= 1:
+            return max(lacks, key=lambda part: (lacks[part], self._behind(part)))
+        lacking = [part for part in lacks if lacks[part] > 0] or list(lacks)
+        return max(lacking, key=lambda part: (self._behind(part), lacks[part]))
+
+    def _behind(self, part: str) -> float:
+        """How many pictures the part has less than its share of those placed."""
+        return self._fractions[part] * self._placed.total() - self._placed[part]
+
+
+# ---------------------------------------------------------------------------------- groups
+
+
+def same_bytes(paths: Sequence[Path]) -> list[str]:
+    """A key for each file that files of equal content share; raises `DataError`.
+
+    Only files that share their size are read.
+    """
+    try:
+        sizes = [path.stat().st_size for path in paths]
+        several = {size for size, count in Counter(sizes).items() if count > 1}
+        return [
+            _sha256(path) if size in several else f"file {number}"
+            for number, (path, size) in enumerate(zip(paths, sizes, strict=True))
+        ]
+    except OSError as error:
+        raise DataError(f"{error.filename}: {error.strerror}") from error
+
+
+def joined(keys: Sequence[str], pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """``keys``, where those that a chain of ``pairs`` connects are one and the same."""
+    parent: dict[str, str] = {}
+
+    def root(key: str) -> str:
+        while key in parent:
+            key = parent[key]
+        return key
+
+    for left, right in pairs:
+        left, right = root(left), root(right)
+        if left != right:
+            parent[left] = right
+    return [root(key) for key in keys]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_image_sets(root: Path, parts: Mapping[str, Sequence[str]], *, force: bool) -> list[Path]:
+    """``ImageSets/Main/<part>.txt`` of a VOC folder; raises `DataError`, as `write_json_parts`."""
+    folder = root / "ImageSets" / "Main"
+    texts = {
+        folder / f"{part}.txt": "".join(f"{name}\n" for name in names)
+        for part, names in parts.items()
+    }
+    return _write(texts, force=force)
+
+
+def write_json_parts(
+    content: Mapping[str, Any],
+    parts: Mapping[str, Sequence[str]],
+    folder: Path,
+    *,
+    force: bool,
+) -> list[Path]:
+    """``<part>.json`` in ``folder``: the COCO ``content`` with the pictures of the part alone.
+
+    Everything else is kept as it is, ids, masks and unknown keys included. Raises `DataError` for
+    files that are there already (unless ``force``) and for what the file system refuses.
+    """
+    texts = {
+        folder / f"{part}.json": json.dumps(_only(content, set(names)), ensure_ascii=False) + "\n"
+        for part, names in parts.items()
+    }
+    return _write(texts, force=force)
+
+
+def _only(content: Mapping[str, Any], image_ids: set[str]) -> dict[str, Any]:
+    images = [entry for entry in content["images"] if str(entry["id"]) in image_ids]
+    annotations = [each for each in content["annotations"] if str(each["image_id"]) in image_ids]
+    return {**content, "images": images, "annotations": annotations}
+
+
+def _write(texts: Mapping[Path, str], *, force: bool) -> list[Path]:
+    """Nothing is changed before all is written beside; a crash leaves ``.part`` files at most."""
+    there = [str(path) for path in texts if path.exists()]
+    if there and not force:
+        raise DataError(f"{', '.join(there)}: there already; --force replaces")
+    parts = {path: path.with_name(f"{path.name}.part") for path in texts}
+    try:
+        for path, part in parts.items():
+            part.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(texts[path], encoding="utf-8", newline="\n")
+        for path, part in parts.items():
+            part.replace(path)
+    except (OSError, UnicodeEncodeError) as error:
+        for part in parts.values():
+            with suppress(OSError):  # most likely it could not be made either
+                part.unlink()
+        raise DataError(f"{next(iter(texts)).parent}: cannot be written ({error})") from error
+    return list(texts)

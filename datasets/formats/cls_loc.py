@@ -1,0 +1,235 @@
+"""What does ILSVRC CLS-LOC say about its pictures, in the form it is distributed?
+
+Layout: ``Data/CLS-LOC/train/<wnid>/<id>.JPEG`` and ``Data/CLS-LOC/val/<id>.JPEG``, XML under the
+same names in ``Annotations/CLS-LOC``, lists in ``ImageSets/CLS-LOC``, the classes' names in
+``LOC_synset_mapping.txt`` and, for val, its classes and boxes in ``LOC_val_solution.csv``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from ..coordinates import Coordinates, question_coordinates
+from ..findings import Fault, Finding, refuse
+from ..image import DEFAULT_RULES, IMAGE_SUFFIXES, ImageRules
+from ..records import RawBox, RawImage, RawObject, first_few
+from .claimed_size import checked_size
+from .cls_loc_files import read_list, read_mapping, read_solution
+from .voc_xml import claimed_size, parse_annotation, read_objects
+
+Split = Literal["train", "val"]
+#: Lists of the training pictures: those with a class, and of these those with boxes.
+_TRAIN_LISTS = ("train_cls", "train_loc")
+Row = tuple[str, RawBox]
+
+
+def cls_loc_splits(root: Path) -> list[Split]:
+    """The splits with labels that have a folder of pictures; test pictures have none."""
+    splits: tuple[Split, ...] = ("train", "val")
+    return [split for split in splits if (root / "Data" / "CLS-LOC" / split).is_dir()]
+
+
+def read_cls_loc(
+    root: Path,
+    split: Split,
+    *,
+    coordinates: Coordinates = "one_based",
+    rules: ImageRules = DEFAULT_RULES,
+) -> list[RawImage]:
+    """As `inspect_cls_loc`, but raises `DataError` listing the errors found."""
+    images, findings = inspect_cls_loc(root, split, coordinates=coordinates, rules=rules)
+    refuse(findings, f"{root}: {split}")
+    return images
+
+
+def inspect_cls_loc(
+    root: Path,
+    split: Split,
+    *,
+    coordinates: Coordinates = "one_based",
+    rules: ImageRules = DEFAULT_RULES,
+) -> tuple[list[RawImage], list[Finding]]:
+    """The usable pictures of a split, in the order of its list, and everything wrong with it.
+
+    A picture's ``image_class`` (a wnid) is its folder in train, and in val what the solution file
+    says; its objects are those of its XML. Training pictures without XML have no objects.
+    """
+    mapping, findings = read_mapping(root / "LOC_synset_mapping.txt")
+    source = _Source(root, split, mapping, coordinates, rules)
+    listed = list_path(root, split)
+    ids, faults = read_list(listed)
+    findings += faults
+    solution: dict[str, list[Row]] = {}
+    if split == "val":
+        solution, faults = read_solution(root / "LOC_val_solution.csv")
+        findings += faults + source.compare_solution(ids, solution)
+    pictures = source.files("Data", lambda path: path.suffix.lower() in IMAGE_SUFFIXES)
+    xmls = source.files("Annotations", lambda path: path.suffix == ".xml")
+    findings += source.compare_folder(listed, ids, pictures, xmls)
+    images = []
+    for image_id in ids:
+        if image_id in pictures:
+            try:
+                image, faults = source.image(
+                    image_id, pictures[image_id], xmls.get(image_id), solution.get(image_id)
+                )
+            except Fault as fault:
+                findings.append(fault.finding)
+                continue
+            images.append(image)
+            findings += faults
+    findings += source.unknown_classes(images)
+    return images, findings + question_coordinates(images, coordinates)
+
+
+def list_path(root: Path, split: Split) -> Path:
+    """The list of a split's pictures."""
+    folder = root / "ImageSets" / "CLS-LOC"
+    names = ("val",) if split == "val" else _TRAIN_LISTS
+    paths = [folder / f"{name}.txt" for name in names]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One split, and how it is read. ``mapping`` is {wnid: names}."""
+
+    root: Path
+    split: Split
+    mapping: dict[str, str]
+    coordinates: Coordinates
+    rules: ImageRules
+
+    def files(self, kind: str, wanted: Callable[[Path], bool]) -> dict[str, Path]:
+        """{id as in the lists: file}; ids of train begin with the class's folder."""
+        folder = self.root / kind / "CLS-LOC" / self.split
+        pattern = "*/*" if self.split == "train" else "*"
+        paths = sorted(path for path in folder.glob(pattern) if wanted(path))
+        return {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
+
+    # ------------------------------------------------------------------------ lists
+
+    def compare_solution(self, ids: list[str], solution: dict[str, list[Row]]) -> list[Finding]:
+        if not solution:
+            return []  # what is wrong with the file was said
+        path = self.root / "LOC_val_solution.csv"
+        listed = set(ids)
+        findings = [
+            Finding("missing_solution", "error", path, "has no row for this picture", name)
+            for name in ids
+            if name not in solution
+        ]
+        if extra := [name for name in solution if name not in listed]:
+            reason = f"{len(extra)} rows of pictures that val.txt does not list: {first_few(extra)}"
+            findings.append(Finding("unlisted_solution", "warning", path, reason))
+        return findings
+
+    def compare_folder(
+        self, listed: Path, ids: list[str], pictures: dict[str, Path], xmls: dict[str, Path]
+    ) -> list[Finding]:
+        folder = self.root / "Data" / "CLS-LOC" / self.split
+        findings = [
+            Finding("missing_picture", "error", listed, f"no picture in {folder}", name)
+            for name in ids
+            if name not in pictures
+        ]
+        if unlisted := sorted(pictures.keys() - set(ids)):
+            reason = f"{len(unlisted)} pictures of {folder} are not listed: {first_few(unlisted)}"
+            findings.append(Finding("unlisted_picture", "warning", listed, reason))
+        for name in sorted(xmls.keys() - pictures.keys()):
+            reason = "has no picture"
+            findings.append(Finding("orphan_annotation", "warning", xmls[name], reason))
+        return findings
+
+    def unknown_classes(self, images: list[RawImage]) -> list[Finding]:
+        """One finding a class, at the first picture of it."""
+        if not self.mapping:
+            return []
+        used = [
+            (name, image)
+            for image in images
+            for name in {image.image_class, *(obj.name for obj in image.objects)}
+            if name is not None and name not in self.mapping
+        ]
+        first = dict(reversed(used))
+        counts = Counter(name for name, _ in used)
+        return [
+            Finding(
+                "unknown_class",
+                "error",
+                image.source,
+                f"not in LOC_synset_mapping.txt ({counts[name]} pictures)",
+                name,
+                image.path,
+            )
+            for name, image in sorted(first.items())
+        ]
+
+    # ------------------------------------------------------------------------ one picture
+
+    def image(
+        self, image_id: str, picture: Path, xml: Path | None, rows: list[Row] | None
+    ) -> tuple[RawImage, list[Finding]]:
+        """Raises `Fault` where it cannot be used."""
+        if self.split == "train":
+            image_class: str | None = image_id.partition("/")[0]
+        else:
+            image_class = rows[0][0] if rows else None
+        if xml is None:
+            source = picture.parent
+            size = checked_size(picture, None, source, self.rules)
+            image = RawImage(image_id, picture, size, (), source, image_class)
+            return image, self._without_xml(image_id, picture)
+        tree = parse_annotation(xml)
+        size = checked_size(picture, claimed_size(tree, xml), xml, self.rules, object="<size>")
+        objects, findings = read_objects(
+            tree, xml, coordinates=self.coordinates, difficult="include"
+        )
+        image = RawImage(image_id, picture, size, tuple(objects), xml, image_class)
+        findings += _question_objects(image)
+        if rows is not None:
+            written, _ = read_objects(tree, xml, coordinates="zero_based", difficult="include")
+            findings += _compare_rows(image, written, rows)
+        return image, [replace(finding, picture=picture) for finding in findings]
+
+    def _without_xml(self, image_id: str, picture: Path) -> list[Finding]:
+        """Only part of the training pictures have boxes; all of val have."""
+        if self.split == "train" and list_path(self.root, self.split).stem == "train_cls":
+            return []
+        folder = self.root / "Annotations" / "CLS-LOC" / self.split
+        reason = f"no annotation in {folder}"
+        return [Finding("missing_annotation", "error", picture, reason, image_id, picture)]
+
+
+def _question_objects(image: RawImage) -> list[Finding]:
+    names = sorted({obj.name for obj in image.objects})
+    if len(names) > 1:
+        reason = f"objects of several classes: {', '.join(names)}"
+        return [Finding("several_classes", "error", image.source, reason)]
+    if image.image_class is not None and names not in ([], [image.image_class]):
+        reason = f"the object is {names[0]}, the picture {image.image_class}"
+        return [Finding("other_class", "error", image.source, reason)]
+    if not names:
+        return [Finding("no_objects_in_picture", "warning", image.source, "has no usable object")]
+    if len(image.objects) > 1:
+        reason = f"{len(image.objects)} objects of {names[0]}; most pictures have one"
+        return [Finding("several_objects", "note", image.source, reason)]
+    return []
+
+
+def _compare_rows(image: RawImage, written: list[RawObject], rows: list[Row]) -> list[Finding]:
+    """The solution's boxes beside the XML's, both as they are written."""
+    if sorted((obj.name, obj.box) for obj in written) == sorted(rows):
+        return []
+    reason = (
+        f"{_show([(obj.name, obj.box) for obj in written])}, LOC_val_solution.csv {_show(rows)}"
+    )
+    return [Finding("solution_mismatch", "warning", image.source, reason)]
+
+
+def _show(rows: list[Row]) -> str:
+    return first_few([f"{name} {' '.join(f'{side:g}' for side in box)}" for name, box in rows], 3)

@@ -1,0 +1,251 @@
+"""Which class has each picture of ILSVRC's classification data, in the form it is distributed?
+
+Training pictures lie in ``train/<wnid>/``, the folder being the class. Those of val lie flat in
+``val/``; their classes come from one of
+
+- ``LOC_val_solution.csv`` (Kaggle's download; the boxes in it are not used),
+- ``ILSVRC2012_validation_ground_truth.txt`` (the development kit): line n is the number of the
+  class of picture n. The numbers mean what ``meta.mat`` or ``map_clsloc.txt`` beside it says; they
+  are not the order of the wnids.
+
+The folders may lie in ``Data/CLS-LOC`` (Kaggle) or in the root itself. Classes are wnids, and their
+order, sorted, is that of the published models.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..findings import Fault, Finding, refuse
+from ..image import DEFAULT_RULES, IMAGE_SUFFIXES, ImageRules
+from ..records import RawImage, first_few
+from .claimed_size import checked_size
+from .cls_loc_files import read_mapping, read_solution
+from .image_folder import inspect_image_folder
+
+SOLUTION = "LOC_val_solution.csv"
+NAMES = "LOC_synset_mapping.txt"
+#: The files of the development kits of 2012 and 2015 (whose pictures and numbers are the same).
+GROUND_TRUTHS = (
+    "ILSVRC2012_validation_ground_truth.txt",
+    "ILSVRC2015_clsloc_validation_ground_truth.txt",
+)
+#: Where they are looked for, below the root.
+KITS = ("", "ILSVRC2012_devkit_t12/data", "devkit/data", "data")
+_NUMBER = re.compile(r"_val_(\d{8})$")
+
+
+def pictures_folder(root: Path, split: str) -> Path:
+    """The folder of a split's pictures."""
+    kaggle = root / "Data" / "CLS-LOC" / split
+    return kaggle if kaggle.is_dir() else root / split
+
+
+def class_names(root: Path) -> dict[str, str]:
+    """{wnid: names} as far as the root says; raises DataError for a malformed file."""
+    if not (root / NAMES).is_file():
+        return {}
+    names, findings = read_mapping(root / NAMES)
+    refuse(findings, str(root / NAMES))
+    return names
+
+
+def inspect_ilsvrc(
+    root: Path, split: str, *, rules: ImageRules = DEFAULT_RULES, headers: bool = True
+) -> tuple[list[RawImage], list[Finding]]:
+    """The pictures of a split with their wnids, and everything that is wrong with it.
+
+    A split whose pictures lie in class folders is read as such, any other as val. ``headers``: as
+    in `inspect_image_folder`.
+    """
+    folder = pictures_folder(root, split)
+    if not folder.is_dir() or any(path.is_dir() for path in folder.iterdir()):
+        images, findings = inspect_image_folder(folder, rules=rules, headers=headers)
+    else:
+        images, findings = _flat(root, folder, rules, headers=headers)
+    return images, findings + _unknown_wnids(root, images)
+
+
+def _unknown_wnids(root: Path, images: list[RawImage]) -> list[Finding]:
+    names = class_names(root)
+    first = {image.image_class or "": image for image in reversed(images)}
+    if not names:
+        return []
+    return [
+        Finding("unknown_class", "error", image.source, _unknown(image, root / NAMES), wnid)
+        for wnid, image in first.items()
+        if wnid not in names
+    ]
+
+
+def _unknown(image: RawImage, names: Path) -> str:
+    reason = f"first at {image.path.name}, is not in {names}"
+    if not image.source.is_file():
+        return reason  # the folder is the class
+    rows = _lines(image.source)
+    line = next((n for n, row in enumerate(rows, 1) if row.startswith(image.path.stem)), 0)
+    return f"line {line}: {reason}" if line else reason
+
+
+def _flat(
+    root: Path, folder: Path, rules: ImageRules, *, headers: bool
+) -> tuple[list[RawImage], list[Finding]]:
+    pictures = {
+        path.stem: path
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in IMAGE_SUFFIXES
+    }
+    if not pictures:
+        return [], [
+            Finding("no_classes", "error", folder, "has neither pictures nor class folders")
+        ]
+    try:
+        answers, findings = _answers(root, pictures)
+    except Fault as fault:
+        return [], [fault.finding]
+    images = []
+    for stem, (wnid, source) in answers.items():
+        try:
+            path = pictures[stem]
+            size = checked_size(path, None, source, rules) if headers else (0, 0)
+            images.append(RawImage(path.name, path, size, (), source, wnid))
+        except Fault as fault:
+            findings.append(fault.finding)
+    return images, findings
+
+
+#: {picture's stem: (wnid, the file that says so)}, and what is wrong.
+_Answers = tuple[dict[str, tuple[str, Path]], list[Finding]]
+
+
+def _answers(root: Path, pictures: Mapping[str, Path]) -> _Answers:
+    """The class of every picture that has one; pictures and answers without the other are found."""
+    if (root / SOLUTION).is_file():
+        return _from_solution(root / SOLUTION, pictures)
+    places = [root / kit / name for kit in KITS for name in GROUND_TRUTHS]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        reason = (
+            f"nothing says the classes of its pictures: neither {SOLUTION} nor {GROUND_TRUTHS[0]} "
+            f"(in {first_few([str(root / kit) for kit in KITS])})"
+        )
+        folder = next(iter(pictures.values())).parent
+        return {}, [Finding("missing_file", "error", folder, reason)]
+    return _from_ground_truth(path, pictures)
+
+
+def _from_solution(path: Path, pictures: Mapping[str, Path]) -> _Answers:
+    solution, findings = read_solution(path)
+    for kind, ours, theirs in (
+        ("missing_solution", pictures.keys(), solution.keys()),
+        ("missing_picture", solution.keys(), pictures.keys()),
+    ):
+        findings += _without(path, kind, sorted(ours - theirs))
+    both = [stem for stem in pictures if stem in solution]
+    return {stem: (solution[stem][0][0], path) for stem in both}, findings
+
+
+def _without(path: Path, kind: str, stems: list[str]) -> list[Finding]:
+    if not stems:
+        return []
+    what = "no row for the picture" if kind == "missing_solution" else "no picture for the row"
+    return [Finding(kind, "error", path, f"{what} {first_few(stems, 3)} ({len(stems)} in all)")]
+
+
+def _from_ground_truth(path: Path, pictures: Mapping[str, Path]) -> _Answers:
+    numbers, findings = _read_numbers(path)
+    wnids, faults = _read_order(path.parent)
+    if findings or faults:
+        return {}, findings + faults
+    if len(numbers) != len(pictures):
+        reason = f"{len(numbers)} lines for {len(pictures)} pictures"
+        findings.append(Finding("malformed_file", "error", path, reason))
+    answers = {}
+    for stem, picture in pictures.items():
+        found = _NUMBER.search(stem)
+        line = int(found[1]) if found else 0
+        if not 1 <= line <= len(numbers):
+            reason = f"its number is not one of the lines 1..{len(numbers)} of {path}"
+            findings.append(Finding("missing_solution", "error", picture, reason))
+        elif numbers[line - 1] not in wnids:
+            reason = f"line {line}: no class has the number {numbers[line - 1]} (1..{len(wnids)})"
+            findings.append(Finding("unknown_class", "error", path, reason))
+        else:
+            answers[stem] = wnids[numbers[line - 1]], path
+    return answers, findings
+
+
+def _read_numbers(path: Path) -> tuple[list[int], list[Finding]]:
+    numbers, findings = [], []
+    for line, text in enumerate(_lines(path), 1):
+        if text.strip().isdecimal():
+            numbers.append(int(text))
+        else:
+            findings.append(_bad_line(path, line, f"{text!r:.40}: expected a class's number"))
+    return numbers, findings
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text("ascii").splitlines()
+    except (OSError, ValueError) as error:
+        raise Fault.of("malformed_file", path, f"cannot be read ({error})") from error
+
+
+def _bad_line(path: Path, line: int, reason: str) -> Finding:
+    return Finding("malformed_file", "error", path, f"line {line}: {reason}")
+
+
+# ------------------------------------------------------------------------------- class numbers
+
+
+def _read_order(kit: Path) -> tuple[dict[int, str], list[Finding]]:
+    """{number: wnid}."""
+    if (kit / "meta.mat").is_file():
+        return _from_meta(kit / "meta.mat")
+    if (kit / "map_clsloc.txt").is_file():
+        return _from_map(kit / "map_clsloc.txt")
+    reason = "neither meta.mat nor map_clsloc.txt, which say which class each number is"
+    return {}, [Finding("missing_file", "error", kit, reason)]
+
+
+def _from_map(path: Path) -> tuple[dict[int, str], list[Finding]]:
+    """Lines are ``n02119789 1 kit_fox``."""
+    wnids: dict[int, str] = {}
+    findings = []
+    for line, text in enumerate(_lines(path), 1):
+        words = text.split()
+        if len(words) < 2 or not words[1].isdecimal():
+            findings.append(_bad_line(path, line, f"{text!r:.60}: expected a wnid and a number"))
+        elif int(words[1]) in wnids or words[0] in wnids.values():
+            findings.append(_bad_line(path, line, f"{words[0]} {words[1]}: one is there twice"))
+        else:
+            wnids[int(words[1])] = words[0]
+    return wnids, findings
+
+
+@dataclass(frozen=True)
+class _Synset:
+    number: int
+    wnid: str
+    children: int
+
+
+def _from_meta(path: Path) -> tuple[dict[int, str], list[Finding]]:
+    """The synsets without children of the MATLAB file; those above them are not classes."""
+    try:
+        synsets = list(_synsets(path))
+    except Exception as error:  # scipy raises nearly anything on a damaged file
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return {}, [Finding("malformed_file", "error", path, f"cannot be read ({reason:.100})")]
+    return {each.number: each.wnid for each in synsets if each.children == 0}, []
+
+
+def _synsets(path: Path) -> Iterator[_Synset]:
+    from scipy.io import loadmat
+
+    for entry in loadmat(path, squeeze_me=True)["synsets"].ravel():
+        yield _Synset(int(entry["ILSVRC2012_ID"]), str(entry["WNID"]), int(entry["num_children"]))

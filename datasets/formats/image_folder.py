@@ -1,0 +1,144 @@
+"""What does a folder of class folders hold?
+
+Layout: ``<split>/<class>/**`` or, without splits, ``<class>/**``. The class of a picture is the
+folder below its split; folders inside a class only sort its pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..findings import Fault, Finding, refuse
+from ..image import DEFAULT_RULES, IMAGE_SUFFIXES, ImageRules
+from ..records import RawImage, RawObject, first_few
+from .claimed_size import checked_size
+
+#: Names of splits, the one that is trained on first. A class may be called so too; it
+#: holds pictures and no folders.
+_SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
+
+
+def image_folder_splits(root: Path) -> dict[str, Path]:
+    """{split: its folder}; {"all": root} where the class folders lie in ``root`` itself."""
+    found = {name: root / name for name in _SPLITS if _is_split(root / name)}
+    return found or {"all": root}
+
+
+def read_image_folder(
+    folder: Path, *, rules: ImageRules = DEFAULT_RULES, headers: bool = True
+) -> list[RawImage]:
+    """As `inspect_image_folder`, but raises `DataError` listing the errors found."""
+    images, findings = inspect_image_folder(folder, rules=rules, headers=headers)
+    refuse(findings, str(folder))
+    return images
+
+
+def inspect_image_folder(
+    folder: Path, *, rules: ImageRules = DEFAULT_RULES, headers: bool = True
+) -> tuple[list[RawImage], list[Finding]]:
+    """The pictures of one split, by class and path, and everything that is wrong with the folder.
+
+    Each has its class's name and one object of that name, as large as the picture, whose size comes
+    from the header; without ``headers``, which take minutes for a million pictures, no picture is
+    opened and all sizes are (0, 0). Ids are paths below ``folder``.
+    """
+    if not folder.is_dir():
+        return [], [Finding("missing_folder", "error", folder, "no such folder")]
+    classes = _class_folders(folder)
+    if not classes:
+        return [], [Finding("no_classes", "error", folder, "has no class folders")]
+    images, findings = [], list(_beside_classes(folder))
+    for place in classes:
+        pictures, others = _files(place)
+        findings += [_stray(path) for path in others]
+        if not pictures:
+            reason = "the class folder has no pictures"
+            findings.append(Finding("empty_class", "error", place, reason, place.name))
+        for path in pictures:
+            try:
+                size = checked_size(path, None, place, rules) if headers else (0, 0)
+                images.append(_image(path, place, folder, size))
+            except Fault as fault:
+                findings.append(fault.finding)
+    return images, findings
+
+
+def inspect_pictures(
+    folder: Path, *, rules: ImageRules = DEFAULT_RULES
+) -> tuple[list[RawImage], list[Finding]]:
+    """The pictures of a folder without annotations, by path, and what is wrong with the folder."""
+    pictures, others = _files(folder)
+    images, findings = [], [_stray(path) for path in others]
+    for path in pictures:
+        try:
+            size = checked_size(path, None, folder, rules)
+        except Fault as fault:
+            findings.append(fault.finding)
+            continue
+        images.append(RawImage(path.relative_to(folder).as_posix(), path, size, (), folder))
+    return images, findings
+
+
+def compare_image_folders(root: Path) -> list[Finding]:
+    """Classes of a split that training lacks (errors: nothing could learn them), and the reverse;
+    and what lies beside the splits."""
+    (first, trained), *others = image_folder_splits(root).items()
+    known = {place.name for place in _class_folders(trained)} if trained.is_dir() else set()
+    findings = []
+    for split, folder in others:
+        names = {place.name for place in _class_folders(folder)}
+        for name in sorted(names - known):
+            reason = f"class of {split!r} that {first!r} lacks"
+            findings.append(Finding("class_not_in_train", "error", folder / name, reason, name))
+        if missing := sorted(known - names):
+            reason = f"{split!r} lacks {len(missing)} classes of {first!r}: {first_few(missing)}"
+            findings.append(Finding("class_missing_in_split", "warning", folder, reason))
+    if trained != root:
+        findings += [_stray(path) for path in sorted(root.iterdir()) if not _is_split(path)]
+    return findings
+
+
+def _is_split(folder: Path) -> bool:
+    return folder.name in _SPLITS and folder.is_dir() and bool(_class_folders(folder))
+
+
+def _class_folders(folder: Path) -> list[Path]:
+    """Sorted by name; hidden folders (``.git``, ``.ipynb_checkpoints``) are no classes."""
+    return sorted(
+        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def _files(place: Path) -> tuple[list[Path], list[Path]]:
+    """(pictures, other files) of a class, sorted."""
+    files = sorted(path for path in place.rglob("*") if not path.is_dir())
+    return [path for path in files if _is_picture(path)], [
+        path for path in files if not _is_picture(path)
+    ]
+
+
+def _beside_classes(folder: Path) -> Iterator[Finding]:
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.name.startswith("."):
+            continue
+        if _is_picture(path):
+            reason = "lies beside the class folders and has no class"
+            yield Finding("picture_without_class", "warning", path, reason, picture=path)
+        else:
+            yield _stray(path)
+
+
+def _stray(path: Path) -> Finding:
+    what = "a folder that is no split" if path.is_dir() else "not named like a picture"
+    return Finding("stray_file", "note", path, f"{what}, left out")
+
+
+def _image(path: Path, place: Path, folder: Path, size: tuple[int, int]) -> RawImage:
+    whole = RawObject(place.name, (0.0, 0.0, float(size[1]), float(size[0])))
+    image_id = path.relative_to(folder).as_posix()
+    return RawImage(image_id, path, size, (whole,), place, place.name)

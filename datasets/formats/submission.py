@@ -1,0 +1,159 @@
+"""How are located classes handed in to ILSVRC's localization challenge, and read back?
+
+The form is that of ``LOC_val_solution.csv``: a header ``ImageId,PredictionString`` and a row for
+each picture, ``ILSVRC2012_val_00000001,n01751748 111 108 441 193 n01729977 ...``, with a class and
+x1 y1 x2 y2 for each of at most five predictions, best first. Pixels count from 1 and both ends
+belong to the box: our (x1, y1, x2, y2) is (x1 + 1, y1 + 1, x2, y2) there.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from ...detection.errors import DataError
+from ...detection.structures import Detections
+from ..findings import Fault
+from ..records import RawBox
+from .outgoing import number
+
+HEADER = ("ImageId", "PredictionString")
+#: The most predictions a picture may have.
+LIMIT = 5
+#: From our pixels to the challenge's.
+_SHIFT = (1.0, 1.0, 0.0, 0.0)
+_Rows = Iterator[tuple[int, list[str]]]
+
+
+def write_submission(found: Mapping[str, Detections], classes: Sequence[str], path: Path) -> None:
+    """A row for each picture by sorted id, empty without predictions; ``path`` is replaced at once.
+
+    ``found`` has the predictions of each picture in our pixels, best first.
+
+    Pixels have up to six decimals: read back they are the same float32 from 16 on, and below at
+    most 1e-6 away. ``classes`` are the words that are written: where class numbers are wanted
+    instead of wnids, give ``["1", "2", ...]``.
+
+    Raises DataError, and changes nothing, for more than five predictions, a box that is not finite,
+    a class name with a space, an image id that is empty or has spaces around it, and where the file
+    cannot be written.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEADER)
+    try:
+        _check_names(found, classes)
+        for image_id in sorted(found):
+            writer.writerow([image_id, _prediction_string(image_id, found[image_id], classes)])
+    except ValueError as error:
+        raise DataError(f"{path}: cannot be written: {error}") from error
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_text(text.getvalue(), encoding="utf-8", newline="")
+        part.replace(path)
+    except (OSError, UnicodeEncodeError) as error:
+        with suppress(OSError):  # most likely it could not be made either
+            part.unlink()
+        raise DataError(f"{path}: cannot be written ({error})") from error
+
+
+def read_submission(path: Path, classes: Sequence[str]) -> dict[str, Detections]:
+    """The predictions of each picture, best first, in our pixels.
+
+    A submission tells the order of its predictions, not how sure they are: their scores here are
+    1, 1/2 .. 1/5, no probabilities. Boxes may have any corners, a row no predictions.
+
+    Raises DataError, naming file, line and reason: another header, an id that is empty or there
+    twice, an unknown class, words that are no groups of five, more than five predictions, a
+    coordinate that is no finite number.
+    """
+    labels = {name: label for label, name in enumerate(classes)}
+    found: dict[str, Detections] = {}
+    rows = _rows(path)
+    line, header = next(rows, (1, []))
+    if header != list(HEADER):
+        raise _fault(path, line, f"header is {header!r:.80}, expected {','.join(HEADER)}")
+    for line, row in rows:
+        try:
+            image_id, predictions = _row(row, labels)
+            if image_id in found:
+                raise ValueError(f"{image_id} is there twice")
+        except ValueError as error:
+            raise _fault(path, line, str(error)) from error
+        found[image_id] = predictions
+    return found
+
+
+def _check_names(image_ids: Iterable[str], classes: Iterable[str]) -> None:
+    """What would be read as something else; raises ValueError with the reason."""
+    if split := [name for name in classes if name.split() != [name]]:
+        raise ValueError(f"class {split[0]!r}: the format needs names without spaces")
+    if blank := [name for name in image_ids if name.strip() != name or not name]:
+        raise ValueError(f"image id {blank[0]!r}: the format needs one without spaces around it")
+
+
+def _prediction_string(image_id: str, predicted: Detections, classes: Sequence[str]) -> str:
+    """Raises ValueError with the reason."""
+    if len(predicted) > LIMIT:
+        raise ValueError(f"{image_id}: {len(predicted)} predictions, at most {LIMIT} are allowed")
+    if not predicted.boxes.isfinite().all():
+        raise ValueError(f"{image_id}: a box is not finite: {predicted.boxes.tolist()}")
+    groups = [
+        [classes[label], *(number(side + shift) for side, shift in zip(box, _SHIFT, strict=True))]
+        for label, box in zip(predicted.labels.tolist(), predicted.boxes.tolist(), strict=True)
+    ]
+    return " ".join(word for group in groups for word in group)
+
+
+def _rows(path: Path) -> _Rows:
+    """The rows that are not blank, with the number of their last line; raises DataError."""
+    if not path.is_file():
+        raise Fault.of("missing_file", path, "no such file")
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise Fault.of("malformed_file", path, f"cannot be read ({error})") from error
+    rows = csv.reader(io.StringIO(text))
+    try:
+        for row in rows:
+            if row:
+                yield rows.line_num, row
+    except csv.Error as error:
+        raise _fault(path, rows.line_num, str(error)) from error
+
+
+def _row(row: list[str], labels: Mapping[str, int]) -> tuple[str, Detections]:
+    """Raises ValueError with the reason."""
+    if len(row) != 2 or not row[0].strip():
+        raise ValueError(f"{row!r:.80}: expected an id and a prediction string")
+    words = row[1].split()
+    if len(words) % 5:
+        raise ValueError(f"{len(words)} words, expected groups of a class and four coordinates")
+    if len(words) > 5 * LIMIT:
+        raise ValueError(f"{len(words) // 5} predictions, at most {LIMIT} are allowed")
+    names = words[::5]
+    if unknown := [name for name in names if name not in labels]:
+        raise ValueError(f"unknown class {unknown[0]!r:.80}")
+    boxes = [_box(words[start + 1 : start + 5]) for start in range(0, len(words), 5)]
+    return row[0].strip(), Detections(
+        torch.tensor(boxes, dtype=torch.float32).reshape(len(boxes), 4),
+        1 / torch.arange(1, len(boxes) + 1, dtype=torch.float32),
+        torch.tensor([labels[name] for name in names], dtype=torch.int64),
+    )
+
+
+def _box(words: list[str]) -> RawBox:
+    x1, y1, x2, y2 = (float(word) - shift for word, shift in zip(words, _SHIFT, strict=True))
+    # What float64 holds and float32 does not would be infinite in the tensor.
+    if not all(abs(side) <= torch.finfo(torch.float32).max for side in (x1, y1, x2, y2)):
+        raise ValueError(f"coordinates {' '.join(words)} are not finite")
+    return x1, y1, x2, y2
+
+
+def _fault(path: Path, line: int, reason: str) -> DataError:
+    return Fault.of("malformed_file", path, f"line {line}: {reason}")

@@ -1,0 +1,159 @@
+"""What does one PASCAL VOC annotation (XML) say?"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path, PureWindowsPath
+from typing import Literal
+from xml.etree.ElementTree import Element, ParseError
+from xml.etree.ElementTree import fromstring as fast_fromstring
+
+from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+
+from ..coordinates import Coordinates
+from ..findings import Fault, Finding
+from ..records import RawBox, RawObject
+
+Difficult = Literal["exclude", "ignore", "include"]
+
+_LARGEST_XML = 10 * 2**20
+_ENCODING = re.compile(rb"""^<\?xml[^>]*encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
+#: Encodings in which the marks below look like this, and NUL is what UTF-16 has in each tag.
+_PLAIN = frozenset({"utf-8", "us-ascii", "ascii", "iso-8859-1", "windows-1252"})
+_SUSPICIOUS = (b"\0", b"<!DOCTYPE", b"<!ENTITY")
+_DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
+
+
+def parse_annotation(path: Path) -> Element:
+    """The ``<annotation>``; raises `Fault` of kind ``malformed_xml``."""
+    try:
+        if path.stat().st_size > _LARGEST_XML:
+            raise _malformed(path, f"larger than {_LARGEST_XML // 2**20} MB, not an annotation")
+        root = _parse_bytes(path.read_bytes())
+    except DefusedXmlException as error:
+        raise _malformed(path, "declares entities, which are not accepted") from error
+    except (ParseError, ValueError, LookupError, OSError) as error:
+        raise _malformed(path, f"not readable as XML ({error})") from error
+    if root.tag != "annotation":
+        raise _malformed(path, f"the root is <{root.tag}>, expected <annotation>")
+    return root
+
+
+def claimed_size(tree: Element, path: Path) -> tuple[float, float] | None:
+    """(h, w) of ``<size>``; None if absent, or 0 x 0: from tools that did not open the picture."""
+    element = tree.find("size")
+    if element is None or "" in (_text(element, "height"), _text(element, "width")):
+        return None
+    height, width = (_number(element, side, path, "<size>") for side in ("height", "width"))
+    return None if height == width == 0 else (height, width)
+
+
+def names_another_file(tree: Element, image_id: str) -> str:
+    """The ``<filename>`` if it is not the picture's; "" if it is, or is empty."""
+    name = _text(tree, "filename")
+    plain = PureWindowsPath(name)  # knows / and \; some tools write the whole path
+    return "" if name == "" or image_id in (plain.name, plain.stem) else name
+
+
+def read_objects(
+    tree: Element, path: Path, *, coordinates: Coordinates, difficult: Difficult
+) -> tuple[list[RawObject], list[Finding]]:
+    """The objects that make sense, the errors of those that do not, and what is doubtful."""
+    objects, findings = [], []
+    for number, element in enumerate(tree.findall("object"), 1):
+        where = f"object {number}"
+        try:
+            name = _class_name(element, path, where)
+            named = f"{where} ({name})"
+            is_difficult, doubts = _is_difficult(element, path, named)
+            findings += doubts
+            if is_difficult and difficult == "exclude":
+                continue
+            box = _box(element, path, named, coordinates)
+        except Fault as fault:
+            findings.append(fault.finding)
+            continue
+        objects.append(RawObject(name, box, is_difficult and difficult == "ignore", where))
+    return objects, findings
+
+
+def _class_name(element: Element, path: Path, where: str) -> str:
+    name = _text(element, "name")
+    if not name:
+        raise Fault.of("unnamed_object", path, "has no name", object=where)
+    return name
+
+
+def _box(element: Element, path: Path, where: str, coordinates: Coordinates) -> RawBox:
+    boxes = element.findall("bndbox")  # direct children: a <part> has its own
+    if len(boxes) != 1:
+        kind = "several_boxes" if boxes else "missing_box"
+        raise Fault.of(kind, path, f"{len(boxes)} <bndbox>, expected 1", object=where)
+    tags = ("xmin", "ymin", "xmax", "ymax")
+    x1, y1, x2, y2 = (_number(boxes[0], tag, path, where) for tag in tags)
+    if coordinates == "zero_based":
+        return x1, y1, x2, y2
+    (x1, x2), (y1, y2) = _lower_the_smaller(x1, x2), _lower_the_smaller(y1, y2)
+    return x1, y1, x2, y2
+
+
+def _lower_the_smaller(first: float, last: float) -> tuple[float, float]:
+    """Pixels counted from 1 to edges counted from 0; swapped corners stay swapped, and right."""
+    return (first, last - 1) if last < first else (first - 1, last)
+
+
+def _is_difficult(element: Element, path: Path, where: str) -> tuple[bool, list[Finding]]:
+    """Absent, empty and "Unspecified" (labelling tools write it) mean no; other words are taken so
+    too, with a warning."""
+    text = _text(element, "difficult")
+    if text.lower() in ("", "unspecified"):
+        return False, []
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isnan(value):
+        return value != 0, []
+    reason = f"<difficult> is {text!r:.40}, expected 0 or 1: taken as 0"
+    return False, [Finding("unclear_difficult", "warning", path, reason, where)]
+
+
+# ---------------------------------------------------------------------------------- text
+
+
+def _malformed(path: Path, reason: str) -> Fault:
+    return Fault.of("malformed_xml", path, reason)
+
+
+def _parse_bytes(data: bytes) -> Element:
+    data = data.lstrip()  # editors leave blank lines in front of the declaration
+    declared = _ENCODING.match(data)
+    encoding = declared.group(1).decode("ascii").lower() if declared else "utf-8"
+    if encoding in _PLAIN and not any(mark in data for mark in _SUSPICIOUS):
+        # Nothing in it can declare an entity, and defusedxml parses in Python, five times slower.
+        return fast_fromstring(data)  # noqa: S314
+    try:
+        root: Element = fromstring(data)
+    except DefusedXmlException:
+        raise
+    except ValueError:  # expat knows no multi-byte encodings (GBK, Shift-JIS); Python does
+        if not declared:
+            raise
+        root = fromstring(_DECLARATION.sub("", data.decode(encoding)))
+    return root
+
+
+def _text(element: Element, tag: str) -> str:
+    return (element.findtext(tag) or "").strip()
+
+
+def _number(element: Element, tag: str, path: Path, where: str) -> float:
+    text = _text(element, tag)
+    try:
+        return float(text)
+    except ValueError:
+        hint = ": decimals take a point" if "," in text else ""
+        reason = f"<{tag}> is {text!r}, expected a number{hint}"
+        raise Fault.of("not_a_number", path, reason, object=where) from None

@@ -1,0 +1,209 @@
+"""What changes a training picture beyond flip and resize? (The one file with albumentations.)"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from ...detection.errors import ConfigError
+from ...detection.structures import Annotation
+
+#: The transforms a config may name. ``photometric`` ones leave every object where it is.
+#: Left out: what needs more than one picture, cuts objects out of the picture or bends it (the
+#: box around a bent box is a guess), changes the type or the channels of the image, or scales it as
+#: a whole (the resize that follows would undo it: use ``image.short_side_train``).
+ALLOWED: Mapping[str, str] = {
+    "AdditiveNoise": "photometric",
+    "AdvancedBlur": "photometric",
+    "AutoContrast": "photometric",
+    "Blur": "photometric",
+    "CLAHE": "photometric",
+    "ChannelDropout": "photometric",
+    "ChannelShuffle": "photometric",
+    "ColorJitter": "photometric",
+    "Defocus": "photometric",
+    "Downscale": "photometric",
+    "Emboss": "photometric",
+    "Equalize": "photometric",
+    "FancyPCA": "photometric",
+    "GaussNoise": "photometric",
+    "GaussianBlur": "photometric",
+    "HueSaturationValue": "photometric",
+    "ISONoise": "photometric",
+    "Illumination": "photometric",
+    "ImageCompression": "photometric",
+    "InvertImg": "photometric",
+    "MedianBlur": "photometric",
+    "MotionBlur": "photometric",
+    "MultiplicativeNoise": "photometric",
+    "PlanckianJitter": "photometric",
+    "PlasmaBrightnessContrast": "photometric",
+    "PlasmaShadow": "photometric",
+    "Posterize": "photometric",
+    "RGBShift": "photometric",
+    "RandomBrightnessContrast": "photometric",
+    "RandomFog": "photometric",
+    "RandomGamma": "photometric",
+    "RandomRain": "photometric",
+    "RandomShadow": "photometric",
+    "RandomSnow": "photometric",
+    "RandomSunFlare": "photometric",
+    "RandomToneCurve": "photometric",
+    "RingingOvershoot": "photometric",
+    "SaltAndPepper": "photometric",
+    "Sharpen": "photometric",
+    "ShotNoise": "photometric",
+    "Solarize": "photometric",
+    "Spatter": "photometric",
+    "ToGray": "photometric",
+    "ToSepia": "photometric",
+    "UnsharpMask": "photometric",
+    "ZoomBlur": "photometric",
+    # Boxes stay tight.
+    "BBoxSafeRandomCrop": "geometric",
+    "CropAndPad": "geometric",
+    "D4": "geometric",
+    "HorizontalFlip": "geometric",
+    "RandomCropFromBorders": "geometric",
+    "RandomResizedCrop": "geometric",
+    "RandomRotate90": "geometric",
+    "RandomSizedBBoxSafeCrop": "geometric",
+    "Transpose": "geometric",
+    "VerticalFlip": "geometric",
+    # A box becomes the box around its moved corners: looser as the angle grows.
+    "Affine": "geometric",
+    "Perspective": "geometric",
+    "Rotate": "geometric",
+    "SafeRotate": "geometric",
+}
+
+#: An object stays while this part of its moved box is inside the picture ...
+MIN_VISIBILITY = 0.1
+#: ... and the part is at least this many pixels.
+MIN_AREA = 1.0
+
+
+class Spec(Protocol):
+    """The name of a transform of `ALLOWED` and its parameters."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def params(self) -> Mapping[str, Any]: ...
+
+
+class Augmentation:
+    """``augmentation(pixels, annotation, seed)``: the named transforms, one after another.
+
+    The result depends on the arguments alone, not on earlier calls. Geometric transforms cut boxes
+    to the picture and drop objects of which less than `MIN_VISIBILITY` or `MIN_AREA` is left;
+    where all transforms are photometric the annotation comes back as it went in. The picture may
+    change its size.
+
+    Raises ConfigError for a name that is not allowed and for parameters that albumentations does
+    not know or take; and, when called, for transforms that fail on a picture.
+    """
+
+    def __init__(self, specs: Sequence[Spec]) -> None:
+        self.names = tuple(spec.name for spec in specs)
+        self._transforms = [_build(spec) for spec in specs]
+        self._moves_boxes = any(ALLOWED[name] == "geometric" for name in self.names)
+        self._compose = _compose(self._transforms, self._moves_boxes) if specs else None
+
+    def __call__(
+        self, pixels: np.ndarray, annotation: Annotation, seed: int
+    ) -> tuple[np.ndarray, Annotation]:
+        """``pixels`` (h, w, 3) uint8 and the annotation in them; any non-negative ``seed``."""
+        if self._compose is None:
+            return pixels, annotation
+        # `Compose.set_random_seed` would give every transform the same seed, and two that apply
+        # with probability 0.5 would always apply together; so each gets its own.
+        seeds = np.random.SeedSequence(seed).generate_state(len(self._transforms))
+        for transform, own in zip(self._transforms, seeds, strict=True):
+            transform.set_random_seed(int(own))
+        # Only indices travel with the boxes: albumentations turns labels into float32.
+        boxes = {"bboxes": annotation.boxes.numpy().copy(), "index": np.arange(len(annotation))}
+        try:
+            result = self._compose(
+                image=np.ascontiguousarray(pixels), **(boxes if self._moves_boxes else {})
+            )
+        except Exception as error:
+            height, width = pixels.shape[:2]
+            raise ConfigError(
+                f"image.augment: {', '.join(self.names)} failed on a picture of {width}x{height}: "
+                f"{_one_line(error)}"
+            ) from error
+        return result["image"], _kept(annotation, result) if self._moves_boxes else annotation
+
+
+def _kept(annotation: Annotation, result: Mapping[str, Any]) -> Annotation:
+    """What is left of ``annotation``, with the boxes moved."""
+    boxes = np.asarray(result["bboxes"], dtype=np.float32).reshape(-1, 4)
+    index = torch.from_numpy(np.asarray(result["index"], dtype=np.int64).reshape(-1))
+    return Annotation(torch.from_numpy(boxes), annotation.labels[index], annotation.ignore[index])
+
+
+def _library() -> ModuleType:
+    """albumentations, imported when first needed: it takes a second."""
+    # It asks a package index for news at import unless told not to.
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    import albumentations
+
+    return albumentations
+
+
+def _compose(transforms: list[Any], moves_boxes: bool) -> Any:
+    library = _library()
+    if not moves_boxes:
+        return library.Compose(transforms)
+    return library.Compose(
+        transforms,
+        bbox_params=library.BboxParams(
+            format="pascal_voc",
+            label_fields=["index"],
+            clip=True,
+            filter_invalid_bboxes=True,  # with clip alone, a box outside the picture is an error
+            min_visibility=MIN_VISIBILITY,
+            min_area=MIN_AREA,
+        ),
+    )
+
+
+def _build(spec: Spec) -> Any:
+    if spec.name not in ALLOWED:
+        raise ConfigError(
+            f"image.augment: no transform {spec.name!r}{_nearest(spec.name, ALLOWED)}"
+        )
+    kind = getattr(_library(), spec.name)
+    known = [name for name in inspect.signature(kind.__init__).parameters if name != "self"]
+    for name in spec.params:
+        if name not in known:
+            raise ConfigError(
+                f"image.augment: {spec.name} has no parameter {name!r}{_nearest(name, known)}"
+            )
+    try:
+        # albumentations replaces some bad values by defaults and only warns of it.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return kind(**spec.params)
+    except Exception as error:
+        raise ConfigError(f"image.augment: {spec.name}: {_one_line(error)}") from error
+
+
+def _nearest(name: str, known: Sequence[str] | Mapping[str, str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.partition(" For further information")[0]

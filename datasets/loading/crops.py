@@ -1,0 +1,305 @@
+"""Which part of a picture does a classifier see, in training and in testing?
+
+A crop is called as ``crop(pixels, seed)`` with RGB ``pixels`` (h, w, 3) uint8 and returns a tensor
+(h', w', 3) uint8, or (10, h', w', 3) for ten views. It has no state: all random choices come from
+``seed``, so that neither workers nor restarts change them. A `PlacedCrop` also says where in the
+picture it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...detection.errors import ConfigError
+from ...detection.structures import Annotation
+from .augment import ALLOWED, Augmentation, Spec
+from .colour_shift import shift_colour
+from .cut import Cut, cut_then_scaled, mirrored, scaled_then_cut
+from .transforms import resized_size
+
+#: Boxes are drawn at most this often, as in the published Inception and torchvision code.
+_TRIES = 10
+
+
+class Crop(Protocol):
+    """``fixed``: whether crops of all pictures have one size."""
+
+    @property
+    def fixed(self) -> bool: ...
+
+    def __call__(self, pixels: np.ndarray, seed: int) -> Tensor: ...
+
+
+class PlacedCrop(Crop, Protocol):
+    """A crop that gives one view, and says of a picture of ``size`` (h, w) which."""
+
+    def place(self, size: tuple[int, int], seed: int) -> Cut: ...
+
+
+@dataclass(frozen=True)
+class PaperCrop:
+    """Training crop of the ResNet paper, section 3.4.
+
+    The shorter side is resized to an integer drawn evenly from ``short_sides`` (both included),
+    a random ``size`` x ``size`` part is cut and mirrored with probability ``flip``, and a
+    multiple of each principal component of colour is added to all pixels, the multiple being its
+    deviation times a normal number of deviation ``colour_std``.
+
+    Raises ConfigError for sides smaller than the crop.
+    """
+
+    short_sides: tuple[int, int] = (256, 480)
+    size: int = 224
+    flip: float = 0.5
+    colour_std: float = 0.1
+    fixed: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        low, high = self.short_sides
+        if not 0 < self.size <= low <= high:
+            raise ConfigError(
+                f"crop: expected size <= shorter sides from low to high, got size {self.size}, "
+                f"shorter sides {low} to {high}"
+            )
+
+    def __call__(self, pixels: np.ndarray, seed: int) -> Tensor:
+        cut, multiples = self._drawn(_size(pixels), seed)
+        return _to_tensor(shift_colour(scaled_then_cut(pixels, cut), multiples))
+
+    def place(self, size: tuple[int, int], seed: int) -> Cut:
+        return self._drawn(size, seed)[0]
+
+    def _drawn(self, size: tuple[int, int], seed: int) -> tuple[Cut, np.ndarray]:
+        """The cut, and the multiples (3,) of the components of colour."""
+        # All numbers are drawn whether used or not: changing one option leaves the others' draws.
+        random = np.random.default_rng(seed)
+        low, high = self.short_sides
+        short_side = int(random.integers(low, high, endpoint=True))
+        flipped = bool(random.random() < self.flip)
+        place = random.random(2)
+        multiples = random.normal(size=3) * self.colour_std
+
+        whole = _at_short_side(size, short_side)
+        # `random` is below 1, so that the last row and column are reached and never passed.
+        y, x = (
+            int(where * (side - self.size + 1))
+            for where, side in zip(place, whole.size, strict=True)
+        )
+        cut = replace(whole, offset=(y, x), size=(self.size, self.size), flipped=flipped)
+        return cut, multiples
+
+
+@dataclass(frozen=True)
+class ResizedCrop:
+    """The modern training crop: a random part of the picture, resized to ``size`` x ``size``.
+
+    Its area is drawn evenly from ``scale`` of the picture's, its width / height log-evenly from
+    ``ratio`` (Szegedy et al., CVPR 2015, section 6). It is mirrored with probability ``flip``;
+    ``augment`` names photometric albumentations transforms, as in `Augmentation`.
+    """
+
+    size: int = 224
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    augment: Sequence[Spec] = ()
+    fixed: ClassVar[bool] = True
+    _augmentation: Augmentation | None = field(init=False, repr=False, compare=False, default=None)
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
+            if not 0 < low <= high or (name == "scale" and high > 1):
+                raise ConfigError(f"crop.{name}: ({low:g}, {high:g}) is no range")
+        if self.augment:
+            object.__setattr__(self, "_augmentation", _photometric(self.augment))
+
+    def __call__(self, pixels: np.ndarray, seed: int) -> Tensor:
+        cut, augment_seed = self._drawn(_size(pixels), seed)
+        pixels = cut_then_scaled(pixels, cut)
+        if self._augmentation is not None:
+            pixels, _ = self._augmentation(pixels, Annotation.empty(), augment_seed)
+        return _to_tensor(pixels)
+
+    def place(self, size: tuple[int, int], seed: int) -> Cut:
+        return self._drawn(size, seed)[0]
+
+    def _drawn(self, size: tuple[int, int], seed: int) -> tuple[Cut, int]:
+        """The cut, and the seed of the augmentation."""
+        random = np.random.default_rng(seed)
+        flipped = bool(random.random() < self.flip)
+        augment_seed = int(random.integers(2**32))
+        y, x, h, w = random_part(size, self.scale, self.ratio, random)
+        scale_y, scale_x = scale = (self.size / h, self.size / w)
+        offset = (y * scale_y, x * scale_x)
+        return Cut(size, scale, offset, (self.size, self.size), flipped), augment_seed
+
+
+def random_part(
+    size: tuple[int, int],
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    random: np.random.Generator,
+) -> tuple[int, int, int, int]:
+    """(y, x, h, w) of a part of a picture of ``size`` (h, w), for `ResizedCrop`.
+
+    Where no part that fits is drawn (very long pictures), the largest in the middle whose
+    width / height is as near to ``ratio`` as the picture's shape allows.
+    """
+    height, width = size
+    for _ in range(_TRIES):
+        area = height * width * random.uniform(*scale)
+        aspect = math.exp(random.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        if 0 < h <= height and 0 < w <= width:
+            y = int(random.integers(height - h, endpoint=True))
+            x = int(random.integers(width - w, endpoint=True))
+            return y, x, h, w
+    aspect = min(max(width / height, ratio[0]), ratio[1])
+    h = max(1, min(height, round(width / aspect)))
+    w = max(1, min(width, round(height * aspect)))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+@dataclass(frozen=True)
+class PaddedCrop:
+    """Training crop for small pictures (ResNet paper, section 4.2): ``padding`` black pixels on
+    each side, then a random ``size`` x ``size`` part, mirrored with probability ``flip``.
+
+    A picture whose shorter side is not ``size`` is resized to it first.
+    """
+
+    size: int = 32
+    padding: int = 4
+    flip: float = 0.5
+    fixed: ClassVar[bool] = True
+
+    def __call__(self, pixels: np.ndarray, seed: int) -> Tensor:
+        random = np.random.default_rng(seed)
+        flipped = bool(random.random() < self.flip)
+        pixels = _with_short_side(pixels, self.size)
+        edge = (self.padding, self.padding)
+        padded = np.pad(pixels, (edge, edge, (0, 0)))
+        y, x = (int(random.integers(side - self.size, endpoint=True)) for side in padded.shape[:2])
+        part = padded[y : y + self.size, x : x + self.size]
+        return _to_tensor(mirrored(part, flipped))
+
+
+@dataclass(frozen=True)
+class CentreCrop:
+    """The middle ``size`` x ``size`` of the picture at shorter side ``resize``: 1-crop testing;
+    mirrored where asked."""
+
+    resize: int = 256
+    size: int = 224
+    flipped: bool = False
+    fixed: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _check_fits(self.resize, self.size)
+
+    def __call__(self, pixels: np.ndarray, seed: int = 0) -> Tensor:
+        return _to_tensor(scaled_then_cut(pixels, self.place(_size(pixels), seed)))
+
+    def place(self, size: tuple[int, int], seed: int = 0) -> Cut:
+        whole = _at_short_side(size, self.resize)
+        corner = _middle(whole.size, self.size)
+        return replace(whole, offset=corner, size=(self.size, self.size), flipped=self.flipped)
+
+
+@dataclass(frozen=True)
+class TenCrop:
+    """Corners (top left, top right, bottom left, bottom right) and middle, then those of the
+    mirrored picture: (10, size, size, 3). The standard 10-crop testing of AlexNet."""
+
+    resize: int = 256
+    size: int = 224
+    fixed: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _check_fits(self.resize, self.size)
+
+    def __call__(self, pixels: np.ndarray, seed: int = 0) -> Tensor:
+        pixels = _with_short_side(pixels, self.resize)
+        views = []
+        y, x = _middle(_size(pixels), self.size)
+        for shown in (pixels, cv2.flip(pixels, 1)):
+            near, far = slice(None, self.size), slice(-self.size, None)
+            corners = ((near, near), (near, far), (far, near), (far, far))
+            views += [*(shown[rows, columns] for rows, columns in corners)]
+            views.append(shown[y : y + self.size, x : x + self.size])
+        return torch.from_numpy(np.stack(views))
+
+
+@dataclass(frozen=True)
+class FullImage:
+    """The whole picture at ``short_side``, mirrored where asked: fully-convolutional testing."""
+
+    short_side: int
+    flipped: bool = False
+    fixed: ClassVar[bool] = False
+
+    def __call__(self, pixels: np.ndarray, seed: int = 0) -> Tensor:
+        return _to_tensor(scaled_then_cut(pixels, self.place(_size(pixels), seed)))
+
+    def place(self, size: tuple[int, int], seed: int = 0) -> Cut:
+        return replace(_at_short_side(size, self.short_side), flipped=self.flipped)
+
+
+@dataclass(frozen=True)
+class WholePicture:
+    """The picture as it is, for whoever resizes it later: a localizer that looks at it in several
+    sizes."""
+
+    fixed: ClassVar[bool] = False
+
+    def __call__(self, pixels: np.ndarray, seed: int = 0) -> Tensor:
+        return _to_tensor(pixels)
+
+    def place(self, size: tuple[int, int], seed: int = 0) -> Cut:
+        return Cut.whole(size, size)
+
+
+# ------------------------------------------------------------------------------------- pixels
+
+
+def _size(pixels: np.ndarray) -> tuple[int, int]:
+    return pixels.shape[0], pixels.shape[1]
+
+
+def _at_short_side(size: tuple[int, int], short_side: int) -> Cut:
+    return Cut.whole(size, resized_size(size, short_side, long_side_max=2**31))
+
+
+def _with_short_side(pixels: np.ndarray, short_side: int) -> np.ndarray:
+    return scaled_then_cut(pixels, _at_short_side(_size(pixels), short_side))
+
+
+def _middle(size: tuple[int, int], part: int) -> tuple[int, int]:
+    # Python's rounding of halves to even, as in torchvision.
+    height, width = size
+    return round((height - part) / 2), round((width - part) / 2)
+
+
+def _to_tensor(pixels: np.ndarray) -> Tensor:
+    # A part of a picture is not contiguous, and a decoded picture may be read-only: copied.
+    return torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
+
+
+def _check_fits(side: int, size: int) -> None:
+    if not 0 < size <= side:
+        raise ConfigError(f"crop: a crop of {size} does not fit into a shorter side of {side}")
+
+
+def _photometric(specs: Sequence[Spec]) -> Augmentation:
+    moving = [spec.name for spec in specs if ALLOWED.get(spec.name) == "geometric"]
+    if moving:
+        raise ConfigError(f"crop.augment: {moving[0]} would change the crop's shape or place")
+    return Augmentation(specs)

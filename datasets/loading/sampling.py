@@ -1,0 +1,129 @@
+"""Which pictures make up which batch of a training run?
+
+N pictures. The plan is arithmetic: step -> (epoch, position) -> pictures and seeds. It has no state
+to save, and the batches are the same for every number of processes, accumulation steps and
+workers, and after every restart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+
+import numpy as np
+
+from ...detection.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True, slots=True)
+class SampleKey:
+    """One draw of one picture: its index in the records and the seed of its random choices."""
+
+    index: int
+    seed: int
+
+
+def sample_seed(seed: int, epoch: int, index: int) -> int:
+    """A 63-bit hash; unlike Python's ``hash`` the same in every process and release."""
+    text = f"{seed}/{epoch}/{index}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+
+
+def fixed_keys(count: int) -> list[SampleKey]:
+    """The pictures in order, each with the one seed that it has in testing."""
+    return [SampleKey(index, sample_seed(0, 0, index)) for index in range(count)]
+
+
+def epoch_batches(
+    sizes: Sequence[tuple[int, int]], batch_size: int, seed: int, epoch: int
+) -> list[list[int]]:
+    """The ceil(N / batch_size) batches of an epoch, as indices into ``sizes`` (h, w).
+
+    Pictures come in a seeded random order, landscape and portrait in separate batches because a
+    mixed batch is mostly padding (grouping as in detectron2). What is left of both groups makes
+    mixed batches at the end. Every picture occurs once; only the last batch, if incomplete, is
+    topped up with the first pictures of the epoch that are not in it.
+    """
+    order = [int(index) for index in np.random.default_rng([seed, epoch]).permutation(len(sizes))]
+    batches: list[list[int]] = []
+    landscape: list[int] = []
+    portrait: list[int] = []
+    for index in order:
+        height, width = sizes[index]
+        group = landscape if width >= height else portrait
+        group.append(index)
+        if len(group) == batch_size:
+            batches.append(group.copy())
+            group.clear()
+    left = landscape + portrait
+    batches += [left[at : at + batch_size] for at in range(0, len(left), batch_size)]
+    if batches:
+        last = batches[-1]
+        # A data set smaller than the batch repeats itself.
+        used = set(last)
+        others = [index for index in order if index not in used] or order
+        last += islice(cycle(others), batch_size - len(last))
+    return batches
+
+
+class BatchPlan:
+    """The batches of one process, for the steps from ``start_step`` to before ``steps``.
+
+    Each step has one global batch of ``batch_size`` keys. Process ``rank`` of ``world`` takes a
+    contiguous slice of it and yields that slice in ``accumulate`` equal parts, one after another.
+    Raises ConfigError when the batch cannot be divided, DataError when there are no pictures.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[tuple[int, int]],
+        *,
+        batch_size: int,
+        seed: int,
+        steps: int,
+        start_step: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        accumulate: int = 1,
+    ) -> None:
+        if batch_size % (world * accumulate):
+            raise ConfigError(
+                f"train.batch_size {batch_size} cannot be divided among {world} process(es) x "
+                f"{accumulate} accumulation step(s)"
+            )
+        if not sizes and start_step < steps:
+            raise DataError("no pictures to train on")
+        self.sizes = list(sizes)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.steps = range(start_step, steps)
+        self.accumulate = accumulate
+        self.part = batch_size // (world * accumulate)
+        self.first = rank * accumulate * self.part
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.sizes) // self.batch_size)
+
+    def __len__(self) -> int:
+        return len(self.steps) * self.accumulate
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        for keys in self._global_batches():
+            for part in range(self.accumulate):
+                start = self.first + part * self.part
+                yield keys[start : start + self.part]
+
+    def _global_batches(self) -> Iterator[list[SampleKey]]:
+        planned, batches = -1, []
+        for step in self.steps:
+            epoch, position = divmod(step, self.steps_per_epoch)
+            if epoch != planned:
+                planned = epoch
+                batches = epoch_batches(self.sizes, self.batch_size, self.seed, epoch)
+            yield [
+                SampleKey(index, sample_seed(self.seed, epoch, index))
+                for index in batches[position]
+            ]

@@ -1,0 +1,194 @@
+"""How do workers read batches, and how do their failures reach the user?"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from threading import current_thread, main_thread
+from typing import Any, Generic, Protocol, TypeVar
+
+import cv2
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from ...detection.errors import DataError, ResdetError
+from ...detection.structures import Batch, LabelledBatch
+from ..image import TruncatedImage
+from .sampling import SampleKey
+
+Item = TypeVar("Item")
+AnyBatch = TypeVar("AnyBatch", bound=Batch | LabelledBatch)
+Collated = TypeVar("Collated", bound=Batch | LabelledBatch, covariant=True)
+
+
+class Pictures(Protocol[Item, Collated]):
+    """A data set whose items are drawn by `SampleKey` and make batches."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: SampleKey) -> Item: ...
+
+    def collate(self, items: Sequence[Item]) -> Collated: ...
+
+
+class BatchReader(Dataset["AnyBatch | ResdetError | None"], Generic[Item, AnyBatch]):
+    """Reads whole batches inside a worker.
+
+    An expected failure is returned, not raised: the data loader would re-raise it with the worker's
+    traceback as its message, and a user is owed one line. ``replace`` says what happens to a
+    picture that raises TruncatedImage: the next of the data set that is whole takes its place, or
+    it is left out; None stands for a batch of which nothing is left.
+    """
+
+    def __init__(self, dataset: Pictures[Item, AnyBatch], *, replace: bool) -> None:
+        self.dataset = dataset
+        self.replace = replace
+
+    def __getitems__(self, keys: list[SampleKey]) -> AnyBatch | ResdetError | None:
+        try:
+            items = [item for key in keys if (item := self._item(key)) is not None]
+            return handed_over(self.dataset.collate(items)) if items else None
+        except ResdetError as error:
+            return error
+
+    def _item(self, key: SampleKey) -> Item | None:
+        count = len(self.dataset)
+        for offset in range(count if self.replace else 1):
+            try:
+                return self.dataset[SampleKey((key.index + offset) % count, key.seed)]
+            except TruncatedImage as error:
+                fate = "the next picture takes its place" if self.replace else "left out"
+                warnings.warn(f"{error}; {fate}", stacklevel=2)
+        if self.replace:
+            raise DataError(f"all {count} pictures are truncated")
+        return None
+
+
+def handed_over(batch: AnyBatch) -> AnyBatch:
+    """In a worker, ``batch`` moved to shared memory, through which it reaches the main process.
+
+    Left to the queue's own thread, a lack of it would be printed, the batch be lost, and the main
+    process wait for ever.
+    """
+    if get_worker_info() is None:
+        return batch
+    try:
+        for tensor in _tensors(batch):
+            tensor.share_memory_()
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"a data worker cannot hand over a batch ({reason}); {_ADVICE}") from error
+    return batch
+
+
+def _tensors(batch: Batch | LabelledBatch) -> Iterator[Tensor]:
+    yield batch.images
+    if isinstance(batch, LabelledBatch):
+        yield batch.labels
+    for annotation in batch.annotations:
+        yield from (annotation.boxes, annotation.labels, annotation.ignore)
+    for view in batch.views:
+        yield from _tensors(view)
+
+
+class BatchLoader(Generic[AnyBatch]):
+    """Iterates over batches; a picture that fails raises its ImageError here, whoever read it."""
+
+    def __init__(
+        self,
+        reader: BatchReader[Any, AnyBatch],
+        batches: Iterable[list[SampleKey]],
+        *,
+        workers: int,
+        pin_memory: bool,
+    ) -> None:
+        self._loader = data_loader(
+            reader, workers=workers, batch_sampler=batches, pin_memory=pin_memory
+        )
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[AnyBatch]:
+        return received(self._loader)
+
+
+def data_loader(source: Dataset, *, workers: int, **options: Any) -> DataLoader:
+    """PyTorch's loader of batches that ``source`` collates itself."""
+    return DataLoader(
+        source,
+        collate_fn=_as_read,
+        num_workers=workers,
+        worker_init_fn=_init_worker,
+        # Forked workers share the records; elsewhere they are sent to each worker.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+        # An own generator: the loader draws a seed per iteration, from the global one if left.
+        generator=torch.Generator(),
+        **options,
+    )
+
+
+def received(loader: DataLoader) -> Iterator[Any]:
+    """What the workers read; raises the expected failures that they returned."""
+    items = _started(loader)
+    while (item := _next(items)) is not _END:
+        if isinstance(item, ResdetError):
+            raise item
+        if item is not None:
+            yield item
+
+
+def _started(loader: DataLoader) -> Iterator[Any]:
+    """The iterator, whose workers' deaths are told by its ``next`` and nowhere else.
+
+    PyTorch's handler of SIGCHLD raises in whatever the main process is doing: half an update of the
+    weights may be done, and nobody there knows what the error means. Without it ``next`` looks
+    after its workers every five seconds.
+    """
+    if not hasattr(signal, "SIGCHLD") or current_thread() is not main_thread():
+        return iter(loader)
+    before = signal.getsignal(signal.SIGCHLD)
+    items = iter(loader)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
+    return items
+
+
+_END = object()
+#: Containers start with 64 MB of shared memory.
+_ADVICE = (
+    "give the container more shared memory (--shm-size=8g or --ipc=host) or set data.workers=0; "
+    "see `resdet doctor`"
+)
+
+
+def _next(items: Iterator[Any]) -> Any:
+    """The next item or _END. A worker killed by the system is the machine's fault, not the data's:
+    the usual cause is a lack of memory, shared or other."""
+    try:
+        return next(items, _END)
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        # A connection breaks where the worker died while it was handing a batch over.
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            raise
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(f"a data worker died ({reason}); {_ADVICE}") from error
+
+
+def _as_read(batch: Any) -> Any:
+    # The reader collates; torch's type wants a function of a list.
+    return batch
+
+
+def _init_worker(worker: int) -> None:
+    # One thread per worker: more would fight for the cores, and cv2's pool does not survive fork.
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    # A worker leaves with the main process, which finishes its step first: Ctrl-C and SIGTERM,
+    # sent to the whole process group by terminals and torchrun, must not reach the worker before.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)

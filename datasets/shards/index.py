@@ -1,0 +1,180 @@
+"""Which pictures lie in which tar shard, in the form `resdet write-shards` leaves on disk?
+
+A folder of shards has ``index.jsonl``: a first line about the whole and then one for each shard,
+added when the shard is there. It is complete when it has as many as the first line says.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ...detection.errors import DataError
+from ...detection.structures import Annotation, Record
+from ..catalog import DataSplit
+from ..records import first_few
+
+INDEX = "index.jsonl"
+FORMAT = "resdet-shards-1"
+_NAME = re.compile(r"[\w-]+\.tar")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A tar file of ``size`` bytes; its pictures' keys and labels stand in their order in it."""
+
+    name: str
+    size: int
+    sha256: str
+    keys: tuple[str, ...]
+    labels: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True)
+class ShardSet:
+    """One split of a data set, its ``classes`` in label order."""
+
+    folder: Path
+    classes: tuple[str, ...]
+    shards: tuple[Shard, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.shards))
+
+    def split(self) -> DataSplit:
+        """A record for each picture; its path is the shard, its size unknown."""
+        empty = Annotation.empty()
+        records = tuple(
+            Record(key, self.folder / shard.name, (0, 0), empty, label)
+            for shard in self.shards
+            for key, label in zip(shard.keys, shard.labels, strict=True)
+        )
+        return DataSplit(records, self.classes)
+
+
+@dataclass(frozen=True)
+class Header:
+    """The first line: what the whole will be. ``source`` is a checksum of what it is made from."""
+
+    classes: tuple[str, ...]
+    shards: int
+    count: int
+    source: str
+
+    def line(self) -> str:
+        return json.dumps({"format": FORMAT, **asdict(self)}) + "\n"
+
+
+def shard_line(shard: Shard) -> str:
+    return json.dumps(asdict(shard)) + "\n"
+
+
+def read_shards(folder: Path, *, classes: Sequence[str] | None = None) -> ShardSet:
+    """The shards of a folder, which must be complete and as long as the index says.
+
+    ``classes`` renumbers the labels, by name; None keeps the order of the index. Raises DataError,
+    naming the file, also for a class that ``classes`` lacks. Contents are not read
+    (`verify_shards`).
+    """
+    path = folder / INDEX
+    header, shards = read_index(path)
+    if len(shards) < header.shards:
+        raise DataError(
+            f"{path}: {len(shards)} of {header.shards} shards are written; run "
+            "`resdet write-shards` again to go on"
+        )
+    if len(shards) > header.shards or sum(map(len, shards)) != header.count or not shards:
+        raise DataError(f"{path}: its shards do not add up to what its first line says")
+    for shard in shards:
+        _expect_size(folder / shard.name, shard.size)
+    found = ShardSet(folder, header.classes, tuple(shards))
+    return found if classes is None else _renumbered(found, tuple(classes))
+
+
+def _expect_size(path: Path, size: int) -> None:
+    if not path.is_file():
+        raise DataError(f"{path}: the shard is missing")
+    if path.stat().st_size != size:
+        raise DataError(
+            f"{path}: has {path.stat().st_size} bytes, {INDEX} says {size}: the copy is "
+            "incomplete, or the file has changed"
+        )
+
+
+def _renumbered(found: ShardSet, classes: tuple[str, ...]) -> ShardSet:
+    if unknown := sorted(set(found.classes) - set(classes)):
+        raise DataError(
+            f"{found.folder / INDEX}: {len(unknown)} classes that training lacks: "
+            f"{first_few(unknown)}"
+        )
+    numbers = [classes.index(name) for name in found.classes]
+    shards = tuple(
+        replace(shard, labels=tuple(numbers[label] for label in shard.labels))
+        for shard in found.shards
+    )
+    return ShardSet(found.folder, classes, shards)
+
+
+def read_index(path: Path) -> tuple[Header, list[Shard]]:
+    """The first line and the shards so far; a last line that a crash cut off does not count."""
+    try:
+        lines = path.read_text("utf-8").splitlines(keepends=True)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    whole = [line for line in lines if line.endswith("\n")]
+    if not whole:
+        raise DataError(f"{path}: is empty")
+    header = _header(path, _parsed(path, 1, whole[0]))
+    shards = [
+        _shard(path, number, _parsed(path, number, line), len(header.classes))
+        for number, line in enumerate(whole[1:], 2)
+    ]
+    if len({shard.name for shard in shards}) < len(shards):
+        raise DataError(f"{path}: lists a shard twice")
+    return header, shards
+
+
+def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        content = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{path}: line {number}: not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: line {number}: expected an object")
+    return content
+
+
+def _header(path: Path, content: dict[str, Any]) -> Header:
+    if content.pop("format", None) != FORMAT:
+        raise DataError(f"{path}: line 1: expected format {FORMAT!r}")
+    match content:
+        case {"classes": [*classes], "shards": int(shards), "count": int(count), "source": source}:
+            names = tuple(map(str, classes))
+            if names and len(set(names)) == len(names):
+                return Header(names, shards, count, str(source))
+    raise DataError(f"{path}: line 1: expected distinct classes, shards, count and source")
+
+
+def _shard(path: Path, number: int, content: dict[str, Any], classes: int) -> Shard:
+    match content:
+        case {
+            "name": str(name),
+            "size": int(size),
+            "sha256": str(digest),
+            "keys": [*keys],
+            "labels": [*labels],
+        } if (
+            # A name with a scheme or a folder would be opened as a command or lead elsewhere.
+            _NAME.fullmatch(name)
+            and 0 < len(keys) == len(labels)
+            and all(isinstance(label, int) and 0 <= label < classes for label in labels)
+        ):
+            return Shard(name, size, digest, tuple(map(str, keys)), tuple(labels))
+    raise DataError(f"{path}: line {number}: not a shard's name, size, sha256, keys and labels")

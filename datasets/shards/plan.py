@@ -1,0 +1,115 @@
+"""Which picture of which shard comes when, in a stream that is never read out of order?
+
+An epoch's shards stand in a seeded random order, one after another. That row is cut into equal
+lanes, each read from its start to its end, and handed on in the order in which a shuffle buffer
+would give it. Every batch has equally many pictures of each lane. All of it follows from the counts
+of the shards: the place of a run is its step alone, and which pictures meet in a batch depends
+neither on workers nor on processes nor on restarts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...detection.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Pictures ``first`` to before ``last`` of a shard."""
+
+    shard: int
+    first: int
+    last: int
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+
+@dataclass(frozen=True)
+class StreamPlan:
+    """``counts``: pictures of each shard. ``buffer``: how many pictures a lane holds to shuffle.
+
+    Raises ConfigError for a batch that the lanes cannot share evenly, DataError without pictures.
+    """
+
+    counts: tuple[int, ...]
+    batch_size: int
+    seed: int
+    lanes: int = 8
+    buffer: int = 512
+
+    def __post_init__(self) -> None:
+        if self.lanes < 1 or self.batch_size % self.lanes:
+            raise ConfigError(
+                f"train.batch_size {self.batch_size} cannot be divided among {self.lanes} lanes "
+                "of the stream"
+            )
+        if self.buffer < 1:
+            raise ConfigError(f"shuffle buffer: {self.buffer} pictures, expected at least 1")
+        if not sum(self.counts):
+            raise DataError("no pictures to train on")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-sum(self.counts) // self.batch_size)
+
+    @property
+    def per_step(self) -> int:
+        """Pictures of a lane in a batch."""
+        return self.batch_size // self.lanes
+
+    def segments(self, epoch: int, lane: int) -> list[Segment]:
+        """What a lane reads in an epoch, ``steps_per_epoch * per_step`` pictures.
+
+        Together the lanes read every picture once; the last batch, if incomplete, is topped up with
+        the first of the row.
+        """
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.counts))
+        length = self.steps_per_epoch * self.per_step
+        start, wanted = lane * length % sum(self.counts), length
+        segments: list[Segment] = []
+        for shard in _round(order.tolist()):
+            count = self.counts[shard]
+            if start >= count:
+                start -= count
+                continue
+            last = min(count, start + wanted)
+            segments.append(Segment(shard, start, last))
+            wanted -= last - start
+            start = 0
+            if not wanted:
+                return segments
+        raise AssertionError("the row of shards has no end")
+
+    def order(self, epoch: int, lane: int) -> NDArray[np.int64]:
+        """In which order the lane's pictures, numbered as they are read, are handed on."""
+        random = np.random.default_rng([self.seed, epoch, lane])
+        return buffered_order(self.steps_per_epoch * self.per_step, self.buffer, random)
+
+
+def _round(shards: Sequence[int]) -> Iterator[int]:
+    while True:
+        yield from shards
+
+
+def buffered_order(count: int, size: int, random: np.random.Generator) -> NDArray[np.int64]:
+    """0..count-1 as they leave a buffer of ``size``: each time one of those in it, evenly drawn,
+    whose place the next takes."""
+    held = list(range(min(size, count)))
+    draws = random.random(count)
+    order = np.empty(count, np.int64)
+    for turn in range(count):
+        chosen = int(draws[turn] * len(held))
+        order[turn] = held[chosen]
+        coming = turn + size
+        if coming < count:
+            held[chosen] = coming
+        else:
+            held[chosen] = held[-1]
+            held.pop()
+    return order

@@ -1,0 +1,80 @@
+"""How is one picture after another read from a tar shard? (The one file with webdataset.)"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from types import ModuleType
+from typing import Any
+
+from ...detection.errors import ConfigError, DataError
+from ...detection.structures import LabelledSample
+from ..image import ImageRules, decode_image
+from ..loading.classification import labelled_sample
+from ..loading.crops import Crop
+from .index import ShardSet
+from .plan import Segment
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One picture of a shard, still encoded; ``index`` counts through the whole set."""
+
+    index: int
+    key: str
+    label: int
+    name: str
+    content: bytes
+
+
+def read_segment(shards: ShardSet, segment: Segment) -> Iterator[Packed]:
+    """The pictures of a part of one shard, in their order; raises DataError naming the shard."""
+    shard = shards.shards[segment.shard]
+    path = shards.folder / shard.name
+    before = sum(map(len, shards.shards[: segment.shard]))
+    position = segment.first
+    for found in islice(_members(str(path.absolute())), segment.first, segment.last):
+        key, label = shard.keys[position], shard.labels[position]
+        suffixes = [name for name in found if not name.startswith("__") and name != "cls"]
+        if found["__key__"] != key or len(suffixes) != 1:
+            raise DataError(f"{path}: picture {position} is {found['__key__']!r}, expected {key!r}")
+        name = f"{path}: {key}.{suffixes[0]}"
+        yield Packed(before + position, key, label, name, found[suffixes[0]])
+        position += 1
+    if position < segment.last:
+        raise DataError(f"{path}: ends after {position} pictures, its index says {len(shard)}")
+
+
+def _members(path: str) -> Iterator[dict[str, Any]]:
+    library = require_webdataset()
+    try:
+        yield from library.DataPipeline(
+            library.SimpleShardList([path]), library.tarfile_to_samples()
+        )
+    except GeneratorExit:
+        raise
+    except Exception as error:  # damaged archives raise nearly anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(f"{path}: cannot be read as a tar file ({reason:.200})") from error
+
+
+def require_webdataset() -> ModuleType:
+    """The package; raises ConfigError saying how to get it."""
+    try:
+        import webdataset
+    except ImportError as error:
+        raise ConfigError(
+            "reading shards needs the package webdataset: pip install 'resdet[shards]'"
+        ) from error
+    return webdataset
+
+
+def unpacked(packed: Packed, crops: Sequence[Crop], rules: ImageRules, seed: int) -> LabelledSample:
+    """The picture decoded and cropped; raises ImageError naming shard and picture, or, as the rules
+    say, TruncatedImage."""
+    loaded = decode_image(packed.content, packed.name, rules)
+    for warning in loaded.warnings:
+        warnings.warn(f"{packed.name}: {warning}", stacklevel=2)
+    return labelled_sample(loaded.pixels, crops, packed.label, packed.key, seed)

@@ -1,0 +1,246 @@
+"""How do the pictures of a split become tar shards, when it may be killed at any moment?
+
+The plan (which picture goes where) follows from the records alone. A shard is written beside its
+place, renamed into it when whole, and then noted in the index; a second run with the same plan goes
+on after the last one noted. The same records give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from ...detection.errors import ConfigError, DataError
+from ..catalog import DataSplit
+from .index import INDEX, Header, Shard, read_index, shard_line
+
+#: A tar header, and what fills a block up.
+_BLOCK = 512
+#: At most this much ends a tar file: two empty blocks, and what fills up a record of 20.
+_END = 22 * _BLOCK
+_SUFFIXES = {".jpeg": "jpg", ".jpe": "jpg", ".jfif": "jpg", ".tiff": "tif"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One picture on its way into a shard, as the files ``key.suffix`` and ``key.cls``."""
+
+    path: Path
+    key: str
+    suffix: str
+    label: int
+    size: int
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    classes: tuple[str, ...]
+    shards: tuple[tuple[Entry, ...], ...]
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.shards))
+
+    @property
+    def header(self) -> Header:
+        """With a checksum of everything in the plan."""
+        digest = hashlib.sha256()
+        for number, shard in enumerate(self.shards):
+            for entry in shard:
+                row = (number, entry.key, entry.suffix, entry.label, entry.size)
+                digest.update(repr(row).encode("utf-8", "surrogatepass"))
+        return Header(self.classes, len(self.shards), self.count, digest.hexdigest())
+
+
+def plan_shards(split: DataSplit, *, max_bytes: int, seed: int = 0) -> ShardPlan:
+    """The pictures in a seeded random order (a stream is shuffled only nearby), in shards of at
+    most ``max_bytes``, or of one picture that is larger.
+
+    Raises DataError for a picture without a class, or that is gone; ConfigError for a size below
+    a megabyte, which would make more files than it saves.
+    """
+    if max_bytes < 2**20:
+        raise ConfigError(f"shard size: {max_bytes} bytes, expected at least a megabyte")
+    if not split.records:
+        raise DataError("no pictures to write")
+    entries = list(_entries(split))
+    order = np.random.default_rng(seed).permutation(len(entries))
+    shards: list[list[Entry]] = [[]]
+    filled = _END
+    for entry in (entries[index] for index in order):
+        space = _space(entry)
+        if shards[-1] and filled + space > max_bytes:
+            shards.append([])
+            filled = _END
+        shards[-1].append(entry)
+        filled += space
+    return ShardPlan(split.classes, tuple(map(tuple, shards)))
+
+
+def _space(entry: Entry) -> int:
+    """Bytes in the tar file: two headers, and two contents in whole blocks; names of over 100
+    characters take two blocks more."""
+    names = 2 * 2 * _BLOCK if len(entry.key) > 90 else 0
+    return names + 3 * _BLOCK + -(-entry.size // _BLOCK) * _BLOCK
+
+
+def _entries(split: DataSplit) -> Iterator[Entry]:
+    used: set[str] = set()
+    for record in split.records:
+        if record.image_label is None:
+            raise DataError(f"{record.path}: the picture has no class")
+        try:
+            size = record.path.stat().st_size
+        except OSError as error:
+            raise DataError(f"{record.path}: {error.strerror or error}") from error
+        suffix = record.path.suffix.lower()
+        key = _free(_key(record.image_id), used)
+        used.add(key)
+        yield Entry(record.path, key, _SUFFIXES.get(suffix, suffix[1:]), record.image_label, size)
+
+
+def _key(image_id: str) -> str:
+    """``n01440764/n01440764_10026`` of ``n01440764/n01440764_10026.JPEG``.
+
+    webdataset ends a key at the first dot of its last part and leaves out names that begin with two
+    underscores; tar names are ASCII here, so that all readers agree on them.
+    """
+    stem = image_id.rpartition(".")[0] or image_id
+    return re.sub(r"^_+", "", re.sub(r"[^A-Za-z0-9_/-]", "_", stem)).strip("/") or "picture"
+
+
+def _free(key: str, used: set[str]) -> str:
+    number, free = 1, key
+    while free in used:
+        number += 1
+        free = f"{key}-{number}"
+    return free
+
+
+# ------------------------------------------------------------------------------------- writing
+
+
+def write_shards(
+    plan: ShardPlan, folder: Path, *, report: Callable[[Shard], None] = lambda shard: None
+) -> int:
+    """Write, or go on writing, the shards into ``folder``; how many were there already.
+
+    ``report`` is called after each new shard. Raises DataError where the folder holds other shards,
+    for a picture that has changed meanwhile, and for what the file system refuses; what was written
+    before that stays and is not written again.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        done = _started(plan, folder)
+        with (folder / INDEX).open("a", encoding="utf-8", newline="\n") as index:
+            for number in range(done, len(plan.shards)):
+                shard = _write_shard(folder, f"{number:06d}.tar", plan.shards[number])
+                index.write(shard_line(shard))
+                _sync(index)
+                report(shard)
+    except OSError as error:
+        raise DataError(f"{error.filename or folder}: {error.strerror or error}") from error
+    return done
+
+
+def _started(plan: ShardPlan, folder: Path) -> int:
+    """Shards that are whole already; leaves an index that ends after them."""
+    for left in folder.glob("*.part"):
+        left.unlink()
+    path = folder / INDEX
+    if not path.exists():
+        if any(folder.glob("*.tar")):
+            raise DataError(f"{folder}: has tar files but no {INDEX}; choose another folder")
+        _replace(path, plan.header.line())
+        return 0
+    header, shards = read_index(path)
+    if header != plan.header:
+        raise DataError(
+            f"{path}: is of other pictures, classes, sizes or another seed; choose another folder"
+        )
+    # After a crash of the whole machine the index may know more than the disk.
+    whole = list(takewhile(lambda shard: _is_there(folder, shard), shards))
+    _replace(path, header.line() + "".join(map(shard_line, whole)))
+    return len(whole)
+
+
+def _is_there(folder: Path, shard: Shard) -> bool:
+    path = folder / shard.name
+    return path.is_file() and path.stat().st_size == shard.size
+
+
+def _replace(path: Path, text: str) -> None:
+    part = path.with_name(f"{path.name}.part")
+    with part.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        _sync(file)
+    part.replace(path)
+
+
+def _write_shard(folder: Path, name: str, entries: Sequence[Entry]) -> Shard:
+    part = folder / f"{name}.part"
+    try:
+        with part.open("wb") as file:
+            with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive:
+                for entry in entries:
+                    _add(archive, f"{entry.key}.{entry.suffix}", _content(entry))
+                    _add(archive, f"{entry.key}.cls", str(entry.label).encode())
+            _sync(file)
+        digest = _sha256(part)
+        size = part.stat().st_size
+        part.replace(folder / name)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    keys, labels = zip(*((entry.key, entry.label) for entry in entries), strict=True)
+    return Shard(name, size, digest, keys, labels)
+
+
+def _content(entry: Entry) -> bytes:
+    content = entry.path.read_bytes()
+    if len(content) != entry.size:
+        raise DataError(f"{entry.path}: has changed while the shards were written")
+    return content
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Without owner and time: the same pictures give the same bytes."""
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = len(content), 0o644
+    archive.addfile(member, io.BytesIO(content))
+
+
+def _sync(file: IO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify_shards(folder: Path, shards: Sequence[Shard]) -> Iterator[Shard]:
+    """Yields each shard after its contents were found to be as when they were written.
+
+    Raises DataError, naming the file.
+    """
+    for shard in shards:
+        path = folder / shard.name
+        try:
+            digest = _sha256(path)
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror or error}") from error
+        if digest != shard.sha256:
+            raise DataError(f"{path}: its contents are not those that were written (sha256)")
+        yield shard

@@ -1,0 +1,80 @@
+"""What the configurations of all tasks share: the base of sections, and how training runs.
+
+Validation is strict (no string becomes a number), frozen, and knows every key; `files.py` reads
+the files.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys, implicit conversions and NaN are errors."""
+
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
+    )
+
+
+class TransformSpec(Section):
+    """One albumentations transform of the allowed list, with its parameters."""
+
+    name: str
+    params: dict[str, JsonValue] = {}
+
+
+class TrainConfig(Section):
+    """What every training needs, whatever is trained."""
+
+    iterations: Count = 18000
+    #: Images per step over all processes and accumulation steps.
+    batch_size: Count = 16
+    #: Splits each process's share of the batch into this many passes.
+    accumulate: Count = 1
+    #: Learning rate at base_batch_size; the rate in use is lr x batch_size / base_batch_size.
+    lr: Positive = 0.02
+    base_batch_size: Count = 16
+    momentum: Fraction = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    #: Whether biases decay too, and the parameters of norm layers.
+    decay_bias: bool = True
+    decay_norm: bool = False
+    warmup_iterations: NonNegative = 1000
+    warmup_factor: Fraction = 0.001
+    #: ``step``: x gamma at each milestone; ``plateau``: x gamma after so many evaluations without a
+    #: better result; ``cosine``: half a cosine down to zero.
+    schedule: Literal["step", "plateau", "cosine"] = "step"
+    milestones: tuple[Count, ...] = ()
+    plateau_evaluations: Count = 5
+    gamma: Fraction = 0.1
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    #: Largest gradient norm; null does not clip.
+    clip_norm: Positive | None = None
+    #: Decay of the exponential moving average of the weights; null keeps none.
+    ema_decay: Fraction | None = None
+    seed: NonNegative = 0
+    log_every: Count = 20
+    #: Also write TensorBoard events (needs the ``tensorboard`` extra).
+    tensorboard: bool = False
+    eval_every: Count = 2000
+    checkpoint_every: Count = 500
+    #: Evaluations without a better result before training stops; null never stops early.
+    patience: Count | None = None
+    #: Consecutive non-finite losses before training ends with exit code 4.
+    max_nonfinite: Count = 10
+
+    @model_validator(mode="after")
+    def _milestones_in_order(self) -> TrainConfig:
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones must rise: {list(self.milestones)}")
+        if self.milestones and self.schedule == "plateau":
+            raise ValueError("schedule plateau has no milestones; set milestones=[]")
+        return self

@@ -1,0 +1,184 @@
+"""The configuration of a classifier: every field, its default and the reason for it.
+
+Defaults are the recipe of the ResNet paper (arXiv:1512.03385, section 3.4). What detectors have too
+comes from `base.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from .base import Count, Fraction, NonNegative, Positive, Section, TrainConfig, TransformSpec
+
+#: Depths by family; the paper's Table 1 and its section 4.2.
+DEPTHS = {"resnet": (18, 34, 50, 101, 152), "cifar": (20, 32, 44, 56, 110)}
+
+
+class FolderSource(Section):
+    """``root/<train>/<class>/**`` and ``root/<val>/<class>/**``: pictures in class folders."""
+
+    format: Literal["image_folder"]
+    root: Path
+    train: str = "train"
+    val: str = "val"
+    #: For sets without validation pictures: the part of each class that is held out of ``train``.
+    val_fraction: Fraction | None = None
+    split_seed: NonNegative = 0
+    #: Look at every picture's header before training; a million take minutes.
+    headers: bool = True
+
+
+class IlsvrcSource(Section):
+    """ILSVRC2012 as it is distributed: training folders by wnid, flat validation pictures with
+    their ground truth."""
+
+    format: Literal["ilsvrc"]
+    root: Path
+    train: str = "train"
+    val: str = "val"
+    headers: bool = False
+
+
+class ShardsSource(Section):
+    """Tar shards that ``resdet write-shards`` made, read as a stream."""
+
+    format: Literal["shards"]
+    root: Path
+    train: str = "train"
+    val: str = "val"
+    #: Parts of a batch that are read side by side; a multiple of the processes.
+    lanes: Count = 8
+    #: Pictures that each lane holds to shuffle.
+    buffer: Count = 512
+
+
+Source = Annotated[FolderSource | IlsvrcSource | ShardsSource, Field(discriminator="format")]
+
+
+class ClassifierDataConfig(Section):
+    #: Prefix of the source's relative paths; else the config file's folder, then the working one.
+    root: Path | None = None
+    source: Source | None = None
+    #: Class names in label order; the folders of training, sorted, when absent.
+    classes: tuple[str, ...] | None = None
+    on_truncated: Literal["error", "warn", "skip"] = "error"
+    exif: Literal["apply", "ignore"] = "apply"
+    #: Larger pictures are refused from their header, before decoding (Pillow's own bomb limit).
+    max_pixels: Count = 178_956_970
+    workers: NonNegative = 2
+
+
+class CropConfig(Section):
+    """What training sees of a picture."""
+
+    #: ``paper``: a square of a resized picture, with AlexNet's colours; ``resized``: a part of
+    #: random area and shape, resized (GoogLeNet); ``padded``: shifted by some pixels (CIFAR).
+    kind: Literal["paper", "resized", "padded"] = "paper"
+    size: Count = 224
+    #: Probability of the left-right flip.
+    flip: Fraction = 0.5
+    #: ``paper``: the shorter side is drawn evenly from this range.
+    short_sides: tuple[Count, Count] = (256, 480)
+    #: ``paper``: deviation of the multiples of the principal components of colour.
+    colour_std: Annotated[float, Field(ge=0)] = 0.1
+    #: ``resized``: ranges of area (of the picture's) and of width / height.
+    scale: tuple[Fraction, Fraction] = (0.08, 1.0)
+    ratio: tuple[Positive, Positive] = (0.75, 1.3333333333333333)
+    #: ``resized``: photometric transforms of the allowed list, such as ColorJitter.
+    augment: tuple[TransformSpec, ...] = ()
+    #: ``padded``: black pixels added on each side before the crop is cut.
+    padding: NonNegative = 4
+
+
+class NetworkConfig(Section):
+    #: ``resnet``: the paper's nets for ImageNet; ``cifar``: its 6n+2 nets for small pictures.
+    family: Literal["resnet", "cifar"] = "resnet"
+    depth: Count = 50
+    #: Channels of conv1: 64 in the paper's ImageNet nets, 16 in those for CIFAR.
+    width: Count = 64
+    #: Paper, section 3.3: ``A`` zero-padded identity, ``B`` projections where dimensions grow,
+    #: ``C`` all projections; ``none`` is its plain net.
+    shortcut: Literal["A", "B", "C", "none"] = "B"
+    #: ``batch`` is the paper's; ``frozen`` is for fine-tuning, with weights.
+    norm: Literal["batch", "group", "frozen"] = "batch"
+    #: Where a bottleneck halves the map: ``3x3`` as torchvision, ``1x1`` as the paper's models.
+    stride_in: Literal["3x3", "1x1"] = "3x3"
+    #: Weights to fine-tune, of any known layout; ``fc`` starts anew. Null trains from scratch.
+    weights: str | None = None
+    #: Mean, deviation and channel order (`backbones/pixels.py`), bound to the trained weights.
+    pixels: Literal["torchvision", "msra", "caffe"] = "torchvision"
+
+    @model_validator(mode="after")
+    def _known_depth(self) -> NetworkConfig:
+        known = DEPTHS[self.family]
+        if self.depth not in known:
+            raise ValueError(f"depth {self.depth}: family {self.family} has {list(known)}")
+        return self
+
+
+class CropTrainConfig(TrainConfig):
+    """What trains whole networks on large batches of crops: classifiers and localizers."""
+
+    batch_size: Count = 256
+    base_batch_size: Count = 256
+    #: As in the paper's and torchvision's training; "no bias decay" recipes switch both off.
+    decay_bias: bool = True
+    decay_norm: bool = True
+    log_every: Count = 100
+    eval_every: Count = 5000
+    checkpoint_every: Count = 1000
+    #: With several processes, batch norm's statistics are of all their pictures, as one process
+    #: would have them; false: of each process's own, which saves a message for each layer.
+    sync_norm: bool = True
+    #: Compile the network (torch.compile): minutes at the start, faster steps on a GPU.
+    compile: bool = False
+
+
+class ClassifierTrainConfig(CropTrainConfig):
+    iterations: Count = 600_000
+    lr: Positive = 0.1
+    warmup_iterations: NonNegative = 0
+    #: "Divided by 10 when the error plateaus".
+    schedule: Literal["step", "plateau", "cosine"] = "plateau"
+    #: How much of each target is spread evenly over all classes.
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class ClassifierTestConfig(Section):
+    """How `resdet eval` looks at pictures; evaluations during training take one crop."""
+
+    #: ``one_crop``: the middle; ``ten_crop``: corners and middle, mirrored too; ``multi_scale``:
+    #: whole pictures through the fully-convolutional form. Softmax scores are averaged.
+    protocol: Literal["one_crop", "ten_crop", "multi_scale"] = "one_crop"
+    #: Shorter side of the pictures that crops are cut from, and the side of the crops.
+    resize: Count = 256
+    size: Count = 224
+    #: ``multi_scale``: shorter sides (paper, section 3.4).
+    short_sides: Annotated[tuple[Count, ...], Field(min_length=1)] = (224, 256, 384, 480, 640)
+    #: ``one_crop`` and ``multi_scale``: look at the mirrored pictures too.
+    flip: bool = False
+    batch_size: Count = 32
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+    @model_validator(mode="after")
+    def _sizes_make_sense(self) -> ClassifierTestConfig:
+        if self.size > self.resize:
+            raise ValueError(f"a crop of size {self.size} does not fit into resize {self.resize}")
+        if list(self.short_sides) != sorted(set(self.short_sides)):
+            raise ValueError(f"short_sides must rise: {list(self.short_sides)}")
+        return self
+
+
+class ClassifierConfig(Section):
+    """A whole classifier: data, network, training, testing."""
+
+    #: Tells configs of classifiers from those of detectors, which have no such field.
+    task: Literal["classification"] = "classification"
+    data: ClassifierDataConfig = ClassifierDataConfig()
+    crop: CropConfig = CropConfig()
+    network: NetworkConfig = NetworkConfig()
+    train: ClassifierTrainConfig = ClassifierTrainConfig()
+    test: ClassifierTestConfig = ClassifierTestConfig()

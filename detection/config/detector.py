@@ -1,0 +1,212 @@
+"""The configuration of a detector: every field, its default and the reason for it.
+
+Validation is strict (no string becomes a number), frozen, and knows every key; `files.py` reads
+the files. Numbers come from the ResNet paper (arXiv:1512.03385), the Faster R-CNN paper
+(arXiv:1506.01497) and detectron2's R101-C4 recipe; the choice is named where they differ.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from .base import Count, Fraction, NonNegative, Positive, Section, TrainConfig, TransformSpec
+
+
+class VocSource(Section):
+    """``root/{JPEGImages,Annotations}`` with the image set ``root/ImageSets/Main/<split>.txt``."""
+
+    format: Literal["voc"]
+    root: Path
+    split: str
+    #: PASCAL counts pixels from 1 and includes the last one: x1 - 1, y1 - 1, x2, y2 become ours.
+    coordinates: Literal["one_based", "zero_based"] = "one_based"
+
+
+class CocoSource(Section):
+    """A folder of images and a COCO instances JSON."""
+
+    format: Literal["coco"]
+    images: Path
+    annotations: Path
+
+
+Source = Annotated[VocSource | CocoSource, Field(discriminator="format")]
+
+
+class DataConfig(Section):
+    #: Prefix of the relative paths below; else the config file's folder, then the working folder.
+    root: Path | None = None
+    train: tuple[Source, ...] = ()
+    val: tuple[Source, ...] = ()
+    #: Class names in label order; taken from the data (sorted) when absent.
+    classes: tuple[str, ...] | None = None
+    #: Names in the annotations that are left out on purpose.
+    ignore_classes: tuple[str, ...] = ()
+    #: Training only. ``exclude``: as if absent (paper); ``ignore``: neither positive nor negative;
+    #: ``include``: as any object (detectron2). COCO crowds are always ``ignore``.
+    difficult: Literal["exclude", "ignore", "include"] = "exclude"
+    #: ``clip`` cuts to the image, ``drop`` leaves out, ``fix`` swaps corners; all are counted.
+    on_bad_box: Literal["error", "drop", "clip", "fix"] = "error"
+    on_truncated: Literal["error", "warn", "skip"] = "error"
+    exif: Literal["apply", "ignore"] = "apply"
+    #: Larger pictures are refused from their header, before decoding (Pillow's own bomb limit).
+    max_pixels: Count = 178_956_970
+    workers: NonNegative = 2
+
+
+class ImageConfig(Section):
+    #: Shorter sides to draw from in training; one value is single-scale training.
+    short_side_train: Annotated[tuple[Count, ...], Field(min_length=1)] = (600,)
+    short_side_test: Count = 600
+    long_side_max: Count = 1000
+    #: Probability of the left-right flip, the paper's only augmentation for detection.
+    flip: Fraction = 0.5
+    augment: tuple[TransformSpec, ...] = ()
+
+
+class BackboneConfig(Section):
+    depth: Literal[18, 34, 50, 101, 152] = 101
+    #: Channels of conv1; 64 is the paper's. Narrower nets are for tests.
+    width: Count = 64
+    #: ``frozen`` keeps BN statistics and affine fixed as buffers (paper, appendix A);
+    #: ``batch`` and ``group`` are for training from scratch.
+    norm: Literal["frozen", "batch", "group"] = "frozen"
+    #: Where a bottleneck halves the map: ``3x3`` for torchvision weights, ``1x1`` for MSRA/Caffe.
+    stride_in: Literal["3x3", "1x1"] = "3x3"
+    #: How many of conv1, conv2_x, conv3_x, conv4_x stay fixed; 2 freezes conv1 and conv2_x.
+    frozen_stages: Annotated[int, Field(ge=0, le=4)] = 2
+    #: A path, URL or ``torchvision:ResNet101_Weights.IMAGENET1K_V2``; null trains from scratch.
+    weights: str | None = None
+    #: Mean, deviation and channel order that go with the weights (`backbones/pixels.py`).
+    pixels: Literal["torchvision", "msra", "caffe"] = "torchvision"
+
+
+class RpnConfig(Section):
+    channels: Count = 1024
+    anchor_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (32, 64, 128, 256, 512)
+    #: height / width
+    anchor_ratios: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.5, 1.0, 2.0)
+    #: ``drop`` leaves anchors across the image border out of training (Faster R-CNN paper).
+    border_anchors: Literal["keep", "drop"] = "keep"
+    positive_iou: Fraction = 0.7
+    negative_iou: Fraction = 0.3
+    #: The best anchors of each object are positive whatever their IoU.
+    low_quality_matches: bool = True
+    batch_per_image: Count = 256
+    positive_fraction: Fraction = 0.5
+    pre_nms_train: Count = 12000
+    post_nms_train: Count = 2000
+    pre_nms_test: Count = 6000
+    #: 300 proposals in the paper; COCO-era systems use 1000.
+    post_nms_test: Count = 300
+    nms_iou: Fraction = 0.7
+    #: Proposals with a side not longer than this many network pixels are dropped.
+    min_size: Annotated[float, Field(ge=0)] = 0.0
+    #: Smooth-L1 turning point; 0 is plain L1 (py-faster-rcnn: sigma 3, which is 1/9).
+    smooth_l1_beta: Annotated[float, Field(ge=0)] = 0.0
+    #: Divide the losses by ``fixed``: batch_per_image x images (detectron2), or by the anchors
+    #: that were ``sampled``.
+    normalizer: Literal["fixed", "sampled"] = "fixed"
+    box_loss_weight: Positive = 1.0
+
+
+class RoiConfig(Section):
+    pool: Literal["align", "pool"] = "align"
+    pool_size: Count = 14
+    #: Samples per bin and axis; 0 adapts to the size of the region.
+    sampling_ratio: NonNegative = 0
+    #: Stride of conv5_1; 2 on a 14x14 map or 1 on a 7x7 map both end at 7x7.
+    tail_stride: Literal[1, 2] = 2
+    batch_per_image: Count = 512
+    positive_fraction: Fraction = 0.25
+    positive_iou: Fraction = 0.5
+    #: Regions in [negative_iou_low, positive_iou) are negative.
+    negative_iou_low: Fraction = 0.0
+    append_ground_truth: bool = True
+    class_agnostic_boxes: bool = False
+    #: Append the whole image's vector to each region's (ResNet paper, appendix B).
+    context: bool = False
+    box_weights: tuple[Positive, Positive, Positive, Positive] = (10.0, 10.0, 5.0, 5.0)
+    smooth_l1_beta: Annotated[float, Field(ge=0)] = 0.0
+    box_loss_weight: Positive = 1.0
+
+
+class RefineConfig(Section):
+    #: How often regions are pooled and scored again from their own regressed boxes, old and new
+    #: predictions joined (ResNet paper, appendix B); 0 is off, 1 the paper's.
+    rounds: NonNegative = 0
+
+
+class VoteConfig(Section):
+    #: Each kept box becomes the score-weighted mean of its class's boxes with at least this IoU;
+    #: null is off. 0.5 in Gidaris & Komodakis (arXiv:1505.01749), 0.8 in Detectron.
+    iou: Fraction | None = None
+    #: The score that goes with it: its own (Detectron's default), or the mean of the voters'.
+    score: Literal["keep", "average"] = "keep"
+
+
+class SuppressConfig(Section):
+    #: ``soft_nms`` lowers scores with overlap instead of dropping boxes (arXiv:1704.04503), ``wbf``
+    #: merges boxes that overlap by more than test.nms_iou (arXiv:1910.13302).
+    method: Literal["nms", "soft_nms", "linear_soft_nms", "wbf"] = "nms"
+    soft_sigma: Positive = 0.5
+    #: Soft-NMS drops candidates that fall below this score, fusion those that are below it.
+    soft_floor: Fraction = 0.001
+
+
+class TestConfig(Section):
+    #: 0 keeps every box up to max_detections: best for mAP; 0.05 is faster (-0.2 to -0.3 AP).
+    score_threshold: Fraction = 0.0
+    nms_iou: Fraction = 0.5
+    max_detections: Count = 100
+    suppress: SuppressConfig = SuppressConfig()
+    refine: RefineConfig = RefineConfig()
+    vote: VoteConfig = VoteConfig()
+    #: Shorter sides of whole passes whose candidates are joined; empty: image.short_side_test.
+    scales: tuple[Count, ...] = ()
+    #: Join the candidates of the mirrored picture too.
+    flip: bool = False
+    #: Shorter sides of the feature pyramid that regions are scored on, each on the two adjacent
+    #: ones that suit its size; proposals stay on one scale (ResNet paper, appendix B: 200, 400,
+    #: 600, 800, 1000). Empty: regions are scored where they were proposed.
+    pyramid: tuple[Count, ...] = ()
+    #: Side in pixels that a region should have on its pyramid scale (SPP-net: 224).
+    pyramid_region: Positive = 224.0
+
+    batch_size: Count = 1
+    #: Of the network; boxes and scores are float32 always.
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+    @model_validator(mode="after")
+    def _sizes_rise(self) -> TestConfig:
+        for name in ("scales", "pyramid"):
+            sizes = getattr(self, name)
+            if list(sizes) != sorted(set(sizes)):
+                raise ValueError(f"{name} must rise: {list(sizes)}")
+        return self
+
+
+class DetectorTrainConfig(TrainConfig):
+    #: Batches of the validation loss at each evaluation; 0 leaves it out.
+    val_loss_batches: NonNegative = 20
+
+
+class EvalConfig(Section):
+    #: What ``best.pt`` is chosen by.
+    metric: Literal["voc_ap50", "voc_ap50_11point", "coco_ap", "coco_ap50"] = "voc_ap50"
+
+
+class DetectorConfig(Section):
+    """A whole detector: data, model, training, testing."""
+
+    data: DataConfig = DataConfig()
+    image: ImageConfig = ImageConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    rpn: RpnConfig = RpnConfig()
+    roi: RoiConfig = RoiConfig()
+    train: DetectorTrainConfig = DetectorTrainConfig()
+    test: TestConfig = TestConfig()
+    eval: EvalConfig = EvalConfig()

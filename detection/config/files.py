@@ -1,0 +1,292 @@
+"""Which detector, or which classifier, do this config file and these overrides describe?
+
+A config is one YAML file, optionally on top of one other (``base: other.yaml``, beside it or
+shipped), with overrides ``train.lr=0.01`` from the command line on top of both. Mappings merge, but
+for data sources of another format; lists and scalars replace. Everything is checked against a
+schema, that of detectors (`detector.py`) unless another is asked for; an error names the file, the
+line, the key and, for an unknown key, the nearest known one.
+
+Relative paths. ``data.root``, the weights to start from and, without a ``data.root``, the paths of
+the data sources are looked up in the folder of the file that states them, then in the working
+folder; the first that exists is taken. With ``data.root`` the sources lie under it. Paths from an
+override or a shipped config are looked up in the working folder only: the package is no place for
+data. A path that exists nowhere becomes the first one tried and is no error yet; `missing_paths`
+tells.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from ..errors import ConfigError
+from .base import Section
+from .detector import DetectorConfig
+from .layers import (
+    Layer,
+    Origin,
+    find_config,
+    overridden,
+    path_exists,
+    read_layers,
+    shipped_configs,
+    shown,
+)
+from .strict_yaml import KeyPath, to_yaml
+
+__all__ = [
+    "check_dict",
+    "config_from_dict",
+    "dump_config",
+    "find_config",
+    "load_config",
+    "missing_paths",
+    "override",
+    "read_config",
+    "shipped_configs",
+    "stated_task",
+]
+
+AnyConfig = TypeVar("AnyConfig", bound=Section)
+
+#: All places looked at before a path was settled for that exists in none of them. The config holds
+#: one path per field; someone whose data are missing needs to see every one.
+_tried: dict[Path, tuple[Path, ...]] = {}
+
+#: Keys of data sources whose values are paths.
+_SOURCE_PATHS = ("root", "images", "annotations")
+#: Where weights may be named, one or a list of them: (section, key).
+_WEIGHTS = (
+    ("backbone", "weights"),
+    ("network", "weights"),
+    ("proposals", "weights"),
+    ("proposals", "file"),
+    ("test", "classifiers"),
+)
+
+
+def load_config(name: str | Path, overrides: Sequence[str] = ()) -> DetectorConfig:
+    """A detector's, as `read_config`."""
+    return read_config(DetectorConfig, name, overrides)
+
+
+def read_config(
+    schema: type[AnyConfig], name: str | Path, overrides: Sequence[str] = ()
+) -> AnyConfig:
+    """Find, read, merge, check, and make paths absolute; raises ConfigError, one line per error."""
+    layer = read_layers(find_config(name), overrides)
+    _validate(layer, schema)
+    return _validate(_with_absolute_paths(layer), schema)
+
+
+def stated_task(name: str | Path) -> str:
+    """The ``task`` that a config states, ``detection`` where it states none; raises ConfigError."""
+    return str(read_layers(find_config(name)).tree.get("task", "detection"))
+
+
+def config_from_dict(values: object, label: str = "stored config") -> DetectorConfig:
+    """A detector's, as `check_dict`."""
+    return check_dict(DetectorConfig, values, label)
+
+
+def check_dict(schema: type[AnyConfig], values: object, label: str) -> AnyConfig:
+    """Check the dict that ``config.model_dump(mode="json")`` made, such as a checkpoint's.
+
+    Paths stay as they are. ``label`` stands for the file in the messages of ConfigError.
+    """
+    return _validate(Layer(values, {(): Origin(label)}), schema)
+
+
+def override(
+    config: AnyConfig, overrides: Sequence[str], label: str = "stored config"
+) -> AnyConfig:
+    """``config`` under ``key=value`` texts, checked as a whole; raises ConfigError.
+
+    Its paths are absolute already; a new ``data.root`` moves what lies under the old one.
+    """
+    tree = config.model_dump(mode="json")
+    root = tree["data"]["root"]
+    if root is not None and any(text.startswith("data.root") for text in overrides):
+        _make_relative(tree["data"], Path(root))
+    layer = Layer(tree, {(): Origin(label, (Path(),))})
+    return _validate(_with_absolute_paths(overridden(layer, overrides)), type(config))
+
+
+def _make_relative(data: dict[str, Any], root: Path) -> None:
+    for _, source in _sources(data):
+        for key in _path_keys(source):
+            if Path(source[key]).is_relative_to(root):
+                source[key] = str(Path(source[key]).relative_to(root))
+
+
+def dump_config(config: Section) -> str:
+    """YAML with every field; `load_config` reads a loaded config's back to an equal one."""
+    return to_yaml(config.model_dump(mode="json"))
+
+
+def missing_paths(config: Section) -> list[str]:
+    """One message for each data source or weights file that does not exist, with the paths tried.
+
+    An advice on ``data.root`` is included where it would help. Empty when nothing is missing.
+    """
+    missing = []
+    for key, path in _paths(config.model_dump(mode="json")):
+        if not path_exists(path):
+            tried = ", ".join(str(place) for place in _tried.get(path, (path,)))
+            advice = "; set data.root=DIR" if key.startswith("data.") else ""
+            missing.append(f"{key}: not found, tried {tried}{advice}")
+    return missing
+
+
+# -- validation --------------------------------------------------------------------------------
+
+
+def _validate(layer: Layer, schema: type[AnyConfig]) -> AnyConfig:
+    try:
+        # Strict JSON mode takes a list for a tuple and a string for a Path, but never a string for
+        # a number; strict Python mode would refuse the former too.
+        return schema.model_validate_json(json.dumps(layer.tree))
+    except ValidationError as error:
+        lines = [_message(problem, layer, schema) for problem in error.errors()]
+        raise ConfigError("\n".join(lines)) from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{layer.origin(()).label}: not a config: {error}") from error
+
+
+def _message(problem: Mapping[str, Any], layer: Layer, schema: type[Section]) -> str:
+    location: KeyPath = problem["loc"]
+    path = _without_tags(location, schema)
+    key = f"{'.'.join(map(str, path))}: " if path else ""
+    return f"{layer.origin(path).label}: {key}{_reason(problem, location, schema)}"
+
+
+def _reason(problem: Mapping[str, Any], location: KeyPath, schema: type[Section]) -> str:
+    kind, text = problem["type"], str(problem["msg"])
+    if location == ("task",):
+        task = problem["input"]
+        return f"this config is for {shown(task)}, which another command takes; see resdet --help"
+    if kind == "extra_forbidden":
+        return f"unknown key{_nearest(location, schema)}"
+    if kind == "missing":
+        return "is required"
+    if kind == "value_error":
+        return text.removeprefix("Value error, ")
+    text = text.replace("Input should be", "must be")
+    return f"{text[:1].lower()}{text[1:]} (got {shown(problem['input'])})"
+
+
+def _nearest(location: KeyPath, schema: type[Section]) -> str:
+    models = _sections(location[:-1], schema)
+    names = sorted({name for model in models for name in model.model_fields})
+    close = difflib.get_close_matches(str(location[-1]), names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(names)}"
+
+
+def _sections(location: KeyPath, schema: type[Section]) -> list[type[BaseModel]]:
+    """The schema classes at a location of pydantic's, which names the member chosen in a union."""
+    models: list[type[BaseModel]] = [schema]
+    for step in location:
+        fields = [model.model_fields[str(step)] for model in models if step in model.model_fields]
+        if fields:
+            models = [child for field in fields for child in _models_in(field.annotation)]
+        else:
+            models = [model for model in models if _has_tag(model, step)] or models
+    return models
+
+
+def _models_in(annotation: object) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
+
+
+def _has_tag(model: type[BaseModel], step: object) -> bool:
+    field = model.model_fields.get("format")
+    return field is not None and step in get_args(field.annotation)
+
+
+def _without_tags(location: KeyPath, schema: type[Section]) -> KeyPath:
+    """pydantic's location as a user writes it: without the names of union members."""
+    kept: list[str | int] = []
+    for end, step in enumerate(location):
+        models = _sections(location[:end], schema)
+        chosen = len(models) > 1 and any(_has_tag(model, step) for model in models)
+        kept += [] if chosen else [step]
+    return tuple(kept)
+
+
+# -- paths -------------------------------------------------------------------------------------
+
+
+def _with_absolute_paths(layer: Layer) -> Layer:
+    """Absolute data paths, in a copy of an already valid tree."""
+    tree = json.loads(json.dumps(layer.tree))
+    data = tree.get("data", {})
+    roots: tuple[Path, ...] = ()
+    if data.get("root") is not None:
+        places = _places(data["root"], layer.origin(("data", "root")).folders)
+        # A root that exists holds all data; if none does, each place is named as tried.
+        roots = tuple(place for place in places if path_exists(place))[:1] or places
+        data["root"] = str(roots[0])
+    for where, source in _sources(data):
+        for key in _path_keys(source):
+            folders = roots or layer.origin(("data", *where, key)).folders
+            source[key] = _first(_places(source[key], folders))
+    for section, key, weights in _weights(tree):
+        folders = layer.origin((section, key)).folders
+        found = [_first(_places(one, folders)) if _is_path(one) else one for one in weights]
+        tree[section][key] = found if isinstance(tree[section][key], list) else found[0]
+    return Layer(tree, layer.origins)
+
+
+def _weights(config: Mapping[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
+    """Section, key and values wherever weights are named."""
+    for section, key in _WEIGHTS:
+        value = config.get(section, {}).get(key)
+        if value:
+            yield section, key, value if isinstance(value, list) else [value]
+
+
+def _sources(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
+    """The sources of ``data``, by their keys in it: detectors have two lists of them, classifiers
+    have one source."""
+    for split in ("train", "val"):
+        yield from (((split, index), source) for index, source in enumerate(data.get(split) or ()))
+    if data.get("source") is not None:
+        yield ("source",), data["source"]
+
+
+def _path_keys(source: Mapping[str, Any]) -> list[str]:
+    return [key for key in _SOURCE_PATHS if source.get(key) is not None]
+
+
+def _places(path: str, folders: Iterable[Path]) -> tuple[Path, ...]:
+    """Everything a path may mean, without repeats; an absolute one means only itself."""
+    given = Path.home() / path[2:] if path.startswith("~/") else Path(path)
+    return tuple(dict.fromkeys(folder / given for folder in folders))
+
+
+def _first(places: tuple[Path, ...]) -> str:
+    """The first that exists, else the first."""
+    found = next((place for place in places if path_exists(place)), None)
+    if found is None:
+        _tried[places[0]] = places
+    return str(found or places[0])
+
+
+def _paths(config: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
+    """Key and path of all data and weights of a config as a dict."""
+    for where, source in _sources(config["data"]):
+        for key in _path_keys(source):
+            yield ".".join(map(str, ("data", *where, key))), Path(source[key])
+    for section, key, weights in _weights(config):
+        yield from ((f"{section}.{key}", Path(one)) for one in weights if _is_path(one))
+
+
+def _is_path(weights: str) -> bool:
+    return not weights.startswith("torchvision:") and "://" not in weights

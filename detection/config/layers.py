@@ -1,0 +1,214 @@
+"""What do a config file, its base and the overrides say together, and who said what?
+
+Values are plain YAML values, not yet checked. Each carries its origin, so that an error can name
+file and line and a relative path is looked up beside the file that states it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from ... import configs
+from ..errors import ConfigError
+from .strict_yaml import KeyPath, parse_scalar, parse_yaml, read_yaml
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who says so (``file.yaml:12``), and the folders its relative paths are looked up in."""
+
+    label: str
+    folders: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Values and their origins by key path; a value without its own has that of the one around."""
+
+    tree: Any
+    origins: Mapping[KeyPath, Origin]
+
+    def origin(self, path: KeyPath) -> Origin:
+        while path and path not in self.origins:
+            path = path[:-1]
+        return self.origins.get(path, Origin("config"))
+
+
+@dataclass(frozen=True)
+class _Item:
+    """Replaces one item of a list, where a list would replace them all."""
+
+    index: int
+    value: Any
+
+
+def shipped_configs() -> list[str]:
+    """File names of the configs in the package, sorted."""
+    return sorted(path.name for path in _shipped_folder().glob("*.yaml"))
+
+
+def find_config(name: str | Path, *, beside: Path | None = None) -> Path:
+    """A config by path, or by name (``voc_r101`` or ``voc_r101.yaml``) among the shipped ones.
+
+    A relative path starts in the folder ``beside``, else in the working folder. Raises ConfigError
+    with the paths tried and the nearest shipped names.
+    """
+    given = Path(name)
+    tried = [beside / given if beside else given]
+    if given.name == str(given):
+        tried.append(_shipped_folder() / (given.name if given.suffix else f"{given.name}.yaml"))
+    for path in tried:
+        if path_exists(path) and not path.is_dir():
+            return path
+    known = [Path(shipped).stem for shipped in shipped_configs()]
+    close = difflib.get_close_matches(given.stem, known, n=3)
+    near = f"; did you mean {' or '.join(close)}?" if close else ""
+    raise ConfigError(f"config {name!s} not found, tried {', '.join(map(str, tried))}{near}")
+
+
+def read_layers(path: Path, overrides: Iterable[str] = ()) -> Layer:
+    """A file on top of its base, and the overrides on top of both; later ones win.
+
+    Raises ConfigError: unreadable file, base with a base, malformed override.
+    """
+    return overridden(_read_with_base(path), overrides)
+
+
+def overridden(layer: Layer, overrides: Iterable[str]) -> Layer:
+    """``layer`` under ``key=value`` texts; raises ConfigError for a malformed one."""
+    for text in overrides:
+        layer = _merged(layer, _override(layer.tree, text))
+    return layer
+
+
+def path_exists(path: Path) -> bool:
+    """Like ``path.exists()``, and False for what cannot be a path or be looked at."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name too long, a closed folder, a null byte
+        return False
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """A value for a message, on one line: text in quotes, anything else as JSON."""
+    text = repr(value) if isinstance(value, str) else json.dumps(value, default=repr)
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def _shipped_folder() -> Path:
+    return Path(str(files(configs)))
+
+
+def _read_with_base(path: Path) -> Layer:
+    layer = _read(path)
+    if "base" not in layer.tree:
+        return layer
+    where = layer.origin(("base",)).label
+    name = layer.tree.pop("base")
+    if not isinstance(name, str):
+        raise ConfigError(f"{where}: base: must be the name of a config (got {shown(name)})")
+    try:
+        base = _read(find_config(name, beside=path.parent))
+    except ConfigError as error:
+        raise ConfigError(f"{where}: base: {error}") from error
+    if "base" in base.tree:
+        label = base.origin(("base",)).label
+        raise ConfigError(f"{label}: base: the base of {path} cannot have a base itself")
+    return _merged(base, layer)
+
+
+def _read(path: Path) -> Layer:
+    text = read_yaml(path)
+    if not isinstance(text.value, dict):
+        found = "is empty" if text.value is None else f"holds {shown(text.value)}"
+        raise ConfigError(f"{path}: a config is a mapping of sections; this file {found}")
+    shipped = path.parent.resolve() == _shipped_folder().resolve()
+    folders = (Path.cwd(),) if shipped else (path.parent.absolute(), Path.cwd())
+    origins = {key: Origin(f"{path}:{line}", folders) for key, line in text.lines.items()}
+    return Layer(text.value, origins)
+
+
+def _override(tree: Any, text: str) -> Layer:
+    """``a.b=value`` or ``a.0.b=value`` as a layer for the top of ``tree``."""
+    label = f"override {text}"
+    name, equals, value_text = (part.strip() for part in text.partition("="))
+    steps = name.split(".")
+    if not equals or not all(steps):
+        raise ConfigError(f"{label}: expected key=value, such as train.lr=0.01")
+    if not value_text:
+        raise ConfigError(f"{label}: no value after '='; write null for none, '' for empty text")
+    value = _override_value(value_text, label)
+    path, known = _key_path(tree, steps, label)
+    origin = Origin(label, (Path.cwd(),))
+    origins = {path[:end]: origin for end in range(known + 1, len(path))}
+    origins.update({(*path, *below): origin for below in _paths_in(value)})
+    for step in reversed(path):
+        value = _Item(step, value) if isinstance(step, int) else {step: value}
+    return Layer(value, origins)
+
+
+def _override_value(text: str, label: str) -> Any:
+    """Flow collections and quoted text are YAML; all other text is taken literally."""
+    return parse_yaml(text, label).value if text[0] in "[{\"'" else parse_scalar(text, label)
+
+
+def _key_path(tree: Any, steps: Sequence[str], label: str) -> tuple[KeyPath, int]:
+    """The steps with numbers for list items, and how many lead to a mapping or list of ``tree``."""
+    path: KeyPath = ()
+    known = 0
+    for step in steps:
+        key = _index(tree, step, label) if isinstance(tree, list) else step
+        inside = isinstance(tree, list) or (isinstance(tree, dict) and key in tree)
+        tree = tree[key] if inside else None
+        path = (*path, key)
+        known = len(path) if isinstance(tree, dict | list) else known
+    return path, known
+
+
+def _index(items: Sequence[Any], step: str, label: str) -> int:
+    names = [str(index) for index in range(len(items))]
+    if step not in names:
+        raise ConfigError(f"{label}: no item {step!r} in a list of {len(items)}, counted from 0")
+    return names.index(step)
+
+
+def _paths_in(value: Any) -> Iterator[KeyPath]:
+    yield ()
+    inside = value.items() if isinstance(value, dict) else ()
+    for key, item in enumerate(value) if isinstance(value, list) else inside:
+        yield from ((key, *path) for path in _paths_in(item))
+
+
+def _merged(lower: Layer, upper: Layer) -> Layer:
+    origins = dict(lower.origins)
+    tree = _merge((), lower.tree, upper.tree, origins)
+    return Layer(tree, {**origins, **upper.origins})
+
+
+def _same_format(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> bool:
+    format_ = lower.get("format")
+    return upper.get("format", format_) == format_
+
+
+def _merge(path: KeyPath, lower: Any, upper: Any, origins: dict[KeyPath, Origin]) -> Any:
+    """Mappings merge key by key, unless the upper one is a source of another ``format``; anything
+    else replaces, and the origins below it are forgotten."""
+    if isinstance(upper, _Item):
+        item = _merge((*path, upper.index), lower[upper.index], upper.value, origins)
+        return [*lower[: upper.index], item, *lower[upper.index + 1 :]]
+    if isinstance(lower, dict) and isinstance(upper, dict) and _same_format(lower, upper):
+        both = {
+            key: _merge((*path, key), lower[key], upper[key], origins)
+            for key in upper
+            if key in lower
+        }
+        return {**lower, **upper, **both}
+    for key in [key for key in origins if key[: len(path)] == path]:
+        del origins[key]
+    return upper

@@ -1,0 +1,198 @@
+"""The configuration of a localizer, for each of its two stages: every field, its default and the
+reason for it.
+
+Defaults are those of the ResNet paper (arXiv:1512.03385, appendix C) where it states any. What
+classifiers have too comes from `classifier.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from .base import Count, Fraction, NonNegative, Positive, Section
+from .classifier import CropConfig, CropTrainConfig, NetworkConfig
+
+
+class ClsLocSource(Section):
+    """ILSVRC CLS-LOC as it is distributed, below ``root``: ``Data/CLS-LOC``,
+    ``Annotations/CLS-LOC``, ``ImageSets/CLS-LOC``, ``LOC_synset_mapping.txt`` and
+    ``LOC_val_solution.csv``."""
+
+    format: Literal["cls_loc"]
+    root: Path
+    #: ILSVRC counts pixels from 1 and includes the last one, as PASCAL does.
+    coordinates: Literal["one_based", "zero_based"] = "one_based"
+
+
+class LocalizerDataConfig(Section):
+    #: Prefix of the source's relative root; else the config file's folder, then the working one.
+    root: Path | None = None
+    source: ClsLocSource | None = None
+    #: wnids in label order; those of the training pictures, sorted, when absent.
+    classes: tuple[str, ...] | None = None
+    #: ``clip`` cuts to the image, ``drop`` leaves out, ``fix`` swaps corners; all are counted.
+    on_bad_box: Literal["error", "drop", "clip", "fix"] = "error"
+    on_truncated: Literal["error", "warn", "skip"] = "error"
+    exif: Literal["apply", "ignore"] = "apply"
+    #: Larger pictures are refused from their header, before decoding (Pillow's own bomb limit).
+    max_pixels: Count = 178_956_970
+    workers: NonNegative = 2
+
+
+class LocalizerCropConfig(CropConfig):
+    """What training sees of a picture: the crops of classification, boxes cut with them."""
+
+    kind: Literal["paper", "resized"] = "paper"
+    #: An object of which a smaller part is in the crop is neither positive nor negative.
+    least_visible: Fraction = 0.3
+
+
+class LocalizerNetworkConfig(NetworkConfig):
+    family: Literal["resnet"] = "resnet"
+    #: Fine-tuned with the exact statistics of the classifier it starts from.
+    norm: Literal["batch", "group", "frozen"] = "frozen"
+
+
+class HeadConfig(Section):
+    """Anchors and their per-class outputs. The paper gives no sizes."""
+
+    #: The map that the two sibling layers read: of conv5_x, stride 32, or of conv4_x, stride 16.
+    level: Literal["conv5", "conv4"] = "conv5"
+    #: Sides in crop pixels.
+    anchor_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (64, 128, 224)
+    #: height / width
+    anchor_ratios: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.5, 1.0, 2.0)
+    #: Each anchor has outputs of its own, or all of a position share one set ("1000-d").
+    outputs: Literal["per_anchor", "shared"] = "per_anchor"
+    #: Which logits of a sampled anchor have a loss: that of the picture's class (``own``), or
+    #: ``every`` one, the other classes being negative.
+    classes_in_loss: Literal["own", "every"] = "own"
+    positive_iou: Fraction = 0.7
+    negative_iou: Fraction = 0.3
+    #: The best anchors of each object are positive whatever their IoU.
+    low_quality_matches: bool = True
+    #: Anchors with a loss in each image, half of them positive.
+    per_image: Annotated[int, Field(ge=2, multiple_of=2)] = 8
+    #: Smooth-L1 turning point; 0 is plain L1.
+    smooth_l1_beta: Annotated[float, Field(ge=0)] = 0.1111111111111111
+    box_loss_weight: Positive = 1.0
+
+
+class LocalizerTrainConfig(CropTrainConfig):
+    """Rates are chosen here: the paper gives the batch only."""
+
+    iterations: Count = 60_000
+    lr: Positive = 0.01
+    warmup_iterations: NonNegative = 500
+    schedule: Literal["step", "plateau", "cosine"] = "cosine"
+
+
+class AnswerConfig(Section):
+    """What both stages share in testing: for which classes boxes are asked, and how one is made."""
+
+    #: Checkpoints of classifiers that say which classes to look for; several are averaged. Without
+    #: one, only pictures whose class is known can be located.
+    classifiers: tuple[str, ...] = ()
+    #: Classes that are located in each picture, the most likely first: ILSVRC counts five.
+    top: Annotated[int, Field(ge=1, le=5)] = 5
+    #: The best box becomes the score-weighted mean of the class's boxes that overlap it by at
+    #: least this IoU; null leaves it as it is.
+    vote_iou: Fraction | None = None
+    #: Of all networks that take part, classifiers too.
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+
+class LocalizerTestConfig(AnswerConfig):
+    #: ``centre``: the middle crop; ``dense``: whole pictures at ``short_sides``, whose boxes are
+    #: joined. Evaluations during training take the middle crop.
+    protocol: Literal["centre", "dense"] = "dense"
+    #: ``centre``: shorter side of the picture the crop is cut from, and side of the crop.
+    resize: Count = 256
+    size: Count = 224
+    #: ``dense``: shorter sides, not stated in the paper; those of its dense classification less the
+    #: largest two, at which a large object is larger than any anchor.
+    short_sides: Annotated[tuple[Count, ...], Field(min_length=1)] = (224, 256, 384)
+    #: Look at the mirrored pictures too.
+    flip: bool = False
+
+    @model_validator(mode="after")
+    def _sizes_make_sense(self) -> LocalizerTestConfig:
+        if self.size > self.resize:
+            raise ValueError(f"a crop of size {self.size} does not fit into resize {self.resize}")
+        if list(self.short_sides) != sorted(set(self.short_sides)):
+            raise ValueError(f"short_sides must rise: {list(self.short_sides)}")
+        return self
+
+
+class LocalizerConfig(Section):
+    """Stage one, the per-class RPN: data, network, training, testing."""
+
+    task: Literal["localization"] = "localization"
+    data: LocalizerDataConfig = LocalizerDataConfig()
+    crop: LocalizerCropConfig = LocalizerCropConfig()
+    network: LocalizerNetworkConfig = LocalizerNetworkConfig()
+    head: HeadConfig = HeadConfig()
+    train: LocalizerTrainConfig = LocalizerTrainConfig()
+    test: LocalizerTestConfig = LocalizerTestConfig()
+
+
+class ProposalConfig(Section):
+    """Where the regions of stage two come from."""
+
+    #: Checkpoints of stage one; the proposals of several are joined.
+    weights: tuple[str, ...] = ()
+    #: The best of each class in each picture, times the number of networks.
+    count: Count = 200
+    #: Overlap above which the worse of two is dropped.
+    nms_iou: Fraction = 0.7
+    #: Those of the training pictures, made before: ``proposals.safetensors`` of another run. Null
+    #: makes them when training starts.
+    file: str | None = None
+
+
+class RegionConfig(Section):
+    """How regions are cut and which of them teach."""
+
+    #: Side of the square that regions are warped to.
+    size: Count = 224
+    #: Its margin that shows the surroundings (R-CNN: 16 of 227 pixels).
+    padding: NonNegative = 16
+    #: Probability of the left-right flip.
+    flip: Fraction = 0.5
+    #: Regions with this IoU with an object, or more, are positive, all others negative.
+    positive_iou: Fraction = 0.5
+    #: Share of the positive ones in a batch (R-CNN: 32 of 128).
+    positive_fraction: Fraction = 0.25
+    classes_in_loss: Literal["own", "every"] = "own"
+    smooth_l1_beta: Annotated[float, Field(ge=0)] = 1.0
+    box_loss_weight: Positive = 1.0
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> RegionConfig:
+        if 2 * self.padding >= self.size:
+            raise ValueError(f"padding {self.padding} leaves nothing of size {self.size}")
+        return self
+
+
+class RegionTestConfig(AnswerConfig):
+    #: Regions in one pass of the network.
+    batch_size: Count = 64
+
+
+class RegionLocalizerConfig(Section):
+    """Stage two, the R-CNN: data, regions, network, training, testing."""
+
+    task: Literal["localization_rcnn"] = "localization_rcnn"
+    data: LocalizerDataConfig = LocalizerDataConfig()
+    proposals: ProposalConfig = ProposalConfig()
+    region: RegionConfig = RegionConfig()
+    network: LocalizerNetworkConfig = LocalizerNetworkConfig()
+    train: LocalizerTrainConfig = LocalizerTrainConfig()
+    test: RegionTestConfig = RegionTestConfig()
+
+
+#: Of either stage.
+AnyLocalizerConfig = LocalizerConfig | RegionLocalizerConfig

@@ -1,0 +1,174 @@
+"""What is measured inside a classifier while pictures pass through it?
+
+Exact batch norm statistics, with which it becomes the frozen backbone of a detector, and the
+responses of its layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from ...backbones.analysis import Response, layer_responses
+from ...backbones.exact_bn import Method, exact_statistics, passes
+from ...backbones.weights.convert import Converted
+from ...backbones.weights.freeze import frozen_classifier
+from ...datasets.formats.labelled import Part
+from ...datasets.loading.classification import LabelledDataset, labelled_test_loader
+from ...datasets.loading.crops import Crop
+from ..structures import LabelledBatch, Record
+from .classifier import LoadedClassifier, build_test_split, image_rules, test_crops, train_crop
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How far exact statistics are from what stood there before, over all channels of all norms:
+    of the mean in deviations, and of the deviation as a fraction of itself."""
+
+    median_mean: float
+    largest_mean: float
+    median_deviation: float
+    largest_deviation: float
+
+
+def freeze(
+    classifier: LoadedClassifier,
+    device: torch.device,
+    *,
+    images: int | None = None,
+    method: Method = "pooled",
+    source: str = "weights",
+    progress: Console | None = None,
+) -> tuple[Converted, Shift]:
+    """Give ``classifier`` exact batch norm statistics over its training set; it is then written as
+    `archive.write_converted` takes it.
+
+    Pictures are cropped as in training and come in a random order, always the same; ``images``
+    takes the first so many of them. ``source`` names the classifier in errors.
+
+    Raises:
+        WeightsError: no backbone of a detector; said before any picture is read.
+        ConfigError, DataError: no batch norm, no pictures, or data that are not the classifier's.
+    """
+    _frozen(classifier, (), source)
+    records = _sample(build_test_split(classifier, "train").records, images)
+    batches = _Pictures(
+        classifier, records, (train_crop(classifier.config),), classifier.config.train.batch_size
+    )
+    count = passes(classifier.model, method)
+    before = _statistics(classifier.model)
+    exact_statistics(
+        classifier.model,
+        lambda: batches.once(f"batch norm, {count} pass(es)", device, progress),
+        _logits(classifier),
+        method=method,
+    )
+    shift = _shift(before, _statistics(classifier.model))
+    note = (
+        f"batch norm statistics: {method}, over {len(records)} training pictures in batches of "
+        f"{batches.batch_size}"
+    )
+    return _frozen(classifier, (note,), source), shift
+
+
+def measure_responses(
+    classifier: LoadedClassifier,
+    device: torch.device,
+    *,
+    part: Part = "val",
+    images: int | None = None,
+    progress: Console | None = None,
+) -> list[Response]:
+    """The responses of all layers to the middle crops of one split, or of a random sample of
+    ``images`` of them, always the same.
+
+    Raises:
+        DataError: no pictures, or data that are not the classifier's.
+    """
+    config = classifier.config
+    test = config.test.model_copy(update={"protocol": "one_crop", "flip": False})
+    records = _sample(build_test_split(classifier, part).records, images)
+    batches = _Pictures(classifier, records, test_crops(test), test.batch_size)
+    return layer_responses(
+        classifier.model, batches.once("responses", device, progress), _logits(classifier)
+    )
+
+
+class _Pictures:
+    """Every record once, in batches of nearly one size.
+
+    Equal sizes, because a small rest would have batch statistics far from all others'.
+    """
+
+    def __init__(
+        self,
+        classifier: LoadedClassifier,
+        records: Sequence[Record],
+        crops: Sequence[Crop],
+        batch_size: int,
+    ) -> None:
+        config = classifier.config
+        self.workers = config.data.workers
+        self.dataset = LabelledDataset(records, *crops, rules=image_rules(config))
+        count = math.ceil(len(records) / batch_size)
+        self.batch_size = math.ceil(len(records) / count) if count else batch_size
+
+    def once(
+        self, title: str, device: torch.device, progress: Console | None
+    ) -> Iterable[LabelledBatch]:
+        loader = labelled_test_loader(
+            self.dataset,
+            batch_size=self.batch_size,
+            workers=self.workers,
+            pin_memory=device.type == "cuda",
+        )
+        batches: Iterable[LabelledBatch] = loader
+        if progress is not None:
+            batches = track(loader, title, console=progress, transient=True)
+        return (batch.to(device) for batch in batches)
+
+
+def _sample(records: Sequence[Record], images: int | None) -> list[Record]:
+    """In random order: in batches of one class each, batch statistics would be that class's."""
+    order = np.random.default_rng(0).permutation(len(records))
+    return [records[index] for index in order[:images]]
+
+
+def _logits(classifier: LoadedClassifier) -> Callable[[LabelledBatch], Tensor]:
+    return lambda batch: classifier.model.logits(batch.images)
+
+
+def _frozen(classifier: LoadedClassifier, notes: tuple[str, ...], source: str) -> Converted:
+    return frozen_classifier(
+        classifier.model.state_dict(),
+        stride_in=classifier.config.network.stride_in,
+        classes=classifier.classes,
+        notes=notes,
+        source=source,
+    )
+
+
+def _statistics(model: nn.Module) -> tuple[Tensor, Tensor]:
+    """Means and deviations of all channels, as copies."""
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    empty = [torch.zeros(0)]
+    means = torch.cat(empty + [n.running_mean.cpu() for n in norms if n.running_mean is not None])
+    variances = torch.cat(empty + [n.running_var.cpu() for n in norms if n.running_var is not None])
+    return means, variances.sqrt()
+
+
+def _shift(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor]) -> Shift:
+    (old_mean, old_deviation), (mean, deviation) = before, after
+    smallest = torch.finfo(deviation.dtype).tiny  # of a channel that is constant
+    moved = (mean - old_mean).abs() / deviation.clamp(min=smallest)
+    grown = (deviation - old_deviation).abs() / deviation.clamp(min=smallest)
+    return Shift(
+        moved.median().item(), moved.max().item(), grown.median().item(), grown.max().item()
+    )

@@ -1,0 +1,260 @@
+"""From a configuration to objects: the only place that knows both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+from ...backbones.c4 import STRIDE, C4Trunk, make_tail
+from ...backbones.pixels import PIXELS, PixelNorm
+from ...backbones.resnet import ResNetSpec
+from ...datasets.catalog import DataSplit, label_images
+from ...datasets.findings import Finding, refuse
+from ...datasets.formats.coco import inspect_coco
+from ...datasets.formats.voc import Difficult, inspect_voc
+from ...datasets.image import ImageRules
+from ...datasets.loading.transforms import TestTransform, TrainTransform
+from ...datasets.records import RawImage
+from ..config.detector import (
+    BackboneConfig,
+    DetectorConfig,
+    RoiConfig,
+    RpnConfig,
+    Source,
+    TestConfig,
+)
+from ..inference.pipeline import Member, Pipeline
+from ..models.faster_rcnn import FasterRCNN
+from ..models.roi_head import RegionPool, RoIHead, roi_targets
+from ..models.rpn import RPNHead, rpn_targets, select_proposals
+from ..ops.anchors import cell_anchors
+from ..ops.nms import suppress
+from ..ops.roi_align import roi_align, roi_pool
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A network with what it needs to be used: its configuration and class names."""
+
+    model: FasterRCNN
+    config: DetectorConfig
+    classes: tuple[str, ...]
+    #: Further members of an ensemble, with their classes in the order of this one's.
+    others: tuple[Detector, ...] = ()
+
+
+def resnet_spec(backbone: BackboneConfig) -> ResNetSpec:
+    return ResNetSpec(
+        depth=backbone.depth,
+        width=backbone.width,
+        norm=backbone.norm,
+        stride_in=backbone.stride_in,
+    )
+
+
+def build_model(config: DetectorConfig, classes: int) -> FasterRCNN:
+    """The network with random weights, in channels-last memory, drawn from ``train.seed``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        model = _assemble(config, classes)
+    return model.to(memory_format=torch.channels_last)
+
+
+def _assemble(config: DetectorConfig, classes: int) -> FasterRCNN:
+    spec = resnet_spec(config.backbone)
+    trunk = C4Trunk(spec, frozen_stages=config.backbone.frozen_stages)
+    cells = cell_anchors(config.rpn.anchor_sizes, config.rpn.anchor_ratios)
+    rpn, roi, test = config.rpn, config.roi, config.test
+    return FasterRCNN(
+        pixels=PixelNorm(PIXELS[config.backbone.pixels]),
+        trunk=trunk,
+        rpn_head=RPNHead(trunk.channels, rpn.channels, len(cells)),
+        roi_head=RoIHead(
+            make_tail(spec, stride=roi.tail_stride),
+            channels=spec.channels(5),
+            classes=classes,
+            pool=_region_pool(roi),
+            pool_size=roi.pool_size,
+            linear_pool=roi.pool == "align",
+            class_agnostic=roi.class_agnostic_boxes,
+            context=roi.context,
+        ),
+        cell_anchors=cells,
+        select_train=_select(rpn, rpn.pre_nms_train, rpn.post_nms_train),
+        select_test=_select(rpn, rpn.pre_nms_test, rpn.post_nms_test),
+        rpn_targets=partial(
+            rpn_targets,
+            positive_iou=rpn.positive_iou,
+            negative_iou=rpn.negative_iou,
+            low_quality=rpn.low_quality_matches,
+            drop_border=rpn.border_anchors == "drop",
+            count=rpn.batch_per_image,
+            positive_fraction=rpn.positive_fraction,
+        ),
+        roi_targets=partial(
+            roi_targets,
+            classes=classes,
+            positive_iou=roi.positive_iou,
+            negative_iou_low=roi.negative_iou_low,
+            append_ground_truth=roi.append_ground_truth,
+            count=roi.batch_per_image,
+            positive_fraction=roi.positive_fraction,
+            weights=roi.box_weights,
+        ),
+        rpn_normalizer=rpn.batch_per_image if rpn.normalizer == "fixed" else None,
+        smooth_l1_beta=(rpn.smooth_l1_beta, roi.smooth_l1_beta),
+        box_loss_weights=(rpn.box_loss_weight, roi.box_loss_weight),
+        box_weights=roi.box_weights,
+        score_threshold=test.score_threshold,
+        suppress=_suppress(test),
+    )
+
+
+def _select(rpn: RpnConfig, pre_nms: int, post_nms: int) -> partial:
+    return partial(
+        select_proposals,
+        pre_nms=pre_nms,
+        post_nms=post_nms,
+        nms_iou=rpn.nms_iou,
+        min_size=rpn.min_size,
+    )
+
+
+def _suppress(test: TestConfig) -> partial:
+    return partial(
+        suppress,
+        nms_iou=test.nms_iou,
+        max_detections=test.max_detections,
+        method=test.suppress.method,
+        soft_sigma=test.suppress.soft_sigma,
+        soft_floor=test.suppress.soft_floor,
+        vote_iou=test.vote.iou,
+        vote_score=test.vote.score,
+    )
+
+
+def _region_pool(roi: RoiConfig) -> RegionPool:
+    if roi.pool == "pool":
+        return partial(roi_pool, size=roi.pool_size, stride=STRIDE)
+    return partial(roi_align, size=roi.pool_size, stride=STRIDE, sampling_ratio=roi.sampling_ratio)
+
+
+def image_rules(config: DetectorConfig) -> ImageRules:
+    data = config.data
+    return ImageRules(exif=data.exif, on_truncated=data.on_truncated, max_pixels=data.max_pixels)
+
+
+def build_split(
+    config: DetectorConfig, which: str, *, classes: tuple[str, ...] | None = None
+) -> DataSplit:
+    """The pictures of ``train`` or ``val``, labelled by name.
+
+    ``classes`` (of a checkpoint, or of the training split) go before the configured ones. In
+    training ``data.difficult`` decides about difficult objects; evaluation ignores them always.
+
+    Raises:
+        DataError: anything in the annotations, ids or headers of the pictures is an error.
+    """
+    data = config.data
+    difficult: Difficult = data.difficult if which == "train" else "ignore"
+    rules = image_rules(config)
+    images: list[RawImage] = []
+    findings: list[Finding] = []
+    for source in data.train if which == "train" else data.val:
+        found, faults = inspect_source(source, difficult, rules)
+        images += found
+        findings += faults
+    known = classes or data.classes
+    if known is None:
+        refuse(findings, "data")  # half of the data would make half a class list
+    split = label_images(
+        images, classes=known, ignore_classes=data.ignore_classes, on_bad_box=data.on_bad_box
+    )
+    findings += split.findings
+    refuse(findings, "data")
+    return replace(split, findings=tuple(findings))
+
+
+def inspect_source(
+    source: Source, difficult: Difficult, rules: ImageRules, *, workers: int = 0
+) -> tuple[list[RawImage], list[Finding]]:
+    """The usable pictures of one source, and everything that is wrong with it."""
+    if source.format == "coco":
+        return inspect_coco(source.images, source.annotations, rules=rules)
+    return inspect_voc(
+        source.root,
+        source.split,
+        coordinates=source.coordinates,
+        difficult=difficult,
+        rules=rules,
+        workers=workers,
+    )
+
+
+def train_transform(config: DetectorConfig) -> TrainTransform:
+    image = config.image
+    return TrainTransform(
+        image.short_side_train,
+        image.long_side_max,
+        image.flip,
+        image.augment,
+    )
+
+
+def test_transform(config: DetectorConfig, short_side: int | None = None) -> TestTransform:
+    """The resize of testing, or the same to another shorter side: the longer one's limit follows,
+    so that the aspect ratios it cuts short stay the same."""
+    image = config.image
+    side = short_side or image.short_side_test
+    limit = round(image.long_side_max * side / image.short_side_test)
+    return TestTransform(side, limit)
+
+
+def build_pipeline(detector: Detector) -> Pipeline:
+    """What finds objects as ``detector.config.test`` says, alone or as an ensemble."""
+    test = detector.config.test
+    return Pipeline(
+        [_member(member, test) for member in (detector, *detector.others)],
+        flip=test.flip,
+        rounds=test.refine.rounds,
+        region_side=test.pyramid_region,
+    )
+
+
+def _member(detector: Detector, test: TestConfig) -> Member:
+    scales = test.scales or (detector.config.image.short_side_test,)
+    return Member(
+        detector.model,
+        tuple(test_transform(detector.config, side) for side in scales),
+        tuple(test_transform(detector.config, side) for side in test.pyramid),
+    )
+
+
+def describe_testing(detector: Detector) -> str:
+    """One line that says which sizes, networks and options make the detections."""
+    test = detector.config.test
+    scales = test.scales or (detector.config.image.short_side_test,)
+    parts = ["shorter side " + ", ".join(map(str, scales))]
+    if detector.others:
+        parts.append(f"ensemble of {1 + len(detector.others)}")
+    if test.flip:
+        parts.append("mirrored too")
+    if test.pyramid:
+        parts.append("regions on the pyramid " + ", ".join(map(str, test.pyramid)))
+    if any(member.config.roi.context for member in (detector, *detector.others)):
+        parts.append("global context")
+    if test.refine.rounds:
+        parts.append(f"{test.refine.rounds} round(s) of refinement")
+    parts.append(_describe_suppression(test))
+    if test.vote.iou is not None:
+        mean = ", mean score" if test.vote.score == "average" else ""
+        parts.append(f"box voting at {test.vote.iou:g}{mean}")
+    return "; ".join(parts)
+
+
+def _describe_suppression(test: TestConfig) -> str:
+    if test.suppress.method == "soft_nms":  # the only one without a threshold
+        return f"soft_nms with sigma {test.suppress.soft_sigma:g}"
+    return f"{test.suppress.method} at {test.nms_iou:g}"

@@ -1,0 +1,146 @@
+"""From a trained classifier to a detector: which files pass, and what arrives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from resdet.backbones.c4 import C4Trunk, make_tail
+from resdet.backbones.pixels import PIXELS, PixelNorm
+from resdet.backbones.resnet import CifarResNet, ResNet, ResNetSpec
+from resdet.backbones.weights.freeze import frozen_classifier
+from resdet.backbones.weights.load import (
+    check_binding,
+    import_weights,
+    load_into,
+    read_converted,
+    split_backbone,
+    write_converted,
+)
+from resdet.detection.errors import ConfigError, WeightsError
+from torch import Tensor, nn
+
+
+def state_of(network: nn.Module, *, prefix: str = "network.", pixels: str = "msra") -> dict:
+    module = nn.Module()
+    module.pixels = PixelNorm(PIXELS[pixels])
+    module.network = network
+    names = module.state_dict().items()
+    return {name.removeprefix("network.") if not prefix else name: t for name, t in names}
+
+
+def trained(depth: int, **options: str) -> ResNet:
+    """A classifier whose statistics are no longer those of a new norm."""
+    spec = ResNetSpec(depth, width=4, norm="batch", **options)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = ResNet(spec, classes=3)
+        for _ in range(3):
+            model.train()(torch.randn(4, 3, 64, 64) + 1)
+    return model.eval()
+
+
+def detector_parts(depth: int, norm: str, stride_in: str = "3x3") -> nn.ModuleDict:
+    spec = ResNetSpec(depth, width=4, norm=norm, stride_in=stride_in)
+    head = nn.ModuleDict({"res5": make_tail(spec, stride=2)})
+    return nn.ModuleDict({"trunk": C4Trunk(spec), "roi_head": head})
+
+
+@pytest.mark.parametrize("norm", ["frozen", "batch"])
+@pytest.mark.parametrize("depth", [18, 50])
+def test_a_frozen_file_gives_the_detector_the_classifiers_features(
+    depth: int, norm: str, tmp_path: Path
+) -> None:
+    model, path = trained(depth, stride_in="1x1"), tmp_path / "backbone.safetensors"
+    frozen = frozen_classifier(
+        state_of(model), stride_in="1x1", classes=("a", "b", "c"), notes=("a note",)
+    )
+    write_converted(frozen, path)
+    found = import_weights(path)
+    assert (found.kind, found.depth, found.width, found.pixels) == ("classifier", depth, 4, "msra")
+    assert found.stride_in == (None if depth == 18 else "1x1")
+    assert (found.classes, found.notes) == (("a", "b", "c"), ("a note",))
+    assert not any("num_batches" in name for name in found.tensors)
+    detector = detector_parts(depth, norm, "1x1").eval()
+    load_into(detector, split_backbone(found.tensors)[0])
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        features = detector["roi_head"]["res5"](detector["trunk"](images))
+        torch.testing.assert_close(features, model.features(images))
+
+
+def test_the_file_is_bound_to_pixels_and_stride(tmp_path: Path) -> None:
+    path = tmp_path / "backbone.safetensors"
+    write_converted(frozen_classifier(state_of(trained(50)), stride_in="3x3"), path)
+    check_binding(read_converted(path), pixels="msra", stride_in="3x3")
+    with pytest.raises(ConfigError, match=r"pixels is torchvision.*stride_in is 1x1"):
+        check_binding(read_converted(path), pixels="torchvision", stride_in="1x1")
+
+
+@pytest.mark.parametrize("prefix", ["", "network."])
+@pytest.mark.parametrize("norm", ["frozen", "batch"])
+def test_a_classifiers_checkpoint_is_taken_as_it_is(norm: str, prefix: str, tmp_path: Path) -> None:
+    """Its batch counters are neither asked for nor in the way; the moving average goes first."""
+    model, path = trained(18), tmp_path / "best.pt"
+    average = state_of(model, prefix=prefix)
+    raw = {name: torch.zeros_like(tensor) for name, tensor in average.items()}
+    torch.save({"model": raw, "average": average, "task": "classification"}, path)
+    found = import_weights(path)
+    assert (found.layout, found.pixels, found.class_count) == ("resdet_classifier", "msra", 3)
+    detector = detector_parts(18, norm)
+    load_into(detector, split_backbone(found.tensors)[0])
+    assert torch.equal(detector["trunk"].res2[0].conv1.weight, model.res2[0].conv1.weight)
+    mean = detector["roi_head"]["res5"][1].conv2.norm.running_mean
+    assert torch.equal(mean, model.res5[1].conv2.norm.running_mean)
+
+
+def other_nets() -> dict[str, tuple[nn.Module, str]]:
+    def net(depth: int, shortcut: str) -> ResNet:
+        return ResNet(ResNetSpec(depth, width=4, norm="batch", shortcut=shortcut), classes=2)
+
+    group = ResNet(ResNetSpec(18, width=4, norm="group"), classes=2)
+    return {
+        "plain": (net(18, "none"), "a plain net or one with shortcuts A"),
+        "A": (net(34, "A"), "a plain net or one with shortcuts A"),
+        "A bottleneck": (net(50, "A"), "a plain net or one with shortcuts A"),
+        "C": (net(18, "C"), "a net with shortcuts C"),
+        "CIFAR": (CifarResNet(20, classes=2), "a net without conv5_x"),
+        "group": (group, "group norm"),
+    }
+
+
+@pytest.mark.parametrize("kind", list(other_nets()))
+def test_nets_that_no_detector_can_begin_with(kind: str, tmp_path: Path) -> None:
+    network, reason = other_nets()[kind]
+    with pytest.raises(WeightsError, match=reason):
+        frozen_classifier(state_of(network), stride_in="3x3")
+    path = tmp_path / "best.pt"
+    torch.save({"model": state_of(network)}, path)
+
+    def begin() -> None:
+        tensors, _ = split_backbone(import_weights(path).tensors, source=str(path))
+        load_into(detector_parts(18, "group"), tensors)
+
+    if kind == "group":  # a detector with group norm can begin with it
+        begin()
+        return
+    with pytest.raises(WeightsError, match=rf"best\.pt: {reason}"):
+        begin()
+
+
+@pytest.mark.parametrize("shortcut", ["A", "C", "none"])
+def test_other_shortcuts_are_read_as_classifiers_all_the_same(
+    shortcut: str, tmp_path: Path
+) -> None:
+    network = ResNet(ResNetSpec(18, width=4, norm="batch", shortcut=shortcut), classes=2)
+    path = tmp_path / "best.pt"
+    torch.save({"model": state_of(network)}, path)
+    load_into(network, import_weights(path).tensors)
+
+
+def test_unknown_pixels() -> None:
+    state: dict[str, Tensor] = state_of(trained(18))
+    state["pixels.mean"] = torch.tensor([1.0, 2.0, 3.0])
+    with pytest.raises(WeightsError, match="of no known pixels"):
+        frozen_classifier(state, stride_in="3x3")

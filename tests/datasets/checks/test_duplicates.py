@@ -1,0 +1,182 @@
+"""Are copies found, exact and near, and are other pictures left alone?"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+from resdet.datasets.checks.duplicates import find_duplicates
+from resdet.datasets.checks.images import PictureFacts, check_pictures, fingerprint
+from resdet.datasets.image import ImageRules
+
+
+def _scene(seed: int, height: int = 240, width: int = 320) -> Image.Image:
+    """Shapes and noise at several scales, as in a photograph."""
+    rng = np.random.default_rng(seed)
+    total = np.zeros((height, width, 3))
+    for side in (3, 6, 12, 40):
+        coarse = rng.integers(0, 256, (side, side + 1, 3), dtype=np.uint8)
+        layer = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+        total += np.asarray(layer, np.float64) / 4
+    return Image.fromarray(total.astype(np.uint8))
+
+
+def _again(picture: Image.Image, quality: int) -> Image.Image:
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=quality)
+    return Image.open(stream)
+
+
+COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "compressed": lambda picture: _again(picture, 30),
+    "halved": lambda picture: picture.resize((160, 120)),
+    "squeezed": lambda picture: picture.resize((240, 240)),
+    "enlarged": lambda picture: picture.resize((500, 375)),
+    "brightened": lambda picture: ImageEnhance.Brightness(picture).enhance(1.15),
+    "darkened": lambda picture: ImageEnhance.Brightness(picture).enhance(0.8),
+    "grey": lambda picture: picture.convert("L"),
+}
+
+
+def _write(folder: Path, pictures: dict[str, Image.Image]) -> list[Path]:
+    folder.mkdir(exist_ok=True)
+    for name, picture in pictures.items():
+        picture.save(folder / name, **({"quality": 90} if name.endswith("jpg") else {}))
+    return [folder / name for name in pictures]
+
+
+def _facts(paths: list[Path]) -> list[PictureFacts]:
+    return check_pictures(
+        paths, ImageRules(), workers=0, cache=None, progress=lambda done, total: None
+    )
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> list[PictureFacts]:
+    """150 unrelated pictures."""
+    scenes = {f"other{seed}.jpg": _scene(100 + seed) for seed in range(150)}
+    return _facts(_write(tmp_path_factory.mktemp("others"), scenes))
+
+
+def test_an_exact_copy_inside_a_split(tmp_path: Path, others: list[PictureFacts]) -> None:
+    one, two = _write(tmp_path, {"one.jpg": _scene(0), "two.jpg": _scene(0)})
+    findings = find_duplicates({"train": [*_facts([one, two]), *others]})
+    assert [(each.kind, each.severity, each.file) for each in findings] == [
+        ("same_picture", "warning", two)
+    ]
+    assert findings[0].reason == f"the same bytes as {one}"
+
+
+def test_an_exact_copy_across_splits_is_told_once(
+    tmp_path: Path, others: list[PictureFacts]
+) -> None:
+    one, two = _write(tmp_path, {"one.jpg": _scene(0), "two.jpg": _scene(0)})
+    splits = {"train": _facts([one]), "val": [*others, *_facts([two])]}
+    (finding,) = find_duplicates(splits)
+    assert finding.kind == "same_picture_in_splits"
+    assert finding.file == two
+    assert str(one) in finding.reason and "'train'" in finding.reason and "'val'" in finding.reason
+
+
+def test_one_file_listed_in_two_splits(tmp_path: Path) -> None:
+    facts = _facts(_write(tmp_path, {"one.jpg": _scene(0)}))
+    (finding,) = find_duplicates({"train": facts, "val": facts})
+    assert "the same file as" in finding.reason
+    assert find_duplicates({"train": facts + facts}) == []
+
+
+@pytest.mark.parametrize("copy", COPIES)
+def test_near_copies(copy: str, tmp_path: Path, others: list[PictureFacts]) -> None:
+    """Twelve pictures with a copy each, among others: all are found, and nothing else."""
+    scenes = {f"{seed}.png": _scene(seed) for seed in range(12)}
+    copies = {f"copy{name}": COPIES[copy](scene) for name, scene in scenes.items()}
+    early = _facts(_write(tmp_path / "early", scenes)) + others
+    late = _facts(_write(tmp_path / "late", copies))
+
+    found = {each.file.name: each for each in find_duplicates({"train": early, "test": late})}
+    assert set(found) == set(copies)
+    for name, finding in found.items():
+        assert finding.kind == "similar_picture_in_splits"
+        assert str(tmp_path / "early" / name.removeprefix("copy")) in finding.reason
+
+    inside = find_duplicates({"train": early + late})
+    assert {each.file.name for each in inside} == set(copies)
+    assert {each.kind for each in inside} == {"similar_picture"}
+
+
+def test_flat_pictures_are_not_alike(tmp_path: Path) -> None:
+    """White pages, black frames and faint noise have nothing by which to know a copy."""
+    rng = np.random.default_rng(0)
+    pictures = {
+        f"{level}_{size}.png": Image.fromarray(
+            np.clip(level + rng.normal(0, 2, (size, size, 3)), 0, 255).astype(np.uint8)
+        )
+        for level in (0, 128, 255)
+        for size in (64, 80, 96)
+    }
+    assert find_duplicates({"train": _facts(_write(tmp_path, pictures))}) == []
+
+
+def test_unrelated_pictures_are_not_alike(others: list[PictureFacts]) -> None:
+    assert find_duplicates({"train": others[:100], "val": others[100:]}) == []
+
+
+def test_unreadable_and_no_pictures(tmp_path: Path) -> None:
+    broken = [tmp_path / "a.jpg", tmp_path / "gone1.jpg", tmp_path / "gone2.jpg"]
+    broken[0].write_bytes(b"not a picture")
+    assert find_duplicates({"train": _facts(broken), "val": []}) == []
+    assert find_duplicates({}) == []
+
+
+def _made_up(hashes: np.ndarray, thumbnails: np.ndarray, name: str) -> list[PictureFacts]:
+    first = _facts([])
+    assert first == []
+    return [
+        PictureFacts(
+            Path(f"{name}{number}.jpg"),
+            (10, 10),
+            1,
+            f"{name}{number}",
+            int(value),
+            pixels.tobytes(),
+        )
+        for number, (value, pixels) in enumerate(zip(hashes, thumbnails, strict=True))
+    ]
+
+
+def test_every_hash_within_reach_is_a_candidate() -> None:
+    """Wherever the differing bits lie, up to seven of them; eight are too many."""
+    rng = np.random.default_rng(1)
+    _, thumbnail = fingerprint(np.asarray(_scene(0)))
+    base = _made_up(
+        np.array([0x0123456789ABCDEF], np.uint64), np.frombuffer(thumbnail, np.uint8)[None], "a"
+    )
+    for count in range(10):
+        for _ in range(40):
+            bits = rng.choice(64, count, replace=False)
+            flipped = base[0].dhash ^ sum(1 << int(bit) for bit in bits)
+            other = replace(base[0], path=Path("b.jpg"), sha256="b", dhash=flipped)
+            assert len(find_duplicates({"train": base, "val": [other]})) == (count <= 7)
+
+
+@pytest.mark.parametrize("alike", [False, True])
+def test_many_pictures_take_seconds(alike: bool) -> None:
+    """20 000 pictures, all different or all nearly one (a fixed camera): no explosion of pairs."""
+    rng = np.random.default_rng(2)
+    count = 20_000
+    hashes = rng.integers(0, 2**64, count, dtype=np.uint64)
+    thumbnails = rng.integers(0, 256, (count, 324), dtype=np.uint8)
+    if alike:
+        hashes = np.uint64(0xF0F0) ^ (np.uint64(1) << rng.integers(0, 64, count, dtype=np.uint64))
+        thumbnails = np.clip(thumbnails[:1].astype(int) + rng.integers(0, 9, (count, 324)), 0, 255)
+    facts = _made_up(hashes, thumbnails.astype(np.uint8), "p")
+    start = time.monotonic()
+    findings = find_duplicates({"train": facts})
+    assert time.monotonic() - start < 60
+    assert len(findings) == (count - 1 if alike else 0)

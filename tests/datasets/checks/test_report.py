@@ -1,0 +1,199 @@
+"""Is the page one file that opens offline, shows each kind of fault, and escapes every name?"""
+
+from __future__ import annotations
+
+import base64
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from resdet.datasets.checks.check import Report
+from resdet.datasets.checks.report import render_check_page, write_check_page
+from resdet.datasets.checks.statistics import AnchorFit, ClassCounts, Histogram, SplitCounts
+from resdet.datasets.coordinates import EdgeCounts
+from resdet.datasets.findings import Finding
+from resdet.detection.errors import ConfigError
+
+HOSTILE = """<script>alert("1")</script>'&"""
+#: Elements that HTML does not close.
+VOID = {"meta", "img"}
+
+
+class _Elements(HTMLParser):
+    """Tags with their attributes; fails on tags that do not nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def _report(*findings: Finding, name: str = "cat") -> Report:
+    return Report(
+        title=f"set of {name}",
+        findings=findings,
+        splits=(SplitCounts(name, 3, 1, 4, 0), SplitCounts("val", 1, 0, 2, 0)),
+        classes=(ClassCounts(name, (3, 2)), ClassCounts("dog", (1, 0))),
+        histograms=(Histogram(f"sizes of {name}", "px", (0.0, 16.0, 32.0), (5, 1)),),
+        anchors=AnchorFit((128.0,), (0.5, 1.0), 600, 1000, 6, 3, (32.0, 128.0), 1),
+        pictures_checked=4,
+        seconds=1.25,
+    )
+
+
+def _picture(folder: Path, name: str = "a.png", size: tuple[int, int] = (300, 400)) -> Path:
+    path = folder / name
+    path.write_bytes(cv2.imencode(".png", np.full((*size, 3), 255, np.uint8))[1].tobytes())
+    return path
+
+
+def _images(page: str) -> list[np.ndarray]:
+    uris = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+    return [
+        cv2.imdecode(np.frombuffer(base64.b64decode(uri), np.uint8), cv2.IMREAD_COLOR_RGB)
+        for uri in uris
+    ]
+
+
+def test_the_page_is_one_file_that_loads_nothing(tmp_path: Path) -> None:
+    picture = _picture(tmp_path)
+    finding = Finding("no_area", "error", picture, "no area", picture=picture, box=(9, 9, 9, 9))
+    out = tmp_path / "out"
+    out.mkdir()
+    write_check_page(_report(finding), out / "report.html")
+    assert [path.name for path in out.iterdir()] == ["report.html"]
+    page = _Elements((out / "report.html").read_text("utf-8"))
+    for tag, attributes in page.seen:
+        assert tag not in ("script", "link", "iframe", "object")
+        assert not any(name.startswith("on") or name == "style" for name in attributes)
+        assert (attributes.get("src") or "data:").startswith("data:")
+        assert (attributes.get("href") or "#").startswith("#")
+
+
+def test_the_policy_allows_exactly_the_page_s_style(tmp_path: Path) -> None:
+    import hashlib
+
+    page = render_check_page(_report())
+    style = re.search(r"<style>(.*)</style>", page, re.DOTALL)
+    assert style is not None
+    digest = base64.b64encode(hashlib.sha256(style.group(1).encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}'" in page.replace("&#39;", "'").replace("&#43;", "+")
+
+
+def test_names_are_text(tmp_path: Path) -> None:
+    picture = _picture(tmp_path, HOSTILE.replace("/", "_"))
+    finding = Finding("bad", "error", Path(HOSTILE), HOSTILE, HOSTILE, picture)
+    gone = Finding(HOSTILE, "note", Path(HOSTILE), HOSTILE, picture=tmp_path / HOSTILE)
+    page = _Elements(render_check_page(_report(finding, gone, name=HOSTILE)))
+    assert not any(tag == "script" for tag, _ in page.seen)
+    assert page.text.count(HOSTILE) >= 8
+
+
+def test_a_name_that_is_no_text_can_be_written(tmp_path: Path) -> None:
+    write_check_page(
+        _report(Finding("bad", "note", Path("\udcff.jpg"), "odd")), tmp_path / "a.html"
+    )
+    assert "\\udcff.jpg" in (tmp_path / "a.html").read_text("utf-8")
+
+
+def test_what_a_reader_must_know(tmp_path: Path) -> None:
+    """What a kind means, where boxes count from, and what the data say about that."""
+    picture = _picture(tmp_path)
+    plain = _Elements(render_check_page(_report())).text
+    assert "counted from 0" not in plain and "Where boxes" not in plain
+    finding = Finding("tiny_box", "warning", picture, "small", picture=picture, box=(9, 9, 9, 9))
+    report = replace(_report(finding), edges=EdgeCounts(90, 0, 12, 7, 5))
+    text = _Elements(render_check_page(report)).text
+    assert "a side of one pixel or less: a click rather than an object?" in text
+    assert "add 1 to the left and the top" in text
+    assert "Of 90 boxes 0 start at -1, 12 at 0 and 7 at 1" in text
+
+
+def test_numbers_and_kinds(tmp_path: Path) -> None:
+    findings = [Finding("odd_thing", "note", Path(f"{n}.xml"), "odd") for n in range(1003)]
+    findings.append(Finding("bad_thing", "error", Path("x.xml"), "reason of it", "object 2 (cat)"))
+    text = _Elements(render_check_page(_report(*findings))).text
+    assert "1 error" in text and "0 warnings" in text and "1003 notes" in text
+    assert "x.xml: object 2 (cat): reason of it" in text
+    assert text.index("bad thing") < text.index("odd thing")
+    assert "999.xml: odd" in text and "1000.xml: odd" not in text
+    assert "and 3 more" in text
+    assert "3 of 6 objects" in text and "would leave 1" in text
+
+
+def test_thumbnails_show_the_box(tmp_path: Path) -> None:
+    picture = _picture(tmp_path, size=(300, 400))
+    box = (100.0, 50.0, 300.0, 250.0)
+    finding = Finding("outside", "error", picture, "why", picture=picture, box=box)
+    (thumbnail,) = _images(render_check_page(_report(finding)))
+    assert thumbnail.shape == (150, 200, 3)  # half as large
+    red = (thumbnail[:, :, 0] > 150) & (thumbnail[:, :, 1] < 150)
+    rows, columns = np.nonzero(red)
+    assert abs(rows.min() - 25) <= 2 and abs(rows.max() - 125) <= 2
+    assert abs(columns.min() - 50) <= 2 and abs(columns.max() - 150) <= 2
+    assert not red[60:90, 80:120].any()
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (float("nan"), 0.0, 5.0, float("inf")),
+        (-1e30, -1e30, 1e30, 1e30),
+        (50.0, 50.0, 50.0, 50.0),
+        (90.0, 80.0, 20.0, 10.0),
+        None,
+    ],
+)
+def test_any_box_can_be_shown(
+    box: tuple[float, float, float, float] | None, tmp_path: Path
+) -> None:
+    picture = _picture(tmp_path, size=(100, 100))
+    finding = Finding("bad_box", "error", picture, "why", picture=picture, box=box)
+    assert len(_images(render_check_page(_report(finding)))) == 1
+
+
+def test_a_picture_that_cannot_be_decoded_has_its_reason(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"<html>")
+    finding = Finding("undecodable_picture", "error", broken, "why", picture=broken)
+    page = render_check_page(_report(finding))
+    assert _images(page) == []
+    assert "cannot be shown: not an image" in _Elements(page).text
+
+
+def test_at_most_twelve_pictures_of_a_kind_and_each_once(tmp_path: Path) -> None:
+    paths = [_picture(tmp_path, f"{number}.png", (20, 30)) for number in range(20)]
+    findings = [Finding("bad", "error", path, "why", picture=path) for path in paths + paths]
+    assert len(_images(render_check_page(_report(*findings)))) == 12
+
+
+def test_an_empty_report() -> None:
+    report = Report("nothing", (), (), (), (), None, 0, 0.0)
+    assert "Nothing was found" in _Elements(render_check_page(report)).text
+
+
+def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be written"):
+        write_check_page(_report(), tmp_path / "absent" / "a.html")

@@ -1,0 +1,102 @@
+"""Are the best anchors found without trying them all, and are suggested sizes better?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from resdet.datasets.catalog import assemble
+from resdet.datasets.checks.statistics import (
+    Anchors,
+    best_anchor_iou,
+    count_classes,
+    count_splits,
+    fit_anchors,
+    size_histograms,
+)
+from resdet.datasets.records import RawBox, RawImage, RawObject
+from resdet.detection.ops.anchors import cell_anchors, grid_anchors
+from torchvision.ops import box_iou
+
+SIZES, RATIOS = (32.0, 128.0), (0.5, 1.0, 2.0)
+
+
+def _image(*boxes: RawBox, size: tuple[int, int] = (240, 320), ignore: bool = False) -> RawImage:
+    objects = tuple(RawObject("dog", box, ignore) for box in boxes)
+    return RawImage(f"{boxes}{size}{ignore}", Path("a.jpg"), size, objects, Path("a.xml"))
+
+
+_corner = st.floats(0, 300)
+_side = st.floats(2, 250)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(_corner, _corner, _side, _side), min_size=1, max_size=5))
+def test_the_nearest_anchor_is_the_best_of_the_whole_grid(corners: list[RawBox]) -> None:
+    boxes = np.array([(x, y, x + w, y + h) for x, y, w, h in corners])
+    cells = cell_anchors(SIZES, RATIOS)
+    grid = grid_anchors(cells, (15, 20), 16)
+    expected = box_iou(torch.from_numpy(boxes), grid.double()).max(dim=1).values
+    found = best_anchor_iou(boxes, cells.numpy(), np.tile((20.0, 15.0), (len(boxes), 1)))
+    assert found == pytest.approx(expected.numpy(), abs=1e-6)
+
+
+def test_objects_without_a_good_anchor_and_sizes_for_them() -> None:
+    small = [(x, x, x + 8.0, x + 8.0) for x in range(4, 84, 8)]
+    big = [(44.0, 44.0, 108.0, 108.0)]  # as 128 px at scale 2, centred at 152: 8 px off the grid
+    records = assemble([_image(*small, *big)], classes=["dog"]).records
+    anchors = Anchors((128.0,), (1.0,), short_side=480, long_side_max=1000)
+    fit = fit_anchors(records, anchors)
+    assert (fit.objects, fit.poor) == (11, 10)
+    assert fit.suggested_sizes == (16.0,)  # at the training scale
+    two = fit_anchors(records, Anchors((128.0, 256.0), (1.0,), 480, 1000))
+    assert (two.poor, two.suggested_sizes, two.suggested_poor) == (10, (16.0, 128.0), 0)
+
+
+def test_anchors_that_fit_are_left_alone() -> None:
+    records = assemble([_image((48, 48, 80, 80))], classes=["dog"]).records
+    fit = fit_anchors(records, Anchors((32.0, 64.0), (1.0,), 240, 1000))
+    assert (fit.poor, fit.suggested_sizes, fit.suggested_poor) == (0, (32.0, 64.0), 0)
+
+
+def test_the_long_side_limits_the_scale() -> None:
+    records = assemble([_image((0, 0, 64, 64), size=(100, 1000))], classes=["dog"]).records
+    _, scaled, _ = size_histograms(records, Anchors(SIZES, RATIOS, 600, 500))
+    assert scaled.counts[scaled.edges.index(32.0)] == 1  # 64 px, halved
+
+
+def test_histograms_by_hand() -> None:
+    image = _image((0, 0, 2, 2), (0, 0, 9, 9), (0, 0, 10, 10), (0, 0, 8, 32))
+    hidden = _image((0, 0, 50, 50), ignore=True)
+    records = assemble([image, hidden], classes=["dog"]).records
+    sizes, shapes = size_histograms(records, None)
+    assert dict(zip(sizes.edges, sizes.counts, strict=False)) == {
+        **dict.fromkeys(sizes.edges[:-1], 0),
+        0.0: 1,
+        8.0: 2,
+        16.0: 1,
+    }
+    assert sum(shapes.counts) == 4
+    assert shapes.counts[shapes.edges.index(4.0)] == 1
+
+
+def test_counts_of_splits_and_classes() -> None:
+    train = assemble([_image((0, 0, 9, 9)), _image()], classes=["cat", "dog"])
+    val = assemble([_image((0, 0, 9, 9), ignore=True)], classes=["cat", "dog"])
+    first, second = count_splits({"train": train, "val": val})
+    assert (first.pictures, first.empty, first.objects, first.ignored) == (2, 1, 1, 0)
+    assert (second.pictures, second.empty, second.objects, second.ignored) == (1, 0, 1, 1)
+    classes = count_classes({"train": train, "val": val})
+    assert [(each.name, each.objects) for each in classes] == [("cat", (0, 0)), ("dog", (1, 1))]
+
+
+def test_nothing_has_no_statistics() -> None:
+    split = assemble([], classes=["dog"])
+    assert count_splits({}) == count_classes({}) == ()
+    assert all(sum(each.counts) == 0 for each in size_histograms(split.records, None))
+    fit = fit_anchors(split.records, Anchors(SIZES, RATIOS, 600, 1000))
+    assert (fit.objects, fit.poor, fit.suggested_sizes) == (0, 0, SIZES)

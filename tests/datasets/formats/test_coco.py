@@ -1,0 +1,155 @@
+"""Does a COCO JSON come out as written, and does every flaw come out as a message?"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from resdet.datasets.formats.coco import read_coco
+from resdet.detection.errors import DataError
+
+CONTENT: dict[str, Any] = {
+    "images": [
+        {"id": 7, "file_name": "a.jpg", "width": 64, "height": 48},
+        {"id": "x9", "file_name": "sub/b.png"},
+    ],
+    "categories": [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}],
+    "annotations": [
+        {"id": 0, "image_id": 7, "category_id": 18, "bbox": [1, 2, 30.5, 40], "iscrowd": 0},
+        {"id": 0, "image_id": "7", "category_id": 1, "bbox": ["1", "2", "3", "4"], "iscrowd": 1},
+    ],
+}
+
+
+def _write(root: Path, content: object, encoding: str = "utf-8") -> Path:
+    (root / "sub").mkdir(exist_ok=True)
+    Image.new("RGB", (64, 48)).save(root / "a.jpg")
+    Image.new("RGB", (20, 30)).save(root / "sub" / "b.png")
+    path = root / "instances.json"
+    text = content if isinstance(content, str) else json.dumps(content)
+    path.write_text(text, encoding)
+    return path
+
+
+def _changed(**paths: object) -> dict[str, Any]:
+    """The content with e.g. annotations__1__bbox=None in place of what is there."""
+    content = copy.deepcopy(CONTENT)
+    for path, value in paths.items():
+        *outer, last = path.split("__")
+        place: Any = content
+        for key in outer:
+            place = place[int(key) if key.isdigit() else key]
+        place[int(last) if last.isdigit() else last] = value
+    return content
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_boxes_crowds_names_and_empty_pictures(tmp_path: Path, encoding: str) -> None:
+    path = _write(tmp_path, CONTENT, encoding)
+    first, second = read_coco(tmp_path, path)
+    assert (first.image_id, first.size, first.path) == ("7", (48, 64), tmp_path / "a.jpg")
+    assert [(obj.name, obj.box, obj.ignore) for obj in first.objects] == [
+        ("dog", (1, 2, 31.5, 42), False),
+        ("person", (1, 2, 4, 6), True),
+    ]
+    assert (second.image_id, second.size, second.objects) == ("x9", (30, 20), ())
+    assert second.source == path
+
+
+@pytest.mark.parametrize("bbox", [None, [], [1, None, 3, 4], [1, 2, math.nan, 4]])
+def test_absent_boxes_are_left_to_the_catalog(tmp_path: Path, bbox: object) -> None:
+    path = _write(tmp_path, _changed(annotations__0__bbox=bbox))
+    assert not all(map(math.isfinite, read_coco(tmp_path, path)[0].objects[0].box))
+
+
+def test_a_negative_width_stays_swapped(tmp_path: Path) -> None:
+    path = _write(tmp_path, _changed(annotations__0__bbox=[10, 2, -4, 5]))
+    assert read_coco(tmp_path, path)[0].objects[0].box == (10, 2, 6, 7)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "instances.json: line 1 column 1: "),
+        ('{"images": [\n  {"id": 1,}]}', "instances.json: line 2 column "),
+        ([], "a list"),
+        ({"images": [], "annotations": []}, "`categories` is missing"),
+        (_changed(images=[1]), "`images` is missing or not a list of objects"),
+        (_changed(images__1__id="7"), "image 7: the id is used twice"),
+        (_changed(images__1__id=None), "needs an id"),
+        (_changed(categories__1__id=18), "category 18: the id is used by 'dog' and 'person'"),
+        (_changed(categories__1__name="dog"), "name 'dog' has several ids"),
+        (_changed(categories__1__name=None), "needs an id and a name"),
+        (_changed(annotations__1__image_id=8), "annotation 0: image_id 8"),
+        (_changed(annotations__1__category_id=2), "category_id 2 is not in `categories`"),
+        (_changed(annotations__1__iscrowd=2), "iscrowd is 2"),
+        (_changed(annotations__1__bbox=[1, 2, 3]), "bbox is [1, 2, 3]"),
+        (_changed(annotations__1__bbox=["1,5", 2, 3, 4]), "expected four numbers"),
+        (_changed(annotations__1__bbox="1 2 3 4"), "expected [x, y, width, height]"),
+        (_changed(images__0__file_name="gone.jpg"), "gone.jpg: no such file"),
+        (_changed(images__0__file_name=None), "image 7: has no file_name"),
+        (_changed(images__0__width=0), "not pixel counts"),
+        (_changed(images__0__width="64"), "not pixel counts"),
+        (_changed(images__0__width=64.5), "not pixel counts"),
+        (_changed(images__0__height=math.inf), "not pixel counts"),
+        (_changed(images__0__width=True), "not pixel counts"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, content: object, reason: str) -> None:
+    with pytest.raises(DataError) as caught:
+        read_coco(tmp_path, _write(tmp_path, content))
+    assert reason in str(caught.value)
+    assert "instances.json" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_or_binary_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone.json: cannot be read"):
+        read_coco(tmp_path, tmp_path / "gone.json")
+    (tmp_path / "b.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match=r"b.json: cannot be read"):
+        read_coco(tmp_path, tmp_path / "b.json")
+
+
+def test_many_errors_are_counted_and_a_few_shown(tmp_path: Path) -> None:
+    wrong = [{"id": n, "image_id": 99, "category_id": 1, "bbox": [0, 0, 1, 1]} for n in range(8)]
+    with pytest.raises(DataError) as caught:
+        read_coco(tmp_path, _write(tmp_path, _changed(annotations=wrong)))
+    assert "8 errors (unknown_image 8): " in str(caught.value)
+    assert "annotation 0:" in str(caught.value)
+    assert "annotation 4:" in str(caught.value)
+    assert "annotation 5:" not in str(caught.value)
+    assert "and 3 more" in str(caught.value)
+
+
+def test_whole_numbers_may_be_written_as_decimals(tmp_path: Path) -> None:
+    path = _write(tmp_path, _changed(images__0__width=64.0))
+    assert read_coco(tmp_path, path)[0].size == (48, 64)
+
+
+def test_empty_lists_give_no_pictures(tmp_path: Path) -> None:
+    empty: dict[str, list[object]] = {"images": [], "annotations": [], "categories": []}
+    assert read_coco(tmp_path, _write(tmp_path, empty)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"annotations__0__image_id": "é\n\x1b[2J"}, r"image_id é\n\x1b[2J is not in `images`"),
+        ({"images__0__width": 10**400}, "are not pixel counts"),
+        ({"images__0__height": "a" * 9000}, "are not pixel counts"),
+    ],
+    ids=["control characters", "beyond floats", "long"],
+)
+def test_strange_values_make_one_short_line(
+    changes: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError) as caught:
+        read_coco(tmp_path, _write(tmp_path, _changed(**changes)))
+    assert said in str(caught.value)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 1000

@@ -1,0 +1,132 @@
+"""Are the pictures of class folders read with their classes, and is each fault found?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from resdet.datasets.formats.image_folder import (
+    compare_image_folders,
+    image_folder_splits,
+    inspect_image_folder,
+    read_image_folder,
+)
+from resdet.detection.errors import DataError
+
+
+def _save(path: Path, size: tuple[int, int] = (40, 30)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size).save(path)
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for split, count in (("train", 3), ("val", 1)):
+        for name in ("dog", "cat", "train"):  # a class may be called like a split
+            for number in range(count):
+                _save(tmp_path / split / name / f"{number}.jpg")
+    return tmp_path
+
+
+def _kinds(findings: list) -> list[tuple[str, str, Path]]:
+    return [(each.kind, each.severity, each.file) for each in findings]
+
+
+def test_a_good_folder(root: Path) -> None:
+    assert image_folder_splits(root) == {"train": root / "train", "val": root / "val"}
+    images, findings = inspect_image_folder(root / "train")
+    assert findings == [] == compare_image_folders(root)
+    assert read_image_folder(root / "train") == images
+    assert [image.image_class for image in images] == ["cat"] * 3 + ["dog"] * 3 + ["train"] * 3
+    assert images[3].image_id == "dog/0.jpg"
+    assert images[3].size == (30, 40)
+    (whole,) = images[3].objects
+    assert (whole.name, whole.box) == ("dog", (0.0, 0.0, 40.0, 30.0))
+
+
+def test_classes_without_splits(tmp_path: Path) -> None:
+    for name in ("train", "bus"):  # vehicles, not a split: the folder holds pictures
+        _save(tmp_path / name / "a.png")
+    assert image_folder_splits(tmp_path) == {"all": tmp_path}
+    images, findings = inspect_image_folder(tmp_path)
+    assert {image.image_class for image in images} == {"train", "bus"}
+    assert findings == [] == compare_image_folders(tmp_path)
+
+
+def test_folders_inside_a_class_belong_to_it(root: Path) -> None:
+    _save(root / "train" / "dog" / "poodles" / "a.jpg")
+    images, findings = inspect_image_folder(root / "train")
+    assert findings == []
+    assert [i.image_class for i in images if i.image_id == "dog/poodles/a.jpg"] == ["dog"]
+
+
+def test_an_empty_class(root: Path) -> None:
+    empty = root / "train" / "bird"
+    empty.mkdir()
+    images, findings = inspect_image_folder(root / "train")
+    assert _kinds(findings) == [("empty_class", "error", empty)]
+    assert len(images) == 9
+    with pytest.raises(DataError, match="bird"):
+        read_image_folder(root / "train")
+
+
+def test_a_class_that_training_lacks_and_the_reverse(root: Path) -> None:
+    _save(root / "val" / "bird" / "a.jpg")
+    (root / "val" / "cat" / "0.jpg").unlink()
+    (root / "val" / "cat").rmdir()
+    assert _kinds(compare_image_folders(root)) == [
+        ("class_not_in_train", "error", root / "val" / "bird"),
+        ("class_missing_in_split", "warning", root / "val"),
+    ]
+
+
+def test_files_that_are_no_pictures_of_a_class(root: Path) -> None:
+    for path in ("train/dog/notes.txt", "train/.DS_Store", "train/cat/._0.jpg", "LICENSE"):
+        (root / path).write_text("x")
+    loose = _save(root / "train" / "loose.jpg")
+    (root / "extra").mkdir()
+    assert set(image_folder_splits(root)) == {"train", "val"}
+    _, findings = inspect_image_folder(root / "train")
+    assert Counter(_kinds(findings)) == Counter(
+        [
+            ("stray_file", "note", root / "train" / ".DS_Store"),
+            ("picture_without_class", "warning", loose),
+            ("stray_file", "note", root / "train" / "cat" / "._0.jpg"),
+            ("stray_file", "note", root / "train" / "dog" / "notes.txt"),
+        ]
+    )
+    assert _kinds(compare_image_folders(root)) == [
+        ("stray_file", "note", root / "LICENSE"),
+        ("stray_file", "note", root / "extra"),
+    ]
+
+
+def test_a_header_that_cannot_be_read(root: Path) -> None:
+    broken = root / "train" / "cat" / "1.jpg"
+    broken.write_bytes(b"<html>")
+    images, findings = inspect_image_folder(root / "train")
+    assert _kinds(findings) == [("unreadable_picture", "error", broken)]
+    assert len(images) == 8
+
+
+def test_no_folder_and_no_classes(tmp_path: Path) -> None:
+    assert _kinds(inspect_image_folder(tmp_path / "absent")[1]) == [
+        ("missing_folder", "error", tmp_path / "absent")
+    ]
+    assert _kinds(inspect_image_folder(tmp_path)[1]) == [("no_classes", "error", tmp_path)]
+    assert compare_image_folders(tmp_path) == []
+
+
+def test_caltech_is_without_fault(shared_data: Path) -> None:
+    root = shared_data / "caltech40"
+    counts = {}
+    for split, folder in image_folder_splits(root).items():
+        images, findings = inspect_image_folder(folder)
+        assert findings == []
+        counts[split] = (len(images), len({image.image_class for image in images}))
+    assert compare_image_folders(root) == []
+    assert counts["train"][1] == counts["val"][1] == 40
+    assert counts["train"][0] == sum(1 for _ in root.glob("train/*/*.jpg"))

@@ -1,0 +1,171 @@
+"""Does a YOLO text folder come out as written, and does every flaw come out as a message?"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from resdet.datasets.formats.yolo import read_names, read_yolo
+from resdet.detection.errors import DataError
+
+NAMES = "names: [cat, 'big dog']\n"
+
+
+def _folder(
+    root: Path, label: str | bytes | None = "", names: str = NAMES, layout: str = "{kind}/train"
+) -> Path:
+    """One picture `a` of 100 x 50 (w, h) with this label file."""
+    for kind in ("images", "labels"):
+        (root / layout.format(kind=kind)).mkdir(parents=True)
+    Image.new("RGB", (100, 50)).save(root / layout.format(kind="images") / "a.png")
+    if label is not None:
+        data = label.encode() if isinstance(label, str) else label
+        (root / layout.format(kind="labels") / "a.txt").write_bytes(data)
+    (root / "data.yaml").write_text(names)
+    return root
+
+
+def _error(root: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        read_yolo(root, "train")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("layout", ["{kind}/train", "train/{kind}"])
+def test_middle_and_size_become_corners(tmp_path: Path, layout: str) -> None:
+    label = "1 0.5 0.5 0.2 0.4\r\n\n  0 0.25 0.5 5e-1 1\n"
+    (image,) = read_yolo(_folder(tmp_path, label, layout=layout), "train")
+    assert image.image_id == "a"
+    assert image.size == (50, 100)
+    assert image.source.name == "a.txt"
+    assert [obj.name for obj in image.objects] == ["big dog", "cat"]
+    assert [obj.box for obj in image.objects] == [(40, 15, 60, 35), (0, 0, 50, 50)]
+    assert not any(obj.ignore for obj in image.objects)
+
+
+def test_pictures_of_subfolders_without_objects(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = _folder(tmp_path, "")
+    (root / "images/train/sub").mkdir()
+    Image.new("RGB", (20, 20)).save(root / "images/train/sub/a.JPG", "JPEG")
+    (root / "labels/train/classes.txt").write_text("cat\n")  # from a labelling tool
+    with caplog.at_level(logging.WARNING):
+        images = read_yolo(root, "train")
+    assert [image.image_id for image in images] == ["a", "sub/a"]
+    assert [image.objects for image in images] == [(), ()]
+    assert "1 pictures without a label file" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("0 0.5 0.5 0.2", "4 columns, expected 5 (class cx cy w h)"),
+        ("0 0.5 0.5 0.2 0.2 0.9", "6 columns, expected 5 (class cx cy w h): a prediction"),
+        ("0 .1 .1 .2 .1 .2 .2", "7 columns, expected 5 (class cx cy w h): segments"),
+        ("0 .1 .1 .2 .1 .2 .2 .1 .2", "9 columns, expected 5 (class cx cy w h): segments"),
+        ("0 .1 .1 .2 .1 .2 .2 2", "8 columns, expected 5 (class cx cy w h): keypoints"),
+        ("2 0.5 0.5 0.2 0.2", "class 2 is outside the 2 names"),
+        ("99999999999999999999 0.5 0.5 0.2 0.2", "is outside the 2 names"),
+        ("-1 0.5 0.5 0.2 0.2", "class is '-1', expected a whole number"),
+        ("0.0 0.5 0.5 0.2 0.2", "class is '0.0', expected a whole number"),
+        ("² 0.5 0.5 0.2 0.2", "class is '²', expected a whole number"),
+        ("cat 0.5 0.5 0.2 0.2", "class is 'cat'"),
+        ("0 nan 0.5 0.2 0.2", "cx is nan, not a finite number"),
+        ("0 0.5 inf 0.2 0.2", "cy is inf, not a finite number"),
+        ("0 0.5 0.5 1.01 0.2", "w is 1.01, outside 0..1: in pixels?"),
+        ("0 0.5 0.5 0.2 -0.1", "h is -0.1, outside 0..1"),
+        ("0 0,5 0.5 0.2 0.1", "cx is '0,5', expected a number"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path: Path, line: str, said: str) -> None:
+    root = _folder(tmp_path, f"0 0.5 0.5 0.1 0.1\n{line}\n")
+    message = _error(root)
+    assert f"{root / 'labels/train/a.txt'}:2: " in message
+    assert said in message
+
+
+def test_a_label_file_that_is_no_text(tmp_path: Path) -> None:
+    assert "a.txt: cannot be read" in _error(_folder(tmp_path, b"\xff\xfe\x00"))
+
+
+def test_labels_without_picture_and_for_two_pictures(tmp_path: Path) -> None:
+    root = _folder(tmp_path)
+    orphan = root / "labels/train/b.txt"
+    orphan.write_text("")
+    assert "1 labels without a picture: b" in _error(root)
+    orphan.unlink()
+    Image.new("RGB", (20, 20)).save(root / "images/train/a.jpg")
+    assert "1 labels of several pictures: a" in _error(root)
+
+
+def test_a_picture_that_cannot_be_read(tmp_path: Path) -> None:
+    root = _folder(tmp_path)
+    (root / "images/train/a.png").write_bytes(b"<html>")
+    assert "1 of 1 pictures of 'train' cannot be used: " in _error(root)
+
+
+def test_missing_folders(tmp_path: Path) -> None:
+    root = _folder(tmp_path)
+    with pytest.raises(DataError, match="no pictures of the split 'val': tried"):
+        read_yolo(root, "val")
+    (root / "images/val").mkdir()
+    with pytest.raises(DataError, match="labels/val: no such folder"):
+        read_yolo(root, "val")
+    (root / "labels/val").mkdir()
+    with pytest.raises(DataError, match="has no pictures"):
+        read_yolo(root, "val")
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("names: [cat, dog]", ("cat", "dog")),
+        ("names:\n  1: dog\n  0: cat\nnc: 2", ("cat", "dog")),
+        ("names:\n- no\n- 010\n- 'two words'\n- 1e3", ("no", "010", "two words", "1e3")),
+        ("names: []", ()),
+        ("names: {}", ()),
+    ],
+)
+def test_names_are_the_text_as_written(tmp_path: Path, text: str, names: tuple[str, ...]) -> None:
+    (tmp_path / "data.yaml").write_text(text)
+    assert read_names(tmp_path) == names
+
+
+def test_names_of_a_text_file(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("cat\nbig dog\n")
+    assert read_names(tmp_path) == ("cat", "big dog")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("nc: 2", "`names` is missing"),
+        ("names: cat", "`names` is missing, or neither"),
+        ("names: {0: cat, 2: dog}", "numbered names"),
+        ("names: {1: cat, 2: dog}", "numbered names"),
+        ("names: [[cat]]", "`names` is missing, or neither"),
+        ("names: [cat, cat]", "class 'cat' stands twice"),
+        ("names: [cat, '']", "class 1 has no name"),
+        ("names: [cat]\nnc: 2", "nc is '2', but there are 1 names"),
+        ("names: [cat", "not readable as YAML"),
+        ("[" * 600, "not readable as YAML"),
+        ("names: *x", "not readable as YAML"),
+        ("a: &a [x]\nb: &b [*a, *a]\nnames: *b", "`names` is missing, or neither"),
+        ("", "`names` is missing"),
+    ],
+)
+def test_wrong_names(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "data.yaml").write_text(text)
+    with pytest.raises(DataError) as caught:
+        read_names(tmp_path)
+    assert said in str(caught.value)
+    assert str(tmp_path / "data.yaml") in str(caught.value)
+
+
+def test_no_names(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no class names: expected one of data.yaml"):
+        read_names(tmp_path)

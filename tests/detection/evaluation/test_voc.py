@@ -1,0 +1,275 @@
+"""Is the VOC average precision that of the development kit?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from resdet.detection.evaluation.columns import gather
+from resdet.detection.evaluation.voc import area_ap, best_objects, eleven_point_ap, precision_recall
+from resdet.detection.structures import Annotation, Detections, Record
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Obj:
+    """An object as the kit writes it: pixels from 1, the last one included."""
+
+    box: Box
+    label: int = 0
+    difficult: bool = False
+
+
+@dataclass(frozen=True)
+class Det:
+    box: Box
+    score: float
+    label: int = 0
+
+
+Case = dict[str, tuple[list[Obj], list[Det]]]
+
+
+def ours(box: Box) -> tuple[int, int, int, int]:
+    return (box[0] - 1, box[1] - 1, box[2], box[3])
+
+
+def as_record(image_id: str, objects: list[Obj]) -> Record:
+    annotation = Annotation(
+        torch.tensor([ours(obj.box) for obj in objects], dtype=torch.float32).reshape(-1, 4),
+        torch.tensor([obj.label for obj in objects], dtype=torch.int64),
+        torch.tensor([obj.difficult for obj in objects], dtype=torch.bool),
+    )
+    return Record(image_id, Path(image_id), (100, 100), annotation)
+
+
+def as_detections(found: list[Det]) -> Detections:
+    return Detections(
+        torch.tensor([ours(det.box) for det in found], dtype=torch.float32).reshape(-1, 4),
+        torch.tensor([det.score for det in found], dtype=torch.float32),
+        torch.tensor([det.label for det in found], dtype=torch.int64),
+    )
+
+
+def measure(case: Case, classes: int = 1) -> list[tuple[float, float]]:
+    """(area AP, 11-point AP) of each class."""
+    records = [as_record(image_id, objects) for image_id, (objects, _) in case.items()]
+    detections = {image_id: as_detections(found) for image_id, (_, found) in case.items()}
+    curves = precision_recall(gather(detections, records, classes))
+    return [(area_ap(curve), eleven_point_ap(curve)) for curve in curves]
+
+
+def kit_overlap(a: Box, b: Box) -> float:
+    """Pixels shared by two inclusive boxes over the pixels in either."""
+    width = min(a[2], b[2]) - max(a[0], b[0]) + 1
+    height = min(a[3], b[3]) - max(a[1], b[1]) + 1
+    if width <= 0 or height <= 0:
+        return 0.0
+    pixels_a = (a[2] - a[0] + 1) * (a[3] - a[1] + 1)
+    pixels_b = (b[2] - b[0] + 1) * (b[3] - b[1] + 1)
+    return width * height / (pixels_a + pixels_b - width * height)
+
+
+def kit_marks(case: Case, label: int) -> tuple[list[bool], int]:
+    """Right or wrong of each counted detection by falling score, and how many are to be found."""
+    ranked = []
+    for image_id in sorted(case):
+        for position, det in enumerate(case[image_id][1]):
+            if det.label == label:
+                ranked.append((-det.score, image_id, position, det))
+    ranked.sort(key=lambda entry: entry[:3])
+    used: set[tuple[str, int]] = set()
+    marks = []
+    for _, image_id, _, det in ranked:
+        largest, chosen, difficult = 0.0, -1, False
+        for number, obj in enumerate(case[image_id][0]):
+            overlap = kit_overlap(det.box, obj.box)
+            if obj.label == label and overlap > largest:
+                largest, chosen, difficult = overlap, number, obj.difficult
+        if largest < 0.5:
+            marks.append(False)
+        elif not difficult:
+            marks.append((image_id, chosen) not in used)
+            used.add((image_id, chosen))
+    to_find = sum(
+        obj.label == label and not obj.difficult for objs, _ in case.values() for obj in objs
+    )
+    return marks, to_find
+
+
+def kit_ap(marks: list[bool], to_find: int) -> tuple[float, float]:
+    """Area and 11-point AP from the definition, point by point."""
+    if to_find == 0:
+        return math.nan, math.nan
+    points = []  # (number found, precision)
+    for taken in range(1, len(marks) + 1):
+        points.append((sum(marks[:taken]), sum(marks[:taken]) / taken))
+    area = 0.0
+    for found in range(1, to_find + 1):
+        area += max((p for n, p in points if n >= found), default=0.0) / to_find
+    eleven = 0.0
+    for tenth in range(11):
+        eleven += max((p for n, p in points if 10 * n >= tenth * to_find), default=0.0) / 11
+    return area, eleven
+
+
+def same(a: float, b: float) -> bool:
+    return (math.isnan(a) and math.isnan(b)) or math.isclose(a, b, rel_tol=1e-12, abs_tol=1e-15)
+
+
+CLASSES = 3
+corner = st.integers(1, 8)
+side = st.integers(0, 5)
+boxes = st.builds(lambda x, y, w, h: (x, y, x + w, y + h), corner, corner, side, side)
+labels = st.integers(0, CLASSES - 2)  # the last class stays empty
+objects = st.builds(Obj, boxes, labels, st.booleans())
+# Few different scores, all exact in float32: ties are common.
+found = st.builds(Det, boxes, st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), labels)
+images = st.tuples(st.lists(objects, max_size=5), st.lists(found, max_size=8))
+cases = st.lists(images, max_size=4).map(lambda c: {f"image {i}": e for i, e in enumerate(c)})
+
+
+@st.composite
+def near_misses(draw: st.DrawFn) -> Case:
+    """Detections that are shifted copies of objects, so that most overlaps are near one half."""
+    case = draw(cases)
+    shifts = st.integers(-1, 1)
+    for objs, dets in case.values():
+        for obj in objs:
+            dx, dy = draw(shifts), draw(shifts)
+            x1, y1, x2, y2 = obj.box
+            box = (x1 + dx, y1 + dy, x2 + dx, y2 + dy)
+            dets.append(Det(box, draw(st.sampled_from([0.25, 0.5])), obj.label))
+    return case
+
+
+@settings(max_examples=300, deadline=None)
+@given(near_misses())
+def test_equals_the_definition(case: Case) -> None:
+    for label, (area, eleven) in enumerate(measure(case, CLASSES)):
+        area_wanted, eleven_wanted = kit_ap(*kit_marks(case, label))
+        assert same(area, area_wanted)
+        assert same(eleven, eleven_wanted)
+
+
+@settings(max_examples=100, deadline=None)
+@given(near_misses(), st.randoms(use_true_random=False))
+def test_the_order_of_images_changes_nothing(case: Case, random: Random) -> None:
+    ids = list(case)
+    random.shuffle(ids)
+    mixed = {image_id: case[image_id] for image_id in ids}
+    for before, after in zip(measure(case, CLASSES), measure(mixed, CLASSES), strict=True):
+        assert same(before[0], after[0])
+        assert same(before[1], after[1])
+
+
+@settings(max_examples=100, deadline=None)
+@given(boxes, boxes)
+def test_iou_is_the_kits_with_its_plus_one(a: Box, b: Box) -> None:
+    columns = gather({"i": as_detections([Det(a, 1.0)])}, [as_record("i", [Obj(b)])], 1)
+    overlap, target = best_objects(columns)
+    assert overlap.tolist() == [kit_overlap(a, b)]
+    assert target.tolist() == [0 if kit_overlap(a, b) > 0 else -1]
+
+
+ONE = (11, 11, 20, 20)
+TWO = (41, 41, 50, 50)
+FAR = (71, 71, 80, 80)
+
+
+def test_worked_by_hand() -> None:
+    # Right, wrong, right of three objects: precision 1, 1/2, 2/3 at recall 1/3, 1/3, 2/3.
+    case: Case = {
+        "a": ([Obj(ONE), Obj(TWO)], [Det(ONE, 0.9), Det(FAR, 0.8)]),
+        "b": ([Obj(ONE)], [Det(ONE, 0.7)]),
+    }
+    [(area, eleven)] = measure(case)
+    assert area == pytest.approx((1 + 2 / 3) / 3)
+    # Recalls 0, .1, .2, .3 reach precision 1; .4, .5, .6 reach 2/3; .7 to 1 are never reached.
+    assert eleven == pytest.approx((4 * 1 + 3 * 2 / 3) / 11)
+
+
+def test_second_detection_of_an_object_is_wrong() -> None:
+    case: Case = {"a": ([Obj(ONE), Obj(TWO)], [Det(ONE, 0.9), Det(ONE, 0.8), Det(TWO, 0.7)])}
+    [(area, _)] = measure(case)
+    assert area == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_second_detection_does_not_move_on_to_a_free_object() -> None:
+    # The second box overlaps both objects by more than half, the taken one more.
+    wide, beside = (1, 1, 20, 10), (4, 1, 23, 10)
+    case: Case = {"a": ([Obj(wide), Obj(beside)], [Det(wide, 0.9), Det((2, 1, 21, 10), 0.8)])}
+    [(area, _)] = measure(case)
+    assert area == pytest.approx(1 / 2)
+
+
+def test_difficult_objects_are_neither_right_nor_wrong() -> None:
+    clean: Case = {"a": ([Obj(ONE)], [Det(ONE, 0.5)])}
+    with_difficult: Case = {
+        "a": ([Obj(TWO, difficult=True), Obj(ONE)], [Det(TWO, 0.9), Det(TWO, 0.8), Det(ONE, 0.5)])
+    }
+    assert measure(with_difficult) == measure(clean) == [(1.0, pytest.approx(1.0))]
+    missed: Case = {"a": ([Obj(TWO, difficult=True), Obj(ONE)], [Det(ONE, 0.5)])}
+    assert measure(missed) == measure(clean)
+
+
+def test_a_difficult_object_takes_a_detection_from_a_plain_one() -> None:
+    plain, difficult = (1, 1, 20, 10), (3, 1, 22, 10)
+    case: Case = {"a": ([Obj(plain), Obj(difficult, difficult=True)], [Det((3, 1, 22, 10), 0.9)])}
+    assert measure(case) == [(0.0, 0.0)]
+
+
+@pytest.mark.parametrize(("height", "ap"), [(10, 1.0), (9, 0.0)])
+def test_an_overlap_of_exactly_one_half_is_right(height: int, ap: float) -> None:
+    case: Case = {"a": ([Obj((1, 1, 10, 20))], [Det((1, 1, 10, height), 0.9)])}
+    assert measure(case)[0][0] == ap
+
+
+def test_eleven_points_are_exact_tenths() -> None:
+    # Three of ten found at precision 1, then a miss, then a fourth: recall 0.3 counts as reached
+    # by the third, although 3/10 < 0.30000000000000004, the fourth step of 0.1 in floating point.
+    spots = [(1 + 9 * i, 1, 8 + 9 * i, 8) for i in range(10)]
+    hits = [Det(spot, 0.9 - 0.1 * i) for i, spot in enumerate(spots[:3])]
+    case: Case = {
+        "a": ([Obj(spot) for spot in spots], [*hits, Det((1, 50, 8, 58), 0.5), Det(spots[3], 0.4)])
+    }
+    assert measure(case)[0][1] == pytest.approx((4 * 1 + 4 / 5) / 11)
+
+
+def test_scores_are_not_rounded() -> None:
+    case: Case = {"a": ([Obj(ONE)], [Det(FAR, 0.90001), Det(ONE, 0.90002)])}
+    assert measure(case)[0][0] == 1.0
+
+
+def test_equal_scores_go_by_image_id_then_position() -> None:
+    late: Case = {"b": ([Obj(ONE)], [Det(ONE, 0.5)]), "a": ([], [Det(FAR, 0.5)])}
+    assert measure(late)[0][0] == 0.5
+    early: Case = {"a": ([Obj(ONE)], [Det(ONE, 0.5)]), "b": ([], [Det(FAR, 0.5)])}
+    assert measure(early)[0][0] == 1.0
+
+
+def test_nothing_at_all() -> None:
+    assert measure({}, classes=0) == []
+    assert [math.isnan(ap) for ap in measure({}, classes=1)[0]] == [True, True]
+    assert measure({"a": ([Obj(ONE)], [])}) == [(0.0, 0.0)]
+    assert math.isnan(measure({"a": ([], [Det(ONE, 0.5)])})[0][0])
+    assert math.isnan(measure({"a": ([Obj(ONE, difficult=True)], [Det(ONE, 0.5)])})[0][0])
+
+
+def test_curve_counts() -> None:
+    objs = [Obj(ONE), replace(Obj(TWO), difficult=True)]
+    dets = [Det(TWO, 0.9), Det(ONE, 0.8), Det(FAR, 0.7)]
+    columns = gather({"a": as_detections(dets)}, [as_record("a", objs)], 1)
+    [curve] = precision_recall(columns)
+    assert (curve.objects, curve.ignored, curve.detections) == (1, 1, 3)
+    assert curve.right.tolist() == [1, 1]
+    assert curve.recall.tolist() == [1.0, 1.0]
+    assert curve.precision.tolist() == [1.0, 0.5]
+    assert curve.scores.tolist() == pytest.approx([0.8, 0.7])

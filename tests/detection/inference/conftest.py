@@ -1,0 +1,96 @@
+"""A network that can be checked by eye, and pictures for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from resdet.datasets.loading.transforms import TestTransform
+from resdet.detection.inference.predictor import Predictor
+from resdet.detection.structures import Batch, Detections
+from torch import Tensor, nn
+
+CLASSES = ("red spot", "blå fläck")
+
+
+class SpotFinder(nn.Module):
+    """Finds the extent of red (class 0) and of blue (class 1) in each picture.
+
+    The score is the share of the picture that the extent covers, so that it follows from the
+    drawing. ``shapes`` notes the batches it was given.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+
+    def predict(self, batch: Batch) -> list[Detections]:
+        assert not self.training
+        self.shapes.append(tuple(batch.images.shape))
+        return [
+            self._find(image[:, :h, :w].float(), (h, w), geometry)
+            for image, (h, w), geometry in zip(
+                batch.images, batch.sizes, batch.geometries, strict=True
+            )
+        ]
+
+    def _find(self, image: Tensor, size: tuple[int, int], geometry: object) -> Detections:
+        parts = []
+        for label, (strong, weak) in enumerate([(0, 2), (2, 0)]):
+            rows, columns = torch.nonzero(image[strong] - image[weak] > 100, as_tuple=True)
+            if len(rows) == 0:
+                continue
+            box = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+            share = (box[2] - box[0]) * (box[3] - box[1]) / (size[0] * size[1])
+            parts.append(
+                Detections(
+                    geometry.invert(box[None].float()), share[None].float(), torch.tensor([label])
+                )
+            )
+        return Detections.cat(parts)
+
+
+@pytest.fixture
+def model() -> SpotFinder:
+    return SpotFinder()
+
+
+@pytest.fixture
+def predictor(model: SpotFinder) -> Predictor:
+    """Network size 80 x 120 for the pictures of `spot`; exactly twice their size."""
+    return Predictor(model, CLASSES, [TestTransform(80, 120)])
+
+
+@pytest.fixture
+def spot() -> Callable[..., NDArray[np.uint8]]:
+    """A grey picture, 40 x 60, with a red box (x1, y1, x2, y2) and, if asked, a blue one."""
+
+    def draw(
+        red: tuple[int, int, int, int] = (10, 5, 30, 25),
+        blue: tuple[int, int, int, int] | None = None,
+        size: tuple[int, int] = (40, 60),
+    ) -> NDArray[np.uint8]:
+        pixels = np.full((*size, 3), 90, dtype=np.uint8)
+        pixels[red[1] : red[3], red[0] : red[2]] = (250, 20, 20)
+        if blue is not None:
+            pixels[blue[1] : blue[3], blue[0] : blue[2]] = (20, 20, 250)
+        return pixels
+
+    return draw
+
+
+@pytest.fixture
+def save(spot: Callable[..., NDArray[np.uint8]]) -> Callable[..., Path]:
+    """Write `spot` to a path, making its folder; returns the path."""
+
+    def write(path: Path, **drawing: object) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(spot(**drawing)).save(path)
+        return path
+
+    return write

@@ -1,0 +1,370 @@
+"""Every option of testing that does nothing changes nothing, and all of them combine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from resdet.datasets.loading import transforms
+from resdet.datasets.loading.transforms import make_sample
+from resdet.detection.config.detector import DetectorConfig
+from resdet.detection.engine.checkpoint import save_checkpoint
+from resdet.detection.errors import DataError
+from resdet.detection.evaluation.run import autocast
+from resdet.detection.predictor import load
+from resdet.detection.structures import Annotation, Batch, Detections
+from resdet.detection.tasks.detector import Detector, build_model, build_pipeline, describe_testing
+from resdet.detection.tasks.detector_weights import load_detectors
+
+CLASSES = ("cat", "dog", "owl")
+OPTIONS: dict[str, dict[str, Any]] = {
+    "refine": {"refine": {"rounds": 1}},
+    "vote": {"vote": {"iou": 0.5}},
+    "soft": {"suppress": {"method": "soft_nms"}},
+    "fusion": {"suppress": {"method": "wbf"}},
+    "flip": {"flip": True},
+    "scales": {"scales": (64, 96)},
+    "pyramid": {"pyramid": (48, 64, 96), "pyramid_region": 32.0},
+    "context": {},  # of the network
+    "ensemble": {},  # of several
+}
+#: All pairs but that of two methods of suppression, and all together.
+TOGETHER = [pair for pair in combinations(OPTIONS, 2) if pair != ("soft", "fusion")]
+TOGETHER += [tuple(name for name in OPTIONS if name != "fusion")]
+
+
+def detector(
+    *,
+    seed: int = 0,
+    depth: int = 18,
+    test: dict[str, Any] | None = None,
+    classes: tuple[str, ...] = CLASSES,
+    context: bool = False,
+    side: int = 64,
+) -> Detector:
+    config = DetectorConfig.model_validate(
+        {
+            "image": {"short_side_test": side, "long_side_max": 2 * side},
+            "backbone": {"depth": depth, "width": 8, "norm": "group", "frozen_stages": 0},
+            "rpn": {
+                "channels": 8,
+                "anchor_sizes": (16.0, 32.0),
+                "pre_nms_test": 100,
+                "post_nms_test": 20,
+            },
+            "roi": {"pool_size": 7, "tail_stride": 1, "context": context},
+            "train": {"seed": seed},
+            "test": test or {},
+        }
+    )
+    model = build_model(config, len(classes))
+    # Of the size that training gives them; as initialised, all boxes would be their proposals.
+    torch.manual_seed(seed)
+    torch.nn.init.normal_(model.roi_head.box_deltas.weight, std=0.3)
+    torch.nn.init.normal_(model.roi_head.cls_logits.weight, std=0.5)
+    return Detector(model.eval(), config, classes)
+
+
+def switched(names: Sequence[str]) -> Detector:
+    """The detector with these options; its partner has another depth, size and context."""
+    test: dict[str, Any] = {}
+    for name in names:
+        test |= OPTIONS[name]
+    lead = detector(test=test, context="context" in names)
+    if "ensemble" not in names:
+        return lead
+    return replace(lead, others=(detector(seed=1, depth=34, context=True, side=80),))
+
+
+def pictures(count: int = 2) -> list[np.ndarray]:
+    random = np.random.default_rng(5)
+    rough = random.integers(0, 256, (count, 12, 20, 3), dtype=np.uint8)
+    return [cv2.resize(one, (100 + 10 * i, 80)) for i, one in enumerate(rough)]
+
+
+def found(one: Detector, images: Sequence[np.ndarray] | None = None) -> list[Detections]:
+    pipeline = build_pipeline(one)
+    samples = [
+        make_sample(picture, Annotation.empty(), pipeline.transforms, image_id=str(number))
+        for number, picture in enumerate(pictures() if images is None else images)
+    ]
+    return pipeline.predict(Batch.collate(samples))
+
+
+def expect_equal(ours: list[Detections], expected: list[Detections]) -> None:
+    for one, other in zip(ours, expected, strict=True):
+        assert len(one) > 10
+        assert torch.equal(one.labels, other.labels)
+        torch.testing.assert_close(one.scores, other.scores, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(one.boxes, other.boxes, rtol=1e-6, atol=1e-4)
+
+
+def plainly(one: Detector) -> list[Detections]:
+    transform = transforms.TestTransform(64, 128)
+    samples = [make_sample(p, Annotation.empty(), [transform], image_id="") for p in pictures()]
+    return one.model.predict(Batch.collate(samples))
+
+
+@pytest.fixture(scope="module")
+def baseline() -> dict[bool, list[Detections]]:
+    """What the network itself finds, with and without context."""
+    return {context: plainly(detector(context=context)) for context in (False, True)}
+
+
+@pytest.mark.parametrize("context", [False, True])
+@pytest.mark.parametrize(
+    "neutral",
+    [
+        {},
+        {"refine": {"rounds": 0}},
+        {"scales": (64,)},
+        {"pyramid": (64,)},
+        {"vote": {"iou": 1.0}},
+        {"scales": (64,), "pyramid": (64,), "flip": False, "vote": {"iou": 1.0}},
+    ],
+)
+def test_an_option_that_does_nothing_changes_nothing(
+    neutral: dict[str, Any], context: bool, baseline: dict[bool, list[Detections]]
+) -> None:
+    expect_equal(found(detector(test=neutral, context=context)), baseline[context])
+
+
+@pytest.mark.parametrize("context", [False, True])
+def test_a_network_twice_is_that_network(
+    context: bool, baseline: dict[bool, list[Detections]]
+) -> None:
+    """Both propose the same, both score it the same; NMS takes one of each pair."""
+    one = detector(context=context)
+    expect_equal(found(replace(one, others=(detector(context=context),))), baseline[context])
+
+
+@pytest.mark.parametrize("test", [{}, {"vote": {"iou": 1.0}}, OPTIONS["scales"], OPTIONS["flip"]])
+def test_a_round_that_moves_nothing_changes_nothing(test: dict[str, Any]) -> None:
+    """Regions that stay where they are get the same score again; NMS takes one of each pair."""
+    results = []
+    for rounds in (0, 1):
+        one = detector(test=test | {"refine": {"rounds": rounds}})
+        torch.nn.init.zeros_(one.model.roi_head.box_deltas.weight)
+        results.append(found(one))
+    expect_equal(*results)
+
+
+@pytest.mark.parametrize(
+    ("names", "precision"),
+    [
+        *((names, "fp32") for names in TOGETHER),
+        *(((name,), "bf16") for name in OPTIONS),
+        (("pyramid", "context"), "bf16"),
+        (TOGETHER[-1], "bf16"),
+    ],
+)
+def test_options_combine(names: tuple[str, ...], precision: str) -> None:
+    with autocast(torch.device("cpu"), precision):
+        results = found(switched(names))
+    for detections, picture in zip(results, pictures(), strict=True):
+        height, width = picture.shape[:2]
+        assert 0 < len(detections) <= 100
+        assert detections.boxes.isfinite().all() and detections.scores.isfinite().all()
+        assert (detections.boxes >= -1e-3).all()
+        limit = torch.tensor([width, height, width, height]) + 1e-3
+        assert (detections.boxes <= limit).all()
+        assert (detections.scores[:-1] >= detections.scores[1:]).all()
+
+
+class Look:
+    """One network's map of one form of a picture; regions come and go in original pixels."""
+
+    def __init__(self, one: Detector, picture: np.ndarray, side: int, flipped: bool) -> None:
+        self.model, self.flipped = one.model, flipped
+        image, _, geometry = transforms.TestTransform(side, 2 * side, flipped)(
+            picture, Annotation.empty()
+        )
+        self.size, self.width = [tuple(image.shape[:2])], picture.shape[1]
+        self.factors = torch.tensor(geometry.scale)[[1, 0, 1, 0]]
+        self.features = one.model.extract(image.permute(2, 0, 1)[None], self.size)
+
+    def mirror(self, boxes: torch.Tensor) -> torch.Tensor:
+        x1, y1, x2, y2 = boxes.unbind(-1)
+        kept = (x1, y1, x2, y2)
+        return torch.stack((self.width - x2, y1, self.width - x1, y2) if self.flipped else kept, -1)
+
+    def here(self, boxes: torch.Tensor) -> list[torch.Tensor]:
+        return [self.mirror(boxes) * self.factors]
+
+    def proposals(self) -> torch.Tensor:
+        return self.mirror(self.model.propose(self.features, self.size)[0] / self.factors)
+
+    def vector(self, box: torch.Tensor) -> torch.Tensor:
+        return self.model.roi_head.describe(self.features, self.here(box), self.size)
+
+    def scored(
+        self, boxes: torch.Tensor, levels: Sequence[Look]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """With a pyramid each region by itself, on the two levels next to a side of 32 pixels."""
+        if not levels:
+            probs, moved = self.model.score(self.features, self.here(boxes), self.size)
+        else:
+            vectors = []
+            for box in boxes.split(1):
+                side = float((box[0, 2] - box[0, 0]) * (box[0, 3] - box[0, 1])) ** 0.5
+                far = [
+                    abs(np.log(side * float(one.factors[:2].prod()) ** 0.5 / 32)) for one in levels
+                ]
+                lower = min(range(len(levels) - 1), key=lambda k: far[k] + far[k + 1])
+                pair = levels[lower].vector(box), levels[lower + 1].vector(box)
+                vectors.append(torch.stack(pair).amax(dim=0))
+            probs, moved = self.model.judge(torch.cat(vectors), self.here(boxes), self.size)
+        return probs[0], self.mirror(moved[0] / self.factors)
+
+
+def candidates_step_by_step(one: Detector, picture: np.ndarray) -> Detections:
+    """The procedure of appendix B as a plain loop over passes, rounds, networks and regions."""
+    test, members, parts = one.config.test, (one, *one.others), []
+    for flipped in (False, True) if test.flip else (False,):
+        for index in range(max(1, len(test.scales))):
+            own = [(m.config.image.short_side_test,) for m in members]
+            sides = [(test.scales or side)[index] for side in own]
+            looks = [Look(m, picture, s, flipped) for m, s in zip(members, sides, strict=True)]
+            levels = [[Look(m, picture, s, flipped) for s in test.pyramid] for m in members]
+            regions = torch.cat([look.proposals() for look in looks])
+            for _ in range(1 + test.refine.rounds):
+                scored = [
+                    look.scored(regions, own) for look, own in zip(looks, levels, strict=True)
+                ]
+                probs, boxes = (sum(part) / len(members) for part in zip(*scored, strict=True))
+                for region in range(len(regions)):
+                    parts += [(boxes[region, k], probs[region, k], k) for k in range(3)]
+                regions = torch.stack(
+                    [b[p[:3].argmax()] for p, b in zip(probs, boxes, strict=True)]
+                )
+    boxes, scores, labels = zip(*parts, strict=True)
+    return Detections(torch.stack(boxes), torch.stack(scores), torch.tensor(labels))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("names", TOGETHER, ids="+".join)
+def test_candidates_are_those_of_the_procedure_step_by_step(names: tuple[str, ...]) -> None:
+    one, picture = switched(names), pictures()[1]
+    expected = candidates_step_by_step(one, picture)
+    solid = (expected.boxes[:, 2:] - expected.boxes[:, :2] > 0).all(dim=1)
+    one.model.suppress = lambda candidates: candidates
+    (ours,) = found(one, [picture])
+    torch.testing.assert_close(ours.boxes, expected.boxes[solid], rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(ours.scores, expected.scores[solid], rtol=1e-3, atol=1e-5)
+    assert torch.equal(ours.labels, expected.labels[solid])
+
+
+@pytest.mark.parametrize("names", [(), TOGETHER[-1]], ids="+".join)
+def test_pictures_of_one_batch_do_not_see_each_other(names: tuple[str, ...]) -> None:
+    """Of one size, so that neither is padded: group norm would see the padding."""
+    one, both = switched(names), [pictures()[0], np.ascontiguousarray(pictures()[0][::-1])]
+    alone = [found(one, [picture])[0] for picture in both]
+    for mine, other in zip(found(one, both), alone, strict=True):
+        torch.testing.assert_close(mine.scores, other.scores, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(mine.boxes, other.boxes, rtol=1e-3, atol=1e-2)
+    assert not torch.allclose(alone[0].boxes[:5], alone[1].boxes[:5], atol=1.0)
+
+
+def test_the_mirrored_pass_sees_the_mirrored_picture() -> None:
+    """What is found in a picture and in its mirror image is each other's mirror image."""
+    one = detector(test={"flip": True})
+    picture = pictures()[0]
+    width = picture.shape[1]
+    both = [found(one, [p])[0] for p in (picture, np.ascontiguousarray(picture[:, ::-1]))]
+    x1, y1, x2, y2 = both[1].boxes.unbind(1)
+    mirrored = torch.stack([width - x2, y1, width - x1, y2], dim=1)
+    torch.testing.assert_close(both[0].scores, both[1].scores, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(both[0].boxes, mirrored, rtol=1e-3, atol=1e-2)
+
+
+def test_each_size_is_extracted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = detector(test={"scales": (64, 96), "pyramid": (64, 96), "flip": True})
+    extract, seen = one.model.extract, []
+
+    def counted(images: torch.Tensor, sizes: list[tuple[int, int]]) -> torch.Tensor:
+        seen.append(tuple(sizes))
+        return extract(images, sizes)
+
+    monkeypatch.setattr(one.model, "extract", counted)
+    found(one)
+    assert len(seen) == 4  # two sizes, two orientations
+
+
+@pytest.mark.parametrize("test", [{}, {**OPTIONS["pyramid"], **OPTIONS["refine"], "flip": True}])
+def test_nothing_to_find(test: dict[str, Any]) -> None:
+    one = detector(test=test)
+    one.model.select_test.keywords["min_size"] = 1e6
+    assert [len(detections) for detections in found(one)] == [0, 0]
+
+
+def test_training_mode_is_refused() -> None:
+    one = detector()
+    one.model.train()
+    with pytest.raises(RuntimeError, match="eval"):
+        found(one)
+
+
+def test_what_is_on_is_told() -> None:
+    text = describe_testing(switched(TOGETHER[-1]))
+    for words in (
+        "shorter side 64, 96",
+        "ensemble of 2",
+        "mirrored",
+        "pyramid 48, 64, 96",
+        "context",
+        "1 round",
+        "soft_nms with sigma 0.5",  # test.nms_iou is not used
+        "voting at 0.5",
+    ):
+        assert words in text
+    plain = describe_testing(detector())
+    assert plain == "shorter side 64; nms at 0.5"
+    linear = {"suppress": {"method": "linear_soft_nms"}, "vote": {"iou": 0.8, "score": "average"}}
+    text = describe_testing(replace(detector(test=linear), others=(detector(context=True),)))
+    assert text == (
+        "shorter side 64; ensemble of 2; global context; linear_soft_nms at 0.5; "
+        "box voting at 0.8, mean score"
+    )
+
+
+# ---------------------------------------------------------------------------- from files
+
+
+def saved(one: Detector, path: Path) -> Path:
+    identity = {"config": one.config.model_dump(mode="json"), "classes": list(one.classes)}
+    save_checkpoint(path, {"model": one.model.state_dict(), "step": 1, **identity})
+    return path
+
+
+def test_members_are_brought_into_the_order_of_the_first(tmp_path: Path) -> None:
+    """A network whose classes are listed in another order finds the same under the same names."""
+    first, second = detector(), detector(seed=1, depth=34)
+    paths = [saved(first, tmp_path / "a.pt"), saved(second, tmp_path / "b.pt")]
+    shuffled = replace(second, classes=("owl", "cat", "dog"))
+    other = saved(shuffled, tmp_path / "c.pt")
+    joint = load_detectors([paths[0], other])
+    assert joint.classes == CLASSES and len(joint.others) == 1
+    # As if the second's rows had been stored in the first's order: cat is row 1 of (owl, cat, dog).
+    logits = joint.others[0].model.roi_head.cls_logits.weight
+    stored = second.model.roi_head.cls_logits.weight
+    torch.testing.assert_close(logits, stored[[1, 2, 0, 3]])
+    predictor = load([paths[0], other])
+    for picture in pictures():
+        expect_equal(predictor.predict([picture]), found(joint, [picture]))
+    assert "ensemble of 2" in predictor.testing
+
+
+def test_members_of_other_classes_are_refused(tmp_path: Path) -> None:
+    one = saved(detector(), tmp_path / "a.pt")
+    two = saved(detector(classes=("cat", "dog", "emu")), tmp_path / "b.pt")
+    with pytest.raises(DataError) as caught:
+        load_detectors([one, two])
+    message = str(caught.value)
+    assert "a.pt" in message and "b.pt" in message and "emu" in message and "owl" in message

@@ -1,0 +1,242 @@
+"""The classifier: its losses, its fully-convolutional form, and scores over crops and networks."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from resdet.backbones.pixels import PIXELS, PixelNorm
+from resdet.backbones.resnet import ResNet, ResNetSpec
+from resdet.datasets.loading.classification import collate_views, labelled_sample
+from resdet.datasets.loading.crops import CentreCrop, Crop, FullImage, TenCrop
+from resdet.detection.config.classifier import ClassifierConfig
+from resdet.detection.inference.classify import ScorePipeline, Viewed
+from resdet.detection.models.classifier import Classifier
+from resdet.detection.structures import LabelledBatch, LabelledSample
+from resdet.detection.tasks.classifier import build_classifier, test_crops, train_crop
+from torch.nn import functional
+
+test_crops.__test__ = False  # type: ignore[attr-defined]  # no test, whatever its name
+CLASSES = 6
+
+
+@pytest.fixture(scope="module")
+def model() -> Classifier:
+    """ResNet-18 of 4 channels with statistics that are not those of a fresh network."""
+    torch.manual_seed(0)
+    network = ResNet(ResNetSpec(depth=18, width=4, norm="batch"), classes=CLASSES)
+    for name, buffer in network.named_buffers():
+        if name.endswith("running_var"):
+            buffer.uniform_(0.5, 2.0)
+        elif name.endswith("running_mean"):
+            buffer.normal_()
+    return Classifier(PixelNorm(PIXELS["torchvision"]), network, window=2).eval()
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    return random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def images(height: int, width: int, count: int = 2) -> torch.Tensor:
+    pixels = np.stack([picture(height, width, seed) for seed in range(count)])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+# ------------------------------------------------------------------------------------ losses
+
+
+class Fixed(torch.nn.Module):
+    """Answers what it was made with."""
+
+    def __init__(self, logits: list[list[float]]) -> None:
+        super().__init__()
+        self.logits = torch.tensor(logits)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.logits
+
+
+def batch(*labels: int) -> LabelledBatch:
+    blank = torch.zeros(4, 4, 3, dtype=torch.uint8)
+    return LabelledBatch.collate([LabelledSample(blank, label, "p") for label in labels])
+
+
+@pytest.mark.parametrize(
+    ("smoothing", "expected"),
+    [
+        # Softmax of (log 6, log 2, 0, 0) is (.6, .2, .1, .1).
+        (0.0, -math.log(0.6)),
+        (0.4, -(0.7 * math.log(0.6) + 0.1 * (math.log(0.2) + 2 * math.log(0.1)))),
+    ],
+)
+def test_loss_and_error_by_hand(smoothing: float, expected: float) -> None:
+    row = [math.log(6), math.log(2), 0.0, 0.0]
+    network = Fixed([row, row])
+    classifier = Classifier(
+        PixelNorm(PIXELS["torchvision"]),
+        network,  # type: ignore[arg-type]  # only called
+        window=1,
+        label_smoothing=smoothing,
+    )
+    right = classifier(batch(0, 0))
+    assert right["loss_cls"].item() == pytest.approx(expected, rel=1e-6)
+    assert right["top1_error"].item() == 0
+    assert classifier(batch(0, 3))["top1_error"].item() == 0.5
+
+
+# ------------------------------------------------------------------- fully-convolutional form
+
+
+@torch.inference_mode()
+def test_a_dense_pass_at_the_training_size_is_the_one_crop_pass(model: Classifier) -> None:
+    pixels = images(64, 64)  # 2 x 2 cells, the window
+    torch.testing.assert_close(model.dense_logits(pixels), model.logits(pixels))
+
+
+@torch.inference_mode()
+def test_a_dense_pass_is_a_loop_over_positions(model: Classifier) -> None:
+    pixels = images(96, 130)  # 3 x 5 cells, 2 x 4 windows
+    features = model.network.features(model.pixels.normalise(pixels))
+    assert features.shape[2:] == (3, 5)
+    answers = [
+        model.network.fc(features[:, :, y : y + 2, x : x + 2].mean(dim=(2, 3)))
+        for y in range(2)
+        for x in range(4)
+    ]
+    dense = model.dense_logits(pixels)
+    torch.testing.assert_close(dense, torch.stack(answers).mean(dim=0))
+    assert not torch.allclose(dense, model.logits(pixels), atol=1e-3)
+
+
+@torch.inference_mode()
+def test_a_picture_smaller_than_the_window_is_one_position(model: Classifier) -> None:
+    pixels = images(32, 32)
+    torch.testing.assert_close(model.dense_logits(pixels), model.logits(pixels))
+
+
+# ----------------------------------------------------------------------------------- averages
+
+
+def made(crops: tuple[Crop, ...], *pictures: np.ndarray) -> LabelledBatch:
+    return collate_views([labelled_sample(p, crops, 0, str(i), 0) for i, p in enumerate(pictures)])
+
+
+@torch.inference_mode()
+def one_by_one(model: Classifier, views: list[np.ndarray], *, dense: bool) -> torch.Tensor:
+    """The mean softmax score over ``views`` of one picture, a pass for each."""
+    total = np.zeros(CLASSES)
+    for view in views:
+        image = torch.from_numpy(view.copy()).permute(2, 0, 1)[None]
+        logits = model.dense_logits(image) if dense else model.logits(image)
+        total += functional.softmax(logits[0].double(), dim=0).numpy()
+    return torch.from_numpy(total / len(views)).float()
+
+
+def test_ten_crops_are_a_loop_over_crops(model: Classifier) -> None:
+    """Pictures whose shorter side is 72 already, so that the crops can be cut by hand."""
+    pipeline = ScorePipeline([Viewed(model, (TenCrop(72, 64),))])
+    pictures = [picture(72, 80, 1), picture(72, 80, 2)]
+    found = pipeline.predict(made(pipeline.crops, *pictures))
+    for pixels, scores in zip(pictures, found, strict=True):
+        views = []
+        for shown in (pixels, pixels[:, ::-1]):
+            for y, x in ((0, 0), (0, 16), (8, 0), (8, 16), (4, 8)):
+                views.append(shown[y : y + 64, x : x + 64])
+        torch.testing.assert_close(scores, one_by_one(model, views, dense=False))
+        assert scores.sum().item() == pytest.approx(1)
+
+
+def test_multi_scale_is_a_loop_over_scales(model: Classifier) -> None:
+    config = ClassifierConfig.model_validate(
+        {
+            "test": {
+                "protocol": "multi_scale",
+                "size": 64,
+                "resize": 64,
+                "short_sides": (48, 64, 96),
+                "flip": True,
+            }
+        }
+    )
+    crops = test_crops(config.test)
+    assert crops == tuple(FullImage(side, flip) for side in (48, 64, 96) for flip in (False, True))
+    pipeline = ScorePipeline([Viewed(model, crops, dense=True)])
+    pixels = picture(70, 90)
+    (scores,) = pipeline.predict(made(crops, pixels))
+    views = [FullImage(side)(pixels).numpy() for side in (48, 64, 96)]
+    views += [view[:, ::-1] for view in views]
+    torch.testing.assert_close(scores, one_by_one(model, views, dense=True))
+
+
+def test_an_ensemble_averages_scores_and_one_member_is_itself(model: Classifier) -> None:
+    """The second network looks at other crops; each gets its own."""
+    torch.manual_seed(1)
+    spec = ResNetSpec(depth=18, width=4, norm="batch")
+    other = Classifier(model.pixels, ResNet(spec, classes=CLASSES), window=1).eval()
+    one = Viewed(model, (CentreCrop(72, 64),))
+    two = Viewed(other, (CentreCrop(40, 32), CentreCrop(40, 32, True)))
+    pixels = picture(80, 75)
+
+    def scores(*members: Viewed) -> torch.Tensor:
+        pipeline = ScorePipeline(members)
+        return pipeline.predict(made(pipeline.crops, pixels))[0]
+
+    torch.testing.assert_close(scores(one, one), scores(one))
+    torch.testing.assert_close(scores(one, two), (scores(one) + scores(two)) / 2)
+    assert not torch.allclose(scores(one), scores(two), atol=1e-3)
+
+
+def test_a_batch_of_other_views_is_refused(model: Classifier) -> None:
+    pipeline = ScorePipeline([Viewed(model, (TenCrop(72, 64),))])
+    with pytest.raises(ValueError, match="1 views"):
+        pipeline.predict(made((CentreCrop(72, 64),), picture(72, 72)))
+    with pytest.raises(ValueError, match="needs networks"):
+        ScorePipeline([])
+
+
+# -------------------------------------------------------------------------------------- build
+
+
+@pytest.mark.parametrize(("kind", "size"), [("paper", 40), ("resized", 40), ("padded", 40)])
+def test_crops_are_of_the_configured_size(kind: str, size: int) -> None:
+    config = ClassifierConfig.model_validate(
+        {"crop": {"kind": kind, "size": size, "short_sides": (44, 60)}}
+    )
+    assert train_crop(config)(picture(50, 50), 3).shape == (size, size, 3)
+
+
+def test_the_window_is_the_last_map_of_a_test_crop() -> None:
+    """224 pixels end as 7 x 7 cells, 112 as 4 x 4; 32 of the small nets as 8 x 8."""
+    sizes = {"resnet": (18, ((224, 7), (112, 4))), "cifar": (20, ((32, 8), (33, 9)))}
+    for family, (depth, cases) in sizes.items():
+        for size, cells in cases:
+            config = ClassifierConfig.model_validate(
+                {
+                    "network": {"family": family, "depth": depth, "width": 4},
+                    "test": {"size": size, "resize": size},
+                }
+            )
+            model = build_classifier(config, 3).eval()
+            with torch.inference_mode():
+                features = model.network.features(torch.zeros(1, 3, size, size))
+            assert model.window == cells
+            assert features.shape[2:] == (cells, cells)
+
+
+def test_weights_follow_the_seed() -> None:
+    def first(seed: int) -> torch.Tensor:
+        config = ClassifierConfig.model_validate(
+            {"network": {"depth": 18, "width": 4}, "train": {"seed": seed}}
+        )
+        return build_classifier(config, 3).network.fc.weight
+
+    assert torch.equal(first(1), first(1))
+    assert not torch.equal(first(1), first(2))
+
+
+def test_depth_must_belong_to_the_family() -> None:
+    with pytest.raises(ValueError, match=r"family cifar has \[20, 32, 44, 56, 110\]"):
+        ClassifierConfig.model_validate({"network": {"family": "cifar", "depth": 18}})

@@ -1,0 +1,401 @@
+"""What do files put into a network, and when is one refused?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from resdet.backbones.weights.convert import Converted, convert
+from resdet.backbones.weights.load import write_converted
+from resdet.detection.config.detector import BackboneConfig, DetectorConfig, RoiConfig, RpnConfig
+from resdet.detection.engine.checkpoint import save_checkpoint
+from resdet.detection.errors import ConfigError, DataError, WeightsError
+from resdet.detection.structures import Annotation, Batch, Detections, Geometry, Sample
+from resdet.detection.tasks.detector import Detector, build_model
+from resdet.detection.tasks.detector_weights import (
+    fill_backbone,
+    fill_from_detector,
+    load_detector,
+    read_stored,
+)
+from torch import Tensor
+from torchvision.models.resnet import BasicBlock, ResNet
+
+CLASSES = ("cat", "dog", "owl")
+
+
+def configured(**backbone: object) -> DetectorConfig:
+    """A narrow network; every detection is kept, so that a limit cannot hide one."""
+    return DetectorConfig(
+        backbone=BackboneConfig.model_validate({"depth": 18, "width": 8} | backbone),
+        rpn=RpnConfig(channels=16, anchor_sizes=(16.0, 32.0), post_nms_test=30),
+        roi=RoiConfig(pool_size=4, sampling_ratio=1),
+        test=DetectorConfig().test.model_copy(update={"max_detections": 10_000}),
+    )
+
+
+def detector(config: DetectorConfig, *, seed: int, classes: Sequence[str] = CLASSES) -> Detector:
+    """Random weights whose scores are far apart, so that rounding does not change an order."""
+    train = config.train.model_copy(update={"seed": seed})
+    model = build_model(config.model_copy(update={"train": train}), len(classes)).eval()
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in model.state_dict().items():
+        if name.endswith("norm.weight"):
+            tensor.fill_(0.5)  # untrained, features would double in every block
+        elif name.endswith(("norm.bias", "norm.running_mean")):
+            tensor.normal_(0, 0.1, generator=generator)
+        elif name.startswith("roi_head.cls_logits."):
+            tensor.normal_(0, 1, generator=generator)
+        elif name.startswith("roi_head.box_deltas."):
+            tensor.normal_(0, 0.3, generator=generator)
+    return Detector(model, config, tuple(classes))
+
+
+def narrow_torchvision() -> ResNet:
+    """ResNet-18 with an eighth of the channels and batch statistics as after some training."""
+    torch.manual_seed(7)
+    model = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=5)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            inputs = module.in_channels if module.in_channels == 3 else module.in_channels // 8
+            shape = (module.out_channels // 8, inputs, *module.kernel_size)
+            module.weight = torch.nn.Parameter(torch.randn(shape) * 0.1)
+        elif isinstance(module, torch.nn.BatchNorm2d):
+            module.__init__(module.num_features // 8)
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+            torch.nn.init.uniform_(module.weight, 0.2, 0.8)
+    return model.eval()
+
+
+def scene(*, seed: int = 3) -> Batch:
+    pixels = torch.randint(
+        256, (96, 128, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
+    return Batch.collate([Sample(pixels, Annotation.empty(), Geometry((96, 128)), "noise")])
+
+
+def predict(one: Detector) -> Detections:
+    with torch.no_grad():
+        return one.model.predict(scene())[0]
+
+
+def expect_equal(one: Detections, other: Detections) -> None:
+    assert len(one) > 20
+    assert torch.equal(one.labels, other.labels)
+    torch.testing.assert_close(one.scores, other.scores)
+    torch.testing.assert_close(one.boxes, other.boxes)
+
+
+def state_of(one: Detector) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in one.model.state_dict().items()}
+
+
+def saved(one: Detector, path: Path, **more: object) -> Path:
+    identity = {"config": one.config.model_dump(mode="json"), "classes": list(one.classes)}
+    state = {"model": one.model.state_dict(), "step": 1, **identity, **more}
+    save_checkpoint(path, state)
+    return path
+
+
+# ------------------------------------------------------------------------------- backbones
+
+
+def test_without_backbone_weights_the_seed_is_told() -> None:
+    one = detector(configured(), seed=4)
+    before = state_of(one)
+    assert fill_backbone(one) == ["weights: random, seed 0"]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state_of(one).items())
+
+
+def test_a_torchvision_file_fills_trunk_and_res5_and_nothing_else(tmp_path: Path) -> None:
+    source = narrow_torchvision()
+    path = tmp_path / "resnet18.pth"
+    torch.save(source.state_dict(), path)
+    one = detector(configured(weights=str(path)), seed=4)
+    before = state_of(one)
+    notes = fill_backbone(one)
+    assert str(path) in notes[0] and "torchvision" in notes[0]
+    assert any("fc.weight" in note for note in notes)
+    after = state_of(one)
+    for name, tensor in after.items():
+        filled = name.startswith(("trunk.", "roi_head.res5."))
+        assert torch.equal(tensor, before[name]) != filled, name
+    theirs = source.state_dict()
+    for ours, name in {
+        "trunk.stem.conv1.weight": "conv1.weight",
+        "trunk.stem.conv1.norm.running_var": "bn1.running_var",
+        "trunk.res4.1.conv2.weight": "layer3.1.conv2.weight",
+        "trunk.res3.0.shortcut.weight": "layer2.0.downsample.0.weight",
+        "roi_head.res5.0.conv1.weight": "layer4.0.conv1.weight",
+        "roi_head.res5.1.conv2.norm.running_mean": "layer4.1.bn2.running_mean",
+    }.items():
+        assert torch.equal(after[ours], theirs[name]), ours
+
+
+def test_the_filled_trunk_computes_what_torchvision_does(tmp_path: Path) -> None:
+    source = narrow_torchvision()
+    path = tmp_path / "resnet18.pth"
+    torch.save(source.state_dict(), path)
+    one = detector(configured(weights=str(path)), seed=4)
+    fill_backbone(one)
+    x = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ours = one.model.trunk(x)
+        stem = source.maxpool(source.relu(source.bn1(source.conv1(x))))
+        theirs = source.layer3(source.layer2(source.layer1(stem)))
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+        res5 = one.model.roi_head.res5(ours)
+        torch.testing.assert_close(res5, source.layer4(theirs), rtol=1e-4, atol=1e-5)
+
+
+def test_other_pixels_or_stride_name_the_setting_that_fixes_it(tmp_path: Path) -> None:
+    one = detector(configured(depth=50, stride_in="1x1"), seed=1)
+    path = tmp_path / "r50.safetensors"
+    tensors = {
+        name.removeprefix("trunk.").removeprefix("roi_head."): tensor
+        for name, tensor in state_of(one).items()
+        if name.startswith(("trunk.", "roi_head.res5."))
+    }
+    msra = convert(tensors, "detectron2_classifier", pixels="msra")
+    write_converted(msra, path)
+
+    def fill(**backbone: object) -> Detector:
+        settings = {"depth": 50, "weights": str(path)} | backbone
+        filled = detector(configured(**settings), seed=2)
+        fill_backbone(filled)
+        return filled
+
+    with pytest.raises(ConfigError, match=r"set backbone\.pixels=msra backbone\.stride_in=1x1$"):
+        fill()
+    with pytest.raises(ConfigError, match=r"set backbone\.stride_in=1x1$"):
+        fill(pixels="msra")
+    with pytest.raises(ConfigError, match=r"set backbone\.pixels=msra$"):
+        fill(stride_in="1x1")
+    filled = state_of(fill(pixels="msra", stride_in="1x1"))
+    name = "trunk.res4.5.conv3.weight"
+    assert torch.equal(filled[name], tensors["res4.5.conv3.weight"])
+
+
+def test_a_detector_gives_its_backbone_alone(tmp_path: Path) -> None:
+    source = detector(configured(), seed=1)
+    path = saved(source, tmp_path / "best.pt")
+    one = detector(configured(weights=str(path)), seed=2, classes=("bee",))
+    before = state_of(one)
+    assert any("left out" in note for note in fill_backbone(one))
+    for name, tensor in state_of(one).items():
+        origin = state_of(source) if name.startswith(("trunk.", "roi_head.res5.")) else before
+        assert torch.equal(tensor, origin[name]), name
+
+
+def test_backbones_that_do_not_fit_or_exist(tmp_path: Path) -> None:
+    path = tmp_path / "resnet18.pth"
+    torch.save(narrow_torchvision().state_dict(), path)
+    wide = detector(configured(weights=str(path), width=16), seed=0)
+    before = state_of(wide)
+    with pytest.raises(WeightsError, match=r"resnet18\.pth do not fit .*of another shape"):
+        fill_backbone(wide)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state_of(wide).items())
+    missing = detector(configured(weights=str(tmp_path / "none.pth")), seed=0)
+    with pytest.raises(WeightsError, match=r"none\.pth: no such weights file"):
+        fill_backbone(missing)
+
+
+# ------------------------------------------------------------------------------- detectors
+
+
+def test_the_same_classes_give_the_same_detections(tmp_path: Path) -> None:
+    source = detector(configured(), seed=1)
+    path = saved(source, tmp_path / "best.pt")
+    one = detector(configured(), seed=2)
+    assert fill_from_detector(one, path, reset_head=True) == [f"weights: {path}"]
+    expect_equal(predict(one), predict(source))
+
+
+@pytest.mark.parametrize("agnostic", [False, True])
+def test_reordered_classes_give_the_same_detections_under_the_names(
+    tmp_path: Path, agnostic: bool
+) -> None:
+    config = configured()
+    roi = config.roi.model_copy(update={"class_agnostic_boxes": agnostic})
+    config = config.model_copy(update={"roi": roi})
+    source = detector(config, seed=1)
+    path = saved(source, tmp_path / "best.pt")
+    one = detector(config, seed=2, classes=("owl", "cat", "dog"))
+    notes = fill_from_detector(one, path, reset_head=False)
+    assert any("reordered by name" in note for note in notes)
+    expected, found = predict(source), predict(one)
+    for name in CLASSES:
+        of_source = expected[expected.labels == source.classes.index(name)]
+        of_one = found[found.labels == one.classes.index(name)]
+        assert len(of_source) > 5
+        torch.testing.assert_close(of_one.scores, of_source.scores)
+        torch.testing.assert_close(of_one.boxes, of_source.boxes)
+
+
+def test_other_classes_are_refused_with_both_lists(tmp_path: Path) -> None:
+    path = saved(detector(configured(), seed=1), tmp_path / "best.pt")
+    one = detector(configured(), seed=2, classes=("cat", "bee"))
+    before = state_of(one)
+    with pytest.raises(DataError) as caught:
+        fill_from_detector(one, path, reset_head=False)
+    message = str(caught.value)
+    assert message.startswith(str(path)) and "\n" not in message
+    for part in (
+        "['cat', 'dog', 'owl']",
+        "['cat', 'bee']",
+        "lacking ['bee']",
+        "too many ['dog', 'owl']",
+        "--reset-head",
+    ):
+        assert part in message
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state_of(one).items())
+
+
+def test_reset_head_starts_the_class_layers_alone_anew(tmp_path: Path) -> None:
+    source = detector(configured(), seed=1)
+    path = saved(source, tmp_path / "best.pt")
+    one = detector(configured(), seed=2, classes=("cat", "bee"))
+    before = state_of(one)
+    assert any("anew" in note for note in fill_from_detector(one, path, reset_head=True))
+    layers = ("roi_head.cls_logits", "roi_head.box_deltas")
+    anew = {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
+    for name, tensor in state_of(one).items():
+        origin = before if name in anew else state_of(source)
+        assert torch.equal(tensor, origin[name]), name
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("backbone", "pixels", "msra"),
+        ("backbone", "stride_in", "1x1"),
+        ("backbone", "width", 16),
+        ("rpn", "anchor_sizes", (16.0, 64.0)),
+        ("roi", "tail_stride", 1),
+        ("roi", "context", True),
+        ("roi", "box_weights", (1.0, 1.0, 1.0, 1.0)),
+    ],
+)
+def test_another_network_is_refused_naming_the_setting(
+    tmp_path: Path, section: str, key: str, value: object
+) -> None:
+    config = configured()
+    path = saved(detector(config, seed=1), tmp_path / "best.pt")
+    changed = getattr(config, section).model_copy(update={key: value})
+    other = config.model_copy(update={section: changed})
+    one = detector(other, seed=2)
+    for load in (
+        lambda: fill_from_detector(one, path, reset_head=True),
+        lambda: load_detector(path, base=other),
+    ):
+        with pytest.raises(ConfigError, match=rf"{section}\.{key}=") as caught:
+            load()
+        assert str(path) in str(caught.value) and str(value) in str(caught.value)
+
+
+# ----------------------------------------------------------------------------------- files
+
+
+def test_a_checkpoint_is_loaded_with_its_config_and_classes(tmp_path: Path) -> None:
+    source = detector(configured(), seed=1)
+    path = saved(source, tmp_path / "best.pt")
+    loaded = load_detector(path)
+    assert loaded.classes == CLASSES and loaded.config == source.config
+    assert not loaded.model.training
+    expect_equal(predict(loaded), predict(source))
+    few = load_detector(path, overrides=["test.max_detections=7"])
+    assert len(predict(few)) == 7
+
+
+def test_the_moving_average_goes_before_the_raw_weights(tmp_path: Path) -> None:
+    raw, average = detector(configured(), seed=1), detector(configured(), seed=2)
+    path = saved(raw, tmp_path / "last.pt", average=average.model.state_dict())
+    expect_equal(predict(load_detector(path)), predict(average))
+    without = saved(raw, tmp_path / "none.pt", average=None)
+    expect_equal(predict(load_detector(without)), predict(raw))
+
+
+def in_detectron2_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    rules = (
+        (r"^trunk\.", "backbone."),
+        (r"^rpn_head\.logits", "proposal_generator.rpn_head.objectness_logits"),
+        (r"^rpn_head\.deltas", "proposal_generator.rpn_head.anchor_deltas"),
+        (r"^rpn_head\.", "proposal_generator.rpn_head."),
+        (r"^roi_head\.cls_logits", "roi_heads.box_predictor.cls_score"),
+        (r"^roi_head\.box_deltas", "roi_heads.box_predictor.bbox_pred"),
+        (r"^roi_head\.res5", "roi_heads.res5"),
+    )
+    renamed = {}
+    for name, tensor in tensors.items():
+        if not name.startswith("pixels."):
+            for pattern, target in rules:
+                name = re.sub(pattern, target, name)
+            renamed[name] = tensor
+    return renamed
+
+
+@pytest.fixture
+def converted() -> tuple[Detector, Converted]:
+    """A narrow detectron2 C4 network, whose defaults ours are, and what its file becomes."""
+    backbone = BackboneConfig(depth=50, width=8, pixels="msra", stride_in="1x1")
+    config = DetectorConfig(backbone=backbone, rpn=RpnConfig(channels=16))
+    source = detector(config, seed=1)
+    tensors = in_detectron2_names(state_of(source))
+    return source, replace(convert(tensors, "detectron2", pixels="msra"), classes=CLASSES)
+
+
+def test_a_converted_detector_gives_equal_outputs(
+    converted: tuple[Detector, Converted], tmp_path: Path
+) -> None:
+    source, file = converted
+    path = tmp_path / "c4.safetensors"
+    write_converted(file, path)
+    stored = read_stored(path)
+    assert stored.classes == CLASSES and stored.config == source.config
+    loaded = load_detector(path, overrides=["image.short_side_test=96"])
+    assert loaded.config.image.short_side_test == 96
+    expect_equal(predict(loaded), predict(source))
+    again = detector(source.config, seed=2)
+    fill_from_detector(again, path, reset_head=False)
+    expect_equal(predict(again), predict(source))
+
+
+def test_classes_without_names_are_numbered(
+    converted: tuple[Detector, Converted], tmp_path: Path
+) -> None:
+    path = tmp_path / "c4.safetensors"
+    write_converted(replace(converted[1], classes=()), path)
+    assert read_stored(path).classes == ("class0", "class1", "class2")
+
+
+def test_converted_files_that_are_no_detector_of_ours(
+    converted: tuple[Detector, Converted], tmp_path: Path
+) -> None:
+    source, file = converted
+    path = tmp_path / "c4.safetensors"
+    write_converted(replace(file, anchors="rounded"), path)
+    with pytest.raises(WeightsError, match=r"c4\.safetensors: .*16k \+ 7\.5.*backbone\.weights"):
+        load_detector(path)
+    backbone = source.config.backbone.model_copy(update={"weights": str(path)})
+    user = source.config.model_copy(update={"backbone": backbone})
+    fill_backbone(detector(user, seed=2))  # as the message advises
+    torch.save(narrow_torchvision().state_dict(), tmp_path / "r18.pth")
+    classifier = convert(narrow_torchvision().state_dict(), "torchvision")
+    write_converted(classifier, path)
+    with pytest.raises(WeightsError, match=r"holds a classifier, not a detector"):
+        load_detector(path)
+    with pytest.raises(WeightsError, match=r"r18\.pth: not a checkpoint .*convert-weights"):
+        load_detector(tmp_path / "r18.pth")
+
+
+def test_a_converted_checkpoint_of_ours_has_lost_its_config(tmp_path: Path) -> None:
+    """Its anchors and box weights would be guessed."""
+    path = tmp_path / "ours.safetensors"
+    write_converted(convert(state_of(detector(configured(), seed=1)), "resdet"), path)
+    with pytest.raises(WeightsError, match=r"ours\.safetensors: .*use the checkpoint itself"):
+        load_detector(path)
