@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Response:
-    """``std`` over all pictures, channels and positions; ``kernel`` is the convolution's side."""
+    """``std`` over all images, channels and positions; ``kernel`` is the convolution's side."""
 
     layer: str
     kernel: int
@@ -39,7 +39,7 @@ def layer_responses(
     ``run`` pushes a batch through the model, which should be in evaluation mode.
 
     Raises:
-        DataError: there are no pictures.
+        DataError: there are no images.
     """
     layers = {
         layer: name
@@ -58,7 +58,7 @@ def layer_responses(
         for batch in batches:
             run(batch)
     if not moments:
-        raise DataError("no pictures to measure responses on")
+        raise DataError("no images to measure responses on")
     return [
         Response(layers[layer], layer.kernel_size[0], found.variance.sqrt().item())
         for layer, found in moments.items()
@@ -75,7 +75,7 @@ class Complexity:
 
 
 def measure(build: Callable[[], nn.Module], size: int) -> Complexity:
-    """The complexity of the network that ``build`` makes, for one picture of ``size`` x ``size``.
+    """The complexity of the network that ``build`` makes, for one image of ``size`` x ``size``.
 
     A forward pass is counted, on the meta device: shapes are real, numbers and memory are not.
     """

@@ -8,14 +8,14 @@ The paper does not say what the layers *before* a norm use while its statistics 
 
 - ``pooled``: the statistics of their own batch, as in training. One pass over the data serves all
   layers, and is what "precise BN" means elsewhere. Each layer's mean and variance are exact for the
-  inputs it got, over all pictures and positions at once (a mean of the batches' variances would
+  inputs it got, over all images and positions at once (a mean of the batches' variances would
   lack the variance between their means). But those inputs are not quite the ones that the fixed
   network will give it: they differ by how far a batch's statistics are from the data set's, which
-  shrinks as batches grow and is nothing when one batch holds all the data. Pictures must be in
+  shrinks as batches grow and is nothing when one batch holds all the data. Images must be in
   random order: batches of one class each have other statistics.
 - ``layered``: the fixed statistics that they will have afterwards. Each norm's input then has
   exactly mean 0 and variance 1 in the finished network, whatever the batch size and the order of
-  the pictures. It costs a pass for each norm (20 for ResNet-18, 104 for ResNet-101), each stopped
+  the images. It costs a pass for each norm (20 for ResNet-18, 104 for ResNet-101), each stopped
   at its norm, so about half as many whole ones.
 
 The variance is that of the population (divided by n, not n - 1).
@@ -37,7 +37,7 @@ Method = Literal["pooled", "layered"]
 
 #: Activations become float64 so many numbers at a time (128 MB).
 PART = 2**24
-_NO_PICTURES = "no pictures to compute batch norm statistics on"
+_NO_IMAGES = "no images to compute batch norm statistics on"
 
 
 class Moments:
@@ -58,8 +58,8 @@ class Moments:
         """(N, C, ...) values; everything but C is pooled."""
         if values.numel() == 0:
             return
-        pictures = max(1, PART // values[0].numel())
-        for part in values.split(pictures):
+        images = max(1, PART // values[0].numel())
+        for part in values.split(images):
             self._merge(part.double())
 
     def _merge(self, values: Tensor) -> None:
@@ -92,11 +92,11 @@ def exact_statistics(
     """Set ``running_mean`` and ``running_var`` of every batch norm; returns how many there are.
 
     ``batches()`` starts a pass over the data, ``run`` pushes one batch through the model. Every
-    pass must give the same pictures. Modes are as before afterwards.
+    pass must give the same images. Modes are as before afterwards.
 
     Raises:
         ConfigError: the model has no batch norm.
-        DataError: there are no pictures, or a batch that no batch statistics can be taken of.
+        DataError: there are no images, or a batch that no batch statistics can be taken of.
     """
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     if not norms:
@@ -135,7 +135,7 @@ def _run_training(run: Callable[[T], object], batch: T) -> None:
         if "more than 1 value per channel" not in str(error):
             raise
         raise DataError(
-            "a batch of one picture, one pixel large at the last layer, has no variance: "
+            "a batch of one image, one pixel large at the last layer, has no variance: "
             "take another batch size"
         ) from error
 
@@ -173,7 +173,7 @@ def _in_order(
             _run_training(run, batch)
             break
     if not order:
-        raise DataError(_NO_PICTURES)
+        raise DataError(_NO_IMAGES)
     return order
 
 
@@ -209,7 +209,7 @@ def _listening(norm: nn.BatchNorm2d, hear: Callable[[Tensor], object]) -> Iterat
 
 def _store(norm: nn.BatchNorm2d, moments: Moments) -> None:
     if moments.count == 0:
-        raise DataError(_NO_PICTURES)
+        raise DataError(_NO_IMAGES)
     assert norm.running_mean is not None and norm.running_var is not None  # noqa: S101  narrows types
     norm.running_mean.copy_(moments.mean)
     norm.running_var.copy_(moments.variance)

@@ -149,7 +149,7 @@ class CifarResNet(ClassifierNet):
         norm: str = "batch",
     ) -> None:
         if depth < 8 or depth % 6 != 2:
-            raise ValueError(f"depth {depth}: a net for small pictures has 6n + 2 layers")
+            raise ValueError(f"depth {depth}: a net for small images has 6n + 2 layers")
         super().__init__()
         stage = partial(make_blocks, BasicBlock, (depth - 2) // 6, norm=norm, shortcut=shortcut)
         self.stem = CifarStem(width, norm=norm)

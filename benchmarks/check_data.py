@@ -1,8 +1,8 @@
-"""How fast does the data doctor look at pictures, beside merely decoding them?
+"""How fast does the data doctor look at images, beside merely decoding them?
 
     python benchmarks/check_data.py [--images 10000] [--workers 2] [--repeats 3] [--json out.json]
 
-The pictures are drawn: JPEGs of 640 x 480 with gradients, discs and noise, about as large in bytes
+The images are drawn: JPEGs of 640 x 480 with gradients, discs and noise, about as large in bytes
 as photographs. Decoding is `read_image` in a pool of as many processes, which returns nothing. Both
 include starting their processes; they run in turns, and a ratio is taken in each turn. Beside it:
 a second look, which finds everything in the cache.
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from resdet.datasets.checks.images import check_pictures
+from resdet.datasets.checks.images import check_images
 from resdet.datasets.image import ImageRules, read_image
 from resdet.detection.environment import describe_environment
 
@@ -48,9 +48,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, object]:
     paths = [folder / f"{number:06d}.jpg" for number in range(args.images)]
     with _pool(args.workers) as pool:
         sizes = pool.map(draw, paths, chunksize=64)
-    print(
-        f"{len(paths)} pictures of {WIDTH} x {HEIGHT}, {sum(sizes) / len(sizes) / 1e3:.0f} kB each"
-    )
+    print(f"{len(paths)} images of {WIDTH} x {HEIGHT}, {sum(sizes) / len(sizes) / 1e3:.0f} kB each")
     rates: dict[str, list[float]] = {"decoded": [], "checked": [], "again": [], "ratio": []}
     for turn in range(args.repeats):
         cache = folder / f"cache{turn}.jsonl"
@@ -59,15 +57,15 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, object]:
         rates["checked"].append(rate(check, len(paths)))
         rates["again"].append(rate(check, len(paths)))
         rates["ratio"].append(rates["checked"][-1] / rates["decoded"][-1])
-    print("pictures a second, and the ratio checked / decoded")
+    print("images a second, and the ratio checked / decoded")
     for name, values in rates.items():
         low, high = min(values), max(values)
         print(f"  {name:8s} median {statistics.median(values):.3g}  {low:.3g} to {high:.3g}")
-    return {"machine": machine, "settings": vars(args), "pictures_per_second": rates}
+    return {"machine": machine, "settings": vars(args), "images_per_second": rates}
 
 
 def draw(path: Path) -> int:
-    """Writes one picture, of its own for each name; its size in bytes."""
+    """Writes one image, of its own for each name; its size in bytes."""
     rng = np.random.default_rng(int(path.stem))
     coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
     pixels = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC).astype(np.int16)
@@ -98,7 +96,7 @@ def decode_one(path: Path) -> None:
 
 
 def look(paths: Sequence[Path], workers: int, cache: Path) -> None:
-    facts = check_pictures(
+    facts = check_images(
         paths, ImageRules(), workers=workers, cache=cache, progress=lambda done, total: None
     )
     faulty = [each.path for each in facts if each.findings or each.size != (HEIGHT, WIDTH)]

@@ -1,11 +1,11 @@
 """Does `infer` over a large folder hold its memory, its speed and every record, even when killed?
 
-    python benchmarks/folder.py [--pictures 20000] [--draw] [--json out.json]
+    python benchmarks/folder.py [--images 20000] [--draw] [--json out.json]
 
-Drawn are N small pictures, one in a hundred of them bad in one of six ways. A detector of random
+Drawn are N small images, one in a hundred of them bad in one of six ways. A detector of random
 weights goes over them with the real command; it is killed (SIGKILL) in the middle and told to
-``--resume``. Its resident memory is sampled all the time. In the end every picture must have one
-record, in order, every bad one a reason, and no picture may have been done twice.
+``--resume``. Its resident memory is sampled all the time. In the end every image must have one
+record, in order, every bad one a reason, and no image may have been done twice.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from resdet.detection.inference.records import RECORDS, scan
 from resdet.detection.tasks.detector import build_model
 
 CLASSES = ["cat", "dog"]
-#: One picture in so many is bad.
+#: One image in so many is bad.
 BAD_EVERY = 100
 #: Seconds between two samples of the memory.
 SAMPLE_EVERY = 0.2
@@ -54,9 +54,9 @@ class Part:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--pictures", type=int, default=2000)
+    parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--size", type=int, nargs=2, default=(120, 160), metavar=("H", "W"))
-    parser.add_argument("--draw", action="store_true", help="write the drawn pictures as well")
+    parser.add_argument("--draw", action="store_true", help="write the drawn images as well")
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--json", type=Path, help="also write everything to this file")
@@ -68,16 +68,16 @@ def main() -> None:
 
 
 def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
-    bad = draw_pictures(folder / "in", args.pictures, tuple(args.size))
+    bad = draw_images(folder / "in", args.images, tuple(args.size))
     write_weights(folder / "best.pt")
     out = folder / "out"
     words = ["--weights", folder / "best.pt", folder / "in", "--out", out, "--conf", "0.2"]
     words += ["--batch-size", args.batch_size, "--workers", args.workers, "--device", "cpu"]
     words += [] if args.draw else ["--no-draw"]
-    killed = run(words, out / RECORDS, kill_at=args.pictures // 2)
+    killed = run(words, out / RECORDS, kill_at=args.images // 2)
     resumed = run([*words, "--resume"], out / RECORDS)
-    check_records(out / RECORDS, args.pictures, bad)
-    check_processes(killed, resumed, args.pictures, args.batch_size)
+    check_records(out / RECORDS, args.images, bad)
+    check_processes(killed, resumed, args.images, args.batch_size)
     report = {
         "machine": describe_environment(),
         "settings": vars(args),
@@ -86,13 +86,13 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         "images_per_second": [
             (part.last - part.first) / part.seconds for part in (killed, resumed)
         ],
-        "rss_mb": memory_over_time((killed, resumed), args.pictures),
+        "rss_mb": memory_over_time((killed, resumed), args.images),
     }
-    print_report(report, args.pictures)
+    print_report(report, args.images)
     return report
 
 
-def draw_pictures(folder: Path, count: int, size: tuple[int, int]) -> set[str]:
+def draw_images(folder: Path, count: int, size: tuple[int, int]) -> set[str]:
     """``count`` files; the names of the bad ones."""
     folder.mkdir()
     random = np.random.default_rng(0)
@@ -114,7 +114,7 @@ def encoded(pixels: np.ndarray) -> bytes:
 
 
 def spoiled(data: bytes, number: int) -> bytes:
-    """Ways of being no picture at all; a JPEG that is merely cut would be kept, with a warning."""
+    """Ways of being no image at all; a JPEG that is merely cut would be kept, with a warning."""
     ways = (
         b"",
         b"<html><body>404 Not Found</body></html>",
@@ -193,7 +193,7 @@ def check_records(path: Path, count: int, bad: set[str]) -> None:
     entries = scan(path)
     names = [entry.file for entry in entries]
     if names != [f"{number:06}.jpg" for number in range(count)]:
-        raise SystemExit(f"{len(names)} records, {len(set(names))} different, {count} pictures")
+        raise SystemExit(f"{len(names)} records, {len(set(names))} different, {count} images")
     failed = {entry.file for entry in entries if entry.error is not None}
     if failed != bad:
         raise SystemExit(f"recorded as bad: {len(failed)}, are bad: {len(bad)}")
@@ -209,7 +209,7 @@ def check_processes(killed: Part, resumed: Part, count: int, batch_size: int) ->
 
 
 def memory_over_time(parts: Sequence[Part], count: int) -> dict[str, float]:
-    """MB at shares of the whole run, and the largest of each process while pictures were left:
+    """MB at shares of the whole run, and the largest of each process while images were left:
     a process that ends touches its libraries once more."""
     samples = [sample for part in parts for sample in part.samples if sample[1]]
     shares = {
@@ -225,7 +225,7 @@ def memory_over_time(parts: Sequence[Part], count: int) -> dict[str, float]:
 
 def print_report(report: dict[str, Any], count: int) -> None:
     before, after = report["images_per_second"]
-    print(f"{count} pictures, {report['bad']} of them bad: each has its one record, in order")
+    print(f"{count} images, {report['bad']} of them bad: each has its one record, in order")
     print(f"killed after {report['killed_at']} records, resumed from there: none lost, none twice")
     print(f"images a second: {before:.1f} before, {after:.1f} after the restart")
     for when, megabytes in report["rss_mb"].items():

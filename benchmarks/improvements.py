@@ -2,7 +2,7 @@
 
     python benchmarks/improvements.py [--device cuda] [--threads 2] [--repeats 3] [--json out.json]
 
-One network with random weights, one drawn picture; every option runs in turn with the plain test in
+One network with random weights, one drawn image; every option runs in turn with the plain test in
 each round, and the ratio is taken within the round. Peak memory is that of a process of its own.
 """
 
@@ -94,7 +94,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 class Test:
-    """One way to test, ready to run on the drawn picture."""
+    """One way to test, ready to run on the drawn image."""
 
     def __init__(self, name: str, args: argparse.Namespace) -> None:
         sizes = (f"backbone.depth={args.depth}", f"image.short_side_test={args.side}")
@@ -102,15 +102,15 @@ class Test:
         model = make_model(config, args.classes).to(args.device).eval()
         detector = Detector(model, config, tuple(f"class {i}" for i in range(args.classes)))
         self.pipeline = build_pipeline(detector)
-        picture = draw_picture(*args.size)
-        sample = make_sample(picture, Annotation.empty(), self.pipeline.transforms, image_id="")
+        image = draw_image(*args.size)
+        sample = make_sample(image, Annotation.empty(), self.pipeline.transforms, image_id="")
         self.batch = Batch.collate([sample]).to(args.device)
         with torch.no_grad():
             features = model.extract(self.batch.images, self.batch.sizes)
             self.proposals = len(model.propose(features, self.batch.sizes)[0])
 
     def run(self) -> float:
-        """Seconds for the picture."""
+        """Seconds for the image."""
         start = time.perf_counter()
         (found,) = self.pipeline.predict(self.batch)
         found.to("cpu")
@@ -125,7 +125,7 @@ def switches(name: str, side: int) -> list[str]:
     return words
 
 
-def draw_picture(height: int, width: int) -> np.ndarray:
+def draw_image(height: int, width: int) -> np.ndarray:
     rough = np.random.default_rng(0).integers(0, 256, (height // 20, width // 20, 3), np.uint8)
     return cv2.resize(rough, (width, height), interpolation=cv2.INTER_CUBIC)
 

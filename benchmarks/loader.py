@@ -1,10 +1,10 @@
-"""How many pictures a second does the data pipeline deliver, and where does its time go?
+"""How many images a second does the data pipeline deliver, and where does its time go?
 
     python benchmarks/loader.py [--cfg my.yaml] [--workers 0 2] [--images 400] [--json out.json]
 
-Without a configuration the pictures are drawn: JPEGs of VOC's size, 500 x 375, which both sides
+Without a configuration the images are drawn: JPEGs of VOC's size, 500 x 375, which both sides
 resize to 800 x 600. Beside ours runs what a torchvision user writes: Pillow decodes, v2 transforms
-flip and resize, pictures with their boxes stay lists. The two run in turns, and a ratio is taken in
+flip and resize, images with their boxes stay lists. The two run in turns, and a ratio is taken in
 each turn. Both deliver uint8; ours also pads to one tensor per batch.
 """
 
@@ -42,7 +42,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 from torchvision.tv_tensors import BoundingBoxes
 
-#: Grey levels, mean difference of the resized pictures: the two round differently.
+#: Grey levels, mean difference of the resized images: the two round differently.
 PIXEL_TOLERANCE = 2.0
 
 
@@ -66,9 +66,9 @@ class TorchvisionDataset(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         record = self.records[index]
         with Image.open(record.path) as file:
-            picture = file.convert("RGB")
+            image = file.convert("RGB")
         boxes = BoundingBoxes(record.annotation.boxes, format="XYXY", canvas_size=record.size)
-        return self.transform(picture, {"boxes": boxes, "labels": record.annotation.labels})
+        return self.transform(image, {"boxes": boxes, "labels": record.annotation.labels})
 
 
 def main() -> None:
@@ -104,15 +104,15 @@ def measure(config: DetectorConfig, args: argparse.Namespace) -> dict[str, Any]:
     report: dict[str, Any] = {"machine": describe_environment(), "settings": vars(args)}
     print(json.dumps(report["machine"], indent=1))
     report["agreement"] = compare(records, config)
-    print(f"{len(records)} pictures, differences {report['agreement']}")
+    print(f"{len(records)} images, differences {report['agreement']}")
     report["ms_per_image"] = measure_parts(records, config, args.batch)
     for part, milliseconds in report["ms_per_image"].items():
-        print(f"  {part:24s} {milliseconds:.3f} ms a picture")
+        print(f"  {part:24s} {milliseconds:.3f} ms an image")
     report["images_per_second"] = {}
     for workers in args.workers:
         rates = in_turns(records, config, args, workers)
         report["images_per_second"][workers] = rates
-        print(f"workers {workers}: pictures a second, and the ratio ours / torchvision")
+        print(f"workers {workers}: images a second, and the ratio ours / torchvision")
         for name, values in rates.items():
             low, high = min(values), max(values)
             print(f"  {name:24s} median {statistics.median(values):.2f}  {low:.2f} to {high:.2f}")
@@ -120,7 +120,7 @@ def measure(config: DetectorConfig, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def compare(records: Sequence[Record], config: DetectorConfig) -> dict[str, float]:
-    """Both pipelines without flip on the first pictures; ends the program where they disagree.
+    """Both pipelines without flip on the first images; ends the program where they disagree.
 
     Sizes may differ by the one pixel that torchvision rounds down.
     """
@@ -147,7 +147,7 @@ def compare(records: Sequence[Record], config: DetectorConfig) -> dict[str, floa
 def measure_parts(
     records: Sequence[Record], config: DetectorConfig, batch: int
 ) -> dict[str, float]:
-    """Milliseconds a picture in this process, by timing the functions that the loader calls.
+    """Milliseconds an image in this process, by timing the functions that the loader calls.
 
     The resize is inside the transform; what is left of that is the flip and the augmentation.
     """
@@ -184,7 +184,7 @@ def timed(total: dict[str, float], name: str, call: Callable[[], Any]) -> Any:
 def in_turns(
     records: Sequence[Record], config: DetectorConfig, args: argparse.Namespace, workers: int
 ) -> Mapping[str, list[float]]:
-    """Pictures a second of each side, start of the workers included, after one turn of warm-up."""
+    """Images a second of each side, start of the workers included, after one turn of warm-up."""
     dataset = DetectionDataset(records, train_transform(config), rules=image_rules(config))
     peer = TorchvisionDataset(records, config, config.image.flip)
     steps = len(records) // args.batch

@@ -131,7 +131,7 @@ Side = Ours | Torchvision
 
 
 def make_side(name: str, args: argparse.Namespace) -> Side:
-    """One of `SIDES`; every call draws the same weights and pictures."""
+    """One of `SIDES`; every call draws the same weights and images."""
     batch, config = make_batch(args), make_config(args)
     model = make_model(config, args.classes)
     if name == "ours":
@@ -185,7 +185,7 @@ def make_model(config: DetectorConfig, classes: int) -> FasterRCNN:
 
 
 def make_batch(args: argparse.Namespace) -> Batch:
-    """Smooth random pictures with five objects each."""
+    """Smooth random images with five objects each."""
     generator = torch.Generator().manual_seed(2)
     height, width = args.size
     coarse = torch.rand(args.batch, 3, 12, 20, generator=generator)

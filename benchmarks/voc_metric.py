@@ -21,7 +21,7 @@ OBJECTS_PER_IMAGE = 3  # VOC 2007 test: 14,976 objects in 4,952 images
 
 
 def random_boxes(count: int, generator: torch.Generator) -> torch.Tensor:
-    """(count, 4) boxes in a picture of 500 x 375 pixels."""
+    """(count, 4) boxes in an image of 500 x 375 pixels."""
     corner = torch.rand(count, 2, generator=generator) * torch.tensor([350.0, 250.0])
     side = torch.rand(count, 2, generator=generator) * 124 + 1
     return torch.cat([corner, corner + side], dim=1)

@@ -18,7 +18,7 @@ from .records import RawBox, RawImage, RawObject
 
 OnBadBox = Literal["error", "drop", "clip", "fix"]
 
-#: A box with at least this part of its area inside the picture is cut to it under every policy.
+#: A box with at least this part of its area inside the image is cut to it under every policy.
 LEAST_INSIDE = 0.5
 #: Pixels; a box with a shorter side is a click rather than an object.
 TINY_SIDE = 1.0
@@ -28,7 +28,7 @@ TINY_SIDE = 1.0
 class DataSplit:
     """Records with labels in the order of ``classes``, and everything found on the way to them.
 
-    Detectors leave no picture out: one without objects is trained on as background.
+    Detectors leave no image out: one without objects is trained on as background.
     """
 
     records: tuple[Record, ...]
@@ -63,14 +63,14 @@ def label_images(
     ignore_classes: Sequence[str] = (),
     on_bad_box: OnBadBox = "error",
 ) -> DataSplit:
-    """Records of the pictures of one or several sources, and what is wrong with them.
+    """Records of the images of one or several sources, and what is wrong with them.
 
     ``classes`` None takes the names that occur, sorted; objects of ``ignore_classes`` are left out
-    (not marked ``ignore``). A box at least half inside its picture is clipped to it and counted.
+    (not marked ``ignore``). A box at least half inside its image is clipped to it and counted.
     Other bad boxes are an error, or: ``drop`` leaves them out, ``clip`` cuts those partly outside,
     ``fix`` swaps swapped corners; what ``clip`` and ``fix`` cannot mend stays an error.
 
-    What an error is about is left out of the records: a second picture of the same id, an object
+    What an error is about is left out of the records: a second image of the same id, an object
     of an unknown class, a bad box. Raises `DataError` for a class list that contradicts itself.
     """
     names = class_list(images, classes, ignore_classes)
@@ -92,7 +92,7 @@ def label_images(
 
 
 def describe(split: DataSplit) -> str:
-    """One line for the banner: how many pictures and objects, of which classes."""
+    """One line for the banner: how many images and objects, of which classes."""
     with_objects = sum(len(record.annotation) > 0 for record in split.records)
     labels = Counter(
         label for record in split.records for label in record.annotation.labels.tolist()
@@ -109,7 +109,7 @@ def describe(split: DataSplit) -> str:
 
 
 def _first_of_each_id(images: Sequence[RawImage]) -> tuple[list[RawImage], list[Finding]]:
-    """An id names one picture in results and metrics, and a picture listed twice counts twice."""
+    """An id names one image in results and metrics, and an image listed twice counts twice."""
     first: dict[str, RawImage] = {}
     findings = []
     for image in images:
@@ -176,7 +176,7 @@ def _bad_box(verdict: _Verdict, image: RawImage, where: str, obj: RawObject) -> 
 
 
 def _repeated(image: RawImage) -> list[Finding]:
-    """Objects of the same class and box as an earlier one of the picture."""
+    """Objects of the same class and box as an earlier one of the image."""
     first: dict[tuple[str, RawBox], str] = {}
     findings = []
     for number, obj in enumerate(image.objects, 1):
@@ -218,9 +218,9 @@ def _judge_outside(box: RawBox, size: tuple[int, int], policy: OnBadBox, bad: Ou
             return _Verdict(box)
         return _Verdict(box, "tiny_box", f"only {cut_width:g}x{cut_height:g} px, a click?")
     if cut_width <= 0 or cut_height <= 0:
-        return _Verdict(None, "outside_picture", f"outside the {width}x{height} picture", bad)
+        return _Verdict(None, "outside_image", f"outside the {width}x{height} image", bad)
     inside = cut_width / (x2 - x1) * (cut_height / (y2 - y1))
-    reason = f"{inside:.1%} inside the {width}x{height} picture"
+    reason = f"{inside:.1%} inside the {width}x{height} image"
     if inside >= LEAST_INSIDE or policy == "clip":
         return _Verdict(cut, "partly_outside", reason, "clipped")
     return _Verdict(None, "partly_outside", reason, bad)

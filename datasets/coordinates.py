@@ -17,7 +17,7 @@ _LEAST_AT_FAR_EDGE = 10
 
 @dataclass(frozen=True)
 class EdgeCounts:
-    """How many of ``boxes`` start before the picture (at -1), at 0 or at 1 on either axis, and how
+    """How many of ``boxes`` start before the image (at -1), at 0 or at 1 on either axis, and how
     many end at a far edge. Where data are read rightly, boxes that touch the near edges start at 0.
     """
 
@@ -70,4 +70,4 @@ def _first_starting_at(value: int, images: Sequence[RawImage]) -> tuple[RawImage
 
 
 def _warn(kind: str, image: RawImage, obj: RawObject, reason: str) -> Finding:
-    return Finding(kind, "warning", image.source, reason, picture=image.path, box=obj.box)
+    return Finding(kind, "warning", image.source, reason, image=image.path, box=obj.box)

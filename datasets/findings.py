@@ -31,30 +31,30 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
     "malformed_json": (("error",), "not JSON, or no object; with line and column"),
     "missing_key": (("error",), "a JSON without `images`, `annotations` or `categories`"),
     "reader_crashed": (("error",), "the process that read an annotation died of it"),
-    "missing_picture": (("error",), "listed or annotated, but there is no such picture"),
-    "ambiguous_picture": (("error",), "several pictures of one name, such as `a.jpg` and `a.png`"),
+    "missing_image": (("error",), "listed or annotated, but there is no such image"),
+    "ambiguous_image": (("error",), "several images of one name, such as `a.jpg` and `a.png`"),
     "missing_annotation": (("error",), "listed, but there is no annotation"),
     "bad_image": (("error",), "an entry of `images` without id, file name or a sensible size"),
-    "image_id_twice": (("error",), "two pictures have one id"),
+    "image_id_twice": (("error",), "two images have one id"),
     "listed_twice": (
         ("error", "warning"),
-        "one picture stands in a list twice; in a COCO file, under two ids, it counts twice",
+        "one image stands in a list twice; in a COCO file, under two ids, it counts twice",
     ),
-    "listed_in_two_splits": (("warning",), "one picture stands in two splits"),
-    "orphan_annotation": (("warning",), "an annotation without a picture, listed nowhere"),
-    "orphan_picture": (("warning",), "a picture without annotation, listed nowhere"),
-    "unlisted_picture": (
+    "listed_in_two_splits": (("warning",), "one image stands in two splits"),
+    "orphan_annotation": (("warning",), "an annotation without an image, listed nowhere"),
+    "orphan_image": (("warning",), "an image without annotation, listed nowhere"),
+    "unlisted_image": (
         ("note", "warning"),
-        "pictures that no list or JSON names are not used; a warning in CLS-LOC",
+        "images that no list or JSON names are not used; a warning in CLS-LOC",
     ),
-    "other_filename": (("warning",), "`<filename>` names another picture; the XML's name decides"),
-    "stray_file": (("note",), "a file that is no picture, or a folder that is no split"),
-    "picture_without_class": (("warning",), "a picture beside the class folders is not used"),
-    "missing_solution": (("error",), "`LOC_val_solution.csv` has no row for a listed picture"),
-    "unlisted_solution": (("warning",), "rows of `LOC_val_solution.csv` without a listed picture"),
+    "other_filename": (("warning",), "`<filename>` names another image; the XML's name decides"),
+    "stray_file": (("note",), "a file that is no image, or a folder that is no split"),
+    "image_without_class": (("warning",), "an image beside the class folders is not used"),
+    "missing_solution": (("error",), "`LOC_val_solution.csv` has no row for a listed image"),
+    "unlisted_solution": (("warning",), "rows of `LOC_val_solution.csv` without a listed image"),
     "solution_mismatch": (("warning",), "`LOC_val_solution.csv` has other boxes than the XML"),
     # Sizes.
-    "size_mismatch": (("error",), "the annotation says another size than the picture has"),
+    "size_mismatch": (("error",), "the annotation says another size than the image has"),
     "size_matches_unrotated": (
         ("error",),
         "the sizes agree only before (or after) EXIF rotation, so the boxes lie wrong: set "
@@ -75,18 +75,18 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
     "category_name_twice": (("error",), "one name has two category ids"),
     "unknown_category": (("error",), "a `category_id` that is not in `categories`"),
     "no_classes": (("error",), "no class folders"),
-    "empty_class": (("error",), "a class folder without pictures"),
+    "empty_class": (("error",), "a class folder without images"),
     "class_not_in_train": (("error",), "a class that only another split has"),
     "class_missing_in_split": (("warning",), "a split lacks classes that training has"),
-    "several_classes": (("error",), "objects of several classes, where a picture has one"),
-    "other_class": (("error",), "the object's class is not the picture's"),
+    "several_classes": (("error",), "objects of several classes, where an image has one"),
+    "other_class": (("error",), "the object's class is not the image's"),
     # Objects.
     "no_objects": (("error",), "the whole data set has no object"),
-    "no_objects_in_picture": (("warning",), "an annotation without an object that can be used"),
-    "several_objects": (("note",), "several objects, where nearly all pictures have one"),
-    "picture_without_box": (
+    "no_objects_in_image": (("warning",), "an annotation without an object that can be used"),
+    "several_objects": (("note",), "several objects, where nearly all images have one"),
+    "image_without_box": (
         ("error", "warning"),
-        "no box to learn from, or to be measured by; a warning where such training pictures are "
+        "no box to learn from, or to be measured by; a warning where such training images are "
         "left out",
     ),
     "unnamed_object": (("error",), "an object without a class name"),
@@ -99,16 +99,16 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
     "annotation_id_zero": (("note",), "pycocotools never matches annotation 0; resdet does"),
     "annotation_id_twice": (("note",), "pycocotools mixes such annotations up; resdet does not"),
     "missing_iscrowd": (("note",), "annotations without `iscrowd`: taken as no crowds"),
-    "duplicate_object": (("warning",), "class and box of an earlier object of the picture"),
+    "duplicate_object": (("warning",), "class and box of an earlier object of the image"),
     # Boxes.
     "non_finite_box": (("error", "warning"), "NaN, infinite, null or empty coordinates"),
     "no_area": (("error", "warning"), "no width or no height"),
     "swapped_corners": (("error", "warning"), "right of left, or below above"),
-    "outside_picture": (("error", "warning"), "entirely outside the picture"),
+    "outside_image": (("error", "warning"), "entirely outside the image"),
     "partly_outside": (
         ("error", "warning"),
-        "less than half inside the picture; a warning where half or more is, which is clipped "
-        "to the picture",
+        "less than half inside the image; a warning where half or more is, which is clipped "
+        "to the image",
     ),
     "tiny_box": (("warning",), "a side of one pixel or less: a click rather than an object?"),
     "zero_based_coordinates": (("warning",), "read as counted from 1, but some coordinates are 0"),
@@ -117,31 +117,31 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
         ("warning",),
         "more than a tenth of the objects overlap no anchor by half at the training scale",
     ),
-    # Pictures.
-    "unreadable_picture": (("error",), "a file whose header or bytes cannot be read"),
-    "undecodable_picture": (("error",), "not a picture, of a refused format, or damaged"),
-    "decoder_crashed": (("error",), "the process that decoded a picture died of it"),
-    "truncated_picture": (
+    # Images.
+    "unreadable_image": (("error",), "a file whose header or bytes cannot be read"),
+    "undecodable_image": (("error",), "not an image, of a refused format, or damaged"),
+    "decoder_crashed": (("error",), "the process that decoded an image died of it"),
+    "truncated_image": (
         ("error", "warning"),
         "the file ends early; a warning where `data.on_truncated` is `skip` or `warn`",
     ),
-    "oversized_picture": (("error",), "more pixels than `data.max_pixels`, by its header"),
-    "tiny_picture": (("error",), "a side of less than 16 pixels"),
-    "elongated_picture": (("error",), "one side is more than 100 times the other"),
+    "oversized_image": (("error",), "more pixels than `data.max_pixels`, by its header"),
+    "tiny_image": (("error",), "a side of less than 16 pixels"),
+    "elongated_image": (("error",), "one side is more than 100 times the other"),
     "no_end_marker": (("warning",), "a JPEG without its last bytes; the pixels are complete"),
-    "damaged_picture": (("warning",), "a JPEG whose decoder met damage: parts may be wrong"),
-    "rotated_picture": (("note",), "EXIF says it is turned"),
-    "animated_picture": (("warning",), "several frames or pages; only the first is read"),
+    "damaged_image": (("warning",), "a JPEG whose decoder met damage: parts may be wrong"),
+    "rotated_image": (("note",), "EXIF says it is turned"),
+    "animated_image": (("warning",), "several frames or pages; only the first is read"),
     "unusual_mode": (
         ("note", "warning"),
         "grey, palette, CMYK, transparent or 16-bit; a warning for 16 bits nearly black",
     ),
     "wrong_extension": (("note",), "named like another format; contents decide"),
     # Copies.
-    "same_picture": (("warning",), "the bytes of another picture of the split"),
-    "same_picture_in_splits": (("warning",), "the bytes of a picture of an earlier split"),
-    "similar_picture": (("warning",), "nearly the pixels of another picture of the split"),
-    "similar_picture_in_splits": (("warning",), "nearly the pixels of one of an earlier split"),
+    "same_image": (("warning",), "the bytes of another image of the split"),
+    "same_image_in_splits": (("warning",), "the bytes of an image of an earlier split"),
+    "similar_image": (("warning",), "nearly the pixels of another image of the split"),
+    "similar_image_in_splits": (("warning",), "nearly the pixels of one of an earlier split"),
 }
 
 
@@ -155,7 +155,7 @@ Outcome = Literal["", "dropped", "clipped", "fixed"]
 
 #: Faults of a box that ``on_bad_box`` decides about.
 BOX_KINDS = frozenset(
-    {"non_finite_box", "no_area", "swapped_corners", "outside_picture", "partly_outside"}
+    {"non_finite_box", "no_area", "swapped_corners", "outside_image", "partly_outside"}
 )
 
 
@@ -164,7 +164,7 @@ class Finding:
     """One fault of one object or file; as text it is one line: file, object, reason.
 
     ``kind`` is one of `finding_kinds.KINDS`. ``file`` is where to mend it (annotation file or
-    picture), ``picture`` what to look at.
+    image), ``image`` what to look at.
     """
 
     kind: str
@@ -172,8 +172,8 @@ class Finding:
     file: Path
     reason: str
     object: str = ""
-    picture: Path | None = None
-    #: As annotated, in displayed pixels of ``picture``.
+    image: Path | None = None
+    #: As annotated, in displayed pixels of ``image``.
     box: RawBox | None = None
     outcome: Outcome = ""
 
@@ -196,13 +196,13 @@ class Fault(DataError):
 
     @classmethod
     def of(
-        cls, kind: str, file: Path, reason: str, *, object: str = "", picture: Path | None = None
+        cls, kind: str, file: Path, reason: str, *, object: str = "", image: Path | None = None
     ) -> Fault:
-        return cls(Finding(kind, "error", file, reason, object, picture))
+        return cls(Finding(kind, "error", file, reason, object, image))
 
 
 def count_kinds(findings: Iterable[Finding]) -> str:
-    """``missing_picture 2, no_area 1``: the most frequent kind first."""
+    """``missing_image 2, no_area 1``: the most frequent kind first."""
     kinds = Counter(finding.kind for finding in findings)
     return ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
 

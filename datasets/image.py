@@ -1,4 +1,4 @@
-"""How do the bytes of a picture become RGB pixels? (The only place that decodes pictures.)
+"""How do the bytes of an image become RGB pixels? (The only place that decodes images.)
 
 JPEG is decoded by OpenCV, which is faster and yields the pixels of a file that ends early; all
 other formats by Pillow, which composites alpha and keeps 16-bit values. Both give equal pixels for
@@ -67,7 +67,7 @@ class ImageRules:
 
     ``on_truncated``: what happens when pixels are missing; ``warn`` keeps a JPEG, whose missing
     part is grey (no other format yields usable pixels). ``max_pixels`` can only lower Pillow's own
-    limit, the default. ``min_side`` and ``max_aspect`` refuse pictures that a resize would turn
+    limit, the default. ``min_side`` and ``max_aspect`` refuse images that a resize would turn
     into nothing. ``background`` lies under transparent pixels.
     """
 
@@ -101,7 +101,7 @@ def is_file(path: Path) -> bool:
 
 
 def read_image(path: Path, rules: ImageRules = DEFAULT_RULES) -> LoadedImage:
-    """Read and decode one picture; raises `ImageError`, and nothing else, naming the file."""
+    """Read and decode one image; raises `ImageError`, and nothing else, naming the file."""
     with _only_image_errors(str(path), rules):
         _expect_file(path)
         data = path.read_bytes()
@@ -113,20 +113,20 @@ def read_size(path: Path, rules: ImageRules = DEFAULT_RULES) -> tuple[int, int]:
     name = str(path)
     with _only_image_errors(name, rules):
         _expect_file(path)
-        with path.open("rb") as stream, _open(stream, name) as picture:
-            return _checked_size(picture, _orientation(picture), name, rules)
+        with path.open("rb") as stream, _open(stream, name) as image:
+            return _checked_size(image, _orientation(image), name, rules)
 
 
 def decode_image(data: bytes, name: str, rules: ImageRules = DEFAULT_RULES) -> LoadedImage:
-    """The pixels of an encoded picture; ``name`` is for messages. Raises only `ImageError`."""
-    with _only_image_errors(name, rules), _open(io.BytesIO(data), name) as picture:
-        orientation = _orientation(picture)
-        size = _checked_size(picture, orientation, name, rules)
-        if picture.format in ("JPEG", "MPO"):
-            stored, warnings = _decode_jpeg(data, picture, name, rules)
+    """The pixels of an encoded image; ``name`` is for messages. Raises only `ImageError`."""
+    with _only_image_errors(name, rules), _open(io.BytesIO(data), name) as image:
+        orientation = _orientation(image)
+        size = _checked_size(image, orientation, name, rules)
+        if image.format in ("JPEG", "MPO"):
+            stored, warnings = _decode_jpeg(data, image, name, rules)
         else:
-            stored, warnings = _decode_other(picture, rules)
-        pixels = _turn(stored, _pending_turn(picture, orientation, rules))
+            stored, warnings = _decode_other(image, rules)
+        pixels = _turn(stored, _pending_turn(image, orientation, rules))
         if pixels.shape[:2] != size:
             raise ImageError(f"{name}: header says (h, w) {size}, pixels are {pixels.shape[:2]}")
         return LoadedImage(pixels, orientation, warnings)
@@ -137,7 +137,7 @@ def decode_image(data: bytes, name: str, rules: ImageRules = DEFAULT_RULES) -> L
 
 def _expect_file(path: Path) -> None:
     if path.is_dir():
-        raise ImageError(f"{path}: a folder, not a picture")
+        raise ImageError(f"{path}: a folder, not an image")
     if not path.exists():
         raise ImageError(f"{path}: no such file")
     if not path.is_file():
@@ -156,7 +156,7 @@ def _open(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
 
 
 def _what_else(start: bytes) -> str:
-    """Why Pillow found no picture in a file that starts with these bytes."""
+    """Why Pillow found no image in a file that starts with these bytes."""
     for signature, meaning in _OTHER_CONTENTS:
         if start.startswith(signature):
             return f"not an image: {meaning}"
@@ -171,37 +171,37 @@ def _what_else(start: bytes) -> str:
     return f"not an image of an accepted format: starts with {start[:8]!r}"
 
 
-def _orientation(picture: Image.Image) -> int:
+def _orientation(image: Image.Image) -> int:
     """EXIF (or XMP) orientation; 1 where absent, invalid or unreadable.
 
     The base class's method reads metadata in front of the pixels only; PNG's own would decode the
-    picture to look behind them.
+    image to look behind them.
     """
     try:
-        value = int(Image.Image.getexif(picture).get(_EXIF_ORIENTATION, 1))
+        value = int(Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1))
     except Exception:  # damaged EXIF raises almost anything, and the pixels are still good
         return 1
     return value if value in _TURNS else 1
 
 
-def _turned_by_decoder(picture: Image.Image) -> bool:
+def _turned_by_decoder(image: Image.Image) -> bool:
     """Pillow turns TIFF while decoding, and `size` already says so."""
-    return picture.format == "TIFF"
+    return image.format == "TIFF"
 
 
-def _pending_turn(picture: Image.Image, orientation: int, rules: ImageRules) -> int:
+def _pending_turn(image: Image.Image, orientation: int, rules: ImageRules) -> int:
     """The EXIF operation still to be done to the decoder's pixels."""
-    wanted, done = rules.exif == "apply", _turned_by_decoder(picture)
+    wanted, done = rules.exif == "apply", _turned_by_decoder(image)
     if wanted == done:
         return 1
     return orientation if wanted else _INVERSE.get(orientation, orientation)
 
 
 def _checked_size(
-    picture: Image.Image, orientation: int, name: str, rules: ImageRules
+    image: Image.Image, orientation: int, name: str, rules: ImageRules
 ) -> tuple[int, int]:
-    width, height = picture.size
-    if _TURNS[_pending_turn(picture, orientation, rules)][0]:
+    width, height = image.size
+    if _TURNS[_pending_turn(image, orientation, rules)][0]:
         width, height = height, width
     if width * height > rules.max_pixels:
         raise ImageError(f"{name}: {width}x{height} is over max_pixels {rules.max_pixels}")
@@ -217,7 +217,7 @@ def _checked_size(
 
 
 def _decode_jpeg(
-    data: bytes, picture: Image.Image, name: str, rules: ImageRules
+    data: bytes, image: Image.Image, name: str, rules: ImageRules
 ) -> tuple[Pixels, tuple[str, ...]]:
     warnings: tuple[str, ...] = ()
     if not data.endswith(_EOI) and data.rfind(_EOI) < data.rfind(_SOS):
@@ -228,7 +228,7 @@ def _decode_jpeg(
         else:
             warnings = ("truncated: no end marker, but the pixels are complete",)
         data += _EOI
-    if picture.mode in ("RGB", "L"):
+    if image.mode in ("RGB", "L"):
         pixels = _cv2_decode(data)
         if pixels is not None:
             return pixels, warnings
@@ -247,7 +247,7 @@ def _lacks_pixels(data: bytes) -> bool:
     """Whether a JPEG without an end marker also lacks pixels.
 
     Decoders fill in what is missing without saying so. If what follows the last byte changes the
-    picture, the decoder was still hungry.
+    image, the decoder was still hungry.
     """
     ended = _cv2_decode(data + _EOI)
     # A last 0xFF would begin a marker with whatever comes next, so it is tried without as well.
@@ -258,52 +258,50 @@ def _lacks_pixels(data: bytes) -> bool:
     return False
 
 
-def _decode_other(
-    picture: ImageFile.ImageFile, rules: ImageRules
-) -> tuple[Pixels, tuple[str, ...]]:
+def _decode_other(image: ImageFile.ImageFile, rules: ImageRules) -> tuple[Pixels, tuple[str, ...]]:
     warnings: tuple[str, ...] = ()
-    frames = _frame_count(picture)
+    frames = _frame_count(image)
     if frames > 1:
-        warnings += (f"{picture.format} with {frames} frames or pages: only the first is read",)
-    layout = str(picture.tile)
-    deep = picture.mode.startswith("I") or ";16" in layout
-    if picture.mode.startswith("I") and "transparency" in picture.info:
+        warnings += (f"{image.format} with {frames} frames or pages: only the first is read",)
+    layout = str(image.tile)
+    deep = image.mode.startswith("I") or ";16" in layout
+    if image.mode.startswith("I") and "transparency" in image.info:
         warnings += ("the transparent value of 16-bit grey is not applied",)
-    picture.load()
-    if picture.mode.startswith("I"):
-        pixels = _scale_to_8_bits(picture, 4095 if "I;12" in layout else 65535)
+    image.load()
+    if image.mode.startswith("I"):
+        pixels = _scale_to_8_bits(image, 4095 if "I;12" in layout else 65535)
     else:
-        pixels = _flatten(picture, rules.background)
+        pixels = _flatten(image, rules.background)
     if deep and pixels.max() < 64:  # under a quarter of the range
-        warnings += (f"16-bit picture, nearly black ({pixels.max()} of 255): 12-bit data in it?",)
+        warnings += (f"16-bit image, nearly black ({pixels.max()} of 255): 12-bit data in it?",)
     return pixels, warnings
 
 
-def _frame_count(picture: Image.Image) -> int:
+def _frame_count(image: Image.Image) -> int:
     try:
-        return int(getattr(picture, "n_frames", 1))
+        return int(getattr(image, "n_frames", 1))
     except Exception:  # a damaged later frame; the first may still be good
         return 1
 
 
-def _scale_to_8_bits(picture: Image.Image, top: int) -> Pixels:
+def _scale_to_8_bits(image: Image.Image, top: int) -> Pixels:
     """Grey values 0..top to (h, w, 3) uint8, rounded."""
-    values = np.array(picture).astype(np.int64)
+    values = np.array(image).astype(np.int64)
     if values.min() < 0 or values.max() > top:
         raise ValueError(f"unsupported: grey values {values.min()}..{values.max()} exceed 16 bits")
     grey = ((values * 255 + top // 2) // top).astype(np.uint8)
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
-def _flatten(picture: Image.Image, background: tuple[int, int, int]) -> Pixels:
+def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Pixels:
     """Any 8-bit mode to RGB, transparent pixels on ``background``."""
-    if picture.mode == "F":
+    if image.mode == "F":
         raise ValueError("unsupported: floating-point pixels")
-    if picture.has_transparency_data:
-        canvas = Image.new("RGBA", picture.size, (*background, 255))
-        canvas.alpha_composite(picture.convert("RGBA"))
-        picture = canvas
-    return np.array(picture.convert("RGB"))
+    if image.has_transparency_data:
+        canvas = Image.new("RGBA", image.size, (*background, 255))
+        canvas.alpha_composite(image.convert("RGBA"))
+        image = canvas
+    return np.array(image.convert("RGB"))
 
 
 def _turn(pixels: Pixels, orientation: int) -> Pixels:

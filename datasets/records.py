@@ -1,4 +1,4 @@
-"""What does an annotation file say about one picture, before names become labels?"""
+"""What does an annotation file say about one image, before names become labels?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class RawObject:
     """One annotated object. ``ignore``: neither right nor wrong (VOC difficult, COCO crowd).
 
     The box is what the file says; it may be non-finite, swapped or outside (`catalog.py` judges).
-    ``reference`` finds it in the file (``annotation 17``); "" means by its number in the picture.
+    ``reference`` finds it in the file (``annotation 17``); "" means by its number in the image.
     """
 
     name: str
@@ -26,9 +26,9 @@ class RawObject:
 
 @dataclass(frozen=True)
 class RawImage:
-    """One picture of a source; ``size`` (h, w) as displayed, ``source`` the annotation file.
+    """One image of a source; ``size`` (h, w) as displayed, ``source`` the annotation file.
 
-    ``image_class`` is the name of the whole picture's class, where the source has one.
+    ``image_class`` is the name of the whole image's class, where the source has one.
     """
 
     image_id: str

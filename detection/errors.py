@@ -26,7 +26,7 @@ class DataError(ResdetError):
 
 
 class ImageError(DataError):
-    """One picture that cannot be used (exit code 3); runs over folders record it and go on."""
+    """One image that cannot be used (exit code 3); runs over folders record it and go on."""
 
 
 class WeightsError(DataError):

@@ -1,4 +1,4 @@
-"""What is in these pictures? Weights in, detections in displayed pixels out: the Python interface.
+"""What is in these images? Weights in, detections in displayed pixels out: the Python interface.
 
 predictor = resdet.load("best.pt")
 (found,) = predictor.predict(["street.jpg"], score_threshold=0.5)
@@ -43,7 +43,7 @@ def load(
     ensemble, whose classes must be the same (in any order; those of the first are used).
 
     ``device`` is ``cpu``, ``cuda``, ``cuda:1`` or just ``1``; None takes the first GPU if there is
-    one. ``overrides`` change the config, as in ``test.nms_iou=0.4``. Truncated pictures are used as
+    one. ``overrides`` change the config, as in ``test.nms_iou=0.4``. Truncated images are used as
     far as they go, with a warning in the result of `Predictor.prepare`.
 
     A localizer's (ILSVRC CLS-LOC) needs classifiers that say what to look for: the override
@@ -83,7 +83,7 @@ def _detector(paths: list[Path], place: torch.device, overrides: Sequence[str]) 
 
 
 def _locator(paths: list[Path], place: torch.device, overrides: Sequence[str]) -> Predictor:
-    from .inference.localize import PictureLocator
+    from .inference.localize import ImageLocator
     from .tasks import localizer as build_localizer
     from .tasks import localizer_weights as stored_localizer
 
@@ -94,7 +94,7 @@ def _locator(paths: list[Path], place: torch.device, overrides: Sequence[str]) -
             "that knows it: test.classifiers=[FILE]"
         )
     return Predictor(
-        PictureLocator(build_localizer.build_location_pipeline(ensemble)),
+        ImageLocator(build_localizer.build_location_pipeline(ensemble)),
         ensemble.classes,
         (Untouched(),),
         place,

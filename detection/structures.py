@@ -2,7 +2,7 @@
 
 N images · R ground-truth boxes · D detections · K classes.
 
-Conventions, stated once: pictures are RGB; sizes are (h, w); boxes are float32, absolute pixels,
+Conventions, stated once: images are RGB; sizes are (h, w); boxes are float32, absolute pixels,
 (x1, y1, x2, y2), continuous and 0-based, so that x2 - x1 is the width; labels are 0..K-1 and the
 background is index K.
 """
@@ -61,7 +61,7 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Record:
-    """One picture of a data set and what is known about it.
+    """One image of a data set and what is known about it.
 
     ``size`` is (h, w) as displayed, after EXIF rotation. ``image_id`` is unique in its data set.
     """
@@ -75,7 +75,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a network input was made from its picture: flip left-right, then scale.
+    """How a network input was made from its image: flip left-right, then scale.
 
     ``original`` and the input's ``size`` are (h, w); ``scale`` is (sy, sx).
     """
@@ -114,7 +114,7 @@ class Sample:
     geometry: Geometry
     image_id: str
     seed: int = 0
-    #: The same picture in further sizes or mirrored, without annotation; testing only.
+    #: The same image in further sizes or mirrored, without annotation; testing only.
     views: tuple[Sample, ...] = ()
 
     def __post_init__(self) -> None:
@@ -136,7 +136,7 @@ class Batch:
     geometries: list[Geometry]
     image_ids: list[str]
     seeds: list[int]
-    #: The same pictures in further sizes or mirrored, one batch for each view; testing only.
+    #: The same images in further sizes or mirrored, one batch for each view; testing only.
     views: tuple[Batch, ...] = ()
 
     def __post_init__(self) -> None:
@@ -189,13 +189,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class LabelledSample:
-    """One picture to classify: ``image`` (h, w, 3) uint8 RGB, ``label`` its class, 0..K-1."""
+    """One image to classify: ``image`` (h, w, 3) uint8 RGB, ``label`` its class, 0..K-1."""
 
     image: Tensor
     label: int
     image_id: str
     seed: int = 0
-    #: Further crops or sizes of the same picture, whose scores are averaged; testing only.
+    #: Further crops or sizes of the same image, whose scores are averaged; testing only.
     views: tuple[LabelledSample, ...] = ()
     #: Where the objects of its class are, in the pixels of ``image``; localization only.
     annotation: Annotation | None = None
@@ -206,9 +206,9 @@ class LabelledSample:
 
 @dataclass(frozen=True)
 class LabelledBatch:
-    """N pictures of one size to classify: ``images`` (N, 3, H, W) uint8 RGB, ``labels`` (N,) i64.
+    """N images of one size to classify: ``images`` (N, 3, H, W) uint8 RGB, ``labels`` (N,) i64.
 
-    There is no padding, as it would change what the network answers: pictures of different sizes
+    There is no padding, as it would change what the network answers: images of different sizes
     belong into different batches. Pixels stay uint8 until the model normalises them, as in `Batch`.
     """
 
@@ -216,9 +216,9 @@ class LabelledBatch:
     labels: Tensor
     image_ids: list[str]
     seeds: list[int]
-    #: Further crops or sizes of the same pictures, one batch for each; testing only.
+    #: Further crops or sizes of the same images, one batch for each; testing only.
     views: tuple[LabelledBatch, ...] = ()
-    #: Where the objects of the pictures' classes are, one for each picture; localization only.
+    #: Where the objects of the images' classes are, one for each image; localization only.
     annotations: tuple[Annotation, ...] = ()
 
     def __post_init__(self) -> None:
@@ -251,13 +251,13 @@ class LabelledBatch:
 
     @staticmethod
     def collate(samples: Sequence[LabelledSample]) -> LabelledBatch:
-        """Stack pictures of one size; the memory format is channels-last.
+        """Stack images of one size; the memory format is channels-last.
 
         Raises ValueError where the sizes differ.
         """
         sizes = sorted({tuple(sample.image.shape[:2]) for sample in samples})
         if len(sizes) > 1:
-            raise ValueError(f"pictures of one batch must have one size, got {sizes}")
+            raise ValueError(f"images of one batch must have one size, got {sizes}")
         return LabelledBatch(
             torch.stack([sample.image for sample in samples]).permute(0, 3, 1, 2),
             torch.tensor([sample.label for sample in samples], dtype=torch.int64),
@@ -313,7 +313,7 @@ class Detections:
 
 @dataclass(frozen=True)
 class Located:
-    """Where one picture's class is: ``predicted`` has one box for each of the classes thought most
+    """Where one image's class is: ``predicted`` has one box for each of the classes thought most
     likely, best first, whose scores are those classes' probabilities; ``oracle`` has the one box of
     the true class, whose score is the localizer's, and is empty where the class is not known.
     """

@@ -30,7 +30,7 @@ def _folder(path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real pictures with annotations: bccd, cards, messy_images."""
+    """Real images with annotations: bccd, cards, messy_images."""
     return _folder(SHARED / "data")
 
 
@@ -75,7 +75,7 @@ train:
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A VOC data set of 12 + 6 drawn pictures of 96x128 pixels."""
+    """A VOC data set of 12 + 6 drawn images of 96x128 pixels."""
     from resdet.datasets.acquire.synthetic import make_scenes
 
     out = tmp_path_factory.mktemp("data") / "scenes"

@@ -55,7 +55,7 @@ FAULTS: dict[str, tuple[Spoil, int, tuple[str, ...]]] = {
         3,
         ("val.txt",),
     ),
-    "missing picture": (
+    "missing image": (
         remove("scenes/JPEGImages/train_00003.jpg"),
         3,
         ("JPEGImages", "train_00003"),
@@ -65,9 +65,9 @@ FAULTS: dict[str, tuple[Spoil, int, tuple[str, ...]]] = {
         3,
         (".xml", "'circle'", "did you mean 'cirkle'"),
     ),
-    "bad box": (in_file(XML, "<xmax>", "<xmax>9"), 3, ("train_00001", "object 2", "picture")),
+    "bad box": (in_file(XML, "<xmax>", "<xmax>9"), 3, ("train_00001", "object 2", "image")),
     "broken annotation": (cut(XML), 3, ("train_00001.xml",)),
-    "corrupt picture": (
+    "corrupt image": (
         cut("scenes/JPEGImages/train_00005.jpg"),
         3,
         ("train_00005.jpg",),
@@ -95,7 +95,7 @@ def test_one_line_and_the_exit_code(
     assert done.code == code
 
 
-def test_a_corrupt_picture_in_a_worker(resdet: Command, copied: Path, tmp_path: Path) -> None:
+def test_a_corrupt_image_in_a_worker(resdet: Command, copied: Path, tmp_path: Path) -> None:
     cut("scenes/JPEGImages/train_00005.jpg")(copied)
     words = ("train-det", "--cfg", copied / "tiny.yaml", "--out", tmp_path / "run")
     done = resdet(*words, "data.workers=2")
@@ -138,7 +138,7 @@ def expect_one_line(text: str, *parts: str) -> None:
         assert part in text, text
 
 
-def test_only_pictures_without_objects_train_to_finite_losses(
+def test_only_images_without_objects_train_to_finite_losses(
     resdet: Command, copied: Path, tmp_path: Path
 ) -> None:
     import json

@@ -83,7 +83,7 @@ def copied(tiny_config: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def many(scenes: Path, tmp_path: Path) -> Path:
-    """36 pictures for `infer`."""
+    """36 images for `infer`."""
     for copy in range(2):
         shutil.copytree(scenes / "JPEGImages", tmp_path / "many" / str(copy))
     return tmp_path / "many"
@@ -162,7 +162,7 @@ def test_an_output_that_is_read_only(
 # ------------------------------------------------------------------- what vanishes on the way
 
 
-def test_a_picture_that_vanishes_during_training(
+def test_a_image_that_vanishes_during_training(
     resdet: Command, tiny_run: Path, copied: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -182,7 +182,7 @@ def test_a_picture_that_vanishes_during_training(
     assert weights_equal(last, tiny_run / "weights" / "last.pt")
 
 
-def test_pictures_that_vanish_during_infer_are_recorded(
+def test_images_that_vanish_during_infer_are_recorded(
     resdet: Command, tiny_run: Path, many: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"

@@ -86,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser, required=False)
     parser.add_argument("--split", choices=("val", "train"), default="val", help="which data (val)")
     parser.add_argument("--rungs", metavar="A,B", help=f"only these rows, of {', '.join(NAMES)}")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (1000)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for ablation.json and .png")
     parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: a GPU if there is one)")
@@ -209,7 +209,7 @@ def _config_of(
 def load_step(
     step: Step, base: DetectorConfig | None, args: argparse.Namespace, device: torch.device | str
 ) -> Detector:
-    """The network or ensemble of a step. One with context is tested on the same pictures and in
+    """The network or ensemble of a step. One with context is tested on the same images and in
     the same way as the first one: its own config may say something else."""
     from resdet.detection.config.files import override
     from resdet.detection.tasks.detector_weights import load_detectors
@@ -275,7 +275,7 @@ def measure(
     found = detect_split(detector, split, group, progress=Console(stderr=True), timer=timer)
     if found is None:
         return None
-    # Truncated pictures may have been left out: data.on_truncated=skip.
+    # Truncated images may have been left out: data.on_truncated=skip.
     records = [record for record in split.records if record.image_id in found]
     return gather(found, records, len(detector.classes)), timer.seconds_per_image
 
@@ -289,7 +289,7 @@ def _split(detector: Detector, which: str, limit: int | None) -> DataSplit:
         raise ConfigError("\n".join(missing))
     split = build_test_split(detector, which)
     if not split.records:
-        raise DataError(f"data.{which}: no pictures to evaluate")
+        raise DataError(f"data.{which}: no images to evaluate")
     return replace(split, records=split.records[:limit])
 
 

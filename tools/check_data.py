@@ -2,13 +2,13 @@
 
 resdet check-data data/VOC2007
 resdet check-data data/coco --out checked
-resdet check-data pictures --annotations instances.json --quick
+resdet check-data images --annotations instances.json --quick
 resdet check-data --cfg voc_r101.yaml data.root=data
 
 The layout of a folder is recognised: PASCAL VOC, COCO, ILSVRC CLS-LOC, one folder for each class
-(image-folder), or nothing but pictures. With --cfg the sources, classes and anchors are those of
+(image-folder), or nothing but images. With --cfg the sources, classes and anchors are those of
 the config. With --out the folder gets data_report.json, data_report.html (opens offline, shows each
-kind of fault) and, unless --no-cache, pictures.jsonl: what is known of each decoded file, by its
+kind of fault) and, unless --no-cache, images.jsonl: what is known of each decoded file, by its
 content, so that the next check decodes only what is new. Without --out nothing is written.
 
 An error is what training refuses, a warning may harm the result, a note is to know; docs/data.md
@@ -30,9 +30,9 @@ from resdet.tools.decoding_progress import decoding_progress
 if TYPE_CHECKING:
     from resdet.datasets.checks.check import DataSet, Report
 
-HELP = "find what is wrong with a data set: pictures, annotations, classes, boxes, duplicates"
+HELP = "find what is wrong with a data set: images, annotations, classes, boxes, duplicates"
 
-LAYOUTS = ("voc", "coco", "image-folder", "cls-loc", "pictures")
+LAYOUTS = ("voc", "coco", "image-folder", "cls-loc", "images")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="FILE",
         default=[],
-        help="COCO JSON files of the pictures in PATH",
+        help="COCO JSON files of the images in PATH",
     )
     parser.add_argument(
         "--coordinates",
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
         effort = Effort(
             decode=not args.quick,
             workers=_workers(args.workers),
-            cache=args.out / "pictures.jsonl" if args.out and not args.no_cache else None,
+            cache=args.out / "images.jsonl" if args.out and not args.no_cache else None,
             progress=progress,
         )
         report = check(data, effort)
@@ -138,7 +138,7 @@ def _folder(args: argparse.Namespace) -> DataSet:
     layout = args.format or ("coco" if args.annotations else recognise(root))
     if args.annotations and layout != "coco":
         raise ConfigError("--annotations: only for coco")
-    if args.classes and layout == "pictures":
+    if args.classes and layout == "images":
         raise ConfigError("--classes: only where something is annotated")
     if not root.is_dir():
         raise ConfigError(f"{root}: no such folder")

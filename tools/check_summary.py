@@ -42,7 +42,7 @@ def print_report(report: Report) -> None:
 
 
 def _split(split: SplitCounts) -> str:
-    parts = [f"{split.name}: {split.pictures} pictures"]
+    parts = [f"{split.name}: {split.images} images"]
     if split.objects:
         parts += [f" ({split.empty} without objects)"] * bool(split.empty)
         parts += [f", {split.objects} objects"]
@@ -85,9 +85,7 @@ def _edges(report: Report) -> list[str]:
 
 def _effort(report: Report) -> str:
     looked = (
-        f"{report.pictures_checked} pictures decoded"
-        if report.pictures_checked
-        else ("headers only")
+        f"{report.images_checked} images decoded" if report.images_checked else ("headers only")
     )
     return f"{looked}, {report.seconds:.1f} s"
 

@@ -3,7 +3,7 @@
 resdet convert-data data/bccd --from voc --split train --split val --to coco --out data/bccd_coco
 resdet convert-data coco/val2017 --from coco --annotations val.json --split val --to yolo --out y
 
-Pictures are copied byte by byte. What the new format cannot hold is refused, or with --allow-loss
+Images are copied byte by byte. What the new format cannot hold is refused, or with --allow-loss
 left out; it is always told, and listed in conversion.txt beside the result.
 """
 
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--allow-loss", action="store_true", help="leave out, and count, what cannot be converted"
     )
     parser.add_argument(
-        "--link", action="store_true", help="hard-link the pictures instead of copying them"
+        "--link", action="store_true", help="hard-link the images instead of copying them"
     )
 
 
@@ -58,12 +58,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _print_summary(parts: list[SourceSplit], plan: Plan, args: argparse.Namespace) -> None:
     for part in parts:
-        pictures = plan.splits[part.split]
+        written = plan.splits[part.split]
         before = sum(len(image.objects) for image in part.images)
-        after = sum(len(picture.objects) for picture in pictures)
-        empty = sum(not picture.objects for picture in pictures)
+        after = sum(len(one.objects) for one in written)
+        empty = sum(not one.objects for one in written)
         lost = f" of {before}" if before != after else ""
-        print(f"{part.split}: {len(pictures)} pictures ({empty} empty), {after}{lost} objects")
+        print(f"{part.split}: {len(written)} images ({empty} empty), {after}{lost} objects")
     print(f"classes: {', '.join(plan.classes) or 'none'}")
     for line in plan.losses:
         print(f"lost: {line}")
@@ -81,7 +81,7 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as shown:
-        task = shown.add_task("pictures", total=total)
+        task = shown.add_task("images", total=total)
         yield lambda: shown.advance(task)
 
 

@@ -1,9 +1,9 @@
-"""Which command makes pictures to classify of the objects of a detection data set?
+"""Which command makes images to classify of the objects of a detection data set?
 
 resdet crop-objects data/synthetic --from voc --split train --split val --out data/objects
 resdet train-cls --cfg caltech40_r18.yaml data.source.root=data/objects --out runs/objects
 
-Each object becomes SPLIT/CLASS/PICTURE_NUMBER.jpg: a square around its box. Objects marked as
+Each object becomes SPLIT/CLASS/IMAGE_NUMBER.jpg: a square around its box. Objects marked as
 difficult or as crowd are left out. --background adds squares without an object as a class of their
 own: a detector's backbone has to tell objects from those, too.
 """
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="also N squares of each picture that show no object, or little of one, as the class "
+        help="also N squares of each image that show no object, or little of one, as the class "
         "`background` (default 0)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of jitter and background")
@@ -118,7 +118,7 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as shown:
-        task = shown.add_task("pictures", total=total)
+        task = shown.add_task("images", total=total)
         yield lambda: shown.advance(task)
 
 

@@ -31,7 +31,7 @@ SCORES = {"val_top1_error": True, "val_top5_error": True, "voc_ap50": False, "co
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a training")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="the picture: png, jpg, pdf or svg"
+        "--out", type=Path, required=True, metavar="FILE", help="the image: png, jpg, pdf or svg"
     )
     parser.add_argument(
         "--smooth",
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.smooth < 1:
         raise ConfigError(f"--smooth {args.smooth}: at least 1")
-    expect_picture(args.out)
+    expect_image(args.out)
     histories = read_runs(args.runs)
     try:
         plot_runs(histories, args.out, smooth=args.smooth)
@@ -61,12 +61,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def expect_picture(path: Path) -> None:
+def expect_image(path: Path) -> None:
     """Raises ConfigError where the suffix is none that can be drawn."""
     from resdet.detection.engine.comparison import SUFFIXES
 
     if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"{path}: a picture ends in one of {', '.join(SUFFIXES)}")
+        raise ConfigError(f"{path}: an image ends in one of {', '.join(SUFFIXES)}")
 
 
 def read_runs(folders: Sequence[Path]) -> dict[str, History]:

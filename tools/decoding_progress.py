@@ -25,4 +25,4 @@ def decoding_progress() -> Iterator[Progress]:
 
 def _line_for_every_tenth(done: int, total: int) -> None:
     if done * 10 // total > (done - 1) * 10 // total:
-        print(f"decoded {done} of {total} pictures", file=sys.stderr)
+        print(f"decoded {done} of {total} images", file=sys.stderr)

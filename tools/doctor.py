@@ -144,8 +144,8 @@ def _read_through_worker() -> None:
     import torch
     from torch.utils.data import DataLoader, TensorDataset
 
-    pictures = TensorDataset(torch.ones(2, 8 << 20, dtype=torch.uint8))
-    loader = DataLoader(pictures, num_workers=1, timeout=60)
+    images = TensorDataset(torch.ones(2, 8 << 20, dtype=torch.uint8))
+    loader = DataLoader(images, num_workers=1, timeout=60)
     total = sum(int(batch[0, ::4096].sum()) for (batch,) in loader)
     if total != 2 * (8 << 20) // 4096:
         raise RuntimeError("the bytes arrived changed")

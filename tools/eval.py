@@ -113,8 +113,8 @@ def _evaluate_classifier(args: argparse.Namespace, group: Group) -> int:
         write_classification,
     )
     from resdet.detection.evaluation.run import Timer
-    from resdet.detection.tasks.classifier import build_test_pictures, describe_testing
-    from resdet.detection.tasks.classifier_testing import evaluate_split, score_pictures
+    from resdet.detection.tasks.classifier import build_test_images, describe_testing
+    from resdet.detection.tasks.classifier_testing import evaluate_split, score_images
     from resdet.detection.tasks.classifier_weights import load_classifiers
     from rich.console import Console
 
@@ -122,17 +122,17 @@ def _evaluate_classifier(args: argparse.Namespace, group: Group) -> int:
     classifier = load_classifiers(args.weights, group.device, base=base, overrides=args.overrides)
     if _printed(args, classifier.config):
         return 0
-    pictures = build_test_pictures(classifier, args.split)
-    folder = _folder(args, pictures.split, group)
+    images = build_test_images(classifier, args.split)
+    folder = _folder(args, images.split, group)
     if args.dry_run:
-        print(_dry_run(pictures.split, classifier.classes))
+        print(_dry_run(images.split, classifier.classes))
         return 0
     timer = Timer()
-    scores = score_pictures(classifier, pictures, group, progress=Console(stderr=True), timer=timer)
+    scores = score_images(classifier, images, group, progress=Console(stderr=True), timer=timer)
     if scores is None:
         return 0
     evaluation = replace(
-        evaluate_split(classifier, pictures.split, scores),
+        evaluate_split(classifier, images.split, scores),
         testing=describe_testing(classifier),
         seconds_per_image=timer.seconds_per_image,
     )
@@ -218,7 +218,7 @@ def _printed(args: argparse.Namespace, config: Section) -> bool:
 def _folder(args: argparse.Namespace, split: DataSplit, group: Group) -> Path:
     """Where the report goes, known to be writable; there is something to report."""
     if not split.records:
-        raise DataError(f"data.{args.split}: no pictures to evaluate")
+        raise DataError(f"data.{args.split}: no images to evaluate")
     folder = args.out or _beside(args.weights[0])
     if group.is_main:
         _expect_writable(folder)
@@ -226,7 +226,7 @@ def _folder(args: argparse.Namespace, split: DataSplit, group: Group) -> Path:
 
 
 def _dry_run(split: DataSplit, classes: Sequence[str]) -> str:
-    return f"{len(split.records)} pictures, classes {', '.join(classes)}"
+    return f"{len(split.records)} images, classes {', '.join(classes)}"
 
 
 def _say_written(paths: Sequence[Path]) -> None:

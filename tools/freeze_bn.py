@@ -7,7 +7,7 @@
 
 Mean and variance of every batch norm are computed over the training set, cropped as in training
 (ResNet paper, appendix A), in place of the moving averages of the last few batches. One pass over
-the pictures does it: each layer's statistics are pooled over all of them, while the layers before
+the images does it: each layer's statistics are pooled over all of them, while the layers before
 it use those of their batch, as in training. --exact lets them use their final statistics, at the
 price of a pass for each layer; the larger train.batch_size, the less it changes.
 """
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="values in place of the checkpoint's, such as data.root=DIR train.batch_size=64",
     )
     parser.add_argument(
-        "--images", type=int, metavar="N", help="only N pictures of the training set, at random"
+        "--images", type=int, metavar="N", help="only N images of the training set, at random"
     )
     parser.add_argument("--exact", action="store_true", help="layer by layer, a pass for each")
     parser.add_argument(

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--delete-archives", action="store_true", help="delete each archive once it is unpacked"
     )
     for name, default in SCENES.items():
-        what = "seed" if name == "seed" else f"number of {name} pictures"
+        what = "seed" if name == "seed" else f"number of {name} images"
         parser.add_argument(f"--{name}", type=int, help=f"synthetic: {what} (default {default})")
 
 

@@ -1,4 +1,4 @@
-"""The command ``infer``: pictures in, detections as JSON lines, COCO JSON, CSV and drawings out."""
+"""The command ``infer``: images in, detections as JSON lines, COCO JSON, CSV and drawings out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from resdet.detection.errors import ConfigError
 if TYPE_CHECKING:
     from resdet.detection.inference.folder import InputFile, Summary
 
-HELP = "find objects in pictures, folders, globs or lists of pictures"
+HELP = "find objects in images, folders, globs or lists of images"
 
 #: Seconds between two lines of progress where there is no terminal.
 _REPORT_EVERY = 10.0
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="folder, glob, list file (.txt) or picture; config overrides such as "
+        help="folder, glob, list file (.txt) or image; config overrides such as "
         "test.nms_iou=0.4 may stand among them",
     )
     parser.add_argument("--out", required=True, type=Path, help="new or empty folder for results")
@@ -46,24 +46,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--conf", "--conf-thres", type=float, default=0.5, help="lowest score kept (0.5)"
     )
     parser.add_argument("--classes", default="", metavar="A,B", help="keep only these classes")
-    parser.add_argument("--batch-size", "--batch", type=int, default=1, help="pictures a pass (1)")
+    parser.add_argument("--batch-size", "--batch", type=int, default=1, help="images a pass (1)")
     parser.add_argument("--device", help="cpu, cuda or cuda:1; the first GPU if there is one")
     parser.add_argument("--workers", type=int, default=2, help="threads that read, and draw (2)")
     parser.add_argument(
         "--draw",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="write the pictures with their boxes to OUT/drawn",
+        help="write the images with their boxes to OUT/drawn",
     )
     parser.add_argument("--resume", action="store_true", help="skip what OUT has already")
     parser.add_argument(
-        "--shard", default="1/1", metavar="I/N", help="every N-th picture, from the I-th"
+        "--shard", default="1/1", metavar="I/N", help="every N-th image, from the I-th"
     )
-    parser.add_argument("--strict", action="store_true", help="exit code 5 if a picture failed")
+    parser.add_argument("--strict", action="store_true", help="exit code 5 if an image failed")
 
 
 def run(args: argparse.Namespace) -> int:
-    """0; 5 if pictures failed under ``--strict``; 130 or 143 when interrupted.
+    """0; 5 if images failed under ``--strict``; 130 or 143 when interrupted.
 
     Raises ConfigError and WeightsError as `load`, `find_inputs` and `run_folder` do.
     """
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         workers=args.workers,
         provenance=_provenance(args, overrides),
     )
-    print(f"{len(files)} pictures, {len(predictor.classes)} classes, on {predictor.device}")
+    print(f"{len(files)} images, {len(predictor.classes)} classes, on {predictor.device}")
     print(f"testing with: {predictor.testing}")
     with StopRequest() as stop, _progress(sys.stderr.isatty()) as report:
         summary = run_folder(
@@ -101,7 +101,7 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
     overrides = [item for item in arguments if _OVERRIDE.match(item) and not Path(item).exists()]
     inputs = [item for item in arguments if item not in overrides]
     if not inputs:
-        raise ConfigError("no input: name a folder, a glob, a list file or a picture")
+        raise ConfigError("no input: name a folder, a glob, a list file or an image")
     return overrides, inputs
 
 
@@ -189,7 +189,7 @@ def _print_summary(summary: Summary) -> None:
     rate = summary.new / summary.seconds if summary.seconds > 0 else 0.0
     earlier = summary.done - summary.new
     print(
-        f"{summary.done} of {summary.total} pictures done"
+        f"{summary.done} of {summary.total} images done"
         + (f" ({earlier} earlier)" if earlier else "")
         + f", {summary.detections} detections, {len(summary.failures)} failed, "
         f"{rate:.2f} images/s"

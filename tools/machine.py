@@ -15,7 +15,7 @@ from typing import Literal
 
 Status = Literal["ok", "warn", "fail"]
 
-#: Two workers with two batches each of 16 pictures of 600x1000 hold 0.12 GB; Docker gives 64 MB.
+#: Two workers with two batches each of 16 images of 600x1000 hold 0.12 GB; Docker gives 64 MB.
 SHM_WANTED = 256 << 20
 #: A ResNet-101 checkpoint with momentum is 0.45 GB; a run keeps three of them.
 DISK_WANTED = 5 << 30
@@ -152,7 +152,7 @@ def _gpu_finding(index: int, gpu: Gpu) -> Finding:
     capability = ".".join(map(str, gpu.capability))
     precision = "bf16" if gpu.bf16 else "no bf16, use train.precision=fp16"
     detail = f"{gpu.name}, compute {capability}, {_gb(gpu.free)} of {_gb(gpu.total)} free"
-    if gpu.free < 4 << 30:  # ResNet-101 at 600x1000, one picture with gradients
+    if gpu.free < 4 << 30:  # ResNet-101 at 600x1000, one image with gradients
         remedy = "end other programs on the GPU or choose another device"
         return Finding(f"gpu {index}", "warn", f"{detail}, {precision}", remedy)
     return Finding(f"gpu {index}", "ok", f"{detail}, {precision}")

@@ -1,4 +1,4 @@
-"""How large is each network: parameters and multiply-adds of one picture, counted.
+"""How large is each network: parameters and multiply-adds of one image, counted.
 
   resdet networks
   resdet networks --size 112 --classes 40
@@ -78,7 +78,7 @@ class Row:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--size", type=int, help="side of the picture (default: 224; CIFAR 32)")
+    parser.add_argument("--size", type=int, help="side of the image (default: 224; CIFAR 32)")
     parser.add_argument("--classes", type=int, help="outputs (default: 1000; CIFAR 10)")
     parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
 
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def networks(size: int | None = None, classes: int | None = None) -> Iterator[Network]:
-    """Every network, for the paper's pictures and classes or for others."""
+    """Every network, for the paper's images and classes or for others."""
     from resdet.backbones.resnet import CIFAR_DEPTHS, CifarResNet, ResNet, ResNetSpec
 
     def large(depth: int, shortcut: Shortcut, stride_in: str) -> ClassifierNet:

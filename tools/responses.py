@@ -4,7 +4,7 @@
   resdet responses best.pt data.root=/data/imagenet --images 5000 --out responses
 
 The response of a layer is its output after batch norm and before the nonlinearity and the addition;
-measured is its standard deviation over pictures, channels and positions. Written are
+measured is its standard deviation over images, channels and positions. Written are
 responses.json, and responses.png with the layers in their order and sorted by size.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 HELP = "measure and plot the responses of a classifier's layers"
 
-JSON_FILE, PICTURE_FILE = "responses.json", "responses.png"
+JSON_FILE, IMAGE_FILE = "responses.json", "responses.png"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
     parser.add_argument("--split", choices=("val", "train"), default="val", help="which data (val)")
-    parser.add_argument("--images", type=int, metavar="N", help="only N pictures, at random")
+    parser.add_argument("--images", type=int, metavar="N", help="only N images, at random")
     parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: a GPU if there is one)")
 
 
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         stds = [response.std for response in responses]
         mean = sum(stds) / len(stds)
         print(f"{name}: {len(stds)} layers, mean {mean:.3f}, {min(stds):.3f} to {max(stds):.3f}")
-    print(f"written: {args.out / JSON_FILE}, {args.out / PICTURE_FILE}")
+    print(f"written: {args.out / JSON_FILE}, {args.out / IMAGE_FILE}")
     return 0
 
 
@@ -91,7 +91,7 @@ def _write(found: dict[str, list[Response]], folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         replace_text(folder / JSON_FILE, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
-        plot_responses(stds, folder / PICTURE_FILE)
+        plot_responses(stds, folder / IMAGE_FILE)
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be written: {error.strerror}") from error
 

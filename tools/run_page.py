@@ -25,16 +25,23 @@ from resdet.detection.config.localizer import LocalizerConfig, RegionLocalizerCo
 from resdet.detection.engine.history import History, read_history
 from resdet.detection.engine.plots import plot_curves
 from resdet.detection.errors import ConfigError, ResdetError
-from resdet.detection.evaluation.page import ClassTable, Metric, Page, Picture, Section, class_table
+from resdet.detection.evaluation.page import (
+    ClassTable,
+    InlineImage,
+    Metric,
+    Page,
+    Section,
+    class_table,
+)
 from resdet.detection.evaluation.score import DEFINITIONS
 from resdet.detection.inference.folder import DRAWN
 from resdet.detection.inference.records import RECORDS, read_records
 from resdet.detection.tasks.classifier import describe_network
 from resdet.detection.tasks.localizer import describe_network as describe_localizer
 
-#: Drawn pictures on the page, so that it stays a few MB.
+#: Drawn images on the page, so that it stays a few MB.
 MAX_DRAWN = 24
-#: Longest side in pixels of a plot or a panel, and of a picture in a gallery.
+#: Longest side in pixels of a plot or a panel, and of an image in a gallery.
 WIDE, SMALL = 1400, 800
 #: Any of these makes a folder a run.
 SIGNS = ("config.yaml", "metrics.jsonl", "eval/metrics.json", "metrics.json")
@@ -46,7 +53,7 @@ FILES: Mapping[str, str] = {
     "results.csv": "the evaluations, a row each",
     "weights": "checkpoints",
     "plots": "curves",
-    "samples": "batches and detections as drawn pictures",
+    "samples": "batches and detections as drawn images",
     "eval": "the evaluation: numbers, classes, detections",
     "tensorboard": "the same curves for TensorBoard",
 }
@@ -79,7 +86,7 @@ def build_page(run_dir: Path, detections: Path | None = None) -> Page:
         per_class=scores.per_class,
         facts=[*_config_facts(run_dir, notes), *_history_facts(history), *scores.facts],
         details=details,
-        sections=[section for section in sections if section.pictures],
+        sections=[section for section in sections if section.images],
         files=[(str(run_dir / name), FILES[name]) for name in FILES if (run_dir / name).exists()],
         notes=notes,
     )
@@ -225,7 +232,7 @@ def _curves(run_dir: Path, history: History, notes: list[str]) -> Section:
         return Section("Curves", ())
     with tempfile.TemporaryDirectory() as folder:
         path = plot_curves(run_dir, Path(folder) / "curves.png")
-        return Section("Curves", _pictures([path], Path(folder), notes, max_side=WIDE))
+        return Section("Curves", _images([path], Path(folder), notes, max_side=WIDE))
 
 
 def _galleries(run_dir: Path, notes: list[str]) -> list[Section]:
@@ -240,9 +247,9 @@ def _galleries(run_dir: Path, notes: list[str]) -> list[Section]:
     }
     for title, paths in found.items():
         if not paths:
-            notes.append(f"{title.lower()}: no pictures in the folder")
+            notes.append(f"{title.lower()}: no images in the folder")
     return [
-        Section(title, _pictures(sorted(paths), run_dir, notes, max_side=WIDE))
+        Section(title, _images(sorted(paths), run_dir, notes, max_side=WIDE))
         for title, paths in found.items()
     ]
 
@@ -250,19 +257,19 @@ def _galleries(run_dir: Path, notes: list[str]) -> list[Section]:
 def _drawn(folder: Path, notes: list[str]) -> Section:
     """The drawings of an infer output, with the detections in words below."""
     paths = sorted((folder / DRAWN).rglob("*.jpg"))
-    pictures = _pictures(paths[:MAX_DRAWN], folder, notes, max_side=SMALL)
+    images = _images(paths[:MAX_DRAWN], folder, notes, max_side=SMALL)
     captions, failed = _captions(folder, notes)
-    text = f"{len(pictures)} of {len(paths)} pictures in {folder / DRAWN}"
+    text = f"{len(images)} of {len(paths)} images in {folder / DRAWN}"
     return Section(
         "Detections",
-        [replace(p, caption=captions.get(p.caption, p.caption)) for p in pictures],
+        [replace(p, caption=captions.get(p.caption, p.caption)) for p in images],
         text=f"{text}; {failed} could not be used" if failed else text,
         small=True,
     )
 
 
 def _captions(folder: Path, notes: list[str]) -> tuple[dict[str, str], int]:
-    """What was found, by the path of the drawing in ``folder``; and how many pictures failed."""
+    """What was found, by the path of the drawing in ``folder``; and how many images failed."""
     captions: dict[str, str] = {}
     failed = 0
     try:
@@ -277,11 +284,11 @@ def _captions(folder: Path, notes: list[str]) -> tuple[dict[str, str], int]:
     return captions, failed
 
 
-def _pictures(
+def _images(
     paths: Iterable[Path], folder: Path, notes: list[str], *, max_side: int
-) -> list[Picture]:
-    """The pictures that can be read, captioned with their path in ``folder``."""
-    pictures = []
+) -> list[InlineImage]:
+    """The images that can be read, captioned with their path in ``folder``."""
+    images = []
     for path in paths:
         try:
             pixels = read_image(path).pixels
@@ -289,5 +296,5 @@ def _pictures(
             notes.append(str(error))
             continue
         caption = path.relative_to(folder).as_posix()
-        pictures.append(Picture.inline(caption, pixels, max_side=max_side))
-    return pictures
+        images.append(InlineImage.inline(caption, pixels, max_side=max_side))
+    return images

@@ -4,7 +4,7 @@
 
 The file is a CSV with the columns ImageId and PredictionString, as `resdet eval --submission`
 writes it: up to five times a class and a box, best first, in pixels from 1, the last included. The
-config says where the pictures' own classes and boxes are.
+config says where the images' own classes and boxes are.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ def run(args: argparse.Namespace) -> int:
     absent = [one.image_id for one in split.records if one.image_id not in predictions]
     if absent:
         raise DataError(
-            f"{args.submission}: no row for {len(absent)} pictures, the first: {absent[0]}; a "
-            "picture without predictions has an empty one"
+            f"{args.submission}: no row for {len(absent)} images, the first: {absent[0]}; a "
+            "image without predictions has an empty one"
         )
     if args.dry_run:
-        print(f"{len(predictions)} predictions for {len(split.records)} pictures")
+        print(f"{len(predictions)} predictions for {len(split.records)} images")
         return 0
     print_localization(evaluate_predictions(predictions, split.records, classes), Console())
     return 0

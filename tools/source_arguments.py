@@ -19,7 +19,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """The folder, ``--from``, ``--split``, ``--annotations``, ``--out``, ``--coordinates`` and
     ``--exif``."""
     parser.add_argument(
-        "source", type=Path, help="folder of the data set; of the pictures with --annotations"
+        "source", type=Path, help="folder of the data set; of the images with --annotations"
     )
     parser.add_argument("--from", dest="source_format", choices=FORMATS, required=True)
     parser.add_argument(
@@ -35,7 +35,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="JSON",
         help="COCO file, one for each --split (default: SOURCE/annotations/instances_SPLIT.json "
-        "with the pictures in SOURCE/SPLIT)",
+        "with the images in SOURCE/SPLIT)",
     )
     parser.add_argument("--out", type=Path, required=True, help="new or empty folder")
     parser.add_argument(
@@ -48,7 +48,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         "--exif",
         choices=("apply", "ignore"),
         default="apply",
-        help="whether boxes were drawn on pictures turned by EXIF (default apply)",
+        help="whether boxes were drawn on images turned by EXIF (default apply)",
     )
 
 

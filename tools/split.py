@@ -1,9 +1,9 @@
-"""Which command divides a data set into training, validation and test pictures?
+"""Which command divides a data set into training, validation and test images?
 
 resdet split data/cards --from voc --parts train=0.7 val=0.2 test=0.1
 resdet split photos --from coco --annotations all.json --parts train=0.8 val=0.2 --seed 1
 
-Each class is spread by the fractions, pictures without objects too, and copies of one picture stay
+Each class is spread by the fractions, images without objects too, and copies of one image stay
 together; with --group-near also those compressed anew, scaled or brightened.
 VOC gets ImageSets/Main/PART.txt, COCO gets PART.json beside its JSON.
 """
@@ -31,7 +31,7 @@ HELP = "split a data set into parts with equal shares of every class"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, help="VOC folder; for COCO the folder of the pictures")
+    parser.add_argument("source", type=Path, help="VOC folder; for COCO the folder of the images")
     parser.add_argument("--from", dest="source_format", choices=("voc", "coco"), required=True)
     parser.add_argument(
         "--parts", nargs="+", required=True, metavar="NAME=FRACTION", help="they add up to 1"
@@ -42,21 +42,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="splits",
         action="append",
         metavar="SET",
-        help="VOC: divide this image set (may be repeated), not all annotated pictures",
+        help="VOC: divide this image set (may be repeated), not all annotated images",
     )
     parser.add_argument("--annotations", type=Path, metavar="JSON", help="COCO: what to divide")
     parser.add_argument("--out", type=Path, help="COCO: folder of the parts (default: the JSON's)")
     parser.add_argument(
         "--group-near",
         action="store_true",
-        help="keep near copies together too, such as frames of one scene (decodes every picture)",
+        help="keep near copies together too, such as frames of one scene (decodes every image)",
     )
     parser.add_argument("--force", action="store_true", help="replace parts that are there")
     parser.add_argument(
         "--exif",
         choices=("apply", "ignore"),
         default="apply",
-        help="whether sizes were noted for pictures turned by EXIF (default apply)",
+        help="whether sizes were noted for images turned by EXIF (default apply)",
     )
 
 
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     from resdet.datasets.image import ImageRules
 
     rules = ImageRules(exif=args.exif)
-    images = _pictures(args, rules)
+    images = _images(args, rules)
     groups = _groups([image.path for image in images], rules, near=args.group_near)
     members = [
         Member(image.image_id, frozenset(obj.name for obj in image.objects), group)
@@ -80,9 +80,9 @@ def run(args: argparse.Namespace) -> int:
     print("\n".join(_shares(members, parts)))
     copies = len(members) - len(set(groups))
     kind = "exact or near" if args.group_near else "exact"
-    print(f"{copies} pictures are {kind} copies of another and stay with it")
+    print(f"{copies} images are {kind} copies of another and stay with it")
     for part in (name for name, names in parts.items() if not names):
-        print(f"warning: {part} has no pictures: too few for its fraction", file=sys.stderr)
+        print(f"warning: {part} has no images: too few for its fraction", file=sys.stderr)
     print(f"written: {', '.join(map(str, written))}")
     return 0
 
@@ -114,7 +114,7 @@ def _expect_fitting(args: argparse.Namespace) -> None:
         raise ConfigError("coco: give --annotations JSON")
 
 
-def _pictures(args: argparse.Namespace, rules: ImageRules) -> list[RawImage]:
+def _images(args: argparse.Namespace, rules: ImageRules) -> list[RawImage]:
     """Each once, if several image sets list it."""
     from resdet.datasets.findings import refuse
     from resdet.datasets.formats.coco import read_coco
@@ -131,18 +131,18 @@ def _pictures(args: argparse.Namespace, rules: ImageRules) -> list[RawImage]:
 
 
 def _groups(paths: Sequence[Path], rules: ImageRules, *, near: bool) -> list[str]:
-    """A key for each picture, equal for those that must stay together."""
+    """A key for each image, equal for those that must stay together."""
     from resdet.datasets.convert.split import joined, same_bytes
 
     keys = same_bytes(paths)
     if not near:
         return keys
     from resdet.datasets.checks.duplicates import similar_pairs
-    from resdet.datasets.checks.images import check_pictures
+    from resdet.datasets.checks.images import check_images
 
     workers = os.cpu_count() or 1
     with decoding_progress() as progress:
-        facts = check_pictures(paths, rules, workers=workers, cache=None, progress=progress)
+        facts = check_images(paths, rules, workers=workers, cache=None, progress=progress)
     key_of = dict(zip(paths, keys, strict=True))
     pairs = [(key_of[late], key_of[early]) for late, early in similar_pairs(facts)]
     return joined(keys, pairs)
@@ -162,15 +162,15 @@ def _write(args: argparse.Namespace, parts: Mapping[str, Sequence[str]]) -> list
 
 
 def _shares(members: Sequence[Member], parts: Mapping[str, Sequence[str]]) -> list[str]:
-    """A table: how many pictures, and how many of each class, each part has."""
+    """A table: how many images, and how many of each class, each part has."""
     classes = {member.name: member.classes or {"(no objects)"} for member in members}
     counts = {
-        part: Counter(name for picture in names for name in classes[picture])
+        part: Counter(name for image in names for name in classes[image])
         for part, names in parts.items()
     }
     total = sum(counts.values(), Counter[str]())
-    width = max(map(len, [*total, "pictures"]))
-    cells = [("pictures", [len(names) for names in parts.values()], len(members))]
+    width = max(map(len, [*total, "images"]))
+    cells = [("images", [len(names) for names in parts.values()], len(members))]
     cells += [
         (name, [count[name] for count in counts.values()], total[name]) for name in sorted(total)
     ]

@@ -1,11 +1,11 @@
 """Which command packs class folders into tar shards, to be read as a stream?
 
-resdet write-shards data/pictures --out data/shards
+resdet write-shards data/images --out data/shards
 resdet write-shards /data/ILSVRC2012 --layout ilsvrc --out /mnt/shards --size-mb 500
 resdet write-shards --check /mnt/shards
 
-Each split becomes a folder of tar files that webdataset reads (KEY.jpg with the picture's own
-bytes, KEY.cls with the number of its class) and index.jsonl. Pictures are packed in a seeded random
+Each split becomes a folder of tar files that webdataset reads (KEY.jpg with the image's own
+bytes, KEY.cls with the number of its class) and index.jsonl. Images are packed in a seeded random
 order. The same command again goes on where a killed one stopped.
 """
 
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--layout",
         choices=("image-folder", "ilsvrc"),
         default="image-folder",
-        help="image-folder: SPLIT/CLASS/pictures; ilsvrc: as ILSVRC2012 is distributed "
+        help="image-folder: SPLIT/CLASS/images; ilsvrc: as ILSVRC2012 is distributed "
         "(default image-folder)",
     )
     parser.add_argument("--train", default="train", help="folder of training (default train)")
@@ -95,7 +95,7 @@ def _write(name: str, split: DataSplit, args: argparse.Namespace) -> None:
     with _progress(name, len(plan.shards)) as report:
         done = write_shards(plan, args.out / name, report=report)
     there = f", {done} of them there already" if done else ""
-    print(f"{name}: {plan.count} pictures in {len(plan.shards)} shards{there}")
+    print(f"{name}: {plan.count} images in {len(plan.shards)} shards{there}")
 
 
 def _check(folder: Path) -> int:
@@ -111,7 +111,7 @@ def _check(folder: Path) -> int:
         with _progress(index.parent.name, len(shards.shards)) as report:
             for shard in verify_shards(index.parent, shards.shards):
                 report(shard)
-        print(f"{index.parent}: {len(shards)} pictures in {len(shards.shards)} shards are whole")
+        print(f"{index.parent}: {len(shards)} images in {len(shards.shards)} shards are whole")
     return 0
 
 
@@ -128,7 +128,7 @@ def _progress(name: str, total: int) -> Iterator[Callable[[Shard], None]]:
         def report(shard: Shard) -> None:
             progress.advance(task)
             if not shown:
-                print(f"{name}: {shard.name}, {len(shard)} pictures", file=sys.stderr, flush=True)
+                print(f"{name}: {shard.name}, {len(shard)} images", file=sys.stderr, flush=True)
 
         yield report
 

@@ -225,7 +225,7 @@ def _depth(ours: Iterable[str]) -> int:
         if counts == expected and basic == (block is BasicBlock):
             return depth
     if not counts[3]:
-        raise WeightsError("a net without conv5_x, such as those for small pictures (CIFAR)")
+        raise WeightsError("a net without conv5_x, such as those for small images (CIFAR)")
     kind = "basic" if basic else "bottleneck"
     raise WeightsError(f"no ResNet has {counts} {kind} blocks in res2 to res5")
 

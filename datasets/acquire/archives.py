@@ -21,7 +21,7 @@ from ...detection.errors import DataError
 CHUNK = 1 << 20
 #: Train2017 has 118 287 files.
 MAX_FILES = 200_000
-#: Unpacked bytes for each byte of the archive: pictures 1, COCO's annotations about 4.
+#: Unpacked bytes for each byte of the archive: images 1, COCO's annotations about 4.
 MAX_EXPANSION = 30
 
 #: Called with the bytes done so far and the bytes in all.

@@ -49,7 +49,7 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """A drawn picture, ``pixels`` (h, w, 3) uint8 RGB, and the objects visible in it."""
+    """A drawn image, ``pixels`` (h, w, 3) uint8 RGB, and the objects visible in it."""
 
     pixels: NDArray[np.uint8]
     objects: tuple[SceneObject, ...]

@@ -1,6 +1,6 @@
 """How does one get a detection data set without a download? By drawing it.
 
-What is written is a PASCAL VOC folder: JPEG pictures, XML annotations, image sets.
+What is written is a PASCAL VOC folder: JPEG images, XML annotations, image sets.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def make_scenes(
         names[split] = [f"{split}_{index:05d}" for index in range(count)]
         for index, name in enumerate(names[split]):
             scene = draw_scene(np.random.default_rng([seed, order, index]), size)
-            _write_picture(out / "JPEGImages" / f"{name}.jpg", scene.pixels)
+            _write_image(out / "JPEGImages" / f"{name}.jpg", scene.pixels)
             _write_annotation(out / "Annotations" / f"{name}.xml", scene, folder=out.name)
     names["trainval"] = names["train"] + names["val"]
     for split, members in names.items():
@@ -72,11 +72,11 @@ def _clear(out: Path) -> None:
             shutil.rmtree(out / folder)
 
 
-def _write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
+def _write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
     bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     done, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not done:
-        raise DataError(f"{path}: the picture could not be encoded as JPEG")
+        raise DataError(f"{path}: the image could not be encoded as JPEG")
     path.write_bytes(encoded.tobytes())
 
 

@@ -17,7 +17,7 @@ from ..findings import Finding
 from ..image import DEFAULT_RULES, ImageRules, is_file
 from ..records import RawImage
 from .duplicates import find_duplicates
-from .images import PictureFacts, check_pictures
+from .images import ImageFacts, check_images
 from .statistics import (
     AnchorFit,
     Anchors,
@@ -27,14 +27,14 @@ from .statistics import (
     count_classes,
     count_splits,
     fit_anchors,
-    picture_histograms,
+    image_histograms,
     size_histograms,
 )
 
-#: Reads one source and goes on after faults: the pictures it could make sense of, and all findings.
+#: Reads one source and goes on after faults: the images it could make sense of, and all findings.
 Inspection = Callable[[], tuple[list[RawImage], list[Finding]]]
-#: What there is to know of each picture. In a folder of ``classes`` each has one object, as large
-#: as the picture; ``nothing``: the pictures alone are checked.
+#: What there is to know of each image. In a folder of ``classes`` each has one object, as large
+#: as the image; ``nothing``: the images alone are checked.
 Content = Literal["boxes", "classes", "nothing"]
 Progress = Callable[[int, int], None]
 
@@ -45,7 +45,7 @@ _MANY_POOR = 0.1
 
 @dataclass(frozen=True)
 class Report:
-    """Plain data of one check; ``pictures_checked`` were decoded (0: headers only)."""
+    """Plain data of one check; ``images_checked`` were decoded (0: headers only)."""
 
     title: str
     findings: tuple[Finding, ...]
@@ -53,7 +53,7 @@ class Report:
     classes: tuple[ClassCounts, ...]
     histograms: tuple[Histogram, ...]
     anchors: AnchorFit | None
-    pictures_checked: int
+    images_checked: int
     seconds: float
     #: Evidence for where the boxes count from.
     edges: EdgeCounts = field(default_factory=EdgeCounts)
@@ -108,11 +108,11 @@ def check(data: DataSet, effort: Effort = Effort()) -> Report:
     report = summarise(str(data.origin), splits, data.anchors, data.origin)
     if data.content != "boxes":
         train = next(iter(splits.values()), DataSplit((), ()))
-        report = replace(report, histograms=picture_histograms(train.records))
+        report = replace(report, histograms=image_histograms(train.records))
     return replace(
         report,
         findings=_in_order([*findings, *report.findings]),
-        pictures_checked=checked,
+        images_checked=checked,
         seconds=time.monotonic() - started,
         edges=count_edges(everything),
     )
@@ -135,7 +135,7 @@ def summarise(
         count_classes(splits),
         size_histograms(records, anchors),
         fit,
-        pictures_checked=0,
+        images_checked=0,
         seconds=0.0,
     )
 
@@ -226,7 +226,7 @@ def _misfit(fit: AnchorFit | None, origin: Path) -> list[Finding]:
     return [Finding("anchors_do_not_fit", "warning", origin, reason)]
 
 
-# ---------------------------------------------------------------------------------- pictures
+# ---------------------------------------------------------------------------------- images
 
 
 def _decode(
@@ -234,11 +234,11 @@ def _decode(
     findings: Sequence[Finding],
     rules: ImageRules,
     effort: Effort,
-) -> dict[Path, PictureFacts]:
-    """Facts of all pictures, also those that a fault kept out of the splits."""
+) -> dict[Path, ImageFacts]:
+    """Facts of all images, also those that a fault kept out of the splits."""
     paths = dict.fromkeys(image.path for part in images.values() for image in part)
-    paths |= dict.fromkeys(each.picture for each in findings if each.picture is not None)
-    facts = check_pictures(
+    paths |= dict.fromkeys(each.image for each in findings if each.image is not None)
+    facts = check_images(
         [path for path in paths if is_file(path)],
         rules,
         workers=effort.workers,
@@ -248,8 +248,8 @@ def _decode(
     return {each.path: each for each in facts}
 
 
-def _join(findings: Sequence[Finding], facts: Mapping[Path, PictureFacts]) -> list[Finding]:
-    """Decoding says more exactly why a picture cannot be read than its header did."""
+def _join(findings: Sequence[Finding], facts: Mapping[Path, ImageFacts]) -> list[Finding]:
+    """Decoding says more exactly why an image cannot be read than its header did."""
     faulty = {
         path
         for path, each in facts.items()
@@ -258,17 +258,17 @@ def _join(findings: Sequence[Finding], facts: Mapping[Path, PictureFacts]) -> li
     kept = [
         finding
         for finding in findings
-        if finding.kind != "unreadable_picture" or finding.file not in faulty
+        if finding.kind != "unreadable_image" or finding.file not in faulty
     ]
     return kept + [finding for each in facts.values() for finding in each.findings]
 
 
 def _by_split(
-    images: Mapping[str, Sequence[RawImage]], facts: Mapping[Path, PictureFacts]
-) -> dict[str, list[PictureFacts]]:
+    images: Mapping[str, Sequence[RawImage]], facts: Mapping[Path, ImageFacts]
+) -> dict[str, list[ImageFacts]]:
     """Each file in the first split that lists it: being listed twice is told already."""
     taken: set[Path] = set()
-    groups: dict[str, list[PictureFacts]] = {}
+    groups: dict[str, list[ImageFacts]] = {}
     for name, part in images.items():
         paths = dict.fromkeys(image.path for image in part if image.path not in taken)
         taken |= paths.keys()

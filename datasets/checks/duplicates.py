@@ -1,7 +1,7 @@
-"""Which pictures of a data set stand in it twice, as they are or nearly?
+"""Which images of a data set stand in it twice, as they are or nearly?
 
-N pictures. Exact copies share the hash of their bytes. Near copies (compressed anew, scaled,
-brightened) are looked for among pictures whose 64-bit difference hashes differ by few bits, and
+N images. Exact copies share the hash of their bytes. Near copies (compressed anew, scaled,
+brightened) are looked for among images whose 64-bit difference hashes differ by few bits, and
 confirmed on their thumbnails.
 """
 
@@ -16,19 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..findings import Finding
-from .images import PictureFacts
+from .images import ImageFacts
 
-#: Bits by which the hashes of near copies may differ. Of 30 pairs among 2154 pictures (blood cells,
+#: Bits by which the hashes of near copies may differ. Of 30 pairs among 2154 images (blood cells,
 #: playing cards, Caltech-101) one differed by 7, the others by at most 5.
 MOST_BITS = 7
 #: Two hashes that differ by MOST_BITS agree in one of this many bands of 8 bits.
 _BANDS = MOST_BITS + 1
-#: Correlation of the thumbnails of near copies, at least. Every pair of those pictures with more
+#: Correlation of the thumbnails of near copies, at least. Every pair of those images with more
 #: shows one scene or drawing; compressing, scaling and brightening stay above 0.99.
 LEAST_CORRELATION = 0.96
-#: Grey levels, standard deviation of a thumbnail under which a picture has nothing to compare.
+#: Grey levels, standard deviation of a thumbnail under which an image has nothing to compare.
 _FLAT = 4.0
-#: How many of the nearest candidates of a picture are compared with it.
+#: How many of the nearest candidates of an image are compared with it.
 _CANDIDATES = 8
 #: Pairs of hashes compared at once: 64 MB of differences.
 _BLOCK = 2**23
@@ -37,13 +37,13 @@ _Hashes = NDArray[np.uint64]
 _Places = NDArray[np.intp]
 
 
-def find_duplicates(splits: Mapping[str, Sequence[PictureFacts]]) -> list[Finding]:
-    """One finding for each picture that repeats an earlier one, of its split or an earlier split.
+def find_duplicates(splits: Mapping[str, Sequence[ImageFacts]]) -> list[Finding]:
+    """One finding for each image that repeats an earlier one, of its split or an earlier split.
 
-    Kinds: ``same_picture`` and ``similar_picture`` inside a split, ``same_picture_in_splits`` and
-    ``similar_picture_in_splits`` across. All are warnings: a copy across splits makes a result too
+    Kinds: ``same_image`` and ``similar_image`` inside a split, ``same_image_in_splits`` and
+    ``similar_image_in_splits`` across. All are warnings: a copy across splits makes a result too
     good and should go, but published data sets hold some (their numbers are still compared), and
-    nothing fails in training. Pictures without contrast are only compared byte by byte.
+    nothing fails in training. Images without contrast are only compared byte by byte.
     """
     groups = {name: _distinct_files(facts) for name, facts in splits.items()}
     findings: list[Finding] = []
@@ -60,8 +60,8 @@ def find_duplicates(splits: Mapping[str, Sequence[PictureFacts]]) -> list[Findin
     return findings
 
 
-def similar_pairs(facts: Sequence[PictureFacts]) -> list[tuple[Path, Path]]:
-    """Each picture that nearly repeats earlier ones, with that which it is most like."""
+def similar_pairs(facts: Sequence[ImageFacts]) -> list[tuple[Path, Path]]:
+    """Each image that nearly repeats earlier ones, with that which it is most like."""
     prints = _Prints.of(_distinct_files(facts))
     columns, _ = _nearest(prints, prints, earlier_only=True)
     return [
@@ -70,43 +70,43 @@ def similar_pairs(facts: Sequence[PictureFacts]) -> list[tuple[Path, Path]]:
     ]
 
 
-def _distinct_files(facts: Sequence[PictureFacts]) -> list[PictureFacts]:
+def _distinct_files(facts: Sequence[ImageFacts]) -> list[ImageFacts]:
     """Each path once (the readers tell what is listed twice), and only files that could be read."""
     return list({each.path: each for each in facts if each.sha256}.values())
 
 
-def _first_of_each(facts: Sequence[PictureFacts]) -> dict[str, PictureFacts]:
-    first: dict[str, PictureFacts] = {}
+def _first_of_each(facts: Sequence[ImageFacts]) -> dict[str, ImageFacts]:
+    first: dict[str, ImageFacts] = {}
     for each in facts:
         first.setdefault(each.sha256, each)
     return first
 
 
 def _same(
-    queries: Sequence[PictureFacts], first: Mapping[str, PictureFacts], late: str, early: str
+    queries: Sequence[ImageFacts], first: Mapping[str, ImageFacts], late: str, early: str
 ) -> Iterator[Finding]:
     for query in queries:
         original = first.get(query.sha256)
         if original is None or (late == early and original is query):
             continue
         what = "the same file as" if original.path == query.path else "the same bytes as"
-        yield _finding("same_picture", query, original.path, what, late, early)
+        yield _finding("same_image", query, original.path, what, late, early)
 
 
 def _finding(
-    kind: str, query: PictureFacts, original: Path, what: str, late: str, early: str
+    kind: str, query: ImageFacts, original: Path, what: str, late: str, early: str
 ) -> Finding:
     if late == early:
-        return Finding(kind, "warning", query.path, f"{what} {original}", picture=query.path)
+        return Finding(kind, "warning", query.path, f"{what} {original}", image=query.path)
     reason = f"{what} {original}, but this is in {late!r}, that in {early!r}"
-    return Finding(f"{kind}_in_splits", "warning", query.path, reason, picture=query.path)
+    return Finding(f"{kind}_in_splits", "warning", query.path, reason, image=query.path)
 
 
 # ---------------------------------------------------------------------------------- near copies
 
 
 def _similar(
-    queries: Sequence[PictureFacts], references: Sequence[PictureFacts], late: str, early: str
+    queries: Sequence[ImageFacts], references: Sequence[ImageFacts], late: str, early: str
 ) -> Iterator[Finding]:
     """``queries`` being ``references``, each is compared with those before it."""
     inside = queries is references
@@ -116,20 +116,20 @@ def _similar(
     for row in np.flatnonzero(columns >= 0):
         what = f"nearly the same ({correlations[row]:.1%} correlation) as"
         original = given.facts[columns[row]].path
-        yield _finding("similar_picture", asked.facts[row], original, what, late, early)
+        yield _finding("similar_image", asked.facts[row], original, what, late, early)
 
 
 @dataclass(frozen=True)
 class _Prints:
-    """Pictures with contrast: ``hashes`` (N,) and ``thumbnails`` (N, 324), of mean 0 and length 1,
+    """Images with contrast: ``hashes`` (N,) and ``thumbnails`` (N, 324), of mean 0 and length 1,
     so that their products are correlations, which brightness and contrast do not change."""
 
-    facts: list[PictureFacts]
+    facts: list[ImageFacts]
     hashes: _Hashes
     thumbnails: NDArray[np.float32]
 
     @staticmethod
-    def of(facts: Sequence[PictureFacts]) -> _Prints:
+    def of(facts: Sequence[ImageFacts]) -> _Prints:
         usable = [each for each in facts if each.thumbnail]
         values = np.frombuffer(b"".join(each.thumbnail for each in usable), np.uint8)
         grey = values.reshape(len(usable), -1 if usable else 1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What is known of pictures that were looked at before?
+"""What is known of images that were looked at before?
 
 One JSON object a line, keyed by the hash of a file's bytes and by what the answer depends on: the
 rules, the decoders' versions and the format of the line. Lines are only added, so that a run that
@@ -23,7 +23,7 @@ from ..findings import KINDS, Severity
 from ..image import ImageRules
 
 #: Raised whenever the meaning of a line or of what it was computed from changes.
-VERSION = 2
+VERSION = 3
 THUMBNAIL_SIDE = 18
 #: (kind, severity, reason) as in `Finding`.
 Remark = tuple[str, Severity, str]
@@ -34,7 +34,7 @@ _LOG = logging.getLogger(__name__)
 class Content:
     """What some bytes hold: ``format`` is Pillow's name, ``size`` (h, w) as displayed.
 
-    ``size``, ``dhash`` and ``thumbnail`` are None or empty where the picture cannot be used.
+    ``size``, ``dhash`` and ``thumbnail`` are None or empty where the image cannot be used.
     """
 
     format: str
@@ -133,7 +133,7 @@ def _parse(line: dict[str, Any]) -> tuple[str, Content]:
     thumbnail = base64.b64decode(line["thumbnail"], validate=True)
     usable = line["size"] is not None
     if len(thumbnail) != (THUMBNAIL_SIDE**2 if usable else 0) or usable == (line["dhash"] is None):
-        raise ValueError("an unusable picture has a thumbnail, or a usable one has none")
+        raise ValueError("an unusable image has a thumbnail, or a usable one has none")
     content = Content(
         str(line["format"]),
         _size(*line["size"]) if usable else None,

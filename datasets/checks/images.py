@@ -1,4 +1,4 @@
-"""What do the files of a data set's pictures hold, and which of them are faulty?
+"""What do the files of a data set's images hold, and which of them are faulty?
 
 Every file is decoded once, by the reader that training uses, on all cores. What its bytes say is
 kept in a cache under their hash, so that a second look costs reading and hashing.
@@ -49,24 +49,24 @@ _MODES = {
 }
 #: How the reader's reasons begin or what they contain, and the kind of fault that is.
 _REASONS = (
-    ("truncated", "truncated_picture"),
-    ("is over max_pixels", "oversized_picture"),
-    ("decompression bomb", "oversized_picture"),
-    ("has a side under", "tiny_picture"),
-    ("is longer than", "elongated_picture"),
+    ("truncated", "truncated_image"),
+    ("is over max_pixels", "oversized_image"),
+    ("decompression bomb", "oversized_image"),
+    ("has a side under", "tiny_image"),
+    ("is longer than", "elongated_image"),
 )
-_NAME = "picture"
+_NAME = "image"
 #: Multiple of the thumbnail's side and of the 9 x 8 cells of the hash.
 _REDUCED = 72
 
 
 @dataclass(frozen=True)
-class PictureFacts:
+class ImageFacts:
     """One file: ``size`` (h, w) as displayed and ``orientation`` the EXIF value 1..8.
 
     ``sha256`` (hex) is of the bytes, empty where they cannot be read. ``dhash`` is a 64-bit hash of
-    the pixels that changes by few bits when a picture is scaled, brightened or compressed, and
-    ``thumbnail`` 18 x 18 grey values. Size, hash and thumbnail are None or empty where the picture
+    the pixels that changes by few bits when an image is scaled, brightened or compressed, and
+    ``thumbnail`` 18 x 18 grey values. Size, hash and thumbnail are None or empty where the image
     cannot be used; a finding then says why.
     """
 
@@ -79,21 +79,21 @@ class PictureFacts:
     findings: tuple[Finding, ...] = ()
 
 
-def check_pictures(
+def check_images(
     paths: Sequence[Path],
     rules: ImageRules,
     *,
     workers: int,
     cache: Path | None,
     progress: Callable[[int, int], None],
-) -> list[PictureFacts]:
+) -> list[ImageFacts]:
     """The facts of each file, in order; no file raises, each fault is a finding.
 
     ``workers``: processes that decode; 0 decodes in this one, which a crashing decoder then ends.
     ``cache``: a JSON lines file that is read and added to; None keeps nothing. ``progress`` is
     called with (done, total).
     """
-    facts: list[PictureFacts | None] = [None] * len(paths)
+    facts: list[ImageFacts | None] = [None] * len(paths)
     with ContentCache(cache, rules) as known:
         look = partial(_look, rules=rules, known=known.hashes())
         results = map_items(look, paths, workers=workers)
@@ -115,7 +115,7 @@ def _look(path: Path, rules: ImageRules, known: frozenset[str]) -> tuple[str, Co
     try:
         data = _read(path)
     except ImageError as error:
-        return "", _failed("unreadable_picture", str(error).removeprefix(f"{path}: "))
+        return "", _failed("unreadable_image", str(error).removeprefix(f"{path}: "))
     digest = hashlib.sha256(data).hexdigest()
     return digest, None if digest in known else examine(data, rules)
 
@@ -130,16 +130,16 @@ def _read(path: Path) -> bytes:
     raise ImageError(f"{path}: changed while it was read")
 
 
-def _facts(path: Path, digest: str, content: Content) -> PictureFacts:
+def _facts(path: Path, digest: str, content: Content) -> ImageFacts:
     remarks = (*content.remarks, *_extension_remark(path, content))
-    return PictureFacts(
+    return ImageFacts(
         path,
         content.size,
         content.orientation,
         digest,
         content.dhash,
         content.thumbnail,
-        tuple(Finding(kind, severity, path, why, picture=path) for kind, severity, why in remarks),
+        tuple(Finding(kind, severity, path, why, image=path) for kind, severity, why in remarks),
     )
 
 
@@ -147,7 +147,7 @@ def _extension_remark(path: Path, content: Content) -> list[Remark]:
     suffix = path.suffix.lower()
     if content.size is None or suffix in _SUFFIXES.get(content.format, {suffix}):
         return []
-    said = f"named {suffix}" if suffix in IMAGE_SUFFIXES else "without an extension of pictures"
+    said = f"named {suffix}" if suffix in IMAGE_SUFFIXES else "without an extension of images"
     return [("wrong_extension", "note", f"{content.format} {said}: contents decide")]
 
 
@@ -155,7 +155,7 @@ def _extension_remark(path: Path, content: Content) -> list[Remark]:
 
 
 def examine(data: bytes, rules: ImageRules) -> Content:
-    """What an encoded picture holds, whatever its name; never raises."""
+    """What an encoded image holds, whatever its name; never raises."""
     # Under "skip" the reader says by type what is truncated; nothing else changes.
     asked = rules if rules.on_truncated == "warn" else replace(rules, on_truncated="skip")
     try:
@@ -167,12 +167,12 @@ def examine(data: bytes, rules: ImageRules) -> Content:
     height, width = loaded.pixels.shape[:2]
     remarks = [_warned(text) for text in loaded.warnings] + notes
     if complaints and not loaded.warnings:  # a cut file has its own warning, and is tried out
-        reason = f"the decoder says: {complaints[0]}; parts of the picture may be wrong"
-        remarks.append(("damaged_picture", "warning", reason))
+        reason = f"the decoder says: {complaints[0]}; parts of the image may be wrong"
+        remarks.append(("damaged_image", "warning", reason))
     if loaded.orientation != 1:
         what = "turned as it says" if rules.exif == "apply" else "not turned (exif: ignore)"
         reason = f"EXIF orientation {loaded.orientation}: {what}, {width}x{height}"
-        remarks.append(("rotated_picture", "note", reason))
+        remarks.append(("rotated_image", "note", reason))
     dhash, thumbnail = fingerprint(loaded.pixels)
     size = (height, width)
     return Content(form, size, loaded.orientation, dhash, thumbnail, tuple(remarks))
@@ -184,8 +184,8 @@ def _failed(kind: str, reason: str, severity: Severity = "error") -> Content:
 
 def _refused(reason: str, rules: ImageRules) -> Content:
     kinds = (kind for part, kind in _REASONS if part in reason)
-    kind = next(kinds, "undecodable_picture")
-    skipped = kind == "truncated_picture" and rules.on_truncated == "skip"
+    kind = next(kinds, "undecodable_image")
+    skipped = kind == "truncated_image" and rules.on_truncated == "skip"
     return _failed(kind, reason, "warning" if skipped else "error")
 
 
@@ -193,9 +193,9 @@ def _warned(text: str) -> Remark:
     """What the reader warns of and reads all the same."""
     if text.startswith("truncated"):
         complete = "complete" in text
-        return ("no_end_marker" if complete else "truncated_picture", "warning", text)
+        return ("no_end_marker" if complete else "truncated_image", "warning", text)
     return (
-        "animated_picture" if "only the first is read" in text else "unusual_mode",
+        "animated_image" if "only the first is read" in text else "unusual_mode",
         "warning",
         text,
     )
@@ -203,11 +203,11 @@ def _warned(text: str) -> Remark:
 
 def _form(data: bytes, rules: ImageRules) -> tuple[str, list[Remark]]:
     """Format and what is unusual about the layout of the pixels, from the header."""
-    with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-        mode, form = picture.mode, picture.format or ""
-        if mode.startswith("I") or ";16" in str(getattr(picture, "tile", "")):
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        mode, form = image.mode, image.format or ""
+        if mode.startswith("I") or ";16" in str(getattr(image, "tile", "")):
             return form, [("unusual_mode", "note", f"16-bit ({mode}), scaled to 8 bits")]
-        if picture.has_transparency_data:
+        if image.has_transparency_data:
             reason = f"transparency ({mode}), laid on a background of {rules.background}"
             return form, [("unusual_mode", "note", reason)]
         if mode in _MODES:

@@ -32,7 +32,7 @@ _HERE = Path(__file__).parent
 #: What can be shown is shown, whatever training would refuse.
 _SHOWN = ImageRules(on_truncated="warn", min_side=1, max_aspect=1e9)
 _SEVERITIES = ("error", "warning", "note")
-#: Pictures of each kind of fault, and their longer side in pixels.
+#: Images of each kind of fault, and their longer side in pixels.
 _MOST_THUMBNAILS, _SIDE = 12, 200
 #: Lines of each kind; the JSON report has all.
 _MOST_LINES = 1000
@@ -41,7 +41,7 @@ _RED = (230, 30, 30)
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """``uri`` is a JPEG data URI, empty where the picture cannot be shown; ``why`` says why not."""
+    """``uri`` is a JPEG data URI, empty where the image cannot be shown; ``why`` says why not."""
 
     caption: str
     uri: str = ""
@@ -131,26 +131,26 @@ def _kinds(findings: Sequence[Finding]) -> list[Kind]:
 
 
 def _thumbnails(findings: Sequence[Finding]) -> list[Thumbnail]:
-    """The first few pictures, each with all boxes that this kind of fault is about."""
+    """The first few images, each with all boxes that this kind of fault is about."""
     boxes: dict[Path, list[RawBox]] = defaultdict(list)
     captions: dict[Path, str] = {}
     for finding in findings:
-        if finding.picture is not None:
-            boxes[finding.picture] += [finding.box] if finding.box else []
+        if finding.image is not None:
+            boxes[finding.image] += [finding.box] if finding.box else []
             said = ": ".join(part for part in (finding.object, finding.reason) if part)
-            captions.setdefault(finding.picture, f"{finding.picture.name}: {said}")
+            captions.setdefault(finding.image, f"{finding.image.name}: {said}")
     return [
-        _thumbnail(picture, boxes[picture], caption)
-        for picture, caption in list(captions.items())[:_MOST_THUMBNAILS]
+        _thumbnail(image, boxes[image], caption)
+        for image, caption in list(captions.items())[:_MOST_THUMBNAILS]
     ]
 
 
-def _thumbnail(picture: Path, boxes: Sequence[RawBox], caption: str) -> Thumbnail:
+def _thumbnail(image: Path, boxes: Sequence[RawBox], caption: str) -> Thumbnail:
     try:
         with heard_complaints(pass_on=False):  # told already, with the file's name
-            pixels = read_image(picture, _SHOWN).pixels
+            pixels = read_image(image, _SHOWN).pixels
     except ImageError as error:
-        return Thumbnail(caption, why=str(error).removeprefix(f"{picture}: "))
+        return Thumbnail(caption, why=str(error).removeprefix(f"{image}: "))
     height, width = pixels.shape[:2]
     scale = min(1.0, _SIDE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))

@@ -1,4 +1,4 @@
-"""How many pictures, objects and sizes does a data set have, and do the anchors fit them?"""
+"""How many images, objects and sizes does a data set have, and do the anchors fit them?"""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _Floats = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """``empty`` pictures have no object, ``ignored`` objects are neither right nor wrong."""
+    """``empty`` images have no object, ``ignored`` objects are neither right nor wrong."""
 
     name: str
-    pictures: int
+    images: int
     empty: int
     objects: int
     ignored: int
@@ -76,7 +76,7 @@ class AnchorFit:
 
 @dataclass(frozen=True)
 class Anchors:
-    """Those of a network and the scale of its training pictures (sides in pixels)."""
+    """Those of a network and the scale of its training images (sides in pixels)."""
 
     sizes: tuple[float, ...]
     ratios: tuple[float, ...]
@@ -121,13 +121,13 @@ def size_histograms(records: Sequence[Record], anchors: Anchors | None) -> tuple
     return tuple(found)
 
 
-def picture_histograms(records: Sequence[Record]) -> tuple[Histogram, ...]:
-    """Of the pictures themselves, where nothing but whole pictures is annotated."""
+def image_histograms(records: Sequence[Record]) -> tuple[Histogram, ...]:
+    """Of the images themselves, where nothing but whole images is annotated."""
     height, width = np.array([record.size for record in records], np.float64).reshape(-1, 2).T
     roots = np.sqrt(height * width)
     return (
-        _histogram("picture size: square root of the area", "px", _SIZE_EDGES, roots),
-        _histogram("picture shape", "height / width", _RATIO_EDGES, height / width),
+        _histogram("image size: square root of the area", "px", _SIZE_EDGES, roots),
+        _histogram("image shape", "height / width", _RATIO_EDGES, height / width),
     )
 
 
@@ -161,10 +161,10 @@ def fit_anchors(records: Sequence[Record], anchors: Anchors) -> AnchorFit:
 
 
 def best_anchor_iou(boxes: _Floats, cells: _Floats, grid: _Floats) -> _Floats:
-    """(R,) the largest IoU of each box with any anchor of its picture.
+    """(R,) the largest IoU of each box with any anchor of its image.
 
     ``boxes`` (R, 4) network pixels, ``cells`` (A, 4) around the origin, ``grid`` (R, 2) columns and
-    rows of the picture's feature map. The overlap on each axis falls with the distance of the
+    rows of the image's feature map. The overlap on each axis falls with the distance of the
     centres, so the nearest cell has the best anchor of each shape.
     """
     sides = boxes[:, 2:] - boxes[:, :2]
@@ -195,7 +195,7 @@ def _suggest(overlaps: Mapping[float, _Floats], count: int) -> tuple[float, ...]
 
 
 def _boxes(records: Sequence[Record]) -> tuple[_Floats, _Floats]:
-    """(R, 4) boxes and (R, 2) the (h, w) of their pictures, without ignored objects."""
+    """(R, 4) boxes and (R, 2) the (h, w) of their images, without ignored objects."""
     boxes, sizes = [np.zeros((0, 4))], [np.zeros((0, 2))]
     for record in records:
         own = record.annotation.boxes[~record.annotation.ignore].numpy().astype(np.float64)
@@ -205,7 +205,7 @@ def _boxes(records: Sequence[Record]) -> tuple[_Floats, _Floats]:
 
 
 def _scales(sizes: _Floats, anchors: Anchors) -> _Floats:
-    """(R,) how much each picture is enlarged for the network."""
+    """(R,) how much each image is enlarged for the network."""
     short, long = sizes.min(axis=1), sizes.max(axis=1)
     return np.minimum(anchors.short_side / short, anchors.long_side_max / long)
 

@@ -56,7 +56,7 @@ class Plan:
 
 
 def plan_conversion(parts: Sequence[SourceSplit], source: Format, target: Format) -> Plan:
-    """Name every picture, fit every object, and say what the target cannot hold.
+    """Name every image, fit every object, and say what the target cannot hold.
 
     Raises `DataError` for names that collide or that not every format carries.
     """
@@ -89,7 +89,7 @@ def write_plan(
 ) -> None:
     """Write the data set into ``out``, a new or empty folder, all of it or nothing.
 
-    Pictures are copied byte by byte, or hard-linked; ``report`` is called after each. Raises
+    Images are copied byte by byte, or hard-linked; ``report`` is called after each. Raises
     `DataError` for what the file system refuses.
     """
     with all_or_nothing(out) as folder:
@@ -108,8 +108,8 @@ def write_plan(
 
 
 def _outgoing(part: SourceSplit, target: Format, losses: dict[str, list[str]]) -> list[Outgoing]:
-    """The pictures of a split with what ``target`` can hold; adds to ``losses`` what it cannot."""
-    pictures = []
+    """The images of a split with what ``target`` can hold; adds to ``losses`` what it cannot."""
+    images = []
     for image in part.images:
         fits = [_FITS[target](obj, image.size) for obj in image.objects]
         for number, (obj, (_, loss)) in enumerate(zip(image.objects, fits, strict=True), 1):
@@ -117,8 +117,8 @@ def _outgoing(part: SourceSplit, target: Format, losses: dict[str, list[str]]) -
                 where = obj.reference or f"object {number}"
                 losses.setdefault(loss, []).append(f"{image.source}: {where} ({obj.name})")
         held = tuple(replace(obj, reference="") for obj, _ in fits if obj)
-        pictures.append(Outgoing(image.path, _name(image, part.folder, target), image.size, held))
-    return pictures
+        images.append(Outgoing(image.path, _name(image, part.folder, target), image.size, held))
+    return images
 
 
 def _counted(what: str, cases: Sequence[str]) -> str:
@@ -159,7 +159,7 @@ def _expect_portable(name: str, what: str) -> None:
 def _class_notes(splits: Splits, classes: tuple[str, ...], target: Format) -> Iterable[str]:
     if target != "voc":
         return
-    seen = {obj.name for part in splits.values() for picture in part for obj in picture.objects}
+    seen = {obj.name for part in splits.values() for image in part for obj in image.objects}
     unseen = [name for name in classes if name not in seen]
     if unseen:
         yield f"VOC has no class list, so that classes without objects vanish: {', '.join(unseen)}"
@@ -167,11 +167,11 @@ def _class_notes(splits: Splits, classes: tuple[str, ...], target: Format) -> It
         yield f"VOC has no class list; the order was: {', '.join(classes)}"
 
 
-# ---------------------------------------------------------------------------------- picture names
+# ---------------------------------------------------------------------------------- image names
 
 
 def _name(image: RawImage, folder: Path, target: Format) -> PurePosixPath:
-    """Where the picture will stand below its split's folder; raises `DataError`.
+    """Where the image will stand below its split's folder; raises `DataError`.
 
     Annotation files are not trusted: a name that leads out of the folder is refused.
     """
@@ -182,39 +182,39 @@ def _name(image: RawImage, folder: Path, target: Format) -> PurePosixPath:
     name = PurePosixPath(relative.as_posix())
     if target == "voc":
         name = PurePosixPath("_".join(name.parts))
-    _expect_portable(name.stem if target == "voc" else str(name), f"picture {str(image.path)!r}")
+    _expect_portable(name.stem if target == "voc" else str(name), f"image {str(image.path)!r}")
     if target == "yolo" and name.suffix.lower() not in IMAGE_SUFFIXES:
-        raise DataError(f"{image.path}: YOLO finds pictures by extension, not one with this")
+        raise DataError(f"{image.path}: YOLO finds images by extension, not one with this")
     return name
 
 
 def _expect_distinct_names(splits: Splits, target: Format) -> None:
-    """No two pictures share a name or, where the format pairs by stem, a stem.
+    """No two images share a name or, where the format pairs by stem, a stem.
 
-    In VOC all splits share one folder, and a picture may be in several if annotated alike.
+    In VOC all splits share one folder, and an image may be in several if annotated alike.
     """
     first: dict[object, tuple[str, Outgoing]] = {}
     errors = []
-    for split, pictures in splits.items():
-        for picture in pictures:
-            name = picture.name if target == "coco" else picture.name.with_suffix("")
+    for split, images in splits.items():
+        for image in images:
+            name = image.name if target == "coco" else image.name.with_suffix("")
             key = name if target == "voc" else (split, name)
-            other_split, other = first.setdefault(key, (split, picture))
-            if other is not picture and (split == other_split or picture != other):
-                errors.append(f"{other.source} ({other_split}) and {picture.source} ({split})")
+            other_split, other = first.setdefault(key, (split, image))
+            if other is not image and (split == other_split or image != other):
+                errors.append(f"{other.source} ({other_split}) and {image.source} ({split})")
     if errors:
         raise DataError(
-            f"{target} cannot tell {len(errors)} pairs of pictures apart by name, or they are one "
-            f"picture annotated differently: {first_few(errors)}"
+            f"{target} cannot tell {len(errors)} pairs of images apart by name, or they are one "
+            f"image annotated differently: {first_few(errors)}"
         )
 
 
 def _renaming_note(parts: Sequence[SourceSplit], splits: Splits) -> Iterable[str]:
     renamed = [
-        f"{image.path} is {picture.name}"
+        f"{image.path} is {written.name}"
         for part in parts
-        for image, picture in zip(part.images, splits[part.split], strict=True)
-        if image.path.name != picture.name.name
+        for image, written in zip(part.images, splits[part.split], strict=True)
+        if image.path.name != written.name.name
     ]
     if renamed:
-        yield _counted("pictures renamed, for VOC has no subfolders", renamed)
+        yield _counted("images renamed, for VOC has no subfolders", renamed)

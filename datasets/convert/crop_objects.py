@@ -1,4 +1,4 @@
-"""How do the annotated objects of a detection data set become pictures to classify?
+"""How do the annotated objects of a detection data set become images to classify?
 
 A classifier trained on them is a backbone that has seen the detector's kind of object; one that
 also tells objects from the background knows how a detector's regions differ.
@@ -29,9 +29,9 @@ JPEG_QUALITY = 95
 BACKGROUND = "background"
 #: Where each object's IoU with a region is below this, the region is background.
 BACKGROUND_IOU = 0.3
-#: Sides of regions away from objects, as parts of the picture's shorter side.
+#: Sides of regions away from objects, as parts of the image's shorter side.
 BACKGROUND_SIDES = (0.1, 0.6)
-#: Draws for each region of background, before a crowded picture goes without.
+#: Draws for each region of background, before a crowded image goes without.
 _TRIES = 50
 
 Part = tuple[slice, slice]
@@ -41,11 +41,11 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class CropRule:
-    """How a box becomes a square part of its picture.
+    """How a box becomes a square part of its image.
 
     The side is the box's longer side and ``margin`` times that on each side, but at least
     ``min_side`` pixels. ``jitter`` moves the square, each way by up to that part of its side, and
-    grows or shrinks it by up to that part. A square that leaves the picture is moved back into it;
+    grows or shrinks it by up to that part. A square that leaves the image is moved back into it;
     a larger one is cut.
 
     Raises ConfigError for a negative value, a ``jitter`` of 1, or squares too small to be read.
@@ -66,7 +66,7 @@ class CropRule:
     def part(
         self, box: Sequence[float], size: tuple[int, int], random: np.random.Generator
     ) -> Part:
-        """Rows and columns of a picture of ``size`` (h, w) for ``box`` (x1, y1, x2, y2)."""
+        """Rows and columns of an image of ``size`` (h, w) for ``box`` (x1, y1, x2, y2)."""
         x1, y1, x2, y2 = box
         growth, *moves = random.uniform(-self.jitter, self.jitter, 3)
         side = max(x2 - x1, y2 - y1) * (1 + 2 * self.margin)
@@ -95,12 +95,12 @@ def write_object_crops(
     rules: ImageRules | None = None,
     report: Callable[[], None] = lambda: None,
 ) -> dict[str, Counter[str]]:
-    """Write ``out/<split>/<class>/<picture>_<number>.jpg`` for every object, all or nothing.
+    """Write ``out/<split>/<class>/<image>_<number>.jpg`` for every object, all or nothing.
 
     ``out`` is a new or empty folder. Objects marked ``ignore`` (VOC difficult, COCO crowd) are left
-    out. ``background`` adds so many regions of each picture, `background_boxes`, as one more class
-    of that name. What is drawn for an object depends on the seed, its picture and its number alone.
-    Returns how many of each class were written; ``report`` is called after each picture. Raises
+    out. ``background`` adds so many regions of each image, `background_boxes`, as one more class
+    of that name. What is drawn for an object depends on the seed, its image and its number alone.
+    Returns how many of each class were written; ``report`` is called after each image. Raises
     DataError for class names that are no folder's, or background's, and for what the file system
     refuses, and ImageError.
     """
@@ -124,11 +124,11 @@ def write_object_crops(
 def background_boxes(
     objects: Tensor, size: tuple[int, int], count: int, random: np.random.Generator
 ) -> list[Box]:
-    """Up to ``count`` boxes inside a picture of ``size`` (h, w) that show no object, or little.
+    """Up to ``count`` boxes inside an image of ``size`` (h, w) that show no object, or little.
 
     Their IoU with each of ``objects`` (R, 4) is below BACKGROUND_IOU. Half of them are drawn beside
     an object, or in it, and of about its size, where a detector's wrong proposals lie; the others
-    anywhere. Fewer where a crowded picture has no room.
+    anywhere. Fewer where a crowded image has no room.
     """
     found: list[Box] = []
     for _ in range(count):
@@ -142,7 +142,7 @@ def background_boxes(
 
 
 def _any_box(objects: Tensor, size: tuple[int, int], random: np.random.Generator) -> Box:
-    """A square by an object or anywhere, cut to the picture."""
+    """A square by an object or anywhere, cut to the image."""
     height, width = size
     if len(objects) and random.random() < 0.5:
         x1, y1, x2, y2 = objects[int(random.integers(len(objects)))].tolist()
@@ -174,7 +174,7 @@ def _crops(
 ) -> Iterator[_Crop]:
     found = record.annotation
     if not background and bool(found.ignore.all()):
-        return  # nothing in it is wanted: the picture need not be read
+        return  # nothing in it is wanted: the image need not be read
     pixels = read_image(record.path, rules or DEFAULT_RULES).pixels
     if pixels.shape[:2] != record.size:
         raise DataError(f"{record.path}: is not of the size {record.size} (h, w) of its annotation")
@@ -205,7 +205,7 @@ def _write(path: Path, pixels: np.ndarray) -> None:
     bgr = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2BGR)
     done, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not done:
-        raise DataError(f"{path}: the picture could not be encoded as JPEG")
+        raise DataError(f"{path}: the image could not be encoded as JPEG")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as file:
         file.write(encoded.tobytes())

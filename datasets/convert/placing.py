@@ -44,7 +44,7 @@ def all_or_nothing(out: Path) -> Iterator[Path]:
 
 
 def placer(*, link: bool, report: Callable[[], None]) -> Place:
-    """Copies pictures byte by byte, or links them: then both names are one file, changed together.
+    """Copies images byte by byte, or links them: then both names are one file, changed together.
 
     ``report`` is called after each. A file that is there is never replaced (`FileExistsError`).
     """

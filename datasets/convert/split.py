@@ -1,7 +1,7 @@
-"""Which pictures go into which part, so that each part is a small image of the whole?
+"""Which images go into which part, so that each part is a small image of the whole?
 
-Iterative stratification for pictures with several classes, after Sechidis, Tsoumakas and Vlahavas,
-"On the Stratification of Multi-Label Data" (ECML PKDD 2011): the rarest class first, each picture
+Iterative stratification for images with several classes, after Sechidis, Tsoumakas and Vlahavas,
+"On the Stratification of Multi-Label Data" (ECML PKDD 2011): the rarest class first, each image
 to the part that lacks it most.
 """
 
@@ -19,13 +19,13 @@ from typing import Any
 
 from ...detection.errors import ConfigError, DataError
 
-#: Stands for the class of pictures without objects, so that they are spread like any other.
+#: Stands for the class of images without objects, so that they are spread like any other.
 EMPTY = ""
 
 
 @dataclass(frozen=True)
 class Member:
-    """One picture: ``classes`` are the names that occur in it; a ``group`` is never cut."""
+    """One image: ``classes`` are the names that occur in it; a ``group`` is never cut."""
 
     name: str
     classes: frozenset[str]
@@ -34,7 +34,7 @@ class Member:
 
 @dataclass(frozen=True)
 class _Group:
-    """``counts``: how many of its pictures show each class."""
+    """``counts``: how many of its images show each class."""
 
     names: tuple[str, ...]
     counts: Counter[str]
@@ -43,10 +43,10 @@ class _Group:
 def stratified_split(
     members: Sequence[Member], fractions: Mapping[str, float], *, seed: int = 0
 ) -> dict[str, list[str]]:
-    """The sorted names of the pictures of each part.
+    """The sorted names of the images of each part.
 
-    Each class is spread by ``fractions``, to less than a picture where pictures have one class and
-    groups one picture; what remains of a class evens out the sizes of the parts. The result depends
+    Each class is spread by ``fractions``, to less than an image where images have one class and
+    groups one image; what remains of a class evens out the sizes of the parts. The result depends
     on names, classes, groups and seed, not on the order of the members. Raises `ConfigError` unless
     the fractions are positive and add up to 1.
     """
@@ -92,7 +92,7 @@ def _shuffled(name: str, seed: int) -> str:
 
 
 class _Balance:
-    """What each part still lacks of each class, and of pictures."""
+    """What each part still lacks of each class, and of images."""
 
     def __init__(self, fractions: Mapping[str, float], members: Sequence[Member]) -> None:
         self._fractions = fractions
@@ -116,8 +116,8 @@ class _Balance:
     def _choose(self, name: str) -> str:
         """The part that lacks the class most; for what remains, the part that is most behind.
 
-        Once no part lacks a whole picture of a class, the largest part would win every time, and
-        many small classes would leave the others without pictures. The first picture of a class is
+        Once no part lacks a whole image of a class, the largest part would win every time, and
+        many small classes would leave the others without images. The first image of a class is
         always for the part with the largest fraction, so that training sees all classes.
         """
         lacks = {part: classes[name] for part, classes in self._lacks.items()}
@@ -127,7 +127,7 @@ class _Balance:
         return max(lacking, key=lambda part: (self._behind(part), lacks[part]))
 
     def _behind(self, part: str) -> float:
-        """How many pictures the part has less than its share of those placed."""
+        """How many images the part has less than its share of those placed."""
         return self._fractions[part] * self._placed.total() - self._placed[part]
 
 
@@ -188,7 +188,7 @@ def write_json_parts(
     *,
     force: bool,
 ) -> list[Path]:
-    """``<part>.json`` in ``folder``: the COCO ``content`` with the pictures of the part alone.
+    """``<part>.json`` in ``folder``: the COCO ``content`` with the images of the part alone.
 
     Everything else is kept as it is, ids, masks and unknown keys included. Raises `DataError` for
     files that are there already (unless ``force``) and for what the file system refuses.

@@ -1,4 +1,4 @@
-"""What does ILSVRC CLS-LOC say about its pictures, in the form it is distributed?
+"""What does ILSVRC CLS-LOC say about its images, in the form it is distributed?
 
 Layout: ``Data/CLS-LOC/train/<wnid>/<id>.JPEG`` and ``Data/CLS-LOC/val/<id>.JPEG``, XML under the
 same names in ``Annotations/CLS-LOC``, lists in ``ImageSets/CLS-LOC``, the classes' names in
@@ -22,13 +22,13 @@ from .cls_loc_files import read_list, read_mapping, read_solution
 from .voc_xml import claimed_size, parse_annotation, read_objects
 
 Split = Literal["train", "val"]
-#: Lists of the training pictures: those with a class, and of these those with boxes.
+#: Lists of the training images: those with a class, and of these those with boxes.
 _TRAIN_LISTS = ("train_cls", "train_loc")
 Row = tuple[str, RawBox]
 
 
 def cls_loc_splits(root: Path) -> list[Split]:
-    """The splits with labels that have a folder of pictures; test pictures have none."""
+    """The splits with labels that have a folder of images; test images have none."""
     splits: tuple[Split, ...] = ("train", "val")
     return [split for split in splits if (root / "Data" / "CLS-LOC" / split).is_dir()]
 
@@ -53,10 +53,10 @@ def inspect_cls_loc(
     coordinates: Coordinates = "one_based",
     rules: ImageRules = DEFAULT_RULES,
 ) -> tuple[list[RawImage], list[Finding]]:
-    """The usable pictures of a split, in the order of its list, and everything wrong with it.
+    """The usable images of a split, in the order of its list, and everything wrong with it.
 
-    A picture's ``image_class`` (a wnid) is its folder in train, and in val what the solution file
-    says; its objects are those of its XML. Training pictures without XML have no objects.
+    An image's ``image_class`` (a wnid) is its folder in train, and in val what the solution file
+    says; its objects are those of its XML. Training images without XML have no objects.
     """
     mapping, findings = read_mapping(root / "LOC_synset_mapping.txt")
     source = _Source(root, split, mapping, coordinates, rules)
@@ -67,15 +67,15 @@ def inspect_cls_loc(
     if split == "val":
         solution, faults = read_solution(root / "LOC_val_solution.csv")
         findings += faults + source.compare_solution(ids, solution)
-    pictures = source.files("Data", lambda path: path.suffix.lower() in IMAGE_SUFFIXES)
+    files = source.files("Data", lambda path: path.suffix.lower() in IMAGE_SUFFIXES)
     xmls = source.files("Annotations", lambda path: path.suffix == ".xml")
-    findings += source.compare_folder(listed, ids, pictures, xmls)
+    findings += source.compare_folder(listed, ids, files, xmls)
     images = []
     for image_id in ids:
-        if image_id in pictures:
+        if image_id in files:
             try:
                 image, faults = source.image(
-                    image_id, pictures[image_id], xmls.get(image_id), solution.get(image_id)
+                    image_id, files[image_id], xmls.get(image_id), solution.get(image_id)
                 )
             except Fault as fault:
                 findings.append(fault.finding)
@@ -87,7 +87,7 @@ def inspect_cls_loc(
 
 
 def list_path(root: Path, split: Split) -> Path:
-    """The list of a split's pictures."""
+    """The list of a split's images."""
     folder = root / "ImageSets" / "CLS-LOC"
     names = ("val",) if split == "val" else _TRAIN_LISTS
     paths = [folder / f"{name}.txt" for name in names]
@@ -119,34 +119,34 @@ class _Source:
         path = self.root / "LOC_val_solution.csv"
         listed = set(ids)
         findings = [
-            Finding("missing_solution", "error", path, "has no row for this picture", name)
+            Finding("missing_solution", "error", path, "has no row for this image", name)
             for name in ids
             if name not in solution
         ]
         if extra := [name for name in solution if name not in listed]:
-            reason = f"{len(extra)} rows of pictures that val.txt does not list: {first_few(extra)}"
+            reason = f"{len(extra)} rows of images that val.txt does not list: {first_few(extra)}"
             findings.append(Finding("unlisted_solution", "warning", path, reason))
         return findings
 
     def compare_folder(
-        self, listed: Path, ids: list[str], pictures: dict[str, Path], xmls: dict[str, Path]
+        self, listed: Path, ids: list[str], images: dict[str, Path], xmls: dict[str, Path]
     ) -> list[Finding]:
         folder = self.root / "Data" / "CLS-LOC" / self.split
         findings = [
-            Finding("missing_picture", "error", listed, f"no picture in {folder}", name)
+            Finding("missing_image", "error", listed, f"no image in {folder}", name)
             for name in ids
-            if name not in pictures
+            if name not in images
         ]
-        if unlisted := sorted(pictures.keys() - set(ids)):
-            reason = f"{len(unlisted)} pictures of {folder} are not listed: {first_few(unlisted)}"
-            findings.append(Finding("unlisted_picture", "warning", listed, reason))
-        for name in sorted(xmls.keys() - pictures.keys()):
-            reason = "has no picture"
+        if unlisted := sorted(images.keys() - set(ids)):
+            reason = f"{len(unlisted)} images of {folder} are not listed: {first_few(unlisted)}"
+            findings.append(Finding("unlisted_image", "warning", listed, reason))
+        for name in sorted(xmls.keys() - images.keys()):
+            reason = "has no image"
             findings.append(Finding("orphan_annotation", "warning", xmls[name], reason))
         return findings
 
     def unknown_classes(self, images: list[RawImage]) -> list[Finding]:
-        """One finding a class, at the first picture of it."""
+        """One finding a class, at the first image of it."""
         if not self.mapping:
             return []
         used = [
@@ -162,17 +162,17 @@ class _Source:
                 "unknown_class",
                 "error",
                 image.source,
-                f"not in LOC_synset_mapping.txt ({counts[name]} pictures)",
+                f"not in LOC_synset_mapping.txt ({counts[name]} images)",
                 name,
                 image.path,
             )
             for name, image in sorted(first.items())
         ]
 
-    # ------------------------------------------------------------------------ one picture
+    # ------------------------------------------------------------------------ one image
 
     def image(
-        self, image_id: str, picture: Path, xml: Path | None, rows: list[Row] | None
+        self, image_id: str, path: Path, xml: Path | None, rows: list[Row] | None
     ) -> tuple[RawImage, list[Finding]]:
         """Raises `Fault` where it cannot be used."""
         if self.split == "train":
@@ -180,29 +180,29 @@ class _Source:
         else:
             image_class = rows[0][0] if rows else None
         if xml is None:
-            source = picture.parent
-            size = checked_size(picture, None, source, self.rules)
-            image = RawImage(image_id, picture, size, (), source, image_class)
-            return image, self._without_xml(image_id, picture)
+            source = path.parent
+            size = checked_size(path, None, source, self.rules)
+            image = RawImage(image_id, path, size, (), source, image_class)
+            return image, self._without_xml(image_id, path)
         tree = parse_annotation(xml)
-        size = checked_size(picture, claimed_size(tree, xml), xml, self.rules, object="<size>")
+        size = checked_size(path, claimed_size(tree, xml), xml, self.rules, object="<size>")
         objects, findings = read_objects(
             tree, xml, coordinates=self.coordinates, difficult="include"
         )
-        image = RawImage(image_id, picture, size, tuple(objects), xml, image_class)
+        image = RawImage(image_id, path, size, tuple(objects), xml, image_class)
         findings += _question_objects(image)
         if rows is not None:
             written, _ = read_objects(tree, xml, coordinates="zero_based", difficult="include")
             findings += _compare_rows(image, written, rows)
-        return image, [replace(finding, picture=picture) for finding in findings]
+        return image, [replace(finding, image=path) for finding in findings]
 
-    def _without_xml(self, image_id: str, picture: Path) -> list[Finding]:
-        """Only part of the training pictures have boxes; all of val have."""
+    def _without_xml(self, image_id: str, image: Path) -> list[Finding]:
+        """Only part of the training images have boxes; all of val have."""
         if self.split == "train" and list_path(self.root, self.split).stem == "train_cls":
             return []
         folder = self.root / "Annotations" / "CLS-LOC" / self.split
         reason = f"no annotation in {folder}"
-        return [Finding("missing_annotation", "error", picture, reason, image_id, picture)]
+        return [Finding("missing_annotation", "error", image, reason, image_id, image)]
 
 
 def _question_objects(image: RawImage) -> list[Finding]:
@@ -211,12 +211,12 @@ def _question_objects(image: RawImage) -> list[Finding]:
         reason = f"objects of several classes: {', '.join(names)}"
         return [Finding("several_classes", "error", image.source, reason)]
     if image.image_class is not None and names not in ([], [image.image_class]):
-        reason = f"the object is {names[0]}, the picture {image.image_class}"
+        reason = f"the object is {names[0]}, the image {image.image_class}"
         return [Finding("other_class", "error", image.source, reason)]
     if not names:
-        return [Finding("no_objects_in_picture", "warning", image.source, "has no usable object")]
+        return [Finding("no_objects_in_image", "warning", image.source, "has no usable object")]
     if len(image.objects) > 1:
-        reason = f"{len(image.objects)} objects of {names[0]}; most pictures have one"
+        reason = f"{len(image.objects)} objects of {names[0]}; most images have one"
         return [Finding("several_objects", "note", image.source, reason)]
     return []
 

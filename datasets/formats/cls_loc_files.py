@@ -1,4 +1,4 @@
-"""What do the text files of ILSVRC CLS-LOC say: class names, lists of pictures, val's solution?
+"""What do the text files of ILSVRC CLS-LOC say: class names, lists of images, val's solution?
 
 Each reader goes on after a bad line and returns it as a finding.
 """
@@ -49,15 +49,15 @@ def read_list(path: Path) -> tuple[list[str], list[Finding]]:
         else:
             ids[words[0]] = number
     if not ids and not findings:
-        findings.append(Finding("empty_image_set", "error", path, "lists no pictures"))
+        findings.append(Finding("empty_image_set", "error", path, "lists no images"))
     return list(ids), findings
 
 
 def read_solution(path: Path) -> tuple[dict[str, list[tuple[str, RawBox]]], list[Finding]]:
     """{id: (wnid, box as written) of each object} of ``LOC_val_solution.csv``.
 
-    Rows are ``ILSVRC2012_val_00000001,n01751748 111 108 441 193 n01751748 ...``: one class a
-    picture, and one or more boxes.
+    Rows are ``ILSVRC2012_val_00000001,n01751748 111 108 441 193 n01751748 ...``: one class an
+    image, and one or more boxes.
     """
     text, findings = _read(path)
     solution: dict[str, list[tuple[str, RawBox]]] = {}

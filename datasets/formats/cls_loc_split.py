@@ -1,4 +1,4 @@
-"""Which pictures, with which class and boxes, does a localizer learn from or is it tested on?"""
+"""Which images, with which class and boxes, does a localizer learn from or is it tested on?"""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def cls_loc_split(
     rules: ImageRules = DEFAULT_RULES,
     on_bad_box: OnBadBox = "error",
 ) -> DataSplit:
-    """The pictures of a split of ILSVRC CLS-LOC, all with boxes, all of the picture's class.
+    """The images of a split of ILSVRC CLS-LOC, all with boxes, all of the image's class.
 
     ``classes`` are wnids (`class_names` has their names); None takes those of
-    ``LOC_synset_mapping.txt`` that the list of training pictures has, sorted.
+    ``LOC_synset_mapping.txt`` that the list of training images has, sorted.
 
-    A picture without a box is an error, but for the training pictures that ``train_cls.txt`` lists:
-    ILSVRC has boxes for only part of these. The others, and training pictures whose boxes
+    An image without a box is an error, but for the training images that ``train_cls.txt`` lists:
+    ILSVRC has boxes for only part of these. The others, and training images whose boxes
     ``on_bad_box`` drops, cannot teach where the object is. They are left out, and a warning counts
     them. Raises DataError, naming file, object and reason, for this and all else that would make a
     result wrong: what `inspect_cls_loc` calls an error, a class that is not in ``classes``, and a
@@ -68,12 +68,12 @@ def _training_classes(root: Path) -> tuple[str, ...]:
 def _strangers(
     images: Sequence[RawImage], classes: tuple[str, ...], split: Split
 ) -> Iterator[Finding]:
-    """One error for each class that is not to be learned, at its first picture."""
+    """One error for each class that is not to be learned, at its first image."""
     first = {image.image_class or "": image for image in reversed(images)}
     why = "is not in the class list" if split == "train" else "training lacks"
     for name in sorted(first.keys() - set(classes)):
         image = first[name]
-        reason = f"the picture's class {why}"
+        reason = f"the image's class {why}"
         yield Finding("class_not_in_train", "error", image.source, reason, name, image.path)
 
 
@@ -89,16 +89,16 @@ def _without_box(
         if partial or (split == "train" and image.objects):
             left_out.append(image.image_id)
         else:
-            reason = "the picture has no box"
-            yield Finding("picture_without_box", "error", image.source, reason, "", image.path)
+            reason = "the image has no box"
+            yield Finding("image_without_box", "error", image.source, reason, "", image.path)
     if left_out:
         reason = (
-            f"{len(left_out)} of {len(images)} pictures have no box and are left out: "
+            f"{len(left_out)} of {len(images)} images have no box and are left out: "
             f"{first_few(left_out)}"
         )
-        yield Finding("picture_without_box", "warning", list_path(root, "train"), reason)
+        yield Finding("image_without_box", "warning", list_path(root, "train"), reason)
     if not records:
-        yield Finding("no_objects", "error", root, f"no picture of {split} has a box")
+        yield Finding("no_objects", "error", root, f"no image of {split} has a box")
 
 
 def _absent(

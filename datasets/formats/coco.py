@@ -1,4 +1,4 @@
-"""What does a COCO instances JSON say about its pictures?"""
+"""What does a COCO instances JSON say about its images?"""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def read_coco(
 def inspect_coco(
     images: Path, annotations: Path, *, rules: ImageRules = DEFAULT_RULES
 ) -> tuple[list[RawImage], list[Finding]]:
-    """The usable pictures of a COCO JSON, in its order, and everything that is wrong with it.
+    """The usable images of a COCO JSON, in its order, and everything that is wrong with it.
 
-    ``images`` is the folder of the file names. Pictures without objects are included. Crowds become
+    ``images`` is the folder of the file names. Images without objects are included. Crowds become
     ``ignore``; a missing ``iscrowd`` is 0; annotation ids only name objects in messages. A box of
-    null or [] becomes non-finite, for the catalog to judge. Sizes come from the pictures' headers
+    null or [] becomes non-finite, for the catalog to judge. Sizes come from the images' headers
     and are compared with the JSON's.
     """
     try:
@@ -53,7 +53,7 @@ def inspect_coco(
     for image_id, entry in entries.items():
         where = f"image {image_id}"
         try:
-            path = _picture(images, entry, annotations, where)
+            path = _image(images, entry, annotations, where)
             claimed = _claimed_size(entry, annotations, where)
             size = checked_size(path, claimed, annotations, rules, object=where)
         except Fault as fault:
@@ -83,19 +83,19 @@ def compare_categories(paths: Sequence[Path]) -> list[Finding]:
 
 
 def inspect_coco_folder(images: Path, annotations: Sequence[Path]) -> list[Finding]:
-    """One note if pictures below ``images`` are in none of the files."""
+    """One note if images below ``images`` are in none of the files."""
     listed: set[str] = set()
     for path in annotations:
         try:
             listed |= {str(entry.get("file_name")) for entry in _load(path)["images"]}
         except Fault:
-            return []  # `inspect_coco` says why; every picture would seem unlisted
+            return []  # `inspect_coco` says why; every image would seem unlisted
     files = (path for path in images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     alone = sorted(name for path in files if (name := str(path.relative_to(images))) not in listed)
     if not alone:
         return []
-    reason = f"{len(alone)} pictures are in no annotation file: {first_few(alone)}"
-    return [Finding("unlisted_picture", "note", images, reason)]
+    reason = f"{len(alone)} images are in no annotation file: {first_few(alone)}"
+    return [Finding("unlisted_image", "note", images, reason)]
 
 
 # ---------------------------------------------------------------------------------- the file
@@ -199,23 +199,23 @@ def _objects_by_image(
             reason = f"image_id {image} is not in `images`"
             findings.append(_error("unknown_image", source, where, reason))
             continue
-        picture = paths[image]
+        path = paths[image]
         if category is None or category not in names:
             reason = f"category_id {category} is not in `categories`"
-            findings.append(_error("unknown_category", source, where, reason, picture))
+            findings.append(_error("unknown_category", source, where, reason, path))
             continue
         try:
             crowd = _is_crowd(entry.get("iscrowd"))
             box = _box(entry.get("bbox"))
         except ValueError as error:
-            findings.append(_error("malformed_object", source, where, str(error), picture))
+            findings.append(_error("malformed_object", source, where, str(error), path))
             continue
         objects[image].append(RawObject(names[category], box, crowd, where))
     return objects
 
 
-def _error(kind: str, file: Path, where: str, reason: str, picture: Path | None = None) -> Finding:
-    return Finding(kind, "error", file, reason, where, picture)
+def _error(kind: str, file: Path, where: str, reason: str, image: Path | None = None) -> Finding:
+    return Finding(kind, "error", file, reason, where, image)
 
 
 # ---------------------------------------------------------------------------------- one entry
@@ -247,13 +247,13 @@ def _box(bbox: object) -> RawBox:
     return x, y, x + width, y + height
 
 
-def _picture(folder: Path, entry: _Entry, source: Path, where: str) -> Path:
+def _image(folder: Path, entry: _Entry, source: Path, where: str) -> Path:
     name = entry.get("file_name")
     if not isinstance(name, str) or not name:
         raise Fault.of("bad_image", source, "has no file_name", object=where)
     path = folder / name
     if not is_file(path):
-        raise Fault.of("missing_picture", source, f"{path}: no such file", object=where)
+        raise Fault.of("missing_image", source, f"{path}: no such file", object=where)
     return path
 
 

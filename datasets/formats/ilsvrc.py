@@ -1,11 +1,11 @@
-"""Which class has each picture of ILSVRC's classification data, in the form it is distributed?
+"""Which class has each image of ILSVRC's classification data, in the form it is distributed?
 
-Training pictures lie in ``train/<wnid>/``, the folder being the class. Those of val lie flat in
+Training images lie in ``train/<wnid>/``, the folder being the class. Those of val lie flat in
 ``val/``; their classes come from one of
 
 - ``LOC_val_solution.csv`` (Kaggle's download; the boxes in it are not used),
 - ``ILSVRC2012_validation_ground_truth.txt`` (the development kit): line n is the number of the
-  class of picture n. The numbers mean what ``meta.mat`` or ``map_clsloc.txt`` beside it says; they
+  class of image n. The numbers mean what ``meta.mat`` or ``map_clsloc.txt`` beside it says; they
   are not the order of the wnids.
 
 The folders may lie in ``Data/CLS-LOC`` (Kaggle) or in the root itself. Classes are wnids, and their
@@ -28,7 +28,7 @@ from .image_folder import inspect_image_folder
 
 SOLUTION = "LOC_val_solution.csv"
 NAMES = "LOC_synset_mapping.txt"
-#: The files of the development kits of 2012 and 2015 (whose pictures and numbers are the same).
+#: The files of the development kits of 2012 and 2015 (whose images and numbers are the same).
 GROUND_TRUTHS = (
     "ILSVRC2012_validation_ground_truth.txt",
     "ILSVRC2015_clsloc_validation_ground_truth.txt",
@@ -38,8 +38,8 @@ KITS = ("", "ILSVRC2012_devkit_t12/data", "devkit/data", "data")
 _NUMBER = re.compile(r"_val_(\d{8})$")
 
 
-def pictures_folder(root: Path, split: str) -> Path:
-    """The folder of a split's pictures."""
+def images_folder(root: Path, split: str) -> Path:
+    """The folder of a split's images."""
     kaggle = root / "Data" / "CLS-LOC" / split
     return kaggle if kaggle.is_dir() else root / split
 
@@ -56,12 +56,12 @@ def class_names(root: Path) -> dict[str, str]:
 def inspect_ilsvrc(
     root: Path, split: str, *, rules: ImageRules = DEFAULT_RULES, headers: bool = True
 ) -> tuple[list[RawImage], list[Finding]]:
-    """The pictures of a split with their wnids, and everything that is wrong with it.
+    """The images of a split with their wnids, and everything that is wrong with it.
 
-    A split whose pictures lie in class folders is read as such, any other as val. ``headers``: as
+    A split whose images lie in class folders is read as such, any other as val. ``headers``: as
     in `inspect_image_folder`.
     """
-    folder = pictures_folder(root, split)
+    folder = images_folder(root, split)
     if not folder.is_dir() or any(path.is_dir() for path in folder.iterdir()):
         images, findings = inspect_image_folder(folder, rules=rules, headers=headers)
     else:
@@ -93,23 +93,21 @@ def _unknown(image: RawImage, names: Path) -> str:
 def _flat(
     root: Path, folder: Path, rules: ImageRules, *, headers: bool
 ) -> tuple[list[RawImage], list[Finding]]:
-    pictures = {
+    files = {
         path.stem: path
         for path in sorted(folder.iterdir())
         if path.suffix.lower() in IMAGE_SUFFIXES
     }
-    if not pictures:
-        return [], [
-            Finding("no_classes", "error", folder, "has neither pictures nor class folders")
-        ]
+    if not files:
+        return [], [Finding("no_classes", "error", folder, "has neither images nor class folders")]
     try:
-        answers, findings = _answers(root, pictures)
+        answers, findings = _answers(root, files)
     except Fault as fault:
         return [], [fault.finding]
     images = []
     for stem, (wnid, source) in answers.items():
         try:
-            path = pictures[stem]
+            path = files[stem]
             size = checked_size(path, None, source, rules) if headers else (0, 0)
             images.append(RawImage(path.name, path, size, (), source, wnid))
         except Fault as fault:
@@ -117,59 +115,59 @@ def _flat(
     return images, findings
 
 
-#: {picture's stem: (wnid, the file that says so)}, and what is wrong.
+#: {image's stem: (wnid, the file that says so)}, and what is wrong.
 _Answers = tuple[dict[str, tuple[str, Path]], list[Finding]]
 
 
-def _answers(root: Path, pictures: Mapping[str, Path]) -> _Answers:
-    """The class of every picture that has one; pictures and answers without the other are found."""
+def _answers(root: Path, images: Mapping[str, Path]) -> _Answers:
+    """The class of every image that has one; images and answers without the other are found."""
     if (root / SOLUTION).is_file():
-        return _from_solution(root / SOLUTION, pictures)
+        return _from_solution(root / SOLUTION, images)
     places = [root / kit / name for kit in KITS for name in GROUND_TRUTHS]
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         reason = (
-            f"nothing says the classes of its pictures: neither {SOLUTION} nor {GROUND_TRUTHS[0]} "
+            f"nothing says the classes of its images: neither {SOLUTION} nor {GROUND_TRUTHS[0]} "
             f"(in {first_few([str(root / kit) for kit in KITS])})"
         )
-        folder = next(iter(pictures.values())).parent
+        folder = next(iter(images.values())).parent
         return {}, [Finding("missing_file", "error", folder, reason)]
-    return _from_ground_truth(path, pictures)
+    return _from_ground_truth(path, images)
 
 
-def _from_solution(path: Path, pictures: Mapping[str, Path]) -> _Answers:
+def _from_solution(path: Path, images: Mapping[str, Path]) -> _Answers:
     solution, findings = read_solution(path)
     for kind, ours, theirs in (
-        ("missing_solution", pictures.keys(), solution.keys()),
-        ("missing_picture", solution.keys(), pictures.keys()),
+        ("missing_solution", images.keys(), solution.keys()),
+        ("missing_image", solution.keys(), images.keys()),
     ):
         findings += _without(path, kind, sorted(ours - theirs))
-    both = [stem for stem in pictures if stem in solution]
+    both = [stem for stem in images if stem in solution]
     return {stem: (solution[stem][0][0], path) for stem in both}, findings
 
 
 def _without(path: Path, kind: str, stems: list[str]) -> list[Finding]:
     if not stems:
         return []
-    what = "no row for the picture" if kind == "missing_solution" else "no picture for the row"
+    what = "no row for the image" if kind == "missing_solution" else "no image for the row"
     return [Finding(kind, "error", path, f"{what} {first_few(stems, 3)} ({len(stems)} in all)")]
 
 
-def _from_ground_truth(path: Path, pictures: Mapping[str, Path]) -> _Answers:
+def _from_ground_truth(path: Path, images: Mapping[str, Path]) -> _Answers:
     numbers, findings = _read_numbers(path)
     wnids, faults = _read_order(path.parent)
     if findings or faults:
         return {}, findings + faults
-    if len(numbers) != len(pictures):
-        reason = f"{len(numbers)} lines for {len(pictures)} pictures"
+    if len(numbers) != len(images):
+        reason = f"{len(numbers)} lines for {len(images)} images"
         findings.append(Finding("malformed_file", "error", path, reason))
     answers = {}
-    for stem, picture in pictures.items():
+    for stem, image in images.items():
         found = _NUMBER.search(stem)
         line = int(found[1]) if found else 0
         if not 1 <= line <= len(numbers):
             reason = f"its number is not one of the lines 1..{len(numbers)} of {path}"
-            findings.append(Finding("missing_solution", "error", picture, reason))
+            findings.append(Finding("missing_solution", "error", image, reason))
         elif numbers[line - 1] not in wnids:
             reason = f"line {line}: no class has the number {numbers[line - 1]} (1..{len(wnids)})"
             findings.append(Finding("unknown_class", "error", path, reason))

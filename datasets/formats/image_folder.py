@@ -1,7 +1,7 @@
 """What does a folder of class folders hold?
 
-Layout: ``<split>/<class>/**`` or, without splits, ``<class>/**``. The class of a picture is the
-folder below its split; folders inside a class only sort its pictures.
+Layout: ``<split>/<class>/**`` or, without splits, ``<class>/**``. The class of an image is the
+folder below its split; folders inside a class only sort its images.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..records import RawImage, RawObject, first_few
 from .claimed_size import checked_size
 
 #: Names of splits, the one that is trained on first. A class may be called so too; it
-#: holds pictures and no folders.
+#: holds images and no folders.
 _SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 
 
@@ -37,10 +37,10 @@ def read_image_folder(
 def inspect_image_folder(
     folder: Path, *, rules: ImageRules = DEFAULT_RULES, headers: bool = True
 ) -> tuple[list[RawImage], list[Finding]]:
-    """The pictures of one split, by class and path, and everything that is wrong with the folder.
+    """The images of one split, by class and path, and everything that is wrong with the folder.
 
-    Each has its class's name and one object of that name, as large as the picture, whose size comes
-    from the header; without ``headers``, which take minutes for a million pictures, no picture is
+    Each has its class's name and one object of that name, as large as the image, whose size comes
+    from the header; without ``headers``, which take minutes for a million images, no image is
     opened and all sizes are (0, 0). Ids are paths below ``folder``.
     """
     if not folder.is_dir():
@@ -50,12 +50,12 @@ def inspect_image_folder(
         return [], [Finding("no_classes", "error", folder, "has no class folders")]
     images, findings = [], list(_beside_classes(folder))
     for place in classes:
-        pictures, others = _files(place)
+        files, others = _files(place)
         findings += [_stray(path) for path in others]
-        if not pictures:
-            reason = "the class folder has no pictures"
+        if not files:
+            reason = "the class folder has no images"
             findings.append(Finding("empty_class", "error", place, reason, place.name))
-        for path in pictures:
+        for path in files:
             try:
                 size = checked_size(path, None, place, rules) if headers else (0, 0)
                 images.append(_image(path, place, folder, size))
@@ -64,13 +64,13 @@ def inspect_image_folder(
     return images, findings
 
 
-def inspect_pictures(
+def inspect_images(
     folder: Path, *, rules: ImageRules = DEFAULT_RULES
 ) -> tuple[list[RawImage], list[Finding]]:
-    """The pictures of a folder without annotations, by path, and what is wrong with the folder."""
-    pictures, others = _files(folder)
+    """The images of a folder without annotations, by path, and what is wrong with the folder."""
+    files, others = _files(folder)
     images, findings = [], [_stray(path) for path in others]
-    for path in pictures:
+    for path in files:
         try:
             size = checked_size(path, None, folder, rules)
         except Fault as fault:
@@ -110,15 +110,15 @@ def _class_folders(folder: Path) -> list[Path]:
     )
 
 
-def _is_picture(path: Path) -> bool:
+def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 def _files(place: Path) -> tuple[list[Path], list[Path]]:
-    """(pictures, other files) of a class, sorted."""
+    """(images, other files) of a class, sorted."""
     files = sorted(path for path in place.rglob("*") if not path.is_dir())
-    return [path for path in files if _is_picture(path)], [
-        path for path in files if not _is_picture(path)
+    return [path for path in files if _is_image(path)], [
+        path for path in files if not _is_image(path)
     ]
 
 
@@ -126,15 +126,15 @@ def _beside_classes(folder: Path) -> Iterator[Finding]:
     for path in sorted(folder.iterdir()):
         if path.is_dir() and not path.name.startswith("."):
             continue
-        if _is_picture(path):
+        if _is_image(path):
             reason = "lies beside the class folders and has no class"
-            yield Finding("picture_without_class", "warning", path, reason, picture=path)
+            yield Finding("image_without_class", "warning", path, reason, image=path)
         else:
             yield _stray(path)
 
 
 def _stray(path: Path) -> Finding:
-    what = "a folder that is no split" if path.is_dir() else "not named like a picture"
+    what = "a folder that is no split" if path.is_dir() else "not named like an image"
     return Finding("stray_file", "note", path, f"{what}, left out")
 
 

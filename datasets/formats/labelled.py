@@ -1,4 +1,4 @@
-"""Which pictures with which classes does a classifier learn from, and which is it tested on?"""
+"""Which images with which classes does a classifier learn from, and which is it tested on?"""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ Part = Literal["train", "val"]
 
 @dataclass(frozen=True)
 class LabelledSource:
-    """Where the pictures are. ``train`` and ``val`` are folders below ``root``.
+    """Where the images are. ``train`` and ``val`` are folders below ``root``.
 
-    ``val_fraction`` is for sets without validation pictures: that part of each class's training
-    pictures is held out, the same for the same ``split_seed``; ``val`` is then not used, and
-    ``train`` may be "." for class folders in the root itself. Without ``headers`` no picture is
+    ``val_fraction`` is for sets without validation images: that part of each class's training
+    images is held out, the same for the same ``split_seed``; ``val`` is then not used, and
+    ``train`` may be "." for class folders in the root itself. Without ``headers`` no image is
     opened before it is needed: a million headers take minutes. Then `Record.size` is (0, 0).
     """
 
@@ -51,11 +51,11 @@ def labelled_splits(
     classes: Sequence[str] | None = None,
     rules: ImageRules = DEFAULT_RULES,
 ) -> tuple[DataSplit, DataSplit]:
-    """The training and the validation pictures, with labels of one class list.
+    """The training and the validation images, with labels of one class list.
 
-    ``classes`` None takes those of the training pictures, sorted. Raises DataError, naming file,
-    class and reason, for whatever would make a result wrong: class folders without pictures, a
-    class of val that train lacks, a ground truth that does not fit the pictures, pictures that
+    ``classes`` None takes those of the training images, sorted. Raises DataError, naming file,
+    class and reason, for whatever would make a result wrong: class folders without images, a
+    class of val that train lacks, a ground truth that does not fit the images, images that
     cannot be opened.
     """
     parts = _images(source, ("train", "val"), rules)
@@ -76,7 +76,7 @@ def labelled_split(
 
 
 def describe_labelled(split: DataSplit) -> str:
-    """One line for the banner: how many pictures, and how many the classes have."""
+    """One line for the banner: how many images, and how many the classes have."""
     counts = Counter(record.image_label for record in split.records)
     sizes = [counts[label] for label in range(len(split.classes))]
     return (
@@ -105,7 +105,7 @@ def _read(source: LabelledSource, folder: str, rules: ImageRules) -> list[RawIma
 
 
 def _held_out(images: list[RawImage], fraction: float, seed: int) -> dict[Part, list[RawImage]]:
-    """Copies of one picture stay together; training sees every class."""
+    """Copies of one image stay together; training sees every class."""
     groups = same_bytes([image.path for image in images])
     members = [
         Member(image.image_id, frozenset([_class(image)]), group)
@@ -121,7 +121,7 @@ def _held_out(images: list[RawImage], fraction: float, seed: int) -> dict[Part, 
 
 def _class(image: RawImage) -> str:
     if image.image_class is None:
-        raise DataError(f"{image.path}: the picture has no class")
+        raise DataError(f"{image.path}: the image has no class")
     return image.image_class
 
 
@@ -129,7 +129,7 @@ def _split(
     source: LabelledSource, part: Part, images: Sequence[RawImage], classes: tuple[str, ...]
 ) -> DataSplit:
     if not images:
-        raise DataError(f"{source.root}: no pictures in {part!r}")
+        raise DataError(f"{source.root}: no images in {part!r}")
     twice = [name for name, count in Counter(classes).items() if count > 1]
     if twice:
         raise DataError(f"class list: listed twice: {', '.join(twice)}")
@@ -150,8 +150,8 @@ def _compare(images: Sequence[RawImage], classes: tuple[str, ...], part: Part) -
     other = "training lacks" if part == "val" else "is not in the class list"
     for name in sorted(counts.keys() - known):
         image = first[name]
-        reason = f"{counts[name]} pictures of a class that {other} (first {image.path.name})"
+        reason = f"{counts[name]} images of a class that {other} (first {image.path.name})"
         yield Finding("class_not_in_train", "error", image.source, reason, name)
     if missing := [name for name in classes if name not in counts]:
-        reason = f"no pictures of {len(missing)} classes: {first_few(missing)}"
+        reason = f"no images of {len(missing)} classes: {first_few(missing)}"
         yield Finding("class_missing_in_split", "warning", images[0].source.parent, reason)

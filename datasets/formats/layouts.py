@@ -20,15 +20,15 @@ from .image_folder import (
     compare_image_folders,
     image_folder_splits,
     inspect_image_folder,
-    inspect_pictures,
+    inspect_images,
 )
 from .voc import disjoint_sets, inspect_voc, inspect_voc_folder
 
-#: ``pictures``: nothing is annotated.
-Layout = Literal["voc", "coco", "image-folder", "cls-loc", "pictures"]
+#: ``images``: nothing is annotated.
+Layout = Literal["voc", "coco", "image-folder", "cls-loc", "images"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
-#: What exporters call the JSON that they leave in each split's folder of pictures.
+#: What exporters call the JSON that they leave in each split's folder of images.
 _EXPORTED_JSON = "_annotations.coco.json"
 
 
@@ -45,11 +45,11 @@ def recognise(root: Path) -> Layout:
     if any(path.is_dir() for path in root.iterdir()):
         return "image-folder"
     if any(path.suffix.lower() in IMAGE_SUFFIXES for path in root.iterdir()):
-        return "pictures"
+        return "images"
     raise ConfigError(
         f"{root}: neither JPEGImages (voc), nor annotations/instances_*.json (coco; --annotations "
         "names another file), nor Data/CLS-LOC (cls-loc), nor folders of classes (image-folder), "
-        "nor pictures"
+        "nor images"
     )
 
 
@@ -64,7 +64,7 @@ def data_set(
     anchors: Anchors | None = None,
     workers: int = 0,
 ) -> DataSet:
-    """Everything in the folder. ``annotations`` are COCO JSONs of pictures in ``root``; ``workers``
+    """Everything in the folder. ``annotations`` are COCO JSONs of images in ``root``; ``workers``
     processes read VOC annotations."""
     splits: dict[str, Sequence[Inspection]]
     folders: list[Callable[[], list[Finding]]] = []
@@ -85,9 +85,9 @@ def data_set(
     elif layout == "cls-loc":
         read_split = partial(inspect_cls_loc, root, coordinates=coordinates, rules=rules)
         splits = {name: [partial(read_split, name)] for name in cls_loc_splits(root)}
-    elif layout == "pictures":
+    elif layout == "images":
         content = "nothing"
-        splits = {"all": [partial(inspect_pictures, root, rules=rules)]}
+        splits = {"all": [partial(inspect_images, root, rules=rules)]}
     else:
         content = "classes"
         splits = {
@@ -105,7 +105,7 @@ def data_set(
 def coco_folder_checks(
     sources: Sequence[tuple[Path, Path]],
 ) -> list[Callable[[], list[Finding]]]:
-    """What (folder of pictures, JSON) pairs can only tell together."""
+    """What (folder of images, JSON) pairs can only tell together."""
     by_folder: dict[Path, list[Path]] = {}
     for images, path in sources:
         by_folder.setdefault(images, []).append(path)
@@ -122,7 +122,7 @@ def _named_parts(root: Path, annotations: Sequence[Path]) -> dict[str, tuple[Pat
 
 
 def _coco_parts(root: Path) -> dict[str, tuple[Path, Path]]:
-    """{split: (folder of the pictures, JSON)}, as published, or as labelling services export it."""
+    """{split: (folder of the images, JSON)}, as published, or as labelling services export it."""
     parts = {}
     for path in sorted((root / "annotations").glob("instances_*.json")):
         split = path.stem.removeprefix("instances_")

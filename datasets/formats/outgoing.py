@@ -1,4 +1,4 @@
-"""What is a picture on its way into another annotation format, and what are its numbers?"""
+"""What is an image on its way into another annotation format, and what are its numbers?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PIXEL_DECIMALS = 6
 
 @dataclass(frozen=True)
 class Outgoing:
-    """One picture: the file ``source`` will stand at ``name`` below the folder of its split.
+    """One image: the file ``source`` will stand at ``name`` below the folder of its split.
 
     ``size`` is (h, w) as displayed; the objects are what the new format can hold.
     """
@@ -27,9 +27,9 @@ class Outgoing:
     objects: tuple[RawObject, ...]
 
 
-#: Pictures by split.
+#: Images by split.
 Splits = Mapping[str, Sequence[Outgoing]]
-#: Puts a picture (first) where it belongs in the new data set (second).
+#: Puts an image (first) where it belongs in the new data set (second).
 Place = Callable[[Path, Path], None]
 #: An object as a format holds it, None if it cannot, and in words what is lost ("" for nothing).
 Fit = tuple[RawObject | None, str]

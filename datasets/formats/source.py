@@ -1,4 +1,4 @@
-"""Which pictures, classes and further annotations does one split of a data set hold?
+"""Which images, classes and further annotations does one split of a data set hold?
 
 For tools that read VOC, COCO and YOLO alike; training reads through `voc.py` and `coco.py`.
 """
@@ -35,7 +35,7 @@ _KEYS = {
 
 @dataclass(frozen=True)
 class Source:
-    """Where a split is. ``annotations`` is a COCO JSON; then ``root`` is its folder of pictures."""
+    """Where a split is. ``annotations`` is a COCO JSON; then ``root`` is its folder of images."""
 
     format: Format
     root: Path
@@ -45,7 +45,7 @@ class Source:
 
 @dataclass(frozen=True)
 class SourceSplit:
-    """One split: its pictures, whose names are relative to ``folder``, and its classes in order.
+    """One split: its images, whose names are relative to ``folder``, and its classes in order.
 
     ``extras`` counts what the files say beyond boxes, names and ignored objects, by its name there.
     """
@@ -75,7 +75,7 @@ def read_split(
 
 
 def coco_paths(source: Source) -> tuple[Path, Path]:
-    """The folder of the pictures and the JSON, by default those of the published COCO."""
+    """The folder of the images and the JSON, by default those of the published COCO."""
     if source.annotations is not None:
         return source.root, source.annotations
     return source.root / source.split, source.root / f"annotations/instances_{source.split}.json"

@@ -1,7 +1,7 @@
 """How are located classes handed in to ILSVRC's localization challenge, and read back?
 
 The form is that of ``LOC_val_solution.csv``: a header ``ImageId,PredictionString`` and a row for
-each picture, ``ILSVRC2012_val_00000001,n01751748 111 108 441 193 n01729977 ...``, with a class and
+each image, ``ILSVRC2012_val_00000001,n01751748 111 108 441 193 n01729977 ...``, with a class and
 x1 y1 x2 y2 for each of at most five predictions, best first. Pixels count from 1 and both ends
 belong to the box: our (x1, y1, x2, y2) is (x1 + 1, y1 + 1, x2, y2) there.
 """
@@ -23,7 +23,7 @@ from ..records import RawBox
 from .outgoing import number
 
 HEADER = ("ImageId", "PredictionString")
-#: The most predictions a picture may have.
+#: The most predictions an image may have.
 LIMIT = 5
 #: From our pixels to the challenge's.
 _SHIFT = (1.0, 1.0, 0.0, 0.0)
@@ -31,9 +31,9 @@ _Rows = Iterator[tuple[int, list[str]]]
 
 
 def write_submission(found: Mapping[str, Detections], classes: Sequence[str], path: Path) -> None:
-    """A row for each picture by sorted id, empty without predictions; ``path`` is replaced at once.
+    """A row for each image by sorted id, empty without predictions; ``path`` is replaced at once.
 
-    ``found`` has the predictions of each picture in our pixels, best first.
+    ``found`` has the predictions of each image in our pixels, best first.
 
     Pixels have up to six decimals: read back they are the same float32 from 16 on, and below at
     most 1e-6 away. ``classes`` are the words that are written: where class numbers are wanted
@@ -63,7 +63,7 @@ def write_submission(found: Mapping[str, Detections], classes: Sequence[str], pa
 
 
 def read_submission(path: Path, classes: Sequence[str]) -> dict[str, Detections]:
-    """The predictions of each picture, best first, in our pixels.
+    """The predictions of each image, best first, in our pixels.
 
     A submission tells the order of its predictions, not how sure they are: their scores here are
     1, 1/2 .. 1/5, no probabilities. Boxes may have any corners, a row no predictions.

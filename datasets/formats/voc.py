@@ -1,4 +1,4 @@
-"""What does a PASCAL VOC folder say about its pictures?
+"""What does a PASCAL VOC folder say about its images?
 
 Layout: ``JPEGImages/<id>.*``, ``Annotations/<id>.xml``, ``ImageSets/Main/<split>.txt``.
 """
@@ -25,16 +25,16 @@ __all__ = ["Coordinates", "Difficult", "inspect_voc", "inspect_voc_folder", "rea
 
 #: The devkit's class image sets end each line with whether the class is there ...
 _PRESENCE = re.compile(r"^(.*\S)\s+(-1|0|1)$")
-#: ... and those of actions name a person of the picture before that.
+#: ... and those of actions name a person of the image before that.
 _PERSON = re.compile(r"^(.*\S)\s+\d+$")
-#: Pictures from which on starting processes (a second) costs less than they save.
+#: Images from which on starting processes (a second) costs less than they save.
 _WORTH_SHARING = 1000
 _LOG = logging.getLogger(__name__)
 
 
 class _Pair(NamedTuple):
     image_id: str
-    picture: Path
+    image: Path
     xml: Path
 
 
@@ -65,15 +65,15 @@ def inspect_voc(
     rules: ImageRules = DEFAULT_RULES,
     workers: int = 0,
 ) -> tuple[list[RawImage], list[Finding]]:
-    """The usable pictures of an image set, in its order, and everything that is wrong with it.
+    """The usable images of an image set, in its order, and everything that is wrong with it.
 
     ``split`` None takes every annotation of the folder. ``coordinates``: ``one_based`` counts
     pixels from 1 and includes the last one (VOC devkit), so that x1 - 1, y1 - 1, x2, y2 are ours.
     ``difficult``: ``exclude`` leaves such objects out, ``ignore`` marks them, ``include`` treats
-    them like any other. Pictures without objects are included.
+    them like any other. Images without objects are included.
 
-    A class's image set (``dog_train.txt``) is read as the list of all its pictures.
-    Sizes come from the pictures' headers and are compared with ``<size>``. ``workers`` processes
+    A class's image set (``dog_train.txt``) is read as the list of all its images.
+    Sizes come from the images' headers and are compared with ``<size>``. ``workers`` processes
     share a large folder; 0 reads in this one.
     """
     try:
@@ -99,48 +99,48 @@ def inspect_voc(
 def _read_pair(
     pair: _Pair, *, coordinates: Coordinates, difficult: Difficult, rules: ImageRules
 ) -> tuple[RawImage | None, list[Finding]]:
-    """None: the picture cannot be used."""
-    image_id, picture, xml = pair
+    """None: the image cannot be used."""
+    image_id, image, xml = pair
     try:
         tree = parse_annotation(xml)
-        size = checked_size(picture, claimed_size(tree, xml), xml, rules, object="<size>")
+        size = checked_size(image, claimed_size(tree, xml), xml, rules, object="<size>")
     except Fault as fault:
-        return None, [replace(fault.finding, picture=picture)]
+        return None, [replace(fault.finding, image=image)]
     objects, faults = read_objects(tree, xml, coordinates=coordinates, difficult=difficult)
-    findings = [replace(finding, picture=picture) for finding in faults]
+    findings = [replace(finding, image=image) for finding in faults]
     if other := names_another_file(tree, image_id):
-        reason = f"<filename> is {other!r}, the picture {picture.name}: the id decides"
-        findings.append(Finding("other_filename", "warning", xml, reason, picture=picture))
-    return RawImage(image_id, picture, size, tuple(objects), xml), findings
+        reason = f"<filename> is {other!r}, the image {image.name}: the id decides"
+        findings.append(Finding("other_filename", "warning", xml, reason, image=image))
+    return RawImage(image_id, image, size, tuple(objects), xml), findings
 
 
 def inspect_voc_folder(root: Path) -> list[Finding]:
-    """What no image set leads to: pictures and annotations without the other, or listed nowhere."""
+    """What no image set leads to: images and annotations without the other, or listed nowhere."""
     try:
-        pictures = _pictures_by_stem(root / "JPEGImages")
+        images = _images_by_stem(root / "JPEGImages")
     except Fault as fault:
         return [fault.finding]
     listed: set[str] = set()
     alone: list[Finding] = []
     for split in image_sets(root):
         try:
-            listed |= set(_listed(root, split, pictures))
+            listed |= set(_listed(root, split, images))
         except Fault as fault:
             alone.append(fault.finding)
     xmls = _annotations(root)
     alone += [
-        Finding("orphan_annotation", "warning", xmls[stem], "has no picture and is listed nowhere")
-        for stem in sorted(xmls.keys() - pictures.keys() - listed)
+        Finding("orphan_annotation", "warning", xmls[stem], "has no image and is listed nowhere")
+        for stem in sorted(xmls.keys() - images.keys() - listed)
     ]
-    for stem in sorted(pictures.keys() - xmls.keys() - listed):
-        path = pictures[stem][0]
+    for stem in sorted(images.keys() - xmls.keys() - listed):
+        path = images[stem][0]
         if path.suffix.lower() in IMAGE_SUFFIXES:
             reason = "has no annotation and is listed nowhere"
-            alone.append(Finding("orphan_picture", "warning", path, reason, picture=path))
-    unlisted = sorted((pictures.keys() & xmls.keys()) - listed)
+            alone.append(Finding("orphan_image", "warning", path, reason, image=path))
+    unlisted = sorted((images.keys() & xmls.keys()) - listed)
     if unlisted and listed:
-        reason = f"{len(unlisted)} annotated pictures are in no image set: {first_few(unlisted)}"
-        alone.append(Finding("unlisted_picture", "note", root / "ImageSets" / "Main", reason))
+        reason = f"{len(unlisted)} annotated images are in no image set: {first_few(unlisted)}"
+        alone.append(Finding("unlisted_image", "note", root / "ImageSets" / "Main", reason))
     return alone
 
 
@@ -160,11 +160,11 @@ def disjoint_sets(root: Path) -> list[str]:
     """
     names = image_sets(root)
     names = [name for name in names if name.rpartition("_")[2] not in names or "_" not in name]
-    pictures = _pictures_by_stem(root / "JPEGImages")
+    images = _images_by_stem(root / "JPEGImages")
     members: dict[str, set[str]] = {}
     for name in names:
         try:
-            members[name] = set(_listed(root, name, pictures))
+            members[name] = set(_listed(root, name, images))
         except Fault:  # stays, and is reported when it is read
             members[name] = {f"unreadable {name}"}
 
@@ -180,7 +180,7 @@ def _set_path(root: Path, split: str) -> Path:
     return root / "ImageSets" / "Main" / f"{split}.txt"
 
 
-def _listed(root: Path, split: str, pictures: dict[str, list[Path]]) -> list[str]:
+def _listed(root: Path, split: str, images: dict[str, list[Path]]) -> list[str]:
     """The ids of an image set."""
     path = _set_path(root, split)
     if not path.is_file():
@@ -192,18 +192,18 @@ def _listed(root: Path, split: str, pictures: dict[str, list[Path]]) -> list[str
         raise Fault.of("unreadable_image_set", path, f"cannot be read ({error})") from error
     lines = [line.strip() for line in lines if line.strip()]
     if not lines:
-        raise Fault.of("empty_image_set", path, "lists no pictures")
-    return [_image_id(line, pictures) for line in lines]
+        raise Fault.of("empty_image_set", path, "lists no images")
+    return [_image_id(line, images) for line in lines]
 
 
-def _image_id(line: str, pictures: dict[str, list[Path]]) -> str:
+def _image_id(line: str, images: dict[str, list[Path]]) -> str:
     """The line without the columns of a class's or an action's image set."""
     flagged = _PRESENCE.match(line)
-    if line in pictures or not flagged:
+    if line in images or not flagged:
         return line
     name = flagged.group(1)
     person = _PERSON.match(name)
-    return person.group(1) if person and name not in pictures else name
+    return person.group(1) if person and name not in images else name
 
 
 # ---------------------------------------------------------------------------------- folders
@@ -211,20 +211,20 @@ def _image_id(line: str, pictures: dict[str, list[Path]]) -> str:
 
 def _pair(root: Path, split: str | None) -> tuple[list[_Pair], list[Finding]]:
     """Each id with its files, and the errors: what is missing, ambiguous or double."""
-    pictures = _pictures_by_stem(root / "JPEGImages")
+    images = _images_by_stem(root / "JPEGImages")
     xmls = _annotations(root)
-    ids = sorted(xmls) if split is None else _listed(root, split, pictures)
+    ids = sorted(xmls) if split is None else _listed(root, split, images)
     place = root / "Annotations" if split is None else _set_path(root, split)
     pairs, findings = [], []
     for name, count in Counter(ids).items():
-        files, xml = pictures.get(name, []), xmls.get(name)
+        files, xml = images.get(name, []), xmls.get(name)
         if count > 1:
             findings.append(_error("listed_twice", place, f"listed {count} times", name))
         if not files:
-            findings.append(_error("missing_picture", place, "no picture in JPEGImages", name))
+            findings.append(_error("missing_image", place, "no image in JPEGImages", name))
         if len(files) > 1:
-            reason = f"several pictures: {', '.join(path.name for path in files)}"
-            findings.append(_error("ambiguous_picture", place, reason, name))
+            reason = f"several images: {', '.join(path.name for path in files)}"
+            findings.append(_error("ambiguous_image", place, reason, name))
         if xml is None:
             reason = f"no annotation {name}.xml in Annotations"
             findings.append(_error("missing_annotation", place, reason, name, *files[:1]))
@@ -233,13 +233,11 @@ def _pair(root: Path, split: str | None) -> tuple[list[_Pair], list[Finding]]:
     return pairs, findings
 
 
-def _error(
-    kind: str, file: Path, reason: str, image_id: str, picture: Path | None = None
-) -> Finding:
-    return Finding(kind, "error", file, reason, image_id, picture)
+def _error(kind: str, file: Path, reason: str, image_id: str, image: Path | None = None) -> Finding:
+    return Finding(kind, "error", file, reason, image_id, image)
 
 
-def _pictures_by_stem(folder: Path) -> dict[str, list[Path]]:
+def _images_by_stem(folder: Path) -> dict[str, list[Path]]:
     """Files by stem; other files of the same stem (`.json`, `.txt`) do not count."""
     if not folder.is_dir():
         raise Fault.of("missing_folder", folder, "no such folder")

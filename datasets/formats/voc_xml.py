@@ -42,7 +42,7 @@ def parse_annotation(path: Path) -> Element:
 
 
 def claimed_size(tree: Element, path: Path) -> tuple[float, float] | None:
-    """(h, w) of ``<size>``; None if absent, or 0 x 0: from tools that did not open the picture."""
+    """(h, w) of ``<size>``; None if absent, or 0 x 0: from tools that did not open the image."""
     element = tree.find("size")
     if element is None or "" in (_text(element, "height"), _text(element, "width")):
         return None
@@ -51,7 +51,7 @@ def claimed_size(tree: Element, path: Path) -> tuple[float, float] | None:
 
 
 def names_another_file(tree: Element, image_id: str) -> str:
-    """The ``<filename>`` if it is not the picture's; "" if it is, or is empty."""
+    """The ``<filename>`` if it is not the image's; "" if it is, or is empty."""
     name = _text(tree, "filename")
     plain = PureWindowsPath(name)  # knows / and \; some tools write the whole path
     return "" if name == "" or image_id in (plain.name, plain.stem) else name

@@ -20,33 +20,33 @@ def fit_voc(obj: RawObject, size: tuple[int, int]) -> Fit:
 
 
 def write_voc(out: Path, splits: Splits, place: Place) -> None:
-    """Image sets, one XML a picture, and the pictures, which ``place`` puts there.
+    """Image sets, one XML an image, and the images, which ``place`` puts there.
 
-    A picture of several splits is written once. Coordinates count pixels from 1 and include the
+    An image of several splits is written once. Coordinates count pixels from 1 and include the
     last one; decimals are kept. ``ignore`` becomes ``difficult``.
     """
     written: set[Path] = set()
-    for split, pictures in splits.items():
-        for picture in pictures:
-            target = out / "JPEGImages" / picture.name
+    for split, images in splits.items():
+        for image in images:
+            target = out / "JPEGImages" / image.name
             if target in written:
                 continue
             written.add(target)
-            place(picture.source, target)
-            write_new(out / "Annotations" / f"{picture.name.stem}.xml", _annotation(picture))
-        ids = "".join(f"{picture.name.stem}\n" for picture in pictures)
+            place(image.source, target)
+            write_new(out / "Annotations" / f"{image.name.stem}.xml", _annotation(image))
+        ids = "".join(f"{image.name.stem}\n" for image in images)
         write_new(out / "ImageSets" / "Main" / f"{split}.txt", ids)
 
 
-def _annotation(picture: Outgoing) -> str:
-    height, width = picture.size
+def _annotation(image: Outgoing) -> str:
+    height, width = image.size
     root = ET.Element("annotation")
-    _add(root, {"filename": picture.name.name})
-    # What a reader gets: every picture is read as RGB.
+    _add(root, {"filename": image.name.name})
+    # What a reader gets: every image is read as RGB.
     _add(ET.SubElement(root, "size"), {"width": width, "height": height, "depth": 3})
     # Segmented, pose and truncated are not known; the devkit's reader fails where they are missing.
     _add(root, {"segmented": 0})
-    for obj in picture.objects:
+    for obj in image.objects:
         node = ET.SubElement(root, "object")
         _add(node, {"name": obj.name, "pose": "Unspecified", "truncated": 0})
         _add(node, {"difficult": int(obj.ignore)})

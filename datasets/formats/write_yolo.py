@@ -10,16 +10,16 @@ from pathlib import Path
 from ..records import RawObject
 from .outgoing import Fit, Outgoing, Place, Splits, fit_box, number, write_new
 
-#: Of a fraction of the picture's side: 1e-8 px of a side of 10 000 px, so that the corners that
+#: Of a fraction of the image's side: 1e-8 px of a side of 10 000 px, so that the corners that
 #: come back, rounded to `PIXEL_DECIMALS`, are those that went in.
 FRACTION_DECIMALS = 12
-#: Corners may exceed the picture by this part of its side without being called clipped: YOLO files
+#: Corners may exceed the image by this part of its side without being called clipped: YOLO files
 #: usually have six decimals, and a corner is the sum of two.
 ROUNDING = 1e-6
 
 
 def fit_yolo(obj: RawObject, size: tuple[int, int]) -> Fit:
-    """YOLO knows no ignored objects, and boxes inside the picture only."""
+    """YOLO knows no ignored objects, and boxes inside the image only."""
     if obj.ignore:
         return None, "difficult and crowd objects are left out"
     held, loss = fit_box(obj)
@@ -30,27 +30,27 @@ def fit_yolo(obj: RawObject, size: tuple[int, int]) -> Fit:
     inside = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
     clipped, _ = fit_box(replace(obj, box=inside))
     if clipped is None:
-        return None, "objects outside the picture are left out"
+        return None, "objects outside the image are left out"
     cuts = zip(inside, obj.box, (width, height) * 2, strict=True)
     if any(abs(new - old) > ROUNDING * side for new, old, side in cuts):
-        return clipped, "boxes that reach over the edge of the picture are clipped"
+        return clipped, "boxes that reach over the edge of the image are clipped"
     return clipped, ""
 
 
 def write_yolo(out: Path, splits: Splits, classes: Sequence[str], place: Place) -> None:
-    """``images/<split>``, ``labels/<split>`` with a file for every picture, and ``data.yaml``."""
+    """``images/<split>``, ``labels/<split>`` with a file for every image, and ``data.yaml``."""
     numbers = {name: index for index, name in enumerate(classes)}
-    for split, pictures in splits.items():
-        for picture in pictures:
-            place(picture.source, out / "images" / split / picture.name)
-            lines = [_line(obj, numbers[obj.name], picture) for obj in picture.objects]
-            label = out / "labels" / split / picture.name.with_suffix(".txt")
+    for split, images in splits.items():
+        for image in images:
+            place(image.source, out / "images" / split / image.name)
+            lines = [_line(obj, numbers[obj.name], image) for obj in image.objects]
+            label = out / "labels" / split / image.name.with_suffix(".txt")
             write_new(label, "".join(f"{line}\n" for line in lines))
     write_new(out / "data.yaml", _data_yaml(list(splits), classes))
 
 
-def _line(obj: RawObject, label: int, picture: Outgoing) -> str:
-    height, width = picture.size
+def _line(obj: RawObject, label: int, image: Outgoing) -> str:
+    height, width = image.size
     x1, y1, x2, y2 = obj.box
     fractions = (
         (x1 + x2) / 2 / width,

@@ -1,8 +1,8 @@
-"""What does a YOLO text folder say about its pictures?
+"""What does a YOLO text folder say about its images?
 
 Layout: ``images/<split>/**`` with ``labels/<split>/**.txt`` (or ``<split>/images`` with
 ``<split>/labels``), one object a line: ``class cx cy w h``, all but the class in parts of the
-picture's width or height. Class names stand in ``data.yaml`` or ``classes.txt``.
+image's width or height. Class names stand in ``data.yaml`` or ``classes.txt``.
 """
 
 from __future__ import annotations
@@ -22,52 +22,50 @@ from ..records import RawImage, RawObject, first_few
 NAMES_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt")
 
 _COLUMNS = ("class", "cx", "cy", "w", "h")
-#: A picture with 20 000 objects, or 30 000 class names.
+#: An image with 20 000 objects, or 30 000 class names.
 _LARGEST_FILE = 2**20
 _LOG = logging.getLogger(__name__)
 
 
 def read_yolo(root: Path, split: str, *, rules: ImageRules = DEFAULT_RULES) -> list[RawImage]:
-    """The pictures of a split, ordered by name, those without objects included.
+    """The images of a split, ordered by name, those without objects included.
 
-    An id is the path below the split's folder without its suffix. A picture without a label file
-    has no objects, as the format says; how many is logged. Sizes come from the pictures' headers.
+    An id is the path below the split's folder without its suffix. An image without a label file
+    has no objects, as the format says; how many is logged. Sizes come from the images' headers.
     Segments, oriented boxes and predictions with scores have other columns and are refused.
 
     Raises `DataError` with everything wrong, label files by line.
     """
     names = read_names(root)
     images, labels = split_folders(root, split)
-    pictures = _by_stem(images)
+    files = _by_stem(images)
     texts = {_stem(path, labels): path for path in sorted(labels.rglob("*.txt"))}
-    if "classes" not in pictures:  # labelling tools leave their list of names here
+    if "classes" not in files:  # labelling tools leave their list of names here
         texts.pop("classes", None)
-    _expect_pairs(pictures, texts, labels)
+    _expect_pairs(files, texts, labels)
     found, errors = [], []
-    for image_id, (picture,) in pictures.items():
+    for image_id, (path,) in files.items():
         text = texts.get(image_id)
         try:
-            size = read_size(picture, rules)
+            size = read_size(path, rules)
             objects = _objects(text, size, names) if text else ()
         except DataError as error:
             errors.append(str(error))
             continue
-        found.append(RawImage(image_id, picture, size, objects, text or picture))
+        found.append(RawImage(image_id, path, size, objects, text or path))
     if errors:
         raise DataError(
-            f"{root}: {len(errors)} of {len(pictures)} pictures of {split!r} cannot be used: "
+            f"{root}: {len(errors)} of {len(files)} images of {split!r} cannot be used: "
             + first_few(errors)
         )
-    without = len(pictures.keys() - texts.keys())
+    without = len(files.keys() - texts.keys())
     if without:
-        _LOG.warning(
-            "%s: %d pictures without a label file: taken as without objects", root, without
-        )
+        _LOG.warning("%s: %d images without a label file: taken as without objects", root, without)
     return found
 
 
 def split_folders(root: Path, split: str) -> tuple[Path, Path]:
-    """The folders of the pictures and of the label files of a split; raises `DataError`."""
+    """The folders of the images and of the label files of a split; raises `DataError`."""
     layouts = (
         (root / "images" / split, root / "labels" / split),
         (root / split / "images", root / split / "labels"),
@@ -78,7 +76,7 @@ def split_folders(root: Path, split: str) -> tuple[Path, Path]:
                 raise DataError(f"{labels}: no such folder, beside {images}")
             return images, labels
     tried = " and ".join(str(images) for images, _ in layouts)
-    raise DataError(f"{root}: no pictures of the split {split!r}: tried {tried}")
+    raise DataError(f"{root}: no images of the split {split!r}: tried {tried}")
 
 
 def _by_stem(images: Path) -> dict[str, list[Path]]:
@@ -87,7 +85,7 @@ def _by_stem(images: Path) -> dict[str, list[Path]]:
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir():
             found[_stem(path, images)].append(path)
     if not found:
-        raise DataError(f"{images}: has no pictures")
+        raise DataError(f"{images}: has no images")
     return dict(sorted(found.items()))
 
 
@@ -95,15 +93,13 @@ def _stem(path: Path, folder: Path) -> str:
     return path.relative_to(folder).with_suffix("").as_posix()
 
 
-def _expect_pairs(pictures: dict[str, list[Path]], texts: dict[str, Path], labels: Path) -> None:
-    several = [name for name, paths in pictures.items() if len(paths) > 1]
+def _expect_pairs(images: dict[str, list[Path]], texts: dict[str, Path], labels: Path) -> None:
+    several = [name for name, paths in images.items() if len(paths) > 1]
     if several:
-        raise DataError(
-            f"{labels}: {len(several)} labels of several pictures: {first_few(several)}"
-        )
-    orphans = sorted(texts.keys() - pictures.keys())
+        raise DataError(f"{labels}: {len(several)} labels of several images: {first_few(several)}")
+    orphans = sorted(texts.keys() - images.keys())
     if orphans:
-        raise DataError(f"{labels}: {len(orphans)} labels without a picture: {first_few(orphans)}")
+        raise DataError(f"{labels}: {len(orphans)} labels without an image: {first_few(orphans)}")
 
 
 # ---------------------------------------------------------------------------------- one label file

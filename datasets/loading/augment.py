@@ -1,4 +1,4 @@
-"""What changes a training picture beyond flip and resize? (The one file with albumentations.)"""
+"""What changes a training image beyond flip and resize? (The one file with albumentations.)"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ...detection.errors import ConfigError
 from ...detection.structures import Annotation
 
 #: The transforms a config may name. ``photometric`` ones leave every object where it is.
-#: Left out: what needs more than one picture, cuts objects out of the picture or bends it (the
+#: Left out: what needs more than one image, cuts objects out of the image or bends it (the
 #: box around a bent box is a guess), changes the type or the channels of the image, or scales it as
 #: a whole (the resize that follows would undo it: use ``image.short_side_train``).
 ALLOWED: Mapping[str, str] = {
@@ -85,7 +85,7 @@ ALLOWED: Mapping[str, str] = {
     "SafeRotate": "geometric",
 }
 
-#: An object stays while this part of its moved box is inside the picture ...
+#: An object stays while this part of its moved box is inside the image ...
 MIN_VISIBILITY = 0.1
 #: ... and the part is at least this many pixels.
 MIN_AREA = 1.0
@@ -105,12 +105,12 @@ class Augmentation:
     """``augmentation(pixels, annotation, seed)``: the named transforms, one after another.
 
     The result depends on the arguments alone, not on earlier calls. Geometric transforms cut boxes
-    to the picture and drop objects of which less than `MIN_VISIBILITY` or `MIN_AREA` is left;
-    where all transforms are photometric the annotation comes back as it went in. The picture may
+    to the image and drop objects of which less than `MIN_VISIBILITY` or `MIN_AREA` is left;
+    where all transforms are photometric the annotation comes back as it went in. The image may
     change its size.
 
     Raises ConfigError for a name that is not allowed and for parameters that albumentations does
-    not know or take; and, when called, for transforms that fail on a picture.
+    not know or take; and, when called, for transforms that fail on an image.
     """
 
     def __init__(self, specs: Sequence[Spec]) -> None:
@@ -139,7 +139,7 @@ class Augmentation:
         except Exception as error:
             height, width = pixels.shape[:2]
             raise ConfigError(
-                f"image.augment: {', '.join(self.names)} failed on a picture of {width}x{height}: "
+                f"image.augment: {', '.join(self.names)} failed on an image of {width}x{height}: "
                 f"{_one_line(error)}"
             ) from error
         return result["image"], _kept(annotation, result) if self._moves_boxes else annotation
@@ -171,7 +171,7 @@ def _compose(transforms: list[Any], moves_boxes: bool) -> Any:
             format="pascal_voc",
             label_fields=["index"],
             clip=True,
-            filter_invalid_bboxes=True,  # with clip alone, a box outside the picture is an error
+            filter_invalid_bboxes=True,  # with clip alone, a box outside the image is an error
             min_visibility=MIN_VISIBILITY,
             min_area=MIN_AREA,
         ),

@@ -18,15 +18,15 @@ from .crops import Crop
 from .sampling import BatchPlan, SampleKey, fixed_keys
 from .workers import BatchLoader, BatchReader
 
-#: `Record.size` of a picture whose header was not read.
+#: `Record.size` of an image whose header was not read.
 UNKNOWN_SIZE = (0, 0)
 
 
 class LabelledDataset(Dataset[LabelledSample]):
-    """``dataset[SampleKey]`` reads one picture and cuts it; every crop but the first is a further
+    """``dataset[SampleKey]`` reads one image and cuts it; every crop but the first is a further
     view of it (`LabelledSample.views`).
 
-    Raises ImageError, naming the file, for a picture that cannot be read or has changed its size,
+    Raises ImageError, naming the file, for an image that cannot be read or has changed its size,
     TruncatedImage where ``rules.on_truncated`` is ``skip`` (the loaders below decide what takes its
     place), and DataError for a record without a class.
     """
@@ -51,23 +51,23 @@ class LabelledDataset(Dataset[LabelledSample]):
         size = loaded.pixels.shape[:2]
         if record.size not in (UNKNOWN_SIZE, size):
             raise ImageError(
-                f"{record.path}: the picture is {size[1]}x{size[0]} but was {record.size[1]}x"
+                f"{record.path}: the image is {size[1]}x{size[0]} but was {record.size[1]}x"
                 f"{record.size[0]} (width x height) at the start; the file has changed"
             )
         return self._sample(loaded.pixels, record, record.image_label, key.seed)
 
     def _sample(self, pixels: np.ndarray, record: Record, label: int, seed: int) -> LabelledSample:
-        """What becomes of a picture that was read."""
+        """What becomes of an image that was read."""
         return labelled_sample(pixels, self.crops, label, record.image_id, seed)
 
     def collate(self, items: Sequence[LabelledSample]) -> LabelledBatch:
         return collate_views(items)
 
     def batches(self, batch_size: int) -> list[list[SampleKey]]:
-        """Every picture once; those that share a batch have crops of one size.
+        """Every image once; those that share a batch have crops of one size.
 
-        In order, unless the crops keep the shape of the picture: then by the size of the picture,
-        and each picture of unknown size alone.
+        In order, unless the crops keep the shape of the image: then by the size of the image,
+        and each image of unknown size alone.
         """
         groups: dict[object, list[SampleKey]] = defaultdict(list)
         fixed = all(crop.fixed for crop in self.crops)
@@ -85,7 +85,7 @@ class LabelledDataset(Dataset[LabelledSample]):
 def labelled_sample(
     pixels: np.ndarray, crops: Sequence[Crop], label: int, image_id: str, seed: int
 ) -> LabelledSample:
-    """The picture ``pixels`` (h, w, 3) uint8 under all crops; a crop may give several views."""
+    """The image ``pixels`` (h, w, 3) uint8 under all crops; a crop may give several views."""
     views = []
     for crop in crops:
         cut = crop(pixels, seed)
@@ -135,14 +135,14 @@ def _in_one_storage(annotations: Sequence[Annotation]) -> tuple[Annotation, ...]
 
 
 def any_shape(count: int) -> list[tuple[int, int]]:
-    """Sizes for a `BatchPlan` that groups nothing: crops share batches, whatever the pictures."""
+    """Sizes for a `BatchPlan` that groups nothing: crops share batches, whatever the images."""
     return [(1, 1)] * count
 
 
 def labelled_train_loader(
     dataset: LabelledDataset, plan: BatchPlan, *, workers: int, pin_memory: bool = False
 ) -> BatchLoader[LabelledBatch]:
-    """The batches of ``plan``. Under ``on_truncated: skip`` the next whole picture of the data set
+    """The batches of ``plan``. Under ``on_truncated: skip`` the next whole image of the data set
     takes the place of a truncated one, with a warning, so that the batch keeps its size.
     """
     reader = BatchReader(dataset, replace=True)
@@ -158,13 +158,13 @@ def labelled_test_loader(
     world: int = 1,
     pin_memory: bool = False,
 ) -> BatchLoader[LabelledBatch]:
-    """Every picture once over all processes, never padded with repeats.
+    """Every image once over all processes, never padded with repeats.
 
     Batches (`LabelledDataset.batches`) are cut before they are dealt out, process ``rank`` taking
-    every ``world``-th: which pictures share a batch, and so the result, does not depend on the
+    every ``world``-th: which images share a batch, and so the result, does not depend on the
     number of processes. Processes may get one batch more or less, so none may wait for another
-    inside the loop. Each picture has one fixed seed. Under ``on_truncated: skip`` a truncated
-    picture is left out with a warning.
+    inside the loop. Each image has one fixed seed. Under ``on_truncated: skip`` a truncated
+    image is left out with a warning.
     """
     reader = BatchReader(dataset, replace=False)
     batches = dataset.batches(batch_size)[rank::world]

@@ -1,4 +1,4 @@
-"""How does the paper change the colours of training pictures?"""
+"""How does the paper change the colours of training images?"""
 
 from __future__ import annotations
 

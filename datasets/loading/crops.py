@@ -1,9 +1,9 @@
-"""Which part of a picture does a classifier see, in training and in testing?
+"""Which part of an image does a classifier see, in training and in testing?
 
 A crop is called as ``crop(pixels, seed)`` with RGB ``pixels`` (h, w, 3) uint8 and returns a tensor
 (h', w', 3) uint8, or (10, h', w', 3) for ten views. It has no state: all random choices come from
 ``seed``, so that neither workers nor restarts change them. A `PlacedCrop` also says where in the
-picture it is.
+image it is.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TRIES = 10
 
 
 class Crop(Protocol):
-    """``fixed``: whether crops of all pictures have one size."""
+    """``fixed``: whether crops of all images have one size."""
 
     @property
     def fixed(self) -> bool: ...
@@ -39,7 +39,7 @@ class Crop(Protocol):
 
 
 class PlacedCrop(Crop, Protocol):
-    """A crop that gives one view, and says of a picture of ``size`` (h, w) which."""
+    """A crop that gives one view, and says of an image of ``size`` (h, w) which."""
 
     def place(self, size: tuple[int, int], seed: int) -> Cut: ...
 
@@ -99,9 +99,9 @@ class PaperCrop:
 
 @dataclass(frozen=True)
 class ResizedCrop:
-    """The modern training crop: a random part of the picture, resized to ``size`` x ``size``.
+    """The modern training crop: a random part of the image, resized to ``size`` x ``size``.
 
-    Its area is drawn evenly from ``scale`` of the picture's, its width / height log-evenly from
+    Its area is drawn evenly from ``scale`` of the image's, its width / height log-evenly from
     ``ratio`` (Szegedy et al., CVPR 2015, section 6). It is mirrored with probability ``flip``;
     ``augment`` names photometric albumentations transforms, as in `Augmentation`.
     """
@@ -148,10 +148,10 @@ def random_part(
     ratio: tuple[float, float],
     random: np.random.Generator,
 ) -> tuple[int, int, int, int]:
-    """(y, x, h, w) of a part of a picture of ``size`` (h, w), for `ResizedCrop`.
+    """(y, x, h, w) of a part of an image of ``size`` (h, w), for `ResizedCrop`.
 
-    Where no part that fits is drawn (very long pictures), the largest in the middle whose
-    width / height is as near to ``ratio`` as the picture's shape allows.
+    Where no part that fits is drawn (very long images), the largest in the middle whose
+    width / height is as near to ``ratio`` as the image's shape allows.
     """
     height, width = size
     for _ in range(_TRIES):
@@ -170,10 +170,10 @@ def random_part(
 
 @dataclass(frozen=True)
 class PaddedCrop:
-    """Training crop for small pictures (ResNet paper, section 4.2): ``padding`` black pixels on
+    """Training crop for small images (ResNet paper, section 4.2): ``padding`` black pixels on
     each side, then a random ``size`` x ``size`` part, mirrored with probability ``flip``.
 
-    A picture whose shorter side is not ``size`` is resized to it first.
+    An image whose shorter side is not ``size`` is resized to it first.
     """
 
     size: int = 32
@@ -194,7 +194,7 @@ class PaddedCrop:
 
 @dataclass(frozen=True)
 class CentreCrop:
-    """The middle ``size`` x ``size`` of the picture at shorter side ``resize``: 1-crop testing;
+    """The middle ``size`` x ``size`` of the image at shorter side ``resize``: 1-crop testing;
     mirrored where asked."""
 
     resize: int = 256
@@ -217,7 +217,7 @@ class CentreCrop:
 @dataclass(frozen=True)
 class TenCrop:
     """Corners (top left, top right, bottom left, bottom right) and middle, then those of the
-    mirrored picture: (10, size, size, 3). The standard 10-crop testing of AlexNet."""
+    mirrored image: (10, size, size, 3). The standard 10-crop testing of AlexNet."""
 
     resize: int = 256
     size: int = 224
@@ -240,7 +240,7 @@ class TenCrop:
 
 @dataclass(frozen=True)
 class FullImage:
-    """The whole picture at ``short_side``, mirrored where asked: fully-convolutional testing."""
+    """The whole image at ``short_side``, mirrored where asked: fully-convolutional testing."""
 
     short_side: int
     flipped: bool = False
@@ -254,8 +254,8 @@ class FullImage:
 
 
 @dataclass(frozen=True)
-class WholePicture:
-    """The picture as it is, for whoever resizes it later: a localizer that looks at it in several
+class UncroppedImage:
+    """The image as it is, for whoever resizes it later: a localizer that looks at it in several
     sizes."""
 
     fixed: ClassVar[bool] = False
@@ -289,7 +289,7 @@ def _middle(size: tuple[int, int], part: int) -> tuple[int, int]:
 
 
 def _to_tensor(pixels: np.ndarray) -> Tensor:
-    # A part of a picture is not contiguous, and a decoded picture may be read-only: copied.
+    # A part of an image is not contiguous, and a decoded image may be read-only: copied.
     return torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
 
 

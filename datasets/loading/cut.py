@@ -1,4 +1,4 @@
-"""How was a crop made from its picture, and where are the picture's objects in it?"""
+"""How was a crop made from its image, and where are the image's objects in it?"""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .transforms import interpolation
 
 @dataclass(frozen=True)
 class Cut:
-    """A picture of ``original`` (h, w) is scaled by ``scale`` (sy, sx); of that, the part of
+    """An image of ``original`` (h, w) is scaled by ``scale`` (sy, sx); of that, the part of
     ``size`` (h, w) from ``offset`` (y, x), in scaled pixels, is the crop; it is mirrored last.
 
-    The part may reach over the picture's edge: offsets may be negative.
+    The part may reach over the image's edge: offsets may be negative.
     """
 
     original: tuple[int, int]
@@ -30,7 +30,7 @@ class Cut:
 
     @staticmethod
     def whole(original: tuple[int, int], size: tuple[int, int]) -> Cut:
-        """The whole picture, resized to ``size`` (h, w)."""
+        """The whole image, resized to ``size`` (h, w)."""
         scale = (size[0] / original[0], size[1] / original[1])
         return Cut(original, scale, (0.0, 0.0), size)
 
@@ -61,7 +61,7 @@ def _twice(pair: tuple[float, float], boxes: Tensor) -> Tensor:
 
 
 def cut_annotation(annotation: Annotation, cut: Cut, *, least_visible: float) -> Annotation:
-    """The objects of a picture in the pixels of a crop, with boxes clipped to it.
+    """The objects of an image in the pixels of a crop, with boxes clipped to it.
 
     An object of which less than ``least_visible`` of its area is in the crop is marked ``ignore``:
     its clipped box ends where the crop does, which says nothing of where the object ends, and what
@@ -78,7 +78,7 @@ def cut_annotation(annotation: Annotation, cut: Cut, *, least_visible: float) ->
 
 
 def scaled_then_cut(pixels: np.ndarray, cut: Cut) -> np.ndarray:
-    """The crop of ``pixels`` (h, w, 3) uint8; the cut's offset is whole and inside the picture."""
+    """The crop of ``pixels`` (h, w, 3) uint8; the cut's offset is whole and inside the image."""
     height, width = (round(n * scale) for n, scale in zip(cut.original, cut.scale, strict=True))
     if (height, width) != cut.original:
         pixels = cv2.resize(pixels, (width, height), interpolation=interpolation(cut.scale))

@@ -29,10 +29,10 @@ __all__ = [
 
 
 class DetectionDataset(Dataset[Sample]):
-    """``dataset[SampleKey]`` reads, checks and transforms one picture; every transform but the
+    """``dataset[SampleKey]`` reads, checks and transforms one image; every transform but the
     first gives a further view of it (`Sample.views`).
 
-    Raises ImageError, naming the file, for a picture that cannot be read or is not of the size in
+    Raises ImageError, naming the file, for an image that cannot be read or is not of the size in
     its record, and TruncatedImage where ``rules.on_truncated`` is ``skip``: the loaders below
     decide what takes its place.
     """
@@ -72,14 +72,14 @@ def _check_size(record: Record, loaded: LoadedImage) -> None:
     height, width = loaded.pixels.shape[:2]
     if (height, width) == record.size:
         return
-    reason = "the file has changed or the annotation is of another picture"
+    reason = "the file has changed or the annotation is of another image"
     if (width, height) == record.size and loaded.orientation >= 5:
         reason = (
             f"its EXIF orientation {loaded.orientation} turns it by 90 degrees: "
             "the boxes were drawn with the other setting of data.exif"
         )
     raise ImageError(
-        f"{record.path}: the picture is {width}x{height} but its annotation is for "
+        f"{record.path}: the image is {width}x{height} but its annotation is for "
         f"{record.size[1]}x{record.size[0]} (width x height); {reason}"
     )
 
@@ -104,7 +104,7 @@ def _share_storage(samples: Sequence[Sample]) -> list[Sample]:
 def train_loader(
     dataset: DetectionDataset, plan: BatchPlan, *, workers: int, pin_memory: bool = False
 ) -> BatchLoader[Batch]:
-    """The batches of ``plan``. Under ``on_truncated: skip`` the next whole picture of the data set
+    """The batches of ``plan``. Under ``on_truncated: skip`` the next whole image of the data set
     takes the place of a truncated one, with a warning, so that the batch keeps its size.
     """
     reader = BatchReader(dataset, replace=True)
@@ -120,12 +120,12 @@ def test_loader(
     world: int = 1,
     pin_memory: bool = False,
 ) -> BatchLoader[Batch]:
-    """Every picture once over all processes, in order, never padded with repeats.
+    """Every image once over all processes, in order, never padded with repeats.
 
     Batches are cut before they are dealt out, process ``rank`` taking every ``world``-th: which
-    pictures share a batch, and so the result, does not depend on the number of processes. Processes
-    may get one batch more or less, so none may wait for another inside the loop. Each picture has
-    one fixed seed. Under ``on_truncated: skip`` a truncated picture is left out with a warning.
+    images share a batch, and so the result, does not depend on the number of processes. Processes
+    may get one batch more or less, so none may wait for another inside the loop. Each image has
+    one fixed seed. Under ``on_truncated: skip`` a truncated image is left out with a warning.
     """
     keys = fixed_keys(len(dataset))
     batches = [keys[at : at + batch_size] for at in range(0, len(keys), batch_size)]

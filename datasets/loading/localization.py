@@ -1,4 +1,4 @@
-"""Which part of a picture does a localizer see, and where in it are the objects?"""
+"""Which part of an image does a localizer see, and where in it are the objects?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .cut import cut_annotation
 
 class LocatedDataset(LabelledDataset):
     """A `LabelledDataset`, for the same loaders, whose samples and their views carry their objects:
-    those of the record, cut with the picture as `cut_annotation` does.
+    those of the record, cut with the image as `cut_annotation` does.
 
     A random crop may show none of them; its annotation is then empty, or all ``ignore``.
 

@@ -1,4 +1,4 @@
-"""How does a region of a picture become a square, and which regions does a localizer learn from?
+"""How does a region of an image become a square, and which regions does a localizer learn from?
 
 Stage two of localization (ResNet paper, appendix C), in the manner of R-CNN. R objects, P regions.
 """
@@ -22,7 +22,7 @@ from .classification import LabelledDataset
 from .cut import Cut, mirrored
 from .transforms import interpolation
 
-#: What is seen beyond a picture's edge: the mean of ImageNet, RGB, which normalisation makes 0.
+#: What is seen beyond an image's edge: the mean of ImageNet, RGB, which normalisation makes 0.
 OUTSIDE = (124, 116, 104)
 
 # ---------------------------------------------------------------------------------------- warp
@@ -41,7 +41,7 @@ def warp(
 
     Whatever its shape, the box becomes [padding, padding, size - padding, size - padding], exactly,
     as in R-CNN, which leaves 16 pixels of context at 227 (Girshick et al., arXiv:1311.2524,
-    supplement). Beyond its edges the picture goes on in the colour ``outside``.
+    supplement). Beyond its edges the image goes on in the colour ``outside``.
 
     Raises ValueError for a box without area and for a padding that leaves it no room.
     """
@@ -72,7 +72,7 @@ def _cut_around(
 def _part(
     pixels: np.ndarray, cut: Cut, outside: tuple[int, int, int]
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """The pixels that the cut reads, and the place (y, x) in the picture of the first of them."""
+    """The pixels that the cut reads, and the place (y, x) in the image of the first of them."""
     (top, bottom), (left, right) = (
         # One more on each side, which bilinear interpolation reads.
         (math.floor(at / scale) - 1, math.ceil((at + side) / scale) + 1)
@@ -103,7 +103,7 @@ def _resampled(
 def _weights(scale: float, offset: float, size: int, length: int) -> csr_array:
     """(size, length): the part of each old pixel in each new one, along one direction.
 
-    Bilinear, or the mean over an area where the picture shrinks below half, as `interpolation`
+    Bilinear, or the mean over an area where the image shrinks below half, as `interpolation`
     says. OpenCV averages over whole pixels only, and older releases warp to a 32nd of a pixel.
     """
     new = np.arange(size)[:, None]
@@ -126,20 +126,20 @@ def _weights(scale: float, offset: float, size: int, length: int) -> csr_array:
 
 
 class RegionDataset(LabelledDataset):
-    """``dataset[SampleKey]`` reads one picture and gives one of its regions, warped to a square;
-    its annotation has all objects of the picture in the pixels of the square, not clipped to it: a
-    regressed box may reach over the edge, and overlaps are what they were in the picture.
+    """``dataset[SampleKey]`` reads one image and gives one of its regions, warped to a square;
+    its annotation has all objects of the image in the pixels of the square, not clipped to it: a
+    regressed box may reach over the edge, and overlaps are what they were in the image.
 
     ``proposals`` are {image id: boxes (P, 4) in original pixels}. The objects' own boxes are
     regions too, as in R-CNN; those marked ``ignore`` are neither region nor object. With
     probability ``positive_fraction`` it is a region whose IoU with an object is ``positive_iou`` or
-    more, else one below that; a picture without regions of that kind gives one of the other. It is
+    more, else one below that; an image without regions of that kind gives one of the other. It is
     mirrored with probability ``flip``.
 
-    The paper takes equally many proposals of each picture. Then one region each of pictures in
+    The paper takes equally many proposals of each image. Then one region each of images in
     random order is what it calls RoI-centric: a batch drawn from the regions of the whole data set.
 
-    Raises ConfigError for settings that are none, and DataError, naming the picture, for one
+    Raises ConfigError for settings that are none, and DataError, naming the image, for one
     without an entry in ``proposals`` or without regions and for a region without area.
     """
 
@@ -210,4 +210,4 @@ def _check_regions(record: Record, proposals: Tensor | None) -> None:
         sides = ", ".join(f"{side:g}" for side in proposals[number].tolist())
         raise DataError(f"{where}: box {number} ({sides}) has no area")
     if len(proposals) == 0 and len(_objects(record)) == 0:
-        raise DataError(f"{where}: none, and the picture has no object")
+        raise DataError(f"{where}: none, and the image has no object")

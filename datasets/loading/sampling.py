@@ -1,6 +1,6 @@
-"""Which pictures make up which batch of a training run?
+"""Which images make up which batch of a training run?
 
-N pictures. The plan is arithmetic: step -> (epoch, position) -> pictures and seeds. It has no state
+N images. The plan is arithmetic: step -> (epoch, position) -> images and seeds. It has no state
 to save, and the batches are the same for every number of processes, accumulation steps and
 workers, and after every restart.
 """
@@ -19,7 +19,7 @@ from ...detection.errors import ConfigError, DataError
 
 @dataclass(frozen=True, slots=True)
 class SampleKey:
-    """One draw of one picture: its index in the records and the seed of its random choices."""
+    """One draw of one image: its index in the records and the seed of its random choices."""
 
     index: int
     seed: int
@@ -32,7 +32,7 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
 
 
 def fixed_keys(count: int) -> list[SampleKey]:
-    """The pictures in order, each with the one seed that it has in testing."""
+    """The images in order, each with the one seed that it has in testing."""
     return [SampleKey(index, sample_seed(0, 0, index)) for index in range(count)]
 
 
@@ -41,10 +41,10 @@ def epoch_batches(
 ) -> list[list[int]]:
     """The ceil(N / batch_size) batches of an epoch, as indices into ``sizes`` (h, w).
 
-    Pictures come in a seeded random order, landscape and portrait in separate batches because a
+    Images come in a seeded random order, landscape and portrait in separate batches because a
     mixed batch is mostly padding (grouping as in detectron2). What is left of both groups makes
-    mixed batches at the end. Every picture occurs once; only the last batch, if incomplete, is
-    topped up with the first pictures of the epoch that are not in it.
+    mixed batches at the end. Every image occurs once; only the last batch, if incomplete, is
+    topped up with the first images of the epoch that are not in it.
     """
     order = [int(index) for index in np.random.default_rng([seed, epoch]).permutation(len(sizes))]
     batches: list[list[int]] = []
@@ -73,7 +73,7 @@ class BatchPlan:
 
     Each step has one global batch of ``batch_size`` keys. Process ``rank`` of ``world`` takes a
     contiguous slice of it and yields that slice in ``accumulate`` equal parts, one after another.
-    Raises ConfigError when the batch cannot be divided, DataError when there are no pictures.
+    Raises ConfigError when the batch cannot be divided, DataError when there are no images.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class BatchPlan:
                 f"{accumulate} accumulation step(s)"
             )
         if not sizes and start_step < steps:
-            raise DataError("no pictures to train on")
+            raise DataError("no images to train on")
         self.sizes = list(sizes)
         self.batch_size = batch_size
         self.seed = seed

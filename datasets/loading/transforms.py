@@ -1,4 +1,4 @@
-"""How does a picture become a network input? One resize for training, testing and inference.
+"""How does an image become a network input? One resize for training, testing and inference.
 
 A transform is called as ``transform(pixels, annotation, seed)`` with RGB ``pixels`` (h, w, 3) uint8
 and returns the image tensor (h', w', 3) uint8, the annotation in its pixels, and the `Geometry`
@@ -30,7 +30,7 @@ class Transform(Protocol):
 
 
 def resized_size(size: tuple[int, int], short_side: int, long_side_max: int) -> tuple[int, int]:
-    """The (h, w) that `resize` makes of a picture of ``size`` (h, w), without touching pixels.
+    """The (h, w) that `resize` makes of an image of ``size`` (h, w), without touching pixels.
 
     The shorter side becomes ``short_side`` unless the longer would exceed ``long_side_max``; then
     the longer becomes ``long_side_max``. The aspect ratio is kept up to rounding, which is half up,
@@ -59,14 +59,14 @@ def resize(
 def interpolation(scale: tuple[float, float]) -> int:
     """OpenCV's method for a resize by ``scale`` (sy, sx): bilinear as in the published systems.
 
-    That reads only 2x2 pixels, so that fine texture would alias when a picture shrinks below half;
+    That reads only 2x2 pixels, so that fine texture would alias when an image shrinks below half;
     there each new pixel is the mean of the area it covers.
     """
     return cv2.INTER_AREA if min(scale) < 0.5 else cv2.INTER_LINEAR
 
 
 def _to_tensor(pixels: np.ndarray) -> Tensor:
-    # A flipped view has a negative stride and a decoded picture may be read-only: torch takes
+    # A flipped view has a negative stride and a decoded image may be read-only: torch takes
     # neither, so those are copied.
     return torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
 
@@ -83,7 +83,7 @@ def make_sample(
     image_id: str,
     seed: int = 0,
 ) -> Sample:
-    """The picture under the first transform, and its views under the others."""
+    """The image under the first transform, and its views under the others."""
     first, *others = transforms
     image, moved, geometry = first(pixels, annotation, seed)
     views = []
@@ -95,7 +95,7 @@ def make_sample(
 
 @dataclass(frozen=True)
 class TestTransform:
-    """Resize, and mirror where asked; the geometry inverts to the original picture.
+    """Resize, and mirror where asked; the geometry inverts to the original image.
 
     ``seed`` changes nothing.
     """
@@ -121,7 +121,7 @@ class TestTransform:
 
 @dataclass(frozen=True)
 class Untouched:
-    """The picture as it is, for networks that cut and resize it themselves."""
+    """The image as it is, for networks that cut and resize it themselves."""
 
     def __call__(
         self, pixels: np.ndarray, annotation: Annotation, seed: int = 0
@@ -139,7 +139,7 @@ class TrainTransform:
     still ends at the wanted size.
 
     The geometry holds the flip and the resize. What ``augment`` moves is not in it: with a
-    geometric augmentation the network's boxes cannot be mapped back to the picture.
+    geometric augmentation the network's boxes cannot be mapped back to the image.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ AnyBatch = TypeVar("AnyBatch", bound=Batch | LabelledBatch)
 Collated = TypeVar("Collated", bound=Batch | LabelledBatch, covariant=True)
 
 
-class Pictures(Protocol[Item, Collated]):
+class Images(Protocol[Item, Collated]):
     """A data set whose items are drawn by `SampleKey` and make batches."""
 
     def __len__(self) -> int: ...
@@ -39,12 +39,12 @@ class BatchReader(Dataset["AnyBatch | ResdetError | None"], Generic[Item, AnyBat
     """Reads whole batches inside a worker.
 
     An expected failure is returned, not raised: the data loader would re-raise it with the worker's
-    traceback as its message, and a user is owed one line. ``replace`` says what happens to a
-    picture that raises TruncatedImage: the next of the data set that is whole takes its place, or
+    traceback as its message, and a user is owed one line. ``replace`` says what happens to an
+    image that raises TruncatedImage: the next of the data set that is whole takes its place, or
     it is left out; None stands for a batch of which nothing is left.
     """
 
-    def __init__(self, dataset: Pictures[Item, AnyBatch], *, replace: bool) -> None:
+    def __init__(self, dataset: Images[Item, AnyBatch], *, replace: bool) -> None:
         self.dataset = dataset
         self.replace = replace
 
@@ -61,10 +61,10 @@ class BatchReader(Dataset["AnyBatch | ResdetError | None"], Generic[Item, AnyBat
             try:
                 return self.dataset[SampleKey((key.index + offset) % count, key.seed)]
             except TruncatedImage as error:
-                fate = "the next picture takes its place" if self.replace else "left out"
+                fate = "the next image takes its place" if self.replace else "left out"
                 warnings.warn(f"{error}; {fate}", stacklevel=2)
         if self.replace:
-            raise DataError(f"all {count} pictures are truncated")
+            raise DataError(f"all {count} images are truncated")
         return None
 
 
@@ -96,7 +96,7 @@ def _tensors(batch: Batch | LabelledBatch) -> Iterator[Tensor]:
 
 
 class BatchLoader(Generic[AnyBatch]):
-    """Iterates over batches; a picture that fails raises its ImageError here, whoever read it."""
+    """Iterates over batches; an image that fails raises its ImageError here, whoever read it."""
 
     def __init__(
         self,

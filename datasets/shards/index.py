@@ -1,4 +1,4 @@
-"""Which pictures lie in which tar shard, in the form `resdet write-shards` leaves on disk?
+"""Which images lie in which tar shard, in the form `resdet write-shards` leaves on disk?
 
 A folder of shards has ``index.jsonl``: a first line about the whole and then one for each shard,
 added when the shard is there. It is complete when it has as many as the first line says.
@@ -25,7 +25,7 @@ _NAME = re.compile(r"[\w-]+\.tar")
 
 @dataclass(frozen=True)
 class Shard:
-    """A tar file of ``size`` bytes; its pictures' keys and labels stand in their order in it."""
+    """A tar file of ``size`` bytes; its images' keys and labels stand in their order in it."""
 
     name: str
     size: int
@@ -49,7 +49,7 @@ class ShardSet:
         return sum(map(len, self.shards))
 
     def split(self) -> DataSplit:
-        """A record for each picture; its path is the shard, its size unknown."""
+        """A record for each image; its path is the shard, its size unknown."""
         empty = Annotation.empty()
         records = tuple(
             Record(key, self.folder / shard.name, (0, 0), empty, label)

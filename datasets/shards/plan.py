@@ -1,9 +1,9 @@
-"""Which picture of which shard comes when, in a stream that is never read out of order?
+"""Which image of which shard comes when, in a stream that is never read out of order?
 
 An epoch's shards stand in a seeded random order, one after another. That row is cut into equal
 lanes, each read from its start to its end, and handed on in the order in which a shuffle buffer
-would give it. Every batch has equally many pictures of each lane. All of it follows from the counts
-of the shards: the place of a run is its step alone, and which pictures meet in a batch depends
+would give it. Every batch has equally many images of each lane. All of it follows from the counts
+of the shards: the place of a run is its step alone, and which images meet in a batch depends
 neither on workers nor on processes nor on restarts.
 """
 
@@ -20,7 +20,7 @@ from ...detection.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class Segment:
-    """Pictures ``first`` to before ``last`` of a shard."""
+    """Images ``first`` to before ``last`` of a shard."""
 
     shard: int
     first: int
@@ -32,9 +32,9 @@ class Segment:
 
 @dataclass(frozen=True)
 class StreamPlan:
-    """``counts``: pictures of each shard. ``buffer``: how many pictures a lane holds to shuffle.
+    """``counts``: images of each shard. ``buffer``: how many images a lane holds to shuffle.
 
-    Raises ConfigError for a batch that the lanes cannot share evenly, DataError without pictures.
+    Raises ConfigError for a batch that the lanes cannot share evenly, DataError without images.
     """
 
     counts: tuple[int, ...]
@@ -50,9 +50,9 @@ class StreamPlan:
                 "of the stream"
             )
         if self.buffer < 1:
-            raise ConfigError(f"shuffle buffer: {self.buffer} pictures, expected at least 1")
+            raise ConfigError(f"shuffle buffer: {self.buffer} images, expected at least 1")
         if not sum(self.counts):
-            raise DataError("no pictures to train on")
+            raise DataError("no images to train on")
 
     @property
     def steps_per_epoch(self) -> int:
@@ -60,13 +60,13 @@ class StreamPlan:
 
     @property
     def per_step(self) -> int:
-        """Pictures of a lane in a batch."""
+        """Images of a lane in a batch."""
         return self.batch_size // self.lanes
 
     def segments(self, epoch: int, lane: int) -> list[Segment]:
-        """What a lane reads in an epoch, ``steps_per_epoch * per_step`` pictures.
+        """What a lane reads in an epoch, ``steps_per_epoch * per_step`` images.
 
-        Together the lanes read every picture once; the last batch, if incomplete, is topped up with
+        Together the lanes read every image once; the last batch, if incomplete, is topped up with
         the first of the row.
         """
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.counts))
@@ -87,7 +87,7 @@ class StreamPlan:
         raise AssertionError("the row of shards has no end")
 
     def order(self, epoch: int, lane: int) -> NDArray[np.int64]:
-        """In which order the lane's pictures, numbered as they are read, are handed on."""
+        """In which order the lane's images, numbered as they are read, are handed on."""
         random = np.random.default_rng([self.seed, epoch, lane])
         return buffered_order(self.steps_per_epoch * self.per_step, self.buffer, random)
 

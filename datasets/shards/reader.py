@@ -1,4 +1,4 @@
-"""How is one picture after another read from a tar shard? (The one file with webdataset.)"""
+"""How is one image after another read from a tar shard? (The one file with webdataset.)"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .plan import Segment
 
 @dataclass(frozen=True)
 class Packed:
-    """One picture of a shard, still encoded; ``index`` counts through the whole set."""
+    """One image of a shard, still encoded; ``index`` counts through the whole set."""
 
     index: int
     key: str
@@ -30,7 +30,7 @@ class Packed:
 
 
 def read_segment(shards: ShardSet, segment: Segment) -> Iterator[Packed]:
-    """The pictures of a part of one shard, in their order; raises DataError naming the shard."""
+    """The images of a part of one shard, in their order; raises DataError naming the shard."""
     shard = shards.shards[segment.shard]
     path = shards.folder / shard.name
     before = sum(map(len, shards.shards[: segment.shard]))
@@ -39,12 +39,12 @@ def read_segment(shards: ShardSet, segment: Segment) -> Iterator[Packed]:
         key, label = shard.keys[position], shard.labels[position]
         suffixes = [name for name in found if not name.startswith("__") and name != "cls"]
         if found["__key__"] != key or len(suffixes) != 1:
-            raise DataError(f"{path}: picture {position} is {found['__key__']!r}, expected {key!r}")
+            raise DataError(f"{path}: image {position} is {found['__key__']!r}, expected {key!r}")
         name = f"{path}: {key}.{suffixes[0]}"
         yield Packed(before + position, key, label, name, found[suffixes[0]])
         position += 1
     if position < segment.last:
-        raise DataError(f"{path}: ends after {position} pictures, its index says {len(shard)}")
+        raise DataError(f"{path}: ends after {position} images, its index says {len(shard)}")
 
 
 def _members(path: str) -> Iterator[dict[str, Any]]:
@@ -72,7 +72,7 @@ def require_webdataset() -> ModuleType:
 
 
 def unpacked(packed: Packed, crops: Sequence[Crop], rules: ImageRules, seed: int) -> LabelledSample:
-    """The picture decoded and cropped; raises ImageError naming shard and picture, or, as the rules
+    """The image decoded and cropped; raises ImageError naming shard and image, or, as the rules
     say, TruncatedImage."""
     loaded = decode_image(packed.content, packed.name, rules)
     for warning in loaded.warnings:

@@ -1,6 +1,6 @@
-"""How are the pictures of tar shards streamed, in training and in testing?
+"""How are the images of tar shards streamed, in training and in testing?
 
-Which picture comes when is `StreamPlan`'s part.
+Which image comes when is `StreamPlan`'s part.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .reader import Packed, read_segment, require_webdataset, unpacked
 
 
 class _Lane:
-    """The pictures of one lane from a step on, over all epochs to come."""
+    """The images of one lane from a step on, over all epochs to come."""
 
     def __init__(
         self,
@@ -47,20 +47,20 @@ class _Lane:
         self._ahead: deque[tuple[Packed, int]] = deque()
 
     def sample(self) -> LabelledSample:
-        """The next picture; for a truncated one, under ``skip``, the next whole one stands in."""
+        """The next image; for a truncated one, under ``skip``, the next whole one stands in."""
         packed, seed = self._ahead.popleft() if self._ahead else next(self._coming)
         tried = 0
         while True:
             try:
                 return unpacked(packed, (self.crop,), self.rules, seed)
             except TruncatedImage as error:
-                warnings.warn(f"{error}; the next picture takes its place", stacklevel=2)
+                warnings.warn(f"{error}; the next image takes its place", stacklevel=2)
             if tried == len(self._ahead):
                 self._ahead.append(next(self._coming))
             packed, _ = self._ahead[tried]
             tried += 1
             if tried > len(self.shards):
-                raise DataError(f"{self.shards.folder}: lane {self.lane}: no picture is whole")
+                raise DataError(f"{self.shards.folder}: lane {self.lane}: no image is whole")
 
     def _from(self, step: int) -> Iterator[tuple[Packed, int]]:
         epoch, steps = divmod(step, self.plan.steps_per_epoch)
@@ -71,7 +71,7 @@ class _Lane:
             epoch, skip = epoch + 1, 0
 
     def _epoch(self, epoch: int, skip: int) -> Iterator[Packed]:
-        """The pictures of one epoch but for the first ``skip``; those are read only where they lie
+        """The images of one epoch but for the first ``skip``; those are read only where they lie
         between others."""
         order = self.plan.order(epoch, self.lane)[skip:]
         wanted = np.zeros(len(order) + skip, bool)
@@ -86,7 +86,7 @@ class _Lane:
             yield held.pop(number)
 
     def _read(self, segments: Sequence[Segment], first: int) -> Iterator[tuple[int, Packed]]:
-        """(number in the lane's epoch, picture) from number ``first`` on."""
+        """(number in the lane's epoch, image) from number ``first`` on."""
         ends = accumulate(map(len, segments))
         for segment, end in zip(segments, ends, strict=True):
             start = max(first, end - len(segment))
@@ -96,7 +96,7 @@ class _Lane:
 
 
 class _LaneReader(IterableDataset["LabelledBatch | ResdetError"]):
-    """A worker's part of each batch: the pictures of its lanes, which are neighbours."""
+    """A worker's part of each batch: the images of its lanes, which are neighbours."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class ShardTrainLoader:
 
     A lane is never shared, so that ``plan.lanes`` must be divisible by the processes, and more
     workers than lanes of a process have nothing to do. Each lane holds ``plan.buffer`` encoded
-    pictures. Raises ConfigError where batch or lanes cannot be divided.
+    images. Raises ConfigError where batch or lanes cannot be divided.
     """
 
     def __init__(
@@ -233,7 +233,7 @@ class _ShardReader(IterableDataset["LabelledBatch | ResdetError | None"]):
         own: range,
     ) -> None:
         self.shards, self.crops, self.rules = shards, crops, rules
-        # Pictures of different sizes cannot share a batch.
+        # Images of different sizes cannot share a batch.
         self.batch_size = batch_size if all(crop.fixed for crop in crops) else 1
         self.own = own
 
@@ -241,9 +241,9 @@ class _ShardReader(IterableDataset["LabelledBatch | ResdetError | None"]):
         worker = get_worker_info()
         for shard in self.own[worker.id :: worker.num_workers] if worker else self.own:
             whole = Segment(shard, 0, len(self.shards.shards[shard]))
-            pictures = read_segment(self.shards, whole)
+            images = read_segment(self.shards, whole)
             try:
-                while packed := list(islice(pictures, self.batch_size)):
+                while packed := list(islice(images, self.batch_size)):
                     yield self._batch(packed)
             except ResdetError as error:
                 yield error
@@ -262,10 +262,10 @@ class _ShardReader(IterableDataset["LabelledBatch | ResdetError | None"]):
 
 
 class ShardTestLoader:
-    """Every picture once over all processes, never padded with repeats.
+    """Every image once over all processes, never padded with repeats.
 
     Batches end with their shard, and process ``rank`` takes every ``world``-th shard: which
-    pictures share a batch depends on neither. Each picture has one fixed seed.
+    images share a batch depends on neither. Each image has one fixed seed.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""How do the pictures of a split become tar shards, when it may be killed at any moment?
+"""How do the images of a split become tar shards, when it may be killed at any moment?
 
-The plan (which picture goes where) follows from the records alone. A shard is written beside its
+The plan (which image goes where) follows from the records alone. A shard is written beside its
 place, renamed into it when whole, and then noted in the index; a second run with the same plan goes
 on after the last one noted. The same records give the same bytes.
 """
@@ -33,7 +33,7 @@ _SUFFIXES = {".jpeg": "jpg", ".jpe": "jpg", ".jfif": "jpg", ".tiff": "tif"}
 
 @dataclass(frozen=True)
 class Entry:
-    """One picture on its way into a shard, as the files ``key.suffix`` and ``key.cls``."""
+    """One image on its way into a shard, as the files ``key.suffix`` and ``key.cls``."""
 
     path: Path
     key: str
@@ -63,16 +63,16 @@ class ShardPlan:
 
 
 def plan_shards(split: DataSplit, *, max_bytes: int, seed: int = 0) -> ShardPlan:
-    """The pictures in a seeded random order (a stream is shuffled only nearby), in shards of at
-    most ``max_bytes``, or of one picture that is larger.
+    """The images in a seeded random order (a stream is shuffled only nearby), in shards of at
+    most ``max_bytes``, or of one image that is larger.
 
-    Raises DataError for a picture without a class, or that is gone; ConfigError for a size below
+    Raises DataError for an image without a class, or that is gone; ConfigError for a size below
     a megabyte, which would make more files than it saves.
     """
     if max_bytes < 2**20:
         raise ConfigError(f"shard size: {max_bytes} bytes, expected at least a megabyte")
     if not split.records:
-        raise DataError("no pictures to write")
+        raise DataError("no images to write")
     entries = list(_entries(split))
     order = np.random.default_rng(seed).permutation(len(entries))
     shards: list[list[Entry]] = [[]]
@@ -98,7 +98,7 @@ def _entries(split: DataSplit) -> Iterator[Entry]:
     used: set[str] = set()
     for record in split.records:
         if record.image_label is None:
-            raise DataError(f"{record.path}: the picture has no class")
+            raise DataError(f"{record.path}: the image has no class")
         try:
             size = record.path.stat().st_size
         except OSError as error:
@@ -116,7 +116,7 @@ def _key(image_id: str) -> str:
     underscores; tar names are ASCII here, so that all readers agree on them.
     """
     stem = image_id.rpartition(".")[0] or image_id
-    return re.sub(r"^_+", "", re.sub(r"[^A-Za-z0-9_/-]", "_", stem)).strip("/") or "picture"
+    return re.sub(r"^_+", "", re.sub(r"[^A-Za-z0-9_/-]", "_", stem)).strip("/") or "image"
 
 
 def _free(key: str, used: set[str]) -> str:
@@ -136,7 +136,7 @@ def write_shards(
     """Write, or go on writing, the shards into ``folder``; how many were there already.
 
     ``report`` is called after each new shard. Raises DataError where the folder holds other shards,
-    for a picture that has changed meanwhile, and for what the file system refuses; what was written
+    for an image that has changed meanwhile, and for what the file system refuses; what was written
     before that stays and is not written again.
     """
     try:
@@ -166,7 +166,7 @@ def _started(plan: ShardPlan, folder: Path) -> int:
     header, shards = read_index(path)
     if header != plan.header:
         raise DataError(
-            f"{path}: is of other pictures, classes, sizes or another seed; choose another folder"
+            f"{path}: is of other images, classes, sizes or another seed; choose another folder"
         )
     # After a crash of the whole machine the index may know more than the disk.
     whole = list(takewhile(lambda shard: _is_there(folder, shard), shards))
@@ -214,7 +214,7 @@ def _content(entry: Entry) -> bytes:
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
-    """Without owner and time: the same pictures give the same bytes."""
+    """Without owner and time: the same images give the same bytes."""
     member = tarfile.TarInfo(name)
     member.size, member.mode = len(content), 0o644
     archive.addfile(member, io.BytesIO(content))

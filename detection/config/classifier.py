@@ -18,21 +18,21 @@ DEPTHS = {"resnet": (18, 34, 50, 101, 152), "cifar": (20, 32, 44, 56, 110)}
 
 
 class FolderSource(Section):
-    """``root/<train>/<class>/**`` and ``root/<val>/<class>/**``: pictures in class folders."""
+    """``root/<train>/<class>/**`` and ``root/<val>/<class>/**``: images in class folders."""
 
     format: Literal["image_folder"]
     root: Path
     train: str = "train"
     val: str = "val"
-    #: For sets without validation pictures: the part of each class that is held out of ``train``.
+    #: For sets without validation images: the part of each class that is held out of ``train``.
     val_fraction: Fraction | None = None
     split_seed: NonNegative = 0
-    #: Look at every picture's header before training; a million take minutes.
+    #: Look at every image's header before training; a million take minutes.
     headers: bool = True
 
 
 class IlsvrcSource(Section):
-    """ILSVRC2012 as it is distributed: training folders by wnid, flat validation pictures with
+    """ILSVRC2012 as it is distributed: training folders by wnid, flat validation images with
     their ground truth."""
 
     format: Literal["ilsvrc"]
@@ -51,7 +51,7 @@ class ShardsSource(Section):
     val: str = "val"
     #: Parts of a batch that are read side by side; a multiple of the processes.
     lanes: Count = 8
-    #: Pictures that each lane holds to shuffle.
+    #: Images that each lane holds to shuffle.
     buffer: Count = 512
 
 
@@ -66,15 +66,15 @@ class ClassifierDataConfig(Section):
     classes: tuple[str, ...] | None = None
     on_truncated: Literal["error", "warn", "skip"] = "error"
     exif: Literal["apply", "ignore"] = "apply"
-    #: Larger pictures are refused from their header, before decoding (Pillow's own bomb limit).
+    #: Larger images are refused from their header, before decoding (Pillow's own bomb limit).
     max_pixels: Count = 178_956_970
     workers: NonNegative = 2
 
 
 class CropConfig(Section):
-    """What training sees of a picture."""
+    """What training sees of an image."""
 
-    #: ``paper``: a square of a resized picture, with AlexNet's colours; ``resized``: a part of
+    #: ``paper``: a square of a resized image, with AlexNet's colours; ``resized``: a part of
     #: random area and shape, resized (GoogLeNet); ``padded``: shifted by some pixels (CIFAR).
     kind: Literal["paper", "resized", "padded"] = "paper"
     size: Count = 224
@@ -84,7 +84,7 @@ class CropConfig(Section):
     short_sides: tuple[Count, Count] = (256, 480)
     #: ``paper``: deviation of the multiples of the principal components of colour.
     colour_std: Annotated[float, Field(ge=0)] = 0.1
-    #: ``resized``: ranges of area (of the picture's) and of width / height.
+    #: ``resized``: ranges of area (of the image's) and of width / height.
     scale: tuple[Fraction, Fraction] = (0.08, 1.0)
     ratio: tuple[Positive, Positive] = (0.75, 1.3333333333333333)
     #: ``resized``: photometric transforms of the allowed list, such as ColorJitter.
@@ -94,7 +94,7 @@ class CropConfig(Section):
 
 
 class NetworkConfig(Section):
-    #: ``resnet``: the paper's nets for ImageNet; ``cifar``: its 6n+2 nets for small pictures.
+    #: ``resnet``: the paper's nets for ImageNet; ``cifar``: its 6n+2 nets for small images.
     family: Literal["resnet", "cifar"] = "resnet"
     depth: Count = 50
     #: Channels of conv1: 64 in the paper's ImageNet nets, 16 in those for CIFAR.
@@ -130,7 +130,7 @@ class CropTrainConfig(TrainConfig):
     log_every: Count = 100
     eval_every: Count = 5000
     checkpoint_every: Count = 1000
-    #: With several processes, batch norm's statistics are of all their pictures, as one process
+    #: With several processes, batch norm's statistics are of all their images, as one process
     #: would have them; false: of each process's own, which saves a message for each layer.
     sync_norm: bool = True
     #: Compile the network (torch.compile): minutes at the start, faster steps on a GPU.
@@ -148,17 +148,17 @@ class ClassifierTrainConfig(CropTrainConfig):
 
 
 class ClassifierTestConfig(Section):
-    """How `resdet eval` looks at pictures; evaluations during training take one crop."""
+    """How `resdet eval` looks at images; evaluations during training take one crop."""
 
     #: ``one_crop``: the middle; ``ten_crop``: corners and middle, mirrored too; ``multi_scale``:
-    #: whole pictures through the fully-convolutional form. Softmax scores are averaged.
+    #: whole images through the fully-convolutional form. Softmax scores are averaged.
     protocol: Literal["one_crop", "ten_crop", "multi_scale"] = "one_crop"
-    #: Shorter side of the pictures that crops are cut from, and the side of the crops.
+    #: Shorter side of the images that crops are cut from, and the side of the crops.
     resize: Count = 256
     size: Count = 224
     #: ``multi_scale``: shorter sides (paper, section 3.4).
     short_sides: Annotated[tuple[Count, ...], Field(min_length=1)] = (224, 256, 384, 480, 640)
-    #: ``one_crop`` and ``multi_scale``: look at the mirrored pictures too.
+    #: ``one_crop`` and ``multi_scale``: look at the mirrored images too.
     flip: bool = False
     batch_size: Count = 32
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

@@ -52,7 +52,7 @@ class DataConfig(Section):
     on_bad_box: Literal["error", "drop", "clip", "fix"] = "error"
     on_truncated: Literal["error", "warn", "skip"] = "error"
     exif: Literal["apply", "ignore"] = "apply"
-    #: Larger pictures are refused from their header, before decoding (Pillow's own bomb limit).
+    #: Larger images are refused from their header, before decoding (Pillow's own bomb limit).
     max_pixels: Count = 178_956_970
     workers: NonNegative = 2
 
@@ -167,7 +167,7 @@ class TestConfig(Section):
     vote: VoteConfig = VoteConfig()
     #: Shorter sides of whole passes whose candidates are joined; empty: image.short_side_test.
     scales: tuple[Count, ...] = ()
-    #: Join the candidates of the mirrored picture too.
+    #: Join the candidates of the mirrored image too.
     flip: bool = False
     #: Shorter sides of the feature pyramid that regions are scored on, each on the two adjacent
     #: ones that suit its size; proposals stay on one scale (ResNet paper, appendix B: 200, 400,

@@ -31,19 +31,19 @@ class LocalizerDataConfig(Section):
     #: Prefix of the source's relative root; else the config file's folder, then the working one.
     root: Path | None = None
     source: ClsLocSource | None = None
-    #: wnids in label order; those of the training pictures, sorted, when absent.
+    #: wnids in label order; those of the training images, sorted, when absent.
     classes: tuple[str, ...] | None = None
     #: ``clip`` cuts to the image, ``drop`` leaves out, ``fix`` swaps corners; all are counted.
     on_bad_box: Literal["error", "drop", "clip", "fix"] = "error"
     on_truncated: Literal["error", "warn", "skip"] = "error"
     exif: Literal["apply", "ignore"] = "apply"
-    #: Larger pictures are refused from their header, before decoding (Pillow's own bomb limit).
+    #: Larger images are refused from their header, before decoding (Pillow's own bomb limit).
     max_pixels: Count = 178_956_970
     workers: NonNegative = 2
 
 
 class LocalizerCropConfig(CropConfig):
-    """What training sees of a picture: the crops of classification, boxes cut with them."""
+    """What training sees of an image: the crops of classification, boxes cut with them."""
 
     kind: Literal["paper", "resized"] = "paper"
     #: An object of which a smaller part is in the crop is neither positive nor negative.
@@ -67,7 +67,7 @@ class HeadConfig(Section):
     anchor_ratios: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.5, 1.0, 2.0)
     #: Each anchor has outputs of its own, or all of a position share one set ("1000-d").
     outputs: Literal["per_anchor", "shared"] = "per_anchor"
-    #: Which logits of a sampled anchor have a loss: that of the picture's class (``own``), or
+    #: Which logits of a sampled anchor have a loss: that of the image's class (``own``), or
     #: ``every`` one, the other classes being negative.
     classes_in_loss: Literal["own", "every"] = "own"
     positive_iou: Fraction = 0.7
@@ -94,9 +94,9 @@ class AnswerConfig(Section):
     """What both stages share in testing: for which classes boxes are asked, and how one is made."""
 
     #: Checkpoints of classifiers that say which classes to look for; several are averaged. Without
-    #: one, only pictures whose class is known can be located.
+    #: one, only images whose class is known can be located.
     classifiers: tuple[str, ...] = ()
-    #: Classes that are located in each picture, the most likely first: ILSVRC counts five.
+    #: Classes that are located in each image, the most likely first: ILSVRC counts five.
     top: Annotated[int, Field(ge=1, le=5)] = 5
     #: The best box becomes the score-weighted mean of the class's boxes that overlap it by at
     #: least this IoU; null leaves it as it is.
@@ -106,16 +106,16 @@ class AnswerConfig(Section):
 
 
 class LocalizerTestConfig(AnswerConfig):
-    #: ``centre``: the middle crop; ``dense``: whole pictures at ``short_sides``, whose boxes are
+    #: ``centre``: the middle crop; ``dense``: whole images at ``short_sides``, whose boxes are
     #: joined. Evaluations during training take the middle crop.
     protocol: Literal["centre", "dense"] = "dense"
-    #: ``centre``: shorter side of the picture the crop is cut from, and side of the crop.
+    #: ``centre``: shorter side of the image the crop is cut from, and side of the crop.
     resize: Count = 256
     size: Count = 224
     #: ``dense``: shorter sides, not stated in the paper; those of its dense classification less the
     #: largest two, at which a large object is larger than any anchor.
     short_sides: Annotated[tuple[Count, ...], Field(min_length=1)] = (224, 256, 384)
-    #: Look at the mirrored pictures too.
+    #: Look at the mirrored images too.
     flip: bool = False
 
     @model_validator(mode="after")
@@ -144,11 +144,11 @@ class ProposalConfig(Section):
 
     #: Checkpoints of stage one; the proposals of several are joined.
     weights: tuple[str, ...] = ()
-    #: The best of each class in each picture, times the number of networks.
+    #: The best of each class in each image, times the number of networks.
     count: Count = 200
     #: Overlap above which the worse of two is dropped.
     nms_iou: Fraction = 0.7
-    #: Those of the training pictures, made before: ``proposals.safetensors`` of another run. Null
+    #: Those of the training images, made before: ``proposals.safetensors`` of another run. Null
     #: makes them when training starts.
     file: str | None = None
 

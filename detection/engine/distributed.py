@@ -57,7 +57,7 @@ class Group:
 
     def share_buffers(self, model: nn.Module) -> None:
         """All processes take the main one's buffers: batch statistics are of each process's own
-        pictures, and a checkpoint holds the main one's."""
+        images, and a checkpoint holds the main one's."""
         if self.world > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)

@@ -1,7 +1,7 @@
 """What do the numbers, batches, labels and detections of a run look like?
 
-Every function writes one picture (PNG or JPEG, by the suffix of its path) and returns the path;
-with nothing to show the picture says so. Matplotlib's objects are used without ``pyplot``, which
+Every function writes one image (PNG or JPEG, by the suffix of its path) and returns the path;
+with nothing to show the image says so. Matplotlib's objects are used without ``pyplot``, which
 would keep figures alive and ask for a display.
 """
 
@@ -28,8 +28,8 @@ from ..inference.draw import class_colour
 from ..structures import Annotation, Batch, Detections, LabelledBatch, Record
 from .history import Entry, read_history
 
-#: More pictures than this make a grid too small to see anything.
-MAX_PICTURES = 16
+#: More images than this make a grid too small to see anything.
+MAX_IMAGES = 16
 #: More bars than this have no room for their names; the rarer classes share the last bar.
 MAX_BARS = 40
 #: Points of the box-size scatter; a sample stands for larger sets.
@@ -57,7 +57,7 @@ def plot_curves(folder: Path, path: Path | None = None) -> Path:
     scores = {name: _series(evaluations, name) for name in SCORES}
     errors = {name: _series([*train, *evaluations], name) for name in ERRORS}
     title = "error" if any(steps for steps, _ in errors.values()) else "average precision"
-    with picture(path or folder / "plots" / "curves.png", (15.0, 4.5)) as figure:
+    with image(path or folder / "plots" / "curves.png", (15.0, 4.5)) as figure:
         left, middle, right = figure.subplots(1, 3)
         _lines(left, "loss", losses)
         _lines(left, "loss", val_losses, style="o--")
@@ -75,7 +75,7 @@ def plot_batch(batch: Batch, classes: Sequence[str], path: Path) -> Path:
 
     Ignored objects are grey and dashed.
     """
-    with _grid(path, min(len(batch), MAX_PICTURES)) as cells:
+    with _grid(path, min(len(batch), MAX_IMAGES)) as cells:
         for index, axes in enumerate(cells):
             height, width = batch.sizes[index]
             pixels = batch.images[index, :, :height, :width].permute(1, 2, 0).cpu().numpy()
@@ -87,7 +87,7 @@ def plot_batch(batch: Batch, classes: Sequence[str], path: Path) -> Path:
 def plot_labelled_batch(batch: LabelledBatch, classes: Sequence[str], path: Path) -> Path:
     """The first images of a training batch as the network gets them, under their classes, with the
     boxes of their objects where those are known."""
-    with _grid(path, min(len(batch), MAX_PICTURES)) as cells:
+    with _grid(path, min(len(batch), MAX_IMAGES)) as cells:
         for index, axes in enumerate(cells):
             pixels = batch.images[index].permute(1, 2, 0).cpu().numpy()
             _show(axes, pixels, classes[int(batch.labels[index])])
@@ -108,9 +108,9 @@ def plot_detections(
     """Ground truth (left) beside predictions of at least ``min_score`` (right), original pixels.
 
     ``detections`` are by ``image_id``; an image without an entry is said to be not predicted.
-    Raises ImageError where a picture cannot be read.
+    Raises ImageError where an image cannot be read.
     """
-    shown = records[: MAX_PICTURES // 2]
+    shown = records[: MAX_IMAGES // 2]
     with _grid(path, 2 * len(shown), columns=2) as cells:
         for record, truth, predicted in zip(shown, cells[0::2], cells[1::2], strict=True):
             pixels = read_image(record.path, rules).pixels
@@ -136,7 +136,7 @@ def plot_labels(records: Sequence[Record], classes: Sequence[str], path: Path) -
         counted.update(annotation.labels[~annotation.ignore].tolist())
         ignored.update(annotation.labels[annotation.ignore].tolist())
     bars = _bars(counted, ignored, classes)
-    with picture(path, (14.0, max(4.5, 1.5 + 0.22 * len(bars)))) as figure:
+    with image(path, (14.0, max(4.5, 1.5 + 0.22 * len(bars)))) as figure:
         left, right = figure.subplots(1, 2)
         _draw_bars(left, bars)
         left.set_title(f"{len(boxes)} objects in {len(records)} images")
@@ -145,10 +145,10 @@ def plot_labels(records: Sequence[Record], classes: Sequence[str], path: Path) -
 
 
 def plot_image_labels(records: Sequence[Record], classes: Sequence[str], path: Path) -> Path:
-    """How many pictures the classes have."""
+    """How many images the classes have."""
     counts = Counter(record.image_label for record in records if record.image_label is not None)
     bars = _bars(counts, Counter(), classes)
-    with picture(path, (7.0, max(4.5, 1.5 + 0.22 * len(bars)))) as figure:
+    with image(path, (7.0, max(4.5, 1.5 + 0.22 * len(bars)))) as figure:
         axes = figure.subplots()
         _draw_bars(axes, bars, "images")
         axes.set_title(f"{len(records)} images of {len(classes)} classes")
@@ -220,7 +220,7 @@ def _draw_box(axes: Axes, box: Tensor, text: str, colour: str, style: str = "-")
 
 
 def _colour(label: int) -> str:
-    """The colour the class has in every picture of the toolkit."""
+    """The colour the class has in every image of the toolkit."""
     red, green, blue = class_colour(label)
     return f"#{red:02x}{green:02x}{blue:02x}"
 
@@ -277,7 +277,7 @@ def _grid(path: Path, count: int, columns: int = 4) -> Iterator[list[Axes]]:
     """``count`` cells without axes, row by row."""
     columns = max(1, min(columns, count))
     rows = max(1, -(-count // columns))
-    with picture(path, (_CELL_INCHES * columns, _CELL_INCHES * rows)) as figure:
+    with image(path, (_CELL_INCHES * columns, _CELL_INCHES * rows)) as figure:
         cells = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
         for axes in cells:
             axes.axis("off")
@@ -287,7 +287,7 @@ def _grid(path: Path, count: int, columns: int = 4) -> Iterator[list[Axes]]:
 
 
 @contextmanager
-def picture(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
+def image(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
     """A figure of ``size`` (width, height) inches that is saved at the end.
 
     Class names are data: a ``$`` in them starts no formula, whatever the user's matplotlibrc says.

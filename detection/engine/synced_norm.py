@@ -1,4 +1,4 @@
-"""How does batch norm see the pictures of all processes, so that several are as one?
+"""How does batch norm see the images of all processes, so that several are as one?
 
 PyTorch's own `nn.SyncBatchNorm` runs on GPUs only; `CpuSyncedNorm` is its counterpart for the CPU.
 """

@@ -159,7 +159,7 @@ def train(
         DivergedError: after ``plan.max_nonfinite`` non-finite losses in a row.
         ConfigError: the GPU's memory does not hold a step; what would fit is suggested. Or, at the
             end: the last checkpoint could not be written.
-        DataError: a picture cannot be used or a data worker died; ``last.pt`` is saved before.
+        DataError: an image cannot be used or a data worker died; ``last.pt`` is saved before.
     """
     network = _replicate(state.model, group)
     stream, meter = iter(batches), state.meter
@@ -208,7 +208,7 @@ def train(
 
 @contextmanager
 def _saved_before_an_error(state: TrainingState, outputs: Outputs, group: Group) -> Iterator[None]:
-    """A picture gone bad or a dead worker ends the run, but what was learned is kept.
+    """An image gone bad or a dead worker ends the run, but what was learned is kept.
 
     Among several processes only one has the error, and the others wait for it elsewhere.
     """
@@ -322,7 +322,7 @@ def _report_nonfinite(
     outputs: Outputs,
     rate: float,
 ) -> None:
-    """Skip the step, say which pictures it was, and give up after too many in a row."""
+    """Skip the step, say which images it was, and give up after too many in a row."""
     state.skipped += 1
     report = {
         "step": state.step,

@@ -1,4 +1,4 @@
-"""How sure are these numbers: what if other pictures had been drawn for the test?
+"""How sure are these numbers: what if other images had been drawn for the test?
 
 N images · K classes · B resamples · M ranked detections of a class · T right ones among them.
 
@@ -6,7 +6,7 @@ A resample draws N images with replacement and counts each as often as it was dr
 detection is right depends on its own image alone, so nothing is matched again: the ranked lists
 stay, each row with the weight of its image. The copies of one detection are ranked together.
 
-The intervals tell the luck of the test pictures; that of training is told by several seeds. The
+The intervals tell the luck of the test images; that of training is told by several seeds. The
 difference of two systems on the same resamples is much surer than either number, because a hard
 draw is hard for both (paired bootstrap; Efron and Tibshirani, An Introduction to the Bootstrap,
 percentile intervals, chapter 13).

@@ -1,7 +1,7 @@
 """How good are these class scores: top-1 and top-5 error, overall and per class?
 
 N images · K classes. Errors are fractions in [0, 1]; what is not defined, such as the error of a
-class without pictures, is nan.
+class without images, is nan.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from .tables import shown, undefined, without_nan, write_json, write_rows
 
 #: What each number is; two numbers may only be compared where these lines agree.
 DEFINITIONS: Mapping[str, str] = {
-    "top1_error": "share of the pictures whose class has not the highest score",
-    "top5_error": "share of the pictures whose class is not among the 5 highest scores",
+    "top1_error": "share of the images whose class has not the highest score",
+    "top5_error": "share of the images whose class is not among the 5 highest scores",
     "loss": "mean of -log of the averaged softmax score of the true class",
 }
 #: The columns of the per-class table that are not in DEFINITIONS.
 CLASS_DEFINITIONS: Mapping[str, str] = {
-    "images": "pictures of the class",
+    "images": "images of the class",
     "taken_for": "the class most often put first in its place",
-    "taken_for_images": "how many of its pictures",
+    "taken_for_images": "how many of its images",
 }
 
 
@@ -70,7 +70,7 @@ def evaluate_scores(
     labels = torch.tensor([_label(record) for record in records], dtype=torch.int64)
     missing = [record.image_id for record in records if record.image_id not in scores]
     if missing:
-        raise ValueError(f"no scores for {len(missing)} pictures, the first: {missing[0]}")
+        raise ValueError(f"no scores for {len(missing)} images, the first: {missing[0]}")
     rows = [scores[record.image_id] for record in records]
     table = torch.stack(rows).double() if rows else torch.zeros(0, len(classes)).double()
     ranks = label_ranks(table, labels)
@@ -92,7 +92,7 @@ def label_ranks(scores: Tensor, labels: Tensor) -> Tensor:
     """(N,) how many classes come before the true one, by scores (N, K); K where a score is NaN.
 
     Equal scores are in label order, so that a network that answers the same for all classes is not
-    right about all pictures.
+    right about all images.
     """
     own = scores.gather(1, labels[:, None])
     lower = torch.arange(scores.shape[1]) < labels[:, None]

@@ -1,13 +1,13 @@
-"""Where is the object of each picture's class: the localization errors of ILSVRC, and per class?
+"""Where is the object of each image's class: the localization errors of ILSVRC, and per class?
 
 N images · P predictions of an image, best first · R boxes of its class · K classes. Errors are
-fractions in [0, 1]; what is not defined, such as the error of a class without pictures, is nan.
+fractions in [0, 1]; what is not defined, such as the error of a class without images, is nan.
 
 The rules are those of ``eval_localization_flat.m`` in the ILSVRC development kit:
 
-- A picture is right where one of its first five predictions has its class and, with any box of that
-  class in the picture, an IoU of at least 0.5. A box may be predicted for a class more than once.
-- Boxes of other classes in the picture are no truth. All boxes of its class are, those that
+- An image is right where one of its first five predictions has its class and, with any box of that
+  class in the image, an IoU of at least 0.5. A box may be predicted for a class more than once.
+- Boxes of other classes in the image are no truth. All boxes of its class are, those that
   `Annotation.ignore` marks too: the kit knows no difficult objects.
 
 The kit's pixels count from 1, both ends belong to the box, and 1 is added to every side; a kit box
@@ -35,28 +35,28 @@ from .tables import shown, undefined, without_nan, write_json, write_rows
 
 #: The least overlap of a right box.
 IOU = 0.5
-#: So many predictions of a picture are looked at.
+#: So many predictions of an image are looked at.
 GUESSES = 5
 
 #: What each number is; two numbers may only be compared where these lines agree.
 DEFINITIONS: Mapping[str, str] = {
-    "top5_localization_error": "share of the pictures where none of the first 5 predictions has "
-    "the picture's class and IoU >= 0.5 with one of its boxes (the error of ILSVRC CLS-LOC)",
+    "top5_localization_error": "share of the images where none of the first 5 predictions has "
+    "the image's class and IoU >= 0.5 with one of its boxes (the error of ILSVRC CLS-LOC)",
     "top1_localization_error": "the same with the first prediction alone",
-    "oracle_error": "share of the pictures where the one box predicted for the true class has IoU "
+    "oracle_error": "share of the images where the one box predicted for the true class has IoU "
     ">= 0.5 with none of its boxes, or is missing",
-    "top5_classification_error": "share of the pictures whose class is not among the first 5 "
+    "top5_classification_error": "share of the images whose class is not among the first 5 "
     "predictions",
-    "top1_classification_error": "share of the pictures whose class is not the first prediction",
+    "top1_classification_error": "share of the images whose class is not the first prediction",
     "mean_oracle_iou": "the largest IoU of the box predicted for the true class, 0 where there is "
-    "none, mean over the pictures",
+    "none, mean over the images",
 }
 #: What is not in DEFINITIONS.
 OTHER_DEFINITIONS: Mapping[str, str] = {
-    "images": "pictures of the class",
-    "oracle_error_interval": "95 % Wilson interval of oracle_error: what other test pictures of "
+    "images": "images of the class",
+    "oracle_error_interval": "95 % Wilson interval of oracle_error: what other test images of "
     "the same kind might have given",
-    "baseline": "the same numbers where every picture gets its true class's mean training box",
+    "baseline": "the same numbers where every image gets its true class's mean training box",
 }
 #: The numbers for which the true class is given.
 _ORACLE = ("oracle_error", "mean_oracle_iou")
@@ -80,7 +80,7 @@ class Localization:
     images: int
     metrics: Mapping[str, float]
     per_class: tuple[ClassLocalization, ...]
-    #: Those of the metrics that a predictor which never looks at a picture has too.
+    #: Those of the metrics that a predictor which never looks at an image has too.
     baseline: Mapping[str, float] = field(default_factory=dict)
     testing: str = ""
     seconds_per_image: float | None = None
@@ -88,7 +88,7 @@ class Localization:
 
     @property
     def oracle_error_interval(self) -> tuple[float, float]:
-        """95 % interval over pictures; nan where the error is not defined."""
+        """95 % interval over images; nan where the error is not defined."""
         return _wilson(self.metrics["oracle_error"], self.images)
 
 
@@ -102,13 +102,13 @@ def evaluate_located(
 ) -> Localization:
     """Compare boxes in original pixels by image id with the records' class and its boxes.
 
-    With ``oracle``, a picture without an oracle box is wrong, and where no picture has predictions
+    With ``oracle``, an image without an oracle box is wrong, and where no image has predictions
     there was no classifier: what needs one is nan. Without ``oracle`` only predictions are judged:
-    what needs oracle boxes is nan, and a picture without predictions is wrong, be it all of them.
+    what needs oracle boxes is nan, and an image without predictions is wrong, be it all of them.
     ``baseline`` are the boxes of a trivial predictor (`mean_box.py`).
 
-    Raises ValueError, naming the picture, for a record without class or without a box of its class,
-    for a picture without an entry, and for an oracle box of another class than the record's.
+    Raises ValueError, naming the image, for a record without class or without a box of its class,
+    for an image without an entry, and for an oracle box of another class than the record's.
     """
     guessed = not oracle or any(len(located.predicted) for located in found.values())
     defined = {name: oracle if name in _ORACLE else guessed for name in DEFINITIONS}
@@ -135,10 +135,10 @@ def evaluate_predictions(
 def _outcomes(
     found: Mapping[str, Located], records: Sequence[Record], classes: Sequence[str]
 ) -> Tensor:
-    """(N, 6) f64: what each picture adds to each number of DEFINITIONS."""
+    """(N, 6) f64: what each image adds to each number of DEFINITIONS."""
     missing = [record.image_id for record in records if record.image_id not in found]
     if missing:
-        raise ValueError(f"no boxes for {len(missing)} pictures, the first: {missing[0]}")
+        raise ValueError(f"no boxes for {len(missing)} images, the first: {missing[0]}")
     rows = [_outcome(found[record.image_id], record, classes) for record in records]
     table = [[row[name] for name in DEFINITIONS] for row in rows]
     return torch.tensor(table, dtype=torch.float64).reshape(len(rows), len(DEFINITIONS))
@@ -206,7 +206,7 @@ def _row(name: str, outcomes: Tensor) -> ClassLocalization:
 def _wilson(share: float, count: int) -> tuple[float, float]:
     """95 % score interval of a share of ``count`` (Wilson 1927).
 
-    A bootstrap over the pictures would draw from the same binomial, but find no width at all around
+    A bootstrap over the images would draw from the same binomial, but find no width at all around
     0 and 1.
     """
     if math.isnan(share):

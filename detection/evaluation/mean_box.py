@@ -1,4 +1,4 @@
-"""Where would each picture's object be by someone who knows its class and never looks at it?
+"""Where would each image's object be by someone who knows its class and never looks at it?
 
 K classes · R boxes of a record. The answer is the mean box of the class in training, in fractions
 of width and height. A localizer has learnt to look only where it is better than that.
@@ -17,7 +17,7 @@ from ..structures import Annotation, Detections, Located, Record
 def mean_boxes(records: Sequence[Record], classes: Sequence[str]) -> Tensor:
     """(K, 4) f32: the mean of all boxes of each class, as fractions of width and height.
 
-    A picture with several boxes counts as often; a class without a box has nan. Raises ValueError
+    An image with several boxes counts as often; a class without a box has nan. Raises ValueError
     for a record with boxes whose size is not known.
     """
     annotated = [record for record in records if len(record.annotation)]
@@ -32,7 +32,7 @@ def mean_boxes(records: Sequence[Record], classes: Sequence[str]) -> Tensor:
 
 
 def locate_by_mean_box(records: Sequence[Record], boxes: Tensor) -> dict[str, Located]:
-    """The mean box (K, 4) of each record's class in its picture, in pixels, by image id.
+    """The mean box (K, 4) of each record's class in its image, in pixels, by image id.
 
     It has score 1 and is left out where the class has none. There are no predicted classes. Raises
     ValueError for a record without class or size.
@@ -56,5 +56,5 @@ def _sides(record: Record) -> Tensor:
     """(4,) f64: width, height, width, height."""
     height, width = record.size
     if min(height, width) <= 0:
-        raise ValueError(f"{record.path}: the size of the picture is not known")
+        raise ValueError(f"{record.path}: the size of the image is not known")
     return torch.tensor([width, height, width, height], dtype=torch.float64)

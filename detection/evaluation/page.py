@@ -1,6 +1,6 @@
 """How does a run become one HTML page that opens anywhere, offline, and can be mailed?
 
-Pictures are inlined as JPEG, the style is inline and named in the page's content security policy
+Images are inlined as JPEG, the style is inline and named in the page's content security policy
 by its hash, and there is no script. Names are data: every text is escaped.
 """
 
@@ -48,8 +48,8 @@ class ClassTable:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """An inlined picture: ``uri`` is ``data:image/jpeg;base64,...``, the sizes are in pixels."""
+class InlineImage:
+    """An inlined image: ``uri`` is ``data:image/jpeg;base64,...``, the sizes are in pixels."""
 
     caption: str
     uri: str
@@ -57,22 +57,22 @@ class Picture:
     height: int
 
     @staticmethod
-    def inline(caption: str, pixels: NDArray[np.uint8], *, max_side: int) -> Picture:
+    def inline(caption: str, pixels: NDArray[np.uint8], *, max_side: int) -> InlineImage:
         """``pixels`` (h, w, 3) RGB, scaled down until no side is longer than ``max_side``."""
         image = Image.fromarray(pixels)
         image.thumbnail((max_side, max_side))
         data = io.BytesIO()
         image.save(data, "JPEG", quality=QUALITY, optimize=True)
         text = base64.b64encode(data.getvalue()).decode("ascii")
-        return Picture(caption, f"data:image/jpeg;base64,{text}", image.width, image.height)
+        return InlineImage(caption, f"data:image/jpeg;base64,{text}", image.width, image.height)
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with pictures below: several in a row where they are ``small``."""
+    """A heading with images below: several in a row where they are ``small``."""
 
     title: str
-    pictures: Sequence[Picture]
+    images: Sequence[InlineImage]
     text: str = ""
     small: bool = False
 

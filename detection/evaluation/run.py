@@ -1,4 +1,4 @@
-"""What a model answers for each picture of a data set, and what that costs."""
+"""What a model answers for each image of a data set, and what that costs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Answer = TypeVar("Answer", Detections, Tensor)
 
 
 class Network(Protocol[Input_contra, Answer]):
-    """What can be evaluated: an answer for each picture of a batch."""
+    """What can be evaluated: an answer for each image of a batch."""
 
     def predict(self, batch: Input_contra) -> list[Answer]: ...
 
@@ -45,7 +45,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @dataclass
 class Timer:
-    """What the answers cost, without the wait for pictures to be read."""
+    """What the answers cost, without the wait for images to be read."""
 
     seconds: float = 0.0
     images: int = 0
@@ -63,7 +63,7 @@ def detect(
     precision: str,
     timer: Timer | None = None,
 ) -> dict[str, Answer]:
-    """The answers for all pictures of ``batches`` by image id, on the CPU: detections in original
+    """The answers for all images of ``batches`` by image id, on the CPU: detections in original
     pixels, or class scores."""
     found: dict[str, Answer] = {}
     timer = timer or Timer()

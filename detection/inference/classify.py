@@ -1,4 +1,4 @@
-"""What are the class scores of a picture, over all its crops, sizes and networks?
+"""What are the class scores of an image, over all its crops, sizes and networks?
 
 N images · K classes.
 """
@@ -44,7 +44,7 @@ class ScorePipeline:
 
     @torch.inference_mode()
     def predict(self, batch: LabelledBatch) -> list[Tensor]:
-        """(K,) scores of each picture, float32 on the CPU, that add up to 1.
+        """(K,) scores of each image, float32 on the CPU, that add up to 1.
 
         Raises ValueError for a batch of other views than ``crops`` give.
         """

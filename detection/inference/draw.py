@@ -1,4 +1,4 @@
-"""How do detections and ground truth look on their picture?"""
+"""How do detections and ground truth look on their image?"""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def draw_detections(
 ) -> NDArray[np.uint8]:
     """A copy of ``pixels`` (h, w, 3) uint8 RGB with a box and ``name 0.87`` for each detection.
 
-    Boxes are in the pixels of the picture; ``classes`` are the names in label order. The best
+    Boxes are in the pixels of the image; ``classes`` are the names in label order. The best
     detection is drawn last, on top.
     """
     upward = detections.scores.argsort(stable=True)
@@ -62,7 +62,7 @@ def draw_comparison(
     detections: Detections,
     classes: Sequence[str],
 ) -> NDArray[np.uint8]:
-    """Ground truth (left) and detections (right) of one picture: (h, 2w + gap, 3) uint8 RGB."""
+    """Ground truth (left) and detections (right) of one image: (h, 2w + gap, 3) uint8 RGB."""
     height, width = pixels.shape[:2]
     gap = np.full((height, max(2, width // 100), 3), 255, dtype=np.uint8)
     truth = draw_annotation(pixels, annotation, classes)
@@ -72,7 +72,7 @@ def draw_comparison(
 
 @cache
 def class_colour(label: int) -> Colour:
-    """The RGB colour of a class: strong, the same in every picture, unlike its neighbours'.
+    """The RGB colour of a class: strong, the same in every image, unlike its neighbours'.
 
     The hue advances by the golden ratio, which keeps any number of classes spread out; every
     second round of six is darker.
@@ -89,7 +89,7 @@ def _draw(
     if not captions:
         return pixels.copy()
     height, width = pixels.shape[:2]
-    # 2 px on a 640x480 picture (diagonal 800), 16 px on a 12-megapixel photo (5000).
+    # 2 px on a 640x480 image (diagonal 800), 16 px on a 12-megapixel photo (5000).
     line = max(1, round((height**2 + width**2) ** 0.5 / 320))
     drawn = draw_bounding_boxes(
         torch.from_numpy(pixels.copy()).permute(2, 0, 1),
@@ -115,6 +115,6 @@ def _readable_on(colour: Colour) -> str:
 @cache
 def _font() -> str:
     """DejaVu Sans, which matplotlib brings along: Latin, Greek, Cyrillic, Arabic and symbols."""
-    import matplotlib  # late: it takes 0.2 s and only pictures need it
+    import matplotlib  # late: it takes 0.2 s and only images need it
 
     return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")

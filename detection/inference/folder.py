@@ -1,8 +1,8 @@
-"""How do 100,000 pictures become results, through bad files, full disks and restarts?
+"""How do 100,000 images become results, through bad files, full disks and restarts?
 
-Pictures are read and resized by threads ahead of the network, drawn and encoded by threads behind
+Images are read and resized by threads ahead of the network, drawn and encoded by threads behind
 it (OpenCV and Pillow release the interpreter lock for that), and recorded in input order by the
-caller's thread. All queues are short, so that memory does not grow with the number of pictures.
+caller's thread. All queues are short, so that memory does not grow with the number of images.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class FolderOptions:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did: ``new`` pictures in ``seconds``.
+    """What a run did: ``new`` images in ``seconds``.
 
     ``done``, ``detections`` and ``failures`` (name, reason) include the records of earlier runs,
     ``total`` what is still to be done.
@@ -79,7 +79,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class _Item:
-    """A picture on its way: prepared, or failed with a reason."""
+    """An image on its way: prepared, or failed with a reason."""
 
     file: InputFile
     prepared: Prepared | None
@@ -95,16 +95,16 @@ def run_folder(
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[int, int, int], None] = lambda done, total, failed: None,
 ) -> Summary:
-    """Detect in ``files`` and write ``out``: ``meta.json``, ``detections.jsonl``, pictures with
+    """Detect in ``files`` and write ``out``: ``meta.json``, ``detections.jsonl``, images with
     boxes under ``drawn/`` and, at the end, COCO JSON and CSV.
 
     A record is ``{"file", "width", "height", "orientation", "warnings", "detections": [{"label",
-    "score", "box": [x1, y1, x2, y2]}]}`` in displayed pixels, or ``{"file", "error"}`` for a
-    picture that cannot be used; the run goes on. A record is written after its picture is drawn.
+    "score", "box": [x1, y1, x2, y2]}]}`` in displayed pixels, or ``{"file", "error"}`` for an
+    image that cannot be used; the run goes on. A record is written after its image is drawn.
 
     With ``options.resume`` recorded files are skipped and the result equals that of a run without
     interruption: batches are cut at the same places. ``stop`` is asked between batches; when it
-    says yes, pictures under way are finished and recorded. ``report(done, total, failed)`` is
+    says yes, images under way are finished and recorded. ``report(done, total, failed)`` is
     called after each record.
 
     Raises ConfigError for wrong options, a folder that holds something else, that another run is
@@ -116,7 +116,7 @@ def run_folder(
             raise ConfigError(f"{out}: is a file, not a folder")
         with only_run(out):
             return _run(predictor, files, out, options, stop, report)
-    except OSError as error:  # what goes wrong in reading pictures is recorded, so this is output
+    except OSError as error:  # what goes wrong in reading images is recorded, so this is output
         raise ConfigError(
             f"{error.filename or out}: cannot write results: {error.strerror or error}; "
             f"what is in {out} stays valid and can be resumed"
@@ -195,7 +195,7 @@ def _open(out: Path, meta: Mapping[str, Any], *, resume: bool) -> None:
 def _resumable(entries: list[Entry], files: Sequence[InputFile], batch_size: int) -> list[Entry]:
     """The records to keep: up to the end of a batch, so that batches are cut as before.
 
-    A batch changes the last bits of its pictures' scores, by the order in which sums are made.
+    A batch changes the last bits of its images' scores, by the order in which sums are made.
     """
     recorded = {entry.file for entry in entries}
     if all(file.name in recorded for file in files):
@@ -280,7 +280,7 @@ def _detected(
 def _finish(
     item: _Item, found: Detections, classes: Sequence[str], out: Path | None
 ) -> dict[str, Any]:
-    """The record of one picture, after its drawing is in place."""
+    """The record of one image, after its drawing is in place."""
     if item.prepared is None:
         return {"file": item.file.name, "error": item.error}
     if not (found.boxes.isfinite().all() and found.scores.isfinite().all()):
@@ -318,7 +318,7 @@ def _save(pixels: NDArray[np.uint8], path: Path) -> None:
     """Write a JPEG at once or not at all."""
     done, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
     if not done:
-        raise OSError(0, "the picture cannot be encoded as JPEG", str(path))
+        raise OSError(0, "the image cannot be encoded as JPEG", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     part.write_bytes(data.tobytes())

@@ -1,4 +1,4 @@
-"""Which pictures does the user mean, and under which names do their results appear?"""
+"""Which images does the user mean, and under which names do their results appear?"""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LONGEST = 200
 
 @dataclass(frozen=True)
 class InputFile:
-    """A picture at ``path``; ``name`` is its place below the input, unique, with POSIX slashes."""
+    """An image at ``path``; ``name`` is its place below the input, unique, with POSIX slashes."""
 
     path: Path
     name: str
@@ -39,16 +39,16 @@ class _Group:
 def find_inputs(
     inputs: Sequence[str | os.PathLike[str]], *, exclude: Path | None = None
 ) -> list[InputFile]:
-    """The pictures of ``inputs``, sorted by name within each input.
+    """The images of ``inputs``, sorted by name within each input.
 
     An input is a folder (searched with its sub-folders by `IMAGE_SUFFIXES`, upper or lower case), a
     glob (``day*/**/*.jpg``), a list file (``.txt``, one path a line, relative to the list's folder
-    or else the working folder) or one picture. Names are relative to the folder, to the part of the
+    or else the working folder) or one image. Names are relative to the folder, to the part of the
     glob before its first wildcard, or to the list's folder; where several inputs hold the same
     name, all names begin with their folder's. A file that is named twice counts once. ``exclude``
     is a folder left out of the search: the results of an earlier run.
 
-    Raises ConfigError for an input that does not exist or holds no picture.
+    Raises ConfigError for an input that does not exist or holds no image.
     """
     groups = [_expand(os.fspath(item), exclude) for item in inputs]
     seen: set[str] = set()
@@ -70,14 +70,14 @@ def safe_name(name: str) -> str:
 
 
 def drawn_name(name: str) -> str:
-    """Where the drawn JPEG of a picture called ``name`` lies: a safe relative path, its own.
+    """Where the drawn JPEG of an image called ``name`` lies: a safe relative path, its own.
 
-    ``a.jpg`` stays and ``a.png`` becomes ``a.png.jpg``; a picture that is really called so, or that
+    ``a.jpg`` stays and ``a.png`` becomes ``a.png.jpg``; an image that is really called so, or that
     has no known extension, is marked by a hash.
     """
     path = PurePath(name)
     jpeg = path.suffix.lower() in (".jpg", ".jpeg")
-    if _is_picture(path.stem if jpeg else path.name) == jpeg:
+    if _is_image(path.stem if jpeg else path.name) == jpeg:
         return _marked(safe_name(f"{name}.jpg"), name)
     return safe_name(name if jpeg else f"{name}.jpg")
 
@@ -103,7 +103,7 @@ def _expand(item: str, exclude: Path | None) -> _Group:
 
 
 def _walk(root: Path, exclude: Path | None) -> Iterator[Path]:
-    """Pictures below ``root``; links are followed, each folder once."""
+    """Images below ``root``; links are followed, each folder once."""
     visited: set[tuple[int, int]] = set()
     for folder, folders, names in os.walk(root, followlinks=True, onerror=_refuse):
         status = os.stat(folder)  # noqa: PTH116 (Path.stat gives the same; folder is a str)
@@ -112,7 +112,7 @@ def _walk(root: Path, exclude: Path | None) -> Iterator[Path]:
             continue
         visited.add((status.st_dev, status.st_ino))
         folders.sort()
-        yield from (Path(folder, name) for name in names if _is_picture(name))
+        yield from (Path(folder, name) for name in names if _is_image(name))
 
 
 def _refuse(error: OSError) -> None:
@@ -123,7 +123,7 @@ def _matches(pattern: str, exclude: Path | None) -> Iterator[Path]:
     for match in glob.iglob(pattern, recursive=True):  # noqa: PTH207 (absolute patterns too)
         path = Path(match)
         inside = exclude is not None and path.resolve().is_relative_to(exclude.resolve())
-        if _is_picture(path.name) and path.is_file() and not inside:
+        if _is_image(path.name) and path.is_file() and not inside:
             yield path
 
 
@@ -150,7 +150,7 @@ def _listed_file(line: str, folder: Path) -> InputFile:
 def _named(paths: Iterator[Path], root: Path, item: str) -> tuple[InputFile, ...]:
     files = [InputFile(path, _printable(path.relative_to(root).as_posix())) for path in paths]
     if not files:
-        raise ConfigError(f"{item}: no pictures in it (known by extension, such as .jpg)")
+        raise ConfigError(f"{item}: no images in it (known by extension, such as .jpg)")
     return tuple(sorted(files, key=lambda file: file.name))
 
 
@@ -160,7 +160,7 @@ def _before_wildcard(pattern: str) -> Path:
     return Path(*parts[:fixed])
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     return PurePath(name).suffix.lower() in IMAGE_SUFFIXES
 
 

@@ -1,6 +1,6 @@
-"""Where is each class in a picture, over all sizes, stages and networks of a localizer?
+"""Where is each class in an image, over all sizes, stages and networks of a localizer?
 
-L labels asked for · P proposals of one label. Pictures are (h, w, 3) uint8 RGB, boxes in their
+L labels asked for · P proposals of one label. Images are (h, w, 3) uint8 RGB, boxes in their
 pixels. A box is asked for by class, so that 1000 classes cost what the five asked for do.
 """
 
@@ -29,7 +29,7 @@ BEST_OF_VIEW = 1000
 
 @dataclass(frozen=True)
 class Proposer:
-    """A network of stage one and the crops of a picture it looks at."""
+    """A network of stage one and the crops of an image it looks at."""
 
     model: Localizer
     crops: tuple[PlacedCrop, ...]
@@ -185,28 +185,28 @@ class LocationPipeline:
         return vote(survivor, candidates, iou=self.vote_iou)
 
 
-class PictureLocator:
-    """A pipeline with classifiers as a `Predictor` takes it: pictures in, boxes of the most likely
-    classes out, scored with their probabilities. Batches must hold the pictures untouched."""
+class ImageLocator:
+    """A pipeline with classifiers as a `Predictor` takes it: images in, boxes of the most likely
+    classes out, scored with their probabilities. Batches must hold the images untouched."""
 
     def __init__(self, pipeline: LocationPipeline) -> None:
         self.pipeline = pipeline
 
-    def to(self, device: torch.device) -> PictureLocator:
+    def to(self, device: torch.device) -> ImageLocator:
         for model in self._models():
             model.to(device)
         return self
 
-    def eval(self) -> PictureLocator:
+    def eval(self) -> ImageLocator:
         for model in self._models():
             model.eval()
         return self
 
     def predict(self, batch: Batch) -> list[Detections]:
-        pictures = zip(batch.images.cpu(), batch.sizes, strict=True)
+        images = zip(batch.images.cpu(), batch.sizes, strict=True)
         return [
             self.pipeline.locate(image[:, :h, :w].permute(1, 2, 0).numpy()).predicted
-            for image, (h, w) in pictures
+            for image, (h, w) in images
         ]
 
     def _models(self) -> Iterator[nn.Module]:
@@ -220,7 +220,7 @@ class PictureLocator:
 def _seen(
     proposer: Proposer, crop: PlacedCrop, pixels: np.ndarray, labels: Sequence[int]
 ) -> list[Detections]:
-    """The best anchors of each label in one view of the picture, in the picture's pixels."""
+    """The best anchors of each label in one view of the image, in the image's pixels."""
     size = (pixels.shape[0], pixels.shape[1])
     cut = crop.place(size, 0)
     device = proposer.model.cells.device

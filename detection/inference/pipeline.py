@@ -1,4 +1,4 @@
-"""How networks, sizes and mirrored pictures are put together at test time.
+"""How networks, sizes and mirrored images are put together at test time.
 
 Every option is a way to come by candidates, and all candidates meet in one suppression step; so
 refinement, test-time scales, the pyramid and ensembles combine freely.
@@ -83,7 +83,7 @@ class Pipeline:
         return [first.suppress(Detections.cat(parts)) for parts in candidates]
 
     def _scorers(self, forms: Mapping[TestTransform, Batch]) -> Iterator[Scorer]:
-        """One for each pass over the pictures; the maps of one orientation live at a time."""
+        """One for each pass over the images; the maps of one orientation live at a time."""
         for flipped in self.mirrored:
             sights = [self._sights(member, forms, flipped) for member in self.members]
             for members in zip(*sights, strict=True):

@@ -21,7 +21,7 @@ from ..evaluation.run import autocast
 from ..structures import Annotation, Batch, Detections, Sample
 
 #: A file, a PIL image, or RGB pixels (h, w, 3) uint8 as displayed.
-Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+ImageInput = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
 #: What is left of a cut JPEG is still worth looking at, with a warning.
 KEEP_TRUNCATED = ImageRules(on_truncated="warn")
@@ -42,7 +42,7 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Prepared:
-    """One picture as displayed (``loaded``) and as the network's input (``sample``)."""
+    """One image as displayed (``loaded``) and as the network's input (``sample``)."""
 
     loaded: LoadedImage
     sample: Sample
@@ -83,22 +83,22 @@ class Predictor:
 
     def predict(
         self,
-        images: Sequence[Picture] | NDArray[np.uint8],
+        images: Sequence[ImageInput] | NDArray[np.uint8],
         *,
         score_threshold: float | None = None,
         batch_size: int = 1,
     ) -> list[Detections]:
-        """The detections of each picture, boxes in its displayed pixels (after EXIF), on the CPU.
+        """The detections of each image, boxes in its displayed pixels (after EXIF), on the CPU.
 
         ``score_threshold`` drops lower scores; None keeps all that the model's own threshold lets
-        through. Pictures of equal network size share a batch of up to ``batch_size``, unpadded, so
-        that a picture's result does not depend on its neighbours.
+        through. Images of equal network size share a batch of up to ``batch_size``, unpadded, so
+        that an image's result does not depend on its neighbours.
 
-        Raises ImageError for a picture that cannot be used, ConfigError for wrong arguments.
+        Raises ImageError for an image that cannot be used, ConfigError for wrong arguments.
         """
         one_array = isinstance(images, np.ndarray) and images.ndim <= 3
         if one_array or isinstance(images, str | os.PathLike | Image.Image):
-            raise ConfigError("predict takes a list of pictures: write predict([picture])")
+            raise ConfigError("predict takes a list of images: write predict([image])")
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
         waiting = iter(images)
@@ -107,8 +107,8 @@ class Predictor:
             found += self.detect(chunk, score_threshold=score_threshold)
         return found
 
-    def prepare(self, image: Picture) -> Prepared:
-        """Read, check and resize one picture; safe to call from several threads."""
+    def prepare(self, image: ImageInput) -> Prepared:
+        """Read, check and resize one image; safe to call from several threads."""
         loaded = self._load(image)
         name = os.fspath(image) if isinstance(image, str | os.PathLike) else ""
         sample = make_sample(loaded.pixels, Annotation.empty(), self.transforms, image_id=name)
@@ -118,7 +118,7 @@ class Predictor:
     def detect(
         self, prepared: Sequence[Prepared], *, score_threshold: float | None = None
     ) -> list[Detections]:
-        """The detections of prepared pictures, in their order; one pass per network size."""
+        """The detections of prepared images, in their order; one pass per network size."""
         found = [Detections.empty()] * len(prepared)
         for indices in _by_shape(prepared):
             batch = Batch.collate([prepared[index].sample for index in indices])
@@ -128,14 +128,14 @@ class Predictor:
                 found[index] = _above(result.to("cpu"), score_threshold)
         return found
 
-    def _load(self, image: Picture) -> LoadedImage:
+    def _load(self, image: ImageInput) -> LoadedImage:
         if isinstance(image, str | os.PathLike):
             return read_image(Path(image), self.rules)
         if isinstance(image, Image.Image):
             return _from_pil(image, self.rules)
         if not isinstance(image, np.ndarray):
             raise ConfigError(
-                f"a picture is a path, a PIL image or an array, not {type(image).__name__}"
+                f"an image is a path, a PIL image or an array, not {type(image).__name__}"
             )
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise ImageError(

@@ -1,4 +1,4 @@
-"""How do results survive a crash? One JSON line a picture, in order, appended and repairable.
+"""How do results survive a crash? One JSON line an image, in order, appended and repairable.
 
 A run's folder holds ``meta.json`` (what the results depend on) and ``detections.jsonl``. A line is
 written whole or not at all, so that after a crash everything but a cut last line is valid.
@@ -25,7 +25,7 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the file of records: its picture, what went wrong, and the byte it ends at."""
+    """One line of the file of records: its image, what went wrong, and the byte it ends at."""
 
     file: str
     error: str | None

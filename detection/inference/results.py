@@ -60,7 +60,7 @@ class _CocoWriter:
     """COCO's lists of images and annotations, grown side by side in two files and then joined.
 
     Ids count from 1, since pycocotools takes annotation 0 for "no match". Categories are the
-    classes in label order. ``images`` holds failed pictures as well, with ``error`` instead of
+    classes in label order. ``images`` holds failed images as well, with ``error`` instead of
     a size.
     """
 
@@ -110,7 +110,7 @@ class _CocoWriter:
 
 
 def _rows(record: dict[str, Any]) -> Iterator[list[Any]]:
-    """A row a detection; a picture without any, or a failed one, has one row without a label."""
+    """A row a detection; an image without any, or a failed one, has one row without a label."""
     start = [_cell(record["file"]), record.get("width", ""), record.get("height", "")]
     detections = record.get("detections", ())
     for detection in detections:

@@ -1,9 +1,9 @@
-"""One network looking at one form of some pictures: where it proposes, and how it scores regions.
+"""One network looking at one form of some images: where it proposes, and how it scores regions.
 
 N images · P regions · K classes, background is class K · V numbers describe a region.
 
 Boxes are in the pixels of the form they are proposed on, `home`. A `Sight` may score regions on
-other sizes of the same pictures; `Joint` makes one of several networks' sights. What comes after,
+other sizes of the same images; `Joint` makes one of several networks' sights. What comes after,
 refinement and suppression, cannot tell one from the other.
 """
 
@@ -24,7 +24,7 @@ Scored = tuple[list[Tensor], list[Tensor]]
 
 
 class Scorer(Protocol):
-    """What refinement and suppression need to know of networks and pictures."""
+    """What refinement and suppression need to know of networks and images."""
 
     geometries: Sequence[Geometry]
 
@@ -37,7 +37,7 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """What a network's trunk made of one form of N pictures."""
+    """What a network's trunk made of one form of N images."""
 
     features: Tensor
     sizes: Sequence[tuple[int, int]]
@@ -127,14 +127,14 @@ def _side_ratio(home: Geometry, other: Geometry) -> float:
 
 
 def reframe(boxes: Tensor, source: Geometry, target: Geometry) -> Tensor:
-    """Boxes (..., 4) in the pixels of one form of a picture to those of another."""
+    """Boxes (..., 4) in the pixels of one form of an image to those of another."""
     if source == target:
         return boxes
     return target.apply(source.invert(boxes))
 
 
 class Joint:
-    """Several networks on the same pictures (ensemble, ResNet paper, appendix B).
+    """Several networks on the same images (ensemble, ResNet paper, appendix B).
 
     The regions are the union of all their proposals; each network scores all of them, and class
     probabilities and boxes are averaged. Everything is in the pixels of the first one's home.

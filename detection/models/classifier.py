@@ -1,4 +1,4 @@
-"""Which class does a picture belong to?
+"""Which class does an image belong to?
 
 N images · K classes · C channels · h, w the last feature map.
 """
@@ -16,7 +16,7 @@ from ..structures import LabelledBatch
 class Classifier(nn.Module):
     """A network with the pixels it expects; images are (N, 3, H, W) uint8 RGB, unpadded.
 
-    ``window`` is the side of the last map of a picture as large as the training crops, which the
+    ``window`` is the side of the last map of an image as large as the training crops, which the
     mean before ``fc`` is taken over; see `dense_logits`.
     """
 
@@ -53,7 +53,7 @@ class Classifier(nn.Module):
         """(N, K): the fully-convolutional form (paper, section 3.4), for images of any size.
 
         Mean and ``fc`` slide over the last map as the layers of the network at its training size,
-        in steps of one cell, and the answers of all positions are averaged. A picture of the
+        in steps of one cell, and the answers of all positions are averaged. An image of the
         training size has one position: `logits`. Where the map is smaller than the window, the
         window is cut to it.
         """

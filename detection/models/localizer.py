@@ -7,7 +7,7 @@ The paper leaves three things open; what is chosen here, and what else can be ha
 
 - "1000-d cls" and "1000x4-d reg" beside "multiple anchors at each position": every anchor has
   outputs of its own, as in Faster R-CNN (``shared=True``: one set for all anchors of a position);
-- which of an anchor's 1000 logits get a loss: that of the picture's class, as boxes are asked for
+- which of an anchor's 1000 logits get a loss: that of the image's class, as boxes are asked for
   by class (``every_class=True``: all of them, the other classes being negative everywhere);
 - the anchors' sizes, and the scales of dense testing: `config/localizer.py`.
 """
@@ -232,7 +232,7 @@ def head_losses(
     """Sums of the logistic and of the smooth-L1 loss over S samples.
 
     ``rows`` (S, C) are their features, ``anchors`` (S,) those of their cell, ``labels`` (S,) their
-    pictures' classes, ``positive`` (S,) whether they show an object of it; ``deltas`` (S', 4) are
+    images' classes, ``positive`` (S,) whether they show an object of it; ``deltas`` (S', 4) are
     the goals of the positives, in their order. With ``every_class`` a sample's loss is the sum over
     all K logits.
     """

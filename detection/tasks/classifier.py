@@ -24,13 +24,13 @@ from ..errors import ConfigError, DataError
 from ..inference.classify import ScorePipeline, Viewed
 from ..models.classifier import Classifier
 from .class_layers import class_difference
-from .classifier_data import Pictures, image_rules, read_split
+from .classifier_data import Images, image_rules, read_split
 
 __all__ = [
     "LoadedClassifier",
     "build_classifier",
     "build_score_pipeline",
-    "build_test_pictures",
+    "build_test_images",
     "build_test_split",
     "describe_network",
     "describe_testing",
@@ -39,7 +39,7 @@ __all__ = [
     "train_crop",
 ]
 
-#: How much smaller the last map is than the picture, by family.
+#: How much smaller the last map is than the image, by family.
 STRIDES = {"resnet": 32, "cifar": 4}
 
 
@@ -96,7 +96,7 @@ def resnet_spec(network: NetworkConfig) -> ResNetSpec:
 def describe_network(network: NetworkConfig) -> str:
     kind = "plain" if network.shortcut == "none" else "ResNet"
     words = [f"{kind}-{network.depth}"]
-    words += ["for small pictures"] if network.family == "cifar" else []
+    words += ["for small images"] if network.family == "cifar" else []
     words += [] if network.shortcut == "none" else [f"shortcuts {network.shortcut}"]
     return ", ".join([*words, f"norm {network.norm}"])
 
@@ -104,8 +104,8 @@ def describe_network(network: NetworkConfig) -> str:
 # --------------------------------------------------------------------------------------- data
 
 
-def build_test_pictures(classifier: LoadedClassifier, part: Part) -> Pictures:
-    """The pictures of ``train`` or ``val``, labelled in the classifier's order.
+def build_test_images(classifier: LoadedClassifier, part: Part) -> Images:
+    """The images of ``train`` or ``val``, labelled in the classifier's order.
 
     Raises:
         DataError: the data name classes that the classifier does not know.
@@ -118,13 +118,13 @@ def build_test_pictures(classifier: LoadedClassifier, part: Part) -> Pictures:
 
 def build_test_split(classifier: LoadedClassifier, part: Part) -> DataSplit:
     """The same as files; raises ConfigError for a stream of shards."""
-    pictures = build_test_pictures(classifier, part)
-    if pictures.shards is not None:
+    images = build_test_images(classifier, part)
+    if images.shards is not None:
         raise ConfigError(
-            f"data.source: {pictures.shards.folder} holds shards, and this needs pictures as files:"
+            f"data.source: {images.shards.folder} holds shards, and this needs images as files:"
             " set data.source to an image_folder or ilsvrc"
         )
-    return pictures.split
+    return images.split
 
 
 def train_crop(config: ClassifierConfig) -> Crop:
@@ -150,7 +150,7 @@ def test_crops(test: ClassifierTestConfig) -> tuple[Crop, ...]:
 
 
 def build_score_pipeline(classifier: LoadedClassifier) -> ScorePipeline:
-    """What scores pictures as ``classifier.config.test`` says, alone or as an ensemble.
+    """What scores images as ``classifier.config.test`` says, alone or as an ensemble.
 
     An ensemble's members take the leader's protocol, each with crops of its own size.
     """

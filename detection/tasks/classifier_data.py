@@ -1,4 +1,4 @@
-"""How do a classifier's pictures get into batches, from files or as a stream of tar shards?"""
+"""How do a classifier's images get into batches, from files or as a stream of tar shards?"""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ..structures import LabelledBatch
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     """One split: its records, and the shards that hold them where they are no files."""
 
     split: DataSplit
@@ -42,8 +42,8 @@ def image_rules(config: ClassifierConfig) -> ImageRules:
 
 def read_splits(
     config: ClassifierConfig, classes: tuple[str, ...] | None = None
-) -> tuple[Pictures, Pictures]:
-    """Training and validation pictures, labelled by name; ``classes`` go before those configured.
+) -> tuple[Images, Images]:
+    """Training and validation images, labelled by name; ``classes`` go before those configured.
 
     Raises:
         ConfigError: there is no ``data.source``.
@@ -53,32 +53,32 @@ def read_splits(
     if isinstance(source, ShardsSource):
         train = read_shards(source.root / source.train, classes=known)
         val = read_shards(source.root / source.val, classes=train.classes)
-        return Pictures(train.split(), train), Pictures(val.split(), val)
+        return Images(train.split(), train), Images(val.split(), val)
     splits = labelled_splits(_files(source), classes=known, rules=image_rules(config))
-    return Pictures(splits[0]), Pictures(splits[1])
+    return Images(splits[0]), Images(splits[1])
 
 
-def read_split(config: ClassifierConfig, part: Part, classes: tuple[str, ...]) -> Pictures:
+def read_split(config: ClassifierConfig, part: Part, classes: tuple[str, ...]) -> Images:
     """One of the two, with the labels of ``classes``; raises as `read_splits`."""
     source = _source(config)
     if isinstance(source, ShardsSource):
         folder = source.root / (source.train if part == "train" else source.val)
         shards = read_shards(folder, classes=classes)
-        return Pictures(shards.split(), shards)
+        return Images(shards.split(), shards)
     rules = image_rules(config)
-    return Pictures(labelled_split(_files(source), part, classes=classes, rules=rules))
+    return Images(labelled_split(_files(source), part, classes=classes, rules=rules))
 
 
 def train_batches(
-    pictures: Pictures, config: ClassifierConfig, crop: Crop, start: int, group: Group
+    images: Images, config: ClassifierConfig, crop: Crop, start: int, group: Group
 ) -> Iterable[LabelledBatch]:
     """This process's batches from step ``start`` on, the same after every restart."""
     settings, source = config.train, config.data.source
     count, seed = settings.batch_size, settings.seed
-    if pictures.shards is not None and isinstance(source, ShardsSource):
-        counts = tuple(map(len, pictures.shards.shards))
+    if images.shards is not None and isinstance(source, ShardsSource):
+        counts = tuple(map(len, images.shards.shards))
         return ShardTrainLoader(
-            pictures.shards,
+            images.shards,
             crop,
             StreamPlan(counts, count, seed, lanes=source.lanes, buffer=source.buffer),
             steps=settings.iterations,
@@ -91,7 +91,7 @@ def train_batches(
             rules=image_rules(config),
         )
     plan = BatchPlan(
-        any_shape(len(pictures.split.records)),
+        any_shape(len(images.split.records)),
         batch_size=count,
         seed=seed,
         steps=settings.iterations,
@@ -100,38 +100,38 @@ def train_batches(
         world=group.world,
         accumulate=settings.accumulate,
     )
-    dataset = LabelledDataset(pictures.split.records, crop, rules=image_rules(config))
+    dataset = LabelledDataset(images.split.records, crop, rules=image_rules(config))
     return labelled_train_loader(
         dataset, plan, workers=config.data.workers, pin_memory=group.device.type == "cuda"
     )
 
 
-def first_batch(pictures: Pictures, config: ClassifierConfig, crop: Crop) -> LabelledBatch:
-    """The beginning of what training sees, read in this process, at most 16 pictures of files."""
+def first_batch(images: Images, config: ClassifierConfig, crop: Crop) -> LabelledBatch:
+    """The beginning of what training sees, read in this process, at most 16 images of files."""
     alone = Group(0, 1, torch.device("cpu"))
     data = config.data.model_copy(update={"workers": 0})
     config = config.model_copy(update={"data": data})
-    if pictures.shards is not None:
-        return next(iter(train_batches(pictures, config, crop, 0, alone)))
+    if images.shards is not None:
+        return next(iter(train_batches(images, config, crop, 0, alone)))
     settings = config.train
     plan = BatchPlan(
-        any_shape(len(pictures.split.records)),
+        any_shape(len(images.split.records)),
         batch_size=settings.batch_size,
         seed=settings.seed,
         steps=settings.iterations,
     )
-    dataset = LabelledDataset(pictures.split.records, crop, rules=image_rules(config))
+    dataset = LabelledDataset(images.split.records, crop, rules=image_rules(config))
     return LabelledBatch.collate([dataset[key] for key in next(iter(plan))[:16]])
 
 
 def test_batches(
-    pictures: Pictures, config: ClassifierConfig, crops: Sequence[Crop], group: Group
+    images: Images, config: ClassifierConfig, crops: Sequence[Crop], group: Group
 ) -> Iterable[LabelledBatch]:
-    """Every picture once over all processes, under all ``crops``."""
+    """Every image once over all processes, under all ``crops``."""
     rules, pin_memory = image_rules(config), group.device.type == "cuda"
-    if pictures.shards is not None:
+    if images.shards is not None:
         return ShardTestLoader(
-            pictures.shards,
+            images.shards,
             *crops,
             batch_size=config.test.batch_size,
             rank=group.rank,
@@ -141,7 +141,7 @@ def test_batches(
             rules=rules,
         )
     return labelled_test_loader(
-        LabelledDataset(pictures.split.records, *crops, rules=rules),
+        LabelledDataset(images.split.records, *crops, rules=rules),
         batch_size=config.test.batch_size,
         workers=config.data.workers,
         rank=group.rank,

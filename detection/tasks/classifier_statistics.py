@@ -1,4 +1,4 @@
-"""What is measured inside a classifier while pictures pass through it?
+"""What is measured inside a classifier while images pass through it?
 
 Exact batch norm statistics, with which it becomes the frozen backbone of a detector, and the
 responses of its layers.
@@ -50,16 +50,16 @@ def freeze(
     """Give ``classifier`` exact batch norm statistics over its training set; it is then written as
     `archive.write_converted` takes it.
 
-    Pictures are cropped as in training and come in a random order, always the same; ``images``
+    Images are cropped as in training and come in a random order, always the same; ``images``
     takes the first so many of them. ``source`` names the classifier in errors.
 
     Raises:
-        WeightsError: no backbone of a detector; said before any picture is read.
-        ConfigError, DataError: no batch norm, no pictures, or data that are not the classifier's.
+        WeightsError: no backbone of a detector; said before any image is read.
+        ConfigError, DataError: no batch norm, no images, or data that are not the classifier's.
     """
     _frozen(classifier, (), source)
     records = _sample(build_test_split(classifier, "train").records, images)
-    batches = _Pictures(
+    batches = _Images(
         classifier, records, (train_crop(classifier.config),), classifier.config.train.batch_size
     )
     count = passes(classifier.model, method)
@@ -72,7 +72,7 @@ def freeze(
     )
     shift = _shift(before, _statistics(classifier.model))
     note = (
-        f"batch norm statistics: {method}, over {len(records)} training pictures in batches of "
+        f"batch norm statistics: {method}, over {len(records)} training images in batches of "
         f"{batches.batch_size}"
     )
     return _frozen(classifier, (note,), source), shift
@@ -90,18 +90,18 @@ def measure_responses(
     ``images`` of them, always the same.
 
     Raises:
-        DataError: no pictures, or data that are not the classifier's.
+        DataError: no images, or data that are not the classifier's.
     """
     config = classifier.config
     test = config.test.model_copy(update={"protocol": "one_crop", "flip": False})
     records = _sample(build_test_split(classifier, part).records, images)
-    batches = _Pictures(classifier, records, test_crops(test), test.batch_size)
+    batches = _Images(classifier, records, test_crops(test), test.batch_size)
     return layer_responses(
         classifier.model, batches.once("responses", device, progress), _logits(classifier)
     )
 
 
-class _Pictures:
+class _Images:
     """Every record once, in batches of nearly one size.
 
     Equal sizes, because a small rest would have batch statistics far from all others'.

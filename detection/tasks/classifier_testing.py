@@ -14,22 +14,22 @@ from ..engine.distributed import Group
 from ..evaluation.classification import Classification, evaluate_scores
 from ..evaluation.run import Timer, detect
 from .classifier import LoadedClassifier, build_score_pipeline
-from .classifier_data import Pictures, test_batches
+from .classifier_data import Images, test_batches
 
 
-def score_pictures(
+def score_images(
     classifier: LoadedClassifier,
-    pictures: Pictures,
+    images: Images,
     group: Group,
     progress: Console | None = None,
     timer: Timer | None = None,
 ) -> dict[str, Tensor] | None:
-    """The (K,) scores of every picture by image id; each process takes its share, the main one gets
+    """The (K,) scores of every image by image id; each process takes its share, the main one gets
     all and the others None. The models must be in evaluation mode. ``timer`` gets what this process
     spent on its share."""
     config = classifier.config
     pipeline = build_score_pipeline(classifier)
-    batches = test_batches(pictures, config, pipeline.crops, group)
+    batches = test_batches(images, config, pipeline.crops, group)
     if progress is not None and group.is_main:
         batches = track(batches, "evaluating", console=progress, transient=True)
     scores = detect(
@@ -43,7 +43,7 @@ def evaluate_split(
 ) -> Classification:
     """The errors on one split.
 
-    Truncated pictures that ``data.on_truncated: skip`` left out are not counted; a note tells.
+    Truncated images that ``data.on_truncated: skip`` left out are not counted; a note tells.
     """
     records = split.records
     if classifier.config.data.on_truncated == "skip":
@@ -52,5 +52,5 @@ def evaluate_split(
     evaluation = evaluate_scores(scores, records, classifier.classes)
     if not left_out:
         return evaluation
-    note = f"{left_out} truncated picture(s) left out (data.on_truncated: skip)"
+    note = f"{left_out} truncated image(s) left out (data.on_truncated: skip)"
     return replace(evaluation, notes=(*evaluation.notes, note))

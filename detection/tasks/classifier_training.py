@@ -16,8 +16,8 @@ from ..engine.train import Outputs, TrainingState, shipped_weights
 from ..evaluation.run import evaluating
 from ..structures import LabelledBatch
 from .classifier import LoadedClassifier, build_classifier, describe_network, train_crop
-from .classifier_data import Pictures, first_batch, read_splits, train_batches
-from .classifier_testing import evaluate_split, score_pictures
+from .classifier_data import Images, first_batch, read_splits, train_batches
+from .classifier_testing import evaluate_split, score_images
 from .classifier_weights import fill_from_classifier, fill_network
 from .run import (
     FRESH,
@@ -31,13 +31,13 @@ from .run import (
     write_labelled_report,
 )
 
-Splits = Mapping[str, Pictures]
+Splits = Mapping[str, Images]
 
 
 def train_classifier(
     config: ClassifierConfig, folder: Path, group: Group, start: Start = FRESH
 ) -> int:
-    """Train, and leave weights, logs and pictures in ``folder``. Returns the exit code.
+    """Train, and leave weights, logs and images in ``folder``. Returns the exit code.
 
     Raises:
         ConfigError, DataError, WeightsError: before the first step, naming what is wrong.
@@ -98,14 +98,14 @@ class ClassifierTraining(Training):
 
     def evaluate(self, state: TrainingState, outputs: Outputs, group: Group, step: int) -> float:
         """Errors on ``val`` with one crop; 1 - top-1 error is what ``best.pt`` is chosen by."""
-        pictures = self.splits["val"]
+        images = self.splits["val"]
         one_crop = replace(self.classifier, config=_with_one_crop(self.classifier.config))
         with shipped_weights(state), evaluating(state.model):
             group.share_buffers(state.model)
-            scores = score_pictures(one_crop, pictures, group)
+            scores = score_images(one_crop, images, group)
         accuracy = None
         if scores is not None:
-            metrics = evaluate_split(one_crop, pictures.split, scores).metrics
+            metrics = evaluate_split(one_crop, images.split, scores).metrics
             outputs.log.evaluation(step, {f"val_{name}": metrics[name] for name in metrics})
             accuracy = 1 - metrics["top1_error"]
         return group.tell(f"evaluation/{step}", accuracy)
@@ -120,7 +120,7 @@ class ClassifierTraining(Training):
         ]
 
     def show_inputs(self, folder: Path) -> None:
-        """The first batch, and how many pictures the classes have."""
+        """The first batch, and how many images the classes have."""
         train, config = self.splits["train"], self.classifier.config
         first = first_batch(train, config, train_crop(config))
         plot_labelled_batch(first, self.classes, folder / "samples" / "train_batch0.jpg")

@@ -149,13 +149,13 @@ def image_rules(config: DetectorConfig) -> ImageRules:
 def build_split(
     config: DetectorConfig, which: str, *, classes: tuple[str, ...] | None = None
 ) -> DataSplit:
-    """The pictures of ``train`` or ``val``, labelled by name.
+    """The images of ``train`` or ``val``, labelled by name.
 
     ``classes`` (of a checkpoint, or of the training split) go before the configured ones. In
     training ``data.difficult`` decides about difficult objects; evaluation ignores them always.
 
     Raises:
-        DataError: anything in the annotations, ids or headers of the pictures is an error.
+        DataError: anything in the annotations, ids or headers of the images is an error.
     """
     data = config.data
     difficult: Difficult = data.difficult if which == "train" else "ignore"
@@ -180,7 +180,7 @@ def build_split(
 def inspect_source(
     source: Source, difficult: Difficult, rules: ImageRules, *, workers: int = 0
 ) -> tuple[list[RawImage], list[Finding]]:
-    """The usable pictures of one source, and everything that is wrong with it."""
+    """The usable images of one source, and everything that is wrong with it."""
     if source.format == "coco":
         return inspect_coco(source.images, source.annotations, rules=rules)
     return inspect_voc(

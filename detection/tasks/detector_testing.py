@@ -20,7 +20,7 @@ from .detector import Detector, build_pipeline, build_split, image_rules
 
 
 def build_test_split(detector: Detector, which: str) -> DataSplit:
-    """The pictures of ``train`` or ``val`` for evaluation, labelled in the detector's order.
+    """The images of ``train`` or ``val`` for evaluation, labelled in the detector's order.
 
     Difficult objects are neither right nor wrong, also where training left them out.
 
@@ -43,7 +43,7 @@ def detect_split(
     progress: Console | None = None,
     timer: Timer | None = None,
 ) -> dict[str, Detections] | None:
-    """Detections of every picture by image id; each process takes its share, the main one gets all
+    """Detections of every image by image id; each process takes its share, the main one gets all
     and the others None. The model must be in evaluation mode. ``timer`` gets what this process
     spent on its share."""
     config = detector.config
@@ -70,13 +70,13 @@ def score_split(
 ) -> Evaluation:
     """VOC's and COCO's numbers for the detections of one split.
 
-    Truncated pictures that ``data.on_truncated: skip`` left out are not counted; a note tells.
+    Truncated images that ``data.on_truncated: skip`` left out are not counted; a note tells.
     """
     records, notes = split.records, list[str]()
     if detector.config.data.on_truncated == "skip":
         records = tuple(record for record in records if record.image_id in found)
     left_out = len(split.records) - len(records)
     if left_out:
-        notes += [f"{left_out} truncated picture(s) left out (data.on_truncated: skip)"]
+        notes += [f"{left_out} truncated image(s) left out (data.on_truncated: skip)"]
     evaluation = evaluate(found, records, detector.classes, coco=coco)
     return replace(evaluation, notes=(*evaluation.notes, *notes))

@@ -59,7 +59,7 @@ class Splits:
 
 
 def train_detector(config: DetectorConfig, folder: Path, group: Group, start: Start = FRESH) -> int:
-    """Train, and leave weights, logs and pictures in ``folder``. Returns the exit code.
+    """Train, and leave weights, logs and images in ``folder``. Returns the exit code.
 
     Raises:
         ConfigError, DataError, WeightsError: before the first step, naming what is wrong.
@@ -91,7 +91,7 @@ def _read_splits(config: DetectorConfig, classes: tuple[str, ...] | None) -> Spl
     for name, split in (("train", training), ("val", validation)):
         if not split.records:
             raise DataError(
-                f"data.{name}: no pictures in {len(getattr(config.data, name))} source(s)"
+                f"data.{name}: no images in {len(getattr(config.data, name))} source(s)"
             )
     return Splits(training, validation)
 
@@ -197,7 +197,7 @@ def _score(
     step: int,
 ) -> float:
     chosen_by = detector.config.eval.metric
-    # COCO's numbers take a minute for 5,000 pictures; `resdet eval` prints them when it is over.
+    # COCO's numbers take a minute for 5,000 images; `resdet eval` prints them when it is over.
     evaluation = score_split(detector, split, found, coco=chosen_by.startswith("coco"))
     metrics = dict(evaluation.metrics)
     if loss is not None:
@@ -217,7 +217,7 @@ def _show_detections(
 
 @torch.no_grad()
 def _validation_loss(detector: Detector, split: DataSplit, group: Group) -> float | None:
-    """The mean loss over ``val_loss_batches`` batches as large as training's, pictures as in
+    """The mean loss over ``val_loss_batches`` batches as large as training's, images as in
     testing."""
     config = detector.config
     count = config.train.val_loss_batches

@@ -136,7 +136,7 @@ def image_rules(config: AnyLocalizerConfig) -> ImageRules:
 def read_split(
     config: AnyLocalizerConfig, part: Part, classes: tuple[str, ...] | None = None
 ) -> DataSplit:
-    """The pictures of ``train`` or ``val`` with their classes and boxes; ``classes`` go before
+    """The images of ``train`` or ``val`` with their classes and boxes; ``classes`` go before
     those configured.
 
     Raises:
@@ -155,7 +155,7 @@ def read_split(
         rules=image_rules(config),
     )
     if not split.records:
-        raise DataError(f"{source.root}: no pictures in {part!r}")
+        raise DataError(f"{source.root}: no images in {part!r}")
     return split
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...datasets.catalog import DataSplit
 from ...datasets.loading.classification import LabelledDataset, labelled_test_loader
-from ...datasets.loading.crops import WholePicture
+from ...datasets.loading.crops import UncroppedImage
 from ..config.localizer import AnyLocalizerConfig
 from ..engine.distributed import Group
 from ..evaluation.localization import Localization, evaluate_located
@@ -35,7 +35,7 @@ def locate_split(
     progress: Console | None = None,
     timer: Timer | None = None,
 ) -> dict[str, Located] | None:
-    """The boxes of every picture by image id; each process takes its share, the main one gets all
+    """The boxes of every image by image id; each process takes its share, the main one gets all
     and the others None. The models must be in evaluation mode. ``timer`` gets what this process
     spent on its share."""
     answers = _each(pipeline, pipeline.locate, split, config, group, "evaluating", progress, timer)
@@ -49,7 +49,7 @@ def propose_split(
     group: Group,
     progress: Console | None = None,
 ) -> dict[str, Tensor] | None:
-    """The proposals (P, 4) of every picture for its own class, likewise."""
+    """The proposals (P, 4) of every image for its own class, likewise."""
     answers = _each(pipeline, pipeline.propose, split, config, group, "proposing", progress, None)
     return group.gather(answers)
 
@@ -62,7 +62,7 @@ def evaluate_split(
 ) -> Localization:
     """The errors on one split.
 
-    Truncated pictures that ``data.on_truncated: skip`` left out are not counted; a note tells.
+    Truncated images that ``data.on_truncated: skip`` left out are not counted; a note tells.
     """
     records = split.records
     if config.data.on_truncated == "skip":
@@ -71,7 +71,7 @@ def evaluate_split(
     evaluation = evaluate_located(found, records, split.classes, baseline=baseline)
     if not left_out:
         return evaluation
-    note = f"{left_out} truncated picture(s) left out (data.on_truncated: skip)"
+    note = f"{left_out} truncated image(s) left out (data.on_truncated: skip)"
     return replace(evaluation, notes=(*evaluation.notes, note))
 
 
@@ -85,8 +85,8 @@ def _each(
     progress: Console | None,
     timer: Timer | None,
 ) -> dict[str, Answer]:
-    """What ``answer(pixels, label)`` says of this process's share of the pictures."""
-    dataset = LabelledDataset(split.records, WholePicture(), rules=image_rules(config))
+    """What ``answer(pixels, label)`` says of this process's share of the images."""
+    dataset = LabelledDataset(split.records, UncroppedImage(), rules=image_rules(config))
     batches: Iterable[LabelledBatch] = labelled_test_loader(
         dataset,
         batch_size=1,

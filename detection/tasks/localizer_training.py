@@ -61,7 +61,7 @@ LOGGED = ("oracle_error", "mean_oracle_iou")
 def train_localizer(
     config: AnyLocalizerConfig, folder: Path, group: Group, start: Start = FRESH
 ) -> int:
-    """Train, and leave weights, logs and pictures in ``folder``. Returns the exit code.
+    """Train, and leave weights, logs and images in ``folder``. Returns the exit code.
 
     Raises:
         ConfigError, DataError, WeightsError: before the first step, naming what is wrong.
@@ -105,7 +105,7 @@ def _fill(localizer: AnyLoaded, start: Start) -> list[str]:
 
 
 class _StageTraining(Training):
-    """What both stages share: splits ``train`` and ``val`` of one class a picture."""
+    """What both stages share: splits ``train`` and ``val`` of one class an image."""
 
     command = "train-loc"
     best_name = "1 - oracle error "
@@ -117,7 +117,7 @@ class _StageTraining(Training):
 
     @abstractmethod
     def dataset(self) -> LabelledDataset:
-        """The training pictures, or their regions, as the network gets them."""
+        """The training images, or their regions, as the network gets them."""
 
     @abstractmethod
     def pipeline(self) -> LocationPipeline:
@@ -190,7 +190,7 @@ class _StageTraining(Training):
 
 
 class LocalizerTraining(_StageTraining):
-    """Stage one on crops of pictures."""
+    """Stage one on crops of images."""
 
     task = LocalizerConfig().task
 
@@ -220,7 +220,7 @@ class LocalizerTraining(_StageTraining):
 
 
 class RegionTraining(_StageTraining):
-    """Stage two on regions that stage one proposes for the class of each training picture."""
+    """Stage two on regions that stage one proposes for the class of each training image."""
 
     task = RegionLocalizerConfig().task
 
@@ -242,18 +242,18 @@ class RegionTraining(_StageTraining):
         given, records = self.second.config.proposals.file, self.splits["train"].records
         path = Path(given) if given else folder / FILE
         if not group.tell("proposals/there", path.is_file()):
-            log.message(f"proposing regions in {len(records)} training pictures")
+            log.message(f"proposing regions in {len(records)} training images")
             split, config = self.splits["train"], self.second.config
             found = propose_split(self.pipeline(), split, config, group, Console(stderr=True))
             if found is not None:
-                none = torch.zeros(0, 4)  # of a truncated picture that was skipped
+                none = torch.zeros(0, 4)  # of a truncated image that was skipped
                 write_proposals(
                     {one.image_id: found.get(one.image_id, none) for one in records}, path
                 )
             group.tell("proposals/written", True)
         self.proposals = read_proposals(path, records)
         counts = [len(self.proposals[record.image_id]) for record in records]
-        log.message(f"proposals: {path}, {min(counts)} to {max(counts)} in a picture")
+        log.message(f"proposals: {path}, {min(counts)} to {max(counts)} in an image")
 
     def dataset(self) -> LabelledDataset:
         config, region = self.second.config, self.second.config.region

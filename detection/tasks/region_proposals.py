@@ -1,6 +1,6 @@
 """Where are the regions of stage two kept? In its run folder, so that a resumed run has the same.
 
-P proposals of one picture, for its own class.
+P proposals of one image, for its own class.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def read_proposals(path: Path, records: Iterable[Record]) -> dict[str, Tensor]:
     missing = [record.image_id for record in records if record.image_id not in proposals]
     if missing:
         raise DataError(
-            f"{path}: no proposals for {len(missing)} pictures, the first: {missing[0]}; "
+            f"{path}: no proposals for {len(missing)} images, the first: {missing[0]}; "
             "delete it to make it anew"
         )
     bad = [name for name, boxes in proposals.items() if not _fits(boxes)]

@@ -122,7 +122,7 @@ class Training(ABC):
 
     @abstractmethod
     def show_inputs(self, folder: Path) -> None:
-        """Pictures of what the network is about to see."""
+        """Images of what the network is about to see."""
 
     @abstractmethod
     def write_data_report(self, folder: Path) -> None:
@@ -132,7 +132,7 @@ class Training(ABC):
 def run_training(
     training: Training, folder: Path, group: Group, resumed: Mapping[str, Any] | None
 ) -> int:
-    """Train, and leave weights, logs and pictures in ``folder``. Returns the exit code.
+    """Train, and leave weights, logs and images in ``folder``. Returns the exit code.
 
     Raises:
         ConfigError, DataError: before the first step, or as `train`.
@@ -204,7 +204,7 @@ def describe_findings(splits: Mapping[str, DataSplit]) -> list[str]:
 
 
 def write_labelled_report(folder: Path, task: str, splits: Mapping[str, DataSplit]) -> None:
-    """``data_report.json`` of data with one class a picture."""
+    """``data_report.json`` of data with one class an image."""
     content = {}
     for name, split in splits.items():
         counts = Counter(record.image_label for record in split.records)
@@ -264,12 +264,12 @@ def make_plan(settings: TrainConfig) -> Plan:
 
 
 def draw(log: RunLog, plot: Callable[..., object], *content: Any) -> None:
-    """Pictures are for people: one that cannot be drawn or written does not stop training."""
+    """Images are for people: one that cannot be drawn or written does not stop training."""
     try:
         plot(*content)
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        log.message(f"warning: a picture of the run was not drawn, training goes on: {reason}")
+        log.message(f"warning: an image of the run was not drawn, training goes on: {reason}")
 
 
 def _initial_state(training: Training, group: Group) -> TrainingState:

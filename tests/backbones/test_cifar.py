@@ -1,4 +1,4 @@
-"""The nets for small pictures: the paper's Table 6, map sizes and shortcuts."""
+"""The nets for small images: the paper's Table 6, map sizes and shortcuts."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def network(width: int = 4) -> ResNet:
     return model
 
 
-def pictures(count: int = 22) -> Tensor:
+def make_images(count: int = 22) -> Tensor:
     """With different means, so that small batches have other statistics than the whole."""
     generator = torch.Generator().manual_seed(1)
     means = torch.randn(count, 3, 1, 1, generator=generator) * 2
@@ -120,7 +120,7 @@ def errors(model: ResNet, truth: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
 
 @pytest.mark.parametrize(("method", "batch"), [("layered", 5), ("layered", 22), ("pooled", 22)])
 def test_equal_to_all_data_at_once_in_float64(method: Method, batch: int) -> None:
-    model, images = network(), pictures()
+    model, images = network(), make_images()
     truth = ByHand(model).run(images)
     assert len(truth) == 20
     assert errors(model, truth).max() > 0.5
@@ -129,7 +129,7 @@ def test_equal_to_all_data_at_once_in_float64(method: Method, batch: int) -> Non
 
 
 def test_pooled_is_exact_for_the_inputs_it_sees_and_nears_the_layered_as_batches_grow() -> None:
-    images, means = pictures(), []
+    images, means = make_images(), []
     truth = ByHand(network()).run(images)
     for batch in (2, 11):
         model = network()
@@ -152,7 +152,7 @@ def test_pooled_variance_counts_the_difference_between_batches() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_uneven_batches_count_by_their_pictures(method: Method) -> None:
+def test_uneven_batches_count_by_their_images(method: Method) -> None:
     layer = ConvNorm(1, 1, 1, norm="batch")
     nn.init.ones_(layer.weight)
     images = torch.tensor([0.0, 0.0, 0.0, 4.0, 6.0]).reshape(5, 1, 1, 1)
@@ -164,7 +164,7 @@ def test_uneven_batches_count_by_their_pictures(method: Method) -> None:
 
 
 def test_after_the_layered_method_every_norm_gives_mean_0_and_variance_1() -> None:
-    model, images = CifarResNet(8, classes=2, width=4), pictures()[..., :16, :16]
+    model, images = CifarResNet(8, classes=2, width=4), make_images()[..., :16, :16]
     compute(model, images, 6, "layered")
     seen: list[Tensor] = []
     for module in model.modules():
@@ -180,7 +180,7 @@ def test_after_the_layered_method_every_norm_gives_mean_0_and_variance_1() -> No
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_pass_for_all_or_one_for_each_norm(method: Method) -> None:
-    model, images, started = network(), pictures(4), []
+    model, images, started = network(), make_images(4), []
 
     def batches() -> list[Tensor]:
         started.append(1)
@@ -197,7 +197,7 @@ def test_modes_weights_and_hooks_are_as_before(method: Method) -> None:
     model.train()
     model.res2.eval()
     before = {name: tensor.clone() for name, tensor in model.named_parameters()}
-    compute(model, pictures(4), 2, method)
+    compute(model, make_images(4), 2, method)
     assert model.res3.training
     assert not model.res2[0].conv1.norm.training
     for name, tensor in model.named_parameters():
@@ -214,7 +214,7 @@ def test_what_cannot_be_computed(method: Method) -> None:
     with pytest.raises(ConfigError, match="no batch norm"):
         run(frozen, lambda: [torch.zeros(1, 3, 32, 32)], frozen)
     model = network()
-    with pytest.raises(DataError, match="no pictures"):
+    with pytest.raises(DataError, match="no images"):
         run(model, list, model)
     with pytest.raises(DataError, match="another batch size"):
         run(model, lambda: [torch.zeros(1, 3, 32, 32)], model)

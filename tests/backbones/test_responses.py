@@ -12,7 +12,7 @@ from resdet.detection.errors import DataError
 from torch import Tensor, nn
 
 
-def pictures() -> Tensor:
+def images() -> Tensor:
     return torch.randn(7, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
@@ -25,8 +25,8 @@ def test_with_exact_statistics_the_norms_own_factors_are_the_response() -> None:
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.uniform_(module.weight, 0.2, 2)
                 nn.init.uniform_(module.bias, -1, 1)
-    exact_statistics(model, lambda: pictures().split(3), model, method="layered")
-    found = layer_responses(model.eval(), pictures().split(2), model)
+    exact_statistics(model, lambda: images().split(3), model, method="layered")
+    found = layer_responses(model.eval(), images().split(2), model)
     assert [response.layer for response in found] == [
         "stem.conv1",
         *(f"res{stage}.0.conv{conv}" for stage in (2, 3, 4) for conv in (1, 2)),
@@ -46,7 +46,7 @@ def test_a_response_comes_before_nonlinearity_and_addition() -> None:
         block = model.res2[1]
         block.conv3.weight.zero_()
         block.conv3.norm.bias.copy_(torch.tensor([3.0, -5.0]).repeat(8))
-        found = {r.layer: r for r in layer_responses(model, [pictures()], model)}
+        found = {r.layer: r for r in layer_responses(model, [images()], model)}
     assert len(found) == 49
     assert found["res2.1.conv3"].std == pytest.approx(4.0)
     assert [found[f"res2.1.conv{i}"].kernel for i in (1, 2, 3)] == [1, 3, 1]
@@ -54,7 +54,7 @@ def test_a_response_comes_before_nonlinearity_and_addition() -> None:
     assert isinstance(model.res2[0].shortcut, ConvNorm)
 
 
-def test_no_pictures() -> None:
+def test_no_images() -> None:
     model = CifarResNet(8, classes=2, width=4)
-    with pytest.raises(DataError, match="no pictures"):
+    with pytest.raises(DataError, match="no images"):
         layer_responses(model, [], model)

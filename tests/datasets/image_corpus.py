@@ -1,4 +1,4 @@
-"""Pictures as they come from cameras, scanners, browsers and broken disks, each with the outcome
+"""Images as they come from cameras, scanners, browsers and broken disks, each with the outcome
 that is promised for it."""
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-#: (h, w) of every picture as displayed, and the colours of its quarters, row by row.
+#: (h, w) of every image as displayed, and the colours of its quarters, row by row.
 SIZE = (48, 64)
 COLOURS = ((220, 30, 30), (30, 180, 30), (30, 30, 220), (255, 255, 255))
 GREYS = tuple((level, level, level) for level in (200, 120, 60, 255))
@@ -25,7 +25,7 @@ Colours = tuple[tuple[int, int, int], ...]
 
 @dataclass(frozen=True)
 class Shown:
-    """Read as a picture whose quarters have ``colours``, with a warning that holds ``warning``."""
+    """Read as an image whose quarters have ``colours``, with a warning that holds ``warning``."""
 
     colours: Colours | None = COLOURS
     warning: str = ""
@@ -64,15 +64,15 @@ def quarters(colours: Colours = COLOURS, size: tuple[int, int] = SIZE) -> Image.
     return Image.fromarray(pixels)
 
 
-def encoded(picture: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
+def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
     stream = io.BytesIO()
     if kind == "JPEG":
         options = {"quality": 95, "subsampling": 0, **options}
-    picture.save(stream, kind, **options)
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 
-#: How a picture is stored that an EXIF orientation turns upright.
+#: How an image is stored that an EXIF orientation turns upright.
 _STORED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -96,12 +96,12 @@ def turned(orientation: int, kind: str) -> bytes:
 
 def transparent(mode: str, kind: str) -> bytes:
     """The last quarter is red or black, and hidden: what shows is the white below."""
-    picture = quarters((*COLOURS[:3], (255, 0, 0)) if mode == "RGBA" else (*GREYS[:3], (0, 0, 0)))
+    image = quarters((*COLOURS[:3], (255, 0, 0)) if mode == "RGBA" else (*GREYS[:3], (0, 0, 0)))
     alpha = np.full(SIZE, 255, np.uint8)
     alpha[SIZE[0] // 2 :, SIZE[1] // 2 :] = 0
-    picture = picture.convert(mode)
-    picture.putalpha(Image.fromarray(alpha))
-    return encoded(picture, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    image = image.convert(mode)
+    image.putalpha(Image.fromarray(alpha))
+    return encoded(image, kind, **({"lossless": True} if kind == "WEBP" else {}))
 
 
 def deep(top: int, kind: str = "PNG") -> bytes:

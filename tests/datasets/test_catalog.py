@@ -49,7 +49,7 @@ def test_classes_from_the_data_are_sorted() -> None:
     assert split.records[0].annotation.labels.tolist() == [2, 0, 1, 2]
 
 
-def test_pictures_without_objects_stay() -> None:
+def test_images_without_objects_stay() -> None:
     split = assemble([_image(), _image(image_id="b")], classes=["dog"])
     assert [len(record.annotation) for record in split.records] == [0, 0]
     assert split.records[0].annotation.boxes.shape == (0, 4)
@@ -84,7 +84,7 @@ def test_an_id_used_twice_is_an_error() -> None:
         assemble([_image(), _image(image_id="b"), _image()], classes=["dog"])
 
 
-# box, reason, and what becomes of it under drop, clip and fix; the picture is 100 wide, 50 high
+# box, reason, and what becomes of it under drop, clip and fix; the image is 100 wide, 50 high
 BAD: list[tuple[RawBox, str, object, object, object]] = [
     ((NAN, 0, 1, 1), "non-finite", None, "error", "error"),
     ((0, 0, INF, 1), "non-finite", None, "error", "error"),

@@ -15,9 +15,11 @@ _MAKERS = {"Finding", "Fault.of", "_Verdict", "_error", "_failed", "_warn", "_fi
 
 
 def _modules() -> Iterator[ast.Module]:
-    for path in sorted((ROOT / "datasets").glob("*.py")):
-        if path.name != "finding_kinds.py":
-            yield ast.parse(path.read_text("utf-8"))
+    """Of ``datasets``, without the table itself."""
+    for path in sorted((ROOT / "datasets").rglob("*.py")):
+        module = ast.parse(path.read_text("utf-8"))
+        module.body = [each for each in module.body if "KINDS: " not in ast.unparse(each)]
+        yield module
 
 
 def _texts(node: ast.AST) -> Iterator[str]:
@@ -61,7 +63,7 @@ def test_severities_written_in_the_code_are_those_of_the_table() -> None:
 
 def test_every_kind_in_the_table_is_in_the_code() -> None:
     texts = {text for module in _modules() for text in _texts(module)}
-    composed = {f"{kind}_in_splits" for kind in ("same_picture", "similar_picture")}
+    composed = {f"{kind}_in_splits" for kind in ("same_image", "similar_image")}
     assert KINDS.keys() - texts == composed
 
 

@@ -35,9 +35,9 @@ def _photo(height: int = 48, width: int = 64) -> Image.Image:
     return Image.fromarray((ramp + rng.integers(0, 55, ramp.shape)).astype(np.uint8))
 
 
-def _encode(picture: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
+def _encode(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, kind, **options)
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 
@@ -49,9 +49,9 @@ def _exif(orientation: int) -> Image.Exif:
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "GIF"])
 def test_a_red_top_left_pixel_is_red_in_every_lossless_format(kind: str) -> None:
-    picture = Image.new("RGB", (20, 16))
-    picture.putpixel((0, 0), (255, 0, 0))
-    pixels = decode_image(_encode(picture, kind), "x").pixels
+    image = Image.new("RGB", (20, 16))
+    image.putpixel((0, 0), (255, 0, 0))
+    pixels = decode_image(_encode(image, kind), "x").pixels
     assert pixels.shape == (16, 20, 3)
     assert pixels.dtype == np.uint8
     assert pixels.flags.writeable
@@ -87,9 +87,9 @@ def test_exif_is_applied_as_pillow_does(kind: str, orientation: int, tmp_path: P
 
 
 def test_orientation_6_turns_the_left_edge_to_the_top() -> None:
-    picture = Image.new("RGB", (20, 16))
-    picture.putpixel((0, 15), (255, 255, 255))  # bottom left as stored
-    data = _encode(picture, "PNG", exif=_exif(6))  # to be shown turned 90 degrees clockwise
+    image = Image.new("RGB", (20, 16))
+    image.putpixel((0, 15), (255, 255, 255))  # bottom left as stored
+    data = _encode(image, "PNG", exif=_exif(6))  # to be shown turned 90 degrees clockwise
     pixels = decode_image(data, "x").pixels
     assert pixels.shape == (20, 16, 3)
     assert np.argwhere(pixels[..., 0]).tolist() == [[0, 0]]
@@ -97,9 +97,9 @@ def test_orientation_6_turns_the_left_edge_to_the_top() -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 def test_transparent_pixels_show_the_background(kind: str) -> None:
-    picture = Image.new("RGBA", (16, 16), (255, 0, 0, 0))
-    picture.putpixel((3, 0), (0, 0, 0, 255))
-    data = _encode(picture, kind, lossless=True)
+    image = Image.new("RGBA", (16, 16), (255, 0, 0, 0))
+    image.putpixel((3, 0), (0, 0, 0, 255))
+    data = _encode(image, kind, lossless=True)
     pixels = decode_image(data, "x").pixels
     assert pixels[0, 0].tolist() == [255, 255, 255]
     assert pixels[0, 3].tolist() == [0, 0, 0]
@@ -113,10 +113,10 @@ def test_transparent_pixels_show_the_background(kind: str) -> None:
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "CMYK", "I;16"])
 def test_every_mode_becomes_rgb(mode: str) -> None:
     if mode == "I;16":
-        picture = Image.fromarray(np.full((16, 16), 65535, np.uint16))
+        image = Image.fromarray(np.full((16, 16), 65535, np.uint16))
     else:
-        picture = Image.new("L", (16, 16), 255).convert("RGB").convert(mode)
-    pixels = decode_image(_encode(picture, "TIFF" if mode == "CMYK" else "PNG"), "x").pixels
+        image = Image.new("L", (16, 16), 255).convert("RGB").convert(mode)
+    pixels = decode_image(_encode(image, "TIFF" if mode == "CMYK" else "PNG"), "x").pixels
     assert pixels.tolist() == np.full((16, 16, 3), 255).tolist()
 
 
@@ -241,7 +241,7 @@ def _bomb() -> bytes:
         (_bomb(), "60000|pixels"),
     ],
 )
-def test_what_is_no_picture_is_named(data: bytes, reason: str) -> None:
+def test_what_is_no_image_is_named(data: bytes, reason: str) -> None:
     with pytest.raises(ImageError, match=reason):
         decode_image(data, "x")
 

@@ -12,7 +12,7 @@ NUMBERS = (
     *(b"2147483648", b"-9223372036854775809", b"18446744073709551616", b"9" * 400, b"1_0", b""),
     *(b"null", b"true", b'"7"', b"[]", b"{}", b"1,5", b"\xef\xbc\x91", b"."),
 )
-#: What means something in XML, JSON, YAML, pickles, zips or pictures.
+#: What means something in XML, JSON, YAML, pickles, zips or images.
 TOKENS = (
     *(
         b"<",

@@ -35,7 +35,7 @@ def as_json(tree: Any) -> bytes:
 
 
 def coco(random: Random) -> dict[str, Any]:
-    """A valid instances file over the pictures a.jpg and b.jpg."""
+    """A valid instances file over the images a.jpg and b.jpg."""
     images = [
         {"id": 1, "file_name": "a.jpg", "height": 48, "width": 64},
         {"id": 2, "file_name": "b.jpg", "height": 48, "width": 64},

@@ -81,7 +81,7 @@ def _fixed(seed: int = 0) -> Random:
 
 
 def prepare(folder: Path) -> None:
-    """What lies around the files that are read: two pictures, an image set, settings."""
+    """What lies around the files that are read: two images, an image set, settings."""
     for name in ("JPEGImages", "Annotations", "ImageSets/Main", "found"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for name in ("a.jpg", "b.jpg"):
@@ -90,12 +90,12 @@ def prepare(folder: Path) -> None:
     (folder / "found" / META).write_text('{"classes": ["dog", "cat"]}')
 
 
-# ---------------------------------------------------------------------------------- pictures
+# ---------------------------------------------------------------------------------- images
 
 _SMALL = ImageRules(min_side=1, max_aspect=1e9, max_pixels=1_000_000, on_truncated="warn")
 
 
-def _pictures() -> list[bytes]:
+def _images() -> list[bytes]:
     rng = np.random.default_rng(0)
     photo = Image.fromarray(rng.integers(0, 255, (20, 24, 3), dtype=np.uint8))
     exif = Image.Exif()
@@ -126,13 +126,13 @@ def _pictures() -> list[bytes]:
     return [_encoded(*variant) for variant in variants if variant[1] in Image.SAVE]
 
 
-def _encoded(picture: Image.Image, kind: str, options: dict[str, object]) -> bytes:
+def _encoded(image: Image.Image, kind: str, options: dict[str, object]) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, kind, **options)
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 
-def _read_picture(path: Path) -> None:
+def _read_image(path: Path) -> None:
     with contextlib.suppress(ImageError):  # a header may be better than its pixels, not worse
         size = read_size(path, _SMALL)
         pixels = read_image(path, _SMALL).pixels
@@ -283,7 +283,7 @@ def _unpack(path: Path) -> None:
 
 
 TARGETS = {
-    "image": Target("x.jpg", _pictures, _read_picture, (ImageError,)),
+    "image": Target("x.jpg", _images, _read_image, (ImageError,)),
     "voc": Target("Annotations/a.xml", _xmls, _read_voc, (DataError,), voc_xml),
     "coco": Target(
         "x.json", lambda: [as_json(coco(_fixed()))], _read_coco, (DataError,), _odd_coco

@@ -25,7 +25,7 @@ def copied(tiny_config: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def swapped(copied: Path) -> Path:
-    """The data set with the first box of one picture as wide as the picture, corners swapped."""
+    """The data set with the first box of one image as wide as the image, corners swapped."""
     path = copied / XML
     path.write_text(path.read_text().replace("<difficult>1<", "<difficult>0<"))  # left out else
     text = path.read_text()
@@ -38,9 +38,9 @@ def swapped(copied: Path) -> Path:
 
 def test_a_clean_folder(resdet: Command, scenes: Path) -> None:
     done = resdet("check-data", scenes, "--workers", 0)
-    assert (done.code, done.err.splitlines()[-1]) == (0, "decoded 18 of 18 pictures")
-    assert "train: 12 pictures" in done.out
-    assert "18 pictures decoded" in done.out
+    assert (done.code, done.err.splitlines()[-1]) == (0, "decoded 18 of 18 images")
+    assert "train: 12 images" in done.out
+    assert "18 images decoded" in done.out
     assert re.search(r"of \d+ boxes \d+ start at 0, \d+ at 1, \d+ end at the far edge", done.out)
 
 
@@ -65,9 +65,9 @@ def test_the_report_the_page_and_the_cache(resdet: Command, swapped: Path, tmp_p
     assert resdet(*words).code == 3
     report = json.loads((out / "data_report.json").read_text())
     assert report["counts"]["error"] == {"swapped_corners": 1}
-    assert report["pictures_checked"] == 18
+    assert report["images_checked"] == 18
     assert "swapped corners" in (out / "data_report.html").read_text()
-    assert len((out / "pictures.jsonl").read_text().splitlines()) >= 18
+    assert len((out / "images.jsonl").read_text().splitlines()) >= 18
     assert resdet(*words).code == 3
     again = json.loads((out / "data_report.json").read_text())
     assert again["findings"] == report["findings"]
@@ -76,14 +76,14 @@ def test_the_report_the_page_and_the_cache(resdet: Command, swapped: Path, tmp_p
     assert sorted(path.name for path in out.iterdir()) == ["data_report.html", "data_report.json"]
 
 
-def test_pictures_without_annotations(resdet: Command, shared_data: Path, tmp_path: Path) -> None:
+def test_images_without_annotations(resdet: Command, shared_data: Path, tmp_path: Path) -> None:
     """Files that Pillow, libtiff and libjpeg write warnings about, without naming any."""
     folder = tmp_path / "messy"
     shutil.copytree(shared_data / "messy_images", folder)
     done = resdet("check-data", folder, "--workers", 1, "--out", tmp_path / "out")
     assert done.code == 3
     *progress, last = done.err.splitlines()
-    assert all(re.fullmatch(r"decoded \d+ of \d+ pictures", line) for line in progress)
+    assert all(re.fullmatch(r"decoded \d+ of \d+ images", line) for line in progress)
     assert re.search(r"messy: \d+ errors, see above$", last)
     refused = resdet("check-data", folder, "--classes", "cat")
     assert (refused.code, "--classes" in refused.err) == (2, True)
@@ -132,7 +132,7 @@ def test_training_refuses_what_the_check_reports(
     assert "train_00001.xml: train_00001.jpg: object 1" in line
     done = resdet(*words, "data.on_bad_box=drop")
     assert done.code == 3
-    assert "data: 1 error (unreadable_picture 1): " in done.err
+    assert "data: 1 error (unreadable_image 1): " in done.err
     assert "val_00002.jpg: the file is empty" in done.err
 
 
@@ -150,4 +150,4 @@ def test_what_was_done_to_bad_boxes_is_in_the_banner_and_the_run_folder(
     (finding,) = (each for each in report["findings"] if each["kind"] == "swapped_corners")
     assert finding["outcome"] == "fixed"
     assert finding["file"].endswith("train_00001.xml")
-    assert [split["pictures"] for split in report["splits"]] == [12, 6]
+    assert [split["images"] for split in report["splits"]] == [12, 6]

@@ -19,8 +19,8 @@ def test_there_and_back(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     splits = ("--split", "train", "--split", "val")
     assert _run(scenes, "--from", "voc", "--to", "coco", *splits, "--out", coco) == 0
     printed = capsys.readouterr().out
-    assert "train: 12 pictures (1 empty), 34 objects" in printed
-    assert "val: 6 pictures" in printed
+    assert "train: 12 images (1 empty), 34 objects" in printed
+    assert "val: 6 images" in printed
     assert f"{coco} is complete (coco)" in printed
     assert _run(coco, "--from", "coco", "--to", "voc", *splits, "--out", back, "--link") == 0
     for split in ("train", "val"):
@@ -29,7 +29,7 @@ def test_there_and_back(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixt
             assert new.path.read_bytes() == old.path.read_bytes()
 
 
-def test_a_json_with_its_own_folder_of_pictures(scenes: Path, tmp_path: Path) -> None:
+def test_a_json_with_its_own_folder_of_images(scenes: Path, tmp_path: Path) -> None:
     coco, yolo = tmp_path / "coco", tmp_path / "yolo"
     assert _run(scenes, "--from", "voc", "--to", "coco", "--split", "val", "--out", coco) == 0
     json = coco / "annotations/instances_val.json"

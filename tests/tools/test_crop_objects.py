@@ -35,9 +35,9 @@ def run(*words: object) -> int:
     [
         ((40, 30, 80, 50), 0.0, (20, 60, 40, 80)),  # 40 x 20 becomes the 40 x 40 around it
         ((40, 30, 80, 50), 0.25, (10, 70, 30, 90)),
-        ((0, 0, 40, 40), 0.25, (0, 60, 0, 60)),  # moved back into the picture
+        ((0, 0, 40, 40), 0.25, (0, 60, 0, 60)),  # moved back into the image
         ((60, 60, 120, 100), 0.25, (10, 100, 30, 120)),
-        ((0, 40, 120, 60), 0.0, (0, 100, 0, 120)),  # higher than the picture: cut
+        ((0, 40, 120, 60), 0.0, (0, 100, 0, 120)),  # higher than the image: cut
         ((50, 50, 52, 52), 0.0, (41, 61, 41, 61)),  # a speck with its surroundings
     ],
 )
@@ -163,7 +163,7 @@ def test_names_that_lead_elsewhere(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out").rglob("*.jpg")] == ["..%2F..%2Fescape_000.jpg"]
 
 
-def test_a_broken_picture_leaves_nothing(tmp_path: Path) -> None:
+def test_a_broken_image_leaves_nothing(tmp_path: Path) -> None:
     split = a_split(tmp_path)
     (tmp_path / "a.png").write_bytes(b"\x89PNG broken")
     with pytest.raises(ImageError, match=r"a\.png"):

@@ -1,4 +1,4 @@
-"""The command from run folders to a picture and a line for each run."""
+"""The command from run folders to an image and a line for each run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def curves(*words: object) -> int:
     return run_tool("curves", [str(word) for word in words])
 
 
-def test_a_picture_and_the_best_of_each_run(
+def test_a_image_and_the_best_of_each_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = make_run(tmp_path / "plain", 0.9, 0.5, 0.6), make_run(tmp_path / "res", 0.4)
@@ -63,7 +63,7 @@ def test_a_cut_line_is_named_and_the_rest_drawn(
         (["none", "--out", "a.png"], "none: no folder of a run"),
         (["empty", "--out", "a.png"], "nothing that could be plotted"),
         (["good", "good", "--out", "a.png"], "given twice"),
-        (["good", "--out", "a.txt"], "a picture ends in one of .png"),
+        (["good", "--out", "a.txt"], "an image ends in one of .png"),
         (["good", "--out", "good/metrics.jsonl/a.png"], "cannot be written"),
         (["good", "--out", "a.png", "--smooth", "0"], "--smooth 0: at least 1"),
     ],

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 CONFIG = """
 task: classification
 data:
-  source: {format: image_folder, root: pictures}
+  source: {format: image_folder, root: images}
   workers: 0
 crop: {kind: paper, size: 64, short_sides: [64, 80]}
 network: {depth: 18, width: 8}
@@ -40,15 +40,15 @@ DETECTOR = ("train.iterations=2", "train.eval_every=2", "backbone.norm=frozen")
 
 @pytest.fixture(scope="module")
 def run_folder(resdet: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained classifier of dark and bright noise, 5 + 2 pictures of each."""
+    """A trained classifier of dark and bright noise, 5 + 2 images of each."""
     folder = tmp_path_factory.mktemp("classifier")
     noise = np.random.default_rng(0)
     for split, count in (("train", 5), ("val", 2)):
         for name, offset in (("bright", 120), ("dark", 0)):
-            (folder / "pictures" / split / name).mkdir(parents=True)
+            (folder / "images" / split / name).mkdir(parents=True)
             for number in range(count):
                 pixels = noise.integers(0, 120, (80, 90, 3), dtype=np.uint8) + np.uint8(offset)
-                cv2.imwrite(str(folder / "pictures" / split / name / f"{number}.png"), pixels)
+                cv2.imwrite(str(folder / "images" / split / name / f"{number}.png"), pixels)
     config = folder / "tiny.yaml"
     config.write_text(CONFIG)
     done = resdet("train-cls", "--cfg", config, "--out", folder / "run")
@@ -65,7 +65,7 @@ def best(run_folder: Path) -> Path:
 def backbone(resdet: Command, best: Path) -> Path:
     done = resdet("freeze-bn", best)
     assert done.code == 0, done.err
-    assert "over 10 training pictures in batches of 4" in done.out
+    assert "over 10 training images in batches of 4" in done.out
     assert "backbone.depth=18 backbone.width=8 backbone.pixels=torchvision" in done.out
     return best.with_name("backbone.safetensors")
 
@@ -126,10 +126,10 @@ def test_other_pixels_are_refused(
     expect_refused(done, "backbone.pixels is msra, not torchvision", code=2)
 
 
-def test_a_sample_of_the_pictures(resdet: Command, best: Path, tmp_path: Path) -> None:
+def test_a_sample_of_the_images(resdet: Command, best: Path, tmp_path: Path) -> None:
     done = resdet("freeze-bn", best, "--images", 5, "--out", tmp_path / "a.safetensors")
     assert done.code == 0, done.err
-    assert "over 5 training pictures in batches of 3" in done.out
+    assert "over 5 training images in batches of 3" in done.out
 
 
 def untrained(best: Path, path: Path, **network: object) -> Path:
@@ -155,7 +155,7 @@ def test_networks_that_no_detector_can_begin_with(
     resdet: Command, best: Path, tmp_path: Path, network: dict[str, object], reason: str
 ) -> None:
     path = untrained(best, tmp_path / "other.pt", **network)
-    done = resdet("freeze-bn", path, "data.root=/nowhere")  # said before any picture is looked for
+    done = resdet("freeze-bn", path, "data.root=/nowhere")  # said before any image is looked for
     expect_refused(done, f"other.pt: {reason}", code=3)
 
 

@@ -46,7 +46,7 @@ def weights(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> Path:
+def images(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("in")
     random = np.random.default_rng(0)
     for index in range(12):
@@ -70,9 +70,9 @@ def tree(out: Path) -> dict[str, bytes]:
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
 
 
-def test_a_folder_gives_records_drawings_and_a_summary(weights, pictures, tmp_path, capsys):
+def test_a_folder_gives_records_drawings_and_a_summary(weights, images, tmp_path, capsys):
     out = tmp_path / "out"
-    assert call(weights, pictures, "--out", out, "--conf", "0.1") == 0
+    assert call(weights, images, "--out", out, "--conf", "0.1") == 0
     found = lines(out)
     assert len(found) == 12
     for record in found:
@@ -84,23 +84,21 @@ def test_a_folder_gives_records_drawings_and_a_summary(weights, pictures, tmp_pa
     meta = json.loads((out / "meta.json").read_text())
     assert meta["classes"] == CLASSES and meta["weights"] == ["best.pt"]
     assert len(list((out / "drawn").iterdir())) == 12
-    assert "12 of 12 pictures done" in capsys.readouterr().out
+    assert "12 of 12 images done" in capsys.readouterr().out
 
 
-def test_the_command_and_the_python_interface_agree(weights, pictures, tmp_path):
-    call(weights, pictures / "03.png", "--out", tmp_path / "out", "--conf", "0.3")
+def test_the_command_and_the_python_interface_agree(weights, images, tmp_path):
+    call(weights, images / "03.png", "--out", tmp_path / "out", "--conf", "0.3")
     (record,) = lines(tmp_path / "out")
-    (found,) = load(weights).predict([pictures / "03.png"], score_threshold=0.3)
+    (found,) = load(weights).predict([images / "03.png"], score_threshold=0.3)
     boxes = torch.tensor([detection["box"] for detection in record["detections"]])
     assert torch.allclose(boxes.reshape(-1, 4), found.boxes, atol=1e-3)
 
 
-def test_killed_then_terminated_then_resumed_equals_an_uninterrupted_run(
-    weights, pictures, tmp_path
-):
+def test_killed_then_terminated_then_resumed_equals_an_uninterrupted_run(weights, images, tmp_path):
     whole, out, many = tmp_path / "whole", tmp_path / "out", tmp_path / "many"
     for copy in range(5):
-        shutil.copytree(pictures, many / str(copy))
+        shutil.copytree(images, many / str(copy))
     options = ["--conf", "0.1", "--batch-size", "2", "--device", "cpu"]
     call(weights, many, "--out", whole, *options)
     words = [str(many), "--out", str(out), *options]
@@ -142,31 +140,31 @@ def _until(
     return child.returncode, text
 
 
-def test_failures_are_listed_and_strict_gives_exit_code_5(weights, pictures, tmp_path, capsys):
+def test_failures_are_listed_and_strict_gives_exit_code_5(weights, images, tmp_path, capsys):
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "bad.jpg").write_bytes(b"")
-    (folder / "good.png").write_bytes((pictures / "00.png").read_bytes())
+    (folder / "good.png").write_bytes((images / "00.png").read_bytes())
     assert call(weights, folder, "--out", tmp_path / "a") == 0
     assert "failed: bad.jpg: the file is empty" in capsys.readouterr().out
     assert call(weights, folder, "--out", tmp_path / "b", "--strict") == 5
     assert call(weights, folder / "good.png", "--out", tmp_path / "c", "--strict") == 0
 
 
-def test_shards_share_the_pictures_out(weights, pictures, tmp_path):
+def test_shards_share_the_images_out(weights, images, tmp_path):
     seen: list[str] = []
     for shard in ("1/3", "2/3", "3/3"):
         out = tmp_path / shard[0]
-        call(weights, pictures, "--out", out, "--shard", shard, "--no-draw")
+        call(weights, images, "--out", out, "--shard", shard, "--no-draw")
         seen += [record["file"] for record in lines(out)]
-    assert sorted(seen) == sorted(path.name for path in pictures.iterdir())
+    assert sorted(seen) == sorted(path.name for path in images.iterdir())
     for wrong in ("0/3", "4/3", "x", "1/0", "1"):
         with pytest.raises(ConfigError, match="--shard"):
-            call(weights, pictures, "--out", tmp_path / "wrong", "--shard", wrong)
+            call(weights, images, "--out", tmp_path / "wrong", "--shard", wrong)
 
 
-def test_overrides_of_testing_change_the_result_and_others_are_refused(weights, pictures, tmp_path):
-    words = (pictures / "00.png", "--conf", "0.1", "--out")
+def test_overrides_of_testing_change_the_result_and_others_are_refused(weights, images, tmp_path):
+    words = (images / "00.png", "--conf", "0.1", "--out")
     call(weights, "test.max_detections=1", *words, tmp_path / "one")
     assert len(lines(tmp_path / "one")[0]["detections"]) == 1
     with pytest.raises(ConfigError, match=r"roi\.pool=pool"):
@@ -176,8 +174,8 @@ def test_overrides_of_testing_change_the_result_and_others_are_refused(weights, 
     assert not (tmp_path / "other").exists()
 
 
-def test_the_unwanted_classes_are_left_out(weights, pictures, tmp_path):
-    call(weights, pictures, "--out", tmp_path / "out", "--conf", "0.1", "--classes", "dog")
+def test_the_unwanted_classes_are_left_out(weights, images, tmp_path):
+    call(weights, images, "--out", tmp_path / "out", "--conf", "0.1", "--classes", "dog")
     labels = {
         found["label"] for record in lines(tmp_path / "out") for found in record["detections"]
     }
@@ -185,19 +183,19 @@ def test_the_unwanted_classes_are_left_out(weights, pictures, tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["weights", "input"])
-def test_what_is_missing_is_named(weights, pictures, tmp_path, missing):
+def test_what_is_missing_is_named(weights, images, tmp_path, missing):
     error = WeightsError if missing == "weights" else ConfigError
     with pytest.raises(error, match=r"nowhere"):
         call(
             tmp_path / "nowhere.pt" if missing == "weights" else weights,
-            tmp_path / "nowhere" if missing == "input" else pictures,
+            tmp_path / "nowhere" if missing == "input" else images,
             "--out",
             tmp_path / "out",
         )
 
 
-def test_a_second_run_needs_resume(weights, pictures, tmp_path, capsys):
-    words = (pictures, "--out", tmp_path / "out", "--no-draw")
+def test_a_second_run_needs_resume(weights, images, tmp_path, capsys):
+    words = (images, "--out", tmp_path / "out", "--no-draw")
     call(weights, *words)
     with pytest.raises(ConfigError, match="--resume"):
         call(weights, *words)

@@ -25,11 +25,11 @@ def test_json_has_every_network_near_the_paper(capsys: pytest.CaptureFixture[str
         assert (row["multiply_adds"]["1x1"] == row["multiply_adds"]["3x3"]) is same
 
 
-def test_the_table_of_other_pictures(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_of_other_images(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_tool("networks", ["--size", "64", "--classes", "40"]) == 0
     said = capsys.readouterr().out
     assert "plain-34" in said
-    assert "11.3" not in said  # the paper's numbers are for its own pictures
+    assert "11.3" not in said  # the paper's numbers are for its own images
     line = next(line for line in said.splitlines() if "ResNet-18 B" in line).split()
     assert line[2:4] == ["64", "11.20"]  # 11.69 - 960 classes x 513
 

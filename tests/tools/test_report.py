@@ -26,7 +26,7 @@ from rich.console import Console
 EVIL = "<script>alert(1)</script>"
 
 
-def save_picture(path: Path) -> None:
+def save_image(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((60, 80, 3), 128, np.uint8)).save(path)
 
@@ -46,8 +46,8 @@ def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     record = Record("a", folder / "a.jpg", (60, 80), truth)
     found = Detections(truth.boxes, torch.tensor([0.9]), truth.labels)
     write_report(evaluate({"a": found}, [record], [EVIL, "other"]), folder / "eval")
-    save_picture(folder / "plots" / "labels.png")
-    save_picture(folder / "samples" / "train_batch.jpg")
+    save_image(folder / "plots" / "labels.png")
+    save_image(folder / "samples" / "train_batch.jpg")
     return folder
 
 
@@ -58,9 +58,9 @@ def run_dir(made_run: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def infer_dir(tmp_path: Path) -> Path:
-    """What infer writes: a record a picture, and the drawings."""
+    """What infer writes: a record an image, and the drawings."""
     folder = tmp_path / "infer"
-    save_picture(folder / "drawn" / "sub" / "a.jpg")
+    save_image(folder / "drawn" / "sub" / "a.jpg")
     box = {"label": EVIL, "score": 0.9, "box": [0, 0, 9, 9]}
     records = [
         {
@@ -107,8 +107,8 @@ def test_a_whole_run_is_on_the_page(run_dir: Path, infer_dir: Path) -> None:
     assert dict(page.details)["env.json"] == '{"torch": "9.9"}'
     assert str(run_dir / "results.csv") in dict(page.files)
     drawn = page.sections[-1]
-    assert drawn.pictures[0].caption == f"sub/a.jpg: 2 {EVIL}"
-    assert drawn.text.startswith("1 of 1 pictures in ")
+    assert drawn.images[0].caption == f"sub/a.jpg: 2 {EVIL}"
+    assert drawn.text.startswith("1 of 1 images in ")
     assert drawn.text.endswith("; 1 could not be used")
 
 
@@ -139,7 +139,7 @@ def test_missing_parts_are_left_out_and_said_so(tmp_path: Path) -> None:
 def test_damaged_parts_are_left_out_and_said_so(run_dir: Path) -> None:
     (run_dir / "eval" / "metrics.json").write_text('{"metrics": [')
     (run_dir / "config.yaml").write_text("train: {lr: fast}")
-    (run_dir / "samples" / "train_batch.jpg").write_text("no picture")
+    (run_dir / "samples" / "train_batch.jpg").write_text("no image")
     with (run_dir / "metrics.jsonl").open("a") as file:
         file.write('{"kind"')
     page = build_page(run_dir)
@@ -162,7 +162,7 @@ def test_other_json_is_no_evaluation(run_dir: Path, content: str) -> None:
 def test_damaged_records_leave_the_drawings(run_dir: Path, infer_dir: Path) -> None:
     (infer_dir / "detections.jsonl").write_text("{\n")
     page = build_page(run_dir, infer_dir)
-    assert page.sections[-1].pictures[0].caption == "drawn/sub/a.jpg"
+    assert page.sections[-1].images[0].caption == "drawn/sub/a.jpg"
     assert any("detections.jsonl" in note for note in page.notes)
 
 
@@ -175,10 +175,10 @@ def test_the_folder_that_eval_wrote_is_enough(run_dir: Path) -> None:
 
 def test_many_drawings_are_cut_and_counted(run_dir: Path, infer_dir: Path) -> None:
     for number in range(MAX_DRAWN + 5):
-        save_picture(infer_dir / "drawn" / f"{number:03}.jpg")
+        save_image(infer_dir / "drawn" / f"{number:03}.jpg")
     drawn = build_page(run_dir, infer_dir).sections[-1]
-    assert len(drawn.pictures) == MAX_DRAWN
-    assert drawn.text.startswith(f"{MAX_DRAWN} of {MAX_DRAWN + 6} pictures")
+    assert len(drawn.images) == MAX_DRAWN
+    assert drawn.text.startswith(f"{MAX_DRAWN} of {MAX_DRAWN + 6} images")
 
 
 def test_a_folder_that_is_no_run_is_a_config_error(tmp_path: Path, run_dir: Path) -> None:

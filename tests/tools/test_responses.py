@@ -1,4 +1,4 @@
-"""``resdet responses``: checkpoints and pictures to JSON and a plot."""
+"""``resdet responses``: checkpoints and images to JSON and a plot."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A plain and a residual net beside four pictures in two classes."""
+    """A plain and a residual net beside four images in two classes."""
     folder = tmp_path_factory.mktemp("responses")
     noise = np.random.default_rng(0)
     for split in ("train", "val"):
         for name in ("a", "b"):
-            (folder / "pictures" / split / name).mkdir(parents=True)
+            (folder / "images" / split / name).mkdir(parents=True)
             for number in range(2):
                 pixels = noise.integers(0, 256, (40, 44, 3), dtype=np.uint8)
-                cv2.imwrite(str(folder / "pictures" / split / name / f"{number}.png"), pixels)
+                cv2.imwrite(str(folder / "images" / split / name / f"{number}.png"), pixels)
     paths = []
     for name, shortcut in (("plain", "none"), ("res", "A")):
         config = ClassifierConfig().model_dump(mode="json") | {
             "data": {
-                "source": {"format": "image_folder", "root": str(folder / "pictures")},
+                "source": {"format": "image_folder", "root": str(folder / "images")},
                 "workers": 0,
             },
             "network": {"family": "cifar", "depth": 20, "width": 4, "shortcut": shortcut},
@@ -68,7 +68,7 @@ def test_json_and_plot_of_two_networks(
 
 
 def test_the_first_layer_by_hand(resdet: Command, checkpoints: list[Path], tmp_path: Path) -> None:
-    """Of the middle crops of the validation pictures, at once."""
+    """Of the middle crops of the validation images, at once."""
     done = resdet("responses", checkpoints[0], "--out", tmp_path)
     assert done.code == 0, done.err
     found = json.loads((tmp_path / "responses.json").read_text())["best.pt"][0]["std"]
@@ -78,7 +78,7 @@ def test_the_first_layer_by_hand(resdet: Command, checkpoints: list[Path], tmp_p
         {name[19:]: t for name, t in state.items() if name.startswith("network.stem.conv1.")}
     )
     crops = []
-    for path in sorted((checkpoints[0].parent.parent / "pictures" / "val").rglob("*.png")):
+    for path in sorted((checkpoints[0].parent.parent / "images" / "val").rglob("*.png")):
         # The shorter side 40 becomes 36, then the middle 32: 2 or 4 pixels off each side.
         resized = cv2.resize(cv2.imread(str(path)), (40, 36), interpolation=cv2.INTER_LINEAR)
         crops.append(torch.from_numpy(resized[2:34, 4:36, ::-1].copy()).permute(2, 0, 1).float())
@@ -89,7 +89,7 @@ def test_the_first_layer_by_hand(resdet: Command, checkpoints: list[Path], tmp_p
     assert found == pytest.approx(outputs.double().std(correction=0).item(), rel=0.05)
 
 
-def test_a_sample_of_the_training_pictures(
+def test_a_sample_of_the_training_images(
     resdet: Command, checkpoints: list[Path], tmp_path: Path
 ) -> None:
     stds = []

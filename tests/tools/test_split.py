@@ -25,7 +25,7 @@ def _sets(root: Path) -> dict[str, list[str]]:
 
 @pytest.fixture
 def voc(scenes: Path, tmp_path: Path) -> Path:
-    """Twelve drawn pictures and a copy of the first, without image sets."""
+    """Twelve drawn images and a copy of the first, without image sets."""
     root = tmp_path / "voc"
     shutil.copytree(scenes, root)
     shutil.rmtree(root / "ImageSets")
@@ -40,7 +40,7 @@ def test_voc(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(voc, "--from", "voc", *PARTS) == 0
     printed = capsys.readouterr().out
     assert printed.splitlines()[0].split() == ["train", "val", "test"]
-    assert "1 pictures are exact copies of another and stay with it" in printed
+    assert "1 images are exact copies of another and stay with it" in printed
     sets = _sets(voc)
     assert sorted(name for names in sets.values() for name in names) == sorted(
         path.stem for path in (voc / "Annotations").iterdir()
@@ -51,8 +51,8 @@ def test_voc(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_near_copies_stay_together_if_asked(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Beside the exact copy of train_00000, which is all but flat: train_00001 at half the size."""
-    picture = Image.open(voc / "JPEGImages/train_00001.jpg")
-    half = picture.resize((picture.width // 2, picture.height // 2))
+    image = Image.open(voc / "JPEGImages/train_00001.jpg")
+    half = image.resize((image.width // 2, image.height // 2))
     half.save(voc / "JPEGImages/half.jpg")
     xml = (voc / "Annotations/train_00001.xml").read_text()
     for name, length in (("width", half.width), ("height", half.height)):
@@ -61,7 +61,7 @@ def test_near_copies_stay_together_if_asked(voc: Path, capsys: pytest.CaptureFix
     (voc / "Annotations/half.xml").write_text(xml)
 
     assert _run(voc, "--from", "voc", *PARTS, "--group-near") == 0
-    assert "2 pictures are exact or near copies of another" in capsys.readouterr().out
+    assert "2 images are exact or near copies of another" in capsys.readouterr().out
     for together in ({"copy", "train_00000"}, {"half", "train_00001"}):
         assert any(together <= set(names) for names in _sets(voc).values())
 
@@ -84,7 +84,7 @@ def test_a_pool_smaller_than_the_parts(voc: Path, capsys: pytest.CaptureFixture[
     (voc / "ImageSets/Main/one.txt").write_text("train_00003\n")
     assert _run(voc, "--from", "voc", *PARTS, "--split", "one") == 0
     assert _sets(voc)["train"] == ["train_00003"]
-    assert "warning: val has no pictures" in capsys.readouterr().err
+    assert "warning: val has no images" in capsys.readouterr().err
 
 
 def test_coco(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

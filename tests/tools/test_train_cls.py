@@ -46,7 +46,7 @@ test: {resize: 36, size: 32, short_sides: [32, 48], batch_size: 3}
 
 
 def make_colours(root: Path, names: tuple[str, ...] = COLOURS) -> None:
-    """Noise, brighter in one channel (B, G, R): 5 + 3 pictures of each."""
+    """Noise, brighter in one channel (B, G, R): 5 + 3 images of each."""
     noise = np.random.default_rng(0)
     for split, count in (("train", 5), ("val", 3)):
         for name in names:
@@ -148,7 +148,7 @@ def test_best_has_the_lowest_error(undisturbed: Path) -> None:
 def test_it_learns_colours(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two in three wrong by chance; a net for small pictures needs a few dozen steps."""
+    """Two in three wrong by chance; a net for small images needs a few dozen steps."""
     words = ("train.iterations=60", "train.eval_every=60", "train.ema_decay=null")
     # The rate must fall to nothing: the statistics of batch norm lag behind weights that move.
     words += ("train.schedule=cosine", "train.batch_size=8", "train.base_batch_size=8")
@@ -192,7 +192,7 @@ def test_killed_and_resumed_equals_undisturbed(
 
 
 def test_two_processes_are_as_one(resdet: Command, config: Path, tmp_path: Path) -> None:
-    """Batch norm's statistics are of the pictures of both; two steps, as each multiplies the
+    """Batch norm's statistics are of the images of both; two steps, as each multiplies the
     rounding errors of small batches."""
     settings = ("train.iterations=2", "train.eval_every=2", "train.batch_size=6")
     settings += ("crop.size=64", "crop.short_sides=[64,80]")
@@ -276,7 +276,7 @@ def test_a_stream_of_shards_resumes_in_mid_epoch(
     folder = f"data.source={{format: image_folder, root: {config.parent / 'colours'}}}"
     assert stream == pytest.approx(metrics_of(tmp_path / "files", *weights, folder), rel=1e-5)
     checkpoint = tmp_path / "whole" / "weights" / "best.pt"
-    refused("freeze-bn", checkpoint, parts=("holds shards", "pictures as files"), code=2)
+    refused("freeze-bn", checkpoint, parts=("holds shards", "images as files"), code=2)
 
 
 # -------------------------------------------------------------------------------- wrong kinds

@@ -106,15 +106,15 @@ def make_squares(root: Path) -> None:
 def _make_one(
     root: Path, split: str, image_id: str, name: str, noise: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """One picture with its XML; the box as written, 1-based and with its last pixels."""
+    """One image with its XML; the box as written, 1-based and with its last pixels."""
     height, width = noise.integers(64, 96, 2)
     side = int(noise.integers(24, 40))
     y, x = int(noise.integers(0, height - side)), int(noise.integers(0, width - side))
     pixels = noise.integers(80, 150, (height, width, 3), dtype=np.uint8)
     pixels[y : y + side, x : x + side] = CLASSES[name]
-    picture = root / "Data" / "CLS-LOC" / split / f"{image_id}.JPEG"
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(picture), pixels)
+    image = root / "Data" / "CLS-LOC" / split / f"{image_id}.JPEG"
+    image.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(image), pixels)
     box = (x + 1, y + 1, x + side, y + side)
     tags = zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
     sides = "".join(f"<{tag}>{value}</{tag}>" for tag, value in tags)
@@ -272,7 +272,7 @@ def test_two_processes_are_as_one(
                 assert mine[name] == pytest.approx(theirs[name], rel=1e-3), name
 
 
-def test_eight_pictures_are_learned_by_heart(folder: Path, tmp_path: Path) -> None:
+def test_eight_images_are_learned_by_heart(folder: Path, tmp_path: Path) -> None:
     words = ("train.iterations=150", "train.eval_every=150", "train.ema_decay=null")
     words += ("train.batch_size=8", "train.base_batch_size=8", "train.warmup_iterations=10")
     words += ("head.positive_iou=0.5", "train.lr=0.05", "head.anchor_sizes=[24, 40]")
@@ -382,7 +382,7 @@ def test_classes_are_predicted_by_classifiers(
     assert len(scored) == 4
     answers.write_text("\n".join(answers.read_text().splitlines()[:-1]) + "\n")
     words = ("score-submission", answers, "--cfg", folder / "first.yaml")
-    assert "no row for 1 pictures" in refused(capsys, *words, code=3)
+    assert "no row for 1 images" in refused(capsys, *words, code=3)
 
 
 @pytest.mark.parametrize("stage", ["first", "second"])
@@ -409,11 +409,11 @@ def test_an_ensemble_of_one_twice_is_itself(
     assert "ensemble of 2" in told and "2 classifier(s)" in told
 
 
-def test_a_folder_of_pictures(
+def test_a_folder_of_images(
     first: Path, classifier: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pictures = folder / "squares" / "Data" / "CLS-LOC" / "val"
-    words = ("infer", "--weights", first / "weights" / "best.pt", pictures, "--conf", "0.1")
+    images = folder / "squares" / "Data" / "CLS-LOC" / "val"
+    words = ("infer", "--weights", first / "weights" / "best.pt", images, "--conf", "0.1")
     said = refused(capsys, *words, "--out", tmp_path / "none", code=2)
     assert "test.classifiers=[FILE]" in said
     ran(*words, "--out", tmp_path / "found", f"test.classifiers=[{classifier}]")
@@ -446,7 +446,7 @@ def test_an_ensemble_of_stage_two_joins_all_proposers(
 
 
 @pytest.mark.parametrize("stage", ["first", "second"])
-def test_truncated_pictures_are_left_out_where_that_is_asked_for(
+def test_truncated_images_are_left_out_where_that_is_asked_for(
     stage: str, folder: Path, first: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "squares"
@@ -549,7 +549,7 @@ def spoil_list(root: Path) -> str:
 def spoil_solution(root: Path) -> str:
     path = root / "LOC_val_solution.csv"
     path.write_text("\n".join(path.read_text().splitlines()[:-1]))
-    return "has no row for this picture"
+    return "has no row for this image"
 
 
 @pytest.mark.parametrize("spoil", [spoil_xml, spoil_class, spoil_list, spoil_solution])

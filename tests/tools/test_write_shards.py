@@ -23,8 +23,8 @@ def run(*words: object) -> int:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """26 + 4 pictures of more than a megabyte each, so that every one has its shard."""
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """26 + 4 images of more than a megabyte each, so that every one has its shard."""
     root = tmp_path_factory.mktemp("data")
     pixels = np.random.default_rng(0).integers(0, 256, (700, 600, 3), dtype=np.uint8)
     for split, count in (("train", 26), ("val", 4)):
@@ -43,33 +43,31 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_what_is_written(
-    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_written(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "shards"
-    assert run(pictures, "--out", out, "--size-mb", 2) == 0
+    assert run(images, "--out", out, "--size-mb", 2) == 0
     printed = capsys.readouterr()
     assert "train: images: 26, classes: 2 with 13 to 13 images each" in printed.out
-    assert "val: 4 pictures in 4 shards" in printed.out
-    assert "train: 000025.tar, 1 pictures" in printed.err
+    assert "val: 4 images in 4 shards" in printed.out
+    assert "train: 000025.tar, 1 images" in printed.err
     assert {path.name for path in out.iterdir()} == {"train", "val"}
     shards = read_shards(out / "val")
     assert shards.classes == ("ant", "cat") and len(shards) == 4
     before = contents(out)
-    assert run(pictures, "--out", out, "--size-mb", 2) == 0
+    assert run(images, "--out", out, "--size-mb", 2) == 0
     assert "26 shards, 26 of them there already" in capsys.readouterr().out
     assert contents(out) == before
     assert run("--check", out) == 0
-    assert "26 pictures in 26 shards are whole" in capsys.readouterr().out
+    assert "26 images in 26 shards are whole" in capsys.readouterr().out
     path = out / "train" / "000003.tar"
     path.write_bytes(path.read_bytes()[::-1])
     assert run("--check", out / "train") == 3
     assert "000003.tar: its contents are not those that were written" in capsys.readouterr().err
 
 
-def test_killing_costs_nothing(pictures: Path, tmp_path: Path, resdet: Command) -> None:
+def test_killing_costs_nothing(images: Path, tmp_path: Path, resdet: Command) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    words = ("write-shards", pictures, "--size-mb", 1, "--out")
+    words = ("write-shards", images, "--size-mb", 1, "--out")
     assert resdet(*words, whole).code == 0
     interrupted = 0
     for wanted in (2, 9, 20):
@@ -88,17 +86,15 @@ def test_killing_costs_nothing(pictures: Path, tmp_path: Path, resdet: Command) 
     assert contents(killed) == contents(whole)
 
 
-def test_what_is_refused(
-    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_refused(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, code, message in (
         (("--out", tmp_path), 2, "give the folder of the data set and --out"),
-        ((pictures, "--check", tmp_path), 2, "takes neither a source nor --out"),
+        ((images, "--check", tmp_path), 2, "takes neither a source nor --out"),
         (("--check", tmp_path), 2, "no index.jsonl"),
-        ((pictures, "--out", tmp_path, "--size-mb", 0), 2, "at least a megabyte"),
-        ((pictures, "--out", tmp_path, "--val", "test"), 3, "test: no such folder"),
-        ((pictures, "--out", tmp_path, "--val-fraction", 2), 2, "val_fraction: 2"),
-        ((pictures, "--layout", "ilsvrc", "--out", tmp_path, "--val", "x"), 3, "x: no such folder"),
+        ((images, "--out", tmp_path, "--size-mb", 0), 2, "at least a megabyte"),
+        ((images, "--out", tmp_path, "--val", "test"), 3, "test: no such folder"),
+        ((images, "--out", tmp_path, "--val-fraction", 2), 2, "val_fraction: 2"),
+        ((images, "--layout", "ilsvrc", "--out", tmp_path, "--val", "x"), 3, "x: no such folder"),
     ):
         assert run(*words) == code, message
         assert message in capsys.readouterr().err

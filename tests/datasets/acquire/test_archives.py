@@ -159,7 +159,7 @@ def test_not_an_archive(tmp_path: Path, target: Path, name: str) -> None:
 def test_flipped_byte_in_zip(tmp_path: Path, target: Path) -> None:
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("picture", b"unmistakable")
+        archive.writestr("image", b"unmistakable")
     path.write_bytes(path.read_bytes().replace(b"unmistakable", b"unmistakablE", 1))
     with pytest.raises(DataError, match=r"damaged archive.*CRC"):
         unpack(path, target)

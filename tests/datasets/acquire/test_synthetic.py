@@ -50,15 +50,15 @@ def test_layout_is_that_of_voc(made: Path) -> None:
         assert names == {name + ending for name in train + val}
 
 
-def test_annotations_agree_with_the_pictures(made: Path) -> None:
+def test_annotations_agree_with_the_images(made: Path) -> None:
     for path in (made / "Annotations").iterdir():
         root = ElementTree.fromstring(path.read_bytes())
-        picture = cv2.imread(str(made / "JPEGImages" / str(root.findtext("filename"))))
-        assert picture is not None
+        image = cv2.imread(str(made / "JPEGImages" / str(root.findtext("filename"))))
+        assert image is not None
         height, width, depth = (
             int(root.findtext(f"size/{k}", "")) for k in ("height", "width", "depth")
         )
-        assert picture.shape == (height, width, depth)
+        assert image.shape == (height, width, depth)
         for item in root.findall("object"):
             assert item.findtext("name") in CLASSES
             assert item.findtext("difficult") in ("0", "1")
@@ -68,7 +68,7 @@ def test_annotations_agree_with_the_pictures(made: Path) -> None:
             assert 1 <= box[1] <= box[3] <= height
 
 
-def test_same_seed_same_bytes_other_seed_other_pictures(made: Path, tmp_path: Path) -> None:
+def test_same_seed_same_bytes_other_seed_other_images(made: Path, tmp_path: Path) -> None:
     again, other = tmp_path / "set", tmp_path / "other"
     make_scenes(again, train=40, val=10, seed=3)
     assert contents(again) == contents(made)
@@ -79,12 +79,12 @@ def test_same_seed_same_bytes_other_seed_other_pictures(made: Path, tmp_path: Pa
 
 def test_larger_set_contains_the_smaller(made: Path, tmp_path: Path) -> None:
     make_scenes(tmp_path / "set", train=3, val=3, seed=3)
-    pictures = {k: v for k, v in contents(tmp_path / "set").items() if k.endswith((".jpg", ".xml"))}
-    assert len(pictures) == 12
-    assert pictures.items() <= contents(made).items()
+    images = {k: v for k, v in contents(tmp_path / "set").items() if k.endswith((".jpg", ".xml"))}
+    assert len(images) == 12
+    assert images.items() <= contents(made).items()
 
 
-def test_pictures_differ_from_each_other(made: Path) -> None:
+def test_images_differ_from_each_other(made: Path) -> None:
     assert len(set(contents(made).values())) >= 100
 
 

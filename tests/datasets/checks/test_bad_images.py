@@ -1,4 +1,4 @@
-"""What becomes of pictures that are not what they should be, in each command that reads them?"""
+"""What becomes of images that are not what they should be, in each command that reads them?"""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ XML = """<annotation><size><width>64</width><height>48</height></size>
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("corpus") / "pictures"
+    folder = tmp_path_factory.mktemp("corpus") / "images"
     write_corpus(folder)
     return folder
 
@@ -108,12 +108,12 @@ def test_infer_records_each_outcome_and_goes_on(
         assert (tmp_path / "out" / record["drawn"]).is_file()
     failed = sum("error" in record for record in records.values())
     assert (
-        f"{len(CASES)} of {len(CASES)} pictures done" in done.out and f"{failed} failed" in done.out
+        f"{len(CASES)} of {len(CASES)} images done" in done.out and f"{failed} failed" in done.out
     )
 
 
 def test_infer_survives_what_is_no_file(resdet: Command, tiny_run: Path, tmp_path: Path) -> None:
-    """A folder, a dead link, a link to itself and a pipe under names of pictures."""
+    """A folder, a dead link, a link to itself and a pipe under names of images."""
     folder = tmp_path / "in"
     (folder / "folder.jpg").mkdir(parents=True)
     (folder / "dead.jpg").symlink_to(folder / "nowhere.jpg")
@@ -124,14 +124,14 @@ def test_infer_survives_what_is_no_file(resdet: Command, tiny_run: Path, tmp_pat
     done, records = infer(resdet, tiny_run / "weights" / "best.pt", listed, tmp_path / "out")
     assert done.code == 0, done.err
     reasons = {name: record["error"] for name, record in records.items()}
-    assert reasons["folder.jpg"] == "a folder, not a picture"
+    assert reasons["folder.jpg"] == "a folder, not an image"
     assert reasons["pipe.jpg"] == "not a regular file"
     assert reasons["dead.jpg"] == reasons["gone.jpg"] == "no such file"
     assert len(reasons) == 5 and reasons["loop.jpg"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_picture_without_permission_is_named(corpus: Path, tmp_path: Path) -> None:
+def test_a_image_without_permission_is_named(corpus: Path, tmp_path: Path) -> None:
     path = tmp_path / "closed.jpg"
     shutil.copy(corpus / "plain.jpg", path)
     path.chmod(0)
@@ -139,7 +139,7 @@ def test_a_picture_without_permission_is_named(corpus: Path, tmp_path: Path) -> 
         read_image(path)
 
 
-def test_infer_meets_the_collection_of_messy_pictures(
+def test_infer_meets_the_collection_of_messy_images(
     resdet: Command, tiny_run: Path, shared_data: Path, tmp_path: Path
 ) -> None:
     folder = shared_data / "messy_images"
@@ -165,7 +165,7 @@ def test_infer_meets_the_collection_of_messy_pictures(
 
 
 def write_voc(root: Path, corpus: Path, cases: list[Case]) -> None:
-    """A VOC folder of these pictures, whose ids are their names with a number in front."""
+    """A VOC folder of these images, whose ids are their names with a number in front."""
     for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (root / name).mkdir(parents=True)
     ids = []
@@ -190,7 +190,7 @@ def test_train_and_eval_take_everything_that_is_shown(
 ) -> None:
     cases = [case for case in SHOWN if "exif" not in case.name or "JPEG" in case.name]
     write_voc(tmp_path / "scenes", corpus, cases)
-    # Every picture once, in two batches.
+    # Every image once, in two batches.
     words = (f"train.batch_size={-(-len(cases) // 2)}", "train.iterations=2", "train.eval_every=2")
     done = train(resdet, tiny_config, tmp_path, *words)
     assert done.code == 0, done.err
@@ -246,7 +246,7 @@ def test_the_loader_of_training_names_what_only_decoding_finds(case: Case, corpu
 
 
 @pytest.mark.parametrize("rule", ["skip", "warn"])
-def test_a_cut_picture_is_left_out_or_kept_where_the_config_says_so(
+def test_a_cut_image_is_left_out_or_kept_where_the_config_says_so(
     resdet: Command, tiny_config: Path, corpus: Path, tmp_path: Path, rule: str
 ) -> None:
     cut = [case for case in LATE if case.outcome.kept]  # type: ignore[union-attr]  Refused all

@@ -30,8 +30,8 @@ VAL = ["v00", "v01"]
 def _draw(path: Path, seed: int, quality: int = 92) -> None:
     """Coloured cells, so that no two are alike."""
     cells = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
-    picture = Image.fromarray(cells).resize((WIDTH, HEIGHT), Image.Resampling.NEAREST)
-    picture.save(path, quality=quality)
+    image = Image.fromarray(cells).resize((WIDTH, HEIGHT), Image.Resampling.NEAREST)
+    image.save(path, quality=quality)
 
 
 def _named(report: Report) -> set[Named]:
@@ -57,7 +57,7 @@ CAT = _box(20, 1, 64, 48)
 
 @pytest.fixture(scope="module")
 def clean_voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures with a dog and a cat each, the last one with a bird as well."""
+    """Images with a dog and a cat each, the last one with a bird as well."""
     root = tmp_path_factory.mktemp("voc") / "VOC"
     for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (root / name).mkdir(parents=True)
@@ -76,11 +76,11 @@ def clean_voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Voc:
-    """A copy to spoil; most faults have a picture of their own."""
+    """A copy to spoil; most faults have an image of their own."""
 
     def __init__(self, root: Path, stem: str) -> None:
         self.root, self.stem = root, stem
-        self.picture = root / "JPEGImages" / f"{stem}.jpg"
+        self.image = root / "JPEGImages" / f"{stem}.jpg"
         self.xml = root / "Annotations" / f"{stem}.xml"
 
     def edit(self, old: str, new: str, path: Path | None = None) -> None:
@@ -102,37 +102,37 @@ def _first_dog(box: str) -> Callable[[Voc], None]:
     return lambda voc: voc.edit(DOG, box)
 
 
-def _remove_picture(voc: Voc) -> None:
-    voc.picture.unlink()
+def _remove_image(voc: Voc) -> None:
+    voc.image.unlink()
 
 
 def _orphan_annotation(voc: Voc) -> None:
-    voc.picture.unlink()
+    voc.image.unlink()
     voc.delist()
 
 
-def _orphan_picture(voc: Voc) -> None:
+def _orphan_image(voc: Voc) -> None:
     voc.xml.unlink()
     voc.delist()
 
 
-def _second_picture(voc: Voc) -> None:
-    shutil.copy(voc.picture, voc.picture.with_suffix(".png"))
+def _second_image(voc: Voc) -> None:
+    shutil.copy(voc.image, voc.image.with_suffix(".png"))
 
 
 def _cut_xml(voc: Voc) -> None:
     voc.xml.write_text(voc.xml.read_text()[:60])
 
 
-def _cut_picture(voc: Voc) -> None:
-    data = voc.picture.read_bytes()
-    voc.picture.write_bytes(data[: len(data) * 2 // 3])
+def _cut_image(voc: Voc) -> None:
+    data = voc.image.read_bytes()
+    voc.image.write_bytes(data[: len(data) * 2 // 3])
 
 
 def _zeroed(voc: Voc) -> None:
-    data = voc.picture.read_bytes()
+    data = voc.image.read_bytes()
     middle = len(data) // 2
-    voc.picture.write_bytes(data[:middle] + bytes(100) + data[middle + 100 :])
+    voc.image.write_bytes(data[:middle] + bytes(100) + data[middle + 100 :])
 
 
 def _entities(voc: Voc) -> None:
@@ -142,19 +142,19 @@ def _entities(voc: Voc) -> None:
 def _rotate(voc: Voc) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.open(voc.picture).save(voc.picture, exif=exif)
+    Image.open(voc.image).save(voc.image, exif=exif)
 
 
 def _same_file(voc: Voc) -> None:
-    shutil.copy(voc.root / "JPEGImages" / f"{TRAIN[0]}.jpg", voc.picture)
+    shutil.copy(voc.root / "JPEGImages" / f"{TRAIN[0]}.jpg", voc.image)
 
 
 def _same_scene(voc: Voc) -> None:
-    _draw(voc.picture, seed=1, quality=60)
+    _draw(voc.image, seed=1, quality=60)
 
 
 def _copy_into_val(voc: Voc) -> None:
-    shutil.copy(voc.picture, voc.root / "JPEGImages" / "v00.jpg")
+    shutil.copy(voc.image, voc.root / "JPEGImages" / "v00.jpg")
 
 
 def _in_val_too(voc: Voc) -> None:
@@ -169,7 +169,7 @@ def _bomb(voc: Voc) -> None:
     header = b"IHDR" + struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     end = b"IDAT"
-    voc.picture.write_bytes(
+    voc.image.write_bytes(
         b"\x89PNG\r\n\x1a\n"
         + chunk
         + struct.pack(">I", 0)
@@ -179,33 +179,33 @@ def _bomb(voc: Voc) -> None:
 
 
 def _small(voc: Voc) -> None:
-    Image.new("RGB", (8, 8)).save(voc.picture)
+    Image.new("RGB", (8, 8)).save(voc.image)
 
 
 def _grey(voc: Voc) -> None:
-    Image.open(voc.picture).convert("L").save(voc.picture)
+    Image.open(voc.image).convert("L").save(voc.image)
 
 
 def _png(voc: Voc) -> None:
-    Image.open(voc.picture).save(voc.picture, format="PNG")
+    Image.open(voc.image).save(voc.image, format="PNG")
 
 
 OBJECT = "object 1 (dog)"
-#: name: what to do, and the findings for picture {s}
+#: name: what to do, and the findings for image {s}
 VOC_FAULTS: dict[str, tuple[Callable[[Voc], None], set[Named]]] = {
-    "missing picture": (_remove_picture, {("missing_picture", "train.txt", "{s}")}),
+    "missing image": (_remove_image, {("missing_image", "train.txt", "{s}")}),
     "missing annotation": (
         lambda voc: voc.xml.unlink(),
         {("missing_annotation", "train.txt", "{s}")},
     ),
     "annotation alone": (_orphan_annotation, {("orphan_annotation", "{s}.xml", "")}),
-    "picture alone": (_orphan_picture, {("orphan_picture", "{s}.jpg", "")}),
-    "not listed": (Voc.delist, {("unlisted_picture", "Main", "")}),
+    "image alone": (_orphan_image, {("orphan_image", "{s}.jpg", "")}),
+    "not listed": (Voc.delist, {("unlisted_image", "Main", "")}),
     "listed twice": (
         lambda voc: voc.list_again("train", voc.stem),
         {("listed_twice", "train.txt", "{s}")},
     ),
-    "two pictures": (_second_picture, {("ambiguous_picture", "train.txt", "{s}")}),
+    "two images": (_second_image, {("ambiguous_image", "train.txt", "{s}")}),
     "empty image set": (
         lambda voc: (voc.root / "ImageSets" / "Main" / "extra.txt").write_text("\n") and None,
         {("empty_image_set", "extra.txt", "")},
@@ -226,7 +226,7 @@ VOC_FAULTS: dict[str, tuple[Callable[[Voc], None], set[Named]]] = {
     ),
     "outside": (
         _first_dog(_box(100, 6, 130, 40)),
-        {("outside_picture", "{s}.xml", "{s}.jpg: " + OBJECT)},
+        {("outside_image", "{s}.xml", "{s}.jpg: " + OBJECT)},
     ),
     "mostly outside": (
         _first_dog(_box(60, 6, 100, 40)),
@@ -261,10 +261,10 @@ VOC_FAULTS: dict[str, tuple[Callable[[Voc], None], set[Named]]] = {
     ),
     "rotated": (
         _rotate,
-        {("size_matches_unrotated", "{s}.xml", "<size>"), ("rotated_picture", "{s}.jpg", "")},
+        {("size_matches_unrotated", "{s}.xml", "<size>"), ("rotated_image", "{s}.jpg", "")},
     ),
     "another file's name": (
-        lambda voc: voc.edit(f"{voc.stem}.jpg", r"C:\pictures\other.jpg"),
+        lambda voc: voc.edit(f"{voc.stem}.jpg", r"C:\images\other.jpg"),
         {("other_filename", "{s}.xml", "")},
     ),
     "in two splits": (_in_val_too, {("listed_in_two_splits", "{s}.xml", "image {s}")}),
@@ -280,23 +280,23 @@ VOC_FAULTS: dict[str, tuple[Callable[[Voc], None], set[Named]]] = {
         lambda voc: voc.edit("bird", "dog", voc.root / "Annotations" / f"{TRAIN[-1]}.xml"),
         {("absent_class", "VOC", "bird")},
     ),
-    "empty picture": (
-        lambda voc: voc.picture.write_bytes(b"") and None,
-        {("undecodable_picture", "{s}.jpg", "")},
+    "empty image": (
+        lambda voc: voc.image.write_bytes(b"") and None,
+        {("undecodable_image", "{s}.jpg", "")},
     ),
     "a web page": (
-        lambda voc: voc.picture.write_text("<html></html>") and None,
-        {("undecodable_picture", "{s}.jpg", "")},
+        lambda voc: voc.image.write_text("<html></html>") and None,
+        {("undecodable_image", "{s}.jpg", "")},
     ),
-    "zeros inside the picture": (_zeroed, {("damaged_picture", "{s}.jpg", "")}),
-    "bomb": (_bomb, {("oversized_picture", "{s}.jpg", "")}),
-    "tiny picture": (_small, {("tiny_picture", "{s}.jpg", "")}),
-    "cut picture": (_cut_picture, {("truncated_picture", "{s}.jpg", "")}),
+    "zeros inside the image": (_zeroed, {("damaged_image", "{s}.jpg", "")}),
+    "bomb": (_bomb, {("oversized_image", "{s}.jpg", "")}),
+    "tiny image": (_small, {("tiny_image", "{s}.jpg", "")}),
+    "cut image": (_cut_image, {("truncated_image", "{s}.jpg", "")}),
     "grey": (_grey, {("unusual_mode", "{s}.jpg", "")}),
     "PNG named jpg": (_png, {("wrong_extension", "{s}.jpg", "")}),
-    "same file": (_same_file, {("same_picture", "{s}.jpg", "")}),
-    "nearly the same": (_same_scene, {("similar_picture", "{s}.jpg", "")}),
-    "training picture in val": (_copy_into_val, {("same_picture_in_splits", "v00.jpg", "")}),
+    "same file": (_same_file, {("same_image", "{s}.jpg", "")}),
+    "nearly the same": (_same_scene, {("similar_image", "{s}.jpg", "")}),
+    "training image in val": (_copy_into_val, {("same_image_in_splits", "v00.jpg", "")}),
 }
 
 
@@ -316,7 +316,7 @@ def voc(clean_voc: Path, tmp_path: Path) -> Path:
 def test_a_clean_voc_folder_has_no_findings(clean_voc: Path) -> None:
     report = _check_voc(clean_voc)
     assert report.findings == ()
-    assert [(split.name, split.pictures, split.objects) for split in report.splits] == [
+    assert [(split.name, split.images, split.objects) for split in report.splits] == [
         ("train", 60, 121),
         ("val", 2, 4),
     ]
@@ -325,7 +325,7 @@ def test_a_clean_voc_folder_has_no_findings(clean_voc: Path) -> None:
         ("cat", (60, 2)),
         ("bird", (1, 0)),
     ]
-    assert report.pictures_checked == 62
+    assert report.images_checked == 62
 
 
 @pytest.mark.parametrize("fault", VOC_FAULTS)
@@ -348,11 +348,11 @@ def test_all_faults_in_one_voc_folder(voc: Path) -> None:
 
 
 def test_without_decoding_the_headers_still_speak(voc: Path) -> None:
-    for stem, fault in zip(TRAIN, ("a web page", "nearly the same", "cut picture"), strict=False):
+    for stem, fault in zip(TRAIN, ("a web page", "nearly the same", "cut image"), strict=False):
         VOC_FAULTS[fault][0](Voc(voc, stem))
     report = check(data_set(voc, "voc", classes=CLASSES), Effort(decode=False))
-    assert _named(report) == {("unreadable_picture", "t00.jpg", "")}
-    assert report.pictures_checked == 0
+    assert _named(report) == {("unreadable_image", "t00.jpg", "")}
+    assert report.images_checked == 0
 
 
 def test_names_that_differ_in_case_only(voc: Path) -> None:
@@ -364,7 +364,7 @@ def test_names_that_differ_in_case_only(voc: Path) -> None:
 def test_without_image_sets_every_annotation_is_read(voc: Path) -> None:
     shutil.rmtree(voc / "ImageSets")
     report = _check_voc(voc)
-    assert [(split.name, split.pictures) for split in report.splits] == [("all", 62)]
+    assert [(split.name, split.images) for split in report.splits] == [("all", 62)]
     assert report.findings == ()
 
 
@@ -383,7 +383,7 @@ Content = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def clean_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``annotations/instances_train.json`` with pictures 1..30 in ``train``; val has one."""
+    """``annotations/instances_train.json`` with images 1..30 in ``train``; val has one."""
     root = tmp_path_factory.mktemp("coco")
     (root / "annotations").mkdir()
     for split, first, last in (("train", 1, 31), ("val", 31, 32)):
@@ -408,13 +408,13 @@ def clean_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Coco:
-    """What one fault may touch: the content, picture ``n`` and its first annotation."""
+    """What one fault may touch: the content, image ``n`` and its first annotation."""
 
     def __init__(self, root: Path, content: Content, number: int) -> None:
         self.root, self.content, self.n = root, content, number
         self.image = next(each for each in content["images"] if each["id"] == number)
         self.dog = next(each for each in content["annotations"] if each["image_id"] == number)
-        self.picture = root / "train" / f"{number}.jpg"
+        self.path = root / "train" / f"{number}.jpg"
 
     def add(self, key: str, entry: Content, **changes: object) -> None:
         self.content[key].append({**copy.deepcopy(entry), **changes})
@@ -431,7 +431,7 @@ def _set_image(**values: object) -> Callable[[Coco], None]:
 def _rotate_coco(coco: Coco) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.open(coco.picture).save(coco.picture, exif=exif)
+    Image.open(coco.path).save(coco.path, exif=exif)
 
 
 def _permute(coco: Coco) -> None:
@@ -451,23 +451,23 @@ def _new_id(coco: Coco) -> None:
 WHERE = "{n}.jpg: annotation {n}0 (dog)"
 JSON = "instances_train.json"
 COCO_FAULTS: dict[str, tuple[Callable[[Coco], None], set[Named]]] = {
-    "missing picture": (
-        lambda coco: coco.picture.unlink(),
-        {("missing_picture", JSON, "image {n}")},
+    "missing image": (
+        lambda coco: coco.path.unlink(),
+        {("missing_image", JSON, "image {n}")},
     ),
     "no file name": (
         lambda coco: coco.image.pop("file_name") and None,
-        {("bad_image", JSON, "image {n}"), ("unlisted_picture", "train", "")},
+        {("bad_image", JSON, "image {n}"), ("unlisted_image", "train", "")},
     ),
     "a name too long for a file": (
         _set_image(file_name="long" * 2000),
-        {("missing_picture", JSON, "image {n}"), ("unlisted_picture", "train", "")},
+        {("missing_image", JSON, "image {n}"), ("unlisted_image", "train", "")},
     ),
     "no pixel count": (_set_image(width="64"), {("bad_image", JSON, "image {n}")}),
     "wrong size": (_set_image(width=65), {("size_mismatch", JSON, "image {n}")}),
     "rotated": (
         _rotate_coco,
-        {("size_matches_unrotated", JSON, "image {n}"), ("rotated_picture", "{n}.jpg", "")},
+        {("size_matches_unrotated", JSON, "image {n}"), ("rotated_image", "{n}.jpg", "")},
     ),
     "image id twice": (
         lambda coco: coco.add("images", coco.image),
@@ -476,7 +476,7 @@ COCO_FAULTS: dict[str, tuple[Callable[[Coco], None], set[Named]]] = {
     "listed twice": (_new_id, {("listed_twice", JSON, "image 1000")}),
     "not listed": (
         lambda coco: _draw(coco.root / "train" / "more.jpg", 99),
-        {("unlisted_picture", "train", "")},
+        {("unlisted_image", "train", "")},
     ),
     "category id twice": (
         lambda coco: coco.add("categories", {"id": 18, "name": "wolf"}),
@@ -507,7 +507,7 @@ COCO_FAULTS: dict[str, tuple[Callable[[Coco], None], set[Named]]] = {
     "null box": (_set(bbox=None), {("non_finite_box", JSON, WHERE)}),
     "no area": (_set(bbox=[5, 5, 0, 9]), {("no_area", JSON, WHERE)}),
     "negative width": (_set(bbox=[30, 5, -9, 9]), {("swapped_corners", JSON, WHERE)}),
-    "outside": (_set(bbox=[90, 5, 9, 9]), {("outside_picture", JSON, WHERE)}),
+    "outside": (_set(bbox=[90, 5, 9, 9]), {("outside_image", JSON, WHERE)}),
     "mostly outside": (_set(bbox=[60, 5, 19, 9]), {("partly_outside", JSON, WHERE)}),
     "half a pixel": (_set(bbox=[9, 5, 0.5, 9]), {("tiny_box", JSON, WHERE)}),
     "object twice": (
@@ -552,7 +552,7 @@ def _check_coco(root: Path) -> Report:
 def test_a_clean_coco_folder_has_no_findings(clean_coco: Path) -> None:
     report = _check_coco(clean_coco)
     assert report.findings == ()
-    assert [(split.name, split.pictures) for split in report.splits] == [("train", 30), ("val", 1)]
+    assert [(split.name, split.images) for split in report.splits] == [("train", 30), ("val", 1)]
 
 
 @pytest.mark.parametrize("fault", COCO_FAULTS)
@@ -582,14 +582,14 @@ def test_a_json_that_cannot_be_read(coco: Path, text: str, kind: str, where: str
     (error,) = (finding for finding in report.findings if finding.severity == "error")
     assert (error.kind, error.file.name) == (kind, JSON)
     assert re.match(where, error.object)
-    assert [split.pictures for split in report.splits] == [0, 1]  # the other split was checked
+    assert [split.images for split in report.splits] == [0, 1]  # the other split was checked
 
 
 def test_named_files_of_one_name_are_both_checked(coco: Path, tmp_path: Path) -> None:
     files = [coco / "annotations" / JSON, tmp_path / JSON]
     shutil.copy(*files)
     report = check(data_set(coco / "train", "coco", annotations=files), Effort(decode=False))
-    assert [(split.name, split.pictures) for split in report.splits] == [
+    assert [(split.name, split.images) for split in report.splits] == [
         (str(file), 30) for file in files
     ]
     assert {finding.kind for finding in report.findings} == {"listed_in_two_splits"}
@@ -611,7 +611,7 @@ def test_real_blood_cells(shared_data: Path) -> None:
         ("tiny_box", "BloodImage_00338.xml", "BloodImage_00338.jpg: object 13 (RBC)"),
         ("tiny_box", "BloodImage_00343.xml", "BloodImage_00343.jpg: object 4 (RBC)"),
     }
-    assert sum(split.pictures for split in report.splits) == 364
+    assert sum(split.images for split in report.splits) == 364
     totals = {each.name: sum(each.objects) for each in report.classes}
     assert totals == {"RBC": 4155, "WBC": 372, "Platelets": 361}
     assert (report.edges.before, report.edges.boxes) == (0, 4888)
@@ -651,20 +651,20 @@ def test_the_report_is_json(voc: Path, tmp_path: Path) -> None:
     assert finding["box"][0] == "nan"
 
 
-def test_a_folder_of_nothing_but_pictures(tmp_path: Path) -> None:
+def test_a_folder_of_nothing_but_images(tmp_path: Path) -> None:
     for number in range(3):
         _draw(tmp_path / f"{number}.jpg", number)
     _draw(tmp_path / "2.jpg", 0, quality=60)
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "names.csv").write_text("a,b\n")
-    assert recognise(tmp_path) == "pictures"
-    report = check(data_set(tmp_path, "pictures"))
+    assert recognise(tmp_path) == "images"
+    report = check(data_set(tmp_path, "images"))
     assert _named(report) == {
-        ("undecodable_picture", "empty.png", ""),
-        ("similar_picture", "2.jpg", ""),
+        ("undecodable_image", "empty.png", ""),
+        ("similar_image", "2.jpg", ""),
         ("stray_file", "names.csv", ""),
     }
-    assert [(each.name, each.pictures, each.objects) for each in report.splits] == [("all", 3, 0)]
+    assert [(each.name, each.images, each.objects) for each in report.splits] == [("all", 3, 0)]
     assert (report.classes, report.anchors) == ((), None)
     assert [sum(each.counts) for each in report.histograms] == [3, 3]
 

@@ -1,4 +1,4 @@
-"""Are copies found, exact and near, and are other pictures left alone?"""
+"""Are copies found, exact and near, and are other images left alone?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 from resdet.datasets.checks.duplicates import find_duplicates
-from resdet.datasets.checks.images import PictureFacts, check_pictures, fingerprint
+from resdet.datasets.checks.images import ImageFacts, check_images, fingerprint
 from resdet.datasets.image import ImageRules
 
 
@@ -27,59 +27,57 @@ def _scene(seed: int, height: int = 240, width: int = 320) -> Image.Image:
     return Image.fromarray(total.astype(np.uint8))
 
 
-def _again(picture: Image.Image, quality: int) -> Image.Image:
+def _again(image: Image.Image, quality: int) -> Image.Image:
     stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=quality)
+    image.save(stream, "JPEG", quality=quality)
     return Image.open(stream)
 
 
 COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "compressed": lambda picture: _again(picture, 30),
-    "halved": lambda picture: picture.resize((160, 120)),
-    "squeezed": lambda picture: picture.resize((240, 240)),
-    "enlarged": lambda picture: picture.resize((500, 375)),
-    "brightened": lambda picture: ImageEnhance.Brightness(picture).enhance(1.15),
-    "darkened": lambda picture: ImageEnhance.Brightness(picture).enhance(0.8),
-    "grey": lambda picture: picture.convert("L"),
+    "compressed": lambda image: _again(image, 30),
+    "halved": lambda image: image.resize((160, 120)),
+    "squeezed": lambda image: image.resize((240, 240)),
+    "enlarged": lambda image: image.resize((500, 375)),
+    "brightened": lambda image: ImageEnhance.Brightness(image).enhance(1.15),
+    "darkened": lambda image: ImageEnhance.Brightness(image).enhance(0.8),
+    "grey": lambda image: image.convert("L"),
 }
 
 
-def _write(folder: Path, pictures: dict[str, Image.Image]) -> list[Path]:
+def _write(folder: Path, images: dict[str, Image.Image]) -> list[Path]:
     folder.mkdir(exist_ok=True)
-    for name, picture in pictures.items():
-        picture.save(folder / name, **({"quality": 90} if name.endswith("jpg") else {}))
-    return [folder / name for name in pictures]
+    for name, image in images.items():
+        image.save(folder / name, **({"quality": 90} if name.endswith("jpg") else {}))
+    return [folder / name for name in images]
 
 
-def _facts(paths: list[Path]) -> list[PictureFacts]:
-    return check_pictures(
+def _facts(paths: list[Path]) -> list[ImageFacts]:
+    return check_images(
         paths, ImageRules(), workers=0, cache=None, progress=lambda done, total: None
     )
 
 
 @pytest.fixture(scope="module")
-def others(tmp_path_factory: pytest.TempPathFactory) -> list[PictureFacts]:
-    """150 unrelated pictures."""
+def others(tmp_path_factory: pytest.TempPathFactory) -> list[ImageFacts]:
+    """150 unrelated images."""
     scenes = {f"other{seed}.jpg": _scene(100 + seed) for seed in range(150)}
     return _facts(_write(tmp_path_factory.mktemp("others"), scenes))
 
 
-def test_an_exact_copy_inside_a_split(tmp_path: Path, others: list[PictureFacts]) -> None:
+def test_an_exact_copy_inside_a_split(tmp_path: Path, others: list[ImageFacts]) -> None:
     one, two = _write(tmp_path, {"one.jpg": _scene(0), "two.jpg": _scene(0)})
     findings = find_duplicates({"train": [*_facts([one, two]), *others]})
     assert [(each.kind, each.severity, each.file) for each in findings] == [
-        ("same_picture", "warning", two)
+        ("same_image", "warning", two)
     ]
     assert findings[0].reason == f"the same bytes as {one}"
 
 
-def test_an_exact_copy_across_splits_is_told_once(
-    tmp_path: Path, others: list[PictureFacts]
-) -> None:
+def test_an_exact_copy_across_splits_is_told_once(tmp_path: Path, others: list[ImageFacts]) -> None:
     one, two = _write(tmp_path, {"one.jpg": _scene(0), "two.jpg": _scene(0)})
     splits = {"train": _facts([one]), "val": [*others, *_facts([two])]}
     (finding,) = find_duplicates(splits)
-    assert finding.kind == "same_picture_in_splits"
+    assert finding.kind == "same_image_in_splits"
     assert finding.file == two
     assert str(one) in finding.reason and "'train'" in finding.reason and "'val'" in finding.reason
 
@@ -92,8 +90,8 @@ def test_one_file_listed_in_two_splits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("copy", COPIES)
-def test_near_copies(copy: str, tmp_path: Path, others: list[PictureFacts]) -> None:
-    """Twelve pictures with a copy each, among others: all are found, and nothing else."""
+def test_near_copies(copy: str, tmp_path: Path, others: list[ImageFacts]) -> None:
+    """Twelve images with a copy each, among others: all are found, and nothing else."""
     scenes = {f"{seed}.png": _scene(seed) for seed in range(12)}
     copies = {f"copy{name}": COPIES[copy](scene) for name, scene in scenes.items()}
     early = _facts(_write(tmp_path / "early", scenes)) + others
@@ -102,43 +100,43 @@ def test_near_copies(copy: str, tmp_path: Path, others: list[PictureFacts]) -> N
     found = {each.file.name: each for each in find_duplicates({"train": early, "test": late})}
     assert set(found) == set(copies)
     for name, finding in found.items():
-        assert finding.kind == "similar_picture_in_splits"
+        assert finding.kind == "similar_image_in_splits"
         assert str(tmp_path / "early" / name.removeprefix("copy")) in finding.reason
 
     inside = find_duplicates({"train": early + late})
     assert {each.file.name for each in inside} == set(copies)
-    assert {each.kind for each in inside} == {"similar_picture"}
+    assert {each.kind for each in inside} == {"similar_image"}
 
 
-def test_flat_pictures_are_not_alike(tmp_path: Path) -> None:
+def test_flat_images_are_not_alike(tmp_path: Path) -> None:
     """White pages, black frames and faint noise have nothing by which to know a copy."""
     rng = np.random.default_rng(0)
-    pictures = {
+    images = {
         f"{level}_{size}.png": Image.fromarray(
             np.clip(level + rng.normal(0, 2, (size, size, 3)), 0, 255).astype(np.uint8)
         )
         for level in (0, 128, 255)
         for size in (64, 80, 96)
     }
-    assert find_duplicates({"train": _facts(_write(tmp_path, pictures))}) == []
+    assert find_duplicates({"train": _facts(_write(tmp_path, images))}) == []
 
 
-def test_unrelated_pictures_are_not_alike(others: list[PictureFacts]) -> None:
+def test_unrelated_images_are_not_alike(others: list[ImageFacts]) -> None:
     assert find_duplicates({"train": others[:100], "val": others[100:]}) == []
 
 
-def test_unreadable_and_no_pictures(tmp_path: Path) -> None:
+def test_unreadable_and_no_images(tmp_path: Path) -> None:
     broken = [tmp_path / "a.jpg", tmp_path / "gone1.jpg", tmp_path / "gone2.jpg"]
-    broken[0].write_bytes(b"not a picture")
+    broken[0].write_bytes(b"not an image")
     assert find_duplicates({"train": _facts(broken), "val": []}) == []
     assert find_duplicates({}) == []
 
 
-def _made_up(hashes: np.ndarray, thumbnails: np.ndarray, name: str) -> list[PictureFacts]:
+def _made_up(hashes: np.ndarray, thumbnails: np.ndarray, name: str) -> list[ImageFacts]:
     first = _facts([])
     assert first == []
     return [
-        PictureFacts(
+        ImageFacts(
             Path(f"{name}{number}.jpg"),
             (10, 10),
             1,
@@ -166,8 +164,8 @@ def test_every_hash_within_reach_is_a_candidate() -> None:
 
 
 @pytest.mark.parametrize("alike", [False, True])
-def test_many_pictures_take_seconds(alike: bool) -> None:
-    """20 000 pictures, all different or all nearly one (a fixed camera): no explosion of pairs."""
+def test_many_images_take_seconds(alike: bool) -> None:
+    """20 000 images, all different or all nearly one (a fixed camera): no explosion of pairs."""
     rng = np.random.default_rng(2)
     count = 20_000
     hashes = rng.integers(0, 2**64, count, dtype=np.uint64)

@@ -1,4 +1,4 @@
-"""Is every fault of a picture's file found, under its own name, and nothing else?"""
+"""Is every fault of an image's file found, under its own name, and nothing else?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from resdet.datasets.checks.images import PictureFacts, check_pictures, examine
+from resdet.datasets.checks.images import ImageFacts, check_images, examine
 from resdet.datasets.image import ImageRules, read_image
 from resdet.detection.errors import ImageError
 
@@ -28,9 +28,9 @@ def _photo(height: int = 96, width: int = 128, seed: int = 0) -> Image.Image:
     return coarse.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def _bytes(picture: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
+def _bytes(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, kind, **options)
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 
@@ -41,7 +41,7 @@ def _turned() -> bytes:
 
 
 def _zeroed() -> bytes:
-    """A JPEG of its full length with zeros in the middle: it decodes, to another picture. (In a
+    """A JPEG of its full length with zeros in the middle: it decodes, to another image. (In a
     smooth one the zeros may be valid codes, which nothing can tell.)"""
     noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     data = _bytes(Image.fromarray(noise), quality=95)
@@ -67,45 +67,45 @@ CASES: dict[str, tuple[bytes, dict[str, str]]] = {
     "good.jpg": (_bytes(_photo(), quality=90), {}),
     "good.png": (_bytes(_photo(), "PNG"), {}),
     "upper.JPEG": (_bytes(_photo()), {}),
-    "empty.jpg": (b"", {"undecodable_picture": "error"}),
-    "page.jpg": (b"<html><body>404</body></html>", {"undecodable_picture": "error"}),
-    "cut.png": (_bytes(_photo(), "PNG")[:3000], {"truncated_picture": "error"}),
-    "cut.jpg": (_bytes(_photo(), quality=95)[:2000], {"truncated_picture": "error"}),
-    "zeroed.jpg": (_zeroed(), {"damaged_picture": "warning"}),
+    "empty.jpg": (b"", {"undecodable_image": "error"}),
+    "page.jpg": (b"<html><body>404</body></html>", {"undecodable_image": "error"}),
+    "cut.png": (_bytes(_photo(), "PNG")[:3000], {"truncated_image": "error"}),
+    "cut.jpg": (_bytes(_photo(), quality=95)[:2000], {"truncated_image": "error"}),
+    "zeroed.jpg": (_zeroed(), {"damaged_image": "warning"}),
     "no_end.jpg": (_bytes(_photo())[:-2], {"no_end_marker": "warning"}),
-    "turned.jpg": (_turned(), {"rotated_picture": "note"}),
+    "turned.jpg": (_turned(), {"rotated_image": "note"}),
     "cmyk.jpg": (_bytes(_photo().convert("CMYK")), {"unusual_mode": "note"}),
     "grey.jpg": (_bytes(_photo().convert("L")), {"unusual_mode": "note"}),
     "palette.png": (_bytes(_photo().convert("P"), "PNG"), {"unusual_mode": "note"}),
     "alpha.png": (_bytes(_photo().convert("RGBA"), "PNG"), {"unusual_mode": "note"}),
     "deep.png": (_deep(), {"unusual_mode": "note"}),
-    "bomb.png": (_bomb(), {"oversized_picture": "error"}),
-    "tiny.png": (_bytes(_photo(8, 8), "PNG"), {"tiny_picture": "error"}),
-    "long.png": (_bytes(_photo(20, 4000), "PNG"), {"elongated_picture": "error"}),
+    "bomb.png": (_bomb(), {"oversized_image": "error"}),
+    "tiny.png": (_bytes(_photo(8, 8), "PNG"), {"tiny_image": "error"}),
+    "long.png": (_bytes(_photo(20, 4000), "PNG"), {"elongated_image": "error"}),
     "png_inside.jpg": (_bytes(_photo(), "PNG"), {"wrong_extension": "note"}),
     "noname": (_bytes(_photo()), {"wrong_extension": "note"}),
     "moving.webp": (
         _bytes(_photo(), "WEBP", save_all=True, append_images=[_photo(seed=1)]),
-        {"animated_picture": "warning"},
+        {"animated_image": "warning"},
     ),
 }
 
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> list[Path]:
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for name, (data, _) in CASES.items():
         (folder / name).write_bytes(data)
     return [folder / name for name in CASES]
 
 
-def _check(paths: list[Path], rules: ImageRules = RULES, **options: object) -> list[PictureFacts]:
+def _check(paths: list[Path], rules: ImageRules = RULES, **options: object) -> list[ImageFacts]:
     settings: dict = {"workers": 0, "cache": None, "progress": lambda done, total: None}
-    return check_pictures(paths, rules, **(settings | options))
+    return check_images(paths, rules, **(settings | options))
 
 
-def _kinds(facts: PictureFacts) -> dict[str, str]:
+def _kinds(facts: ImageFacts) -> dict[str, str]:
     return {finding.kind: finding.severity for finding in facts.findings}
 
 
@@ -119,7 +119,7 @@ def test_each_fault_and_only_it_is_found(corpus: list[Path], workers: int) -> No
     assert seen == [(done, len(corpus)) for done in range(1, len(corpus) + 1)]
 
 
-def test_facts_of_good_pictures(corpus: list[Path]) -> None:
+def test_facts_of_good_images(corpus: list[Path]) -> None:
     facts = {each.path.name: each for each in _check(corpus)}
     assert facts["good.png"].size == (96, 128)
     assert facts["turned.jpg"].size == (128, 96)
@@ -143,13 +143,13 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     folder.mkdir()
     os.mkfifo(pipe)
     facts = _check([folder, pipe, gone])
-    assert [_kinds(each) for each in facts] == [{"unreadable_picture": "error"}] * 3
+    assert [_kinds(each) for each in facts] == [{"unreadable_image": "error"}] * 3
     assert "a folder" in facts[0].findings[0].reason
     assert "not a regular file" in facts[1].findings[0].reason
     assert facts[2].findings[0].reason == "no such file"
 
 
-def test_no_pictures() -> None:
+def test_no_images() -> None:
     assert _check([], workers=2) == []
 
 
@@ -173,7 +173,7 @@ def test_rules_decide_about_truncation(corpus: list[Path]) -> None:
     for policy, severity in (("warn", "warning"), ("skip", "warning"), ("error", "error")):
         facts = _check(corpus, ImageRules(on_truncated=policy))
         cut = next(each for each in facts if each.path.name == "cut.jpg")
-        assert _kinds(cut) == {"truncated_picture": severity}
+        assert _kinds(cut) == {"truncated_image": severity}
         assert (cut.size is not None) == (policy == "warn")
 
 
@@ -181,7 +181,7 @@ def test_rules_decide_about_truncation(corpus: list[Path]) -> None:
 
 
 def test_a_second_look_says_the_same_without_decoding(corpus: list[Path], tmp_path: Path) -> None:
-    cache = tmp_path / "cache" / "pictures.jsonl"
+    cache = tmp_path / "cache" / "images.jsonl"
     fresh = _check(corpus, cache=cache)
     assert _check(corpus, cache=cache, workers=2) == fresh == _check(corpus)
     lines = [line for line in cache.read_text().splitlines() if line]
@@ -194,17 +194,17 @@ def test_a_second_look_says_the_same_without_decoding(corpus: list[Path], tmp_pa
 
 
 def test_the_cache_goes_by_content_and_rules(corpus: list[Path], tmp_path: Path) -> None:
-    cache = tmp_path / "pictures.jsonl"
+    cache = tmp_path / "images.jsonl"
     _check(corpus, cache=cache)
     good, cut = corpus[0], next(path for path in corpus if path.name == "cut.jpg")
-    good.write_bytes(b"no longer a picture")
-    assert _kinds(_check([good], cache=cache)[0]) == {"undecodable_picture": "error"}
+    good.write_bytes(b"no longer an image")
+    assert _kinds(_check([good], cache=cache)[0]) == {"undecodable_image": "error"}
     lenient = _check([cut], ImageRules(on_truncated="warn"), cache=cache)
-    assert _kinds(lenient[0]) == {"truncated_picture": "warning"}
+    assert _kinds(lenient[0]) == {"truncated_image": "warning"}
 
 
 def test_damaged_lines_count_as_absent(corpus: list[Path], tmp_path: Path) -> None:
-    cache = tmp_path / "pictures.jsonl"
+    cache = tmp_path / "images.jsonl"
     fresh = _check(corpus, cache=cache)
     lines = cache.read_text().splitlines()
     broken = [line[: len(line) // 2] if number % 2 else line for number, line in enumerate(lines)]
@@ -226,7 +226,7 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(
 
 
 def test_a_cache_line_is_json_alone(corpus: list[Path], tmp_path: Path) -> None:
-    cache = tmp_path / "pictures.jsonl"
+    cache = tmp_path / "images.jsonl"
     _check(corpus, cache=cache)
     for line in cache.read_text().splitlines():
         assert not line or set(json.loads(line)) >= {"key", "size", "remarks"}

@@ -58,12 +58,12 @@ def _report(*findings: Finding, name: str = "cat") -> Report:
         classes=(ClassCounts(name, (3, 2)), ClassCounts("dog", (1, 0))),
         histograms=(Histogram(f"sizes of {name}", "px", (0.0, 16.0, 32.0), (5, 1)),),
         anchors=AnchorFit((128.0,), (0.5, 1.0), 600, 1000, 6, 3, (32.0, 128.0), 1),
-        pictures_checked=4,
+        images_checked=4,
         seconds=1.25,
     )
 
 
-def _picture(folder: Path, name: str = "a.png", size: tuple[int, int] = (300, 400)) -> Path:
+def _image(folder: Path, name: str = "a.png", size: tuple[int, int] = (300, 400)) -> Path:
     path = folder / name
     path.write_bytes(cv2.imencode(".png", np.full((*size, 3), 255, np.uint8))[1].tobytes())
     return path
@@ -78,8 +78,8 @@ def _images(page: str) -> list[np.ndarray]:
 
 
 def test_the_page_is_one_file_that_loads_nothing(tmp_path: Path) -> None:
-    picture = _picture(tmp_path)
-    finding = Finding("no_area", "error", picture, "no area", picture=picture, box=(9, 9, 9, 9))
+    image = _image(tmp_path)
+    finding = Finding("no_area", "error", image, "no area", image=image, box=(9, 9, 9, 9))
     out = tmp_path / "out"
     out.mkdir()
     write_check_page(_report(finding), out / "report.html")
@@ -103,9 +103,9 @@ def test_the_policy_allows_exactly_the_page_s_style(tmp_path: Path) -> None:
 
 
 def test_names_are_text(tmp_path: Path) -> None:
-    picture = _picture(tmp_path, HOSTILE.replace("/", "_"))
-    finding = Finding("bad", "error", Path(HOSTILE), HOSTILE, HOSTILE, picture)
-    gone = Finding(HOSTILE, "note", Path(HOSTILE), HOSTILE, picture=tmp_path / HOSTILE)
+    image = _image(tmp_path, HOSTILE.replace("/", "_"))
+    finding = Finding("bad", "error", Path(HOSTILE), HOSTILE, HOSTILE, image)
+    gone = Finding(HOSTILE, "note", Path(HOSTILE), HOSTILE, image=tmp_path / HOSTILE)
     page = _Elements(render_check_page(_report(finding, gone, name=HOSTILE)))
     assert not any(tag == "script" for tag, _ in page.seen)
     assert page.text.count(HOSTILE) >= 8
@@ -120,10 +120,10 @@ def test_a_name_that_is_no_text_can_be_written(tmp_path: Path) -> None:
 
 def test_what_a_reader_must_know(tmp_path: Path) -> None:
     """What a kind means, where boxes count from, and what the data say about that."""
-    picture = _picture(tmp_path)
+    image = _image(tmp_path)
     plain = _Elements(render_check_page(_report())).text
     assert "counted from 0" not in plain and "Where boxes" not in plain
-    finding = Finding("tiny_box", "warning", picture, "small", picture=picture, box=(9, 9, 9, 9))
+    finding = Finding("tiny_box", "warning", image, "small", image=image, box=(9, 9, 9, 9))
     report = replace(_report(finding), edges=EdgeCounts(90, 0, 12, 7, 5))
     text = _Elements(render_check_page(report)).text
     assert "a side of one pixel or less: a click rather than an object?" in text
@@ -144,9 +144,9 @@ def test_numbers_and_kinds(tmp_path: Path) -> None:
 
 
 def test_thumbnails_show_the_box(tmp_path: Path) -> None:
-    picture = _picture(tmp_path, size=(300, 400))
+    image = _image(tmp_path, size=(300, 400))
     box = (100.0, 50.0, 300.0, 250.0)
-    finding = Finding("outside", "error", picture, "why", picture=picture, box=box)
+    finding = Finding("outside", "error", image, "why", image=image, box=box)
     (thumbnail,) = _images(render_check_page(_report(finding)))
     assert thumbnail.shape == (150, 200, 3)  # half as large
     red = (thumbnail[:, :, 0] > 150) & (thumbnail[:, :, 1] < 150)
@@ -169,23 +169,23 @@ def test_thumbnails_show_the_box(tmp_path: Path) -> None:
 def test_any_box_can_be_shown(
     box: tuple[float, float, float, float] | None, tmp_path: Path
 ) -> None:
-    picture = _picture(tmp_path, size=(100, 100))
-    finding = Finding("bad_box", "error", picture, "why", picture=picture, box=box)
+    image = _image(tmp_path, size=(100, 100))
+    finding = Finding("bad_box", "error", image, "why", image=image, box=box)
     assert len(_images(render_check_page(_report(finding)))) == 1
 
 
-def test_a_picture_that_cannot_be_decoded_has_its_reason(tmp_path: Path) -> None:
+def test_a_image_that_cannot_be_decoded_has_its_reason(tmp_path: Path) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"<html>")
-    finding = Finding("undecodable_picture", "error", broken, "why", picture=broken)
+    finding = Finding("undecodable_image", "error", broken, "why", image=broken)
     page = render_check_page(_report(finding))
     assert _images(page) == []
     assert "cannot be shown: not an image" in _Elements(page).text
 
 
-def test_at_most_twelve_pictures_of_a_kind_and_each_once(tmp_path: Path) -> None:
-    paths = [_picture(tmp_path, f"{number}.png", (20, 30)) for number in range(20)]
-    findings = [Finding("bad", "error", path, "why", picture=path) for path in paths + paths]
+def test_at_most_twelve_images_of_a_kind_and_each_once(tmp_path: Path) -> None:
+    paths = [_image(tmp_path, f"{number}.png", (20, 30)) for number in range(20)]
+    findings = [Finding("bad", "error", path, "why", image=path) for path in paths + paths]
     assert len(_images(render_check_page(_report(*findings)))) == 12
 
 

@@ -88,8 +88,8 @@ def test_counts_of_splits_and_classes() -> None:
     train = assemble([_image((0, 0, 9, 9)), _image()], classes=["cat", "dog"])
     val = assemble([_image((0, 0, 9, 9), ignore=True)], classes=["cat", "dog"])
     first, second = count_splits({"train": train, "val": val})
-    assert (first.pictures, first.empty, first.objects, first.ignored) == (2, 1, 1, 0)
-    assert (second.pictures, second.empty, second.objects, second.ignored) == (1, 0, 1, 1)
+    assert (first.images, first.empty, first.objects, first.ignored) == (2, 1, 1, 0)
+    assert (second.images, second.empty, second.objects, second.ignored) == (1, 0, 1, 1)
     classes = count_classes({"train": train, "val": val})
     assert [(each.name, each.objects) for each in classes] == [("cat", (0, 0)), ("dog", (1, 1))]
 

@@ -27,14 +27,14 @@ VocObject = tuple[str, tuple[float, float, float, float], int]
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-def _picture(path: Path, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
+def _image(path: Path, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size).save(path)
 
 
-def _voc(root: Path, pictures: dict[str, Sequence[VocObject]], split: str = "train") -> Path:
-    for image_id, objects in pictures.items():
-        _picture(root / "JPEGImages" / f"{image_id}.jpg")
+def _voc(root: Path, images: dict[str, Sequence[VocObject]], split: str = "train") -> Path:
+    for image_id, objects in images.items():
+        _image(root / "JPEGImages" / f"{image_id}.jpg")
         tree = ET.Element("annotation")
         for name, corners, difficult in objects:
             node = ET.SubElement(tree, "object")
@@ -48,7 +48,7 @@ def _voc(root: Path, pictures: dict[str, Sequence[VocObject]], split: str = "tra
         path.write_bytes(ET.tostring(tree, "utf-8"))
     listed = root / "ImageSets" / "Main" / f"{split}.txt"
     listed.parent.mkdir(parents=True, exist_ok=True)
-    listed.write_text("".join(f"{image_id}\n" for image_id in pictures))
+    listed.write_text("".join(f"{image_id}\n" for image_id in images))
     return root
 
 
@@ -63,7 +63,7 @@ def _written_voc(root: Path, image_id: str) -> list[VocObject]:
 
 def _coco(root: Path, content: dict[str, Any]) -> Path:
     for image in content["images"]:
-        _picture(root / "train" / image["file_name"], (image["width"], image["height"]))
+        _image(root / "train" / image["file_name"], (image["width"], image["height"]))
     path = root / "annotations" / "instances_train.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
@@ -71,7 +71,7 @@ def _coco(root: Path, content: dict[str, Any]) -> Path:
 
 
 def _content(boxes: Sequence[Sequence[float]], **extra: object) -> dict[str, Any]:
-    """One picture `a.jpg` with boxes of one class."""
+    """One image `a.jpg` with boxes of one class."""
     return {
         "images": [{"id": 5, "file_name": "a.jpg", "width": WIDTH, "height": HEIGHT}],
         "categories": [{"id": 3, "name": "cat"}],
@@ -174,9 +174,9 @@ def test_any_box_comes_back_from_yolo(x: float, y: float, width: float, height: 
         assert box == pytest.approx([x, y, width, height], abs=3e-6)
 
 
-def test_a_yolo_box_of_six_decimals_that_fills_the_picture(tmp_path: Path) -> None:
+def test_a_yolo_box_of_six_decimals_that_fills_the_image(tmp_path: Path) -> None:
     """Rounded up, it reaches beyond the edge by less than anyone drew."""
-    _picture(tmp_path / "y/images/train/a.jpg", (3000, 3000))
+    _image(tmp_path / "y/images/train/a.jpg", (3000, 3000))
     label = tmp_path / "y/labels/train/a.txt"
     label.parent.mkdir(parents=True)
     label.write_text("0 0.333334 0.5 0.666668 1\n")
@@ -231,8 +231,8 @@ def test_coco_as_pycocotools_reads_it(tmp_path: Path) -> None:
 
 
 def test_yolo_as_written(tmp_path: Path) -> None:
-    pictures = {"a": [("no", (17, 13, 32, 36), 0)], "b": []}
-    _convert(_voc(tmp_path / "voc", pictures), "voc", "yolo", tmp_path / "yolo")
+    images = {"a": [("no", (17, 13, 32, 36), 0)], "b": []}
+    _convert(_voc(tmp_path / "voc", images), "voc", "yolo", tmp_path / "yolo")
     assert (tmp_path / "yolo/labels/train/a.txt").read_text() == "0 0.375 0.5 0.25 0.5\n"
     assert (tmp_path / "yolo/labels/train/b.txt").read_text() == ""
     assert (tmp_path / "yolo/images/train/b.jpg").is_file()
@@ -288,7 +288,7 @@ def test_difficult_is_lost_in_yolo(tmp_path: Path) -> None:
         ((10, 10, 9, -9), "yolo", "objects whose box is empty or has swapped corners", None),
         ((10, 10, 9, 1e-9), "yolo", "objects whose box is empty or has swapped corners", None),
         ((10, None, 9, 9), "voc", "objects without a finite box are left out", None),
-        ((70, 10, 9, 9), "yolo", "objects outside the picture are left out", None),
+        ((70, 10, 9, 9), "yolo", "objects outside the image are left out", None),
         ((60, -6, 16, 54.5), "yolo", "boxes that reach over the edge of", (60, 0, 64, 48)),
         ((-3, 10, 13, 9), "yolo", "boxes that reach over the edge of", (0, 10, 10, 19)),
         ((60, -6, 16, 54.5), "voc", "", (60, -6, 76, 48.5)),
@@ -330,7 +330,7 @@ def test_a_box_too_wide_for_a_number(tmp_path: Path) -> None:
     assert loss.startswith("objects without a finite box are left out: 1")
 
 
-# ---------------------------------------------------------------------------------- picture names
+# ---------------------------------------------------------------------------------- image names
 
 
 def _two_images(first: str, second: str) -> dict[str, Any]:
@@ -346,7 +346,7 @@ def test_subfolders(tmp_path: Path) -> None:
         "x_a.jpg",
         "y_a.jpg",
     ]
-    assert plan.notes[0].startswith("pictures renamed, for VOC has no subfolders: 2 (")
+    assert plan.notes[0].startswith("images renamed, for VOC has no subfolders: 2 (")
     _convert(root, "coco", "yolo", tmp_path / "y")
     assert (tmp_path / "y/labels/train/x/a.txt").is_file()
     assert [image.image_id for image in read_split(Source("yolo", tmp_path / "y", "train")).images]
@@ -363,13 +363,13 @@ def test_subfolders(tmp_path: Path) -> None:
 )
 def test_names_that_collide(tmp_path: Path, first: str, second: str, target: Format) -> None:
     root = _coco(tmp_path, _two_images(first, second))
-    with pytest.raises(DataError, match="cannot tell 1 pairs of pictures apart by name") as caught:
+    with pytest.raises(DataError, match="cannot tell 1 pairs of images apart by name") as caught:
         _plan(root, "coco", target)
     assert first in str(caught.value) and second in str(caught.value)
 
 
-def test_pictures_of_several_splits(tmp_path: Path) -> None:
-    """A picture of two image sets becomes two files, which VOC cannot tell apart."""
+def test_images_of_several_splits(tmp_path: Path) -> None:
+    """An image of two image sets becomes two files, which VOC cannot tell apart."""
     voc = _voc(tmp_path / "voc", {"a": [("dog", (1, 1, 5, 5), 0)], "b": []})
     (voc / "ImageSets/Main/val.txt").write_text("b\n")
     _convert(voc, "voc", "yolo", tmp_path / "y", "train", "val")
@@ -377,8 +377,8 @@ def test_pictures_of_several_splits(tmp_path: Path) -> None:
         _plan(tmp_path / "y", "yolo", "voc", "train", "val")
 
 
-def test_one_picture_in_two_coco_files(tmp_path: Path) -> None:
-    """VOC has one annotation a picture, so both files must say the same of it."""
+def test_one_image_in_two_coco_files(tmp_path: Path) -> None:
+    """VOC has one annotation an image, so both files must say the same of it."""
     root = _coco(tmp_path / "c", _content([(1, 1, 5, 5)]))
     same, other = root / "same.json", root / "other.json"
     same.write_text(json.dumps(_content([(1, 1, 5, 5)], id=77)))
@@ -389,7 +389,7 @@ def test_one_picture_in_two_coco_files(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "v/Annotations").iterdir()] == ["a.xml"]
     assert (tmp_path / "v/ImageSets/Main/val.txt").read_text() == "a\n"
     second = read_split(Source("coco", root / "train", "val", other))
-    with pytest.raises(DataError, match="or they are one picture annotated differently"):
+    with pytest.raises(DataError, match="or they are one image annotated differently"):
         plan_conversion([first, second], "coco", "voc")
 
 
@@ -407,7 +407,7 @@ def test_names_no_format_should_hold(tmp_path: Path) -> None:
         control["categories"][0]["name"] = name
         with pytest.raises(DataError, match="characters that not every format can hold"):
             _plan(_coco(tmp_path / "3", control), "coco", "yolo")
-    with pytest.raises(DataError, match=r"picture .*: has blanks around it"):
+    with pytest.raises(DataError, match=r"image .*: has blanks around it"):
         _plan(_coco(tmp_path / "4", _two_images("b.jpg", "a .jpg")), "coco", "voc")
 
 

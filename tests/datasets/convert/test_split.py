@@ -1,4 +1,4 @@
-"""Is every picture in one part, is every class spread, and does nothing but the seed matter?"""
+"""Is every image in one part, is every class spread, and does nothing but the seed matter?"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PARTS = {"train": 0.7, "val": 0.2, "test": 0.1}
 
 
 def _members(counts: dict[str, int]) -> list[Member]:
-    """That many pictures of one class each; those of class "" have no objects."""
+    """That many images of one class each; those of class "" have no objects."""
     return [
         Member(f"{name}{number}", frozenset([name] if name else []), f"{name}{number}")
         for name, count in counts.items()
@@ -44,19 +44,19 @@ def test_whole_shares() -> None:
 
 
 def test_many_small_classes_still_fill_every_part() -> None:
-    """With four pictures a class no part lacks a whole test picture, but six classes need two."""
+    """With four images a class no part lacks a whole test image, but six classes need two."""
     parts = stratified_split(_members(dict.fromkeys("abcdef", 4)), PARTS)
     sizes = [len(names) for names in parts.values()]
     assert sum(sizes) == 24
     assert sizes == pytest.approx([16.8, 4.8, 2.4], abs=1.5)
 
 
-def test_a_class_of_one_picture_is_trained_on() -> None:
+def test_a_class_of_one_image_is_trained_on() -> None:
     parts = stratified_split(_members(dict.fromkeys("abcdef", 1) | {"z": 60}), PARTS)
     assert [_placed(parts, name) for name in "abcdef"] == [[1, 0, 0]] * 6
 
 
-def test_several_classes_in_a_picture() -> None:
+def test_several_classes_in_a_image() -> None:
     """Three rare pairs: whichever parts they go to, both of their classes count there."""
     members = [Member(f"both{i}", frozenset("ab"), i) for i in range(10)]
     members += [Member(f"a{i}", frozenset("a"), f"a{i}") for i in range(10)]
@@ -72,7 +72,7 @@ def test_several_classes_in_a_picture() -> None:
     seed=st.integers(0, 5),
     weights=st.lists(st.integers(1, 9), min_size=1, max_size=4),
 )
-def test_each_class_is_within_a_picture_of_its_share(
+def test_each_class_is_within_a_image_of_its_share(
     counts: dict[str, int], seed: int, weights: list[int]
 ) -> None:
     fractions = {f"part{i}": weight / sum(weights) for i, weight in enumerate(weights)}
@@ -96,7 +96,7 @@ _members_of_any_kind = st.lists(
 
 @settings(max_examples=80, deadline=None)
 @given(members=_members_of_any_kind, seed=st.integers(0, 3), data=st.data())
-def test_every_picture_once_groups_whole_and_order_without_effect(
+def test_every_image_once_groups_whole_and_order_without_effect(
     members: list[Member], seed: int, data: st.DataObject
 ) -> None:
     parts = stratified_split(members, PARTS, seed=seed)
@@ -125,7 +125,7 @@ def test_a_large_group_is_one_part_and_the_others_make_up_for_it() -> None:
     assert sorted(_placed(parts, "copy")) == [0, 30]
 
 
-def test_no_pictures() -> None:
+def test_no_images() -> None:
     assert stratified_split([], PARTS) == {"train": [], "val": [], "test": []}
 
 

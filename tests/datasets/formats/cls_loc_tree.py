@@ -1,4 +1,4 @@
-"""A CLS-LOC data set of seven pictures."""
+"""A CLS-LOC data set of seven images."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ def write_xml(path: Path, *objects: tuple[str, str]) -> None:
     path.write_text(f"<annotation>{size}{body}</annotation>")
 
 
-def write_picture(path: Path) -> None:
+def write_image(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (40, 30)).save(path, "JPEG")
 
 
 def write_cls_loc(root: Path) -> None:
-    """Four training pictures, one of them without boxes, and three of val, one with two boxes."""
+    """Four training images, one of them without boxes, and three of val, one with two boxes."""
     train = [f"{name}/{name}_{number}" for name in (DOG, CAT) for number in range(2)]
     val = [f"ILSVRC2012_val_{number:08d}" for number in (1, 2, 3)]
     data, notes = root / "Data" / "CLS-LOC", root / "Annotations" / "CLS-LOC"
     for image_id in train:
-        write_picture(data / "train" / f"{image_id}.JPEG")
+        write_image(data / "train" / f"{image_id}.JPEG")
         if image_id != train[-1]:
             write_xml(notes / "train" / f"{image_id}.xml", (image_id[:9], "2 3 20 25"))
     boxes = [["1 1 10 10"], ["5 5 40 30"], ["1 2 3 9", "7 8 20 21"]]
     rows = []
     for image_id, name, own in zip(val, (DOG, CAT, CAT), boxes, strict=True):
-        write_picture(data / "val" / f"{image_id}.JPEG")
+        write_image(data / "val" / f"{image_id}.JPEG")
         write_xml(notes / "val" / f"{image_id}.xml", *((name, box) for box in own))
         rows.append(f"{image_id},{' '.join(f'{name} {box}' for box in own)} ")
     lists = root / "ImageSets" / "CLS-LOC"

@@ -16,7 +16,7 @@ from resdet.tests.datasets.formats.cls_loc_tree import (
     CAT,
     DOG,
     write_cls_loc,
-    write_picture,
+    write_image,
     write_xml,
 )
 
@@ -28,7 +28,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def _all(root: Path) -> list[Finding]:
-    """Without the note on the picture with two objects."""
+    """Without the note on the image with two objects."""
     findings = [each for split in cls_loc_splits(root) for each in inspect_cls_loc(root, split)[1]]
     return [each for each in findings if each.kind != "several_objects"]
 
@@ -47,7 +47,7 @@ def test_a_good_folder(root: Path) -> None:
     assert images[0].size == (30, 40)
 
 
-def test_the_picture_with_two_objects_is_noted(root: Path) -> None:
+def test_the_image_with_two_objects_is_noted(root: Path) -> None:
     images, findings = inspect_cls_loc(root, "val")
     assert [image.image_class for image in images] == [DOG, CAT, CAT]
     (note,) = findings
@@ -56,7 +56,7 @@ def test_the_picture_with_two_objects_is_noted(root: Path) -> None:
         "note",
         "ILSVRC2012_val_00000003",
     )
-    assert note.picture == images[2].path
+    assert note.image == images[2].path
 
 
 def _edit(path: str, old: str, new: str) -> Callable[[Path], None]:
@@ -114,11 +114,11 @@ PLANTED: dict[str, tuple[Callable[[Path], None], list[tuple[str, str]]]] = {
     ),
     "listed, but not there": (
         _edit(VAL_LIST, f"{VAL_1} 1", f"ILSVRC2012_val_00000009 4\n{VAL_1} 1"),
-        [("missing_solution", "error"), ("missing_picture", "error")],
+        [("missing_solution", "error"), ("missing_image", "error")],
     ),
     "there, but not listed": (
-        lambda root: write_picture(root / "Data" / "CLS-LOC" / "val" / "new.JPEG"),
-        [("unlisted_picture", "warning")],
+        lambda root: write_image(root / "Data" / "CLS-LOC" / "val" / "new.JPEG"),
+        [("unlisted_image", "warning")],
     ),
     "listed twice": (
         _edit(VAL_LIST, f"{VAL_1} 1", f"{VAL_1} 1\n{VAL_1} 1"),
@@ -129,15 +129,15 @@ PLANTED: dict[str, tuple[Callable[[Path], None], list[tuple[str, str]]]] = {
         [
             ("malformed_file", "error"),
             ("unlisted_solution", "warning"),
-            ("unlisted_picture", "warning"),
+            ("unlisted_image", "warning"),
         ],
     ),
     "malformed XML": (_edit(XML_1, "</object>", ""), [("malformed_xml", "error")]),
-    "no XML of a picture of val": (
+    "no XML of an image of val": (
         lambda root: (root / XML_1).unlink(),
         [("missing_annotation", "error")],
     ),
-    "XML without picture": (
+    "XML without image": (
         lambda root: write_xml(
             root / "Annotations" / "CLS-LOC" / "val" / "new.xml", (DOG, "1 1 5 5")
         ),
@@ -145,7 +145,7 @@ PLANTED: dict[str, tuple[Callable[[Path], None], list[tuple[str, str]]]] = {
     ),
     "no object": (
         lambda root: write_xml(root / "Annotations" / "CLS-LOC" / "train" / DOG / f"{DOG}_0.xml"),
-        [("no_objects_in_picture", "warning")],
+        [("no_objects_in_image", "warning")],
     ),
     "other size": (_edit(XML_1, "<width>40", "<width>50"), [("size_mismatch", "error")]),
     "no mapping": (
@@ -174,7 +174,7 @@ def test_errors_refuse_the_split(root: Path) -> None:
     assert len(read_cls_loc(root, "train")) == 4
 
 
-def test_train_loc_lists_pictures_with_boxes(root: Path) -> None:
+def test_train_loc_lists_images_with_boxes(root: Path) -> None:
     lists = root / "ImageSets" / "CLS-LOC"
     (lists / "train_cls.txt").rename(lists / "train_loc.txt")
     assert [each.kind for each in _all(root)] == ["missing_annotation"]
@@ -197,7 +197,7 @@ def test_any_bytes_are_read_or_told(tmp_path_factory: pytest.TempPathFactory, da
         assert isinstance(content, dict | list)
 
 
-def test_pets_have_exactly_one_picture_with_two_objects(shared_data: Path) -> None:
+def test_pets_have_exactly_one_image_with_two_objects(shared_data: Path) -> None:
     root = shared_data / "pets_cls_loc"
     images, findings = inspect_cls_loc(root, "train")
     assert (len(images), findings) == (237, [])

@@ -1,4 +1,4 @@
-"""Do localizers learn from pictures with class and boxes, and is all else refused or counted?"""
+"""Do localizers learn from images with class and boxes, and is all else refused or counted?"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_training_pictures(root: Path) -> None:
+def test_training_images(root: Path) -> None:
     split = cls_loc_split(root, "train", classes=None)
     assert split.classes == (DOG, CAT)
     ids = [f"{DOG}/{DOG}_0", f"{DOG}/{DOG}_1", f"{CAT}/{CAT}_0"]
@@ -33,14 +33,14 @@ def test_training_pictures(root: Path) -> None:
     assert split.records[0].size == (30, 40) and not split.records[0].annotation.ignore.any()
 
 
-def test_pictures_without_boxes_are_counted(root: Path) -> None:
+def test_images_without_boxes_are_counted(root: Path) -> None:
     (warning,) = cls_loc_split(root, "train", classes=None).findings
-    assert (warning.kind, warning.severity) == ("picture_without_box", "warning")
+    assert (warning.kind, warning.severity) == ("image_without_box", "warning")
     assert warning.file.name == "train_cls.txt"
-    assert warning.reason == f"1 of 4 pictures have no box and are left out: {CAT}/{CAT}_1"
+    assert warning.reason == f"1 of 4 images have no box and are left out: {CAT}/{CAT}_1"
 
 
-def test_validation_pictures(root: Path) -> None:
+def test_validation_images(root: Path) -> None:
     split = cls_loc_split(root, "val", classes=None)
     assert split.classes == (DOG, CAT)
     assert [record.image_label for record in split.records] == [0, 1, 1]
@@ -67,7 +67,7 @@ def test_names_for_display(root: Path) -> None:
 def test_a_class_of_which_nothing_has_a_box(root: Path) -> None:
     (root / NOTES / "train" / CAT / f"{CAT}_0.xml").unlink()
     left_out, absent = cls_loc_split(root, "train", classes=None).findings
-    assert left_out.reason.startswith("2 of 4 pictures")
+    assert left_out.reason.startswith("2 of 4 images")
     assert (absent.kind, absent.severity) == ("absent_class", "warning") and CAT in absent.reason
 
 
@@ -107,7 +107,7 @@ REFUSED = {
     ),
     "listed, but not there": (
         *("val", _edit(LISTS / "val.txt", f"{VAL_1} 1", f"{VAL_1} 1\nother 4")),
-        "other: no picture in",
+        "other: no image in",
     ),
     "no solution": (
         *("val", lambda root: (root / "LOC_val_solution.csv").unlink()),
@@ -119,9 +119,9 @@ REFUSED = {
     ),
     "another class in the solution": (
         *("val", _edit("LOC_val_solution.csv", f"{VAL_1},{DOG}", f"{VAL_1},{CAT}")),
-        f"{VAL_1}.*the object is {DOG}, the picture {CAT}",
+        f"{VAL_1}.*the object is {DOG}, the image {CAT}",
     ),
-    "a picture of several classes": (
+    "an image of several classes": (
         *("val", _edit(NOTES / "val" / "ILSVRC2012_val_00000003.xml", CAT, DOG)),
         "objects of several classes",
     ),
@@ -129,15 +129,15 @@ REFUSED = {
     "no XML, though the list promises a box": ("train", _as_train_loc, f"{CAT}_1.*no annotation"),
     "no object, though the list promises one": (
         *("train", _emptied_train_loc),
-        rf"{CAT}_1\.xml: the picture has no box",
+        rf"{CAT}_1\.xml: the image has no box",
     ),
-    "nothing to measure a picture by": (
+    "nothing to measure an image by": (
         *("val", lambda root: write_xml(root / NOTES / "val" / f"{VAL_1}.xml")),
-        rf"{VAL_1}\.xml: the picture has no box",
+        rf"{VAL_1}\.xml: the image has no box",
     ),
-    "no training picture has a box": (
+    "no training image has a box": (
         *("train", lambda root: [xml.unlink() for xml in (root / NOTES / "train").rglob("*.xml")]),
-        "no picture of train has a box",
+        "no image of train has a box",
     ),
     "bad box": (
         *("train", _edit(NOTES / "train" / DOG / f"{DOG}_1.xml", "<xmax>20", "<xmax>1")),
@@ -156,13 +156,13 @@ def test_what_is_refused(fault: str, root: Path) -> None:
 
 
 def test_a_class_that_is_not_wanted(root: Path) -> None:
-    with pytest.raises(DataError, match=f"{CAT}: the picture's class is not in the class list"):
+    with pytest.raises(DataError, match=f"{CAT}: the image's class is not in the class list"):
         cls_loc_split(root, "train", classes=[DOG])
 
 
 @pytest.mark.parametrize("name", ["train_cls", "train_loc"])
-def test_a_picture_whose_boxes_are_dropped_is_counted(root: Path, name: str) -> None:
-    """``on_bad_box: drop`` asked for it, whatever the list promises; a val picture is refused."""
+def test_a_image_whose_boxes_are_dropped_is_counted(root: Path, name: str) -> None:
+    """``on_bad_box: drop`` asked for it, whatever the list promises; a val image is refused."""
     if name == "train_loc":
         _as_train_loc(root)
         write_xml(root / NOTES / "train" / CAT / f"{CAT}_1.xml", (CAT, "2 3 20 25"))
@@ -170,10 +170,10 @@ def test_a_picture_whose_boxes_are_dropped_is_counted(root: Path, name: str) -> 
     split = cls_loc_split(root, "train", classes=None, on_bad_box="drop")
     assert f"{DOG}/{DOG}_1" not in [record.image_id for record in split.records]
     kinds = [(finding.kind, finding.severity) for finding in split.findings]
-    assert kinds == [("swapped_corners", "warning"), ("picture_without_box", "warning")]
+    assert kinds == [("swapped_corners", "warning"), ("image_without_box", "warning")]
     assert len(split.problems) == 1
     _edit(NOTES / "val" / f"{VAL_1}.xml", "<xmax>10", "<xmax>0")(root)
-    with pytest.raises(DataError, match=rf"{VAL_1}\.xml: the picture has no box"):
+    with pytest.raises(DataError, match=rf"{VAL_1}\.xml: the image has no box"):
         cls_loc_split(root, "val", classes=None, on_bad_box="drop")
 
 

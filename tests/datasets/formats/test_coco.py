@@ -49,7 +49,7 @@ def _changed(**paths: object) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_boxes_crowds_names_and_empty_pictures(tmp_path: Path, encoding: str) -> None:
+def test_boxes_crowds_names_and_empty_images(tmp_path: Path, encoding: str) -> None:
     path = _write(tmp_path, CONTENT, encoding)
     first, second = read_coco(tmp_path, path)
     assert (first.image_id, first.size, first.path) == ("7", (48, 64), tmp_path / "a.jpg")
@@ -132,7 +132,7 @@ def test_whole_numbers_may_be_written_as_decimals(tmp_path: Path) -> None:
     assert read_coco(tmp_path, path)[0].size == (48, 64)
 
 
-def test_empty_lists_give_no_pictures(tmp_path: Path) -> None:
+def test_empty_lists_give_no_images(tmp_path: Path) -> None:
     empty: dict[str, list[object]] = {"images": [], "annotations": [], "categories": []}
     assert read_coco(tmp_path, _write(tmp_path, empty)) == []
 

@@ -1,4 +1,4 @@
-"""Are the pictures of class folders read with their classes, and is each fault found?"""
+"""Are the images of class folders read with their classes, and is each fault found?"""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_good_folder(root: Path) -> None:
 
 
 def test_classes_without_splits(tmp_path: Path) -> None:
-    for name in ("train", "bus"):  # vehicles, not a split: the folder holds pictures
+    for name in ("train", "bus"):  # vehicles, not a split: the folder holds images
         _save(tmp_path / name / "a.png")
     assert image_folder_splits(tmp_path) == {"all": tmp_path}
     images, findings = inspect_image_folder(tmp_path)
@@ -83,7 +83,7 @@ def test_a_class_that_training_lacks_and_the_reverse(root: Path) -> None:
     ]
 
 
-def test_files_that_are_no_pictures_of_a_class(root: Path) -> None:
+def test_files_that_are_no_images_of_a_class(root: Path) -> None:
     for path in ("train/dog/notes.txt", "train/.DS_Store", "train/cat/._0.jpg", "LICENSE"):
         (root / path).write_text("x")
     loose = _save(root / "train" / "loose.jpg")
@@ -93,7 +93,7 @@ def test_files_that_are_no_pictures_of_a_class(root: Path) -> None:
     assert Counter(_kinds(findings)) == Counter(
         [
             ("stray_file", "note", root / "train" / ".DS_Store"),
-            ("picture_without_class", "warning", loose),
+            ("image_without_class", "warning", loose),
             ("stray_file", "note", root / "train" / "cat" / "._0.jpg"),
             ("stray_file", "note", root / "train" / "dog" / "notes.txt"),
         ]
@@ -108,7 +108,7 @@ def test_a_header_that_cannot_be_read(root: Path) -> None:
     broken = root / "train" / "cat" / "1.jpg"
     broken.write_bytes(b"<html>")
     images, findings = inspect_image_folder(root / "train")
-    assert _kinds(findings) == [("unreadable_picture", "error", broken)]
+    assert _kinds(findings) == [("unreadable_image", "error", broken)]
     assert len(images) == 8
 
 

@@ -73,7 +73,7 @@ def test_a_class_that_training_lacks(folders: Path) -> None:
 
 def test_an_empty_class_folder(folders: Path) -> None:
     (folders / "train" / "wolf").mkdir()
-    with pytest.raises(DataError, match=r"train/wolf: wolf: the class folder has no pictures"):
+    with pytest.raises(DataError, match=r"train/wolf: wolf: the class folder has no images"):
         labelled_splits(LabelledSource(folders))
 
 
@@ -95,7 +95,7 @@ def whole(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_held_out_pictures_are_a_small_image_of_the_whole(whole: Path) -> None:
+def test_held_out_images_are_a_small_image_of_the_whole(whole: Path) -> None:
     source = LabelledSource(whole, train=".", val_fraction=0.2)
     train, val = labelled_splits(source)
     assert Counter(record.image_label for record in val.records)[0] == 4
@@ -131,8 +131,8 @@ def test_impossible_fractions(tmp_path: Path, fraction: float) -> None:
 # --------------------------------------------------------------------------------------- ILSVRC
 
 
-def pictures(data: Path) -> None:
-    """Two training pictures of each class and three of val."""
+def images(data: Path) -> None:
+    """Two training images of each class and three of val."""
     for wnid in (FOX, DOG, CAT):
         for number in range(2):
             save(data / "train" / wnid / f"{wnid}_{number}.JPEG")
@@ -142,8 +142,8 @@ def pictures(data: Path) -> None:
 
 @pytest.fixture
 def kit(tmp_path: Path) -> Path:
-    """The academic download: classes numbered otherwise than sorted. Picture 1 is a cat."""
-    pictures(tmp_path)
+    """The academic download: classes numbered otherwise than sorted. Image 1 is a cat."""
+    images(tmp_path)
     data = tmp_path / "ILSVRC2012_devkit_t12" / "data"
     data.mkdir(parents=True)
     (data / "ILSVRC2012_validation_ground_truth.txt").write_text("3\n1\n2\n")
@@ -155,7 +155,7 @@ def kit(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def kaggle(tmp_path: Path) -> Path:
-    pictures(tmp_path / "Data" / "CLS-LOC")
+    images(tmp_path / "Data" / "CLS-LOC")
     rows = [f"ILSVRC2012_val_0000000{n},{w} 1 1 9 9" for n, w in ((1, CAT), (2, FOX), (3, DOG))]
     text = "\n".join(["ImageId,PredictionString", *rows])
     (tmp_path / "LOC_val_solution.csv").write_text(text + "\n")
@@ -190,9 +190,9 @@ def test_kaggle(kaggle: Path) -> None:
 
 def test_val_sorted_into_class_folders(kit: Path) -> None:
     for number, wnid in ((1, CAT), (2, FOX), (3, DOG)):
-        picture = kit / "val" / f"ILSVRC2012_val_{number:08d}.JPEG"
+        image = kit / "val" / f"ILSVRC2012_val_{number:08d}.JPEG"
         (kit / "val" / wnid).mkdir()
-        picture.rename(kit / "val" / wnid / picture.name)
+        image.rename(kit / "val" / wnid / image.name)
     assert val_labels(kit) == [0, 1, 2]  # by folder
 
 
@@ -203,11 +203,11 @@ def truth(kit: Path) -> Path:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("3\n1\n", r"ground_truth\.txt: 2 lines for 3 pictures"),
-        ("3\n1\n2\n2\n", r"ground_truth\.txt: 4 lines for 3 pictures"),
+        ("3\n1\n", r"ground_truth\.txt: 2 lines for 3 images"),
+        ("3\n1\n2\n2\n", r"ground_truth\.txt: 4 lines for 3 images"),
         ("3\n1\n5\n", r"ground_truth\.txt: line 3: no class has the number 5 \(1\.\.3\)"),
         ("3\n1\nfox\n", r"ground_truth\.txt: line 3: 'fox': expected a class's number"),
-        ("", r"ground_truth\.txt: 0 lines for 3 pictures"),
+        ("", r"ground_truth\.txt: 0 lines for 3 images"),
     ],
 )
 def test_a_wrong_ground_truth(kit: Path, text: str, message: str) -> None:
@@ -226,24 +226,24 @@ def test_a_kit_that_lacks_files(kit: Path) -> None:
     with pytest.raises(DataError, match=r"neither meta\.mat nor map_clsloc\.txt"):
         val_labels(kit)
     truth(kit).unlink()
-    with pytest.raises(DataError, match=r"val: nothing says the classes of its pictures"):
+    with pytest.raises(DataError, match=r"val: nothing says the classes of its images"):
         val_labels(kit)
 
 
-def test_val_pictures_named_otherwise(kit: Path) -> None:
-    picture = kit / "val" / "ILSVRC2012_val_00000002.JPEG"
-    picture.rename(picture.with_name("ILSVRC2012_val_00000200.JPEG"))
+def test_val_images_named_otherwise(kit: Path) -> None:
+    image = kit / "val" / "ILSVRC2012_val_00000002.JPEG"
+    image.rename(image.with_name("ILSVRC2012_val_00000200.JPEG"))
     with pytest.raises(DataError, match=r"00000200\.JPEG: its number is not one of the lines 1..3"):
         val_labels(kit)
 
 
-def test_a_solution_of_other_pictures(kaggle: Path) -> None:
+def test_a_solution_of_other_images(kaggle: Path) -> None:
     path = kaggle / "LOC_val_solution.csv"
     rows = path.read_text().splitlines()
     path.write_text("\n".join([*rows[:-1], "ILSVRC2012_val_00000009,n02119789 1 1 9 9"]))
-    with pytest.raises(DataError, match="no row for the picture ILSVRC2012_val_00000003") as caught:
+    with pytest.raises(DataError, match="no row for the image ILSVRC2012_val_00000003") as caught:
         val_labels(kaggle)
-    assert "no picture for the row ILSVRC2012_val_00000009" in str(caught.value)
+    assert "no image for the row ILSVRC2012_val_00000009" in str(caught.value)
 
 
 def test_an_unknown_wnid_in_the_solution(kaggle: Path) -> None:

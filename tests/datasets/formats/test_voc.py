@@ -24,7 +24,7 @@ def _xml(*objects: str, size: str = "") -> str:
 
 
 def _folder(root: Path, xml: str | bytes = "<annotation/>", listed: str = "a\n") -> Path:
-    """One 64x48 picture `a` with this XML."""
+    """One 64x48 image `a` with this XML."""
     for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (root / name).mkdir(parents=True)
     Image.new("RGB", (64, 48)).save(root / "JPEGImages" / "a.jpg")
@@ -80,7 +80,7 @@ def test_difficult(tmp_path: Path, text: str, expected: bool) -> None:
     assert len(read_voc(root, "train", difficult="exclude")[0].objects) == 2 - expected
 
 
-def test_pictures_without_objects_are_kept(tmp_path: Path) -> None:
+def test_images_without_objects_are_kept(tmp_path: Path) -> None:
     (image,) = read_voc(_folder(tmp_path), "train")
     assert image.objects == ()
 
@@ -137,7 +137,7 @@ def test_a_huge_xml_is_not_parsed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", ["", "<size/>", "<size><width>0</width><height>0</height></size>"])
-def test_a_missing_size_is_the_picture_s(tmp_path: Path, size: str) -> None:
+def test_a_missing_size_is_the_image_s(tmp_path: Path, size: str) -> None:
     assert read_voc(_folder(tmp_path, _xml(size=size)), "train")[0].size == (48, 64)
 
 
@@ -160,7 +160,7 @@ def test_image_sets_with_a_presence_column_and_blank_lines(tmp_path: Path) -> No
     for name, suffix in (("photo 1", ".PNG"), ("b", ".webp")):
         Image.new("RGB", (20, 20)).save(root / "JPEGImages" / f"{name}{suffix}")
         (root / "Annotations" / f"{name}.xml").write_text(_xml())
-    (root / "JPEGImages" / "b.json").write_text("{}")  # labelme leaves its file beside the picture
+    (root / "JPEGImages" / "b.json").write_text("{}")  # labelme leaves its file beside the image
     images = read_voc(root, "train")
     assert [image.path.name for image in images] == ["a.jpg", "photo 1.PNG", "b.webp"]
 
@@ -172,8 +172,8 @@ def test_what_is_missing_double_or_ambiguous_is_listed(tmp_path: Path) -> None:
     message = _error(root)
     assert "5 errors (missing_annotation 2, " in message
     assert "train.txt: a: listed 2 times" in message
-    assert "train.txt: b: no picture in JPEGImages" in message
-    assert "train.txt: c: several pictures: c.jpg, c.png" in message
+    assert "train.txt: b: no image in JPEGImages" in message
+    assert "train.txt: c: several images: c.jpg, c.png" in message
     assert "train.txt: b: no annotation b.xml" in message
     assert "train.txt: c: no annotation c.xml" in message
 
@@ -185,7 +185,7 @@ def test_an_unknown_split_names_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="gone/JPEGImages: no such folder"):
         read_voc(tmp_path / "gone", "train")
     (root / "ImageSets" / "Main" / "empty.txt").write_text("\n")
-    with pytest.raises(DataError, match="lists no pictures"):
+    with pytest.raises(DataError, match="lists no images"):
         read_voc(root, "empty")
 
 
@@ -196,7 +196,7 @@ def test_errors_of_many_files_are_counted(tmp_path: Path) -> None:
         (root / "JPEGImages" / f"{name}.jpg").write_bytes(b"")
         (root / "Annotations" / f"{name}.xml").write_text(_xml())
     message = _error(root)
-    assert "image set 'train': 9 errors (unreadable_picture 9)" in message
+    assert "image set 'train': 9 errors (unreadable_image 9)" in message
     assert "n0.jpg: the file is empty" in message
     assert "and 4 more" in message
 

@@ -16,7 +16,7 @@ NAMES = "names: [cat, 'big dog']\n"
 def _folder(
     root: Path, label: str | bytes | None = "", names: str = NAMES, layout: str = "{kind}/train"
 ) -> Path:
-    """One picture `a` of 100 x 50 (w, h) with this label file."""
+    """One image `a` of 100 x 50 (w, h) with this label file."""
     for kind in ("images", "labels"):
         (root / layout.format(kind=kind)).mkdir(parents=True)
     Image.new("RGB", (100, 50)).save(root / layout.format(kind="images") / "a.png")
@@ -46,7 +46,7 @@ def test_middle_and_size_become_corners(tmp_path: Path, layout: str) -> None:
     assert not any(obj.ignore for obj in image.objects)
 
 
-def test_pictures_of_subfolders_without_objects(
+def test_images_of_subfolders_without_objects(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     root = _folder(tmp_path, "")
@@ -57,7 +57,7 @@ def test_pictures_of_subfolders_without_objects(
         images = read_yolo(root, "train")
     assert [image.image_id for image in images] == ["a", "sub/a"]
     assert [image.objects for image in images] == [(), ()]
-    assert "1 pictures without a label file" in caplog.text
+    assert "1 images without a label file" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -92,31 +92,31 @@ def test_a_label_file_that_is_no_text(tmp_path: Path) -> None:
     assert "a.txt: cannot be read" in _error(_folder(tmp_path, b"\xff\xfe\x00"))
 
 
-def test_labels_without_picture_and_for_two_pictures(tmp_path: Path) -> None:
+def test_labels_without_image_and_for_two_images(tmp_path: Path) -> None:
     root = _folder(tmp_path)
     orphan = root / "labels/train/b.txt"
     orphan.write_text("")
-    assert "1 labels without a picture: b" in _error(root)
+    assert "1 labels without an image: b" in _error(root)
     orphan.unlink()
     Image.new("RGB", (20, 20)).save(root / "images/train/a.jpg")
-    assert "1 labels of several pictures: a" in _error(root)
+    assert "1 labels of several images: a" in _error(root)
 
 
-def test_a_picture_that_cannot_be_read(tmp_path: Path) -> None:
+def test_a_image_that_cannot_be_read(tmp_path: Path) -> None:
     root = _folder(tmp_path)
     (root / "images/train/a.png").write_bytes(b"<html>")
-    assert "1 of 1 pictures of 'train' cannot be used: " in _error(root)
+    assert "1 of 1 images of 'train' cannot be used: " in _error(root)
 
 
 def test_missing_folders(tmp_path: Path) -> None:
     root = _folder(tmp_path)
-    with pytest.raises(DataError, match="no pictures of the split 'val': tried"):
+    with pytest.raises(DataError, match="no images of the split 'val': tried"):
         read_yolo(root, "val")
     (root / "images/val").mkdir()
     with pytest.raises(DataError, match="labels/val: no such folder"):
         read_yolo(root, "val")
     (root / "labels/val").mkdir()
-    with pytest.raises(DataError, match="has no pictures"):
+    with pytest.raises(DataError, match="has no images"):
         read_yolo(root, "val")
 
 

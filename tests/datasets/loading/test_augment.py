@@ -35,7 +35,7 @@ def always(name: str, **params: object) -> Spec:
     return Spec(name, {"p": 1.0, **REQUIRED.get(name, {}), **params})
 
 
-def picture() -> np.ndarray:
+def make_image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
 
 
@@ -59,7 +59,7 @@ def assert_same(
 @pytest.mark.parametrize("name", ALLOWED)
 def test_allowed_transform(name: str) -> None:
     """Right type, sound boxes, empty is fine, and the seed alone decides, also after pickling."""
-    pixels, annotation = picture(), objects((5, 6, 40, 30), (50, 10, 119, 89))
+    pixels, annotation = make_image(), objects((5, 6, 40, 30), (50, 10, 119, 89))
     augmentation = Augmentation([always(name)])
     copy = pickle.loads(pickle.dumps(augmentation))  # noqa: S301  # what a spawned worker does
     first = augmentation(pixels, annotation, 7)
@@ -73,7 +73,7 @@ def test_allowed_transform(name: str) -> None:
     assert_same(first, augmentation(pixels, annotation, 7))
     assert_same(first, copy(pixels, annotation, 7))
     assert len(augmentation(pixels, Annotation.empty(), 1)[1]) == 0
-    np.testing.assert_array_equal(pixels, picture())
+    np.testing.assert_array_equal(pixels, make_image())
     assert annotation.boxes.tolist() == [[5, 6, 40, 30], [50, 10, 119, 89]]
 
 
@@ -106,9 +106,9 @@ def test_boxes_follow_the_pixels(name: str) -> None:
 
 def test_flip_by_hand() -> None:
     image, moved = Augmentation([always("HorizontalFlip")])(
-        picture(), objects((10, 20, 30, 60), (0, 0, 120, 90)), 0
+        make_image(), objects((10, 20, 30, 60), (0, 0, 120, 90)), 0
     )
-    np.testing.assert_array_equal(image, picture()[:, ::-1])
+    np.testing.assert_array_equal(image, make_image()[:, ::-1])
     np.testing.assert_allclose(
         moved.boxes.numpy(), [[90, 20, 110, 60], [0, 0, 120, 90]], rtol=0, atol=1e-4
     )
@@ -122,7 +122,7 @@ def test_objects_cropped_away_take_their_labels_with_them() -> None:
         "CropAndPad", percent=[0, 0, 0, -0.4], keep_size=False, sample_independently=False
     )
     image, moved = Augmentation([crop])(
-        picture(), objects((5, 10, 40, 30), (60, 10, 100, 30), (8, 50, 88, 70)), 0
+        make_image(), objects((5, 10, 40, 30), (60, 10, 100, 30), (8, 50, 88, 70)), 0
     )
     assert image.shape == (90, 72, 3)
     np.testing.assert_allclose(moved.boxes.numpy(), [[12, 10, 52, 30], [0, 50, 40, 70]], atol=1e-3)
@@ -132,7 +132,7 @@ def test_objects_cropped_away_take_their_labels_with_them() -> None:
 
 def test_photometric_transforms_leave_the_annotation_alone() -> None:
     tiny = objects((5, 5, 5.25, 5.25), (1 / 3, 1 / 7, 50.1, 60.7))
-    _, moved = Augmentation([always("RandomGamma"), always("GaussNoise")])(picture(), tiny, 0)
+    _, moved = Augmentation([always("RandomGamma"), always("GaussNoise")])(make_image(), tiny, 0)
     assert torch.equal(moved.boxes, tiny.boxes)
 
 
@@ -145,14 +145,14 @@ def test_transforms_are_drawn_independently() -> None:
 
 
 def test_no_transforms() -> None:
-    pixels, annotation = picture(), objects((5, 6, 40, 30))
+    pixels, annotation = make_image(), objects((5, 6, 40, 30))
     assert Augmentation([])(pixels, annotation, 0) == (pixels, annotation)
 
 
 def test_specs_of_the_config() -> None:
     spec = TransformSpec(name="RandomBrightnessContrast", params={"brightness_limit": [0.1, 0.3]})
     image, _ = Augmentation([TransformSpec(name="VerticalFlip", params={"p": 1}), spec])(
-        picture(), Annotation.empty(), 0
+        make_image(), Annotation.empty(), 0
     )
     assert image.shape == (90, 120, 3)
 

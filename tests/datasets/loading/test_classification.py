@@ -1,4 +1,4 @@
-"""Do classifiers get the same batches whoever reads them, and is a bad picture one line?"""
+"""Do classifiers get the same batches whoever reads them, and is a bad image one line?"""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_neither_workers_nor_restarts_nor_processes_change_batches(tmp_path: Pat
     assert whole[0].images.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_an_epoch_has_every_picture(tmp_path: Path) -> None:
+def test_an_epoch_has_every_image(tmp_path: Path) -> None:
     dataset = LabelledDataset(make_records(tmp_path), CROP)
     plan = BatchPlan(any_shape(7), batch_size=4, seed=0, steps=2)
     seen = Counter(key.index for keys in plan for key in keys)
@@ -76,7 +76,7 @@ def test_an_epoch_has_every_picture(tmp_path: Path) -> None:
     assert sum(len(mixed) == 2 for mixed in shapes) > 10  # not sorted by shape
 
 
-def test_labels_travel_with_pictures(tmp_path: Path) -> None:
+def test_labels_travel_with_images(tmp_path: Path) -> None:
     dataset = LabelledDataset(make_records(tmp_path), CentreCrop(24, 24))
     batches = list(labelled_test_loader(dataset, batch_size=4, workers=0))
     assert [batch.image_ids for batch in batches] == [list("0123"), list("456")]
@@ -109,7 +109,7 @@ def test_views_of_workers_hold_few_files(tmp_path: Path) -> None:
     assert len(batches) == 6 and held < 6 * 4  # one per tensor would be 6 * 20
 
 
-def test_whole_pictures_of_one_size_share_a_batch(tmp_path: Path) -> None:
+def test_whole_images_of_one_size_share_a_batch(tmp_path: Path) -> None:
     dataset = LabelledDataset(make_records(tmp_path), FullImage(24), FullImage(32, flipped=True))
     batches = list(labelled_test_loader(dataset, batch_size=3, workers=0))
     assert [batch.image_ids for batch in batches] == [list("036"), list("124"), ["5"]]
@@ -123,7 +123,7 @@ def test_whole_pictures_of_one_size_share_a_batch(tmp_path: Path) -> None:
     assert_same([batches[1]], shares[1])
 
 
-def test_whole_pictures_of_unknown_size_are_alone(tmp_path: Path) -> None:
+def test_whole_images_of_unknown_size_are_alone(tmp_path: Path) -> None:
     records = [
         Record(r.image_id, r.path, (0, 0), image_label=r.image_label)
         for r in make_records(tmp_path, 3)
@@ -138,11 +138,11 @@ def test_nothing_to_test() -> None:
     assert list(labelled_test_loader(LabelledDataset([], CROP), batch_size=2, workers=0)) == []
 
 
-# ---------------------------------------------------------------------------------- bad pictures
+# ---------------------------------------------------------------------------------- bad images
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_bad_picture_is_one_line_naming_the_file(tmp_path: Path, workers: int) -> None:
+def test_bad_image_is_one_line_naming_the_file(tmp_path: Path, workers: int) -> None:
     dataset = LabelledDataset(make_records(tmp_path), CROP)
     bad = tmp_path / "4.jpg"
     bad.write_text("<html>not found</html>")
@@ -152,7 +152,7 @@ def test_bad_picture_is_one_line_naming_the_file(tmp_path: Path, workers: int) -
     assert str(caught.value).startswith(f"{bad}: ") and "\n" not in str(caught.value)
 
 
-def test_truncated_pictures_obey_the_rules(tmp_path: Path) -> None:
+def test_truncated_images_obey_the_rules(tmp_path: Path) -> None:
     records = make_records(tmp_path, 3)
     cut_short(tmp_path / "1.jpg")
     with pytest.raises(ImageError, match=r"1\.jpg: truncated"):
@@ -162,7 +162,7 @@ def test_truncated_pictures_obey_the_rules(tmp_path: Path) -> None:
         [batch] = labelled_test_loader(skipping, batch_size=3, workers=0)
     assert batch.image_ids == ["0", "2"]
     plan = BatchPlan(any_shape(3), batch_size=3, seed=0, steps=1)
-    with pytest.warns(UserWarning, match="next picture takes its place"):
+    with pytest.warns(UserWarning, match="next image takes its place"):
         [batch] = labelled_train_loader(skipping, plan, workers=0)
     assert sorted(batch.image_ids) == ["0", "2", "2"]
     kept = LabelledDataset(records, CROP, rules=ImageRules(on_truncated="warn"))
@@ -170,7 +170,7 @@ def test_truncated_pictures_obey_the_rules(tmp_path: Path) -> None:
         kept[SampleKey(1, 0)]
 
 
-def test_a_picture_that_has_changed(tmp_path: Path) -> None:
+def test_a_image_that_has_changed(tmp_path: Path) -> None:
     [record] = make_records(tmp_path, 1)
     other = Record("0", record.path, (90, 120), image_label=0)
     with pytest.raises(ImageError, match=r"0\.jpg.* 30x40 .* 120x90 .*has changed"):

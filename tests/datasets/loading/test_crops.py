@@ -18,7 +18,7 @@ from resdet.datasets.loading.crops import (
     PaperCrop,
     ResizedCrop,
     TenCrop,
-    WholePicture,
+    UncroppedImage,
     random_part,
     shift_colour,
 )
@@ -35,7 +35,7 @@ class Spec:
 
 
 def places(height: int, width: int) -> np.ndarray:
-    """A picture whose red and green are the row and the column."""
+    """An image whose red and green are the row and the column."""
     rows, columns = np.mgrid[:height, :width].astype(np.uint8)
     return np.stack([rows, columns, np.full_like(rows, 7)], axis=2)
 
@@ -47,7 +47,7 @@ def noise(height: int, width: int) -> np.ndarray:
 # ------------------------------------------------------------------------------ paper's training
 
 
-def test_paper_crop_without_resize_is_a_part_of_the_picture() -> None:
+def test_paper_crop_without_resize_is_a_part_of_the_image() -> None:
     crop = PaperCrop((40, 40), 32, flip=0.0, colour_std=0.0)
     pixels = places(40, 60)
     seen = [crop(pixels, seed) for seed in range(400)]
@@ -68,7 +68,7 @@ def test_paper_crop_mirrors_as_often_as_asked() -> None:
 
 
 def test_paper_crop_draws_every_shorter_side() -> None:
-    """A picture of one column gradient: the crop's span tells how much it was enlarged."""
+    """An image of one column gradient: the crop's span tells how much it was enlarged."""
     pixels = np.repeat(np.linspace(0, 255, 100).astype(np.uint8)[None, :, None], 100, 0)
     pixels = np.repeat(pixels, 3, 2)
     crop = PaperCrop((100, 104), 100, flip=0.0, colour_std=0.0)
@@ -111,21 +111,21 @@ def test_random_parts_lie_inside_and_have_their_size(size: tuple[int, int], seed
 
 def test_random_parts_are_spread_as_torchvision_spreads_them() -> None:
     ours, theirs = [], []
-    picture = torch.zeros(3, 200, 300)
+    image = torch.zeros(3, 200, 300)
     random = np.random.default_rng(1)
     torch.manual_seed(1)
     reference = v2.RandomResizedCrop(8)
     for _ in range(3000):
         y, x, h, w = random_part((200, 300), (0.08, 1.0), (3 / 4, 4 / 3), random)
         ours.append([y, x, h, w])
-        drawn = reference.make_params([picture])
+        drawn = reference.make_params([image])
         theirs.append([drawn[name] for name in ("top", "left", "height", "width")])
     for one, two in zip(np.array(ours).T, np.array(theirs).T, strict=True):
         assert abs(one.mean() - two.mean()) < 0.06 * two.mean()
         assert abs(one.std() - two.std()) < 0.06 * two.std()
 
 
-def test_a_very_long_picture_gives_its_middle() -> None:
+def test_a_very_long_image_gives_its_middle() -> None:
     assert random_part((10, 1000), (0.9, 1.0), (3 / 4, 4 / 3), np.random.default_rng(0)) == (
         *(0, 493),  # a part of 10 x 13
         *(10, 13),
@@ -197,7 +197,7 @@ CROPS = [
     CentreCrop(28, 24),
     TenCrop(28, 24),
     FullImage(24),
-    WholePicture(),
+    UncroppedImage(),
 ]
 
 

@@ -13,7 +13,7 @@ from resdet.datasets.loading.crops import (
     PaperCrop,
     PlacedCrop,
     ResizedCrop,
-    WholePicture,
+    UncroppedImage,
 )
 from resdet.datasets.loading.cut import Cut, cut_annotation
 from resdet.detection.structures import Annotation
@@ -82,7 +82,7 @@ def test_large_offsets_leave_no_error() -> None:
 
 
 def test_objects_worked_by_hand() -> None:
-    """A crop of 10 x 10 in the corner of a picture at its size."""
+    """A crop of 10 x 10 in the corner of an image at its size."""
     cut = Cut((40, 40), (1.0, 1.0), (0.0, 0.0), (10, 10))
     objects = annotation(
         [2.0, 3.0, 8.0, 9.0],  # inside
@@ -169,7 +169,7 @@ CROPS = [
     CentreCrop(60, 50, flipped=True),
     FullImage(45),
     FullImage(90, flipped=True),
-    WholePicture(),
+    UncroppedImage(),
 ]
 SIZES = st.tuples(st.integers(40, 130), st.integers(40, 130))
 
@@ -214,7 +214,7 @@ def test_a_part_of_whole_pixels_is_that_part() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(st.tuples(st.integers(16, 600), st.integers(16, 600)), st.integers(0, 999))
-def test_parts_of_pictures_of_any_size_are_whole_pixels(size: tuple[int, int], seed: int) -> None:
+def test_parts_of_images_of_any_size_are_whole_pixels(size: tuple[int, int], seed: int) -> None:
     cut = ResizedCrop(224).place(size, seed)
     shown = torch.tensor([0.0, 0.0, 224.0, 224.0])
     part = cut.invert(shown)
@@ -222,8 +222,8 @@ def test_parts_of_pictures_of_any_size_are_whole_pixels(size: tuple[int, int], s
     assert part.min() >= -1e-4 and (part[2:] <= torch.tensor(size[::-1]) + 1e-4).all()
 
 
-def test_the_whole_picture_is_as_it_was() -> None:
+def test_the_whole_image_is_as_it_was() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    assert np.array_equal(WholePicture()(pixels), pixels) and not WholePicture().fixed
+    assert np.array_equal(UncroppedImage()(pixels), pixels) and not UncroppedImage().fixed
     boxes = torch.tensor([[1.5, 2.25, 3.0, 7.0]])
-    assert torch.equal(WholePicture().place((20, 30)).apply(boxes), boxes)
+    assert torch.equal(UncroppedImage().place((20, 30)).apply(boxes), boxes)

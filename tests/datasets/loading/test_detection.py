@@ -1,4 +1,4 @@
-"""The plan is arithmetic, workers change nothing, and a bad picture is one line."""
+"""The plan is arithmetic, workers change nothing, and a bad image is one line."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_sample_seed_is_the_same_everywhere() -> None:
 
 @settings(deadline=None)
 @given(SIZES, st.integers(1, 9), st.integers(0, 5), st.integers(0, 5))
-def test_an_epoch_has_every_picture_once(
+def test_an_epoch_has_every_image_once(
     sizes: list[tuple[int, int]], batch_size: int, seed: int, epoch: int
 ) -> None:
     batches = epoch_batches(sizes, batch_size, seed, epoch)
@@ -136,7 +136,7 @@ def test_epochs_and_seeds_differ_and_repeat() -> None:
     assert first != epoch_batches(sizes, 5, 1, 0)
 
 
-def test_fewer_pictures_than_the_batch() -> None:
+def test_fewer_images_than_the_batch() -> None:
     [batch] = epoch_batches([LANDSCAPE, PORTRAIT], 5, 0, 0)
     assert sorted(Counter(batch).values()) == [2, 3]
 
@@ -183,7 +183,7 @@ def test_steps_walk_through_the_epochs() -> None:
     assert seen == epochs[:7]
 
 
-def test_a_picture_has_another_seed_in_every_epoch() -> None:
+def test_a_image_has_another_seed_in_every_epoch() -> None:
     plan = BatchPlan([LANDSCAPE] * 4, batch_size=4, seed=0, steps=10)
     seeds = [key.seed for keys in plan for key in keys]
     assert len(set(seeds)) == 40
@@ -200,7 +200,7 @@ def test_batch_that_cannot_be_divided() -> None:
 
 
 def test_nothing_to_train_on() -> None:
-    with pytest.raises(DataError, match="no pictures"):
+    with pytest.raises(DataError, match="no images"):
         BatchPlan([], batch_size=2, seed=0, steps=1)
     assert list(BatchPlan([], batch_size=2, seed=0, steps=0)) == []
 
@@ -283,7 +283,7 @@ def test_nothing_to_test() -> None:
     assert list(loader.test_loader(dataset, batch_size=2, workers=0)) == []
 
 
-# ---------------------------------------------------------------------------------- bad pictures
+# ---------------------------------------------------------------------------------- bad images
 
 
 def failure(batches: BatchLoader) -> ResdetError:
@@ -293,7 +293,7 @@ def failure(batches: BatchLoader) -> ResdetError:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_bad_picture_is_one_line_naming_the_file(tmp_path: Path, workers: int) -> None:
+def test_bad_image_is_one_line_naming_the_file(tmp_path: Path, workers: int) -> None:
     dataset = make_dataset(tmp_path)
     bad = tmp_path / "4.jpg"
     bad.write_text("<html>not found</html>")
@@ -304,7 +304,7 @@ def test_bad_picture_is_one_line_naming_the_file(tmp_path: Path, workers: int) -
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_truncated_picture_is_an_error_by_default(tmp_path: Path, workers: int) -> None:
+def test_truncated_image_is_an_error_by_default(tmp_path: Path, workers: int) -> None:
     dataset = make_dataset(tmp_path)
     cut_short(tmp_path / "2.jpg")
     error = failure(loader.test_loader(dataset, batch_size=1, workers=workers))
@@ -317,14 +317,14 @@ def skipping(dataset: DetectionDataset) -> DetectionDataset:
     )
 
 
-def test_training_replaces_a_truncated_picture_by_the_next(tmp_path: Path) -> None:
+def test_training_replaces_a_truncated_image_by_the_next(tmp_path: Path) -> None:
     dataset = skipping(make_dataset(tmp_path))
     before = list(train_loader(dataset, plan_for(dataset), workers=0))
     for name in ("5.jpg", "6.jpg"):
         cut_short(tmp_path / name)
     with pytest.raises(TruncatedImage):
         dataset[SampleKey(5, 0)]
-    with pytest.warns(UserWarning, match=r"[56]\.jpg.*next picture takes its place"):
+    with pytest.warns(UserWarning, match=r"[56]\.jpg.*next image takes its place"):
         after = list(train_loader(dataset, plan_for(dataset), workers=0))
     place = {"5": "0", "6": "0"}
     for old, new in zip(before, after, strict=True):
@@ -332,7 +332,7 @@ def test_training_replaces_a_truncated_picture_by_the_next(tmp_path: Path) -> No
         assert new.seeds == old.seeds
 
 
-def test_evaluation_leaves_a_truncated_picture_out(tmp_path: Path) -> None:
+def test_evaluation_leaves_a_truncated_image_out(tmp_path: Path) -> None:
     dataset = skipping(make_dataset(tmp_path, count=5))
     for name in ("1.jpg", "4.jpg"):  # the last batch has nothing left
         cut_short(tmp_path / name)
@@ -341,17 +341,17 @@ def test_evaluation_leaves_a_truncated_picture_out(tmp_path: Path) -> None:
     assert [batch.image_ids for batch in batches] == [["0"], ["2", "3"]]
 
 
-def test_all_pictures_truncated(tmp_path: Path) -> None:
+def test_all_images_truncated(tmp_path: Path) -> None:
     dataset = skipping(make_dataset(tmp_path, count=2))
     for record in dataset.records:
         cut_short(record.path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         error = failure(train_loader(dataset, plan_for(dataset), workers=2))
-    assert str(error) == "all 2 pictures are truncated"
+    assert str(error) == "all 2 images are truncated"
 
 
-def test_kept_truncated_picture_warns_with_its_name(tmp_path: Path) -> None:
+def test_kept_truncated_image_warns_with_its_name(tmp_path: Path) -> None:
     plain = make_dataset(tmp_path, count=1)
     dataset = DetectionDataset(
         plain.records, *plain.transforms, rules=ImageRules(on_truncated="warn")
@@ -361,7 +361,7 @@ def test_kept_truncated_picture_warns_with_its_name(tmp_path: Path) -> None:
         dataset[SampleKey(0, 0)]
 
 
-def test_failing_augmentation_names_the_picture(tmp_path: Path) -> None:
+def test_failing_augmentation_names_the_image(tmp_path: Path) -> None:
     augment = [Spec("Downscale", {"p": 1.0, "scale_range": [0.001, 0.001]})]  # to 0 pixels
     transform = TrainTransform((24,), 64, 0.0, augment)
     dataset = DetectionDataset(make_records(tmp_path, [LANDSCAPE]), transform)
@@ -369,7 +369,7 @@ def test_failing_augmentation_names_the_picture(tmp_path: Path) -> None:
         dataset[SampleKey(0, 0)]
 
 
-def test_picture_of_another_size(tmp_path: Path) -> None:
+def test_image_of_another_size(tmp_path: Path) -> None:
     [record] = make_records(tmp_path, [LANDSCAPE])
     changed = Record(record.image_id, record.path, (90, 120), record.annotation)
     dataset = DetectionDataset([changed], transforms.TestTransform(32, 64))

@@ -1,4 +1,4 @@
-"""Do localizers get the objects with their pictures, whoever reads them?"""
+"""Do localizers get the objects with their images, whoever reads them?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from resdet.datasets.loading.classification import (
     labelled_test_loader,
     labelled_train_loader,
 )
-from resdet.datasets.loading.crops import CentreCrop, FullImage, PaperCrop, WholePicture
+from resdet.datasets.loading.crops import CentreCrop, FullImage, PaperCrop, UncroppedImage
 from resdet.datasets.loading.localization import LocatedDataset
 from resdet.datasets.loading.sampling import BatchPlan, SampleKey
 from resdet.detection.errors import ConfigError, DataError
@@ -25,7 +25,7 @@ CROP = PaperCrop((24, 30), 24, colour_std=0.0)
 
 
 def make_records(folder: Path, count: int = 7) -> list[Record]:
-    """Black pictures with a white object each, the last without."""
+    """Black images with a white object each, the last without."""
     records = []
     for index in range(count):
         size = (30, 40) if index % 3 else (40, 30)
@@ -75,7 +75,7 @@ def test_boxes_are_where_the_objects_are(tmp_path: Path) -> None:
     assert seen >= {(0, False), (1, False), (1, True)}
 
 
-def test_a_picture_without_objects_has_an_empty_annotation(tmp_path: Path) -> None:
+def test_a_image_without_objects_has_an_empty_annotation(tmp_path: Path) -> None:
     dataset = LocatedDataset(make_records(tmp_path, 2), CentreCrop(24, 24), least_visible=0.5)
     [batch] = labelled_test_loader(dataset, batch_size=2, workers=0)
     assert [len(annotation) for annotation in batch.annotations] == [1, 0]
@@ -85,11 +85,11 @@ def test_a_picture_without_objects_has_an_empty_annotation(tmp_path: Path) -> No
 
 
 def test_views_have_their_own_boxes(tmp_path: Path) -> None:
-    views = (FullImage(30), FullImage(60, flipped=True), WholePicture())
+    views = (FullImage(30), FullImage(60, flipped=True), UncroppedImage())
     dataset = LocatedDataset(make_records(tmp_path, 2)[:1], *views, least_visible=0.5)
     [batch] = labelled_test_loader(dataset, batch_size=2, workers=0)
     boxes = [part.annotations[0].boxes.tolist() for part in (batch, *batch.views)]
-    # The picture is 30 wide: x from 0 to 15, at twice the size mirrored from 30 to 60.
+    # The image is 30 wide: x from 0 to 15, at twice the size mirrored from 30 to 60.
     assert boxes == [[[0.0, 6.0, 15.0, 20.0]], [[30.0, 12.0, 60.0, 40.0]], [[0.0, 6.0, 15.0, 20.0]]]
 
 
@@ -99,17 +99,17 @@ def test_annotations_of_workers_hold_few_files(tmp_path: Path) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     batches = list(labelled_test_loader(dataset, batch_size=10, workers=1))
     held = len(list(Path("/proc/self/fd").iterdir())) - before
-    assert len(batches) == 3 and held < 3 * 8  # three for each picture would be 3 * 30
+    assert len(batches) == 3 and held < 3 * 8  # three for each image would be 3 * 30
 
 
-def test_truncated_pictures_obey_the_rules(tmp_path: Path) -> None:
+def test_truncated_images_obey_the_rules(tmp_path: Path) -> None:
     records = make_records(tmp_path, 3)
     data = records[1].path.read_bytes()
     records[1].path.write_bytes(data[: len(data) - 30])
     skipping = ImageRules(on_truncated="skip")
     dataset = LocatedDataset(records, CROP, least_visible=0.5, rules=skipping)
     plan = BatchPlan(any_shape(3), batch_size=3, seed=0, steps=1)
-    with pytest.warns(UserWarning, match="next picture takes its place"):
+    with pytest.warns(UserWarning, match="next image takes its place"):
         [batch] = labelled_train_loader(dataset, plan, workers=0)
     assert sorted(batch.image_ids) == ["0", "2", "2"] and len(batch.annotations) == 3
 

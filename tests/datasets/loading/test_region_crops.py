@@ -1,4 +1,4 @@
-"""Are the regions drawn that were asked for, with all objects of their pictures?"""
+"""Are the regions drawn that were asked for, with all objects of their images?"""
 
 from __future__ import annotations
 
@@ -146,12 +146,12 @@ def test_neither_workers_nor_restarts_change_batches(tmp_path: Path) -> None:
     assert [len(batch) for batch in tested] == [4, 3]
 
 
-def test_the_next_picture_takes_the_place_of_a_truncated_one(tmp_path: Path) -> None:
+def test_the_next_image_takes_the_place_of_a_truncated_one(tmp_path: Path) -> None:
     records = make_records(tmp_path, 3, OBJECT)
     data = records[1].path.read_bytes()
     records[1].path.write_bytes(data[: len(data) // 2])
     plan = BatchPlan(any_shape(3), batch_size=3, seed=0, steps=1)
-    with pytest.warns(UserWarning, match="next picture takes its place"):
+    with pytest.warns(UserWarning, match="next image takes its place"):
         [batch] = labelled_train_loader(make_dataset(records, FAR), plan, workers=0)
     assert sorted(batch.image_ids) == ["0", "2", "2"] and len(batch.annotations) == 3
 
@@ -184,7 +184,7 @@ def test_impossible_settings(wrong: dict[str, float]) -> None:
             r"0\.png: proposals of '0': box 1 \(3, 4, 3, 9\) has no area",
         ),
         (lambda: {"0": torch.tensor([(0.0, 0.0, float("inf"), 1.0)])}, "box 0 .*inf"),
-        (lambda: {"0": torch.zeros(0, 4)}, "the picture has no object"),
+        (lambda: {"0": torch.zeros(0, 4)}, "the image has no object"),
     ],
 )
 def test_impossible_proposals(

@@ -128,7 +128,7 @@ def test_test_transform_scales_pixels_and_boxes() -> None:
     st.integers(8, 120),
     st.lists(st.tuples(*[st.floats(0, 90, width=32)] * 4), max_size=4),
 )
-def test_test_geometry_inverts_to_the_picture(
+def test_test_geometry_inverts_to_the_image(
     size: tuple[int, int], short: int, boxes: list[tuple[float, float, float, float]]
 ) -> None:
     annotation = annotate(*boxes)

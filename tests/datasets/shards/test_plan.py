@@ -1,4 +1,4 @@
-"""Is the order of a stream arithmetic, does it read every picture, and does it shuffle?"""
+"""Is the order of a stream arithmetic, does it read every image, and does it shuffle?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COUNTS = st.lists(st.integers(1, 12), min_size=1, max_size=8).map(tuple)
 
 @settings(deadline=None)
 @given(COUNTS, st.integers(1, 4), st.integers(1, 3), st.integers(0, 9), st.integers(0, 3))
-def test_an_epoch_reads_every_picture_once(
+def test_an_epoch_reads_every_image_once(
     counts: tuple[int, ...], lanes: int, per_step: int, seed: int, epoch: int
 ) -> None:
     plan = StreamPlan(counts, lanes * per_step, seed, lanes)
@@ -42,7 +42,7 @@ def test_lanes_worked_by_hand() -> None:
         [(s.shard, place) for s in plan.segments(5, lane) for place in range(s.first, s.last)]
         for lane in (0, 1)
     ]
-    # Ten pictures in three steps of four: six in each lane, the last two from the beginning.
+    # Ten images in three steps of four: six in each lane, the last two from the beginning.
     assert lanes == [places[:6], places[6:] + places[:2]]
 
 
@@ -81,6 +81,6 @@ def test_what_cannot_be_shared() -> None:
         StreamPlan((9,), 6, 0, lanes=4)
     with pytest.raises(ConfigError, match="buffer"):
         StreamPlan((9,), 8, 0, lanes=4, buffer=0)
-    with pytest.raises(DataError, match="no pictures"):
+    with pytest.raises(DataError, match="no images"):
         StreamPlan((), 8, 0)
     assert len(Segment(0, 2, 5)) == 3

@@ -34,7 +34,7 @@ COUNT = 26
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> DataSplit:
     """Noise as BMP of 150 kB, six to a shard of a megabyte, so that there are five shards."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     records = []
     for index in range(COUNT):
         size = (200, 250) if index % 4 else (250, 200)
@@ -137,17 +137,17 @@ def test_a_second_run_goes_on(split: DataSplit, shards: ShardSet, tmp_path: Path
     assert write_shards(plan, tmp_path) == 1
 
 
-def test_other_pictures_do_not_mix(split: DataSplit, shards: ShardSet, tmp_path: Path) -> None:
+def test_other_images_do_not_mix(split: DataSplit, shards: ShardSet, tmp_path: Path) -> None:
     copied(shards, tmp_path)
     fewer = DataSplit(split.records[:-1], split.classes)
-    with pytest.raises(DataError, match="is of other pictures"):
+    with pytest.raises(DataError, match="is of other images"):
         write_shards(plan_shards(fewer, max_bytes=2**20), tmp_path)
     (tmp_path / INDEX).unlink()
     with pytest.raises(DataError, match=r"has tar files but no index\.jsonl"):
         write_shards(plan_shards(split, max_bytes=2**20), tmp_path)
 
 
-def test_a_picture_that_changes_meanwhile(split: DataSplit, tmp_path: Path) -> None:
+def test_a_image_that_changes_meanwhile(split: DataSplit, tmp_path: Path) -> None:
     path = tmp_path / "a.bmp"
     path.write_bytes(split.records[0].path.read_bytes())
     plan = plan_shards(DataSplit((replace(split.records[0], path=path),), CLASSES), max_bytes=2**20)
@@ -158,7 +158,7 @@ def test_a_picture_that_changes_meanwhile(split: DataSplit, tmp_path: Path) -> N
 
 
 def test_nothing_to_write(split: DataSplit) -> None:
-    with pytest.raises(DataError, match="no pictures"):
+    with pytest.raises(DataError, match="no images"):
         plan_shards(DataSplit((), CLASSES), max_bytes=2**20)
     with pytest.raises(ConfigError, match="at least a megabyte"):
         plan_shards(split, max_bytes=1000)
@@ -266,7 +266,7 @@ def test_processes_and_accumulation_share_the_batch(shards: ShardSet) -> None:
             assert batch.seeds == [seed for piece in pieces for seed in piece.seeds]
 
 
-def test_every_picture_in_every_epoch(shards: ShardSet) -> None:
+def test_every_image_in_every_epoch(shards: ShardSet) -> None:
     batches = list(stream(shards, steps=8))
     for epoch in (batches[:4], batches[4:]):
         seen = Counter(name for batch in epoch for name in batch.image_ids)
@@ -279,12 +279,12 @@ def test_every_picture_in_every_epoch(shards: ShardSet) -> None:
     assert len({seed for batch in batches for seed in batch.seeds}) == 2 * COUNT
 
 
-def test_a_truncated_picture_obeys_the_rules(split: DataSplit, tmp_path: Path) -> None:
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+def test_a_truncated_image_obeys_the_rules(split: DataSplit, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
     records = []
     for number, record in enumerate(split.records[:6]):
-        path = pictures / f"{number}.jpg"
+        path = images / f"{number}.jpg"
         Image.open(record.path).resize((60, 60)).save(path, quality=95)
         records.append(replace(record, image_id=f"{number}.jpg", path=path))
     content = records[2].path.read_bytes()
@@ -295,7 +295,7 @@ def test_a_truncated_picture_obeys_the_rules(split: DataSplit, tmp_path: Path) -
     with pytest.raises(ImageError, match=r"000000\.tar: 2\.jpg: truncated"):
         list(ShardTrainLoader(shards, CROP, plan, steps=3))
     skip = ImageRules(on_truncated="skip")
-    with pytest.warns(UserWarning, match=r"2\.jpg.*next picture takes its place"):
+    with pytest.warns(UserWarning, match=r"2\.jpg.*next image takes its place"):
         batches = list(ShardTrainLoader(shards, CROP, plan, steps=9, rules=skip))
     seen = [name for batch in batches for name in batch.image_ids]
     assert len(seen) == 18 and set(seen) == {"0", "1", "3", "4", "5"}
@@ -353,7 +353,7 @@ def test_testing_reads_the_same_pixels_as_folders(split: DataSplit, shards: Shar
     assert seen == COUNT
 
 
-def test_whole_pictures_are_alone(shards: ShardSet) -> None:
+def test_whole_images_are_alone(shards: ShardSet) -> None:
     batches = list(ShardTestLoader(shards, FullImage(24), batch_size=4))
     assert [len(batch) for batch in batches] == [1] * COUNT
     assert {tuple(batch.images.shape[2:]) for batch in batches} == {(24, 30), (30, 24)}

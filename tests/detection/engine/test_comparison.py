@@ -1,4 +1,4 @@
-"""What is drawn for several runs and networks, read back from the picture's own objects."""
+"""What is drawn for several runs and networks, read back from the image's own objects."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def detector() -> History:
 
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures behind the pictures that a test writes."""
+    """The figures behind the images that a test writes."""
     seen: list[Figure] = []
-    original = comparison.picture
+    original = comparison.image
 
     @contextmanager
-    def picture(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
+    def image(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
         with original(path, size) as figure:
             seen.append(figure)
             yield figure
 
-    monkeypatch.setattr(comparison, "picture", picture)
+    monkeypatch.setattr(comparison, "image", image)
     return seen
 
 

@@ -22,7 +22,7 @@ from resdet.detection.errors import ConfigError
 if TYPE_CHECKING:
     from resdet.tests.conftest import Command
 
-#: Group norm: batch norm's statistics are of each process's own pictures. Two steps: later, the
+#: Group norm: batch norm's statistics are of each process's own images. Two steps: later, the
 #: last bits of a sum decide which of two near proposals is sampled, and runs part for good.
 SETTINGS = (
     "backbone.norm=group",

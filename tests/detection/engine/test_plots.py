@@ -1,4 +1,4 @@
-"""Do the pictures of a run show what they should, and something for nothing?"""
+"""Do the images of a run show what they should, and something for nothing?"""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def pixels(path: Path) -> NDArray[np.uint8]:
         return np.asarray(image.convert("RGB"))
 
 
-def count_near(picture: NDArray[np.uint8], colour: tuple[int, int, int]) -> int:
-    distance = np.abs(picture.astype(int) - np.array(colour)).max(axis=2)
+def count_near(image: NDArray[np.uint8], colour: tuple[int, int, int]) -> int:
+    distance = np.abs(image.astype(int) - np.array(colour)).max(axis=2)
     return int((distance < 40).sum())
 
 
@@ -94,16 +94,16 @@ def test_ignored_boxes_are_grey_and_dashed(tmp_path: Path) -> None:
 
 
 def test_a_box_is_drawn_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One network pixel is 4 picture pixels: the line must surround exactly the white square."""
+    """One network pixel is 4 image pixels: the line must surround exactly the white square."""
     monkeypatch.setattr(plots, "_CELL_INCHES", 5.0)
     image = torch.zeros(100, 100, 3, dtype=torch.uint8)
     image[40:60, 40:60] = 255
     found = Annotation(torch.tensor([[40.0, 40, 60, 60]]), torch.tensor([0]), torch.tensor([False]))
     sample = Sample(image, found, Geometry((100, 100)), "x")
-    picture = pixels(plot_batch(Batch.collate([sample]), ["a"], tmp_path / "x.png"))
-    white = (picture.min(axis=2) > 250)[100:400, 100:400]
+    drawn = pixels(plot_batch(Batch.collate([sample]), ["a"], tmp_path / "x.png"))
+    white = (drawn.min(axis=2) > 250)[100:400, 100:400]
     ys, xs = np.nonzero(white)
-    line = np.abs(picture.astype(int) - np.array(class_colour(0))).max(axis=2) < 60
+    line = np.abs(drawn.astype(int) - np.array(class_colour(0))).max(axis=2) < 60
     line_ys, line_xs = np.nonzero(line[100:400, 100:400])
     assert abs(line_xs.min() + line_xs.max() - xs.min() - xs.max()) <= 2
     assert line_xs.min() < xs.min() < xs.max() < line_xs.max()
@@ -137,15 +137,15 @@ def test_detections_stand_beside_the_truth(tmp_path: Path) -> None:
         torch.tensor([1, 2]),
     )
     path = plot_detections(records, {"a": found}, CLASSES, tmp_path / "v.jpg")
-    picture = pixels(path)
-    middle = picture.shape[1] // 2
-    assert count_near(picture[:, :middle], class_colour(0)) > 100
-    assert count_near(picture[:, middle:], class_colour(0)) < 20
-    assert count_near(picture[:, middle:], class_colour(1)) > 100
-    assert count_near(picture, class_colour(2)) < 20  # below the score threshold
+    image = pixels(path)
+    middle = image.shape[1] // 2
+    assert count_near(image[:, :middle], class_colour(0)) > 100
+    assert count_near(image[:, middle:], class_colour(0)) < 20
+    assert count_near(image[:, middle:], class_colour(1)) > 100
+    assert count_near(image, class_colour(2)) < 20  # below the score threshold
 
 
-def test_a_picture_that_cannot_be_read_is_an_image_error(tmp_path: Path) -> None:
+def test_a_image_that_cannot_be_read_is_an_image_error(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"gone\.jpg"):
         record = Record("a", tmp_path / "gone.jpg", (1, 1))
         plot_detections([record], {}, CLASSES, tmp_path / "x.jpg")
@@ -172,7 +172,7 @@ def test_labels_of_a_data_set(tmp_path: Path) -> None:
     assert seen[0] > 10 * seen[1]
 
 
-def test_nothing_to_show_is_a_picture_that_says_so(tmp_path: Path) -> None:
+def test_nothing_to_show_is_a_image_that_says_so(tmp_path: Path) -> None:
     none = Batch(torch.zeros(0, 3, 8, 8, dtype=torch.uint8), [], [], [], [], [])
     paths = [
         plot_curves(tmp_path / "no run", tmp_path / "a.png"),
@@ -184,7 +184,7 @@ def test_nothing_to_show_is_a_picture_that_says_so(tmp_path: Path) -> None:
         assert (pixels(path).min(axis=2) < 200).sum() > 100  # letters
 
 
-def test_a_picture_that_cannot_be_made_leaves_the_old_one(tmp_path: Path) -> None:
+def test_a_image_that_cannot_be_made_leaves_the_old_one(tmp_path: Path) -> None:
     path = plot_labels([], [], tmp_path / "x.png")
     before = path.read_bytes()
     with pytest.raises(IndexError):

@@ -1,4 +1,4 @@
-"""Batch norm over several processes equals batch norm over all their pictures at once."""
+"""Batch norm over several processes equals batch norm over all their images at once."""
 
 from __future__ import annotations
 

@@ -212,8 +212,8 @@ def test_divergence_keeps_the_last_good_checkpoint(diverged: tuple[Path, Finishe
         assert tensor.isfinite().all() and tensor.abs().max() < 1e6, name
 
 
-def picture_batch(value: int) -> Batch:
-    """One 4 x 4 picture, nearly of one grey; white is white all over."""
+def image_batch(value: int) -> Batch:
+    """One 4 x 4 image, nearly of one grey; white is white all over."""
     pixels = torch.full((4, 4, 3), value, dtype=torch.uint8)
     pixels[0] //= 2 if value != 255 else 1
     return Batch.collate([Sample(pixels, Annotation.empty(), Geometry((4, 4)), f"p{value}")])
@@ -223,7 +223,7 @@ def train_on(
     model: torch.nn.Module,
     values: list[int],
     folder: Path,
-    make: Callable[[int], Batch | LabelledBatch] = picture_batch,
+    make: Callable[[int], Batch | LabelledBatch] = image_batch,
 ) -> TrainingState:
     """The loop itself, a step for each value."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -253,7 +253,7 @@ def train_on(
 
 
 class Poisoned(torch.nn.Module):
-    """Its loss is NaN where the picture is white."""
+    """Its loss is NaN where the image is white."""
 
     def __init__(self) -> None:
         super().__init__()

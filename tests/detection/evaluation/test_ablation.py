@@ -76,9 +76,9 @@ def test_the_file_holds_the_unrounded_numbers(tmp_path: Path) -> None:
     assert second["metrics"]["voc_ap"]["value"] == pytest.approx(0.52 / 3)
     assert (second["seconds_per_image"], second["cost"]) == (0.3, pytest.approx(1.5))
     assert third == {"name": "context", "skipped": "not trained: give --context-weights"}
-    with Image.open(written[1]) as picture:
-        picture.load()
-        assert picture.width > 800
+    with Image.open(written[1]) as image:
+        image.load()
+        assert image.width > 800
 
 
 def test_the_plot_shows_numbers_and_gains_of_what_was_measured() -> None:

@@ -1,4 +1,4 @@
-"""Is a resample what an evaluation of the copied pictures would say?"""
+"""Is a resample what an evaluation of the copied images would say?"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CLASSES = ("cat", "dog", "eel")
 
 
 def made_up(images: int, seed: int) -> tuple[list[Record], dict[str, Detections]]:
-    """Pictures with up to four objects of two classes, some of them difficult, found with jitter,
+    """Images with up to four objects of two classes, some of them difficult, found with jitter,
     missed or found twice; scores are all different, as are those of real detectors."""
     generator = np.random.default_rng(seed)
     records, detections = [], {}
@@ -61,7 +61,7 @@ def _f32(values: np.ndarray) -> torch.Tensor:
 def evaluated_again(
     records: list[Record], detections: dict[str, Detections], counts: list[int], iou: float
 ) -> float:
-    """The mean AP of a data set in which each picture is as often as ``counts`` says."""
+    """The mean AP of a data set in which each image is as often as ``counts`` says."""
     copies = [
         (f"{record.image_id}/{copy}", record)
         for record, count in zip(records, counts, strict=True)
@@ -73,7 +73,7 @@ def evaluated_again(
     return float(np.mean([area_ap(curve) for curve in curves if curve.objects]))
 
 
-def test_every_resample_is_the_evaluation_of_its_pictures() -> None:
+def test_every_resample_is_the_evaluation_of_its_images() -> None:
     records, detections = made_up(12, seed=1)
     columns = gather(detections, records, len(CLASSES))
     draws = draw([record.image_id for record in records], resamples=40, seed=7)
@@ -134,7 +134,7 @@ def test_the_interval_holds_the_middle_of_the_resamples() -> None:
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
-    """A hundred small test sets: about 95 of their intervals hold the number of all pictures."""
+    """A hundred small test sets: about 95 of their intervals hold the number of all images."""
     records, detections = made_up(400, seed=2)
     metrics = {"voc_ap50": [0.5]}
     ids = [record.image_id for record in records]
@@ -199,7 +199,7 @@ def test_nothing_at_all() -> None:
 
 
 def test_a_class_counts_where_it_has_objects() -> None:
-    """Cats are all found, dogs never; a resample without the picture of the dog is perfect."""
+    """Cats are all found, dogs never; a resample without the image of the dog is perfect."""
     box = torch.tensor([[10.0, 10, 40, 40]])
     cat = Detections(box, torch.tensor([0.9]), torch.tensor([0]))
     columns = gather({"a": cat, "b": Detections.empty()}, [record("a", 0), record("b", 1)], 3)

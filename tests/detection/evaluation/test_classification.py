@@ -1,4 +1,4 @@
-"""Top-1 and top-5 error: worked by hand, with ties, without pictures, and as files."""
+"""Top-1 and top-5 error: worked by hand, with ties, without images, and as files."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ def test_nothing_to_score() -> None:
     assert [row.images for row in found.per_class] == [0] * 7
 
 
-def test_a_picture_without_scores_or_class_is_not_passed_over() -> None:
-    with pytest.raises(ValueError, match=r"1 pictures, the first: z"):
+def test_a_image_without_scores_or_class_is_not_passed_over() -> None:
+    with pytest.raises(ValueError, match=r"1 images, the first: z"):
         evaluate_scores(SCORES, [*RECORDS, record("z", 1)], NAMES)
     with pytest.raises(ValueError, match=r"n\.jpg: the record has no class"):
         evaluate_scores(SCORES, [record("n", None)], NAMES)

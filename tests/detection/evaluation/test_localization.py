@@ -200,7 +200,7 @@ def test_the_baseline_is_judged_by_the_same_rules() -> None:
 @pytest.mark.parametrize(
     ("records", "found", "reason"),
     [
-        ([record("z", 0, TRUE)], FOUND, r"^no boxes for 1 pictures, the first: z$"),
+        ([record("z", 0, TRUE)], FOUND, r"^no boxes for 1 images, the first: z$"),
         ([record("a", None, TRUE)], FOUND, r"^a\.jpg: the record has no class$"),
         ([record("a", 4, TRUE)], FOUND, r"^a\.jpg: label 4 outside 0\.\.3$"),
         ([record("a", 0)], FOUND, r"^a\.jpg: the record has no box of its class 'ant'$"),
@@ -223,7 +223,7 @@ Kit = list[tuple[int, KitBox]]
 
 
 def kit_errors(guesses: Kit, label: int, objects: Kit, most: int) -> tuple[bool, bool]:
-    """(is the class wrong, is the place wrong) of one picture with at most ``most`` guesses."""
+    """(is the class wrong, is the place wrong) of one image with at most ``most`` guesses."""
     class_wrong = place_wrong = True
     for guess, box in guesses[:most]:
         if guess != label:
@@ -255,7 +255,7 @@ def share(values: Sequence[float]) -> float:
 spans = st.tuples(st.integers(1, 6), st.integers(1, 6)).map(sorted)
 kit_boxes = st.tuples(spans, spans).map(lambda s: (s[0][0], s[1][0], s[0][1], s[1][1]))
 guesses = st.lists(st.tuples(st.integers(0, 2), kit_boxes), max_size=7)
-pictures = st.tuples(
+images = st.tuples(
     st.integers(0, 2),
     st.lists(kit_boxes, min_size=1, max_size=3),
     st.lists(st.tuples(st.integers(0, 2), kit_boxes), max_size=2),  # may be of other classes
@@ -265,7 +265,7 @@ pictures = st.tuples(
 
 
 @settings(deadline=None, max_examples=120)
-@given(st.lists(pictures, min_size=1, max_size=6))
+@given(st.lists(images, min_size=1, max_size=6))
 def test_as_the_development_kit_counts(
     data: list[tuple[int, list[KitBox], Kit, Kit, KitBox | None]],
 ) -> None:

@@ -1,4 +1,4 @@
-"""The trivial localizer: means worked by hand, and what they are in pictures of other sizes."""
+"""The trivial localizer: means worked by hand, and what they are in images of other sizes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_by_hand() -> None:
     assert boxes[2].tolist() == [0.25, 0.25, 0.75, 0.5]
 
 
-def test_the_mean_box_of_its_class_in_each_picture() -> None:
+def test_the_mean_box_of_its_class_in_each_image() -> None:
     val = [
         record("x", 2, (200, 100), (25, 50, 75, 100)),
         record("y", 1, (50, 50), (0, 0, 9, 9)),
@@ -61,11 +61,11 @@ def test_without_records() -> None:
     assert locate_by_mean_box([], mean_boxes([], NAMES)) == {}
 
 
-def test_a_picture_of_unknown_size_or_class_is_told() -> None:
+def test_a_image_of_unknown_size_or_class_is_told() -> None:
     unknown = record("u", 0, (0, 0), (0, 0, 1, 1))
-    with pytest.raises(ValueError, match=r"^u\.jpg: the size of the picture is not known$"):
+    with pytest.raises(ValueError, match=r"^u\.jpg: the size of the image is not known$"):
         mean_boxes([unknown], NAMES)
-    with pytest.raises(ValueError, match=r"^u\.jpg: the size of the picture is not known$"):
+    with pytest.raises(ValueError, match=r"^u\.jpg: the size of the image is not known$"):
         locate_by_mean_box([unknown], mean_boxes(TRAIN, NAMES))
     with pytest.raises(ValueError, match=r"^n\.jpg: the record has no class$"):
         locate_by_mean_box([record("n", None, (4, 4))], mean_boxes(TRAIN, NAMES))

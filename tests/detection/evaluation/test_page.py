@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from resdet.detection.evaluation.page import (
     ClassTable,
+    InlineImage,
     Metric,
     Page,
-    Picture,
     Section,
     class_table,
     render_page,
@@ -55,8 +55,8 @@ class Reader(HTMLParser):
         return {tag for tag, _ in self.elements}
 
 
-def picture(caption: str = "a.jpg") -> Picture:
-    return Picture.inline(caption, np.full((40, 60, 3), 200, np.uint8), max_side=100)
+def make_image(caption: str = "a.jpg") -> InlineImage:
+    return InlineImage.inline(caption, np.full((40, 60, 3), 200, np.uint8), max_side=100)
 
 
 def full_page(name: str) -> Page:
@@ -72,7 +72,7 @@ def full_page(name: str) -> Page:
         notes=[name],
         facts=[(name, name)],
         details=[(name, name)],
-        sections=[Section(name, [picture(name)], text=name, small=True)],
+        sections=[Section(name, [make_image(name)], text=name, small=True)],
         files=[(name, name)],
     )
 
@@ -98,7 +98,7 @@ def test_the_page_needs_nothing_from_outside() -> None:
     assert "@import" not in page.style
 
 
-def test_the_policy_forbids_all_but_the_one_style_and_inline_pictures() -> None:
+def test_the_policy_forbids_all_but_the_one_style_and_inline_images() -> None:
     page = Reader(render_page(full_page("x")))
     (policy,) = [
         attributes["content"]
@@ -141,10 +141,10 @@ def test_rows_that_do_not_fit_together_are_refused() -> None:
     assert class_table([], {}) == ClassTable()
 
 
-def test_pictures_are_inlined_and_not_larger_than_asked() -> None:
+def test_images_are_inlined_and_not_larger_than_asked() -> None:
     pixels = np.zeros((300, 600, 3), np.uint8)
     pixels[:, :300] = (250, 10, 10)
-    inlined = Picture.inline("x", pixels, max_side=200)
+    inlined = InlineImage.inline("x", pixels, max_side=200)
     assert (inlined.width, inlined.height) == (200, 100)
     data = base64.b64decode(inlined.uri.removeprefix("data:image/jpeg;base64,"))
     with Image.open(io.BytesIO(data)) as image:
@@ -153,7 +153,7 @@ def test_pictures_are_inlined_and_not_larger_than_asked() -> None:
         red, green, _ = np.asarray(image.convert("RGB"))[50, 50]
     assert red > 230
     assert green < 30
-    small = Picture.inline("x", pixels[:20, :20], max_side=200)
+    small = InlineImage.inline("x", pixels[:20, :20], max_side=200)
     assert (small.width, small.height) == (20, 20)
 
 

@@ -1,4 +1,4 @@
-"""A network that can be checked by eye, and pictures for it."""
+"""A network that can be checked by eye, and images for it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ CLASSES = ("red spot", "blå fläck")
 
 
 class SpotFinder(nn.Module):
-    """Finds the extent of red (class 0) and of blue (class 1) in each picture.
+    """Finds the extent of red (class 0) and of blue (class 1) in each image.
 
-    The score is the share of the picture that the extent covers, so that it follows from the
+    The score is the share of the image that the extent covers, so that it follows from the
     drawing. ``shapes`` notes the batches it was given.
     """
 
@@ -62,13 +62,13 @@ def model() -> SpotFinder:
 
 @pytest.fixture
 def predictor(model: SpotFinder) -> Predictor:
-    """Network size 80 x 120 for the pictures of `spot`; exactly twice their size."""
+    """Network size 80 x 120 for the images of `spot`; exactly twice their size."""
     return Predictor(model, CLASSES, [TestTransform(80, 120)])
 
 
 @pytest.fixture
 def spot() -> Callable[..., NDArray[np.uint8]]:
-    """A grey picture, 40 x 60, with a red box (x1, y1, x2, y2) and, if asked, a blue one."""
+    """A grey image, 40 x 60, with a red box (x1, y1, x2, y2) and, if asked, a blue one."""
 
     def draw(
         red: tuple[int, int, int, int] = (10, 5, 30, 25),

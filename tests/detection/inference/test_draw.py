@@ -58,16 +58,16 @@ def test_the_best_detection_is_on_top():
     assert drawn[160, 150].tolist() == list(class_colour(0))
 
 
-def test_nothing_found_leaves_the_picture_and_never_shares_memory():
-    picture = black()
-    drawn = draw_detections(picture, Detections.empty(), CLASSES)
-    assert np.array_equal(drawn, picture)
+def test_nothing_found_leaves_the_image_and_never_shares_memory():
+    image = black()
+    drawn = draw_detections(image, Detections.empty(), CLASSES)
+    assert np.array_equal(drawn, image)
     drawn[:] = 1
-    draw_detections(picture, detection(1), CLASSES)
-    assert not picture.any()
+    draw_detections(image, detection(1), CLASSES)
+    assert not image.any()
 
 
-def test_lines_are_thicker_on_larger_pictures():
+def test_lines_are_thicker_on_larger_images():
     def thickness(scale: int) -> int:
         found = detection(0, (50.0 * scale, 60.0 * scale, 250.0 * scale, 160.0 * scale))
         drawn = draw_detections(black(200 * scale, 300 * scale), found, CLASSES)
@@ -76,7 +76,7 @@ def test_lines_are_thicker_on_larger_pictures():
     assert 1 <= thickness(1) < thickness(5) < thickness(10)
 
 
-def test_boxes_across_the_border_and_tiny_pictures_are_drawn():
+def test_boxes_across_the_border_and_tiny_images_are_drawn():
     found = detection(0, (-20.0, -20.0, 30.0, 500.0))
     assert draw_detections(black(), found, CLASSES).any()
     assert draw_detections(black(1, 1), found, CLASSES).shape == (1, 1, 3)

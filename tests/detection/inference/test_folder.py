@@ -39,8 +39,8 @@ def run(predictor) -> Run:
 
 
 @pytest.fixture
-def pictures(tmp_path, save) -> Path:
-    """Seven pictures of two shapes in two folders, among them one cut short and one of text."""
+def images(tmp_path, save) -> Path:
+    """Seven images of two shapes in two folders, among them one cut short and one of text."""
     folder = tmp_path / "in"
     for index in range(3):
         save(folder / f"{index}.png", red=(10, 5, 20 + index, 25))
@@ -66,10 +66,10 @@ def tree(out: Path) -> dict[str, bytes]:
     }
 
 
-def test_every_picture_has_a_record_in_order_and_a_drawing(run, pictures, tmp_path):
+def test_every_image_has_a_record_in_order_and_a_drawing(run, images, tmp_path):
     out = tmp_path / "out"
     seen = []
-    summary = run(pictures, out, report=lambda *numbers: seen.append(numbers))
+    summary = run(images, out, report=lambda *numbers: seen.append(numbers))
     found = records(out)
     assert [record["file"] for record in found] == [
         "0.png", "1 cut.png", "1.png", "2 text.jpg", "2.png",
@@ -107,7 +107,7 @@ def test_boxes_are_drawn_where_they_were_found(run, tmp_path, save):
     assert not changed[32:].any() and not changed[:, :4].any()
 
 
-def test_a_picture_turned_by_exif_is_drawn_upright(run, tmp_path, save):
+def test_a_image_turned_by_exif_is_drawn_upright(run, tmp_path, save):
     path = save(tmp_path / "in" / "a.png")
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -122,12 +122,10 @@ def test_a_picture_turned_by_exif_is_drawn_upright(run, tmp_path, save):
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_a_run_cut_anywhere_and_resumed_equals_one_that_was_not(
-    run, pictures, tmp_path, batch_size
-):
+def test_a_run_cut_anywhere_and_resumed_equals_one_that_was_not(run, images, tmp_path, batch_size):
     whole, out = tmp_path / "whole", tmp_path / "out"
     options = FolderOptions(0.01, batch_size=batch_size)
-    run(pictures, whole, options)
+    run(images, whole, options)
     expected = tree(whole)
     lines = expected["detections.jsonl"]
     ends = [index + 1 for index, byte in enumerate(lines) if byte == ord("\n")]
@@ -140,29 +138,27 @@ def test_a_run_cut_anywhere_and_resumed_equals_one_that_was_not(
         (out / "drawn" / "hög" / "2.png.jpg").unlink()
         if cut == ends[-1]:  # nothing to do but the exports
             shutil.copy(whole / "drawn/hög/2.png.jpg", out / "drawn/hög/2.png.jpg")
-        summary = run(pictures, out, replace(options, resume=True))
+        summary = run(images, out, replace(options, resume=True))
         assert tree(out) == expected, f"cut at byte {cut}"
         assert len(summary.failures) == 2
         assert summary.done == 9 and summary.new <= 9 - lines[:cut].count(b"\n") + batch_size - 1
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_a_run_that_is_stopped_finishes_what_is_under_way(
-    run, model, pictures, tmp_path, batch_size
-):
+def test_a_run_that_is_stopped_finishes_what_is_under_way(run, model, images, tmp_path, batch_size):
     options = FolderOptions(0.01, batch_size=batch_size)
-    run(pictures, tmp_path / "whole", options)
+    run(images, tmp_path / "whole", options)
     model.shapes.clear()
-    summary = run(pictures, tmp_path / "out", options, stop=lambda: len(model.shapes) >= 2)
+    summary = run(images, tmp_path / "out", options, stop=lambda: len(model.shapes) >= 2)
     assert summary.interrupted and 0 < summary.done < summary.total
     for record in records(tmp_path / "out"):
         assert "error" in record or (tmp_path / "out" / record["drawn"]).is_file()
     assert not (tmp_path / "out" / "detections.csv").exists()
-    assert not run(pictures, tmp_path / "out", replace(options, resume=True)).interrupted
+    assert not run(images, tmp_path / "out", replace(options, resume=True)).interrupted
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
-def test_a_crash_in_the_network_leaves_valid_records(run, model, pictures, tmp_path, monkeypatch):
+def test_a_crash_in_the_network_leaves_valid_records(run, model, images, tmp_path, monkeypatch):
     plain = model.predict
 
     def crash(batch):
@@ -170,84 +166,84 @@ def test_a_crash_in_the_network_leaves_valid_records(run, model, pictures, tmp_p
             raise RuntimeError("a bug")
         return plain(batch)
 
-    run(pictures, tmp_path / "whole")
+    run(images, tmp_path / "whole")
     model.shapes.clear()
     monkeypatch.setattr(model, "predict", crash)
     with pytest.raises(RuntimeError, match="a bug"):
-        run(pictures, tmp_path / "out")
+        run(images, tmp_path / "out")
     assert threading.active_count() < 10
     monkeypatch.undo()
     assert records(tmp_path / "out")
-    run(pictures, tmp_path / "out", FolderOptions(0.01, resume=True))
+    run(images, tmp_path / "out", FolderOptions(0.01, resume=True))
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
-def test_resume_takes_new_pictures_and_keeps_old_records(run, pictures, tmp_path, save):
-    run(pictures, tmp_path / "out")
+def test_resume_takes_new_images_and_keeps_old_records(run, images, tmp_path, save):
+    run(images, tmp_path / "out")
     before = records(tmp_path / "out")
-    save(pictures / "0 new.png")
-    (pictures / "0.png").unlink()
-    summary = run(pictures, tmp_path / "out", FolderOptions(0.01, resume=True))
+    save(images / "0 new.png")
+    (images / "0.png").unlink()
+    summary = run(images, tmp_path / "out", FolderOptions(0.01, resume=True))
     assert summary.new == 1 and summary.done == 10
     after = records(tmp_path / "out")
     assert after[:9] == before and after[9]["file"] == "0 new.png"
 
 
-def test_resume_refuses_other_settings_and_names_them(run, pictures, tmp_path):
-    run(pictures, tmp_path / "out")
+def test_resume_refuses_other_settings_and_names_them(run, images, tmp_path):
+    run(images, tmp_path / "out")
     with pytest.raises(ConfigError, match=r"score_threshold was 0\.01, is 0\.02"):
-        run(pictures, tmp_path / "out", FolderOptions(0.02, resume=True))
+        run(images, tmp_path / "out", FolderOptions(0.02, resume=True))
     changed = FolderOptions(0.01, resume=True, provenance={"weights": "other.pt"})
     with pytest.raises(ConfigError, match=r"weights was null, is \"other\.pt\""):
-        run(pictures, tmp_path / "out", changed)
+        run(images, tmp_path / "out", changed)
 
 
-def test_a_folder_with_anything_in_it_is_not_written_to(run, pictures, tmp_path):
+def test_a_folder_with_anything_in_it_is_not_written_to(run, images, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "thesis.doc").write_text("dear")
     with pytest.raises(ConfigError, match="not empty"):
-        run(pictures, out)
+        run(images, out)
     with pytest.raises(ConfigError, match=r"meta\.json"):
-        run(pictures, out, FolderOptions(0.01, resume=True))
+        run(images, out, FolderOptions(0.01, resume=True))
     with pytest.raises(ConfigError, match="not a folder"):
-        run(pictures, out / "thesis.doc")
+        run(images, out / "thesis.doc")
     assert tree(out) == {"thesis.doc": b"dear"}
 
 
-def test_damage_in_the_middle_is_an_error_and_nothing_is_dropped(run, pictures, tmp_path):
-    run(pictures, tmp_path / "out")
+def test_damage_in_the_middle_is_an_error_and_nothing_is_dropped(run, images, tmp_path):
+    run(images, tmp_path / "out")
     path = tmp_path / "out" / "detections.jsonl"
     lines = path.read_bytes().split(b"\n")
     lines[2] = lines[2][:10]
     path.write_bytes(b"\n".join(lines))
     before = path.read_bytes()
     with pytest.raises(DataError, match="line 3"):
-        run(pictures, tmp_path / "out", FolderOptions(0.01, resume=True))
+        run(images, tmp_path / "out", FolderOptions(0.01, resume=True))
     assert path.read_bytes() == before
 
 
-def test_two_runs_cannot_write_to_one_folder(run, pictures, tmp_path):
+def test_two_runs_cannot_write_to_one_folder(run, images, tmp_path):
     def second(done: int, total: int, failed: int) -> None:
         if done == 2:
             with pytest.raises(ConfigError, match="another run"):
-                run(pictures, tmp_path / "out", FolderOptions(0.01, resume=True))
+                run(images, tmp_path / "out", FolderOptions(0.01, resume=True))
             refused.append(done)
 
     refused: list[int] = []
-    run(pictures, tmp_path / "out", report=second)
+    run(images, tmp_path / "out", report=second)
     assert refused == [2]
 
 
 @pytest.mark.parametrize("limit", [100, 700, 1100])
-def test_a_full_disk_is_one_line_and_the_records_stay_valid(run, pictures, tmp_path, limit):
+def test_a_full_disk_is_one_line_and_the_records_stay_valid(run, images, tmp_path, limit):
     """The kernel refuses to let a file grow beyond ``limit`` bytes, in the middle of a line."""
-    run(pictures, tmp_path / "whole", FolderOptions(0.01, draw=False))
+    run(images, tmp_path / "whole", FolderOptions(0.01, draw=False))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
         with pytest.raises(ConfigError, match="cannot write results") as caught:
-            run(pictures, tmp_path / "out", FolderOptions(0.01, draw=False))
+            run(images, tmp_path / "out", FolderOptions(0.01, draw=False))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "\n" not in str(caught.value)
@@ -255,14 +251,14 @@ def test_a_full_disk_is_one_line_and_the_records_stay_valid(run, pictures, tmp_p
     assert path.exists() == (limit > 100), "100 bytes do not even hold the settings"
     good = records(tmp_path / "out") if path.exists() else []
     assert good == records(tmp_path / "whole")[: len(good)]
-    run(pictures, tmp_path / "out", FolderOptions(0.01, draw=False, resume=True))
+    run(images, tmp_path / "out", FolderOptions(0.01, draw=False, resume=True))
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
-def test_an_output_that_cannot_be_made_is_one_line(run, pictures, tmp_path):
+def test_an_output_that_cannot_be_made_is_one_line(run, images, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot write"):
-        run(pictures, tmp_path / "file" / "out")
+        run(images, tmp_path / "file" / "out")
 
 
 def test_the_classes_and_the_threshold_decide_what_is_recorded_and_drawn(run, tmp_path, save):
@@ -283,9 +279,9 @@ def test_the_classes_and_the_threshold_decide_what_is_recorded_and_drawn(run, tm
 
 
 @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"score_threshold": 1.5}, {"workers": 0}])
-def test_impossible_options_are_refused(run, pictures, tmp_path, wrong):
+def test_impossible_options_are_refused(run, images, tmp_path, wrong):
     with pytest.raises(ConfigError):
-        run(pictures, tmp_path / "out", FolderOptions(**wrong))
+        run(images, tmp_path / "out", FolderOptions(**wrong))
 
 
 def test_same_stems_and_hostile_names_have_drawings_inside_the_output(predictor, tmp_path, save):
@@ -305,7 +301,7 @@ def test_same_stems_and_hostile_names_have_drawings_inside_the_output(predictor,
     assert "'=cmd.png" in {row["file"] for row in rows}
 
 
-def test_a_picture_too_long_for_a_jpeg_is_recorded_without_a_drawing(run, tmp_path, save):
+def test_a_image_too_long_for_a_jpeg_is_recorded_without_a_drawing(run, tmp_path, save):
     save(tmp_path / "in" / "a.png", size=(700, 66_000))
     summary = run(tmp_path / "in", tmp_path / "out")
     (record,) = records(tmp_path / "out")
@@ -313,21 +309,21 @@ def test_a_picture_too_long_for_a_jpeg_is_recorded_without_a_drawing(run, tmp_pa
     assert record["width"] == 66_000 and "not drawn" in record["warnings"][0]
 
 
-def test_without_drawing_there_are_no_pictures(run, pictures, tmp_path):
-    run(pictures, tmp_path / "out", FolderOptions(0.01, draw=False))
+def test_without_drawing_there_are_no_images(run, images, tmp_path):
+    run(images, tmp_path / "out", FolderOptions(0.01, draw=False))
     assert not (tmp_path / "out" / "drawn").exists()
     assert all("drawn" not in record for record in records(tmp_path / "out"))
 
 
-def test_the_coco_file_is_read_by_pycocotools_and_agrees_with_the_records(run, pictures, tmp_path):
-    run(pictures, tmp_path / "out")
+def test_the_coco_file_is_read_by_pycocotools_and_agrees_with_the_records(run, images, tmp_path):
+    run(images, tmp_path / "out")
     coco = COCO(tmp_path / "out" / "detections.coco.json")
     found = records(tmp_path / "out")
-    images = {image["file_name"]: image for image in coco.dataset["images"]}
-    assert list(images) == [record["file"] for record in found]
+    entries = {image["file_name"]: image for image in coco.dataset["images"]}
+    assert list(entries) == [record["file"] for record in found]
     assert [c["name"] for c in coco.dataset["categories"]] == ["red spot", "blå fläck"]
     for record in found:
-        image = images[record["file"]]
+        image = entries[record["file"]]
         annotations = coco.loadAnns(coco.getAnnIds(imgIds=[image["id"]]))
         for annotation, detection in zip(annotations, record.get("detections", []), strict=True):
             x, y, width, height = annotation["bbox"]
@@ -337,8 +333,8 @@ def test_the_coco_file_is_read_by_pycocotools_and_agrees_with_the_records(run, p
     assert coco.loadRes(coco.dataset["annotations"]).getAnnIds()
 
 
-def test_the_csv_has_a_row_for_every_detection_and_every_other_picture(run, pictures, tmp_path):
-    run(pictures, tmp_path / "out")
+def test_the_csv_has_a_row_for_every_detection_and_every_other_image(run, images, tmp_path):
+    run(images, tmp_path / "out")
     with (tmp_path / "out" / "detections.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["file"] for row in rows] == [record["file"] for record in records(tmp_path / "out")]
@@ -356,8 +352,8 @@ def test_nothing_found_still_makes_all_files(run, tmp_path, save):
     assert len(data["images"]) == 1 and data["annotations"] == []
 
 
-def test_memory_and_open_files_do_not_grow_with_the_number_of_pictures(run, tmp_path, save):
-    """A picture of 3 MB of pixels, 60 times; those of the second half would be 90 MB."""
+def test_memory_and_open_files_do_not_grow_with_the_number_of_images(run, tmp_path, save):
+    """An image of 3 MB of pixels, 60 times; those of the second half would be 90 MB."""
     save(tmp_path / "in" / "0.png", size=(1000, 1000))
     for index in range(1, 60):
         (tmp_path / "in" / f"{index}.png").symlink_to(tmp_path / "in" / "0.png")

@@ -1,4 +1,4 @@
-"""Which pictures are found, under which names, and where their drawings may lie."""
+"""Which images are found, under which names, and where their drawings may lie."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_file_that_is_named_twice_counts_once(tmp_path):
 @pytest.mark.parametrize(
     "missing", ["nowhere", "nowhere.jpg", "nowhere/*.jpg", "empty", "only_text", "empty.txt"]
 )
-def test_an_input_without_pictures_is_an_error_that_names_it(tmp_path, missing):
+def test_an_input_without_images_is_an_error_that_names_it(tmp_path, missing):
     (tmp_path / "empty").mkdir()
     touch(tmp_path / "only_text" / "notes.md", tmp_path / "empty.txt")
     with pytest.raises(ConfigError, match=missing.replace("*", r"\*")):

@@ -11,20 +11,20 @@ from resdet.datasets.loading.crops import CentreCrop, FullImage
 from resdet.detection.inference.classify import ScorePipeline, Viewed
 from resdet.detection.inference.localize import (
     Chooser,
+    ImageLocator,
     Judge,
     LocationPipeline,
-    PictureLocator,
     Proposer,
 )
 from resdet.detection.ops.boxes import iou
 from resdet.detection.structures import Batch, Geometry
 from torch import Tensor, nn
 
-#: A picture of 60 x 80 with one bright block.
+#: An image of 60 x 80 with one bright block.
 OBJECT = torch.tensor([[20.0, 15.0, 50.0, 40.0]])
 
 
-def picture() -> np.ndarray:
+def make_image() -> np.ndarray:
     pixels = np.zeros((60, 80, 3), np.uint8)
     pixels[15:40, 20:50] = 255
     return pixels
@@ -67,7 +67,7 @@ class JudgesBright(nn.Module):
 
 
 class Knows(nn.Module):
-    """A classifier whose answer does not depend on the picture."""
+    """A classifier whose answer does not depend on the image."""
 
     def __init__(self, *probabilities: float) -> None:
         super().__init__()
@@ -88,10 +88,10 @@ DENSE = (FullImage(30), FullImage(60), FullImage(90))
 @pytest.mark.parametrize(
     "crops", [(FullImage(60),), DENSE, (FullImage(60, flipped=True),), (CentreCrop(60, 60),)]
 )
-def test_what_is_seen_in_a_view_lies_where_it_is_in_the_picture(
+def test_what_is_seen_in_a_view_lies_where_it_is_in_the_image(
     crops: tuple[FullImage, ...],
 ) -> None:
-    found = LocationPipeline([Proposer(SeesBright(), crops)]).locate(picture(), 3)
+    found = LocationPipeline([Proposer(SeesBright(), crops)]).locate(make_image(), 3)
     assert found.oracle.labels.tolist() == [3] and len(found.predicted) == 0
     assert iou(found.oracle.boxes, OBJECT).item() > 0.95
 
@@ -99,9 +99,11 @@ def test_what_is_seen_in_a_view_lies_where_it_is_in_the_picture(
 def test_the_best_of_all_views_and_networks_is_taken() -> None:
     far = (0.99, (0.0, 0.0, 10.0, 10.0))
     sure, unsure = SeesBright(0.7, [far]), SeesBright(0.5)
-    alone = LocationPipeline([Proposer(unsure, DENSE)]).locate(picture(), 0)
+    alone = LocationPipeline([Proposer(unsure, DENSE)]).locate(make_image(), 0)
     assert iou(alone.oracle.boxes, OBJECT).item() > 0.95
-    both = LocationPipeline([Proposer(unsure, DENSE), Proposer(sure, DENSE)]).locate(picture(), 0)
+    both = LocationPipeline([Proposer(unsure, DENSE), Proposer(sure, DENSE)]).locate(
+        make_image(), 0
+    )
     assert both.oracle.scores.item() == pytest.approx(0.99)
     assert iou(both.oracle.boxes, OBJECT).item() == 0
     assert [shape[2] for shape in sure.seen] == [30, 60, 90]
@@ -111,7 +113,7 @@ def test_neighbours_vote_on_the_best_box() -> None:
     """Two boxes, of 0.75 and 0.25: the mean of their right sides is 50 - 0.25 x 4."""
     network = SeesBright(0.75, [(0.25, (20.0, 15.0, 46.0, 40.0)), (0.7, (0.0, 0.0, 9.0, 9.0))])
     pipeline = LocationPipeline([Proposer(network, (FullImage(60),))], vote_iou=0.5)
-    found = pipeline.locate(picture(), 0).oracle
+    found = pipeline.locate(make_image(), 0).oracle
     assert found.boxes.tolist() == [[20.0, 15.0, pytest.approx(49.0), 40.0]]
     assert found.scores.tolist() == [0.75]
 
@@ -119,8 +121,8 @@ def test_neighbours_vote_on_the_best_box() -> None:
 def test_one_network_twice_is_itself() -> None:
     one = Proposer(SeesBright(), DENSE)
     for judges in ([], [Judge(JudgesBright(), 48, 8)]):
-        alone = LocationPipeline([one], judges).locate(picture(), 1)
-        twice = LocationPipeline([one, one], judges * 2).locate(picture(), 1)
+        alone = LocationPipeline([one], judges).locate(make_image(), 1)
+        twice = LocationPipeline([one, one], judges * 2).locate(make_image(), 1)
         torch.testing.assert_close(alone.oracle.boxes, twice.oracle.boxes)
         torch.testing.assert_close(alone.oracle.scores, twice.oracle.scores)
 
@@ -130,13 +132,13 @@ def test_stage_two_mends_what_stage_one_likes_better() -> None:
     the object's bounds in it."""
     wrong = [(0.95, (10.0, 10.0, 60.0, 50.0)), (0.97, (60.0, 0.0, 80.0, 10.0))]
     first = Proposer(SeesBright(0.5, wrong), (FullImage(60),))
-    before = LocationPipeline([first]).locate(picture(), 0).oracle
+    before = LocationPipeline([first]).locate(make_image(), 0).oracle
     assert iou(before.boxes, OBJECT).item() == 0
     for at_once in (1, 64):
         pipeline = LocationPipeline(
             [first], [Judge(JudgesBright(), 48, 8)], regions_at_once=at_once
         )
-        after = pipeline.locate(picture(), 0).oracle
+        after = pipeline.locate(make_image(), 0).oracle
         assert iou(after.boxes, OBJECT).item() > 0.9 and after.scores.item() > 0.95
 
 
@@ -144,7 +146,7 @@ def test_proposals_are_the_best_that_do_not_overlap() -> None:
     near = (0.8, (21.0, 15.0, 50.0, 40.0))
     others = [(0.1 * place, (5.0 * place, 0.0, 5.0 * place + 5, 5.0)) for place in range(1, 7)]
     first = Proposer(SeesBright(0.9, [near, *others]), (FullImage(60),))
-    found = LocationPipeline([first], count=3).propose(picture(), 0)
+    found = LocationPipeline([first], count=3).propose(make_image(), 0)
     assert found.tolist() == [OBJECT[0].tolist(), [30.0, 0.0, 35.0, 5.0], [25.0, 0.0, 30.0, 5.0]]
 
 
@@ -155,20 +157,20 @@ def test_the_most_likely_classes_are_located_in_their_order() -> None:
     """Classifier's classes a, b, c; the localizer calls them b, c, a."""
     names = chooser(0.2, 0.5, 0.3, order=[1, 2, 0])
     pipeline = LocationPipeline([Proposer(SeesBright(), DENSE)], chooser=names, top=2)
-    found = pipeline.locate(picture(), 2)
+    found = pipeline.locate(make_image(), 2)
     assert found.predicted.labels.tolist() == [0, 1]
     torch.testing.assert_close(found.predicted.scores, torch.tensor([0.5, 0.3]))
     assert found.oracle.labels.tolist() == [2]
     assert found.oracle.scores.item() == pytest.approx(0.9)
     assert iou(found.predicted.boxes, OBJECT).min() > 0.95
-    unknown = pipeline.locate(picture())
+    unknown = pipeline.locate(make_image())
     assert len(unknown.oracle) == 0 and unknown.predicted.labels.tolist() == [0, 1]
 
 
 def test_fewer_classes_than_asked_for() -> None:
     names = chooser(0.6, 0.4, order=[0, 1])
     pipeline = LocationPipeline([Proposer(SeesBright(), DENSE)], chooser=names, top=5)
-    assert pipeline.locate(picture()).predicted.labels.tolist() == [0, 1]
+    assert pipeline.locate(make_image()).predicted.labels.tolist() == [0, 1]
 
 
 def test_nothing_usable_gives_no_box() -> None:
@@ -178,15 +180,17 @@ def test_nothing_usable_gives_no_box() -> None:
 
     names = chooser(0.6, 0.4, order=[0, 1])
     for judges in ([], [Judge(JudgesBright(), 48, 8)]):
-        found = LocationPipeline([Proposer(Nowhere(), DENSE)], judges, names).locate(picture(), 1)
+        found = LocationPipeline([Proposer(Nowhere(), DENSE)], judges, names).locate(
+            make_image(), 1
+        )
         assert len(found.predicted) == 0 and len(found.oracle) == 0
 
 
-def test_a_predictor_gets_the_pictures_of_a_padded_batch() -> None:
+def test_a_predictor_gets_the_images_of_a_padded_batch() -> None:
     names = chooser(0.6, 0.4, order=[0, 1])
-    locator = PictureLocator(LocationPipeline([Proposer(SeesBright(), DENSE)], chooser=names))
+    locator = ImageLocator(LocationPipeline([Proposer(SeesBright(), DENSE)], chooser=names))
     images = torch.zeros(2, 3, 60, 100, dtype=torch.uint8)
-    images[0, :, :, :80] = torch.from_numpy(picture()).permute(2, 0, 1)
+    images[0, :, :, :80] = torch.from_numpy(make_image()).permute(2, 0, 1)
     images[1, :, 5:10, 90:100] = 255
     sizes = [(60, 80), (60, 100)]
     batch = Batch(images, sizes, [], [Geometry(size) for size in sizes], ["a", "b"], [0, 0])

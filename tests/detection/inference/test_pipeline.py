@@ -83,7 +83,7 @@ def switched(names: Sequence[str]) -> Detector:
     return replace(lead, others=(detector(seed=1, depth=34, context=True, side=80),))
 
 
-def pictures(count: int = 2) -> list[np.ndarray]:
+def make_images(count: int = 2) -> list[np.ndarray]:
     random = np.random.default_rng(5)
     rough = random.integers(0, 256, (count, 12, 20, 3), dtype=np.uint8)
     return [cv2.resize(one, (100 + 10 * i, 80)) for i, one in enumerate(rough)]
@@ -92,8 +92,8 @@ def pictures(count: int = 2) -> list[np.ndarray]:
 def found(one: Detector, images: Sequence[np.ndarray] | None = None) -> list[Detections]:
     pipeline = build_pipeline(one)
     samples = [
-        make_sample(picture, Annotation.empty(), pipeline.transforms, image_id=str(number))
-        for number, picture in enumerate(pictures() if images is None else images)
+        make_sample(pixels, Annotation.empty(), pipeline.transforms, image_id=str(number))
+        for number, pixels in enumerate(make_images() if images is None else images)
     ]
     return pipeline.predict(Batch.collate(samples))
 
@@ -108,7 +108,7 @@ def expect_equal(ours: list[Detections], expected: list[Detections]) -> None:
 
 def plainly(one: Detector) -> list[Detections]:
     transform = transforms.TestTransform(64, 128)
-    samples = [make_sample(p, Annotation.empty(), [transform], image_id="") for p in pictures()]
+    samples = [make_sample(p, Annotation.empty(), [transform], image_id="") for p in make_images()]
     return one.model.predict(Batch.collate(samples))
 
 
@@ -168,8 +168,8 @@ def test_a_round_that_moves_nothing_changes_nothing(test: dict[str, Any]) -> Non
 def test_options_combine(names: tuple[str, ...], precision: str) -> None:
     with autocast(torch.device("cpu"), precision):
         results = found(switched(names))
-    for detections, picture in zip(results, pictures(), strict=True):
-        height, width = picture.shape[:2]
+    for detections, image in zip(results, make_images(), strict=True):
+        height, width = image.shape[:2]
         assert 0 < len(detections) <= 100
         assert detections.boxes.isfinite().all() and detections.scores.isfinite().all()
         assert (detections.boxes >= -1e-3).all()
@@ -179,14 +179,14 @@ def test_options_combine(names: tuple[str, ...], precision: str) -> None:
 
 
 class Look:
-    """One network's map of one form of a picture; regions come and go in original pixels."""
+    """One network's map of one form of an image; regions come and go in original pixels."""
 
-    def __init__(self, one: Detector, picture: np.ndarray, side: int, flipped: bool) -> None:
+    def __init__(self, one: Detector, pixels: np.ndarray, side: int, flipped: bool) -> None:
         self.model, self.flipped = one.model, flipped
         image, _, geometry = transforms.TestTransform(side, 2 * side, flipped)(
-            picture, Annotation.empty()
+            pixels, Annotation.empty()
         )
-        self.size, self.width = [tuple(image.shape[:2])], picture.shape[1]
+        self.size, self.width = [tuple(image.shape[:2])], pixels.shape[1]
         self.factors = torch.tensor(geometry.scale)[[1, 0, 1, 0]]
         self.features = one.model.extract(image.permute(2, 0, 1)[None], self.size)
 
@@ -224,15 +224,15 @@ class Look:
         return probs[0], self.mirror(moved[0] / self.factors)
 
 
-def candidates_step_by_step(one: Detector, picture: np.ndarray) -> Detections:
+def candidates_step_by_step(one: Detector, image: np.ndarray) -> Detections:
     """The procedure of appendix B as a plain loop over passes, rounds, networks and regions."""
     test, members, parts = one.config.test, (one, *one.others), []
     for flipped in (False, True) if test.flip else (False,):
         for index in range(max(1, len(test.scales))):
             own = [(m.config.image.short_side_test,) for m in members]
             sides = [(test.scales or side)[index] for side in own]
-            looks = [Look(m, picture, s, flipped) for m, s in zip(members, sides, strict=True)]
-            levels = [[Look(m, picture, s, flipped) for s in test.pyramid] for m in members]
+            looks = [Look(m, image, s, flipped) for m, s in zip(members, sides, strict=True)]
+            levels = [[Look(m, image, s, flipped) for s in test.pyramid] for m in members]
             regions = torch.cat([look.proposals() for look in looks])
             for _ in range(1 + test.refine.rounds):
                 scored = [
@@ -251,33 +251,33 @@ def candidates_step_by_step(one: Detector, picture: np.ndarray) -> Detections:
 @torch.no_grad()
 @pytest.mark.parametrize("names", TOGETHER, ids="+".join)
 def test_candidates_are_those_of_the_procedure_step_by_step(names: tuple[str, ...]) -> None:
-    one, picture = switched(names), pictures()[1]
-    expected = candidates_step_by_step(one, picture)
+    one, image = switched(names), make_images()[1]
+    expected = candidates_step_by_step(one, image)
     solid = (expected.boxes[:, 2:] - expected.boxes[:, :2] > 0).all(dim=1)
     one.model.suppress = lambda candidates: candidates
-    (ours,) = found(one, [picture])
+    (ours,) = found(one, [image])
     torch.testing.assert_close(ours.boxes, expected.boxes[solid], rtol=1e-3, atol=1e-2)
     torch.testing.assert_close(ours.scores, expected.scores[solid], rtol=1e-3, atol=1e-5)
     assert torch.equal(ours.labels, expected.labels[solid])
 
 
 @pytest.mark.parametrize("names", [(), TOGETHER[-1]], ids="+".join)
-def test_pictures_of_one_batch_do_not_see_each_other(names: tuple[str, ...]) -> None:
+def test_images_of_one_batch_do_not_see_each_other(names: tuple[str, ...]) -> None:
     """Of one size, so that neither is padded: group norm would see the padding."""
-    one, both = switched(names), [pictures()[0], np.ascontiguousarray(pictures()[0][::-1])]
-    alone = [found(one, [picture])[0] for picture in both]
+    one, both = switched(names), [make_images()[0], np.ascontiguousarray(make_images()[0][::-1])]
+    alone = [found(one, [image])[0] for image in both]
     for mine, other in zip(found(one, both), alone, strict=True):
         torch.testing.assert_close(mine.scores, other.scores, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(mine.boxes, other.boxes, rtol=1e-3, atol=1e-2)
     assert not torch.allclose(alone[0].boxes[:5], alone[1].boxes[:5], atol=1.0)
 
 
-def test_the_mirrored_pass_sees_the_mirrored_picture() -> None:
-    """What is found in a picture and in its mirror image is each other's mirror image."""
+def test_the_mirrored_pass_sees_the_mirrored_image() -> None:
+    """What is found in an image and in its mirror image is each other's mirror image."""
     one = detector(test={"flip": True})
-    picture = pictures()[0]
-    width = picture.shape[1]
-    both = [found(one, [p])[0] for p in (picture, np.ascontiguousarray(picture[:, ::-1]))]
+    image = make_images()[0]
+    width = image.shape[1]
+    both = [found(one, [p])[0] for p in (image, np.ascontiguousarray(image[:, ::-1]))]
     x1, y1, x2, y2 = both[1].boxes.unbind(1)
     mirrored = torch.stack([width - x2, y1, width - x1, y2], dim=1)
     torch.testing.assert_close(both[0].scores, both[1].scores, rtol=1e-4, atol=1e-5)
@@ -356,8 +356,8 @@ def test_members_are_brought_into_the_order_of_the_first(tmp_path: Path) -> None
     stored = second.model.roi_head.cls_logits.weight
     torch.testing.assert_close(logits, stored[[1, 2, 0, 3]])
     predictor = load([paths[0], other])
-    for picture in pictures():
-        expect_equal(predictor.predict([picture]), found(joint, [picture]))
+    for image in make_images():
+        expect_equal(predictor.predict([image]), found(joint, [image]))
     assert "ensemble of 2" in predictor.testing
 
 

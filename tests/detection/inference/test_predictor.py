@@ -1,4 +1,4 @@
-"""The Python interface: every kind of picture, in displayed pixels."""
+"""The Python interface: every kind of image, in displayed pixels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from resdet.detection.inference.predictor import pick_device
 RED = [10.0, 5.0, 30.0, 25.0]
 
 #: What a viewer does to stored pixels, for the EXIF orientations 1..8 (TIFF 6.0, tag 274): how to
-#: store a picture so that it is displayed upright.
+#: store an image so that it is displayed upright.
 STORED = {
     1: lambda p: p,
     2: lambda p: p[:, ::-1],
@@ -64,14 +64,14 @@ def test_boxes_are_in_the_displayed_frame_for_every_exif_orientation(
 
 def test_threshold_keeps_equal_scores(predictor, spot):
     # Red covers 20 x 20 of 40 x 60, blue 30 x 24; at twice the size the shares stay the same.
-    picture = spot(blue=(28, 10, 58, 34))
-    (everything,) = predictor.predict([picture])
+    image = spot(blue=(28, 10, 58, 34))
+    (everything,) = predictor.predict([image])
     assert everything.labels.tolist() == [0, 1]
     lower, higher = everything.scores.tolist()
     assert lower < higher
-    (some,) = predictor.predict([picture], score_threshold=higher)
+    (some,) = predictor.predict([image], score_threshold=higher)
     assert some.labels.tolist() == [1]
-    (none,) = predictor.predict([picture], score_threshold=1.0)
+    (none,) = predictor.predict([image], score_threshold=1.0)
     assert none.boxes.shape == (0, 4)
 
 
@@ -85,7 +85,7 @@ def test_batches_hold_equal_shapes_only_and_results_keep_their_order(predictor, 
         assert torch.equal(found.boxes, alone[index % 2].boxes)
 
 
-def test_no_pictures_give_no_results(predictor):
+def test_no_images_give_no_results(predictor):
     assert predictor.predict([]) == []
     assert predictor.detect([]) == []
 
@@ -114,7 +114,7 @@ def test_transparent_pixels_show_the_background(predictor, spot):
         ("missing.jpg", "missing.jpg"),
     ],
 )
-def test_unusable_pictures_are_named(predictor, wrong, reason):
+def test_unusable_images_are_named(predictor, wrong, reason):
     with pytest.raises(ImageError, match=reason):
         predictor.predict([wrong])
 
@@ -122,7 +122,7 @@ def test_unusable_pictures_are_named(predictor, wrong, reason):
 @pytest.mark.parametrize(
     "wrong", ["a.jpg", np.zeros((4, 4, 3), np.uint8), Image.new("RGB", (4, 4))]
 )
-def test_one_picture_without_a_list_is_refused(predictor, wrong):
+def test_one_image_without_a_list_is_refused(predictor, wrong):
     with pytest.raises(ConfigError, match="list"):
         predictor.predict(wrong)
 

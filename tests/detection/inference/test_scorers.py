@@ -66,7 +66,7 @@ def test_larger_regions_never_go_to_larger_scales(side: float, count: int) -> No
 
 def test_reframe_scales_and_mirrors() -> None:
     mirrored = Geometry((300, 400), (0.5, 0.5), flipped=True)
-    box = torch.tensor([[20.0, 40.0, 60.0, 80.0]])  # 10, 20, 30, 40 in the picture
+    box = torch.tensor([[20.0, 40.0, 60.0, 80.0]])  # 10, 20, 30, 40 in the image
     assert reframe(box, HOME, HOME) is box
     assert reframe(box, HOME, mirrored).tolist() == [[185.0, 10.0, 195.0, 20.0]]
     torch.testing.assert_close(reframe(reframe(box, HOME, mirrored), mirrored, HOME), box)
@@ -110,7 +110,7 @@ def test_each_region_gets_the_maximum_of_its_two_scales() -> None:
     sight = Sight(LevelModel(), level_map(9, [HOME, HOME]), pyramid, region_side=224.0)
     regions = [torch.tensor([square(600), square(60)]), torch.tensor([square(336)])]
     vectors, _ = sight.score(regions)
-    # The corner at x = 10 of home, 5 in the picture, is the larger on the larger of both scales.
+    # The corner at x = 10 of home, 5 in the image, is the larger on the larger of both scales.
     corner = [5.0 * k * 2 / 3 for k in (1, 2, 3, 4, 5)]
     torch.testing.assert_close(
         vectors[0], torch.tensor([[1.0, 0.0, corner[1]], [4.0, -3.0, corner[4]]])

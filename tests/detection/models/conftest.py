@@ -1,4 +1,4 @@
-"""A narrow detector and pictures of coloured squares for it."""
+"""A narrow detector and images of coloured squares for it."""
 
 from __future__ import annotations
 

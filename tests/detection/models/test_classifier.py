@@ -35,13 +35,13 @@ def model() -> Classifier:
     return Classifier(PixelNorm(PIXELS["torchvision"]), network, window=2).eval()
 
 
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+def make_image(height: int, width: int, seed: int = 0) -> np.ndarray:
     random = np.random.default_rng(seed)
     return random.integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def images(height: int, width: int, count: int = 2) -> torch.Tensor:
-    pixels = np.stack([picture(height, width, seed) for seed in range(count)])
+    pixels = np.stack([make_image(height, width, seed) for seed in range(count)])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
 
@@ -112,7 +112,7 @@ def test_a_dense_pass_is_a_loop_over_positions(model: Classifier) -> None:
 
 
 @torch.inference_mode()
-def test_a_picture_smaller_than_the_window_is_one_position(model: Classifier) -> None:
+def test_a_image_smaller_than_the_window_is_one_position(model: Classifier) -> None:
     pixels = images(32, 32)
     torch.testing.assert_close(model.dense_logits(pixels), model.logits(pixels))
 
@@ -120,13 +120,13 @@ def test_a_picture_smaller_than_the_window_is_one_position(model: Classifier) ->
 # ----------------------------------------------------------------------------------- averages
 
 
-def made(crops: tuple[Crop, ...], *pictures: np.ndarray) -> LabelledBatch:
-    return collate_views([labelled_sample(p, crops, 0, str(i), 0) for i, p in enumerate(pictures)])
+def made(crops: tuple[Crop, ...], *arrays: np.ndarray) -> LabelledBatch:
+    return collate_views([labelled_sample(p, crops, 0, str(i), 0) for i, p in enumerate(arrays)])
 
 
 @torch.inference_mode()
 def one_by_one(model: Classifier, views: list[np.ndarray], *, dense: bool) -> torch.Tensor:
-    """The mean softmax score over ``views`` of one picture, a pass for each."""
+    """The mean softmax score over ``views`` of one image, a pass for each."""
     total = np.zeros(CLASSES)
     for view in views:
         image = torch.from_numpy(view.copy()).permute(2, 0, 1)[None]
@@ -136,11 +136,11 @@ def one_by_one(model: Classifier, views: list[np.ndarray], *, dense: bool) -> to
 
 
 def test_ten_crops_are_a_loop_over_crops(model: Classifier) -> None:
-    """Pictures whose shorter side is 72 already, so that the crops can be cut by hand."""
+    """Images whose shorter side is 72 already, so that the crops can be cut by hand."""
     pipeline = ScorePipeline([Viewed(model, (TenCrop(72, 64),))])
-    pictures = [picture(72, 80, 1), picture(72, 80, 2)]
-    found = pipeline.predict(made(pipeline.crops, *pictures))
-    for pixels, scores in zip(pictures, found, strict=True):
+    images = [make_image(72, 80, 1), make_image(72, 80, 2)]
+    found = pipeline.predict(made(pipeline.crops, *images))
+    for pixels, scores in zip(images, found, strict=True):
         views = []
         for shown in (pixels, pixels[:, ::-1]):
             for y, x in ((0, 0), (0, 16), (8, 0), (8, 16), (4, 8)):
@@ -164,7 +164,7 @@ def test_multi_scale_is_a_loop_over_scales(model: Classifier) -> None:
     crops = test_crops(config.test)
     assert crops == tuple(FullImage(side, flip) for side in (48, 64, 96) for flip in (False, True))
     pipeline = ScorePipeline([Viewed(model, crops, dense=True)])
-    pixels = picture(70, 90)
+    pixels = make_image(70, 90)
     (scores,) = pipeline.predict(made(crops, pixels))
     views = [FullImage(side)(pixels).numpy() for side in (48, 64, 96)]
     views += [view[:, ::-1] for view in views]
@@ -178,7 +178,7 @@ def test_an_ensemble_averages_scores_and_one_member_is_itself(model: Classifier)
     other = Classifier(model.pixels, ResNet(spec, classes=CLASSES), window=1).eval()
     one = Viewed(model, (CentreCrop(72, 64),))
     two = Viewed(other, (CentreCrop(40, 32), CentreCrop(40, 32, True)))
-    pixels = picture(80, 75)
+    pixels = make_image(80, 75)
 
     def scores(*members: Viewed) -> torch.Tensor:
         pipeline = ScorePipeline(members)
@@ -192,7 +192,7 @@ def test_an_ensemble_averages_scores_and_one_member_is_itself(model: Classifier)
 def test_a_batch_of_other_views_is_refused(model: Classifier) -> None:
     pipeline = ScorePipeline([Viewed(model, (TenCrop(72, 64),))])
     with pytest.raises(ValueError, match="1 views"):
-        pipeline.predict(made((CentreCrop(72, 64),), picture(72, 72)))
+        pipeline.predict(made((CentreCrop(72, 64),), make_image(72, 72)))
     with pytest.raises(ValueError, match="needs networks"):
         ScorePipeline([])
 
@@ -205,7 +205,7 @@ def test_crops_are_of_the_configured_size(kind: str, size: int) -> None:
     config = ClassifierConfig.model_validate(
         {"crop": {"kind": kind, "size": size, "short_sides": (44, 60)}}
     )
-    assert train_crop(config)(picture(50, 50), 3).shape == (size, size, 3)
+    assert train_crop(config)(make_image(50, 50), 3).shape == (size, size, 3)
 
 
 def test_the_window_is_the_last_map_of_a_test_crop() -> None:

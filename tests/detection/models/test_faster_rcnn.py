@@ -1,4 +1,4 @@
-"""The whole detector: losses, seeds, padding, extremes, detections, and overfitting a picture."""
+"""The whole detector: losses, seeds, padding, extremes, detections, and overfitting an image."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from resdet.detection.structures import Batch, Geometry, Record, Sample
 from torch import Tensor
 
 Model = Callable[..., FasterRCNN]
-Picture = Callable[..., Sample]
+Image = Callable[..., Sample]
 TWO = [(10.0, 12.0, 42.0, 44.0), (60.0, 30.0, 110.0, 80.0)]
 
 
 @pytest.mark.parametrize("norm", ["frozen", "batch", "group"])
 @pytest.mark.parametrize("boxes", [TWO, []])
 def test_losses_and_gradients_are_finite(
-    norm: str, boxes: list[tuple[float, ...]], tiny: Model, squares: Picture
+    norm: str, boxes: list[tuple[float, ...]], tiny: Model, squares: Image
 ) -> None:
     model = tiny(backbone={"norm": norm}).train()
     losses = model(Batch.collate([squares(boxes), squares(boxes, seed=1)]))
@@ -36,7 +36,7 @@ def test_losses_and_gradients_are_finite(
         assert losses["loss_rpn_box"].item() == losses["loss_box"].item() == 0
 
 
-def test_an_image_without_any_sample_costs_nothing(tiny: Model, squares: Picture) -> None:
+def test_an_image_without_any_sample_costs_nothing(tiny: Model, squares: Image) -> None:
     """No anchor fits inside, all proposals are ignored: every count is zero."""
     model = tiny(
         rpn={"anchor_sizes": (256.0,), "border_anchors": "drop", "normalizer": "sampled"},
@@ -47,14 +47,14 @@ def test_an_image_without_any_sample_costs_nothing(tiny: Model, squares: Picture
     assert [loss.item() for loss in losses.values()] == [0.0] * 4
 
 
-def test_losses_are_the_same_call_in_both_modes(tiny: Model, squares: Picture) -> None:
+def test_losses_are_the_same_call_in_both_modes(tiny: Model, squares: Image) -> None:
     model, batch = tiny(), Batch.collate([squares(TWO)])
     with torch.no_grad():
         training, evaluation = model.train()(batch), model.eval()(batch)
     assert training == evaluation
 
 
-def test_the_seed_of_an_image_decides_and_not_its_batch(tiny: Model, squares: Picture) -> None:
+def test_the_seed_of_an_image_decides_and_not_its_batch(tiny: Model, squares: Image) -> None:
     model = tiny().eval()
     images = [squares(TWO, seed=seed) for seed in (3, 4)]
 
@@ -87,7 +87,7 @@ def test_the_seed_of_an_image_decides_and_not_its_batch(tiny: Model, squares: Pi
         torch.testing.assert_close(both[name], mean, rtol=1e-4, atol=1e-6)
 
 
-def test_proposals_do_not_depend_on_the_other_images(tiny: Model, squares: Picture) -> None:
+def test_proposals_do_not_depend_on_the_other_images(tiny: Model, squares: Image) -> None:
     model = tiny().eval()
     images = [squares(TWO, seed=3), squares([TWO[1]], seed=4), squares([], seed=5)]
 
@@ -101,7 +101,7 @@ def test_proposals_do_not_depend_on_the_other_images(tiny: Model, squares: Pictu
 
 
 def test_padding_keeps_everything_inside_and_leaves_far_features_alone(
-    tiny: Model, squares: Picture
+    tiny: Model, squares: Image
 ) -> None:
     """Near its right and bottom border a padded image sees what earlier layers made of the padding
     where alone it sees zeros, so only cells far from the border can be equal."""
@@ -121,12 +121,12 @@ def test_padding_keeps_everything_inside_and_leaves_far_features_alone(
         assert (boxes[:, 2:] > boxes[:, :2]).all()
 
 
-def test_predict_is_refused_in_training(tiny: Model, squares: Picture) -> None:
+def test_predict_is_refused_in_training(tiny: Model, squares: Image) -> None:
     with pytest.raises(RuntimeError, match="eval"):
         tiny().train().predict(Batch.collate([squares(TWO)]))
 
 
-def test_predict_limits_sorts_and_forgets_no_image(tiny: Model, squares: Picture) -> None:
+def test_predict_limits_sorts_and_forgets_no_image(tiny: Model, squares: Image) -> None:
     model = tiny(test={"max_detections": 7}).eval()
     found = model.predict(Batch.collate([squares(TWO), squares([])]))
     assert [len(detections) for detections in found] == [7, 7]
@@ -135,7 +135,7 @@ def test_predict_limits_sorts_and_forgets_no_image(tiny: Model, squares: Picture
         assert not detections.boxes.requires_grad
 
 
-def test_nothing_above_the_threshold_or_proposed(tiny: Model, squares: Picture) -> None:
+def test_nothing_above_the_threshold_or_proposed(tiny: Model, squares: Image) -> None:
     batch = Batch.collate([squares(TWO), squares([])])
     model = tiny(test={"score_threshold": 1.0}).eval()
     assert [len(found) for found in model.predict(batch)] == [0, 0]
@@ -150,7 +150,7 @@ def test_nothing_above_the_threshold_or_proposed(tiny: Model, squares: Picture) 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("norm", ["frozen", "batch", "group"])
 def test_losses_and_boxes_are_float32_under_autocast(
-    norm: str, dtype: torch.dtype, tiny: Model, squares: Picture
+    norm: str, dtype: torch.dtype, tiny: Model, squares: Image
 ) -> None:
     model = tiny(backbone={"norm": norm}).train()
     batch = Batch.collate([squares(TWO)])
@@ -194,8 +194,8 @@ def test_anchors_and_random_weights_come_from_the_config(tiny: Model) -> None:
 
 
 @pytest.mark.parametrize(("norm", "context"), [("batch", False), ("group", False), ("group", True)])
-def test_it_learns_one_picture_by_heart(
-    norm: str, context: bool, tiny: Model, squares: Picture
+def test_it_learns_one_image_by_heart(
+    norm: str, context: bool, tiny: Model, squares: Image
 ) -> None:
     model = tiny(backbone={"norm": norm}, roi={"context": context}, train={"seed": 3})
     sample = squares(TWO)
@@ -208,7 +208,7 @@ def test_it_learns_one_picture_by_heart(
         optimizer.step()
         schedule.step()
     found = model.eval().predict(Batch.collate([sample]))[0]
-    record = Record(sample.image_id, Path("picture.png"), (96, 128), sample.annotation)
+    record = Record(sample.image_id, Path("image.png"), (96, 128), sample.annotation)
     scores = evaluate({record.image_id: found}, [record], ("red", "blue"))
     assert scores.metrics["voc_ap50"] == 1.0
     assert scores.metrics["coco_ap"] > 0.5

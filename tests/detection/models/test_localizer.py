@@ -148,7 +148,7 @@ def test_losses_of_every_class_by_hand() -> None:
     assert losses["loss_box"].item() == pytest.approx(0.05, abs=1e-6)
 
 
-def test_a_picture_of_the_other_class_asks_the_other_weights() -> None:
+def test_a_image_of_the_other_class_asks_the_other_weights() -> None:
     """Class 1 has logits -1 (negative) and -2 (positive): 0.313262 + 2.126928, over 2."""
     losses = make_localizer()(make_batch(annotation((16, -16, 48, 16)), label=1))
     assert losses["loss_cls"].item() == pytest.approx(1.220095, abs=1e-5)

@@ -119,7 +119,7 @@ def test_the_best_hundred_of_many_classes_sorted() -> None:
 
 
 def test_the_last_of_a_thousand_classes_is_judged_as_the_first() -> None:
-    """Two boxes of 12 px that overlap by 0.498, in the far corner of a picture."""
+    """Two boxes of 12 px that overlap by 0.498, in the far corner of an image."""
     shift = 4.02
     pair = [[2000.0 + x, 1000.0, 2012.0 + x, 1012.0] for x in (0.0, shift)]
     for label in (0, 999):

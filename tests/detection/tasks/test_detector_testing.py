@@ -1,4 +1,4 @@
-"""Are detections scored under the detector's own class names, over the pictures that count?"""
+"""Are detections scored under the detector's own class names, over the images that count?"""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_labels_are_in_the_detectors_order(tiny_config: Path, own: bool) -> None
         assert torch.equal(one.annotation.boxes, other.annotation.boxes)
 
 
-def test_train_and_val_are_other_pictures(tiny_config: Path) -> None:
+def test_train_and_val_are_other_images(tiny_config: Path) -> None:
     one = detector(tiny_config)
     train, val = build_test_split(one, "train"), build_test_split(one, "val")
     assert (len(train.records), len(val.records)) == (12, 6)
@@ -91,7 +91,7 @@ def test_difficult_objects_are_ignored_whatever_training_did(
 # ---------------------------------------------------------------------------------- scores
 
 
-def test_every_picture_is_scored_whatever_the_batch(learned_run: Path) -> None:
+def test_every_image_is_scored_whatever_the_batch(learned_run: Path) -> None:
     one = load_detector(learned_run / "weights" / "best.pt")
     split = build_test_split(one, "val")
     found = detect_split(one, split, ALONE)
@@ -115,11 +115,11 @@ def test_the_truth_scores_one(tiny_config: Path) -> None:
     assert voc.metrics["voc_ap50"] == pytest.approx(1) and "coco_ap" not in voc.metrics
 
 
-def test_a_truncated_picture_is_an_error_or_left_out_with_a_note(
+def test_a_truncated_image_is_an_error_or_left_out_with_a_note(
     tiny_config: Path, copied: Path
 ) -> None:
-    picture = copied / "scenes" / "JPEGImages" / "val_00002.jpg"
-    picture.write_bytes(picture.read_bytes()[: picture.stat().st_size // 2])
+    image = copied / "scenes" / "JPEGImages" / "val_00002.jpg"
+    image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
     strict = detector(copied / tiny_config.name)
     split = build_test_split(strict, "val")
     with pytest.raises(ImageError, match=r"val_00002\.jpg"):
@@ -131,7 +131,7 @@ def test_a_truncated_picture_is_an_error_or_left_out_with_a_note(
     assert found is not None and len(found) == 5
     evaluation = score_split(lenient, split, found)
     assert evaluation.images == 5
-    assert any("1 truncated picture" in note for note in evaluation.notes)
+    assert any("1 truncated image" in note for note in evaluation.notes)
     # Its objects are not missed ones: the truth of the others alone is perfect.
     perfect = {r.image_id: truth(r) for r in split.records if r.image_id in found}
     assert score_split(lenient, split, perfect).metrics["voc_ap50"] == pytest.approx(1)

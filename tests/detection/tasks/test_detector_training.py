@@ -125,28 +125,28 @@ def test_best_follows_the_chosen_metric(
     assert best["config"]["eval"]["metric"] == metric
 
 
-# --------------------------------------------------------------------------------- pictures
+# --------------------------------------------------------------------------------- images
 
 
-def test_a_picture_that_cannot_be_written_stops_nothing(tiny_config: Path, tmp_path: Path) -> None:
-    """Files stand where the folders of the pictures would be. The rate is scaled to the batch."""
+def test_a_image_that_cannot_be_written_stops_nothing(tiny_config: Path, tmp_path: Path) -> None:
+    """Files stand where the folders of the images would be. The rate is scaled to the batch."""
     for name in ("plots", "samples"):
         (tmp_path / name).write_text("")
     settings = ("train.base_batch_size=8", "train.lr=0.02", "train.warmup_iterations=0")
     assert run(tiny_config, tmp_path, *settings, "train.iterations=2") == 0
     text = (tmp_path / "train.log").read_text()
     # The first batch, the detections of the one evaluation, the curves.
-    assert text.count("a picture of the run was not drawn, training goes on") == 3
+    assert text.count("an image of the run was not drawn, training goes on") == 3
     assert "done: 2 steps" in text
     assert load_checkpoint(tmp_path / "weights" / "best.pt")["step"] == 2
     assert [entry["lr"] for entry in logged(tmp_path, "train")] == [pytest.approx(0.005)]
 
 
-def test_a_truncated_picture_of_the_evaluation_is_left_out(
+def test_a_truncated_image_of_the_evaluation_is_left_out(
     tiny_config: Path, copied: Path, tmp_path: Path
 ) -> None:
-    picture = copied / "scenes" / "JPEGImages" / "val_00001.jpg"
-    picture.write_bytes(picture.read_bytes()[: picture.stat().st_size // 2])
+    image = copied / "scenes" / "JPEGImages" / "val_00001.jpg"
+    image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
     config, out = copied / tiny_config.name, tmp_path / "run"
     with pytest.raises(DataError, match=r"val_00001\.jpg"):
         run(config, out, "train.iterations=1")
@@ -188,7 +188,7 @@ def test_what_cannot_start_is_refused_before_the_first_step(
         check_training(load_config(tiny_config), Start(best, resume=True))
     with pytest.raises(ConfigError, match=r"backbone\.norm=group, the config says batch"):
         check_training(load_config(tiny_config), Start(best))
-    with pytest.raises(DataError, match=r"data\.val: no pictures in 0 source"):
+    with pytest.raises(DataError, match=r"data\.val: no images in 0 source"):
         check_training(load_config(tiny_config, ["data.val=[]"]))
     with pytest.raises(ConfigError, match=r"batch_size 2 cannot be divided"):
         run(tiny_config, tmp_path, "train.accumulate=4")
