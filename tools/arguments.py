@@ -1,8 +1,11 @@
-"""Which options do all tools share that take a config?"""
+"""Command-line options that several tools share, and checks of their values."""
 
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from resdet.detection.errors import ConfigError
@@ -12,9 +15,11 @@ if TYPE_CHECKING:
 
 AnyConfig = TypeVar("AnyConfig", bound="Section")
 
+_OVERRIDE = re.compile(r"[a-z_]+(\.[a-z_0-9]+)+=")
+
 
 def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
-    """``--cfg``, ``key=value`` overrides, ``--print-config`` and ``--dry-run``."""
+    """Add ``--cfg``, ``key=value`` overrides, ``--print-config`` and ``--dry-run``."""
     parser.add_argument(
         "--cfg",
         "--config",
@@ -22,29 +27,55 @@ def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool = Tr
         dest="cfg",
         metavar="FILE",
         required=required,
-        help="config file, or the name of a shipped one, such as voc_r101.yaml",
+        help="config file, or the name of a shipped config, such as voc_r101.yaml",
     )
     parser.add_argument(
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="values in place of the config's, such as train.lr=0.01 data.root=DIR",
+        help="override config values, for example train.lr=0.01 data.root=DIR",
     )
     parser.add_argument(
-        "--print-config", action="store_true", help="print the config in full and stop"
+        "--print-config", action="store_true", help="print the complete config and exit"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="check everything, then stop before the work"
+        "--dry-run", action="store_true", help="check config and data, then exit without running"
     )
+
+
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: the first GPU, else cpu)")
 
 
 def config_from_args(args: argparse.Namespace, schema: type[AnyConfig]) -> AnyConfig:
-    """The config that ``--cfg`` and the overrides describe; raises ConfigError.
+    """Return the config given by ``--cfg`` and the overrides; raises ConfigError.
 
-    Paths may be missing: see `missing_paths` in detection/config/files.py.
+    Paths in the config may not exist: `missing_paths` in detection/config/files.py checks them.
     """
     from resdet.detection.config.files import read_config
 
     if args.cfg is None:
         raise ConfigError("no config: give --cfg FILE, or the name of a shipped one")
     return read_config(schema, args.cfg, args.overrides)
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(overrides, others): ``test.nms_iou=0.4`` is an override unless a file has that name."""
+    overrides = [word for word in words if _OVERRIDE.match(word) and not Path(word).exists()]
+    return overrides, [word for word in words if word not in overrides]
+
+
+def expect_positive(args: argparse.Namespace, *options: str) -> None:
+    """Raise ConfigError for a given option, such as ``images``, that is below 1."""
+    for option in options:
+        value = getattr(args, option)
+        if value is not None and value < 1:
+            raise ConfigError(f"--{option} {value}: expected at least 1")
+
+
+def expect_new_safetensors(path: Path, *, force: bool) -> None:
+    """Raise ConfigError for another suffix, or for an existing file without ``--force``."""
+    if path.suffix != ".safetensors":
+        raise ConfigError(f"{path}: the output file must end in .safetensors")
+    if path.exists() and not force:
+        raise ConfigError(f"{path}: already exists; --force replaces it")

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resdet.detection.errors import ConfigError, DataError
-from resdet.tools.decoding_progress import decoding_progress
+from resdet.tools.progress import decoding_progress
 
 if TYPE_CHECKING:
     from resdet.datasets.checks.check import DataSet, Report

@@ -1,4 +1,4 @@
-"""How does the report of the data doctor look on a terminal?"""
+"""The report of ``check-data`` printed on a terminal."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ if TYPE_CHECKING:
     from resdet.datasets.findings import Finding
 
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
-#: Where output is no terminal, lines should stay whole.
-_WIDTH_OF_FILES = 240
-#: More classes than this are in the written report.
-_MOST_CLASSES = 30
+#: Without a terminal, wide enough not to break lines.
+_FILE_WIDTH = 240
+#: Classes shown in the table; the written report has all.
+_MAX_CLASSES = 30
 
 
 def print_report(report: Report) -> None:
-    """Counts, classes, anchors, and each kind of finding with its first example."""
+    """Print counts, classes, anchors and the first finding of each kind."""
     console = Console()
     if not console.is_terminal:
-        console = Console(width=_WIDTH_OF_FILES)
+        console = Console(width=_FILE_WIDTH)
     console.print(f"[bold]{escape(report.title)}[/]", highlight=False)
     for split in report.splits:
         console.print(f"  {escape(_split(split))}", highlight=False)
     if report.classes:
         console.print(_classes(report))
-    for line in (*_edges(report), *_anchors(report), _effort(report)):
+    decoded = f"{report.images_checked} images decoded" if report.images_checked else "headers only"
+    for line in (*_edges(report), *_anchors(report), f"{decoded}, {report.seconds:.1f} s"):
         console.print(f"  {line}", highlight=False)
     if not report.findings:
-        console.print("[green]nothing found[/]")
+        console.print("[green]no findings[/]")
         return
     console.print(_findings(report.findings))
     for line in _verdict(report.findings):
@@ -52,9 +53,9 @@ def _split(split: SplitCounts) -> str:
 
 def _classes(report: Report) -> Table:
     table = Table("objects of", *(escape(split.name) for split in report.splits))
-    for each in report.classes[:_MOST_CLASSES]:
+    for each in report.classes[:_MAX_CLASSES]:
         table.add_row(escape(each.name), *map(str, each.objects))
-    hidden = len(report.classes) - _MOST_CLASSES
+    hidden = len(report.classes) - _MAX_CLASSES
     if hidden > 0:
         table.add_row(f"and {hidden} more")
     return table
@@ -72,22 +73,15 @@ def _anchors(report: Report) -> list[str]:
 
 
 def _edges(report: Report) -> list[str]:
-    """Where boxes count from; boxes that were read rightly and touch the near edges start at 0."""
+    """Evidence for 0- or 1-based boxes: if read correctly, those at the left edge start at 0."""
     edges = report.edges
     if report.anchors is None or not edges.boxes:
         return []
     before = f"{edges.before} at -1, " if edges.before else ""
     return [
         f"of {edges.boxes} boxes {before}{edges.at_zero} start at 0, {edges.at_one} at 1, "
-        f"{edges.at_far_edge} end at the far edge (counted from 0)"
+        f"{edges.at_far_edge} end at the far edge (0-based)"
     ]
-
-
-def _effort(report: Report) -> str:
-    looked = (
-        f"{report.images_checked} images decoded" if report.images_checked else ("headers only")
-    )
-    return f"{looked}, {report.seconds:.1f} s"
 
 
 def _findings(findings: tuple[Finding, ...]) -> Table:
@@ -102,14 +96,14 @@ def _findings(findings: tuple[Finding, ...]) -> Table:
 
 
 def _verdict(findings: tuple[Finding, ...]) -> list[str]:
-    """How many of each severity, and what that means."""
+    """The number of findings per severity, and whether training accepts the data."""
     counts = Counter(finding.severity for finding in findings)
     tally = ", ".join(
         f"{counts[severity]} {severity}{'' if counts[severity] == 1 else 's'}"
         for severity in ("error", "warning", "note")
     )
-    what = "training would refuse" if counts["error"] else "nothing that training refuses"
+    what = "training would stop" if counts["error"] else "training accepts the data"
     lines = [f"{tally}: {what}"]
     if any(finding.box for finding in findings):
-        lines.append("boxes are left, top, right, bottom, counted from 0; VOC files count from 1")
+        lines.append("boxes are (left, top, right, bottom), 0-based; VOC files are 1-based")
     return lines

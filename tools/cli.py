@@ -1,8 +1,8 @@
-"""What does the command ``resdet`` do: which tool runs, and how does a run end?
+"""The command ``resdet``: dispatch to the tools, error output and exit codes.
 
 Each tool is a module of this package with ``HELP``, ``add_arguments(parser)`` and ``run(args)``,
-which returns an exit code (their meanings: detection/errors.py). Nothing slow is imported before a
-tool runs.
+which returns an exit code (see detection/errors.py). Tools import slow modules inside ``run``, so
+that ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ COMMANDS = {
 }
 
 INTERRUPTED = 130
-#: What a shell reports for a program that ended because nobody reads its output any more.
+#: A shell's exit code for a program that wrote to a closed pipe (128 + SIGPIPE).
 BROKEN_PIPE = 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """``resdet COMMAND ...``: the exit code of the command."""
+    """Run ``resdet COMMAND ...`` and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["--debug"]:
         words = [*words[1:], "--debug"]
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_tool(name: str, argv: Sequence[str] | None = None) -> int:
-    """Parse the arguments of one tool, run it, and turn whatever ends it into an exit code."""
+    """Parse the arguments of a tool, run it and return an exit code; never raises."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _run(name, words)
@@ -76,7 +76,7 @@ def run_tool(name: str, argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and _nobody_reads():
+        if isinstance(error, BrokenPipeError) and _stdout_is_closed():
             return BROKEN_PIPE
         if "--debug" in words:
             traceback.print_exc()
@@ -99,15 +99,15 @@ def _run(name: str, words: Sequence[str]) -> int:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     tool.add_arguments(parser)
     try:
-        # Intermixed, so that key=value overrides may stand between options.
+        # Intermixed: key=value overrides may appear between options.
         args = parser.parse_intermixed_args(words)
-    except SystemExit as stop:  # after --help, or a wrong option it has already explained
+    except SystemExit as stop:  # after --help, or after argparse printed a usage error
         return int(stop.code or 0)
     return int(tool.run(args))
 
 
 def _report(error: Exception) -> int:
-    """One line on stderr for each line of an expected error, one for anything unexpected."""
+    """Print an expected error line by line, and an unexpected one on a single line."""
     if isinstance(error, ResdetError):
         for line in str(error).splitlines():
             _print_error(line)
@@ -122,8 +122,8 @@ def _print_error(line: str) -> None:
     print(f"\x1b[31merror:\x1b[0m {line}" if coloured else f"error: {line}", file=sys.stderr)
 
 
-def _nobody_reads() -> bool:
-    """Whether stdout is the broken pipe; if so it is closed, lest Python complain at its exit."""
+def _stdout_is_closed() -> bool:
+    """Whether stdout is a broken pipe; then redirect it, or Python prints an error at exit."""
     try:
         print(flush=True)
     except BrokenPipeError:
@@ -141,13 +141,13 @@ def _overview() -> str:
             "",
             *lines,
             "",
-            "resdet COMMAND --help tells more, resdet --version the version.",
+            "Run `resdet COMMAND --help` for details, `resdet --version` for the version.",
         ]
     )
 
 
 def _help(module: str) -> str:
-    """The ``HELP`` of a tool, read from its source: importing every tool would take seconds."""
+    """The ``HELP`` of a tool, parsed from its source: importing all tools takes seconds."""
     source = Path(__file__).with_name(f"{module.rpartition('.')[2]}.py")
     for node in ast.parse(source.read_text(encoding="utf-8")).body:
         match node:

@@ -10,11 +10,9 @@ left out; it is always told, and listed in conversion.txt beside the result.
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from resdet.tools.progress import count_progress
 from resdet.tools.source_arguments import FORMATS, add_source_arguments, named_sources
 
 if TYPE_CHECKING:
@@ -50,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     plan = plan_conversion(parts, args.source_format, args.target_format)
     if not args.allow_loss:
         expect_lossless(plan)
-    with _progress(sum(len(part) for part in plan.splits.values())) as report:
+    with count_progress("images", sum(len(part) for part in plan.splits.values())) as report:
         write_plan(plan, args.out, link=args.link, report=report)
     _print_summary(parts, plan, args)
     return 0
@@ -72,17 +70,6 @@ def _print_summary(parts: list[SourceSplit], plan: Plan, args: argparse.Namespac
     if args.exif == "ignore":
         print("note: boxes stay as drawn before EXIF rotation: set data.exif=ignore to train on it")
     print(f"{args.out} is complete ({plan.target})")
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """A bar on stderr, on a terminal only."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as shown:
-        task = shown.add_task("images", total=total)
-        yield lambda: shown.advance(task)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which file makes weights of another system ours, and what became of each tensor?
+"""Convert pretrained weights to resdet's layout and report what happened to each tensor.
 
 Examples:
   resdet convert-weights R-101.pkl r101_msra.safetensors
@@ -14,33 +14,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resdet.detection.errors import ConfigError, WeightsError
+from resdet.tools.arguments import expect_new_safetensors, expect_positive
 
 if TYPE_CHECKING:
     from resdet.backbones.weights.convert import Converted
 
-HELP = "make weights of torchvision, MSRA, detectron2, mmdetection or jwyang ours"
+HELP = "convert weights of torchvision, MSRA, detectron2, mmdetection or jwyang"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", metavar="IN", help="a path, an https URL or torchvision:NAME")
     parser.add_argument("output", metavar="OUT", type=Path, help="a .safetensors file")
-    parser.add_argument("--layout", default="auto", help="whose names they are (default: auto)")
-    parser.add_argument("--class-names", help="comma-separated, in the order of the labels")
-    parser.add_argument("--pixels", help="where other than the layout's: torchvision, msra, caffe")
-    parser.add_argument("--stride-in", choices=("1x1", "3x3"), help="where other than usual")
-    parser.add_argument("--ratios", type=int, default=3, help="anchor aspect ratios (default: 3)")
-    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    parser.add_argument("--layout", default="auto", help="layout of IN (default: auto)")
+    parser.add_argument("--class-names", help="comma-separated class names in label order")
+    parser.add_argument(
+        "--pixels", help="pixel normalization if not the layout's: torchvision, msra, caffe"
+    )
+    parser.add_argument(
+        "--stride-in", choices=("1x1", "3x3"), help="stride position if not the layout's"
+    )
+    parser.add_argument(
+        "--ratios", type=int, default=3, help="number of anchor aspect ratios (default: 3)"
+    )
+    parser.add_argument("--force", action="store_true", help="replace an existing OUT")
     parser.add_argument("--verbose", action="store_true", help="list every tensor")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert, write, read back and compare; the account goes to stdout."""
-    if args.output.suffix != ".safetensors":
-        raise ConfigError(f"{args.output}: OUT must end in .safetensors")
-    if args.output.exists() and not args.force:
-        raise ConfigError(f"{args.output}: exists; --force replaces it")
-    if args.ratios < 1:
-        raise ConfigError(f"--ratios {args.ratios}: at least 1")
+    """Convert, write, read back and compare; print a summary."""
+    expect_new_safetensors(args.output, force=args.force)
+    expect_positive(args, "ratios")
     from resdet.backbones.weights.fetch import resolve
     from resdet.backbones.weights.load import import_weights, write_converted
 
@@ -54,13 +57,13 @@ def run(args: argparse.Namespace) -> int:
     converted = _with_classes(converted, args.class_names)
     write_converted(converted, args.output)
     _compare(converted, args.output)
-    _print_account(converted, verbose=args.verbose)
+    _print_summary(converted, verbose=args.verbose)
     print(f"wrote {args.output}")
     return 0
 
 
 def _with_classes(converted: Converted, names: str | None) -> Converted:
-    """The class names are as many as the network tells apart, each once."""
+    """Add class names: distinct, and as many as the network has classes."""
     from dataclasses import replace
 
     if names is None:
@@ -68,7 +71,7 @@ def _with_classes(converted: Converted, names: str | None) -> Converted:
     classes = tuple(name.strip() for name in names.split(","))
     repeated = sorted({name for name in classes if classes.count(name) > 1})
     if repeated or "" in classes:
-        raise ConfigError(f"--class-names: {', '.join(repeated) or 'an empty name'} is no class")
+        raise ConfigError(f"--class-names: {', '.join(repeated) or 'an empty name'} is not allowed")
     expected = converted.class_count
     if len(classes) != expected:
         raise ConfigError(f"--class-names: {len(classes)} names for {expected} classes")
@@ -83,15 +86,15 @@ def _compare(converted: Converted, path: Path) -> None:
     if written.keys() != converted.tensors.keys() or not all(
         torch.equal(written[name], tensor) for name, tensor in converted.tensors.items()
     ):
-        raise WeightsError(f"{path}: what was written differs from what was converted")
+        raise WeightsError(f"{path}: the file differs from the converted weights")
 
 
-def _print_account(converted: Converted, *, verbose: bool) -> None:
+def _print_summary(converted: Converted, *, verbose: bool) -> None:
     facts = {
         "layout": converted.layout,
         "network": f"ResNet-{converted.depth} {converted.kind}",
         "pixels": converted.pixels,
-        "stride in": converted.stride_in or "as its config says",
+        "stride in": converted.stride_in or "not stored; set it in the config",
         "max-pool": converted.max_pool,
         "anchors": converted.anchors,
         "classes": f"{converted.class_count} {', '.join(converted.classes) or '(no names)'}",

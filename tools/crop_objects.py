@@ -11,11 +11,10 @@ own: a detector's backbone has to tell objects from those, too.
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from resdet.tools.progress import count_progress
 from resdet.tools.source_arguments import add_source_arguments, named_sources
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     rules = ImageRules(exif=args.exif)
     parts = [read_split(each, coordinates=args.coordinates, rules=rules) for each in sources]
     splits = _labelled(parts, args.on_bad_box)
-    with _progress(sum(len(split.records) for split in splits.values())) as report:
+    with count_progress("images", sum(len(split.records) for split in splits.values())) as report:
         counts = write_object_crops(
             splits,
             args.out,
@@ -109,17 +108,6 @@ def _labelled(parts: Sequence[SourceSplit], on_bad_box: OnBadBox) -> dict[str, D
     return {
         part.split: assemble(part.images, classes=classes, on_bad_box=on_bad_box) for part in parts
     }
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """A bar on stderr, on a terminal only."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as shown:
-        task = shown.add_task("images", total=total)
-        yield lambda: shown.advance(task)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How did several runs go, beside each other? The paper's Fig. 4: training thin, validation bold.
+"""Plot the curves of several runs in one figure, as in Fig. 4 of the ResNet paper.
 
   resdet curves runs/plain34 runs/resnet34 --out curves.png
   resdet curves runs/a runs/b --out curves.pdf --smooth 10
 
-Classifiers show top-1 and top-5 error and loss, detectors loss and mAP: whatever the runs have
-measured. The best and the last value of each run are printed, and by how much the last ones differ
-from those of the first run named.
+Thin lines are training values, bold lines validation values: top-1 and top-5 error and loss of
+classifiers, loss and mAP of detectors. The tool also prints the best and the last value of each
+run, and the difference of its last values to those of the first run.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resdet.detection.errors import ConfigError
+from resdet.tools.arguments import expect_positive
 
 if TYPE_CHECKING:
     from resdet.detection.engine.history import History
 
-HELP = "plot the curves of several runs together"
+HELP = "plot the curves of several runs in one figure"
 
-#: What is printed, and whether less of it is better.
+#: {printed metric: whether lower is better}
 SCORES = {"val_top1_error": True, "val_top5_error": True, "voc_ap50": False, "coco_ap": False}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a training")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="the image: png, jpg, pdf or svg"
+        "--out", type=Path, required=True, metavar="FILE", help="output file: png, jpg, pdf or svg"
     )
     parser.add_argument(
         "--smooth",
         type=int,
         default=1,
         metavar="N",
-        help="draw training as means of N logged values (default: as logged)",
+        help="average N consecutive training values (default: 1)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     from resdet.detection.engine.comparison import plot_runs
 
-    if args.smooth < 1:
-        raise ConfigError(f"--smooth {args.smooth}: at least 1")
+    expect_positive(args, "smooth")
     expect_image(args.out)
     histories = read_runs(args.runs)
     try:
@@ -62,18 +62,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def expect_image(path: Path) -> None:
-    """Raises ConfigError where the suffix is none that can be drawn."""
+    """Raise ConfigError for a suffix that cannot be plotted."""
     from resdet.detection.engine.comparison import SUFFIXES
 
     if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"{path}: an image ends in one of {', '.join(SUFFIXES)}")
+        raise ConfigError(f"{path}: expected a suffix of {', '.join(SUFFIXES)}")
 
 
 def read_runs(folders: Sequence[Path]) -> dict[str, History]:
-    """What each run has measured, by the shortest name that tells them apart.
+    """Histories by the shortest unambiguous name of each run.
 
     Raises:
-        ConfigError: no run folder, nothing measured, or the same folder twice.
+        ConfigError: not a run folder, an empty history, or the same folder twice.
     """
     from resdet.detection.engine.comparison import PANELS, curves_of
     from resdet.detection.engine.history import METRICS_FILE, read_history
@@ -81,21 +81,21 @@ def read_runs(folders: Sequence[Path]) -> dict[str, History]:
     histories = {}
     for name, folder in zip(short_names(folders), folders, strict=True):
         if not (folder / METRICS_FILE).is_file():
-            raise ConfigError(f"{folder}: no folder of a run: it has no {METRICS_FILE}")
+            raise ConfigError(f"{folder}: not a run folder: it has no {METRICS_FILE}")
         history = read_history(folder)
         for line in history.damaged:
-            print(f"{folder / METRICS_FILE}:{line}: not a whole line, left out", file=sys.stderr)
+            print(f"{folder / METRICS_FILE}:{line}: incomplete line, skipped", file=sys.stderr)
         if not any(curves_of(history, panel) for panel in PANELS):
-            raise ConfigError(f"{folder / METRICS_FILE}: nothing that could be plotted")
+            raise ConfigError(f"{folder / METRICS_FILE}: nothing to plot")
         histories[name] = history
     return histories
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """As many of the last parts of the paths as make them different.
+    """The shortest distinct suffixes of the paths, equally long.
 
     Raises:
-        ConfigError: a path is there twice.
+        ConfigError: a path is given twice.
     """
     whole = [path.resolve() for path in paths]
     twice = next((path for path in whole if whole.count(path) > 1), None)
@@ -117,19 +117,19 @@ def describe(history: History) -> str:
 
 
 def differences(histories: Mapping[str, History]) -> list[str]:
-    """``resnet34 beside plain34: val_top1_error -0.0314``, of the last values both have."""
+    """``resnet34 vs plain34: val_top1_error -0.0314``, from the last values of both runs."""
     (first, base), *others = ((name, scores(history)) for name, history in histories.items())
     lines = []
     for name, found in others:
         both = [score for score in found if score in base]
         words = [f"{score} {found[score][-1][0] - base[score][-1][0]:+.4f}" for score in both]
         if words:
-            lines.append(f"{name} beside {first}, last values: {', '.join(words)}")
+            lines.append(f"{name} vs {first}, last values: {', '.join(words)}")
     return lines
 
 
 def scores(history: History) -> dict[str, list[tuple[float, int]]]:
-    """What was measured, with the steps, by the names in SCORES; without NaN."""
+    """{name in SCORES: [(value, step), ...]} without NaN."""
     found = {
         name: [
             (entry.values[name], entry.step)

@@ -1,4 +1,4 @@
-"""Is this machine ready to train and to detect, and if not, what repairs it?"""
+"""Check versions, devices, shared memory and disk space of this machine."""
 
 from __future__ import annotations
 
@@ -14,59 +14,64 @@ from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
-from resdet.tools import machine
-from resdet.tools.machine import Finding, Gpu
+from resdet.tools import doctor_checks as checks
+from resdet.tools.doctor_checks import CheckResult, Gpu
 
-HELP = "check versions, devices, shared memory and disk, and say how to repair what is wrong"
+HELP = "check the installation and the machine, with a remedy for each problem"
 
 EXIT_FAILED = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    parser.add_argument("--folder", type=Path, default=Path(), help="where runs will be written")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path(),
+        help="folder for runs, checked for space (default: .)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    findings = examine(args.folder)
-    status = machine.worst(findings)
+    results = examine(args.folder)
+    status = checks.worst(results)
     if args.json:
-        print(json.dumps({"status": status, "findings": [asdict(f) for f in findings]}))
+        print(json.dumps({"status": status, "findings": [asdict(each) for each in results]}))
     else:
-        _print_table(findings)
+        _print_table(results)
     return EXIT_FAILED if status == "fail" else 0
 
 
-def examine(folder: Path) -> list[Finding]:
-    """All checks on this machine, in the order in which a fault explains the later ones."""
+def examine(folder: Path) -> list[CheckResult]:
+    """Run all checks on this machine. An early failure often explains later ones."""
     return [
-        machine.check_python(platform.python_version_tuple()),
-        *machine.check_packages(_requirements(), _installed_version),
-        *machine.check_cv2(_installed(machine.CV2_DISTRIBUTIONS), _cv2_version),
-        machine.check_albumentations(_installed(("albumentations", "albumentationsx"))),
-        machine.check_nms(_nms_of_a_double),
-        *machine.check_gpus(_gpus, driver=shutil.which("nvidia-smi") is not None),
-        machine.check_cpu(_cpu_flags(), len(_cpus()), platform.machine()),
-        *machine.check_shared_memory(_shared_memory(), _read_through_worker),
-        *machine.check_disk(folder, _free_bytes),
+        checks.check_python(platform.python_version_tuple()),
+        *checks.check_packages(_requirements(), _installed_version),
+        *checks.check_cv2(_installed(checks.CV2_DISTRIBUTIONS), _cv2_version),
+        checks.check_albumentations(_installed(("albumentations", "albumentationsx"))),
+        checks.check_nms(_nms_of_two_boxes),
+        *checks.check_gpus(_gpus, driver=shutil.which("nvidia-smi") is not None),
+        checks.check_cpu(_cpu_flags(), len(_cpus()), platform.machine()),
+        *checks.check_shared_memory(_shared_memory(), _read_through_worker),
+        *checks.check_disk(folder, _free_bytes),
     ]
 
 
-def _print_table(findings: Sequence[Finding]) -> None:
+def _print_table(results: Sequence[CheckResult]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     colors = {"ok": "green", "warn": "yellow", "fail": "red"}
-    table = Table("check", "status", "what was found", "remedy")
-    for finding in findings:
-        status = f"[{colors[finding.status]}]{finding.status}[/]"
-        table.add_row(finding.check, status, escape(finding.detail), escape(finding.remedy))
+    table = Table("check", "status", "details", "remedy")
+    for result in results:
+        status = f"[{colors[result.status]}]{result.status}[/]"
+        table.add_row(result.check, status, escape(result.detail), escape(result.remedy))
     Console().print(table)
 
 
 def _requirements() -> list[str]:
-    """What the installed package asks for, without its extras."""
+    """Requirements of the installed package, without its extras."""
     try:
         stated = metadata.requires("resdet") or []
     except metadata.PackageNotFoundError:
@@ -90,7 +95,7 @@ def _cv2_version() -> str:
     return str(importlib.import_module("cv2").__version__)
 
 
-def _nms_of_a_double() -> list[int]:
+def _nms_of_two_boxes() -> list[int]:
     import torch
     import torchvision
 
@@ -108,10 +113,12 @@ def _gpus() -> list[Gpu]:
 def _gpu(index: int) -> Gpu:
     import torch
 
-    torch.ones(8, device=f"cuda:{index}").sum().item()  # fails without kernels for this device
+    torch.ones(
+        8, device=f"cuda:{index}"
+    ).sum().item()  # fails if torch has no kernels for this device
     free, total = torch.cuda.mem_get_info(index)
     capability = torch.cuda.get_device_capability(index)
-    # bf16 has instructions from compute capability 8.0 (Ampere) on
+    # bf16 instructions exist since compute capability 8.0 (Ampere)
     name = torch.cuda.get_device_name(index)
     return Gpu(name, capability, free, total, bf16=capability >= (8, 0))
 
@@ -123,7 +130,7 @@ def _cpus() -> set[int]:
 
 
 def _cpu_flags() -> set[str]:
-    """Instruction sets as Linux lists them; empty elsewhere."""
+    """Instruction sets on Linux; empty on other systems."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -148,7 +155,7 @@ def _read_through_worker() -> None:
     loader = DataLoader(images, num_workers=1, timeout=60)
     total = sum(int(batch[0, ::4096].sum()) for (batch,) in loader)
     if total != 2 * (8 << 20) // 4096:
-        raise RuntimeError("the bytes arrived changed")
+        raise RuntimeError("the data arrived changed")
 
 
 def _free_bytes(folder: Path) -> int:

@@ -1,15 +1,15 @@
-"""Which backbone does a trained classifier become? Exact batch norm statistics, then frozen.
+"""Turn a trained classifier into a frozen detector backbone with exact BN statistics.
 
   resdet freeze-bn runs/r18/weights/best.pt
   resdet freeze-bn best.pt --images 50000 --out r18_backbone.safetensors
   resdet freeze-bn best.pt data.root=/data/imagenet --exact
   resdet train-det --cfg voc_r18.yaml backbone.weights=r18_backbone.safetensors
 
-Mean and variance of every batch norm are computed over the training set, cropped as in training
-(ResNet paper, appendix A), in place of the moving averages of the last few batches. One pass over
-the images does it: each layer's statistics are pooled over all of them, while the layers before
-it use those of their batch, as in training. --exact lets them use their final statistics, at the
-price of a pass for each layer; the larger train.batch_size, the less it changes.
+The mean and variance of every BN layer are recomputed over the training set with the training crops
+(ResNet paper, appendix A) and replace the moving averages. By default this takes one pass: each
+layer's statistics are pooled over all images, while earlier layers normalize with batch statistics,
+as in training. With --exact earlier layers use their final statistics, which takes one pass per
+layer; the difference shrinks as train.batch_size grows.
 """
 
 from __future__ import annotations
@@ -19,40 +19,42 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resdet.detection.errors import ConfigError
+from resdet.tools.arguments import add_device_argument, expect_new_safetensors, expect_positive
 
 if TYPE_CHECKING:
     from resdet.backbones.weights.convert import Converted
 
-HELP = "compute a classifier's exact batch norm statistics and freeze it for a detector"
+HELP = "recompute a classifier's BN statistics exactly and freeze it as a backbone"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="best.pt of a classifier")
+    parser.add_argument(
+        "checkpoint", type=Path, metavar="CKPT", help="classifier checkpoint, such as best.pt"
+    )
     parser.add_argument(
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="values in place of the checkpoint's, such as data.root=DIR train.batch_size=64",
+        help="override config values, for example data.root=DIR train.batch_size=64",
     )
     parser.add_argument(
-        "--images", type=int, metavar="N", help="only N images of the training set, at random"
+        "--images", type=int, metavar="N", help="use N random training images (default: all)"
     )
-    parser.add_argument("--exact", action="store_true", help="layer by layer, a pass for each")
+    parser.add_argument("--exact", action="store_true", help="one pass per layer, see above")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="default: backbone.safetensors beside CKPT"
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="output (default: backbone.safetensors beside CKPT)",
     )
-    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
-    parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: a GPU if there is one)")
+    parser.add_argument("--force", action="store_true", help="replace an existing output file")
+    add_device_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     out = args.out or args.checkpoint.with_name("backbone.safetensors")
-    if out.suffix != ".safetensors":
-        raise ConfigError(f"{out}: FILE must end in .safetensors")
-    if out.exists() and not args.force:
-        raise ConfigError(f"{out}: exists; --force replaces it")
-    if args.images is not None and args.images < 1:
-        raise ConfigError(f"--images {args.images}: at least 1")
+    expect_new_safetensors(out, force=args.force)
+    expect_positive(args, "images")
     from resdet.backbones.weights.load import write_converted
     from resdet.detection.engine.distributed import process_group
     from resdet.detection.tasks.classifier_statistics import freeze
@@ -61,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
     with process_group(args.device) as group:
         if group.world > 1:
-            raise ConfigError("freeze-bn runs as one process, without torchrun")
+            raise ConfigError("freeze-bn runs in one process; start it without torchrun")
         classifier = load_classifier(args.checkpoint, group.device, overrides=args.overrides)
         frozen, shift = freeze(
             classifier,
@@ -74,16 +76,16 @@ def run(args: argparse.Namespace) -> int:
     write_converted(frozen, out)
     print("; ".join(frozen.notes))
     print(
-        f"from the moving averages: means moved by {shift.median_mean:.2g} deviations (median; "
-        f"at most {shift.largest_mean:.2g}), deviations by {shift.median_deviation:.1%} "
-        f"(at most {shift.largest_deviation:.1%})"
+        f"change from the moving averages: means by {shift.median_mean:.2g} std (median; "
+        f"max {shift.largest_mean:.2g}), std by {shift.median_deviation:.1%} "
+        f"(max {shift.largest_deviation:.1%})"
     )
-    print(f"written: {out}; a detector starts from it with {_settings(frozen, out)}")
+    print(f"written: {out}; use it in a detector with {_settings(frozen, out)}")
     return 0
 
 
 def _settings(frozen: Converted, path: Path) -> str:
-    """What makes a detector's config fit."""
+    """The config overrides with which a detector loads the file."""
     settings = {
         "weights": path,
         "depth": frozen.depth,

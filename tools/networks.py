@@ -1,32 +1,32 @@
-"""How large is each network: parameters and multiply-adds of one image, counted.
+"""Count the parameters and the multiply-adds per image of every network.
 
   resdet networks
   resdet networks --size 112 --classes 40
   resdet networks --json
 
-Multiply-adds are those of convolutions and linear layers. A bottleneck halves the map in its first
-1x1 convolution (the paper's numbers, and the models its authors released) or in its 3x3
-(torchvision's), which costs more. Shortcuts A have no parameters; B and C are projections.
+Multiply-adds are counted for convolutions and linear layers. A bottleneck has its stride in the
+first 1x1 convolution (the paper and its released models) or in the 3x3 convolution (torchvision),
+which costs more. Shortcut A has no parameters; B and C use projections.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from resdet.detection.errors import ConfigError
+from resdet.tools.arguments import expect_positive
 
 if TYPE_CHECKING:
     from resdet.backbones.blocks import Shortcut
     from resdet.backbones.resnet import ClassifierNet
 
-HELP = "parameters and multiply-adds of every network"
+HELP = "count parameters and multiply-adds of every network"
 
-#: 10^9 multiply-adds at 224, paper, Table 1. Its 3.8 of ResNet-50 is 3.86 cut off.
+#: 10^9 multiply-adds at 224 px, Table 1 of the paper. Its 3.8 for ResNet-50 is 3.86, truncated.
 PAPER_GIGA = {
     "ResNet-18 A": 1.8,
     "ResNet-34 A": 3.6,
@@ -36,7 +36,7 @@ PAPER_GIGA = {
     "ResNet-101 B": 7.6,
     "ResNet-152 B": 11.3,
 }
-#: 10^6 parameters, paper, Table 6.
+#: 10^6 parameters, Table 6 of the paper.
 PAPER_MILLION = {
     "CIFAR ResNet-20 A": 0.27,
     "CIFAR ResNet-32 A": 0.46,
@@ -44,7 +44,7 @@ PAPER_MILLION = {
     "CIFAR ResNet-56 A": 0.85,
     "CIFAR ResNet-110 A": 1.7,
 }
-#: The shortcuts in the paper's Tables 2 to 4, and torchvision's 18 and 34, which are B.
+#: The shortcuts of the paper's Tables 2 to 4, and B for 18 and 34 as in torchvision.
 LISTED: dict[int, tuple[Shortcut, ...]] = {
     18: ("A", "B", "none"),
     34: ("A", "B", "C", "none"),
@@ -56,18 +56,8 @@ LISTED_CIFAR: tuple[Shortcut, ...] = ("A", "none")
 
 
 @dataclass(frozen=True)
-class Network:
-    """One line of the table; ``build`` takes where bottlenecks, if there are any, halve the map."""
-
-    name: str
-    build: Callable[[str], ClassifierNet]
-    size: int
-    bottlenecks: bool
-
-
-@dataclass(frozen=True)
-class Row:
-    """``multiply_adds`` by ``stride_in``; the paper's numbers in its units, where it has them."""
+class NetworkSize:
+    """Counts of one network; ``multiply_adds`` is {stride_in: count}."""
 
     network: str
     size: int
@@ -78,18 +68,14 @@ class Row:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--size", type=int, help="side of the image (default: 224; CIFAR 32)")
-    parser.add_argument("--classes", type=int, help="outputs (default: 1000; CIFAR 10)")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
+    parser.add_argument("--size", type=int, help="image side (default: 224; CIFAR: 32)")
+    parser.add_argument("--classes", type=int, help="number of classes (default: 1000; CIFAR: 10)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
 def run(args: argparse.Namespace) -> int:
-    for name in ("size", "classes"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"--{name} {value}: at least 1")
-    as_in_paper = args.size is None and args.classes is None
-    rows = [count(network, as_in_paper) for network in networks(args.size, args.classes)]
+    expect_positive(args, "size", "classes")
+    rows = network_sizes(args.size, args.classes)
     if args.json:
         print(json.dumps([asdict(row) for row in rows], indent=1))
     else:
@@ -97,49 +83,47 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def networks(size: int | None = None, classes: int | None = None) -> Iterator[Network]:
-    """Every network, for the paper's images and classes or for others."""
+def network_sizes(size: int | None = None, classes: int | None = None) -> list[NetworkSize]:
+    """Sizes of all networks; by default for the paper's images and classes, beside its numbers."""
+    from resdet.backbones.analysis import measure
     from resdet.backbones.resnet import CIFAR_DEPTHS, CifarResNet, ResNet, ResNetSpec
 
-    def large(depth: int, shortcut: Shortcut, stride_in: str) -> ClassifierNet:
+    def imagenet(depth: int, shortcut: Shortcut, stride_in: str) -> ClassifierNet:
         spec = ResNetSpec(depth, norm="batch", stride_in=stride_in, shortcut=shortcut)
         return ResNet(spec, classes=classes or 1000)
 
-    def small(depth: int, shortcut: Shortcut, stride_in: str) -> ClassifierNet:
+    def cifar(depth: int, shortcut: Shortcut, stride_in: str) -> ClassifierNet:
         return CifarResNet(depth, classes=classes or 10, shortcut=shortcut)
 
-    for depth, shortcuts in LISTED.items():
-        for shortcut in shortcuts:
-            build = partial(large, depth, shortcut)
-            yield Network(_name(depth, shortcut), build, size or 224, depth >= 50)
-    for depth in CIFAR_DEPTHS:
-        for shortcut in LISTED_CIFAR:
-            name = f"CIFAR {_name(depth, shortcut)}"
-            yield Network(name, partial(small, depth, shortcut), size or 32, bottlenecks=False)
+    def count(name: str, build: Callable[[str], ClassifierNet], side: int) -> NetworkSize:
+        first, second = (measure(partial(build, stride_in), side) for stride_in in ("1x1", "3x3"))
+        multiply_adds = {"1x1": first.multiply_adds, "3x3": second.multiply_adds}
+        row = NetworkSize(name, side, first.parameters, multiply_adds)
+        if size or classes:
+            return row
+        return replace(
+            row,
+            paper_giga_multiply_adds=PAPER_GIGA.get(name),
+            paper_million_parameters=PAPER_MILLION.get(name),
+        )
 
-
-def count(network: Network, as_in_paper: bool) -> Row:
-    """The paper's numbers stand beside only ``as_in_paper``: with its sizes and classes."""
-    from resdet.backbones.analysis import measure
-
-    first = second = measure(partial(network.build, "1x1"), network.size)
-    if network.bottlenecks:
-        second = measure(partial(network.build, "3x3"), network.size)
-    return Row(
-        network.name,
-        network.size,
-        first.parameters,
-        {"1x1": first.multiply_adds, "3x3": second.multiply_adds},
-        PAPER_GIGA.get(network.name) if as_in_paper else None,
-        PAPER_MILLION.get(network.name) if as_in_paper else None,
-    )
+    rows = [
+        count(_name(depth, shortcut), partial(imagenet, depth, shortcut), size or 224)
+        for depth, shortcuts in LISTED.items()
+        for shortcut in shortcuts
+    ]
+    return rows + [
+        count(f"CIFAR {_name(depth, shortcut)}", partial(cifar, depth, shortcut), size or 32)
+        for depth in CIFAR_DEPTHS
+        for shortcut in LISTED_CIFAR
+    ]
 
 
 def _name(depth: int, shortcut: str) -> str:
     return f"plain-{depth}" if shortcut == "none" else f"ResNet-{depth} {shortcut}"
 
 
-def _print_table(rows: list[Row]) -> None:
+def _print_table(rows: list[NetworkSize]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table

@@ -1,4 +1,4 @@
-"""Which one file shows somebody else what a run was and how good it became?
+"""Write one self-contained HTML page about a run: config, curves, results and detections.
 
 resdet report runs/voc_r101
 resdet report runs/voc_r101 --detections results --out page.html
@@ -11,17 +11,17 @@ from pathlib import Path
 
 from resdet.detection.errors import ConfigError
 
-HELP = "make one self-contained HTML page of a run"
+HELP = "write a self-contained HTML page about a run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_dir", type=Path, help="folder that train or eval wrote")
-    parser.add_argument("--detections", type=Path, help="folder that infer wrote with drawings")
-    parser.add_argument("--out", type=Path, help="the page (default: RUN_DIR/report.html)")
+    parser.add_argument("run_dir", type=Path, help="output folder of train-*, or of eval")
+    parser.add_argument("--detections", type=Path, help="output folder of infer, with drawings")
+    parser.add_argument("--out", type=Path, help="output file (default: RUN_DIR/report.html)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the page; raises ConfigError where a folder is not what it should be."""
+    """Write the page; raises ConfigError for a folder that is not an output folder."""
     from resdet.detection.engine.history import replace_text
     from resdet.detection.evaluation.page import render_page
     from resdet.tools.run_page import build_page

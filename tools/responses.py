@@ -1,30 +1,29 @@
-"""How strongly does each layer of a classifier respond? The paper's section 4.1 and Fig. 7.
+"""Measure and plot the layer responses of classifiers (ResNet paper, section 4.1, Fig. 7).
 
   resdet responses runs/plain34/weights/best.pt runs/resnet34/weights/best.pt --out responses
   resdet responses best.pt data.root=/data/imagenet --images 5000 --out responses
 
-The response of a layer is its output after batch norm and before the nonlinearity and the addition;
-measured is its standard deviation over images, channels and positions. Written are
-responses.json, and responses.png with the layers in their order and sorted by size.
+The response of a layer is its output after BN, before the nonlinearity and the addition. The tool
+measures its std over images, channels and positions. It writes responses.json, and responses.png
+with the layers in network order and sorted by std.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resdet.detection.errors import ConfigError
+from resdet.tools.arguments import add_device_argument, expect_positive, split_overrides
 from resdet.tools.curves import short_names
 
 if TYPE_CHECKING:
     from resdet.backbones.analysis import Response
 
-HELP = "measure and plot the responses of a classifier's layers"
+HELP = "measure and plot the layer responses of classifiers"
 
 JSON_FILE, IMAGE_FILE = "responses.json", "responses.png"
 
@@ -34,20 +33,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "words",
         nargs="+",
         metavar="CKPT | key=value",
-        help="checkpoints of classifiers; values in place of theirs, such as data.root=DIR",
+        help="classifier checkpoints and config overrides, such as data.root=DIR",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
-    parser.add_argument("--split", choices=("val", "train"), default="val", help="which data (val)")
-    parser.add_argument("--images", type=int, metavar="N", help="only N images, at random")
-    parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: a GPU if there is one)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
+    parser.add_argument(
+        "--split", choices=("val", "train"), default="val", help="data split (default: val)"
+    )
+    parser.add_argument(
+        "--images", type=int, metavar="N", help="use N random images (default: all)"
+    )
+    add_device_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    paths, overrides = split_words(args.words)
-    if not paths:
+    overrides, others = split_overrides(args.words)
+    if not others:
         raise ConfigError("no checkpoint given")
-    if args.images is not None and args.images < 1:
-        raise ConfigError(f"--images {args.images}: at least 1")
+    expect_positive(args, "images")
+    paths = [Path(word) for word in others]
     names = short_names(paths)
     from resdet.detection.engine.distributed import process_group
     from resdet.detection.tasks.classifier_statistics import measure_responses
@@ -57,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     found: dict[str, list[Response]] = {}
     with process_group(args.device) as group:
         if group.world > 1:
-            raise ConfigError("responses runs as one process, without torchrun")
+            raise ConfigError("responses runs in one process; start it without torchrun")
         for name, path in zip(names, paths, strict=True):
             classifier = load_classifier(path, group.device, overrides=overrides)
             found[name] = measure_responses(
@@ -74,12 +77,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"{name}: {len(stds)} layers, mean {mean:.3f}, {min(stds):.3f} to {max(stds):.3f}")
     print(f"written: {args.out / JSON_FILE}, {args.out / IMAGE_FILE}")
     return 0
-
-
-def split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Checkpoints, and overrides: words that start with a dotted key and ``=``."""
-    overrides = [word for word in words if re.match(r"\w+(\.\w+)+=", word)]
-    return [Path(word) for word in words if word not in overrides], overrides
 
 
 def _write(found: dict[str, list[Response]], folder: Path) -> None:

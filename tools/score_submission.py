@@ -1,10 +1,11 @@
-"""How good is a submission to the ILSVRC localization challenge? Its errors on val.
+"""Score a submission to the ILSVRC localization challenge on the validation set.
 
   resdet score-submission answers.csv --cfg ilsvrc_loc_r101.yaml data.root=/data
 
-The file is a CSV with the columns ImageId and PredictionString, as `resdet eval --submission`
-writes it: up to five times a class and a box, best first, in pixels from 1, the last included. The
-config says where the images' own classes and boxes are.
+The file is a CSV with the columns ImageId and PredictionString, written by `resdet eval
+--submission`: up to five predictions, best first, each a class and a box in 1-based, inclusive
+pixel coordinates. The
+config gives the location of the ground truth.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ HELP = "score an ILSVRC localization submission"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("submission", type=Path, metavar="FILE", help="CSV of predictions")
+    parser.add_argument("submission", type=Path, metavar="FILE", help="CSV file with predictions")
     add_config_arguments(parser)
 
 
@@ -43,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
     absent = [one.image_id for one in split.records if one.image_id not in predictions]
     if absent:
         raise DataError(
-            f"{args.submission}: no row for {len(absent)} images, the first: {absent[0]}; a "
-            "image without predictions has an empty one"
+            f"{args.submission}: no row for {len(absent)} images, the first: {absent[0]}; an "
+            "image without predictions needs a row with an empty PredictionString"
         )
     if args.dry_run:
         print(f"{len(predictions)} predictions for {len(split.records)} images")

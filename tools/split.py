@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resdet.detection.errors import ConfigError
-from resdet.tools.decoding_progress import decoding_progress
+from resdet.tools.progress import decoding_progress
 
 if TYPE_CHECKING:
     from resdet.datasets.convert.split import Member

@@ -52,11 +52,11 @@ def test_a_config_with_an_error(resdet: Command, swapped: Path) -> None:
     assert "swapped_corners" in done.out
     assert "train_00001.xml" in done.out
     assert "headers only" in done.out
-    assert "1 error, 1 warning, 0 notes: training would refuse" in done.out
-    assert "VOC files count from 1" in done.out
+    assert "1 error, 1 warning, 0 notes: training would stop" in done.out
+    assert "VOC files are 1-based" in done.out
     mended = resdet("check-data", "--cfg", swapped / "tiny.yaml", "--quick", "data.on_bad_box=fix")
     assert mended.code == 0
-    assert "0 errors, 2 warnings, 0 notes: nothing that training refuses" in mended.out
+    assert "0 errors, 2 warnings, 0 notes: training accepts the data" in mended.out
 
 
 def test_the_report_the_page_and_the_cache(resdet: Command, swapped: Path, tmp_path: Path) -> None:

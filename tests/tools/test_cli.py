@@ -1,4 +1,4 @@
-"""The command `resdet`: dispatch, help, exit codes, and what a user sees of an error."""
+"""The command `resdet`: dispatch, help, exit codes, error output and shared options."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import resdet
 from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.errors import ConfigError, DataError, DivergedError
-from resdet.tools.arguments import add_config_arguments, config_from_args
+from resdet.tools.arguments import add_config_arguments, config_from_args, split_overrides
 from resdet.tools.cli import BROKEN_PIPE, COMMANDS, main, run_tool
 
 TOOL = """
@@ -230,3 +230,14 @@ def test_config_arguments_without_a_config() -> None:
     args = optional.parse_intermixed_args(["train.lr=1"])
     with pytest.raises(ConfigError, match="no config: give --cfg"):
         config_from_args(args, DetectorConfig)
+
+
+def test_words_with_a_dotted_key_are_overrides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["a=b/best.pt", "data.root=x", "dir.v1/lr=0.1.pt", "test.nms_iou=0.4.jpg"]
+    Path(words[-1]).touch()
+    overrides, others = split_overrides(words)
+    assert overrides == ["data.root=x"]
+    assert others == ["a=b/best.pt", "dir.v1/lr=0.1.pt", "test.nms_iou=0.4.jpg"]

@@ -1,4 +1,4 @@
-"""The command from file to file: numbers, header, account and exit codes."""
+"""The convert-weights command: tensors, header, summary and exit codes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_golden_checkpoint(
     assert "4 a, b, c, d" in said
 
 
-def test_account_names_what_was_left_out(
+def test_the_summary_lists_unused_tensors(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert convert(source, tmp_path / "out.safetensors", "--verbose") == 0
@@ -72,9 +72,9 @@ def test_an_existing_file_is_kept_unless_forced(source: Path, tmp_path: Path) ->
     ("words", "code", "reason"),
     [
         (["--class-names", "a,b"], 2, "2 names for 3 classes"),
-        (["--class-names", "a,b,a"], 2, "a is no class"),
-        (["--class-names", "a,,b"], 2, "an empty name is no class"),
-        (["--ratios", "0"], 2, "--ratios 0: at least 1"),
+        (["--class-names", "a,b,a"], 2, "a is not allowed"),
+        (["--class-names", "a,,b"], 2, "an empty name is not allowed"),
+        (["--ratios", "0"], 2, "--ratios 0: expected at least 1"),
         (["--layout", "caffe"], 3, "unknown layout 'caffe'"),
         (["--layout", "msra"], 3, "tensors no MSRA classifier"),
         (["--pixels", "bgr"], 3, "unknown pixels 'bgr'"),

@@ -1,4 +1,4 @@
-"""The command from run folders to an image and a line for each run."""
+"""The curves command: a plot and one line per run from run folders."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def curves(*words: object) -> int:
     return run_tool("curves", [str(word) for word in words])
 
 
-def test_a_image_and_the_best_of_each_run(
+def test_the_plot_and_the_best_value_of_each_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = make_run(tmp_path / "plain", 0.9, 0.5, 0.6), make_run(tmp_path / "res", 0.4)
@@ -32,12 +32,12 @@ def test_a_image_and_the_best_of_each_run(
     assert capsys.readouterr().out.splitlines() == [
         "plain: 30 steps; val_top1_error best 0.5000 at 20, last 0.6000",
         "res: 10 steps; val_top1_error best 0.4000 at 10, last 0.4000",
-        "res beside plain, last values: val_top1_error -0.2000",
+        "res vs plain, last values: val_top1_error -0.2000",
         f"written: {out}",
     ]
 
 
-def test_folders_of_one_name_are_told_apart(
+def test_folders_with_equal_names_get_longer_names(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = [make_run(tmp_path / seed / "r18", 0.5) for seed in ("seed0", "seed1")]
@@ -47,28 +47,28 @@ def test_folders_of_one_name_are_told_apart(
     assert "seed1/r18: 10 steps" in said
 
 
-def test_a_cut_line_is_named_and_the_rest_drawn(
+def test_an_incomplete_line_is_reported_and_skipped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run(tmp_path / "a", 0.5)
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "ev')
     assert curves(run, "--out", tmp_path / "a.png") == 0
-    assert "metrics.jsonl:3: not a whole line" in capsys.readouterr().err
+    assert "metrics.jsonl:3: incomplete line, skipped" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["none", "--out", "a.png"], "none: no folder of a run"),
-        (["empty", "--out", "a.png"], "nothing that could be plotted"),
+        (["none", "--out", "a.png"], "none: not a run folder"),
+        (["empty", "--out", "a.png"], "nothing to plot"),
         (["good", "good", "--out", "a.png"], "given twice"),
-        (["good", "--out", "a.txt"], "an image ends in one of .png"),
+        (["good", "--out", "a.txt"], "expected a suffix of .png"),
         (["good", "--out", "good/metrics.jsonl/a.png"], "cannot be written"),
-        (["good", "--out", "a.png", "--smooth", "0"], "--smooth 0: at least 1"),
+        (["good", "--out", "a.png", "--smooth", "0"], "--smooth 0: expected at least 1"),
     ],
 )
-def test_wrong_words(
+def test_error_messages(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -1,4 +1,4 @@
-"""The doctor sees planted faults, names their remedy, and is content with a sound machine."""
+"""The doctor command: results and remedies for simulated faults, and for this machine."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from resdet.tools import doctor, machine
-from resdet.tools.machine import Finding, Gpu
+from resdet.tools import doctor
+from resdet.tools import doctor_checks as checks
+from resdet.tools.doctor_checks import CheckResult, Gpu
 
 GB = 1 << 30
 
@@ -29,7 +30,7 @@ def arguments(*words: str) -> argparse.Namespace:
 
 
 def test_this_machine(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """The suite itself needs these packages, so they are found, and nms and a worker run."""
+    """The tests need these packages, so they are found; NMS and a data worker run."""
     code = doctor.run(arguments("--json", "--folder", str(tmp_path)))
     report = json.loads(capsys.readouterr().out)
     found = {item["check"]: item for item in report["findings"]}
@@ -42,8 +43,8 @@ def test_this_machine(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
 def test_table_shows_details_and_remedies_literally(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finding = Finding("disk", "fail", "no [bold] room", "make [room]")
-    monkeypatch.setattr(doctor, "examine", lambda folder: [finding])
+    result = CheckResult("disk", "fail", "no [bold] room", "make [room]")
+    monkeypatch.setattr(doctor, "examine", lambda folder: [result])
     assert doctor.run(arguments()) == 3
     output = capsys.readouterr().out
     assert "no [bold] room" in output
@@ -51,7 +52,7 @@ def test_table_shows_details_and_remedies_literally(
 
 
 def test_warnings_do_not_fail_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "examine", lambda folder: [Finding("a", "warn", "b", "c")])
+    monkeypatch.setattr(doctor, "examine", lambda folder: [CheckResult("a", "warn", "b", "c")])
     assert doctor.run(arguments("--json")) == 0
 
 
@@ -60,7 +61,7 @@ def test_warnings_do_not_fail_the_command(monkeypatch: pytest.MonkeyPatch) -> No
     [("3.10.14", "fail"), ("3.9.2", "fail"), ("3.11.0", "ok"), ("3.14.0", "ok")],
 )
 def test_python(version: str, status: str) -> None:
-    assert machine.check_python(version.split(".")).status == status
+    assert checks.check_python(version.split(".")).status == status
 
 
 @pytest.mark.parametrize(
@@ -77,20 +78,20 @@ def test_python(version: str, status: str) -> None:
     ],
 )
 def test_packages(requirement: str, version: str | None, status: str) -> None:
-    (finding,) = machine.check_packages([requirement], lambda name: version)
-    assert finding.status == status
-    assert (finding.remedy == f"pip install '{requirement}'") == (status == "fail")
+    (result,) = checks.check_packages([requirement], lambda name: version)
+    assert result.status == status
+    assert (result.remedy == f"pip install '{requirement}'") == (status == "fail")
 
 
 def test_package_that_is_not_installed() -> None:
-    (finding,) = machine.check_packages([], lambda name: None)
-    assert finding.status == "fail"
-    assert "pip install -e ." in finding.remedy
+    (result,) = checks.check_packages([], lambda name: None)
+    assert result.status == "fail"
+    assert "pip install -e ." in result.remedy
 
 
 def test_requirement_in_an_unknown_form() -> None:
     with pytest.raises(ValueError, match="torch~=2"):
-        machine.check_packages(["torch~=2"], lambda name: "2.0")
+        checks.check_packages(["torch~=2"], lambda name: "2.0")
 
 
 @pytest.mark.parametrize(
@@ -104,53 +105,53 @@ def test_requirement_in_an_unknown_form() -> None:
     ],
 )
 def test_providers_of_cv2(providers: dict[str, str], loaded: str, status: str) -> None:
-    (finding,) = machine.check_cv2(providers, lambda: loaded)
-    assert finding.status == status
+    (result,) = checks.check_cv2(providers, lambda: loaded)
+    assert result.status == status
     if status == "warn":
-        assert "pip uninstall -y opencv-python opencv-python-headless" in finding.remedy
-        assert "opencv-python-headless==5.0.0.93" in finding.remedy
+        assert "pip uninstall -y opencv-python opencv-python-headless" in result.remedy
+        assert "opencv-python-headless==5.0.0.93" in result.remedy
 
 
 def test_half_removed_cv2() -> None:
     error = AttributeError("module 'cv2' has no attribute '__version__'")
-    (finding,) = machine.check_cv2({"opencv-python": "4.12.0.88"}, failing(error))
-    assert finding.status == "fail"
-    assert "no attribute" in finding.detail
-    assert "--force-reinstall opencv-python-headless==4.12.0.88" in finding.remedy
+    (result,) = checks.check_cv2({"opencv-python": "4.12.0.88"}, failing(error))
+    assert result.status == "fail"
+    assert "no attribute" in result.detail
+    assert "--force-reinstall opencv-python-headless==4.12.0.88" in result.remedy
 
 
 def test_albumentations_and_its_successor() -> None:
-    assert machine.check_albumentations({"albumentations": "2.0.8"}).status == "ok"
-    both = machine.check_albumentations({"albumentations": "2.0.8", "albumentationsx": "2.5.1"})
+    assert checks.check_albumentations({"albumentations": "2.0.8"}).status == "ok"
+    both = checks.check_albumentations({"albumentations": "2.0.8", "albumentationsx": "2.5.1"})
     assert both.status == "warn"
     assert "albumentations==2.0.8" in both.remedy
 
 
 def test_nms_of_a_mismatched_pair() -> None:
     error = RuntimeError("operator torchvision::nms\n does not exist")
-    finding = machine.check_nms(failing(error))
-    assert finding.status == "fail"
-    assert "torchvision::nms does not exist" in finding.detail
-    assert "torch torchvision" in finding.remedy
-    assert machine.check_nms(lambda: [0, 1]).status == "fail"
-    assert machine.check_nms(lambda: [1]).status == "ok"
+    result = checks.check_nms(failing(error))
+    assert result.status == "fail"
+    assert "torchvision::nms does not exist" in result.detail
+    assert "torch torchvision" in result.remedy
+    assert checks.check_nms(lambda: [0, 1]).status == "fail"
+    assert checks.check_nms(lambda: [1]).status == "ok"
 
 
 def test_gpus() -> None:
     new = Gpu("H200", (9, 0), free=130 * GB, total=140 * GB, bf16=True)
     full = Gpu("T4", (7, 5), free=1 * GB, total=16 * GB, bf16=False)
-    first, second = machine.check_gpus(lambda: [new, full], driver=True)
+    first, second = checks.check_gpus(lambda: [new, full], driver=True)
     assert (first.check, first.status) == ("gpu 0", "ok")
     assert "H200, compute 9.0" in first.detail
     assert (second.check, second.status) == ("gpu 1", "warn")
     assert "no bf16" in second.detail
 
-    (none,) = machine.check_gpus(lambda: [], driver=False)
+    (none,) = checks.check_gpus(lambda: [], driver=False)
     assert none.status == "ok"
-    (unseen,) = machine.check_gpus(lambda: [], driver=True)
+    (unseen,) = checks.check_gpus(lambda: [], driver=True)
     assert unseen.status == "warn"
     broken = failing(RuntimeError("no kernel image is available"))
-    (dead,) = machine.check_gpus(broken, driver=True)
+    (dead,) = checks.check_gpus(broken, driver=True)
     assert dead.status == "fail"
     assert "no kernel image" in dead.detail
 
@@ -158,42 +159,42 @@ def test_gpus() -> None:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ({"avx2", "avx512_bf16"}, "bf16 by avx512_bf16"),
+        ({"avx2", "avx512_bf16"}, "bf16 with avx512_bf16"),
         ({"avx2"}, "emulated"),
         (set(), "unknown"),
     ],
 )
 def test_cpu(flags: set[str], said: str) -> None:
-    finding = machine.check_cpu(flags, 8, "x86_64")
-    assert said in finding.detail
-    assert "8 cores" in finding.detail
+    result = checks.check_cpu(flags, 8, "x86_64")
+    assert said in result.detail
+    assert "8 cores" in result.detail
 
 
 def test_shared_memory() -> None:
     docker = (64 << 20, 64 << 20)
-    small, worker = machine.check_shared_memory(docker, lambda: None)
+    small, worker = checks.check_shared_memory(docker, lambda: None)
     assert (small.status, worker.status) == ("warn", "ok")
     assert "--ipc=host" in small.remedy
     assert "data.workers=0" in small.remedy
 
     killed = RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error.")
-    large, dead = machine.check_shared_memory((8 * GB, 8 * GB), failing(killed))
+    large, dead = checks.check_shared_memory((8 * GB, 8 * GB), failing(killed))
     assert (large.status, dead.status) == ("ok", "fail")
     assert "Bus error" in dead.detail
     assert "--ipc=host" in dead.remedy
 
-    (only,) = machine.check_shared_memory(None, lambda: None)
+    (only,) = checks.check_shared_memory(None, lambda: None)
     assert only.check == "worker"
 
 
 @pytest.mark.parametrize(("free", "status"), [(9 * GB, "ok"), (2 * GB, "warn"), (1000, "fail")])
 def test_disk(tmp_path: Path, free: int, status: str) -> None:
-    (finding,) = machine.check_disk(tmp_path, lambda folder: free)
-    assert finding.status == status
+    (result,) = checks.check_disk(tmp_path, lambda folder: free)
+    assert result.status == status
     assert list(tmp_path.iterdir()) == []
 
 
 def test_disk_that_takes_no_files(tmp_path: Path) -> None:
-    (finding,) = machine.check_disk(tmp_path / "missing", lambda folder: 9 * GB)
-    assert finding.status == "fail"
-    assert "No such file" in finding.detail
+    (result,) = checks.check_disk(tmp_path / "missing", lambda folder: 9 * GB)
+    assert result.status == "fail"
+    assert "No such file" in result.detail

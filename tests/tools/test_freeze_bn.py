@@ -1,4 +1,4 @@
-"""From training a classifier to a detector that starts from it, with the commands a user types."""
+"""The freeze-bn command, from a trained classifier to a detector that starts from it."""
 
 from __future__ import annotations
 
@@ -183,9 +183,9 @@ def test_wrong_words(
     backbone: Path, best: Path, tiny_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for path, words, code, reason in (
-        (best, [], 2, "backbone.safetensors: exists; --force replaces it"),
-        (best, ["--out", "a.pt"], 2, "a.pt: FILE must end in .safetensors"),
-        (best, ["--force", "--images", "0"], 2, "--images 0: at least 1"),
+        (best, [], 2, "backbone.safetensors: already exists; --force replaces it"),
+        (best, ["--out", "a.pt"], 2, "a.pt: the output file must end in .safetensors"),
+        (best, ["--force", "--images", "0"], 2, "--images 0: expected at least 1"),
         (best, ["--force", "train.batchsize=3"], 2, "batch_size"),
         (tiny_run / "weights" / "last.pt", [], 3, "last.pt: holds a detector"),
     ):

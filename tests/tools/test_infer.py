@@ -1,4 +1,4 @@
-"""The command ``infer`` with a real, if small, detector: what users see, what signals do."""
+"""The infer command with a small real detector: output, signals, resuming and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table: every network, the paper's numbers beside ours, and JSON."""
+"""The networks command: a table and JSON with every network and the paper's numbers."""
 
 from __future__ import annotations
 

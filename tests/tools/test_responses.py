@@ -1,4 +1,4 @@
-"""``resdet responses``: checkpoints and images to JSON and a plot."""
+"""The responses command: JSON and a plot from checkpoints and images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from resdet.detection.config.files import check_dict
 from resdet.detection.engine.checkpoint import save_checkpoint
 from resdet.detection.tasks.classifier import build_classifier
 from resdet.tools.cli import run_tool
-from resdet.tools.responses import split_words
 
 if TYPE_CHECKING:
     from resdet.tests.conftest import Command
@@ -100,18 +99,12 @@ def test_a_sample_of_the_training_images(
     assert len(set(stds)) == 3
 
 
-def test_words_with_a_dotted_key_are_overrides() -> None:
-    paths, overrides = split_words(["a=b/best.pt", "data.root=x", "dir.v1/lr=0.1.pt"])
-    assert paths == [Path("a=b/best.pt"), Path("dir.v1/lr=0.1.pt")]
-    assert overrides == ["data.root=x"]
-
-
 @pytest.mark.parametrize(
     ("words", "reason", "code"),
     [
         (["data.root=x"], "no checkpoint", 2),
         (["CKPT", "CKPT"], "given twice", 2),
-        (["CKPT", "--images", "0"], "--images 0: at least 1", 2),
+        (["CKPT", "--images", "0"], "--images 0: expected at least 1", 2),
         (["CKPT", "data.source.root=/nowhere"], "/nowhere", 3),
         (["none.pt"], "none.pt: no such checkpoint", 3),
     ],

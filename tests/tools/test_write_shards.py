@@ -1,4 +1,4 @@
-"""The write-shards command: what it leaves, what it refuses, and that killing it costs nothing."""
+"""The write-shards command: its output, its error messages, and resuming after SIGKILL."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(*words: object) -> int:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """26 + 4 images of more than a megabyte each, so that every one has its shard."""
+    """26 + 4 images of more than a megabyte each, so that each gets its own shard."""
     root = tmp_path_factory.mktemp("data")
     pixels = np.random.default_rng(0).integers(0, 256, (700, 600, 3), dtype=np.uint8)
     for split, count in (("train", 26), ("val", 4)):
@@ -43,7 +43,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_what_is_written(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shards_index_and_verification(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "shards"
     assert run(images, "--out", out, "--size-mb", 2) == 0
     printed = capsys.readouterr()
@@ -55,17 +57,17 @@ def test_what_is_written(images: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert shards.classes == ("ant", "cat") and len(shards) == 4
     before = contents(out)
     assert run(images, "--out", out, "--size-mb", 2) == 0
-    assert "26 shards, 26 of them there already" in capsys.readouterr().out
+    assert "26 shards, 26 of them already existed" in capsys.readouterr().out
     assert contents(out) == before
     assert run("--check", out) == 0
-    assert "26 images in 26 shards are whole" in capsys.readouterr().out
+    assert "26 images in 26 shards verified" in capsys.readouterr().out
     path = out / "train" / "000003.tar"
     path.write_bytes(path.read_bytes()[::-1])
     assert run("--check", out / "train") == 3
     assert "000003.tar: its contents are not those that were written" in capsys.readouterr().err
 
 
-def test_killing_costs_nothing(images: Path, tmp_path: Path, resdet: Command) -> None:
+def test_an_interrupted_run_is_continued(images: Path, tmp_path: Path, resdet: Command) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     words = ("write-shards", images, "--size-mb", 1, "--out")
     assert resdet(*words, whole).code == 0
@@ -82,14 +84,14 @@ def test_killing_costs_nothing(images: Path, tmp_path: Path, resdet: Command) ->
         interrupted += running.wait().code == -signal.SIGKILL
     done = resdet(*words, killed)
     assert done.code == 0, done.err
-    assert interrupted and "of them there already" in done.out
+    assert interrupted and "of them already existed" in done.out
     assert contents(killed) == contents(whole)
 
 
-def test_what_is_refused(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_messages(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, code, message in (
-        (("--out", tmp_path), 2, "give the folder of the data set and --out"),
-        ((images, "--check", tmp_path), 2, "takes neither a source nor --out"),
+        (("--out", tmp_path), 2, "give the data set folder and --out"),
+        ((images, "--check", tmp_path), 2, "takes neither a source folder nor --out"),
         (("--check", tmp_path), 2, "no index.jsonl"),
         ((images, "--out", tmp_path, "--size-mb", 0), 2, "at least a megabyte"),
         ((images, "--out", tmp_path, "--val", "test"), 3, "test: no such folder"),

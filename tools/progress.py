@@ -1,0 +1,119 @@
+"""Progress bars of the commands. They write to stderr: stdout holds only results."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+#: Seconds between two lines of `inference_progress` without a terminal.
+_LINE_EVERY = 10.0
+
+
+def _bars(*columns: Any, **options: Any) -> Progress:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    return Progress(*columns, console=Console(stderr=True), **options)
+
+
+@contextmanager
+def count_progress(name: str, total: int) -> Iterator[Callable[..., None]]:
+    """Yield ``advance(line="")``, to be called once per item.
+
+    Without a terminal, ``line`` is printed in place of the bar if it is not empty.
+    """
+    terminal = sys.stderr.isatty()
+    with _bars(disable=not terminal) as bars:
+        task = bars.add_task(name, total=total)
+
+        def advance(line: str = "") -> None:
+            bars.advance(task)
+            if line and not terminal:
+                print(line, file=sys.stderr, flush=True)
+
+        yield advance
+
+
+@contextmanager
+def decoding_progress() -> Iterator[Callable[[int, int], None]]:
+    """Yield ``report(done, total)``. Without a terminal it prints a line per 10 %."""
+    if not sys.stderr.isatty():
+        yield _print_every_tenth
+        return
+    with _bars(transient=True) as bars:
+        task = bars.add_task("decoding", total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+def _print_every_tenth(done: int, total: int) -> None:
+    if done * 10 // total > (done - 1) * 10 // total:
+        print(f"decoded {done} of {total} images", file=sys.stderr)
+
+
+@contextmanager
+def download_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield ``report(what, done, total)`` in bytes, with one bar for each ``what``."""
+    from rich import progress as rich
+
+    columns = (
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(),
+        rich.DownloadColumn(),
+        rich.TransferSpeedColumn(),
+        rich.TimeRemainingColumn(),
+    )
+    tasks: dict[str, TaskID] = {}
+    with _bars(*columns) as bars:
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done)
+
+        yield report
+
+
+@contextmanager
+def inference_progress() -> Iterator[Callable[[int, int, int], None]]:
+    """Yield ``report(done, total, failed)``. Without a terminal it prints a line every 10 s."""
+    if not sys.stderr.isatty():
+        yield _print_every_ten_seconds()
+        return
+    from rich import progress as rich
+
+    columns = (
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TextColumn("{task.fields[rate]:.2f} images/s, {task.fields[failed]} failed"),
+        rich.TimeRemainingColumn(),
+    )
+    with _bars(*columns) as bars:
+        task = bars.add_task("", rate=0.0, failed=0)
+
+        def report(done: int, total: int, failed: int) -> None:
+            rate = bars.tasks[0].speed or 0.0
+            bars.update(task, completed=done, total=total, rate=rate, failed=failed)
+
+        yield report
+
+
+def _print_every_ten_seconds() -> Callable[[int, int, int], None]:
+    start = last = time.monotonic()
+    reports = 0
+
+    def report(done: int, total: int, failed: int) -> None:
+        nonlocal last, reports
+        reports += 1
+        now = time.monotonic()
+        if now - last >= _LINE_EVERY:
+            last = now
+            rate = reports / (now - start)
+            print(f"{done}/{total}, {rate:.2f} images/s, {failed} failed", file=sys.stderr)
+
+    return report
