@@ -28,7 +28,7 @@ from resdet.detection.engine.optim import make_sgd
 from resdet.detection.environment import describe_environment
 from resdet.detection.models.class_head import ClassHead
 from resdet.detection.models.localizer import Localizer
-from resdet.detection.structures import Annotation, LabelledBatch
+from resdet.detection.structures import Annotation, Batch
 from resdet.detection.tasks.localizer import build_localizer
 from torch import Tensor, nn
 
@@ -89,7 +89,7 @@ class DenseHead(nn.Module):
 class DenseLocalizer(Localizer):
     """The same losses from a `DenseHead`: positives of all images come first here."""
 
-    def forward(self, batch: LabelledBatch) -> dict[str, Tensor]:
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
         features, anchors = self._map(batch.images)
         cells = features.shape[2] * features.shape[3]
         found = [
@@ -193,7 +193,7 @@ def measure(side: str, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def draw_batch(args: argparse.Namespace) -> LabelledBatch:
+def draw_batch(args: argparse.Namespace) -> Batch:
     """Noise, and one object in each image."""
     random = torch.Generator().manual_seed(0)
     count, size = args.batch, args.size
@@ -201,15 +201,17 @@ def draw_batch(args: argparse.Namespace) -> LabelledBatch:
     far = corners + size / 3 + torch.rand(count, 2, generator=random) * size / 3
     labels = torch.randint(args.classes, (count,), generator=random)
     none = torch.zeros(1, dtype=torch.bool)
-    return LabelledBatch(
+    return Batch(
         torch.randint(256, (count, 3, size, size), generator=random, dtype=torch.uint8),
-        labels,
-        [str(index) for index in range(count)],
-        list(range(count)),
-        annotations=tuple(
+        [(size, size)] * count,
+        [
             Annotation(box[None], label[None], none)
             for box, label in zip(torch.cat([corners, far], dim=1), labels, strict=True)
-        ),
+        ],
+        [],
+        [str(index) for index in range(count)],
+        list(range(count)),
+        labels,
     )
 
 

@@ -107,14 +107,20 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Sample:
-    """One network input: ``image`` (h, w, 3) uint8 RGB with its annotation in the same pixels."""
+    """One network input: ``image`` (h, w, 3) uint8 RGB, and what is known about it.
+
+    ``annotation`` holds the objects in the pixels of ``image``, ``label`` the class of the whole
+    image, ``geometry`` how it was made from its file; each is None where it is not known or not
+    needed. ``seed`` drives the random choices made for the image.
+    """
 
     image: Tensor
-    annotation: Annotation
-    geometry: Geometry
-    image_id: str
+    annotation: Annotation | None = None
+    geometry: Geometry | None = None
+    image_id: str = ""
     seed: int = 0
-    #: The same image in further sizes or mirrored, without annotation; testing only.
+    label: int | None = None
+    #: Further sizes, crops or flips of the same image; testing only.
     views: tuple[Sample, ...] = ()
 
     def __post_init__(self) -> None:
@@ -125,9 +131,10 @@ class Sample:
 class Batch:
     """N network inputs: ``images`` (N, 3, H, W) uint8 RGB, zero-padded at the right and bottom.
 
-    Pixels stay uint8 until the model normalises them: mean and deviation travel with the weights,
-    and a batch is a quarter of the bytes between worker, main process and device. ``sizes`` are the
-    (h, w) inside the padding, ``seeds`` drive the random choices made for each image.
+    Pixels stay uint8 until the model normalises them: mean and std travel with the weights, and a
+    batch is a quarter of the bytes between worker, main process and device. ``sizes`` are the
+    (h, w) inside the padding. ``annotations``, ``geometries`` and ``labels`` (N,) i64 have an entry
+    for each image, or none at all where the samples have none.
     """
 
     images: Tensor
@@ -136,111 +143,31 @@ class Batch:
     geometries: list[Geometry]
     image_ids: list[str]
     seeds: list[int]
-    #: The same images in further sizes or mirrored, one batch for each view; testing only.
+    labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    #: Further sizes, crops or flips of the same images, one batch for each; testing only.
     views: tuple[Batch, ...] = ()
 
     def __post_init__(self) -> None:
-        _expect(self.images, "Batch.images", (len(self.sizes), 3, None, None), torch.uint8)
+        count = len(self.sizes)
+        _expect(self.images, "Batch.images", (count, 3, None, None), torch.uint8)
+        _expect(self.labels, "Batch.labels", (None,), torch.int64)
+        for name in ("annotations", "geometries", "labels"):
+            if len(getattr(self, name)) not in (0, count):
+                raise ValueError(f"Batch: {count} images, {len(getattr(self, name))} {name}")
 
     def __len__(self) -> int:
         return len(self.sizes)
 
     def to(self, device: torch.device | str) -> Batch:
-        return Batch(
-            self.images.to(device, non_blocking=True),
-            self.sizes,
-            [annotation.to(device) for annotation in self.annotations],
-            self.geometries,
-            self.image_ids,
-            self.seeds,
-            tuple(view.to(device) for view in self.views),
-        )
-
-    def pin_memory(self) -> Batch:
-        """Called by the data loader, so that the copy to a GPU runs beside the network."""
-        return Batch(
-            self.images.pin_memory(),
-            self.sizes,
-            self.annotations,
-            self.geometries,
-            self.image_ids,
-            self.seeds,
-            tuple(view.pin_memory() for view in self.views),
-        )
-
-    @staticmethod
-    def collate(samples: Sequence[Sample]) -> Batch:
-        """Pad to the largest height and width; the memory format is channels-last."""
-        sizes = [(sample.image.shape[0], sample.image.shape[1]) for sample in samples]
-        height, width = (max(side) for side in zip(*sizes, strict=True))
-        images = torch.zeros(len(samples), height, width, 3, dtype=torch.uint8)
-        for image, sample, (h, w) in zip(images, samples, sizes, strict=True):
-            image[:h, :w] = sample.image
-        return Batch(
-            images.permute(0, 3, 1, 2),
-            sizes,
-            [sample.annotation for sample in samples],
-            [sample.geometry for sample in samples],
-            [sample.image_id for sample in samples],
-            [sample.seed for sample in samples],
-            tuple(map(Batch.collate, zip(*(sample.views for sample in samples), strict=True))),
-        )
-
-
-@dataclass(frozen=True)
-class LabelledSample:
-    """One image to classify: ``image`` (h, w, 3) uint8 RGB, ``label`` its class, 0..K-1."""
-
-    image: Tensor
-    label: int
-    image_id: str
-    seed: int = 0
-    #: Further crops or sizes of the same image, whose scores are averaged; testing only.
-    views: tuple[LabelledSample, ...] = ()
-    #: Where the objects of its class are, in the pixels of ``image``; localization only.
-    annotation: Annotation | None = None
-
-    def __post_init__(self) -> None:
-        _expect(self.image, "LabelledSample.image", (None, None, 3), torch.uint8)
-
-
-@dataclass(frozen=True)
-class LabelledBatch:
-    """N images of one size to classify: ``images`` (N, 3, H, W) uint8 RGB, ``labels`` (N,) i64.
-
-    There is no padding, as it would change what the network answers: images of different sizes
-    belong into different batches. Pixels stay uint8 until the model normalises them, as in `Batch`.
-    """
-
-    images: Tensor
-    labels: Tensor
-    image_ids: list[str]
-    seeds: list[int]
-    #: Further crops or sizes of the same images, one batch for each; testing only.
-    views: tuple[LabelledBatch, ...] = ()
-    #: Where the objects of the images' classes are, one for each image; localization only.
-    annotations: tuple[Annotation, ...] = ()
-
-    def __post_init__(self) -> None:
-        count = len(self.image_ids)
-        _expect(self.images, "LabelledBatch.images", (count, 3, None, None), torch.uint8)
-        _expect(self.labels, "LabelledBatch.labels", (count,), torch.int64)
-        if len(self.annotations) not in (0, count):
-            raise ValueError(f"LabelledBatch: {count} images, {len(self.annotations)} annotations")
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
-
-    def to(self, device: torch.device | str) -> LabelledBatch:
         return replace(
             self,
             images=self.images.to(device, non_blocking=True),
+            annotations=[annotation.to(device) for annotation in self.annotations],
             labels=self.labels.to(device, non_blocking=True),
             views=tuple(view.to(device) for view in self.views),
-            annotations=tuple(annotation.to(device) for annotation in self.annotations),
         )
 
-    def pin_memory(self) -> LabelledBatch:
+    def pin_memory(self) -> Batch:
         """Called by the data loader, so that the copy to a GPU runs beside the network."""
         return replace(
             self,
@@ -250,24 +177,62 @@ class LabelledBatch:
         )
 
     @staticmethod
-    def collate(samples: Sequence[LabelledSample]) -> LabelledBatch:
-        """Stack images of one size; the memory format is channels-last.
+    def collate(samples: Sequence[Sample], *, pad: bool = True) -> Batch:
+        """The samples and their views, padded to the largest height and width; channels-last.
 
-        Raises ValueError where the sizes differ.
+        Boxes, labels and flags share one storage each, and so do views of one size: a tensor from a
+        worker costs the main process one open file per storage, where the usual limit is 1024 for
+        all batches of all workers.
+
+        Raises ValueError where the sizes differ and ``pad`` is False: padding would change what a
+        classifier answers.
         """
-        sizes = sorted({tuple(sample.image.shape[:2]) for sample in samples})
-        if len(sizes) > 1:
-            raise ValueError(f"images of one batch must have one size, got {sizes}")
-        return LabelledBatch(
-            torch.stack([sample.image for sample in samples]).permute(0, 3, 1, 2),
-            torch.tensor([sample.label for sample in samples], dtype=torch.int64),
-            [sample.image_id for sample in samples],
-            [sample.seed for sample in samples],
-            tuple(
-                map(LabelledBatch.collate, zip(*(sample.views for sample in samples), strict=True))
-            ),
-            tuple(sample.annotation for sample in samples if sample.annotation is not None),
+        views = list(zip(*((sample, *sample.views) for sample in samples), strict=True))
+        stacks = [_stack([sample.image for sample in view], pad) for view in views]
+        if len(stacks) > 1 and len({stack.shape for stack in stacks}) == 1:
+            stacks = list(torch.stack(stacks).unbind())
+        labels = torch.tensor(
+            [sample.label for sample in samples if sample.label is not None], dtype=torch.int64
         )
+        first, *others = (
+            Batch(
+                images.permute(0, 3, 1, 2),
+                [(sample.image.shape[0], sample.image.shape[1]) for sample in view],
+                _in_one_storage([s.annotation for s in view if s.annotation is not None]),
+                [sample.geometry for sample in view if sample.geometry is not None],
+                [sample.image_id for sample in view],
+                [sample.seed for sample in view],
+                labels,
+            )
+            for view, images in zip(views, stacks, strict=True)
+        )
+        return replace(first, views=tuple(others))
+
+
+def _stack(images: Sequence[Tensor], pad: bool) -> Tensor:
+    """(N, H, W, 3) of N images (h, w, 3), with zeros at the right and bottom."""
+    sizes = sorted({tuple(image.shape[:2]) for image in images})
+    if len(sizes) == 1:
+        return torch.stack(list(images))
+    if not pad:
+        raise ValueError(f"images of one batch must have one size, got {sizes}")
+    height, width = (max(side) for side in zip(*sizes, strict=True))
+    stacked = torch.zeros(len(images), height, width, 3, dtype=torch.uint8)
+    for target, image in zip(stacked, images, strict=True):
+        target[: image.shape[0], : image.shape[1]] = image
+    return stacked
+
+
+def _in_one_storage(annotations: Sequence[Annotation]) -> list[Annotation]:
+    """The same annotations; all boxes are views of one tensor, and so are labels and flags."""
+    if not annotations:
+        return []
+    counts = [len(annotation) for annotation in annotations]
+    boxes, labels, ignore = (
+        torch.cat([getattr(annotation, name) for annotation in annotations]).split(counts)
+        for name in ("boxes", "labels", "ignore")
+    )
+    return [Annotation(*parts) for parts in zip(boxes, labels, ignore, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset
 
 from ...detection.errors import DataError, ImageError
-from ...detection.structures import Annotation, LabelledBatch, LabelledSample, Record
+from ...detection.structures import Record, Sample
 from ..image import ImageRules, read_image
 from .crops import Crop
 from .sampling import BatchPlan, SampleKey, fixed_keys
@@ -22,14 +22,16 @@ from .workers import BatchLoader, BatchReader
 UNKNOWN_SIZE = (0, 0)
 
 
-class LabelledDataset(Dataset[LabelledSample]):
+class LabelledDataset(Dataset[Sample]):
     """``dataset[SampleKey]`` reads one image and cuts it; every crop but the first is a further
-    view of it (`LabelledSample.views`).
+    view of it (`Sample.views`).
 
     Raises ImageError, naming the file, for an image that cannot be read or has changed its size,
     TruncatedImage where ``rules.on_truncated`` is ``skip`` (the loaders below decide what takes its
     place), and DataError for a record without a class.
     """
+
+    pad: ClassVar[bool] = False
 
     def __init__(
         self, records: Sequence[Record], *crops: Crop, rules: ImageRules | None = None
@@ -41,7 +43,7 @@ class LabelledDataset(Dataset[LabelledSample]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, key: SampleKey) -> LabelledSample:
+    def __getitem__(self, key: SampleKey) -> Sample:
         record = self.records[key.index]
         if record.image_label is None:
             raise DataError(f"{record.path}: the record has no class")
@@ -56,12 +58,9 @@ class LabelledDataset(Dataset[LabelledSample]):
             )
         return self._sample(loaded.pixels, record, record.image_label, key.seed)
 
-    def _sample(self, pixels: np.ndarray, record: Record, label: int, seed: int) -> LabelledSample:
+    def _sample(self, pixels: np.ndarray, record: Record, label: int, seed: int) -> Sample:
         """What becomes of an image that was read."""
-        return labelled_sample(pixels, self.crops, label, record.image_id, seed)
-
-    def collate(self, items: Sequence[LabelledSample]) -> LabelledBatch:
-        return collate_views(items)
+        return labelled_sample(pixels, self.crops, label=label, image_id=record.image_id, seed=seed)
 
     def batches(self, batch_size: int) -> list[list[SampleKey]]:
         """Every image once; those that share a batch have crops of one size.
@@ -83,55 +82,22 @@ class LabelledDataset(Dataset[LabelledSample]):
 
 
 def labelled_sample(
-    pixels: np.ndarray, crops: Sequence[Crop], label: int, image_id: str, seed: int
-) -> LabelledSample:
+    pixels: np.ndarray,
+    crops: Sequence[Crop],
+    *,
+    label: int | None = None,
+    image_id: str = "",
+    seed: int = 0,
+) -> Sample:
     """The image ``pixels`` (h, w, 3) uint8 under all crops; a crop may give several views."""
     views = []
     for crop in crops:
         cut = crop(pixels, seed)
         views += [
-            LabelledSample(image, label, image_id, seed)
+            Sample(image, image_id=image_id, seed=seed, label=label)
             for image in (cut if cut.dim() == 4 else cut[None])
         ]
     return replace(views[0], views=tuple(views[1:]))
-
-
-def collate_views(items: Sequence[LabelledSample]) -> LabelledBatch:
-    """A batch whose views share storage where they share a size, as do the annotations of a view.
-
-    A tensor from a worker costs the main process one open file per storage: 20 for ten crops, where
-    the usual limit is 1024 for all batches of all workers.
-    """
-    batch = LabelledBatch.collate(items)
-    parts = (batch, *batch.views)
-    if len({part.images.shape for part in parts}) > 1:
-        images = [part.images for part in parts]
-    else:
-        # Stacked with the channels last, as they lie in memory.
-        stacked = torch.stack([part.images.permute(0, 2, 3, 1) for part in parts])
-        images = list(stacked.permute(0, 1, 4, 2, 3).unbind())
-    first, *views = (
-        replace(
-            part,
-            images=pixels,
-            labels=batch.labels,
-            annotations=_in_one_storage(part.annotations),
-        )
-        for part, pixels in zip(parts, images, strict=True)
-    )
-    return replace(first, views=tuple(views))
-
-
-def _in_one_storage(annotations: Sequence[Annotation]) -> tuple[Annotation, ...]:
-    """The same, with all boxes in one storage, all labels in one, all flags in one."""
-    if not annotations:
-        return ()
-    counts = [len(annotation) for annotation in annotations]
-    boxes, labels, ignore = (
-        torch.cat([getattr(annotation, name) for annotation in annotations]).split(counts)
-        for name in ("boxes", "labels", "ignore")
-    )
-    return tuple(Annotation(*parts) for parts in zip(boxes, labels, ignore, strict=True))
 
 
 def any_shape(count: int) -> list[tuple[int, int]]:
@@ -141,7 +107,7 @@ def any_shape(count: int) -> list[tuple[int, int]]:
 
 def labelled_train_loader(
     dataset: LabelledDataset, plan: BatchPlan, *, workers: int, pin_memory: bool = False
-) -> BatchLoader[LabelledBatch]:
+) -> BatchLoader:
     """The batches of ``plan``. Under ``on_truncated: skip`` the next whole image of the data set
     takes the place of a truncated one, with a warning, so that the batch keeps its size.
     """
@@ -157,7 +123,7 @@ def labelled_test_loader(
     rank: int = 0,
     world: int = 1,
     pin_memory: bool = False,
-) -> BatchLoader[LabelledBatch]:
+) -> BatchLoader:
     """Every image once over all processes, never padded with repeats.
 
     Batches (`LabelledDataset.batches`) are cut before they are dealt out, process ``rank`` taking

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from typing import ClassVar
 
-import torch
 from torch.utils.data import Dataset
 
 from ...detection.errors import ConfigError, ImageError
-from ...detection.structures import Annotation, Batch, Record, Sample
+from ...detection.structures import Record, Sample
 from ..image import ImageRules, LoadedImage, read_image
 from .sampling import BatchPlan, SampleKey, epoch_batches, fixed_keys, sample_seed
 from .transforms import Transform, make_sample
@@ -37,6 +36,8 @@ class DetectionDataset(Dataset[Sample]):
     decide what takes its place.
     """
 
+    pad: ClassVar[bool] = True
+
     def __init__(
         self, records: Sequence[Record], *transforms: Transform, rules: ImageRules | None = None
     ) -> None:
@@ -46,9 +47,6 @@ class DetectionDataset(Dataset[Sample]):
 
     def __len__(self) -> int:
         return len(self.records)
-
-    def collate(self, items: Sequence[Sample]) -> Batch:
-        return Batch.collate(_share_storage(items))
 
     def __getitem__(self, key: SampleKey) -> Sample:
         record = self.records[key.index]
@@ -84,26 +82,9 @@ def _check_size(record: Record, loaded: LoadedImage) -> None:
     )
 
 
-def _share_storage(samples: Sequence[Sample]) -> list[Sample]:
-    """The same samples, with all boxes in one storage, all labels in one, all flags in one.
-
-    A tensor from a worker costs the main process one open file per storage: 49 for a batch of 16,
-    where the usual limit is 1024 for all batches of all workers.
-    """
-    counts = [len(sample.annotation) for sample in samples]
-    boxes, labels, ignore = (
-        torch.cat([getattr(sample.annotation, name) for sample in samples]).split(counts)
-        for name in ("boxes", "labels", "ignore")
-    )
-    return [
-        replace(sample, annotation=Annotation(*parts))
-        for sample, *parts in zip(samples, boxes, labels, ignore, strict=True)
-    ]
-
-
 def train_loader(
     dataset: DetectionDataset, plan: BatchPlan, *, workers: int, pin_memory: bool = False
-) -> BatchLoader[Batch]:
+) -> BatchLoader:
     """The batches of ``plan``. Under ``on_truncated: skip`` the next whole image of the data set
     takes the place of a truncated one, with a warning, so that the batch keeps its size.
     """
@@ -119,7 +100,7 @@ def test_loader(
     rank: int = 0,
     world: int = 1,
     pin_memory: bool = False,
-) -> BatchLoader[Batch]:
+) -> BatchLoader:
     """Every image once over all processes, in order, never padded with repeats.
 
     Batches are cut before they are dealt out, process ``rank`` taking every ``world``-th: which

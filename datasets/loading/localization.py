@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ...detection.errors import ConfigError
-from ...detection.structures import LabelledSample, Record
+from ...detection.structures import Record, Sample
 from ..image import ImageRules
 from .classification import LabelledDataset
 from .crops import PlacedCrop
@@ -37,7 +37,7 @@ class LocatedDataset(LabelledDataset):
         self.placed = crops
         self.least_visible = least_visible
 
-    def _sample(self, pixels: np.ndarray, record: Record, label: int, seed: int) -> LabelledSample:
+    def _sample(self, pixels: np.ndarray, record: Record, label: int, seed: int) -> Sample:
         sample = super()._sample(pixels, record, label, seed)
         size = (pixels.shape[0], pixels.shape[1])
         first, *others = (

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...detection.errors import ConfigError, DataError
 from ...detection.ops.boxes import iou
-from ...detection.structures import Annotation, LabelledSample, Record
+from ...detection.structures import Annotation, Record, Sample
 from ..image import ImageRules
 from .classification import LabelledDataset
 from .cut import Cut, mirrored
@@ -170,7 +170,7 @@ class RegionDataset(LabelledDataset):
         self.positive_iou, self.positive_fraction = positive_iou, positive_fraction
         self.flip = flip
 
-    def _sample(self, pixels: np.ndarray, record: Record, label: int, seed: int) -> LabelledSample:
+    def _sample(self, pixels: np.ndarray, record: Record, label: int, seed: int) -> Sample:
         # All numbers are drawn whether used or not: changing one option leaves the others' draws.
         random = np.random.default_rng(seed)
         positive = bool(random.random() < self.positive_fraction)
@@ -180,8 +180,8 @@ class RegionDataset(LabelledDataset):
         image, cut = warp(pixels, box, size=self.size, padding=self.padding, flipped=flipped)
         found = record.annotation
         moved = Annotation(cut.apply(found.boxes), found.labels, found.ignore)
-        return LabelledSample(
-            torch.from_numpy(image), label, record.image_id, seed, annotation=moved
+        return Sample(
+            torch.from_numpy(image), moved, image_id=record.image_id, seed=seed, label=label
         )
 
     def _pool(self, record: Record, positive: bool) -> Tensor:

@@ -88,9 +88,9 @@ def make_sample(
     image, moved, geometry = first(pixels, annotation, seed)
     views = []
     for transform in others:
-        view, empty, seen = transform(pixels, Annotation.empty(), seed)
-        views.append(Sample(view, empty, seen, image_id, seed))
-    return Sample(image, moved, geometry, image_id, seed, tuple(views))
+        view, _, seen = transform(pixels, Annotation.empty(), seed)
+        views.append(Sample(view, None, seen, image_id, seed))
+    return Sample(image, moved, geometry, image_id, seed, views=tuple(views))
 
 
 @dataclass(frozen=True)

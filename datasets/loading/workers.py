@@ -6,9 +6,9 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from threading import current_thread, main_thread
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol
 
 import cv2
 import torch
@@ -16,26 +16,22 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ...detection.errors import DataError, ResdetError
-from ...detection.structures import Batch, LabelledBatch
+from ...detection.structures import Batch, Sample
 from ..image import TruncatedImage
 from .sampling import SampleKey
 
-Item = TypeVar("Item")
-AnyBatch = TypeVar("AnyBatch", bound=Batch | LabelledBatch)
-Collated = TypeVar("Collated", bound=Batch | LabelledBatch, covariant=True)
 
+class Images(Protocol):
+    """A data set whose samples are drawn by `SampleKey`; ``pad`` is for `Batch.collate`."""
 
-class Images(Protocol[Item, Collated]):
-    """A data set whose items are drawn by `SampleKey` and make batches."""
+    pad: ClassVar[bool]
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, key: SampleKey) -> Item: ...
-
-    def collate(self, items: Sequence[Item]) -> Collated: ...
+    def __getitem__(self, key: SampleKey) -> Sample: ...
 
 
-class BatchReader(Dataset["AnyBatch | ResdetError | None"], Generic[Item, AnyBatch]):
+class BatchReader(Dataset["Batch | ResdetError | None"]):
     """Reads whole batches inside a worker.
 
     An expected failure is returned, not raised: the data loader would re-raise it with the worker's
@@ -44,18 +40,18 @@ class BatchReader(Dataset["AnyBatch | ResdetError | None"], Generic[Item, AnyBat
     it is left out; None stands for a batch of which nothing is left.
     """
 
-    def __init__(self, dataset: Images[Item, AnyBatch], *, replace: bool) -> None:
+    def __init__(self, dataset: Images, *, replace: bool) -> None:
         self.dataset = dataset
         self.replace = replace
 
-    def __getitems__(self, keys: list[SampleKey]) -> AnyBatch | ResdetError | None:
+    def __getitems__(self, keys: list[SampleKey]) -> Batch | ResdetError | None:
         try:
             items = [item for key in keys if (item := self._item(key)) is not None]
-            return handed_over(self.dataset.collate(items)) if items else None
+            return handed_over(Batch.collate(items, pad=self.dataset.pad)) if items else None
         except ResdetError as error:
             return error
 
-    def _item(self, key: SampleKey) -> Item | None:
+    def _item(self, key: SampleKey) -> Sample | None:
         count = len(self.dataset)
         for offset in range(count if self.replace else 1):
             try:
@@ -68,7 +64,7 @@ class BatchReader(Dataset["AnyBatch | ResdetError | None"], Generic[Item, AnyBat
         return None
 
 
-def handed_over(batch: AnyBatch) -> AnyBatch:
+def handed_over(batch: Batch) -> Batch:
     """In a worker, ``batch`` moved to shared memory, through which it reaches the main process.
 
     Left to the queue's own thread, a lack of it would be printed, the batch be lost, and the main
@@ -85,22 +81,20 @@ def handed_over(batch: AnyBatch) -> AnyBatch:
     return batch
 
 
-def _tensors(batch: Batch | LabelledBatch) -> Iterator[Tensor]:
-    yield batch.images
-    if isinstance(batch, LabelledBatch):
-        yield batch.labels
+def _tensors(batch: Batch) -> Iterator[Tensor]:
+    yield from (batch.images, batch.labels)
     for annotation in batch.annotations:
         yield from (annotation.boxes, annotation.labels, annotation.ignore)
     for view in batch.views:
         yield from _tensors(view)
 
 
-class BatchLoader(Generic[AnyBatch]):
+class BatchLoader:
     """Iterates over batches; an image that fails raises its ImageError here, whoever read it."""
 
     def __init__(
         self,
-        reader: BatchReader[Any, AnyBatch],
+        reader: BatchReader,
         batches: Iterable[list[SampleKey]],
         *,
         workers: int,
@@ -113,7 +107,7 @@ class BatchLoader(Generic[AnyBatch]):
     def __len__(self) -> int:
         return len(self._loader)
 
-    def __iter__(self) -> Iterator[AnyBatch]:
+    def __iter__(self) -> Iterator[Batch]:
         return received(self._loader)
 
 

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from ...detection.errors import ConfigError, DataError
-from ...detection.structures import LabelledSample
+from ...detection.structures import Sample
 from ..image import ImageRules, decode_image
 from ..loading.classification import labelled_sample
 from ..loading.crops import Crop
@@ -71,10 +71,10 @@ def require_webdataset() -> ModuleType:
     return webdataset
 
 
-def unpacked(packed: Packed, crops: Sequence[Crop], rules: ImageRules, seed: int) -> LabelledSample:
+def unpacked(packed: Packed, crops: Sequence[Crop], rules: ImageRules, seed: int) -> Sample:
     """The image decoded and cropped; raises ImageError naming shard and image, or, as the rules
     say, TruncatedImage."""
     loaded = decode_image(packed.content, packed.name, rules)
     for warning in loaded.warnings:
         warnings.warn(f"{packed.name}: {warning}", stacklevel=2)
-    return labelled_sample(loaded.pixels, crops, packed.label, packed.key, seed)
+    return labelled_sample(loaded.pixels, crops, label=packed.label, image_id=packed.key, seed=seed)

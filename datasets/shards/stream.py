@@ -15,9 +15,8 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ...detection.errors import ConfigError, DataError, ResdetError
-from ...detection.structures import LabelledBatch, LabelledSample
+from ...detection.structures import Batch, Sample
 from ..image import ImageRules, TruncatedImage
-from ..loading.classification import collate_views
 from ..loading.crops import Crop
 from ..loading.sampling import sample_seed
 from ..loading.workers import data_loader, handed_over, received
@@ -46,7 +45,7 @@ class _Lane:
         self._coming = self._from(step)
         self._ahead: deque[tuple[Packed, int]] = deque()
 
-    def sample(self) -> LabelledSample:
+    def sample(self) -> Sample:
         """The next image; for a truncated one, under ``skip``, the next whole one stands in."""
         packed, seed = self._ahead.popleft() if self._ahead else next(self._coming)
         tried = 0
@@ -95,7 +94,7 @@ class _Lane:
                 yield from zip(range(start, end), read_segment(self.shards, part), strict=True)
 
 
-class _LaneReader(IterableDataset["LabelledBatch | ResdetError"]):
+class _LaneReader(IterableDataset["Batch | ResdetError"]):
     """A worker's part of each batch: the images of its lanes, which are neighbours."""
 
     def __init__(
@@ -111,7 +110,7 @@ class _LaneReader(IterableDataset["LabelledBatch | ResdetError"]):
         self.shards, self.plan, self.crop, self.rules = shards, plan, crop, rules
         self.steps, self.lanes = steps, lanes
 
-    def __iter__(self) -> Iterator[LabelledBatch | ResdetError]:
+    def __iter__(self) -> Iterator[Batch | ResdetError]:
         worker = get_worker_info()
         own = _share(self.lanes, worker.id, worker.num_workers) if worker else self.lanes
         lanes = [
@@ -121,7 +120,7 @@ class _LaneReader(IterableDataset["LabelledBatch | ResdetError"]):
         for _ in self.steps:
             try:
                 samples = [lane.sample() for lane in lanes for _ in range(self.plan.per_step)]
-                part = handed_over(LabelledBatch.collate(samples))
+                part = handed_over(Batch.collate(samples, pad=False))
             except ResdetError as error:
                 # Returned, not raised: a user is owed one line without the worker's traceback.
                 yield error
@@ -185,7 +184,7 @@ class ShardTrainLoader:
     def __len__(self) -> int:
         return len(self.steps) * self.accumulate
 
-    def __iter__(self) -> Iterator[LabelledBatch]:
+    def __iter__(self) -> Iterator[Batch]:
         parts = received(self._loader)
         # Workers answer in turn, and their lanes are neighbours: side by side it is the batch.
         while turn := list(islice(parts, max(1, self.workers))):
@@ -195,32 +194,38 @@ class ShardTrainLoader:
                 yield part.pin_memory() if self.pin_memory else part
 
 
-def _joined(parts: Sequence[LabelledBatch]) -> LabelledBatch:
+def _joined(parts: Sequence[Batch]) -> Batch:
     if len(parts) == 1:
         return parts[0]
     # With the channels last, as they lie in memory.
     images = torch.cat([part.images.permute(0, 2, 3, 1) for part in parts])
-    return LabelledBatch(
+    return Batch(
         images.permute(0, 3, 1, 2),
-        torch.cat([part.labels for part in parts]),
+        [size for part in parts for size in part.sizes],
+        [],
+        [],
         [name for part in parts for name in part.image_ids],
         [seed for part in parts for seed in part.seeds],
+        torch.cat([part.labels for part in parts]),
     )
 
 
-def _sliced(batch: LabelledBatch, first: int, last: int) -> LabelledBatch:
-    return LabelledBatch(
+def _sliced(batch: Batch, first: int, last: int) -> Batch:
+    return Batch(
         batch.images[first:last],
-        batch.labels[first:last],
+        batch.sizes[first:last],
+        [],
+        [],
         batch.image_ids[first:last],
         batch.seeds[first:last],
+        batch.labels[first:last],
     )
 
 
 # ------------------------------------------------------------------------------------- testing
 
 
-class _ShardReader(IterableDataset["LabelledBatch | ResdetError | None"]):
+class _ShardReader(IterableDataset["Batch | ResdetError | None"]):
     """Whole shards, one after another, in batches that end with the shard."""
 
     def __init__(
@@ -237,7 +242,7 @@ class _ShardReader(IterableDataset["LabelledBatch | ResdetError | None"]):
         self.batch_size = batch_size if all(crop.fixed for crop in crops) else 1
         self.own = own
 
-    def __iter__(self) -> Iterator[LabelledBatch | ResdetError | None]:
+    def __iter__(self) -> Iterator[Batch | ResdetError | None]:
         worker = get_worker_info()
         for shard in self.own[worker.id :: worker.num_workers] if worker else self.own:
             whole = Segment(shard, 0, len(self.shards.shards[shard]))
@@ -249,7 +254,7 @@ class _ShardReader(IterableDataset["LabelledBatch | ResdetError | None"]):
                 yield error
                 return
 
-    def _batch(self, packed: Sequence[Packed]) -> LabelledBatch | None:
+    def _batch(self, packed: Sequence[Packed]) -> Batch | None:
         samples = []
         for each in packed:
             try:
@@ -258,7 +263,7 @@ class _ShardReader(IterableDataset["LabelledBatch | ResdetError | None"]):
                 )
             except TruncatedImage as error:
                 warnings.warn(f"{error}; left out", stacklevel=2)
-        return handed_over(collate_views(samples)) if samples else None
+        return handed_over(Batch.collate(samples, pad=False)) if samples else None
 
 
 class ShardTestLoader:
@@ -293,5 +298,5 @@ class ShardTestLoader:
         sizes = [len(self.reader.shards.shards[number]) for number in self.reader.own]
         return sum(-(-size // self.reader.batch_size) for size in sizes)
 
-    def __iter__(self) -> Iterator[LabelledBatch]:
+    def __iter__(self) -> Iterator[Batch]:
         return received(self._loader)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ...datasets.image import DEFAULT_RULES, ImageRules, read_image
 from ..inference.draw import class_colour
-from ..structures import Annotation, Batch, Detections, LabelledBatch, Record
+from ..structures import Annotation, Batch, Detections, Record
 from .history import Entry, read_history
 
 #: More images than this make a grid too small to see anything.
@@ -71,7 +71,8 @@ def plot_curves(folder: Path, path: Path | None = None) -> Path:
 
 
 def plot_batch(batch: Batch, classes: Sequence[str], path: Path) -> Path:
-    """The first images of a training batch as the network gets them, with their boxes.
+    """The first images of a training batch as the network gets them, with their boxes where those
+    are known. Titles are the images' classes, or where they have none their ids and sizes.
 
     Ignored objects are grey and dashed.
     """
@@ -79,18 +80,8 @@ def plot_batch(batch: Batch, classes: Sequence[str], path: Path) -> Path:
         for index, axes in enumerate(cells):
             height, width = batch.sizes[index]
             pixels = batch.images[index, :, :height, :width].permute(1, 2, 0).cpu().numpy()
-            _show(axes, pixels, f"{batch.image_ids[index]} {width}x{height}")
-            _draw_annotation(axes, batch.annotations[index].to("cpu"), classes)
-    return path
-
-
-def plot_labelled_batch(batch: LabelledBatch, classes: Sequence[str], path: Path) -> Path:
-    """The first images of a training batch as the network gets them, under their classes, with the
-    boxes of their objects where those are known."""
-    with _grid(path, min(len(batch), MAX_IMAGES)) as cells:
-        for index, axes in enumerate(cells):
-            pixels = batch.images[index].permute(1, 2, 0).cpu().numpy()
-            _show(axes, pixels, classes[int(batch.labels[index])])
+            title = f"{batch.image_ids[index]} {width}x{height}"
+            _show(axes, pixels, classes[int(batch.labels[index])] if len(batch.labels) else title)
             if batch.annotations:
                 _draw_annotation(axes, batch.annotations[index].to("cpu"), classes)
     return path

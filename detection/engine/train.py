@@ -23,16 +23,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import ConfigError, DivergedError, ResdetError, WeightsError
 from ..evaluation.run import autocast
-from ..structures import Batch, LabelledBatch
+from ..structures import Batch
 from .checkpoint import load_checkpoint, previous_of, save_checkpoint
 from .distributed import Group
 from .log import RunLog
 from .meter import Meter, is_loss
 from .optim import BATCH_NORMS, MovingAverage
 from .signals import StopRequest
-
-#: What a network takes; it answers with losses, and with what is measured beside them.
-AnyBatch = Batch | LabelledBatch
 
 
 @dataclass
@@ -142,7 +139,7 @@ class Outputs:
 
 def train(
     state: TrainingState,
-    batches: Iterable[AnyBatch],
+    batches: Iterable[Batch],
     *,
     plan: Plan,
     outputs: Outputs,
@@ -250,7 +247,7 @@ def _replicate(model: nn.Module, group: Group) -> nn.Module:
 
 def _forward_backward(
     network: nn.Module,
-    parts: list[AnyBatch],
+    parts: list[Batch],
     state: TrainingState,
     plan: Plan,
     group: Group,
@@ -299,7 +296,7 @@ def _update(state: TrainingState, plan: Plan, rate: float) -> None:
         state.average.update(state.model, state.step)
 
 
-def _out_of_memory(parts: Sequence[AnyBatch], group: Group) -> str:
+def _out_of_memory(parts: Sequence[Batch], group: Group) -> str:
     largest = max(parts, key=lambda batch: batch.images.numel())
     height, width = largest.images.shape[2:]
     begin = f"{group.device} is out of memory with {len(largest)} image(s) of {width}x{height}"
@@ -307,16 +304,16 @@ def _out_of_memory(parts: Sequence[AnyBatch], group: Group) -> str:
         f"at once; try train.accumulate={2 * len(parts)}, a smaller train.batch_size, "
         "train.precision=bf16"
     )
-    if isinstance(largest, LabelledBatch):
+    if len(largest.labels):
         return f"{begin} {advice} or smaller crops (crop.size, region.size)"
-    counts = [len(one) for batch in parts if isinstance(batch, Batch) for one in batch.annotations]
+    counts = [len(annotation) for batch in parts for annotation in batch.annotations]
     objects = f"and up to {max(counts)} objects"
     return f"{begin} {objects} {advice}, image.long_side_max or roi.batch_per_image"
 
 
 def _report_nonfinite(
     state: TrainingState,
-    parts: list[AnyBatch],
+    parts: list[Batch],
     losses: Mapping[str, Tensor],
     plan: Plan,
     outputs: Outputs,

@@ -11,20 +11,17 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..structures import Batch, Detections, LabelledBatch
+from ..structures import Batch, Detections
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-
-AnyBatch = TypeVar("AnyBatch", Batch, LabelledBatch)
-Input_contra = TypeVar("Input_contra", Batch, LabelledBatch, contravariant=True)
 Answer = TypeVar("Answer", Detections, Tensor)
 
 
-class Network(Protocol[Input_contra, Answer]):
+class Network(Protocol[Answer]):
     """What can be evaluated: an answer for each image of a batch."""
 
-    def predict(self, batch: Input_contra) -> list[Answer]: ...
+    def predict(self, batch: Batch) -> list[Answer]: ...
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -56,8 +53,8 @@ class Timer:
 
 
 def detect(
-    model: Network[AnyBatch, Answer],
-    batches: Iterable[AnyBatch],
+    model: Network[Answer],
+    batches: Iterable[Batch],
     *,
     device: torch.device,
     precision: str,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...datasets.loading.crops import Crop, TenCrop
 from ..models.classifier import Classifier
-from ..structures import LabelledBatch
+from ..structures import Batch
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ScorePipeline:
             self._views[crop] = range(first, first := first + _count(crop))
 
     @torch.inference_mode()
-    def predict(self, batch: LabelledBatch) -> list[Tensor]:
+    def predict(self, batch: Batch) -> list[Tensor]:
         """(K,) scores of each image, float32 on the CPU, that add up to 1.
 
         Raises ValueError for a batch of other views than ``crops`` give.
@@ -54,7 +54,7 @@ class ScorePipeline:
         scores = torch.stack([self._scores(member, parts) for member in self.members]).mean(dim=0)
         return list(scores.cpu().unbind())
 
-    def _scores(self, member: Viewed, parts: Sequence[LabelledBatch]) -> Tensor:
+    def _scores(self, member: Viewed, parts: Sequence[Batch]) -> Tensor:
         """(N, K): the mean over the member's views."""
         answer = member.model.dense_logits if member.dense else member.model.logits
         views = [parts[index] for crop in member.crops for index in self._views[crop]]

@@ -20,7 +20,7 @@ from ...datasets.loading.region_crops import warp
 from ..models.localizer import Localizer, RegionLocalizer
 from ..ops import boxes as box_ops
 from ..ops.nms import vote
-from ..structures import Batch, Detections, LabelledBatch, Located
+from ..structures import Batch, Detections, Located
 from .classify import ScorePipeline
 
 #: Anchors of one view and class that are looked at further; a dense view has thousands.
@@ -56,7 +56,7 @@ class Chooser:
 
     def probabilities(self, pixels: np.ndarray, device: torch.device) -> Tensor:
         """(K,) of the localizer's classes, on the CPU."""
-        batch = LabelledBatch.collate([labelled_sample(pixels, self.scores.crops, 0, "", 0)])
+        batch = Batch.collate([labelled_sample(pixels, self.scores.crops)], pad=False)
         return self.scores.predict(batch.to(device))[0][self.order]
 
 

@@ -50,7 +50,7 @@ class Prepared:
     @property
     def size(self) -> tuple[int, int]:
         """(h, w) as displayed."""
-        return self.sample.geometry.original
+        return self.loaded.pixels.shape[0], self.loaded.pixels.shape[1]
 
 
 class Predictor:

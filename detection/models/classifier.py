@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...backbones.pixels import PixelNorm
 from ...backbones.resnet import ClassifierNet
-from ..structures import LabelledBatch
+from ..structures import Batch
 
 
 class Classifier(nn.Module):
@@ -34,7 +34,7 @@ class Classifier(nn.Module):
         self.window = window
         self.label_smoothing = label_smoothing
 
-    def forward(self, batch: LabelledBatch) -> dict[str, Tensor]:
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
         """``loss_cls``, the cross-entropy, and ``top1_error``, a fraction that is only measured.
 
         With ``label_smoothing`` e the true class's target is 1 - e + e / K, any other's e / K

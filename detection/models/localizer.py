@@ -24,7 +24,7 @@ from ...backbones.pixels import PixelNorm
 from ..ops import boxes as box_ops
 from ..ops.anchors import grid_anchors
 from ..ops.matching import NEGATIVE, POSITIVE, match
-from ..structures import Annotation, LabelledBatch
+from ..structures import Annotation, Batch
 from .class_head import ClassHead
 from .faster_rcnn import expect_finite
 from .rpn import WEIGHTS as ANCHOR_WEIGHTS
@@ -63,7 +63,7 @@ class Localizer(nn.Module):
         self.every_class = every_class
         self.beta, self.box_weight = smooth_l1_beta, box_loss_weight
 
-    def forward(self, batch: LabelledBatch) -> dict[str, Tensor]:
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of `LOSSES`: sums over the sampled anchors, over ``per_image`` times N.
 
         Anchors are drawn per image from ``batch.seeds``, so that neither the other images nor the
@@ -139,7 +139,7 @@ class RegionLocalizer(nn.Module):
         self.every_class = every_class
         self.beta, self.box_weight = smooth_l1_beta, box_loss_weight
 
-    def forward(self, batch: LabelledBatch) -> dict[str, Tensor]:
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of `LOSSES`: means over the regions, one an image."""
         vectors = self._vectors(batch.images)
         known = [annotation.boxes[~annotation.ignore] for annotation in batch.annotations]

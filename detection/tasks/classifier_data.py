@@ -24,7 +24,7 @@ from ...datasets.shards.stream import ShardTestLoader, ShardTrainLoader
 from ..config.classifier import ClassifierConfig, FolderSource, ShardsSource, Source
 from ..engine.distributed import Group
 from ..errors import ConfigError
-from ..structures import LabelledBatch
+from ..structures import Batch
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def read_split(config: ClassifierConfig, part: Part, classes: tuple[str, ...]) -
 
 def train_batches(
     images: Images, config: ClassifierConfig, crop: Crop, start: int, group: Group
-) -> Iterable[LabelledBatch]:
+) -> Iterable[Batch]:
     """This process's batches from step ``start`` on, the same after every restart."""
     settings, source = config.train, config.data.source
     count, seed = settings.batch_size, settings.seed
@@ -106,7 +106,7 @@ def train_batches(
     )
 
 
-def first_batch(images: Images, config: ClassifierConfig, crop: Crop) -> LabelledBatch:
+def first_batch(images: Images, config: ClassifierConfig, crop: Crop) -> Batch:
     """The beginning of what training sees, read in this process, at most 16 images of files."""
     alone = Group(0, 1, torch.device("cpu"))
     data = config.data.model_copy(update={"workers": 0})
@@ -121,12 +121,12 @@ def first_batch(images: Images, config: ClassifierConfig, crop: Crop) -> Labelle
         steps=settings.iterations,
     )
     dataset = LabelledDataset(images.split.records, crop, rules=image_rules(config))
-    return LabelledBatch.collate([dataset[key] for key in next(iter(plan))[:16]])
+    return Batch.collate([dataset[key] for key in next(iter(plan))[:16]], pad=False)
 
 
 def test_batches(
     images: Images, config: ClassifierConfig, crops: Sequence[Crop], group: Group
-) -> Iterable[LabelledBatch]:
+) -> Iterable[Batch]:
     """Every image once over all processes, under all ``crops``."""
     rules, pin_memory = image_rules(config), group.device.type == "cuda"
     if images.shards is not None:

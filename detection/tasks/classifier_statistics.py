@@ -23,7 +23,7 @@ from ...backbones.weights.freeze import frozen_classifier
 from ...datasets.formats.labelled import Part
 from ...datasets.loading.classification import LabelledDataset, labelled_test_loader
 from ...datasets.loading.crops import Crop
-from ..structures import LabelledBatch, Record
+from ..structures import Batch, Record
 from .classifier import LoadedClassifier, build_test_split, image_rules, test_crops, train_crop
 
 
@@ -120,16 +120,14 @@ class _Images:
         count = math.ceil(len(records) / batch_size)
         self.batch_size = math.ceil(len(records) / count) if count else batch_size
 
-    def once(
-        self, title: str, device: torch.device, progress: Console | None
-    ) -> Iterable[LabelledBatch]:
+    def once(self, title: str, device: torch.device, progress: Console | None) -> Iterable[Batch]:
         loader = labelled_test_loader(
             self.dataset,
             batch_size=self.batch_size,
             workers=self.workers,
             pin_memory=device.type == "cuda",
         )
-        batches: Iterable[LabelledBatch] = loader
+        batches: Iterable[Batch] = loader
         if progress is not None:
             batches = track(loader, title, console=progress, transient=True)
         return (batch.to(device) for batch in batches)
@@ -141,7 +139,7 @@ def _sample(records: Sequence[Record], images: int | None) -> list[Record]:
     return [records[index] for index in order[:images]]
 
 
-def _logits(classifier: LoadedClassifier) -> Callable[[LabelledBatch], Tensor]:
+def _logits(classifier: LoadedClassifier) -> Callable[[Batch], Tensor]:
     return lambda batch: classifier.model.logits(batch.images)
 
 

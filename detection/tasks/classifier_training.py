@@ -10,11 +10,11 @@ from typing import Any
 from ...datasets.formats.labelled import describe_labelled
 from ..config.classifier import ClassifierConfig
 from ..engine.distributed import Group
-from ..engine.plots import plot_image_labels, plot_labelled_batch
+from ..engine.plots import plot_batch, plot_image_labels
 from ..engine.synced_norm import synchronise_norms
 from ..engine.train import Outputs, TrainingState, shipped_weights
 from ..evaluation.run import evaluating
-from ..structures import LabelledBatch
+from ..structures import Batch
 from .classifier import LoadedClassifier, build_classifier, describe_network, train_crop
 from .classifier_data import Images, first_batch, read_splits, train_batches
 from .classifier_testing import evaluate_split, score_images
@@ -92,7 +92,7 @@ class ClassifierTraining(Training):
             # In place, so that the tensors keep their names; the batch around it is Python's.
             self.classifier.model.network.compile()
 
-    def batches(self, start: int, group: Group) -> Iterable[LabelledBatch]:
+    def batches(self, start: int, group: Group) -> Iterable[Batch]:
         config = self.classifier.config
         return train_batches(self.splits["train"], config, train_crop(config), start, group)
 
@@ -123,7 +123,7 @@ class ClassifierTraining(Training):
         """The first batch, and how many images the classes have."""
         train, config = self.splits["train"], self.classifier.config
         first = first_batch(train, config, train_crop(config))
-        plot_labelled_batch(first, self.classes, folder / "samples" / "train_batch0.jpg")
+        plot_batch(first, self.classes, folder / "samples" / "train_batch0.jpg")
         plot_image_labels(train.split.records, self.classes, folder / "plots" / "labels.png")
 
     def write_data_report(self, folder: Path) -> None:

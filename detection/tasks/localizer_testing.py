@@ -21,7 +21,7 @@ from ..engine.distributed import Group
 from ..evaluation.localization import Localization, evaluate_located
 from ..evaluation.run import Timer, autocast
 from ..inference.localize import LocationPipeline
-from ..structures import LabelledBatch, Located
+from ..structures import Batch, Located
 from .localizer import image_rules
 
 Answer = TypeVar("Answer")
@@ -87,7 +87,7 @@ def _each(
 ) -> dict[str, Answer]:
     """What ``answer(pixels, label)`` says of this process's share of the images."""
     dataset = LabelledDataset(split.records, UncroppedImage(), rules=image_rules(config))
-    batches: Iterable[LabelledBatch] = labelled_test_loader(
+    batches: Iterable[Batch] = labelled_test_loader(
         dataset,
         batch_size=1,
         workers=config.data.workers,

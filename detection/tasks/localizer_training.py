@@ -18,12 +18,12 @@ from ...datasets.loading.sampling import BatchPlan
 from ..config.localizer import AnyLocalizerConfig, LocalizerConfig, RegionLocalizerConfig
 from ..engine.distributed import Group
 from ..engine.log import RunLog
-from ..engine.plots import plot_labelled_batch, plot_labels
+from ..engine.plots import plot_batch, plot_labels
 from ..engine.synced_norm import synchronise_norms
 from ..engine.train import Outputs, TrainingState, shipped_weights
 from ..evaluation.run import evaluating
 from ..inference.localize import LocationPipeline
-from ..structures import LabelledBatch
+from ..structures import Batch
 from .localizer import (
     Ensemble,
     LoadedLocalizer,
@@ -130,7 +130,7 @@ class _StageTraining(Training):
             # In place, so that the tensors keep their names; the anchors around it are Python's.
             self.localizer.model.trunk.compile()
 
-    def batches(self, start: int, group: Group) -> Iterable[LabelledBatch]:
+    def batches(self, start: int, group: Group) -> Iterable[Batch]:
         return labelled_train_loader(
             self.dataset(),
             self._plan(start, group),
@@ -168,8 +168,8 @@ class _StageTraining(Training):
         """The first batch with its boxes, and the labels' statistics."""
         dataset, alone = self.dataset(), Group(0, 1, torch.device("cpu"))
         keys = next(iter(self._plan(0, alone)))[:16]
-        first = LabelledBatch.collate([dataset[key] for key in keys])
-        plot_labelled_batch(first, self.classes, folder / "samples" / "train_batch0.jpg")
+        first = Batch.collate([dataset[key] for key in keys], pad=False)
+        plot_batch(first, self.classes, folder / "samples" / "train_batch0.jpg")
         plot_labels(dataset.records, self.classes, folder / "plots" / "labels.png")
 
     def write_data_report(self, folder: Path) -> None:

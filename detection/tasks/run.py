@@ -30,9 +30,10 @@ from ..engine.log import RunLog
 from ..engine.optim import MovingAverage, learning_rate, make_sgd
 from ..engine.plots import plot_curves
 from ..engine.signals import StopRequest
-from ..engine.train import AnyBatch, Outputs, Plan, TrainingState, train
+from ..engine.train import Outputs, Plan, TrainingState, train
 from ..environment import describe_environment
 from ..errors import ConfigError, WeightsError
+from ..structures import Batch
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Training(ABC):
         resumed run finds it."""
 
     @abstractmethod
-    def batches(self, start: int, group: Group) -> Iterable[AnyBatch]:
+    def batches(self, start: int, group: Group) -> Iterable[Batch]:
         """This process's batches from step ``start`` on."""
 
     @abstractmethod

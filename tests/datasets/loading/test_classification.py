@@ -19,7 +19,7 @@ from resdet.datasets.loading.classification import (
 from resdet.datasets.loading.crops import CentreCrop, FullImage, PaperCrop, TenCrop
 from resdet.datasets.loading.sampling import BatchPlan, SampleKey
 from resdet.detection.errors import DataError, ImageError
-from resdet.detection.structures import LabelledBatch, Record
+from resdet.detection.structures import Batch, Record
 
 CROP = PaperCrop((24, 30), 24)
 
@@ -40,7 +40,7 @@ def cut_short(path: Path) -> None:
     path.write_bytes(data[: len(data) // 2].rstrip(b"\xff"))
 
 
-def assert_same(first: list[LabelledBatch], second: list[LabelledBatch]) -> None:
+def assert_same(first: list[Batch], second: list[Batch]) -> None:
     assert len(first) == len(second) > 0
     for one, two in zip(first, second, strict=True):
         assert torch.equal(one.images, two.images) and torch.equal(one.labels, two.labels)

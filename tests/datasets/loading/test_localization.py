@@ -19,7 +19,7 @@ from resdet.datasets.loading.crops import CentreCrop, FullImage, PaperCrop, Uncr
 from resdet.datasets.loading.localization import LocatedDataset
 from resdet.datasets.loading.sampling import BatchPlan, SampleKey
 from resdet.detection.errors import ConfigError, DataError
-from resdet.detection.structures import Annotation, LabelledBatch, Record
+from resdet.detection.structures import Annotation, Batch, Record
 
 CROP = PaperCrop((24, 30), 24, colour_std=0.0)
 
@@ -41,7 +41,7 @@ def make_records(folder: Path, count: int = 7) -> list[Record]:
     return records
 
 
-def assert_same(first: list[LabelledBatch], second: list[LabelledBatch]) -> None:
+def assert_same(first: list[Batch], second: list[Batch]) -> None:
     assert len(first) == len(second) > 0
     for one, two in zip(first, second, strict=True):
         assert torch.equal(one.images, two.images) and one.image_ids == two.image_ids

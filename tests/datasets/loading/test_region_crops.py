@@ -19,7 +19,7 @@ from resdet.datasets.loading.classification import (
 from resdet.datasets.loading.region_crops import RegionDataset, warp
 from resdet.datasets.loading.sampling import BatchPlan, SampleKey
 from resdet.detection.errors import ConfigError, DataError
-from resdet.detection.structures import Annotation, LabelledBatch, Record
+from resdet.detection.structures import Annotation, Batch, Record
 
 Box = tuple[float, float, float, float]
 
@@ -126,7 +126,7 @@ def test_mirrored_as_often_as_asked(tmp_path: Path) -> None:
     assert abs(np.mean(mirrored) - 0.25) < 0.06
 
 
-def assert_same(first: list[LabelledBatch], second: list[LabelledBatch]) -> None:
+def assert_same(first: list[Batch], second: list[Batch]) -> None:
     assert len(first) == len(second) > 0
     for one, two in zip(first, second, strict=True):
         assert torch.equal(one.images, two.images) and one.image_ids == two.image_ids

@@ -22,7 +22,7 @@ from resdet.datasets.shards.reader import read_segment
 from resdet.datasets.shards.stream import ShardTestLoader, ShardTrainLoader
 from resdet.datasets.shards.write import plan_shards, verify_shards, write_shards
 from resdet.detection.errors import ConfigError, DataError, ImageError
-from resdet.detection.structures import LabelledBatch, Record
+from resdet.detection.structures import Batch, Record
 
 wds = pytest.importorskip("webdataset", reason="needs the extra: pip install 'resdet[shards]'")
 
@@ -65,7 +65,7 @@ def stream(shards: ShardSet, **options: object) -> ShardTrainLoader:
     return ShardTrainLoader(shards, CROP, plan, **choices)  # type: ignore[arg-type]  # options
 
 
-def assert_same(first: list[LabelledBatch], second: list[LabelledBatch]) -> None:
+def assert_same(first: list[Batch], second: list[Batch]) -> None:
     assert len(first) == len(second) > 0
     for one, two in zip(first, second, strict=True):
         assert one.image_ids == two.image_ids and one.seeds == two.seeds

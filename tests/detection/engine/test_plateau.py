@@ -13,7 +13,7 @@ from resdet.detection.engine.distributed import Group
 from resdet.detection.engine.log import RunLog
 from resdet.detection.engine.signals import StopRequest
 from resdet.detection.engine.train import Outputs, Plan, TrainingState, train
-from resdet.detection.structures import LabelledBatch, LabelledSample
+from resdet.detection.structures import Batch, Sample
 
 ALONE = Group(0, 1, torch.device("cpu"))
 
@@ -21,7 +21,7 @@ ALONE = Group(0, 1, torch.device("cpu"))
 class Line(torch.nn.Linear):
     """A loss, and a number that is only measured: minimising it would make the loss infinite."""
 
-    def forward(self, batch: LabelledBatch) -> dict[str, torch.Tensor]:
+    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         answer = super().forward(batch.images.float().mean((2, 3)))
         return {"loss_cls": answer.square().mean(), "top1_error": -1e30 * answer.square().mean()}
 
@@ -53,7 +53,7 @@ def rates(metrics: Sequence[float], folder: Path, *, plateau: int) -> tuple[list
         return metrics[step - 1]
 
     pixels = torch.ones(4, 4, 3, dtype=torch.uint8)
-    batch = LabelledBatch.collate([LabelledSample(pixels, 0, "p")])
+    batch = Batch.collate([Sample(pixels, label=0)], pad=False)
     outputs = Outputs(folder, RunLog.silent(), {"config": {}, "classes": []})
     train(
         state,

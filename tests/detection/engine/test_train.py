@@ -23,14 +23,7 @@ from resdet.detection.engine.log import RunLog
 from resdet.detection.engine.signals import StopRequest
 from resdet.detection.engine.train import Outputs, Plan, TrainingState, train
 from resdet.detection.errors import ConfigError
-from resdet.detection.structures import (
-    Annotation,
-    Batch,
-    Geometry,
-    LabelledBatch,
-    LabelledSample,
-    Sample,
-)
+from resdet.detection.structures import Annotation, Batch, Geometry, Sample
 
 if TYPE_CHECKING:
     from resdet.tests.conftest import Command, Finished, Running
@@ -223,7 +216,7 @@ def train_on(
     model: torch.nn.Module,
     values: list[int],
     folder: Path,
-    make: Callable[[int], Batch | LabelledBatch] = image_batch,
+    make: Callable[[int], Batch] = image_batch,
 ) -> TrainingState:
     """The loop itself, a step for each value."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -291,7 +284,7 @@ def test_out_of_memory_while_classifying(tmp_path: Path) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     pixels = torch.zeros(6, 5, 3, dtype=torch.uint8)
-    batch = LabelledBatch.collate([LabelledSample(pixels, 0, "p")] * 2)
+    batch = Batch.collate([Sample(pixels, label=0)] * 2, pad=False)
     with pytest.raises(ConfigError, match=r"2 image\(s\) of 5x6 at once; .* smaller crops"):
         train_on(Greedy(1, 1), [10], tmp_path, make=lambda value: batch)
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from resdet.backbones.pixels import PIXELS, PixelNorm
 from resdet.backbones.resnet import ResNet, ResNetSpec
-from resdet.datasets.loading.classification import collate_views, labelled_sample
+from resdet.datasets.loading.classification import labelled_sample
 from resdet.datasets.loading.crops import CentreCrop, Crop, FullImage, TenCrop
 from resdet.detection.config.classifier import ClassifierConfig
 from resdet.detection.inference.classify import ScorePipeline, Viewed
 from resdet.detection.models.classifier import Classifier
-from resdet.detection.structures import LabelledBatch, LabelledSample
+from resdet.detection.structures import Batch, Sample
 from resdet.detection.tasks.classifier import build_classifier, test_crops, train_crop
 from torch.nn import functional
 
@@ -59,9 +59,9 @@ class Fixed(torch.nn.Module):
         return self.logits
 
 
-def batch(*labels: int) -> LabelledBatch:
+def batch(*labels: int) -> Batch:
     blank = torch.zeros(4, 4, 3, dtype=torch.uint8)
-    return LabelledBatch.collate([LabelledSample(blank, label, "p") for label in labels])
+    return Batch.collate([Sample(blank, image_id="p", label=label) for label in labels], pad=False)
 
 
 @pytest.mark.parametrize(
@@ -120,8 +120,10 @@ def test_a_image_smaller_than_the_window_is_one_position(model: Classifier) -> N
 # ----------------------------------------------------------------------------------- averages
 
 
-def made(crops: tuple[Crop, ...], *arrays: np.ndarray) -> LabelledBatch:
-    return collate_views([labelled_sample(p, crops, 0, str(i), 0) for i, p in enumerate(arrays)])
+def made(crops: tuple[Crop, ...], *arrays: np.ndarray) -> Batch:
+    return Batch.collate(
+        [labelled_sample(p, crops, image_id=str(i)) for i, p in enumerate(arrays)], pad=False
+    )
 
 
 @torch.inference_mode()

@@ -16,7 +16,7 @@ from resdet.detection.models.localizer import (
     anchor_targets,
 )
 from resdet.detection.ops.boxes import encode, iou
-from resdet.detection.structures import Annotation, LabelledBatch
+from resdet.detection.structures import Annotation, Batch
 from torch import Tensor, nn
 
 #: Two cells, 32 px apart, with one square anchor each.
@@ -75,14 +75,16 @@ def make_localizer(*, every_class: bool = False, per_image: int = 2) -> Localize
     )
 
 
-def make_batch(*annotations: Annotation, label: int = 0) -> LabelledBatch:
+def make_batch(*annotations: Annotation, label: int = 0) -> Batch:
     count = len(annotations)
-    return LabelledBatch(
+    return Batch(
         torch.zeros(count, 3, 32, 64, dtype=torch.uint8),
-        torch.full((count,), label),
+        [(32, 64)] * count,
+        list(annotations),
+        [],
         [str(index) for index in range(count)],
         list(range(count)),
-        annotations=annotations,
+        torch.full((count,), label),
     )
 
 
