@@ -1,52 +1,113 @@
-"""Who may write to a folder of results? One run at a time.
-
-The lock is the kernel's, on a small file in the folder. It ends with the process, however that
-ends, so that a killed run leaves nothing to be unlocked by hand.
-"""
+"""Atomic writing of files, their SHA-256, and the lock of an output folder."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from io import FileIO
 from pathlib import Path
 
-from .errors import ConfigError
+from filelock import FileLock, Timeout
 
-#: The file in the folder; one that a killed run has left there means nothing.
+from .errors import ConfigError, ResdetError
+
+#: The file in a locked folder; one that a killed run has left locks nothing.
 LOCK = ".lock"
-#: What file systems without locks answer; there, as on Windows, work goes on without one.
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL)
-_held: set[FileIO] = set()
+#: What file systems without locks answer; the run goes on without one.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
+#: Seconds until a folder counts as locked: a run that just ends removes its lock file first.
+_PATIENCE = 0.1
+
+
+def part_of(path: Path) -> Path:
+    """The temporary file of `atomic_write`, which a killed process may leave behind."""
+    return path.with_name(f"{path.name}.part")
 
 
 @contextmanager
-def only_run(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for this process; it is made where missing, and taken away if left empty.
+def atomic_write(
+    path: Path, *, sync: bool = False, error: type[ResdetError] | None = None
+) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; what is written there replaces ``path`` at the end.
+
+    After an exception the temporary file is removed and ``path`` is as before. With ``sync`` the
+    contents survive a power cut once the name does.
+
+    Raises:
+        OSError, UnicodeEncodeError: as ``error``, naming ``path``, if that is given.
+    """
+    part = part_of(path)
+    try:
+        part.unlink(missing_ok=True)
+        yield part
+        if sync:
+            with part.open("r+b") as file:
+                os.fsync(file.fileno())
+        part.replace(path)
+    except (OSError, UnicodeEncodeError) as fault:
+        if error is None:
+            raise
+        reason = getattr(fault, "strerror", None) or fault
+        raise error(f"{path}: cannot be written: {reason}") from fault
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write_file(
+    path: Path,
+    content: bytes | str,
+    *,
+    sync: bool = False,
+    error: type[ResdetError] | None = None,
+) -> None:
+    """Replace ``path`` by ``content`` (text as UTF-8); raises as `atomic_write`."""
+    with atomic_write(path, sync=sync, error=error) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's contents, 64 hexadecimal digits. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this process; it is created if missing, and removed if left empty.
+
+    The lock is the operating system's and ends with the process, however that ends. Forked data
+    workers do not inherit it.
 
     Raises:
         ConfigError: another run holds it, or it cannot be written.
     """
+    lock = FileLock(folder / LOCK, timeout=_PATIENCE, on_acquired=_write_owner)
     try:
         is_new = not folder.exists()
-        file = _acquire(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        _acquire(lock)
+    except Timeout as error:
+        raise ConfigError(
+            f"{folder}: another run (process {_owner(folder)}) is writing to this folder; "
+            "wait for its end or give another --out"
+        ) from error
     except OSError as error:
         reason = error.strerror or error
         raise ConfigError(f"{folder}: cannot write to this folder: {reason}") from error
-    _held.add(file)
+    process = os.getpid()
     try:
         yield
     finally:
-        if file in _held:  # not in a data worker, which is a copy of this process
-            _held.remove(file)
-            with suppress(OSError):
+        if os.getpid() == process:  # not in a forked data worker
+            with suppress(OSError):  # Windows removes no open file; there filelock does, later
                 (folder / LOCK).unlink()
+            lock.release()
+            with suppress(OSError):  # rmdir refuses a folder with anything in it
                 if is_new:
-                    folder.rmdir()  # which refuses a folder with anything in it
-            file.close()
+                    folder.rmdir()
 
 
 def is_unused(folder: Path) -> bool:
@@ -54,57 +115,23 @@ def is_unused(folder: Path) -> bool:
     return not folder.exists() or all(path.name == LOCK for path in folder.iterdir())
 
 
-def _acquire(folder: Path) -> FileIO:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK
-    while True:
-        file = path.open("a+b", buffering=0)
-        try:
-            _lock(file, folder)
-        except BaseException:
-            file.close()
-            raise
-        if _is_at(file, path):
-            return file
-        file.close()
-
-
-def _lock(file: FileIO, folder: Path) -> None:
-    if sys.platform == "win32":
-        return
-    import fcntl
-
+def _acquire(lock: FileLock) -> None:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.seek(0)
-        owner = file.read().decode("ascii", "replace").strip() or "unknown"
-        raise ConfigError(
-            f"{folder}: another run (process {owner}) is writing to this folder; "
-            "wait for its end or give another --out"
-        ) from error
+        lock.acquire()
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-    with suppress(OSError):  # a full disk; the number is only for the message above
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n".encode())
 
 
-def _is_at(file: FileIO, path: Path) -> bool:
-    """False where the run before took its file away between our opening and locking it."""
+def _write_owner(descriptor: int) -> None:
+    """The process id, which filelock keeps nowhere; only the message to the next run needs it."""
+    with suppress(OSError):  # a full disk
+        os.truncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+
+
+def _owner(folder: Path) -> str:
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _forget() -> None:
-    """In a forked data worker: a copy of the lock would outlive the killed run by seconds."""
-    for file in _held:
-        file.close()
-    _held.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+        return (folder / LOCK).read_text(encoding="ascii", errors="replace").strip() or "unknown"
+    except OSError:
+        return "unknown"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import re
 import shlex
 from importlib.metadata import PackageNotFoundError, version
@@ -113,18 +112,15 @@ def _shard(files: list[InputFile], text: str) -> list[InputFile]:
 
 
 def _provenance(args: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
+    from resdet.detection.files import sha256_of
+
     return {
         "weights": [path.name for path in args.weights],
-        "weights_sha256": [_sha256(path) for path in args.weights],
+        "weights_sha256": [sha256_of(path) for path in args.weights],
         "overrides": overrides,
         "shard": args.shard,
         "versions": {name: _version(name) for name in ("resdet", "torch", "torchvision")},
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _version(name: str) -> str:

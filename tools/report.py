@@ -22,15 +22,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the page; raises ConfigError for a folder that is not an output folder."""
-    from resdet.detection.engine.history import replace_text
     from resdet.detection.evaluation.page import render_page
+    from resdet.detection.files import write_file
     from resdet.tools.run_page import build_page
 
     page = build_page(args.run_dir, args.detections)
     out = args.out or args.run_dir / "report.html"
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(out, render_page(page))
+        write_file(out, render_page(page))
     except OSError as error:
         raise ConfigError(f"{out}: cannot be written: {error.strerror}") from error
     for note in page.notes:

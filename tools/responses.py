@@ -81,13 +81,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _write(found: dict[str, list[Response]], folder: Path) -> None:
     from resdet.detection.engine.comparison import plot_responses
-    from resdet.detection.engine.history import replace_text
+    from resdet.detection.files import write_file
 
     content = {name: [asdict(response) for response in found[name]] for name in found}
     stds = {name: [response.std for response in found[name]] for name in found}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        replace_text(folder / JSON_FILE, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+        write_file(folder / JSON_FILE, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
         plot_responses(stds, folder / IMAGE_FILE)
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be written: {error.strerror}") from error

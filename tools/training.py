@@ -76,7 +76,7 @@ def run_trainer(args: argparse.Namespace, *trainers: Trainer) -> int:
     """Do what the options ask for, with the trainer whose task it is; the exit code."""
     from resdet.detection.config.files import dump_config, missing_paths
     from resdet.detection.engine.distributed import process_group
-    from resdet.detection.files import only_run
+    from resdet.detection.files import folder_lock
     from resdet.detection.tasks.run import Start
 
     args.overrides += ["train.precision=bf16"] if args.amp else []
@@ -102,7 +102,7 @@ def run_trainer(args: argparse.Namespace, *trainers: Trainer) -> int:
         return 0
     with process_group(args.device) as group:
         folder = checkpoint.parent.parent if checkpoint else _folder(args, group)
-        with only_run(folder) if group.is_main else nullcontext():
+        with folder_lock(folder) if group.is_main else nullcontext():
             if group.is_main and not checkpoint:
                 _expect_empty(folder)
             return trainer.train(config, folder, group, start)

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _pack(args: argparse.Namespace) -> int:
     from resdet.datasets.formats.labelled import LabelledSource, describe_labelled, labelled_splits
-    from resdet.detection.files import only_run
+    from resdet.detection.files import folder_lock
 
     source = LabelledSource(
         args.source,
@@ -78,7 +78,7 @@ def _pack(args: argparse.Namespace) -> int:
     splits = dict(zip(("train", "val"), labelled_splits(source), strict=True))
     for name, split in splits.items():
         print(f"{name}: {describe_labelled(split)}", flush=True)
-    with only_run(args.out):
+    with folder_lock(args.out):
         for name, split in splits.items():
             _write(name, split, args)
     print(f"{args.out} is complete")

@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -20,6 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ...detection.errors import ConfigError, WeightsError
+from ...detection.files import write_file
 from ..pixels import PIXELS
 from ..resnet import DEPTHS
 from .convert import Converted, StrideIn, convert, first_few
@@ -192,9 +191,10 @@ def write_converted(converted: Converted, path: Path) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in converted.tensors.items()}
     data = safetensors.torch.save(tensors, {"resdet": VERSION, **header})
     try:
-        write_whole(path, data)
+        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WeightsError(f"{path}: cannot write: {error.strerror}") from error
+        raise WeightsError(f"{path}: cannot be written: {error.strerror}") from error
+    write_file(path, data, sync=True, error=WeightsError)
 
 
 def is_archive(path: Path) -> bool:
@@ -223,22 +223,6 @@ def read_converted(path: Path) -> Converted:
     if values["pixels"] not in PIXELS or values["depth"] not in DEPTHS:
         raise WeightsError(f"{path}: unknown pixels {values['pixels']!r} or depth")
     return Converted(tensors=tensors, **values)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """All of ``data`` under ``path`` or nothing, whatever happens on the way."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.chmod(0o644)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _header(path: Path) -> dict[str, str]:

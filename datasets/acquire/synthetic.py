@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...detection.errors import ConfigError, DataError
+from ...detection.files import write_file
 from .scenes import Scene, draw_scene
 
 #: A folder with this file was made here and may be made again.
@@ -106,6 +107,4 @@ def _add(parent: ET.Element, texts: Mapping[str, object]) -> None:
 
 def _write_image_set(path: Path, names: Sequence[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    temporary.replace(path)
+    write_file(path, "".join(f"{name}\n" for name in names))

@@ -21,6 +21,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ...detection.errors import ConfigError, ImageError
+from ...detection.files import write_file
 from ..findings import Finding, meaning
 from ..image import ImageRules, Pixels, read_image
 from ..records import RawBox
@@ -77,12 +78,7 @@ def write_check_page(report: Report, path: Path) -> None:
     """One file, nothing beside it; raises ConfigError where it cannot be written."""
     # Names of files may hold bytes that are no text; a page may not.
     data = render_check_page(report).encode("utf-8", "backslashreplace")
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
+    write_file(path, data, error=ConfigError)
 
 
 def render_check_page(report: Report) -> str:
@@ -197,10 +193,7 @@ def _bars(histogram: Histogram) -> list[Bar]:
 
 def write_report(report: Report, path: Path) -> None:
     """As JSON; boxes may hold ``"nan"`` and ``"inf"``. Raises ConfigError where it cannot."""
-    try:
-        path.write_text(json.dumps(report_as_dict(report), indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
+    write_file(path, json.dumps(report_as_dict(report), indent=1) + "\n", error=ConfigError)
 
 
 def report_as_dict(report: Report) -> dict[str, object]:

@@ -12,12 +12,13 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...detection.errors import ConfigError, DataError
+from ...detection.files import atomic_write, sha256_of
 
 #: Stands for the class of images without objects, so that they are spread like any other.
 EMPTY = ""
@@ -143,7 +144,7 @@ def same_bytes(paths: Sequence[Path]) -> list[str]:
         sizes = [path.stat().st_size for path in paths]
         several = {size for size, count in Counter(sizes).items() if count > 1}
         return [
-            _sha256(path) if size in several else f"file {number}"
+            sha256_of(path) if size in several else f"file {number}"
             for number, (path, size) in enumerate(zip(paths, sizes, strict=True))
         ]
     except OSError as error:
@@ -164,11 +165,6 @@ def joined(keys: Sequence[str], pairs: Iterable[tuple[str, str]]) -> list[str]:
         if left != right:
             parent[left] = right
     return [root(key) for key in keys]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_image_sets(root: Path, parts: Mapping[str, Sequence[str]], *, force: bool) -> list[Path]:
@@ -207,20 +203,16 @@ def _only(content: Mapping[str, Any], image_ids: set[str]) -> dict[str, Any]:
 
 
 def _write(texts: Mapping[Path, str], *, force: bool) -> list[Path]:
-    """Nothing is changed before all is written beside; a crash leaves ``.part`` files at most."""
+    """No file is replaced before all are written; a killed process leaves ``.part`` files."""
     there = [str(path) for path in texts if path.exists()]
     if there and not force:
         raise DataError(f"{', '.join(there)}: there already; --force replaces")
-    parts = {path: path.with_name(f"{path.name}.part") for path in texts}
     try:
-        for path, part in parts.items():
-            part.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(texts[path], encoding="utf-8", newline="\n")
-        for path, part in parts.items():
-            part.replace(path)
+        with ExitStack() as replacing:
+            for path, text in texts.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                part = replacing.enter_context(atomic_write(path))
+                part.write_text(text, encoding="utf-8", newline="\n")
     except (OSError, UnicodeEncodeError) as error:
-        for part in parts.values():
-            with suppress(OSError):  # most likely it could not be made either
-                part.unlink()
         raise DataError(f"{next(iter(texts)).parent}: cannot be written ({error})") from error
     return list(texts)

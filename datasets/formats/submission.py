@@ -11,12 +11,12 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 from ...detection.errors import DataError
+from ...detection.files import write_file
 from ...detection.structures import Detections
 from ..findings import Fault
 from ..records import RawBox
@@ -52,14 +52,7 @@ def write_submission(found: Mapping[str, Detections], classes: Sequence[str], pa
             writer.writerow([image_id, _prediction_string(image_id, found[image_id], classes)])
     except ValueError as error:
         raise DataError(f"{path}: cannot be written: {error}") from error
-    part = path.with_name(f"{path.name}.part")
-    try:
-        part.write_text(text.getvalue(), encoding="utf-8", newline="")
-        part.replace(path)
-    except (OSError, UnicodeEncodeError) as error:
-        with suppress(OSError):  # most likely it could not be made either
-            part.unlink()
-        raise DataError(f"{path}: cannot be written ({error})") from error
+    write_file(path, text.getvalue(), error=DataError)
 
 
 def read_submission(path: Path, classes: Sequence[str]) -> dict[str, Detections]:

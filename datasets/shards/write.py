@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from ...detection.errors import ConfigError, DataError
+from ...detection.files import atomic_write, sha256_of, write_file
 from ..catalog import DataSplit
 from .index import INDEX, Header, Shard, read_index, shard_line
 
@@ -146,7 +146,8 @@ def write_shards(
             for number in range(done, len(plan.shards)):
                 shard = _write_shard(folder, f"{number:06d}.tar", plan.shards[number])
                 index.write(shard_line(shard))
-                _sync(index)
+                index.flush()
+                os.fsync(index.fileno())
                 report(shard)
     except OSError as error:
         raise DataError(f"{error.filename or folder}: {error.strerror or error}") from error
@@ -161,7 +162,7 @@ def _started(plan: ShardPlan, folder: Path) -> int:
     if not path.exists():
         if any(folder.glob("*.tar")):
             raise DataError(f"{folder}: has tar files but no {INDEX}; choose another folder")
-        _replace(path, plan.header.line())
+        write_file(path, plan.header.line(), sync=True)
         return 0
     header, shards = read_index(path)
     if header != plan.header:
@@ -170,7 +171,7 @@ def _started(plan: ShardPlan, folder: Path) -> int:
         )
     # After a crash of the whole machine the index may know more than the disk.
     whole = list(takewhile(lambda shard: _is_there(folder, shard), shards))
-    _replace(path, header.line() + "".join(map(shard_line, whole)))
+    write_file(path, header.line() + "".join(map(shard_line, whole)), sync=True)
     return len(whole)
 
 
@@ -179,29 +180,14 @@ def _is_there(folder: Path, shard: Shard) -> bool:
     return path.is_file() and path.stat().st_size == shard.size
 
 
-def _replace(path: Path, text: str) -> None:
-    part = path.with_name(f"{path.name}.part")
-    with part.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        _sync(file)
-    part.replace(path)
-
-
 def _write_shard(folder: Path, name: str, entries: Sequence[Entry]) -> Shard:
-    part = folder / f"{name}.part"
-    try:
-        with part.open("wb") as file:
-            with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive:
-                for entry in entries:
-                    _add(archive, f"{entry.key}.{entry.suffix}", _content(entry))
-                    _add(archive, f"{entry.key}.cls", str(entry.label).encode())
-            _sync(file)
-        digest = _sha256(part)
+    with atomic_write(folder / name, sync=True) as part:
+        with tarfile.open(part, mode="w", format=tarfile.GNU_FORMAT) as archive:
+            for entry in entries:
+                _add(archive, f"{entry.key}.{entry.suffix}", _content(entry))
+                _add(archive, f"{entry.key}.cls", str(entry.label).encode())
+        digest = sha256_of(part)
         size = part.stat().st_size
-        part.replace(folder / name)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
     keys, labels = zip(*((entry.key, entry.label) for entry in entries), strict=True)
     return Shard(name, size, digest, keys, labels)
 
@@ -220,16 +206,6 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     archive.addfile(member, io.BytesIO(content))
 
 
-def _sync(file: IO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def verify_shards(folder: Path, shards: Sequence[Shard]) -> Iterator[Shard]:
     """Yields each shard after its contents were found to be as when they were written.
 
@@ -238,7 +214,7 @@ def verify_shards(folder: Path, shards: Sequence[Shard]) -> Iterator[Shard]:
     for shard in shards:
         path = folder / shard.name
         try:
-            digest = _sha256(path)
+            digest = sha256_of(path)
         except OSError as error:
             raise DataError(f"{path}: {error.strerror or error}") from error
         if digest != shard.sha256:

@@ -7,7 +7,6 @@ is a detector's, from before there were others.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
 import shutil
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 
 from ..errors import WeightsError
+from ..files import atomic_write
 
 FORMAT_VERSION = 1
 #: What every checkpoint holds, and as what.
@@ -41,22 +41,18 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], *, keep_previous: bool
         OSError: when it cannot be written; what stood at ``path`` is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
-            torch.save({"format_version": FORMAT_VERSION, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep_previous and path.exists():
-            _link_over(path, previous_of(path))
-        temporary.replace(path)
+        with atomic_write(path) as part:
+            with part.open("wb") as file:
+                torch.save({"format_version": FORMAT_VERSION, **state}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            if keep_previous and path.exists():
+                _link_over(path, previous_of(path))
     except RuntimeError as error:  # torch's writer puts one of its own before a full disk's
         if isinstance(error.__context__, OSError):
             raise OSError(error.__context__.errno, error.__context__.strerror) from error
         raise OSError(str(error)) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def previous_of(path: Path) -> Path:
@@ -65,13 +61,11 @@ def previous_of(path: Path) -> Path:
 
 
 def _link_over(source: Path, target: Path) -> None:
-    spare = target.with_name(f".{target.name}.tmp")
-    spare.unlink(missing_ok=True)
-    try:
-        spare.hardlink_to(source)
-    except OSError:  # FAT and some network disks have no links
-        shutil.copyfile(source, spare)
-    spare.replace(target)
+    with atomic_write(target) as part:
+        try:
+            part.hardlink_to(source)
+        except OSError:  # FAT and some network disks have no links
+            shutil.copyfile(source, part)
 
 
 def _the_one_before(path: Path) -> str:

@@ -19,6 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from ..files import write_file
+
 METRICS_FILE = "metrics.jsonl"
 RESULTS_FILE = "results.csv"
 Kind = Literal["train", "eval"]
@@ -102,7 +104,7 @@ def cut_history(folder: Path, *, last_step: int) -> History:
     old = read_history(folder)
     kept = tuple(entry for entry in old.entries if last_step > 0 and entry.step <= last_step)
     if kept != old.entries or old.damaged:
-        replace_text(folder / METRICS_FILE, "".join(entry.to_line() for entry in kept))
+        write_file(folder / METRICS_FILE, "".join(entry.to_line() for entry in kept))
     return History(kept, old.damaged)
 
 
@@ -121,18 +123,6 @@ def results_table(evaluations: Sequence[Entry]) -> str:
 def _safe_cell(name: str) -> str:
     """A name that spreadsheets will not run as a formula."""
     return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a whole file, or leave the old one as it was. Raises ``OSError``."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        part.write_text(text, encoding="utf-8", newline="\n")
-        part.replace(path)
-    except OSError:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise
 
 
 class GrowingFile:

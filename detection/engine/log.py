@@ -20,13 +20,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from ..errors import ConfigError
+from ..files import write_file
 from .history import (
     METRICS_FILE,
     RESULTS_FILE,
     Entry,
     GrowingFile,
     cut_history,
-    replace_text,
     results_table,
 )
 
@@ -251,7 +251,7 @@ class _History:
 
     def _write_table(self) -> None:
         if self._evaluations:
-            replace_text(self._table, results_table(self._evaluations))
+            write_file(self._table, results_table(self._evaluations))
         else:
             self._table.unlink(missing_ok=True)
 

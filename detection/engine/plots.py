@@ -24,6 +24,7 @@ from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from torch import Tensor
 
 from ...datasets.image import DEFAULT_RULES, ImageRules, read_image
+from ..files import atomic_write
 from ..inference.draw import class_colour
 from ..structures import Annotation, Batch, Detections, Record
 from .history import Entry, read_history
@@ -288,6 +289,5 @@ def image(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
         canvas = FigureCanvasAgg(figure)
         yield figure
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.stem}.part{path.suffix}")
-        canvas.print_figure(part)
-        part.replace(path)
+        with atomic_write(path) as part:
+            canvas.print_figure(part, format=path.suffix.removeprefix(".") or None)

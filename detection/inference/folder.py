@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, ImageError
-from ..files import LOCK, only_run
+from ..files import LOCK, folder_lock, part_of, write_file
 from ..structures import Detections
 from .draw import draw_detections
 from .inputs import InputFile, drawn_name, find_inputs
@@ -114,7 +114,7 @@ def run_folder(
     try:
         if out.exists() and not out.is_dir():
             raise ConfigError(f"{out}: is a file, not a folder")
-        with only_run(out):
+        with folder_lock(out):
             return _run(predictor, files, out, options, stop, report)
     except OSError as error:  # what goes wrong in reading images is recorded, so this is output
         raise ConfigError(
@@ -184,7 +184,7 @@ def _meta(predictor: Predictor, options: FolderOptions) -> dict[str, Any]:
 def _open(out: Path, meta: Mapping[str, Any], *, resume: bool) -> None:
     """Make ``out`` the folder of this run, or make sure that it already is."""
     # A crash before the first record may have left the settings half written.
-    if all(path.name in (f"{META}.part", LOCK) for path in out.iterdir()):
+    if all(path.name in (part_of(out / META).name, LOCK) for path in out.iterdir()):
         write_meta(out, meta)
     elif resume:
         check_same_run(out, meta)
@@ -320,6 +320,4 @@ def _save(pixels: NDArray[np.uint8], path: Path) -> None:
     if not done:
         raise OSError(0, "the image cannot be encoded as JPEG", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(data.tobytes())
-    part.replace(path)
+    write_file(path, data.tobytes())

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from ..errors import ConfigError, DataError
+from ..files import write_file
 
 RECORDS = "detections.jsonl"
 META = "meta.json"
@@ -36,7 +37,7 @@ class Entry:
 class RecordWriter:
     """Appends records to a file; each is with the system when `write` returns.
 
-    There must be one writer only: `only_run` of folder_lock.py sees to that.
+    There must be one writer only: `files.folder_lock` sees to that.
     """
 
     def __init__(self, path: Path) -> None:
@@ -97,9 +98,7 @@ def scan(path: Path) -> list[Entry]:
 def write_meta(folder: Path, meta: Json) -> None:
     """Write ``meta.json`` at once or not at all."""
     text = json.dumps(meta, ensure_ascii=False, indent=2) + "\n"
-    part = folder / f"{META}.part"
-    part.write_text(text, encoding="utf-8")
-    part.replace(folder / META)
+    write_file(folder / META, text)
 
 
 def read_meta(folder: Path) -> dict[str, Any]:

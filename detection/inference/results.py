@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import DataError
+from ..files import atomic_write
 from .records import RECORDS, read_meta, read_records
 
 COCO = "detections.coco.json"
@@ -29,7 +30,7 @@ def export_results(folder: Path) -> tuple[Path, Path]:
     """
     classes = read_meta(folder)["classes"]
     coco, table = folder / COCO, folder / CSV
-    with _whole(coco) as coco_file, _whole(table) as table_file:
+    with _replacing(coco) as coco_file, _replacing(table) as table_file:
         images_path = folder / f"{COCO}.images.part"
         try:
             with images_path.open("w+", encoding="utf-8", errors=_LONE) as images_file:
@@ -129,12 +130,9 @@ def _dump(value: object) -> str:
 
 
 @contextlib.contextmanager
-def _whole(path: Path) -> Iterator[IO[str]]:
-    """A text file that takes the place of ``path`` only when it is complete."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("w", encoding="utf-8", errors=_LONE, newline="") as file:
-            yield file
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+def _replacing(path: Path) -> Iterator[IO[str]]:
+    with (
+        atomic_write(path) as part,
+        part.open("w", encoding="utf-8", errors=_LONE, newline="") as file,
+    ):
+        yield file

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import DataError
+from ..files import atomic_write
 from ..structures import Record
 
 FILE = "proposals.safetensors"
@@ -21,12 +22,8 @@ FILE = "proposals.safetensors"
 
 def write_proposals(proposals: Mapping[str, Tensor], path: Path) -> None:
     """(P, 4) float32 boxes in original pixels by image id; written whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        save_file({name: boxes.contiguous() for name, boxes in proposals.items()}, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_write(path) as part:
+        save_file({name: boxes.contiguous() for name, boxes in proposals.items()}, part)
 
 
 def read_proposals(path: Path, records: Iterable[Record]) -> dict[str, Tensor]:

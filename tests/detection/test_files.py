@@ -1,0 +1,203 @@
+"""Atomic writes, checksums and the lock of an output folder."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import resource
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from resdet.detection.errors import ConfigError, DataError
+from resdet.detection.files import (
+    LOCK,
+    atomic_write,
+    folder_lock,
+    is_unused,
+    part_of,
+    sha256_of,
+    write_file,
+)
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """A disk that is full after ``size`` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+# ----------------------------------------------------------------------------- atomic writes
+
+
+@pytest.mark.parametrize("sync", [False, True])
+@pytest.mark.parametrize("content", [b"", b"\x00\r\n\xff", "", "a\r\nb\u20ac\n"])
+def test_the_content_is_written_unchanged(tmp_path: Path, content: bytes | str, sync: bool) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    write_file(path, content, sync=sync)
+    assert path.read_bytes() == (content.encode() if isinstance(content, str) else content)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_old_file_stays_until_the_end_of_the_block(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with atomic_write(path) as part:
+        part.write_text("new")
+        assert path.read_text() == "old" and part == part_of(path)
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("fault", [KeyError("key"), KeyboardInterrupt(), OSError(5, "reason")])
+def test_after_any_exception_all_is_as_before(tmp_path: Path, fault: BaseException) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(type(fault)) as caught, atomic_write(path) as part:
+        part.write_text("ne")
+        raise fault
+    assert caught.value is fault
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, sync: bool) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with largest_file(1000), pytest.raises(DataError, match=r"file: cannot be written: File too"):
+        write_file(path, bytes(2000), sync=sync, error=DataError)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("place", ["absent/file", "file/below", "folder"])
+def test_a_place_that_cannot_be_written(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "folder").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OSError):
+        write_file(tmp_path / place, "new")
+    with pytest.raises(ConfigError, match=f"{place}: cannot be written: [A-Z]"):
+        write_file(tmp_path / place, "new", error=ConfigError)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_text_that_utf8_cannot_hold(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be written: .*surrogates"):
+        write_file(tmp_path / "file", "\udcff", error=ConfigError)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_left_is_replaced_and_links_are_not_followed(tmp_path: Path) -> None:
+    path, other = tmp_path / "file", tmp_path / "other"
+    other.write_text("other")
+    part_of(path).symlink_to(other)
+    write_file(path, "new")
+    assert path.read_text() == "new" and not path.is_symlink() and other.read_text() == "other"
+
+
+# -------------------------------------------------------------------------------- checksums
+
+
+@pytest.mark.parametrize("size", [0, 1, 3_000_000])
+def test_sha256(tmp_path: Path, size: int) -> None:
+    content = os.urandom(size)
+    (tmp_path / "file").write_bytes(content)
+    assert sha256_of(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+# ------------------------------------------------------------------------------------- lock
+
+
+def test_a_lock_names_its_process_and_is_removed_at_the_end(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "run"
+    with folder_lock(folder):
+        assert (folder / LOCK).read_text() == f"{os.getpid()}\n" and is_unused(folder)
+        with (
+            pytest.raises(ConfigError, match=rf"run: another run \(process {os.getpid()}\)"),
+            folder_lock(folder),
+        ):
+            pass
+        (folder / "result").touch()
+        assert not is_unused(folder)
+    assert list(folder.iterdir()) == [folder / "result"]
+    with folder_lock(folder):
+        pass
+
+
+def test_a_folder_left_empty_is_removed_only_if_it_was_made(tmp_path: Path) -> None:
+    with folder_lock(tmp_path / "new"):
+        pass
+    (tmp_path / "old").mkdir()
+    with pytest.raises(KeyError), folder_lock(tmp_path / "old"):
+        raise KeyError
+    assert list(tmp_path.iterdir()) == [tmp_path / "old"] and is_unused(tmp_path / "absent")
+    assert is_unused(tmp_path / "old")
+
+
+def test_the_file_of_a_dead_process_locks_nothing(tmp_path: Path) -> None:
+    (tmp_path / LOCK).write_text("12345678 is gone\n")
+    with folder_lock(tmp_path):
+        assert (tmp_path / LOCK).read_text() == f"{os.getpid()}\n"
+
+
+def test_a_forked_worker_neither_keeps_nor_ends_the_lock(tmp_path: Path) -> None:
+    """It may outlive a killed run by seconds, in which the folder must not stay locked."""
+    lock = folder_lock(tmp_path)
+    lock.__enter__()
+    worker = os.fork()
+    if worker == 0:
+        lock.__exit__(None, None, None)
+        time.sleep(60)
+        os._exit(0)
+    try:
+        time.sleep(0.3)
+        with pytest.raises(ConfigError, match="another run"), folder_lock(tmp_path):
+            pass
+        lock.__exit__(None, None, None)
+        with folder_lock(tmp_path):
+            pass
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL])
+def test_a_file_system_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(code, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with folder_lock(tmp_path / "run"):
+        (tmp_path / "run" / "result").touch()
+    assert list((tmp_path / "run").iterdir()) == [tmp_path / "run" / "result"]
+
+
+@pytest.mark.parametrize("place", ["/proc/nowhere", "file"])
+def test_a_folder_that_cannot_be_written(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(ConfigError, match=f"{place}: cannot write to this folder: [A-Z]"),
+        folder_lock(tmp_path / place),
+    ):
+        pass
+
+
+def test_a_full_disk_does_not_keep_the_lock_from_working(tmp_path: Path) -> None:
+    with (
+        largest_file(0),
+        folder_lock(tmp_path),
+        pytest.raises(ConfigError, match=r"another run \(process unknown\)"),
+        folder_lock(tmp_path),
+    ):
+        pass
