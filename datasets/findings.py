@@ -1,6 +1,6 @@
-"""Which kinds of faults are there, how grave is each, and what does it mean?
+"""Findings of the data checks: the `Finding` type, all kinds with severity and meaning.
 
-`docs/data.md` has this table for users and the report's page its sentences.
+`docs/data.md` contains the same table, and the HTML report shows its sentences.
 """
 
 from __future__ import annotations
@@ -14,146 +14,149 @@ from typing import Literal
 from ..detection.errors import DataError
 from .records import RawBox, first_few
 
-#: ``error``: training refuses. ``warning``: it goes on, results may suffer. ``note``: to know.
+#: ``error``: training stops. ``warning``: it continues, results may suffer. ``note``: information.
 Severity = Literal["error", "warning", "note"]
 
-#: {kind: (the severities it can have, the usual one first; what it means)}. Faults of boxes are
-#: warnings where ``data.on_bad_box`` takes care of them.
+#: {kind: (possible severities, the usual one first; meaning)}. Faults of boxes are warnings if
+#: ``data.on_bad_box`` resolves them.
 KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
     # Files and lists.
-    "missing_folder": (("error",), "a folder of the layout is not there"),
-    "missing_file": (("error",), "a file of the layout is not there"),
-    "missing_image_set": (("error",), "the list of a split is not there"),
-    "unreadable_image_set": (("error",), "the list of a split cannot be read as UTF-8 text"),
-    "empty_image_set": (("error",), "the list of a split has no lines"),
-    "malformed_file": (("error",), "a line of a list, of the mapping or of the solution is wrong"),
-    "malformed_xml": (("error",), "not XML, too large, with entities, or no `<annotation>`"),
-    "malformed_json": (("error",), "not JSON, or no object; with line and column"),
-    "missing_key": (("error",), "a JSON without `images`, `annotations` or `categories`"),
-    "reader_crashed": (("error",), "the process that read an annotation died of it"),
-    "missing_image": (("error",), "listed or annotated, but there is no such image"),
-    "ambiguous_image": (("error",), "several images of one name, such as `a.jpg` and `a.png`"),
-    "missing_annotation": (("error",), "listed, but there is no annotation"),
-    "bad_image": (("error",), "an entry of `images` without id, file name or a sensible size"),
-    "image_id_twice": (("error",), "two images have one id"),
+    "missing_folder": (("error",), "a folder of the layout is missing"),
+    "missing_file": (("error",), "a file of the layout is missing"),
+    "missing_image_set": (("error",), "the list of a split is missing"),
+    "unreadable_image_set": (("error",), "the list of a split is not readable UTF-8 text"),
+    "empty_image_set": (("error",), "the list of a split is empty"),
+    "malformed_file": (("error",), "invalid line in a list, the class mapping or the solution"),
+    "malformed_xml": (("error",), "not XML, too large, with entities, or without `<annotation>`"),
+    "malformed_json": (("error",), "not JSON, or not a JSON object; with line and column"),
+    "missing_key": (("error",), "a JSON file without `images`, `annotations` or `categories`"),
+    "reader_crashed": (("error",), "reading an annotation crashed the process"),
+    "missing_image": (("error",), "the image file of a list entry or annotation is missing"),
+    "ambiguous_image": (("error",), "several images of the same name, such as `a.jpg`, `a.png`"),
+    "missing_annotation": (("error",), "the annotation of a list entry is missing"),
+    "bad_image": (("error",), "an entry of `images` without id, file name or a valid size"),
+    "image_id_twice": (("error",), "two images have the same id"),
     "listed_twice": (
         ("error", "warning"),
-        "one image stands in a list twice; in a COCO file, under two ids, it counts twice",
+        "an image is listed twice; in a COCO file, under two ids, it counts twice",
     ),
-    "listed_in_two_splits": (("warning",), "one image stands in two splits"),
-    "orphan_annotation": (("warning",), "an annotation without an image, listed nowhere"),
-    "orphan_image": (("warning",), "an image without annotation, listed nowhere"),
+    "listed_in_two_splits": (("warning",), "an image is listed in two splits"),
+    "orphan_annotation": (("warning",), "an annotation without an image, in no list"),
+    "orphan_image": (("warning",), "an image without an annotation, in no list"),
     "unlisted_image": (
         ("note", "warning"),
-        "images that no list or JSON names are not used; a warning in CLS-LOC",
+        "images in no list or JSON file are not used; a warning in CLS-LOC",
     ),
-    "other_filename": (("warning",), "`<filename>` names another image; the XML's name decides"),
-    "stray_file": (("note",), "a file that is no image, or a folder that is no split"),
-    "image_without_class": (("warning",), "an image beside the class folders is not used"),
+    "other_filename": (("warning",), "`<filename>` names another image; the XML's name is used"),
+    "stray_file": (("note",), "a file that is not an image, or a folder that is not a split"),
+    "image_without_class": (("warning",), "an image outside the class folders is not used"),
     "missing_solution": (("error",), "`LOC_val_solution.csv` has no row for a listed image"),
-    "unlisted_solution": (("warning",), "rows of `LOC_val_solution.csv` without a listed image"),
-    "solution_mismatch": (("warning",), "`LOC_val_solution.csv` has other boxes than the XML"),
+    "unlisted_solution": (("warning",), "rows of `LOC_val_solution.csv` for images in no list"),
+    "solution_mismatch": (("warning",), "the boxes in `LOC_val_solution.csv` differ from the XML"),
     # Sizes.
-    "size_mismatch": (("error",), "the annotation says another size than the image has"),
+    "size_mismatch": (("error",), "the size in the annotation differs from the image"),
     "size_matches_unrotated": (
         ("error",),
-        "the sizes agree only before (or after) EXIF rotation, so the boxes lie wrong: set "
+        "the sizes agree only before (or after) EXIF rotation, so the boxes are misplaced: set "
         "`data.exif`",
     ),
     # Classes.
-    "unknown_class": (("error",), "a name that is not in the class list"),
-    "misspelt_class": (("error",), "a name that is not in the class list, but nearly"),
+    "unknown_class": (("error",), "a class name that is not in the class list"),
+    "misspelt_class": (("error",), "a class name that is nearly one in the class list"),
     "similar_classes": (
         ("warning",),
-        "two names that differ only in letter case, spaces or punctuation; only told where no "
-        "class list is given",
+        "two class names that differ only in letter case, spaces or punctuation; reported only "
+        "without a class list",
     ),
-    "absent_class": (("warning",), "a class without an object in training"),
-    "permuted_classes": (("warning",), "a category id is another class in another COCO file"),
+    "absent_class": (("warning",), "a class without an object in the training split"),
+    "permuted_classes": (("warning",), "a category id means different classes in two COCO files"),
     "bad_category": (("error",), "an entry of `categories` without id or name"),
-    "category_id_twice": (("error",), "two categories have one id"),
-    "category_name_twice": (("error",), "one name has two category ids"),
+    "category_id_twice": (("error",), "two categories have the same id"),
+    "category_name_twice": (("error",), "two categories have the same name"),
     "unknown_category": (("error",), "a `category_id` that is not in `categories`"),
-    "no_classes": (("error",), "no class folders"),
+    "no_classes": (("error",), "there are no class folders"),
     "empty_class": (("error",), "a class folder without images"),
-    "class_not_in_train": (("error",), "a class that only another split has"),
-    "class_missing_in_split": (("warning",), "a split lacks classes that training has"),
-    "several_classes": (("error",), "objects of several classes, where an image has one"),
-    "other_class": (("error",), "the object's class is not the image's"),
+    "class_not_in_train": (("error",), "a class that occurs only outside the training split"),
+    "class_missing_in_split": (("warning",), "a split lacks classes of the training split"),
+    "several_classes": (("error",), "objects of several classes, expected one class per image"),
+    "other_class": (("error",), "the class of an object differs from the class of its image"),
     # Objects.
-    "no_objects": (("error",), "the whole data set has no object"),
-    "no_objects_in_image": (("warning",), "an annotation without an object that can be used"),
-    "several_objects": (("note",), "several objects, where nearly all images have one"),
+    "no_objects": (("error",), "the data set has no objects"),
+    "no_objects_in_image": (("warning",), "an annotation without a usable object"),
+    "several_objects": (("note",), "several objects, while nearly all images have one"),
     "image_without_box": (
         ("error", "warning"),
-        "no box to learn from, or to be measured by; a warning where such training images are "
-        "left out",
+        "an image without a box for training or evaluation; a warning if such training images "
+        "are skipped",
     ),
     "unnamed_object": (("error",), "an object without a class name"),
     "missing_box": (("error",), "an object without `<bndbox>`"),
     "several_boxes": (("error",), "an object with several `<bndbox>`"),
-    "not_a_number": (("error",), "a coordinate or size that is no number"),
-    "unclear_difficult": (("warning",), "`<difficult>` is neither number nor empty: taken as no"),
-    "malformed_object": (("error",), "a `bbox` that is not four numbers, or a strange `iscrowd`"),
+    "not_a_number": (("error",), "a coordinate or size that is not a number"),
+    "unclear_difficult": (("warning",), "`<difficult>` is neither a number nor empty; read as no"),
+    "malformed_object": (("error",), "a `bbox` that is not four numbers, or an invalid `iscrowd`"),
     "unknown_image": (("error",), "an `image_id` that is not in `images`"),
-    "annotation_id_zero": (("note",), "pycocotools never matches annotation 0; resdet does"),
-    "annotation_id_twice": (("note",), "pycocotools mixes such annotations up; resdet does not"),
-    "missing_iscrowd": (("note",), "annotations without `iscrowd`: taken as no crowds"),
-    "duplicate_object": (("warning",), "class and box of an earlier object of the image"),
+    "annotation_id_zero": (("note",), "pycocotools never matches annotation id 0; resdet does"),
+    "annotation_id_twice": (("note",), "pycocotools confuses equal annotation ids, resdet not"),
+    "missing_iscrowd": (("note",), "annotations without `iscrowd`; read as no crowd"),
+    "duplicate_object": (("warning",), "the class and box of an earlier object of the image"),
     # Boxes.
     "non_finite_box": (("error", "warning"), "NaN, infinite, null or empty coordinates"),
-    "no_area": (("error", "warning"), "no width or no height"),
-    "swapped_corners": (("error", "warning"), "right of left, or below above"),
-    "outside_image": (("error", "warning"), "entirely outside the image"),
+    "no_area": (("error", "warning"), "a box without width or height"),
+    "swapped_corners": (
+        ("error", "warning"),
+        "right edge left of the left edge, or bottom above top",
+    ),
+    "outside_image": (("error", "warning"), "a box entirely outside the image"),
     "partly_outside": (
         ("error", "warning"),
-        "less than half inside the image; a warning where half or more is, which is clipped "
-        "to the image",
+        "a box with less than half of its area inside the image; a warning for half or more, "
+        "which is clipped",
     ),
-    "tiny_box": (("warning",), "a side of one pixel or less: a click rather than an object?"),
-    "zero_based_coordinates": (("warning",), "read as counted from 1, but some coordinates are 0"),
-    "one_based_coordinates": (("warning",), "read as counted from 0, but none is 0 and some are 1"),
+    "tiny_box": (("warning",), "a box side of one pixel or less, possibly a stray click"),
+    "zero_based_coordinates": (("warning",), "read as 1-based, but some coordinates are 0"),
+    "one_based_coordinates": (("warning",), "read as 0-based, but none is 0 and some are 1"),
     "anchors_do_not_fit": (
         ("warning",),
-        "more than a tenth of the objects overlap no anchor by half at the training scale",
+        "more than 10 % of the objects have no anchor with an IoU of 0.5 at the training scale",
     ),
     # Images.
-    "unreadable_image": (("error",), "a file whose header or bytes cannot be read"),
-    "undecodable_image": (("error",), "not an image, of a refused format, or damaged"),
-    "decoder_crashed": (("error",), "the process that decoded an image died of it"),
+    "unreadable_image": (("error",), "an image file whose header or content cannot be read"),
+    "undecodable_image": (("error",), "not an image, an unsupported format, or damaged"),
+    "decoder_crashed": (("error",), "decoding an image crashed the process"),
     "truncated_image": (
         ("error", "warning"),
-        "the file ends early; a warning where `data.on_truncated` is `skip` or `warn`",
+        "a truncated file; a warning if `data.on_truncated` is `skip` or `warn`",
     ),
-    "oversized_image": (("error",), "more pixels than `data.max_pixels`, by its header"),
-    "tiny_image": (("error",), "a side of less than 16 pixels"),
-    "elongated_image": (("error",), "one side is more than 100 times the other"),
-    "no_end_marker": (("warning",), "a JPEG without its last bytes; the pixels are complete"),
-    "damaged_image": (("warning",), "a JPEG whose decoder met damage: parts may be wrong"),
-    "rotated_image": (("note",), "EXIF says it is turned"),
+    "oversized_image": (("error",), "more pixels than `data.max_pixels`, according to the header"),
+    "tiny_image": (("error",), "an image with a side below 16 pixels"),
+    "elongated_image": (("error",), "an image with an aspect ratio above 100"),
+    "no_end_marker": (("warning",), "a JPEG without its end marker; the pixels are complete"),
+    "damaged_image": (("warning",), "a JPEG that the decoder calls corrupt; parts may be wrong"),
+    "rotated_image": (("note",), "the EXIF orientation rotates the image"),
     "animated_image": (("warning",), "several frames or pages; only the first is read"),
     "unusual_mode": (
         ("note", "warning"),
-        "grey, palette, CMYK, transparent or 16-bit; a warning for 16 bits nearly black",
+        "grey, palette, CMYK, transparent or 16-bit; a warning for nearly black 16-bit images",
     ),
-    "wrong_extension": (("note",), "named like another format; contents decide"),
+    "wrong_extension": (("note",), "the extension does not match the format; the content is used"),
     # Copies.
-    "same_image": (("warning",), "the bytes of another image of the split"),
-    "same_image_in_splits": (("warning",), "the bytes of an image of an earlier split"),
-    "similar_image": (("warning",), "nearly the pixels of another image of the split"),
-    "similar_image_in_splits": (("warning",), "nearly the pixels of one of an earlier split"),
+    "same_image": (("warning",), "the same bytes as another image of the split"),
+    "same_image_in_splits": (("warning",), "the same bytes as an image of an earlier split"),
+    "similar_image": (("warning",), "nearly the same pixels as another image of the split"),
+    "similar_image_in_splits": (("warning",), "nearly the same pixels as one of an earlier split"),
 }
 
 
 def meaning(kind: str) -> str:
-    """What a kind means; "" for one that is not in the table."""
+    """Meaning of a kind; "" for an unknown kind."""
     return KINDS[kind][1] if kind in KINDS else ""
 
 
-#: What was done to a bad box; "" where nothing was.
+#: How a bad box was resolved; "" if it was not.
 Outcome = Literal["", "dropped", "clipped", "fixed"]
 
-#: Faults of a box that ``on_bad_box`` decides about.
+#: Faults of boxes that ``on_bad_box`` can resolve.
 BOX_KINDS = frozenset(
     {"non_finite_box", "no_area", "swapped_corners", "outside_image", "partly_outside"}
 )
@@ -161,10 +164,10 @@ BOX_KINDS = frozenset(
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault of one object or file; as text it is one line: file, object, reason.
+    """One fault of an object or file; ``str`` gives one line: file, object, reason.
 
-    ``kind`` is one of `finding_kinds.KINDS`. ``file`` is where to mend it (annotation file or
-    image), ``image`` what to look at.
+    ``kind`` is a key of `KINDS`. ``file`` is the file to fix (annotation or image), ``image`` the
+    image to show.
     """
 
     kind: str
@@ -173,7 +176,7 @@ class Finding:
     reason: str
     object: str = ""
     image: Path | None = None
-    #: As annotated, in displayed pixels of ``image``.
+    #: As annotated, in pixels of ``image`` as displayed.
     box: RawBox | None = None
     outcome: Outcome = ""
 
@@ -183,12 +186,12 @@ class Finding:
 
 
 def _one_line(text: str) -> str:
-    """Names and ids come from files: what would break the line, or the terminal, is spelt out."""
+    """Escape unprintable characters: names and ids come from files."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 class Fault(DataError):
-    """An error that ends the reading of one object or file; whoever reads many goes on."""
+    """An error that stops reading one object or file; readers of many files continue."""
 
     def __init__(self, finding: Finding) -> None:
         super().__init__(finding)
@@ -202,13 +205,13 @@ class Fault(DataError):
 
 
 def count_kinds(findings: Iterable[Finding]) -> str:
-    """``missing_image 2, no_area 1``: the most frequent kind first."""
+    """``missing_image 2, no_area 1``, the most frequent kind first."""
     kinds = Counter(finding.kind for finding in findings)
     return ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
 
 
 def refuse(findings: Iterable[Finding], what: str) -> None:
-    """Raise `DataError` if there are errors among the findings: their counts, and the first few."""
+    """Raise `DataError` with counts and the first few if there are errors among the findings."""
     errors = [finding for finding in findings if finding.severity == "error"]
     if not errors:
         return
@@ -217,6 +220,6 @@ def refuse(findings: Iterable[Finding], what: str) -> None:
     raise DataError(
         f"{what}: {len(errors)} error{'s' * (len(errors) > 1)} ({count_kinds(errors)}): "
         + first_few(lines)
-        + ("; data.on_bad_box=drop would leave such boxes out" if boxes else "")
+        + ("; data.on_bad_box=drop leaves such boxes out" if boxes else "")
         + ("; `resdet check-data` lists all" if len(lines) > 5 else "")
     )

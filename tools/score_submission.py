@@ -4,8 +4,7 @@
 
 The file is a CSV with the columns ImageId and PredictionString, written by `resdet eval
 --submission`: up to five predictions, best first, each a class and a box in 1-based, inclusive
-pixel coordinates. The
-config gives the location of the ground truth.
+pixel coordinates. The config gives the location of the ground truth.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ def test_what_a_reader_must_know(tmp_path: Path) -> None:
     finding = Finding("tiny_box", "warning", image, "small", image=image, box=(9, 9, 9, 9))
     report = replace(_report(finding), edges=EdgeCounts(90, 0, 12, 7, 5))
     text = _Elements(render_check_page(report)).text
-    assert "a side of one pixel or less: a click rather than an object?" in text
+    assert "a box side of one pixel or less, possibly a stray click" in text
     assert "add 1 to the left and the top" in text
     assert "Of 90 boxes 0 start at -1, 12 at 0 and 7 at 1" in text
 
