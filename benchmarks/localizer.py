@@ -90,7 +90,8 @@ class DenseLocalizer(Localizer):
     """The same losses from a `DenseHead`: positives of all images come first here."""
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        features, anchors = self._map(batch.images)
+        features = self.trunk(self.pixels.normalise(batch.images))
+        anchors, per_cell = self.anchors(features), len(self.anchors.cells)
         cells = features.shape[2] * features.shape[3]
         found = [
             self.targets(anchors, one, generator=torch.Generator(features.device).manual_seed(seed))
@@ -102,10 +103,10 @@ class DenseLocalizer(Localizer):
         ]
         positives, negatives = map(torch.cat, parts)
         chosen = torch.cat([positives, negatives])
-        places = chosen // len(self.cells)
+        places = chosen // per_cell
         head = DenseHead(self.head)
         head.see(features, places)
-        labels, which = batch.labels[places // cells], chosen % len(self.cells)
+        labels, which = batch.labels[places // cells], chosen % per_cell
         logits = head.logits_at(features, which, labels)
         wanted = (torch.arange(len(chosen), device=logits.device) < len(positives)).float()
         cls = F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
@@ -167,7 +168,7 @@ def measure(side: str, args: argparse.Namespace) -> dict[str, Any]:
     config = override(LocalizerConfig(), [*words, f"head.outputs={args.outputs}"])
     model = build_localizer(config, args.classes)
     if args.maps_only:
-        model.trunk = GivenMaps(model.trunk.channels, args.size // model.stride)
+        model.trunk = GivenMaps(model.trunk.channels, args.size // model.anchors.stride)
     if side == "dense":
         model.__class__ = DenseLocalizer
     model.to(args.device).train()

@@ -14,11 +14,10 @@ from resdet.backbones.norm import ConvNorm
 from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.engine.optim import make_sgd
 from resdet.detection.evaluation.run import autocast
-from resdet.detection.models.faster_rcnn import FasterRCNN, restore
-from resdet.detection.models.roi_head import decode_regions
-from resdet.detection.ops import boxes as box_ops
+from resdet.detection.inference.pipeline import restore
+from resdet.detection.models.faster_rcnn import FasterRCNN
 from resdet.detection.structures import Annotation, Batch, Detections, Geometry
-from resdet.detection.tasks.detector import build_model
+from resdet.detection.tasks.detector import Detector, build_model, build_pipeline
 from torch import Tensor, nn
 from torchvision_c4 import assemble_peer
 
@@ -30,8 +29,9 @@ class Ours:
 
     name = "ours"
 
-    def __init__(self, model: FasterRCNN, batch: Batch, precision: str) -> None:
-        self.model = model
+    def __init__(self, detector: Detector, batch: Batch, precision: str) -> None:
+        self.model = model = detector.model
+        self.pipeline = build_pipeline(detector)
         self.batch = batch
         self.autocast = lambda: autocast(batch.images.device, precision)
         self.optimizer = make_sgd(model, lr=1e-6, momentum=0.9, weight_decay=1e-4, decay_bias=True)
@@ -47,21 +47,17 @@ class Ours:
         return self.model.roi_head(features, proposals, self.batch.sizes)
 
     def finish(self, scored: tuple[Tensor, Tensor], proposals: list[Tensor]) -> list[Detections]:
-        model, batch = self.model, self.batch
-        probs, boxes = decode_regions(*scored, proposals, weights=model.box_weights)
+        pipeline, batch = self.pipeline, self.batch
+        decoded = self.model.decode(*scored, proposals, batch.sizes)
         return [
-            model.suppress(
-                restore(p, box_ops.clip(b, size), geometry, score_threshold=model.score_threshold)
-            )
-            for p, b, size, geometry in zip(
-                probs, boxes, batch.sizes, batch.geometries, strict=True
-            )
+            pipeline.suppress(restore(*image, score_threshold=pipeline.score_threshold))
+            for image in zip(*decoded, batch.geometries, strict=True)
         ]
 
     def detect(self) -> list[Detections]:
         self.model.eval()
         with self.autocast():
-            return self.model.predict(self.batch)
+            return self.pipeline.predict(self.batch)
 
     def step(self) -> None:
         self.model.train()
@@ -135,7 +131,8 @@ def make_side(name: str, args: argparse.Namespace) -> Side:
     batch, config = make_batch(args), make_config(args)
     model = make_model(config, args.classes)
     if name == "ours":
-        return Ours(model.to(args.device), batch, args.precision)
+        names = tuple(f"class {number}" for number in range(args.classes))
+        return Ours(Detector(model.to(args.device), config, names), batch, args.precision)
     peer = assemble_peer(model, config, batch.sizes[0]).to(args.device)
     if args.peer_layout == "channels_last":
         peer = peer.to(memory_format=torch.channels_last)

@@ -68,7 +68,7 @@ def assemble_peer(ours: FasterRCNN, config: DetectorConfig, size: tuple[int, int
     spec = resnet_spec(config.backbone)
     trunk = _trunk(resnet, spec.channels(4), config.backbone.frozen_stages)
     ratio_major = _ratio_major(len(rpn.anchor_sizes), len(rpn.anchor_ratios))
-    anchors = StrideAnchors(ours.cells[ratio_major], rpn.anchor_sizes, rpn.anchor_ratios)
+    anchors = StrideAnchors(ours.anchors.cells[ratio_major], rpn.anchor_sizes, rpn.anchor_ratios)
     peer = TorchvisionRCNN(
         trunk,
         min_size=min(size),

@@ -23,10 +23,12 @@ from resdet.backbones.norm import ConvNorm
 from resdet.backbones.pixels import PIXELS, PixelNorm
 from resdet.backbones.resnet import ResNetSpec
 from resdet.backbones.weights.load import check_binding, import_weights, load_into
-from resdet.detection.models.faster_rcnn import FasterRCNN
-from resdet.detection.models.roi_head import RoIHead, roi_targets
-from resdet.detection.models.rpn import RPNHead, rpn_targets, select_proposals
-from resdet.detection.ops.anchors import cell_anchors, grid_anchors
+from resdet.datasets.loading.transforms import TestTransform
+from resdet.detection.inference.pipeline import Member, Pipeline
+from resdet.detection.models.faster_rcnn import Criterion, FasterRCNN, Select
+from resdet.detection.models.roi_head import RoIHead, decode_regions, roi_loss, roi_targets
+from resdet.detection.models.rpn import RPNHead, rpn_loss, rpn_targets, select_proposals
+from resdet.detection.ops.anchors import AnchorGrid, cell_anchors
 from resdet.detection.ops.nms import suppress
 from resdet.detection.ops.roi_align import roi_align
 from resdet.detection.structures import Annotation, Batch, Detections, Geometry, Sample
@@ -68,6 +70,7 @@ def _assemble(settings: dict[str, Any]) -> FasterRCNN:
     return FasterRCNN(
         pixels=PixelNorm(PIXELS["msra"]),
         trunk=trunk,
+        anchors=AnchorGrid(cells, STRIDE),
         rpn_head=RPNHead(trunk.channels, trunk.channels, len(cells)),
         roi_head=RoIHead(
             make_tail(spec, stride=2),
@@ -82,9 +85,20 @@ def _assemble(settings: dict[str, Any]) -> FasterRCNN:
             pool_size=roi["resolution"],
             linear_pool=True,
         ),
-        cell_anchors=cells,
-        select_train=partial(select, pre_nms=rpn["pre_nms_train"], post_nms=rpn["post_nms_train"]),
-        select_test=partial(select, pre_nms=rpn["pre_nms_test"], post_nms=rpn["post_nms_test"]),
+        select=partial(select, pre_nms=rpn["pre_nms_test"], post_nms=rpn["post_nms_test"]),
+        decode=partial(decode_regions, weights=tuple(roi["box_weights"])),
+        criterion=_criterion(
+            rpn,
+            roi,
+            classes,
+            partial(select, pre_nms=rpn["pre_nms_train"], post_nms=rpn["post_nms_train"]),
+        ),
+    )
+
+
+def _criterion(rpn: dict[str, Any], roi: dict[str, Any], classes: int, select: Select) -> Criterion:
+    return Criterion(
+        select=select,
         rpn_targets=partial(
             rpn_targets,
             positive_iou=rpn["fg"],
@@ -104,12 +118,10 @@ def _assemble(settings: dict[str, Any]) -> FasterRCNN:
             positive_fraction=roi["positive_fraction"],
             weights=tuple(roi["box_weights"]),
         ),
-        rpn_normalizer=rpn["batch_per_image"],
-        smooth_l1_beta=(rpn["smooth_l1_beta"], roi["smooth_l1_beta"]),
+        rpn_loss=partial(rpn_loss, beta=rpn["smooth_l1_beta"]),
+        roi_loss=partial(roi_loss, beta=roi["smooth_l1_beta"]),
         box_loss_weights=(1.0, 1.0),
-        box_weights=tuple(roi["box_weights"]),
-        score_threshold=roi["score_threshold"],
-        suppress=partial(suppress, nms_iou=roi["nms"], max_detections=roi["detections"]),
+        rpn_normalizer=rpn["batch_per_image"],
     )
 
 
@@ -120,9 +132,14 @@ def arrays(golden: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def network(golden: Path) -> FasterRCNN:
+def settings(golden: Path) -> dict[str, Any]:
+    return json.loads((golden / "r50_c4_narrow.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def network(golden: Path, settings: dict[str, Any]) -> FasterRCNN:
     """detectron2's checkpoint in our network; both sides accounted for to the last tensor."""
-    model = _assemble(json.loads((golden / "r50_c4_narrow.json").read_text()))
+    model = _assemble(settings)
     converted = import_weights(golden / "r50_c4_narrow.pkl")
     check_binding(converted, pixels="msra", stride_in="1x1")
     load_into(model, converted.tensors)
@@ -140,6 +157,17 @@ def order(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def model(network: FasterRCNN, order: str) -> FasterRCNN:
     return network
+
+
+@pytest.fixture(scope="module")
+def pipeline(model: FasterRCNN, settings: dict[str, Any]) -> Pipeline:
+    """The plain detector; the images are given at network size, so no transform runs."""
+    roi = settings["roi"]
+    return Pipeline(
+        [Member(model, (TestTransform(256, 320),))],
+        suppress=partial(suppress, nms_iou=roi["nms"], max_detections=roi["detections"]),
+        score_threshold=roi["score_threshold"],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -204,8 +232,7 @@ def test_proposals(
 ) -> None:
     with torch.no_grad():
         logits, deltas = model.rpn_head(features)
-        anchors = grid_anchors(model.cells, (16, 20), STRIDE)
-        every = model.select_test(logits, deltas, anchors, batch.sizes)
+        every = model.select(logits, deltas, model.anchors(features), batch.sizes)
         assert torch.equal(model.propose(features, batch.sizes)[i], every[0][i])
     proposals, scores = every[0][i], every[1][i]
     expected = torch.from_numpy(arrays[f"proposals{i}"])
@@ -226,14 +253,14 @@ def _expected_detections(arrays: dict[str, np.ndarray], i: int) -> Detections:
 
 @pytest.mark.parametrize("i", IMAGES)
 def test_detections(
-    i: int, model: FasterRCNN, batch: Batch, arrays: dict[str, np.ndarray], bounds: Bounds
+    i: int, pipeline: Pipeline, batch: Batch, arrays: dict[str, np.ndarray], bounds: Bounds
 ) -> None:
     """As sets: neighbours with equal scores may swap.
 
     Image 0 is given four boxes of no height by detectron2; they can be no objects and we leave
     them out, which makes room for four that score less than all of theirs.
     """
-    found, expected = model.predict(batch)[i], _expected_detections(arrays, i)
+    found, expected = pipeline.predict(batch)[i], _expected_detections(arrays, i)
     assert len(found) == len(expected) == 100
     extent = expected.boxes[:, 2:] - expected.boxes[:, :2]
     real = expected[(extent > 0).all(dim=1)]

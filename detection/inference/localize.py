@@ -90,7 +90,7 @@ class LocationPipeline:
 
     @property
     def device(self) -> torch.device:
-        return self.proposers[0].model.cells.device
+        return self.proposers[0].model.anchors.cells.device
 
     @torch.inference_mode()
     def locate(self, pixels: np.ndarray, truth: int | None = None) -> Located:
@@ -223,7 +223,7 @@ def _seen(
     """The best anchors of each label in one view of the image, in the image's pixels."""
     size = (pixels.shape[0], pixels.shape[1])
     cut = crop.place(size, 0)
-    device = proposer.model.cells.device
+    device = proposer.model.anchors.cells.device
     image = crop(pixels, 0).permute(2, 0, 1)[None].to(device)
     scores, boxes = proposer.model.look(image, torch.tensor(labels, device=device))
     best = scores.topk(min(BEST_OF_VIEW, scores.shape[1]))

@@ -1,10 +1,10 @@
-"""One network looking at one form of some images: where it proposes, and how it scores regions.
+"""Scorers: region proposals and region scores of one network, an image pyramid or an ensemble.
 
-N images · P regions · K classes, background is class K · V numbers describe a region.
+N images · P regions · K classes, background is class K · V region features.
 
-Boxes are in the pixels of the form they are proposed on, `home`. A `Sight` may score regions on
-other sizes of the same images; `Joint` makes one of several networks' sights. What comes after,
-refinement and suppression, cannot tell one from the other.
+Boxes are in the pixels of the test-time view (scale and orientation) that they are proposed on, the
+base view. A `NetworkScorer` may score regions on other scales of the same images; `EnsembleScorer`
+joins several networks. Refinement and suppression only know the `Scorer`.
 """
 
 from __future__ import annotations
@@ -16,15 +16,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..models.faster_rcnn import FasterRCNN
+from ..models.faster_rcnn import FasterRCNN, Scored
 from ..structures import Batch, Geometry
-
-#: Class probabilities N x (P, K + 1) and boxes N x (P, K, 4).
-Scored = tuple[list[Tensor], list[Tensor]]
 
 
 class Scorer(Protocol):
-    """What refinement and suppression need to know of networks and images."""
+    """One pass over N images, ``geometries`` being those of the base view."""
 
     geometries: Sequence[Geometry]
 
@@ -37,7 +34,7 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """What a network's trunk made of one form of N images."""
+    """The trunk's output for one view of N images."""
 
     features: Tensor
     sizes: Sequence[tuple[int, int]]
@@ -49,61 +46,57 @@ class FeatureMap:
         return FeatureMap(features, batch.sizes, batch.geometries)
 
 
-class Sight:
-    """A network with the map it proposes on; regions are scored there or on ``pyramid``."""
+class NetworkScorer:
+    """One network: it proposes on ``base`` and scores regions there or on ``pyramid``."""
 
     def __init__(
         self,
         model: FasterRCNN,
-        home: FeatureMap,
+        base: FeatureMap,
         pyramid: Sequence[FeatureMap] = (),
         *,
         region_side: float = 224.0,
     ) -> None:
         self.model = model
-        self.home = home
+        self.base = base
         self.pyramid = pyramid
         self.region_side = region_side
-        self.geometries = home.geometries
+        self.geometries = base.geometries
 
     def propose(self) -> list[Tensor]:
-        return self.model.propose(self.home.features, self.home.sizes)
+        return self.model.propose(self.base.features, self.base.sizes)
 
     def score(self, regions: Sequence[Tensor]) -> Scored:
         if not self.pyramid:
-            return self.model.score(self.home.features, regions, self.home.sizes)
-        return self.model.judge(self._describe(regions), regions, self.home.sizes)
+            return self.model.score(self.base.features, regions, self.base.sizes)
+        return self.model.score_features(self._roi_features(regions), regions, self.base.sizes)
 
-    def _describe(self, regions: Sequence[Tensor]) -> Tensor:
-        """(P, V), the larger of each number on the two scales (maxout): conv5_x runs on both."""
+    def _roi_features(self, regions: Sequence[Tensor]) -> Tensor:
+        """(P, V), the maximum over the two adjacent scales (maxout): conv5_x runs on both."""
         lower = torch.cat(
             [
-                adjacent_scales(boxes, levels, home, self.region_side)
-                for boxes, home, *levels in zip(
+                adjacent_scales(boxes, levels, base, self.region_side)
+                for boxes, base, *levels in zip(
                     regions, self.geometries, *(m.geometries for m in self.pyramid), strict=True
                 )
             ]
         )
         counts = [len(boxes) for boxes in regions]
-        vectors: Tensor | None = None
-        for level, there in enumerate(self.pyramid):
-            used = (lower == level) | (lower == level - 1)
-            moved = [
-                reframe(boxes[use], home, target)
-                for boxes, use, home, target in zip(
-                    regions, used.split(counts), self.geometries, there.geometries, strict=True
-                )
-            ]
-            seen = self.model.roi_head.describe(there.features, moved, there.sizes)
-            if vectors is None:
-                vectors = seen.new_full((sum(counts), seen.shape[1]), -torch.inf)
-            vectors[used] = torch.maximum(vectors[used], seen)
-        assert vectors is not None  # noqa: S101  a pyramid has a level
-        return vectors
+        joined: Tensor | None = None
+        for number, level in enumerate(self.pyramid):
+            used = (lower == number) | (lower == number - 1)
+            chosen = [boxes[use] for boxes, use in zip(regions, used.split(counts), strict=True)]
+            moved = reframe_each(chosen, self.geometries, level.geometries)
+            features = self.model.roi_head.roi_features(level.features, moved, level.sizes)
+            if joined is None:
+                joined = features.new_full((sum(counts), features.shape[1]), -torch.inf)
+            joined[used] = torch.maximum(joined[used], features)
+        assert joined is not None  # noqa: S101  a pyramid has a level
+        return joined
 
 
 def adjacent_scales(
-    boxes: Tensor, levels: Sequence[Geometry], home: Geometry, region_side: float
+    boxes: Tensor, levels: Sequence[Geometry], base: Geometry, region_side: float
 ) -> Tensor:
     """For each of (P, 4) boxes the lower of the two adjacent levels that suit it best, (P,).
 
@@ -115,29 +108,36 @@ def adjacent_scales(
     if len(levels) == 1:
         return torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
     sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-3).prod(dim=1).sqrt()
-    ratios = torch.tensor([_side_ratio(home, level) for level in levels], device=boxes.device)
+    ratios = torch.tensor([_side_ratio(base, level) for level in levels], device=boxes.device)
     distance = (sides[:, None] * ratios / region_side).log().abs()
     return (distance[:, :-1] + distance[:, 1:]).argmin(dim=1)
 
 
-def _side_ratio(home: Geometry, other: Geometry) -> float:
-    """How much longer a box's sqrt(w h) is there than at home."""
-    (home_y, home_x), (other_y, other_x) = home.scale, other.scale
-    return float((other_y * other_x / (home_y * home_x)) ** 0.5)
+def _side_ratio(base: Geometry, level: Geometry) -> float:
+    """The ratio of a box's sqrt(w h) on the level to that on the base view."""
+    (base_y, base_x), (level_y, level_x) = base.scale, level.scale
+    return float((level_y * level_x / (base_y * base_x)) ** 0.5)
 
 
 def reframe(boxes: Tensor, source: Geometry, target: Geometry) -> Tensor:
-    """Boxes (..., 4) in the pixels of one form of an image to those of another."""
+    """Boxes (..., 4) in the pixels of one view of an image to those of another."""
     if source == target:
         return boxes
     return target.apply(source.invert(boxes))
 
 
-class Joint:
+def reframe_each(
+    boxes: Sequence[Tensor], sources: Sequence[Geometry], targets: Sequence[Geometry]
+) -> list[Tensor]:
+    """`reframe` for each of N images."""
+    return [reframe(*image) for image in zip(boxes, sources, targets, strict=True)]
+
+
+class EnsembleScorer:
     """Several networks on the same images (ensemble, ResNet paper, appendix B).
 
     The regions are the union of all their proposals; each network scores all of them, and class
-    probabilities and boxes are averaged. Everything is in the pixels of the first one's home.
+    probabilities and boxes are averaged. Boxes are in the pixels of the first one's base view.
     """
 
     def __init__(self, members: Sequence[Scorer]) -> None:
@@ -146,7 +146,7 @@ class Joint:
 
     def propose(self) -> list[Tensor]:
         proposals = [
-            self._each(member.propose(), member.geometries, self.geometries)
+            reframe_each(member.propose(), member.geometries, self.geometries)
             for member in self.members
         ]
         return [torch.cat(parts) for parts in zip(*proposals, strict=True)]
@@ -154,17 +154,11 @@ class Joint:
     def score(self, regions: Sequence[Tensor]) -> Scored:
         probs, boxes = [], []
         for member in self.members:
-            moved = self._each(regions, self.geometries, member.geometries)
-            own_probs, own_boxes = member.score(moved)
-            probs.append(own_probs)
-            boxes.append(self._each(own_boxes, member.geometries, self.geometries))
+            moved = reframe_each(regions, self.geometries, member.geometries)
+            member_probs, member_boxes = member.score(moved)
+            probs.append(member_probs)
+            boxes.append(reframe_each(member_boxes, member.geometries, self.geometries))
         return _mean(probs), _mean(boxes)
-
-    @staticmethod
-    def _each(
-        boxes: Sequence[Tensor], source: Sequence[Geometry], target: Sequence[Geometry]
-    ) -> list[Tensor]:
-        return [reframe(*both) for both in zip(boxes, source, target, strict=True)]
 
 
 def _mean(parts: Sequence[list[Tensor]]) -> list[Tensor]:
@@ -174,18 +168,18 @@ def _mean(parts: Sequence[list[Tensor]]) -> list[Tensor]:
 def score_refined(scorer: Scorer, regions: Sequence[Tensor], *, rounds: int) -> Scored:
     """Predictions of the regions and of each round, joined: N x ((rounds + 1) P, ...).
 
-    A regressed box is another region than its proposal, with features of its own: it is pooled
-    again, and gets a new score and a new box. The old predictions stay (300 + 300 in the paper).
+    A regressed box is another region than its proposal: it is pooled again, and gets a new score
+    and a new box. The old predictions stay (300 + 300 in the paper).
     """
-    probs, boxes = scorer.score(regions)
-    joined = [([p], [b]) for p, b in zip(probs, boxes, strict=True)]
+    results = [scorer.score(regions)]
     for _ in range(rounds):
-        regions = [regressed(p, b) for p, b in zip(probs, boxes, strict=True)]
-        probs, boxes = scorer.score(regions)
-        for (all_probs, all_boxes), p, b in zip(joined, probs, boxes, strict=True):
-            all_probs.append(p)
-            all_boxes.append(b)
-    return [torch.cat(p) for p, _ in joined], [torch.cat(b) for _, b in joined]
+        results.append(scorer.score(list(map(regressed, *results[-1]))))
+    probs, boxes = zip(*results, strict=True)
+    return _join(probs), _join(boxes)
+
+
+def _join(parts: Sequence[list[Tensor]]) -> list[Tensor]:
+    return [torch.cat(same) for same in zip(*parts, strict=True)]
 
 
 def regressed(probs: Tensor, boxes: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Faster R-CNN C4: how trunk, proposals and region head make losses and detections.
+"""Faster R-CNN C4: extract, propose and score, and the losses of both stages.
 
-N images · P proposals · K classes, background is class K · C channels.
+N images · P proposals · K classes, background is class K · C channels · V region features.
 
 ``images`` are (N, 3, H, W) uint8 RGB with the (h, w) inside the padding in ``sizes``.
 """
@@ -8,66 +8,72 @@ N images · P proposals · K classes, background is class K · C channels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ...backbones.c4 import STRIDE
 from ..errors import DivergedError
-from ..ops import boxes as box_ops
-from ..ops.anchors import grid_anchors
-from ..structures import Batch, Detections, Geometry
-from .roi_head import RoIHead, RoiTargets, decode_regions, roi_loss
-from .rpn import RPNHead, RpnTargets, rpn_loss
+from ..ops.anchors import AnchorGrid
+from ..structures import Batch
+from .roi_head import RoIHead, RoiTargets
+from .rpn import RPNHead, RpnTargets
 
 LOSSES = ("loss_rpn_cls", "loss_rpn_box", "loss_cls", "loss_box")
 
+#: Class probabilities N x (P, K + 1) and clipped boxes N x (P, K, 4), network pixels.
+Scored = tuple[list[Tensor], list[Tensor]]
+#: `select_proposals` with its counts and thresholds.
+Select = Callable[..., tuple[list[Tensor], list[Tensor]]]
+Losses = Callable[..., tuple[Tensor, Tensor]]
 
-class FasterRCNN(nn.Module):
-    """The detector, from parts that are handed in; `detection/tasks/detector.py` assembles it.
 
-    The verbs: `extract`, `propose`, `score` for whoever composes them anew (`detection/inference`),
-    `forward` for losses in either mode, `predict` for detections.
+@dataclass(frozen=True)
+class Criterion:
+    """The functions of rpn.py and roi_head.py that the losses are made of, with their settings.
+
+    ``box_loss_weights`` are those of the two stages. ``rpn_normalizer`` is a number of anchors per
+    image; None divides by the sampled ones.
     """
 
-    cells: Tensor
+    select: Select
+    rpn_targets: Callable[..., RpnTargets]
+    roi_targets: Callable[..., RoiTargets]
+    rpn_loss: Losses
+    roi_loss: Losses
+    box_loss_weights: tuple[float, float]
+    rpn_normalizer: int | None
+
+
+class FasterRCNN(nn.Module):
+    """The networks of the detector, from built parts; `inference/pipeline.py` makes detections.
+
+    `extract`, `propose` and `score` are the steps of prediction, `forward` gives the losses in
+    training and evaluation mode alike.
+    """
 
     def __init__(
         self,
         *,
         pixels: nn.Module,
         trunk: nn.Module,
+        anchors: AnchorGrid,
         rpn_head: RPNHead,
         roi_head: RoIHead,
-        cell_anchors: Tensor,
-        select_train: Callable[..., tuple[list[Tensor], list[Tensor]]],
-        select_test: Callable[..., tuple[list[Tensor], list[Tensor]]],
-        rpn_targets: Callable[..., RpnTargets],
-        roi_targets: Callable[..., RoiTargets],
-        rpn_normalizer: int | None,
-        smooth_l1_beta: tuple[float, float],
-        box_loss_weights: tuple[float, float],
-        box_weights: tuple[float, float, float, float],
-        score_threshold: float,
-        suppress: Callable[[Detections], Detections],
+        select: Select,
+        decode: Callable[..., Scored],
+        criterion: Criterion,
     ) -> None:
-        """``rpn_normalizer`` is per image; None divides by the sampled anchors."""
+        """``select`` is used at test time, ``decode`` is `decode_regions` with its weights."""
         super().__init__()
         self.pixels = pixels
         self.trunk = trunk
+        self.anchors = anchors
         self.rpn_head = rpn_head
         self.roi_head = roi_head
-        self.register_buffer("cells", cell_anchors, persistent=False)
-        self.select_train = select_train
-        self.select_test = select_test
-        self.rpn_targets = rpn_targets
-        self.roi_targets = roi_targets
-        self.rpn_normalizer = rpn_normalizer
-        self.rpn_beta, self.roi_beta = smooth_l1_beta
-        self.rpn_box_weight, self.roi_box_weight = box_loss_weights
-        self.box_weights = box_weights
-        self.score_threshold = score_threshold
-        self.suppress = suppress
+        self.select = select
+        self.decode = decode
+        self.criterion = criterion
         #: Turns this process's count of samples into the mean over all processes.
         self.mean_count: Callable[[Tensor], Tensor] = lambda count: count
 
@@ -79,76 +85,61 @@ class FasterRCNN(nn.Module):
         """Test-time proposals, N x (P, 4) network pixels, best first."""
         logits, deltas = self.rpn_head(features)
         expect_finite(logits, deltas)
-        return self.select_test(logits, deltas, self._anchors(features), sizes)[0]
+        return self.select(logits, deltas, self.anchors(features), sizes)[0]
 
     def score(
         self, features: Tensor, proposals: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
-    ) -> tuple[list[Tensor], list[Tensor]]:
+    ) -> Scored:
         """Class probabilities N x (P, K + 1) and clipped boxes N x (P, K, 4), network pixels."""
-        return self.judge(self.roi_head.describe(features, proposals, sizes), proposals, sizes)
+        roi_features = self.roi_head.roi_features(features, proposals, sizes)
+        return self.score_features(roi_features, proposals, sizes)
 
-    def judge(
-        self, vectors: Tensor, proposals: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """The second half of `score`: from the (P, V) vectors of all regions together."""
-        logits, deltas = self.roi_head.classify(vectors)
+    def score_features(
+        self, roi_features: Tensor, proposals: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
+    ) -> Scored:
+        """The second half of `score`, from the (P, V) features of all images' proposals."""
+        logits, deltas = self.roi_head.classify(roi_features)
         expect_finite(logits, deltas)
-        probs, boxes = decode_regions(logits, deltas, proposals, weights=self.box_weights)
-        return probs, [box_ops.clip(b, size) for b, size in zip(boxes, sizes, strict=True)]
+        return self.decode(logits, deltas, proposals, sizes)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The four losses of `LOSSES`, in training and evaluation mode alike.
+        """The four `LOSSES`, in training and evaluation mode alike.
 
         Random choices are drawn per image from ``batch.seeds``: neither the other images of a
         batch of this height and width nor the process it is on changes them.
         """
+        use = self.criterion
         features = self.extract(batch.images, batch.sizes)
         logits, deltas = self.rpn_head(features)
-        anchors = self._anchors(features)
+        anchors = self.anchors(features)
         generators = [torch.Generator(features.device).manual_seed(seed) for seed in batch.seeds]
         rpn = [
-            self.rpn_targets(anchors, annotation, size, generator=generator)
+            use.rpn_targets(anchors, annotation, size, generator=generator)
             for annotation, size, generator in zip(
                 batch.annotations, batch.sizes, generators, strict=True
             )
         ]
-        rpn_cls, rpn_box = rpn_loss(
-            logits, deltas, rpn, normalizer=self._rpn_count(rpn, features), beta=self.rpn_beta
+        rpn_cls, rpn_box = use.rpn_loss(
+            logits, deltas, rpn, normalizer=self._rpn_count(rpn, features)
         )
-        proposals, _ = self.select_train(logits, deltas, anchors, batch.sizes)
+        proposals, _ = use.select(logits, deltas, anchors, batch.sizes)
         roi = [
-            self.roi_targets(regions, annotation, generator=generator)
+            use.roi_targets(regions, annotation, generator=generator)
             for regions, annotation, generator in zip(
                 proposals, batch.annotations, generators, strict=True
             )
         ]
-        roi_logits, roi_deltas = self.roi_head(
-            features, [target.boxes for target in roi], batch.sizes
-        )
-        count = self._mean_count(sum(len(target.labels) for target in roi), features)
-        cls, box = roi_loss(roi_logits, roi_deltas, roi, normalizer=count, beta=self.roi_beta)
-        losses = (rpn_cls, rpn_box * self.rpn_box_weight, cls, box * self.roi_box_weight)
+        sampled = [target.boxes for target in roi]
+        roi_logits, roi_deltas = self.roi_head(features, sampled, batch.sizes)
+        count = self._mean_count(sum(map(len, sampled)), features)
+        cls, box = use.roi_loss(roi_logits, roi_deltas, roi, normalizer=count)
+        rpn_weight, roi_weight = use.box_loss_weights
+        losses = (rpn_cls, rpn_box * rpn_weight, cls, box * roi_weight)
         return dict(zip(LOSSES, losses, strict=True))
 
-    @torch.no_grad()
-    def predict(self, batch: Batch) -> list[Detections]:
-        """Detections in original pixels, suppressed and sorted by score. Needs ``eval()``."""
-        if self.training:
-            raise RuntimeError("predict needs the model in eval mode: call eval() first")
-        features = self.extract(batch.images, batch.sizes)
-        proposals = self.propose(features, batch.sizes)
-        scored = zip(*self.score(features, proposals, batch.sizes), batch.geometries, strict=True)
-        return [
-            self.suppress(restore(probs, boxes, geometry, score_threshold=self.score_threshold))
-            for probs, boxes, geometry in scored
-        ]
-
-    def _anchors(self, features: Tensor) -> Tensor:
-        return grid_anchors(self.cells, (features.shape[2], features.shape[3]), STRIDE)
-
     def _rpn_count(self, targets: Sequence[RpnTargets], like: Tensor) -> Tensor | float:
-        if self.rpn_normalizer is not None:
-            return float(self.rpn_normalizer * len(targets))
+        if self.criterion.rpn_normalizer is not None:
+            return float(self.criterion.rpn_normalizer * len(targets))
         return self._mean_count(sum(len(t.positives) + len(t.negatives) for t in targets), like)
 
     def _mean_count(self, count: int, like: Tensor) -> Tensor:
@@ -158,7 +149,7 @@ class FasterRCNN(nn.Module):
 
 
 def expect_finite(*outputs: Tensor) -> None:
-    """A network that computes NaN would otherwise find nothing, without a word.
+    """Refuse NaN, from which no box would be selected: the result would be empty, silently.
 
     Raises:
         DivergedError: an output is NaN or infinite.
@@ -168,18 +159,3 @@ def expect_finite(*outputs: Tensor) -> None:
             "the network's outputs are not finite: its weights are damaged or overflow in the "
             "chosen precision"
         )
-
-
-def restore(
-    probs: Tensor, boxes: Tensor, geometry: Geometry, *, score_threshold: float
-) -> Detections:
-    """(P, K + 1) and (P, K, 4) in network pixels to candidates in original pixels.
-
-    Boxes that are empty after clipping, or not finite, cannot be objects and are left out.
-    """
-    scores = probs[:, :-1]
-    keep = scores > score_threshold
-    keep &= (boxes[..., 2:] > boxes[..., :2]).all(dim=-1) & boxes.isfinite().all(dim=-1)
-    region, label = torch.nonzero(keep, as_tuple=True)
-    original = box_ops.clip(geometry.invert(boxes[region, label]), geometry.original)
-    return Detections(original, scores[region, label], label)

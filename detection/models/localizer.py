@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ...backbones.pixels import PixelNorm
 from ..ops import boxes as box_ops
-from ..ops.anchors import grid_anchors
+from ..ops.anchors import AnchorGrid
 from ..ops.matching import NEGATIVE, POSITIVE, match
 from ..structures import Annotation, Batch
 from .class_head import ClassHead
@@ -38,16 +38,13 @@ REGION_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 class Localizer(nn.Module):
     """Stage one: a trunk, and for each class a logit and a box at every anchor of its map."""
 
-    cells: Tensor
-
     def __init__(
         self,
         *,
         pixels: PixelNorm,
         trunk: nn.Module,
         head: ClassHead,
-        cell_anchors: Tensor,
-        stride: int,
+        anchors: AnchorGrid,
         targets: Callable[..., RpnTargets],
         per_image: int,
         every_class: bool,
@@ -55,9 +52,7 @@ class Localizer(nn.Module):
         box_loss_weight: float,
     ) -> None:
         super().__init__()
-        self.pixels, self.trunk, self.head = pixels, trunk, head
-        self.register_buffer("cells", cell_anchors, persistent=False)
-        self.stride = stride
+        self.pixels, self.trunk, self.head, self.anchors = pixels, trunk, head, anchors
         self.targets = targets
         self.per_image = per_image
         self.every_class = every_class
@@ -69,14 +64,15 @@ class Localizer(nn.Module):
         Anchors are drawn per image from ``batch.seeds``, so that neither the other images nor the
         process it is on changes them.
         """
-        features, anchors = self._map(batch.images)
+        features = self.trunk(self.pixels.normalise(batch.images))
+        anchors, per_cell = self.anchors(features), len(self.anchors.cells)
         found = [
             self.targets(anchors, annotation, generator=_generator(seed, features.device))
             for annotation, seed in zip(batch.annotations, batch.seeds, strict=True)
         ]
         chosen = [torch.cat([target.positives, target.negatives]) for target in found]
         rows = [
-            image_map.flatten(1).t()[indices // len(self.cells)]
+            image_map.flatten(1).t()[indices // per_cell]
             for image_map, indices in zip(features, chosen, strict=True)
         ]
         positive = [_marks(target) for target in found]
@@ -84,7 +80,7 @@ class Localizer(nn.Module):
         sums = head_losses(
             self.head,
             torch.cat(rows),
-            torch.cat(chosen) % len(self.cells),
+            torch.cat(chosen) % per_cell,
             torch.cat(labels),
             torch.cat(positive),
             torch.cat([target.deltas for target in found]),
@@ -96,16 +92,12 @@ class Localizer(nn.Module):
 
     def look(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (L, B) and clipped boxes (L, B, 4), image pixels, of ``labels`` in one image."""
-        features, anchors = self._map(images)
+        features = self.trunk(self.pixels.normalise(images))
         logits, deltas = self.head(features[0].flatten(1).t(), labels)
         expect_finite(logits, deltas)
+        anchors = self.anchors(features)
         boxes = box_ops.decode(deltas.transpose(0, 1), anchors, ANCHOR_WEIGHTS).transpose(0, 1)
         return logits.sigmoid(), box_ops.clip(boxes, (images.shape[2], images.shape[3]))
-
-    def _map(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.trunk(self.pixels.normalise(images))
-        grid = (features.shape[2], features.shape[3])
-        return features, grid_anchors(self.cells, grid, self.stride)
 
 
 class RegionLocalizer(nn.Module):

@@ -70,12 +70,12 @@ class RoIHead(nn.Module):
 
         ``sizes`` are the images' (h, w) in network pixels.
         """
-        return self.classify(self.describe(features, boxes, sizes))
+        return self.classify(self.roi_features(features, boxes, sizes))
 
-    def describe(
+    def roi_features(
         self, features: Tensor, boxes: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
     ) -> Tensor:
-        """What the sibling layers look at: one vector per region, (P, V)."""
+        """The input of the sibling layers: one row per region, (P, V)."""
         if not self.context:
             return self._vectors(features, boxes)
         whole = [features.new_tensor([[0, 0, w, h]], dtype=torch.float32) for h, w in sizes]
@@ -120,14 +120,19 @@ class RoIHead(nn.Module):
 
 
 def decode_regions(
-    logits: Tensor, deltas: Tensor, proposals: Sequence[Tensor], *, weights: Weights
+    logits: Tensor,
+    deltas: Tensor,
+    proposals: Sequence[Tensor],
+    sizes: Sequence[tuple[int, int]],
+    *,
+    weights: Weights,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Class probabilities N x (P_i, K + 1) and boxes N x (P_i, K, 4) in network pixels."""
+    """Class probabilities N x (P_i, K + 1) and clipped boxes N x (P_i, K, 4), network pixels."""
     counts = [len(regions) for regions in proposals]
-    classes = logits.shape[1] - 1
     boxes = box_ops.decode(deltas, torch.cat(list(proposals)), weights)
-    boxes = boxes.expand(-1, classes, 4)
-    return list(logits.softmax(dim=1).split(counts)), list(boxes.split(counts))
+    parts = boxes.expand(-1, logits.shape[1] - 1, 4).split(counts)
+    clipped = [box_ops.clip(part, size) for part, size in zip(parts, sizes, strict=True)]
+    return list(logits.softmax(dim=1).split(counts)), clipped
 
 
 @dataclass(frozen=True)

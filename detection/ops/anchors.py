@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def cell_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> Tensor:
@@ -31,3 +31,18 @@ def grid_anchors(cells: Tensor, grid: tuple[int, int], stride: int) -> Tensor:
     centre_y, centre_x = torch.meshgrid(y, x, indexing="ij")
     centres = torch.stack([centre_x, centre_y, centre_x, centre_y], dim=-1)
     return (centres[:, :, None] + cells).reshape(-1, 4)
+
+
+class AnchorGrid(nn.Module):
+    """The anchors of feature maps with one cell every ``stride`` pixels; not in checkpoints."""
+
+    cells: Tensor
+
+    def __init__(self, cells: Tensor, stride: int) -> None:
+        super().__init__()
+        self.register_buffer("cells", cells, persistent=False)
+        self.stride = stride
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, C, h, w) to the (h * w * A, 4) anchors of each image."""
+        return grid_anchors(self.cells, (features.shape[2], features.shape[3]), self.stride)

@@ -26,10 +26,10 @@ from ..config.detector import (
     TestConfig,
 )
 from ..inference.pipeline import Member, Pipeline
-from ..models.faster_rcnn import FasterRCNN
-from ..models.roi_head import RegionPool, RoIHead, roi_targets
-from ..models.rpn import RPNHead, rpn_targets, select_proposals
-from ..ops.anchors import cell_anchors
+from ..models.faster_rcnn import Criterion, FasterRCNN
+from ..models.roi_head import RegionPool, RoIHead, decode_regions, roi_loss, roi_targets
+from ..models.rpn import RPNHead, rpn_loss, rpn_targets, select_proposals
+from ..ops.anchors import AnchorGrid, cell_anchors
 from ..ops.nms import suppress
 from ..ops.roi_align import roi_align, roi_pool
 
@@ -66,10 +66,11 @@ def _assemble(config: DetectorConfig, classes: int) -> FasterRCNN:
     spec = resnet_spec(config.backbone)
     trunk = C4Trunk(spec, frozen_stages=config.backbone.frozen_stages)
     cells = cell_anchors(config.rpn.anchor_sizes, config.rpn.anchor_ratios)
-    rpn, roi, test = config.rpn, config.roi, config.test
+    rpn, roi = config.rpn, config.roi
     return FasterRCNN(
         pixels=PixelNorm(PIXELS[config.backbone.pixels]),
         trunk=trunk,
+        anchors=AnchorGrid(cells, STRIDE),
         rpn_head=RPNHead(trunk.channels, rpn.channels, len(cells)),
         roi_head=RoIHead(
             make_tail(spec, stride=roi.tail_stride),
@@ -81,9 +82,15 @@ def _assemble(config: DetectorConfig, classes: int) -> FasterRCNN:
             class_agnostic=roi.class_agnostic_boxes,
             context=roi.context,
         ),
-        cell_anchors=cells,
-        select_train=_select(rpn, rpn.pre_nms_train, rpn.post_nms_train),
-        select_test=_select(rpn, rpn.pre_nms_test, rpn.post_nms_test),
+        select=_select(rpn, rpn.pre_nms_test, rpn.post_nms_test),
+        decode=partial(decode_regions, weights=roi.box_weights),
+        criterion=_criterion(rpn, roi, classes),
+    )
+
+
+def _criterion(rpn: RpnConfig, roi: RoiConfig, classes: int) -> Criterion:
+    return Criterion(
+        select=_select(rpn, rpn.pre_nms_train, rpn.post_nms_train),
         rpn_targets=partial(
             rpn_targets,
             positive_iou=rpn.positive_iou,
@@ -103,12 +110,10 @@ def _assemble(config: DetectorConfig, classes: int) -> FasterRCNN:
             positive_fraction=roi.positive_fraction,
             weights=roi.box_weights,
         ),
-        rpn_normalizer=rpn.batch_per_image if rpn.normalizer == "fixed" else None,
-        smooth_l1_beta=(rpn.smooth_l1_beta, roi.smooth_l1_beta),
+        rpn_loss=partial(rpn_loss, beta=rpn.smooth_l1_beta),
+        roi_loss=partial(roi_loss, beta=roi.smooth_l1_beta),
         box_loss_weights=(rpn.box_loss_weight, roi.box_loss_weight),
-        box_weights=roi.box_weights,
-        score_threshold=test.score_threshold,
-        suppress=_suppress(test),
+        rpn_normalizer=rpn.batch_per_image if rpn.normalizer == "fixed" else None,
     )
 
 
@@ -217,6 +222,8 @@ def build_pipeline(detector: Detector) -> Pipeline:
     test = detector.config.test
     return Pipeline(
         [_member(member, test) for member in (detector, *detector.others)],
+        suppress=_suppress(test),
+        score_threshold=test.score_threshold,
         flip=test.flip,
         rounds=test.refine.rounds,
         region_side=test.pyramid_region,

@@ -27,7 +27,7 @@ from ..errors import ConfigError, DataError
 from ..inference.localize import Chooser, Judge, LocationPipeline, Proposer
 from ..models.class_head import ClassHead
 from ..models.localizer import Localizer, RegionLocalizer, anchor_targets
-from ..ops.anchors import cell_anchors
+from ..ops.anchors import AnchorGrid, cell_anchors
 from .class_layers import class_difference
 from .classifier import LoadedClassifier, build_score_pipeline, resnet_spec
 
@@ -85,8 +85,7 @@ def _localizer(config: LocalizerConfig, classes: int) -> Localizer:
         pixels=PixelNorm(PIXELS[config.network.pixels]),
         trunk=trunk,
         head=ClassHead(trunk.channels, classes, len(cells), shared=shared),
-        cell_anchors=cells,
-        stride=c5.STRIDE if deep else c4.STRIDE,
+        anchors=AnchorGrid(cells, c5.STRIDE if deep else c4.STRIDE),
         targets=partial(
             anchor_targets,
             positive_iou=head.positive_iou,

@@ -16,6 +16,7 @@ from resdet.detection.inference.localize import (
     LocationPipeline,
     Proposer,
 )
+from resdet.detection.ops.anchors import AnchorGrid
 from resdet.detection.ops.boxes import iou
 from resdet.detection.structures import Batch, Geometry
 from torch import Tensor, nn
@@ -40,7 +41,7 @@ class SeesBright(nn.Module):
         self, score: float = 0.9, wrong: Sequence[tuple[float, tuple[float, ...]]] = ()
     ) -> None:
         super().__init__()
-        self.register_buffer("cells", torch.zeros(1, 4))
+        self.anchors = AnchorGrid(torch.zeros(1, 4), 16)
         self.score, self.wrong = score, wrong
         self.seen: list[tuple[int, ...]] = []
 

@@ -18,8 +18,10 @@ from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.engine.checkpoint import save_checkpoint
 from resdet.detection.errors import DataError
 from resdet.detection.evaluation.run import autocast
+from resdet.detection.inference.pipeline import Pipeline, restore
+from resdet.detection.ops.nms import suppress
 from resdet.detection.predictor import load
-from resdet.detection.structures import Annotation, Batch, Detections
+from resdet.detection.structures import Annotation, Batch, Detections, Geometry
 from resdet.detection.tasks.detector import Detector, build_model, build_pipeline, describe_testing
 from resdet.detection.tasks.detector_weights import load_detectors
 
@@ -90,10 +92,13 @@ def make_images(count: int = 2) -> list[np.ndarray]:
 
 
 def found(one: Detector, images: Sequence[np.ndarray] | None = None) -> list[Detections]:
-    pipeline = build_pipeline(one)
+    return run(build_pipeline(one), make_images() if images is None else images)
+
+
+def run(pipeline: Pipeline, images: Sequence[np.ndarray]) -> list[Detections]:
     samples = [
         make_sample(pixels, Annotation.empty(), pipeline.transforms, image_id=str(number))
-        for number, pixels in enumerate(make_images() if images is None else images)
+        for number, pixels in enumerate(images)
     ]
     return pipeline.predict(Batch.collate(samples))
 
@@ -106,16 +111,43 @@ def expect_equal(ours: list[Detections], expected: list[Detections]) -> None:
         torch.testing.assert_close(one.boxes, other.boxes, rtol=1e-6, atol=1e-4)
 
 
-def plainly(one: Detector) -> list[Detections]:
+@torch.no_grad()
+def stage_by_stage(one: Detector) -> list[Detections]:
+    """The detections of one network: its stages, threshold and NMS one after the other."""
     transform = transforms.TestTransform(64, 128)
     samples = [make_sample(p, Annotation.empty(), [transform], image_id="") for p in make_images()]
-    return one.model.predict(Batch.collate(samples))
+    batch = Batch.collate(samples)
+    features = one.model.extract(batch.images, batch.sizes)
+    proposals = one.model.propose(features, batch.sizes)
+    scored = one.model.score(features, proposals, batch.sizes)
+    return [
+        suppress(restore(*image, score_threshold=0.0), nms_iou=0.5, max_detections=100)
+        for image in zip(*scored, batch.geometries, strict=True)
+    ]
 
 
 @pytest.fixture(scope="module")
 def baseline() -> dict[bool, list[Detections]]:
     """What the network itself finds, with and without context."""
-    return {context: plainly(detector(context=context)) for context in (False, True)}
+    return {context: stage_by_stage(detector(context=context)) for context in (False, True)}
+
+
+def test_restore_by_hand() -> None:
+    """Undo scale 2 (y) and 4 (x) and the flip; empty and not finite boxes are no objects."""
+    geometry = Geometry((50, 100), scale=(2.0, 4.0), flipped=True)
+    probs = torch.tensor([[0.6, 0.1, 0.3], [0.05, 0.8, 0.15], [0.5, 0.5, 0.0]])
+    nothing = [9.0, 9.0, 9.0, 30.0]
+    boxes = torch.tensor(
+        [
+            [[40.0, 20.0, 80.0, 60.0], [0.0, 0.0, 400.0, 100.0]],
+            [[1.0, 1.0, 2.0, 2.0], [0.0, 0.0, 4.0, 2.0]],
+            [nothing, [1.0, 1.0, float("nan"), 2.0]],
+        ]
+    )
+    found = restore(probs, boxes, geometry, score_threshold=0.1)
+    assert found.labels.tolist() == [0, 1]
+    assert found.scores.tolist() == pytest.approx([0.6, 0.8])
+    assert found.boxes.tolist() == [[80.0, 10.0, 90.0, 30.0], [99.0, 0.0, 100.0, 1.0]]
 
 
 @pytest.mark.parametrize("context", [False, True])
@@ -202,7 +234,7 @@ class Look:
         return self.mirror(self.model.propose(self.features, self.size)[0] / self.factors)
 
     def vector(self, box: torch.Tensor) -> torch.Tensor:
-        return self.model.roi_head.describe(self.features, self.here(box), self.size)
+        return self.model.roi_head.roi_features(self.features, self.here(box), self.size)
 
     def scored(
         self, boxes: torch.Tensor, levels: Sequence[Look]
@@ -220,7 +252,9 @@ class Look:
                 lower = min(range(len(levels) - 1), key=lambda k: far[k] + far[k + 1])
                 pair = levels[lower].vector(box), levels[lower + 1].vector(box)
                 vectors.append(torch.stack(pair).amax(dim=0))
-            probs, moved = self.model.judge(torch.cat(vectors), self.here(boxes), self.size)
+            probs, moved = self.model.score_features(
+                torch.cat(vectors), self.here(boxes), self.size
+            )
         return probs[0], self.mirror(moved[0] / self.factors)
 
 
@@ -254,8 +288,9 @@ def test_candidates_are_those_of_the_procedure_step_by_step(names: tuple[str, ..
     one, image = switched(names), make_images()[1]
     expected = candidates_step_by_step(one, image)
     solid = (expected.boxes[:, 2:] - expected.boxes[:, :2] > 0).all(dim=1)
-    one.model.suppress = lambda candidates: candidates
-    (ours,) = found(one, [image])
+    pipeline = build_pipeline(one)
+    pipeline.suppress = lambda candidates: candidates
+    (ours,) = run(pipeline, [image])
     torch.testing.assert_close(ours.boxes, expected.boxes[solid], rtol=1e-3, atol=1e-2)
     torch.testing.assert_close(ours.scores, expected.scores[solid], rtol=1e-3, atol=1e-5)
     assert torch.equal(ours.labels, expected.labels[solid])
@@ -300,7 +335,7 @@ def test_each_size_is_extracted_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("test", [{}, {**OPTIONS["pyramid"], **OPTIONS["refine"], "flip": True}])
 def test_nothing_to_find(test: dict[str, Any]) -> None:
     one = detector(test=test)
-    one.model.select_test.keywords["min_size"] = 1e6
+    one.model.select.keywords["min_size"] = 1e6
     assert [len(detections) for detections in found(one)] == [0, 0]
 
 

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from resdet.detection.inference.scorers import (
+    EnsembleScorer,
     FeatureMap,
-    Joint,
+    NetworkScorer,
     Scored,
-    Sight,
     adjacent_scales,
     reframe,
     regressed,
@@ -21,7 +21,7 @@ from resdet.detection.inference.scorers import (
 from resdet.detection.structures import Geometry
 from torch import Tensor, nn
 
-HOME = Geometry((300, 400), (2.0, 2.0))
+BASE = Geometry((300, 400), (2.0, 2.0))
 #: 200, 400, 600, 800, 1000 on the shorter side of 300.
 LEVELS = [Geometry((300, 400), (k * 2 / 3, k * 2 / 3)) for k in (1, 2, 3, 4, 5)]
 
@@ -33,7 +33,7 @@ def square(side: float) -> list[float]:
 @pytest.mark.parametrize(
     ("side", "lower"),
     [
-        # At 200 .. 1000 a home side of 600 becomes 200, 400, 600, 800, 1000: 224 lies in between
+        # At 200 .. 1000 a base side of 600 becomes 200, 400, 600, 800, 1000: 224 lies in between
         # the first two. One of 60 becomes 20 .. 100, nearest are the last two.
         (600, 0),
         (60, 3),
@@ -46,30 +46,30 @@ def square(side: float) -> list[float]:
     ],
 )
 def test_adjacent_scales_by_hand(side: float, lower: int) -> None:
-    found = adjacent_scales(torch.tensor([square(side)]), LEVELS, HOME, 224.0)
+    found = adjacent_scales(torch.tensor([square(side)]), LEVELS, BASE, 224.0)
     assert found.tolist() == [lower]
 
 
 def test_adjacent_scales_use_the_area_and_take_one_level_as_it_is() -> None:
     long = torch.tensor([[0.0, 0.0, 1200.0, 300.0]])  # sqrt(1200 x 300) = 600
-    assert adjacent_scales(long, LEVELS, HOME, 224.0).tolist() == [0]
-    assert adjacent_scales(long, LEVELS[:1], HOME, 224.0).tolist() == [0]
-    assert adjacent_scales(torch.zeros(0, 4), LEVELS, HOME, 224.0).tolist() == []
+    assert adjacent_scales(long, LEVELS, BASE, 224.0).tolist() == [0]
+    assert adjacent_scales(long, LEVELS[:1], BASE, 224.0).tolist() == [0]
+    assert adjacent_scales(torch.zeros(0, 4), LEVELS, BASE, 224.0).tolist() == []
 
 
 @given(st.floats(1, 1000), st.integers(2, 5))
 def test_larger_regions_never_go_to_larger_scales(side: float, count: int) -> None:
     boxes = torch.tensor([square(side), square(side * 1.5)])
-    small, large = adjacent_scales(boxes, LEVELS[:count], HOME, 224.0).tolist()
+    small, large = adjacent_scales(boxes, LEVELS[:count], BASE, 224.0).tolist()
     assert 0 <= large <= small <= count - 2
 
 
 def test_reframe_scales_and_mirrors() -> None:
     mirrored = Geometry((300, 400), (0.5, 0.5), flipped=True)
     box = torch.tensor([[20.0, 40.0, 60.0, 80.0]])  # 10, 20, 30, 40 in the image
-    assert reframe(box, HOME, HOME) is box
-    assert reframe(box, HOME, mirrored).tolist() == [[185.0, 10.0, 195.0, 20.0]]
-    torch.testing.assert_close(reframe(reframe(box, HOME, mirrored), mirrored, HOME), box)
+    assert reframe(box, BASE, BASE) is box
+    assert reframe(box, BASE, mirrored).tolist() == [[185.0, 10.0, 195.0, 20.0]]
+    torch.testing.assert_close(reframe(reframe(box, BASE, mirrored), mirrored, BASE), box)
 
 
 # ---------------------------------------------------------------------------------- pyramid
@@ -78,7 +78,7 @@ def test_reframe_scales_and_mirrors() -> None:
 class LevelHead(nn.Module):
     """Describes a region by its level and by its own corner there: (level, -level, x1)."""
 
-    def describe(
+    def roi_features(
         self, features: Tensor, boxes: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
     ) -> Tensor:
         joined = torch.cat(list(boxes))
@@ -87,13 +87,13 @@ class LevelHead(nn.Module):
 
 
 class LevelModel(nn.Module):
-    """``judge`` hands the vectors through, so that a test sees them."""
+    """``score_features`` hands the vectors through, so that a test sees them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.roi_head = LevelHead()
 
-    def judge(
+    def score_features(
         self, vectors: Tensor, regions: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
     ) -> Scored:
         counts = [len(boxes) for boxes in regions]
@@ -107,10 +107,10 @@ def level_map(number: int, geometries: Sequence[Geometry]) -> FeatureMap:
 
 def test_each_region_gets_the_maximum_of_its_two_scales() -> None:
     pyramid = [level_map(k, [level, level]) for k, level in enumerate(LEVELS)]
-    sight = Sight(LevelModel(), level_map(9, [HOME, HOME]), pyramid, region_side=224.0)
+    scorer = NetworkScorer(LevelModel(), level_map(9, [BASE, BASE]), pyramid, region_side=224.0)
     regions = [torch.tensor([square(600), square(60)]), torch.tensor([square(336)])]
-    vectors, _ = sight.score(regions)
-    # The corner at x = 10 of home, 5 in the image, is the larger on the larger of both scales.
+    vectors, _ = scorer.score(regions)
+    # The corner at x = 10 of the base view, 5 in the image, is larger on the larger scale.
     corner = [5.0 * k * 2 / 3 for k in (1, 2, 3, 4, 5)]
     torch.testing.assert_close(
         vectors[0], torch.tensor([[1.0, 0.0, corner[1]], [4.0, -3.0, corner[4]]])
@@ -119,10 +119,10 @@ def test_each_region_gets_the_maximum_of_its_two_scales() -> None:
 
 
 def test_a_pyramid_without_regions() -> None:
-    sight = Sight(
-        LevelModel(), level_map(9, [HOME]), [level_map(k, [g]) for k, g in enumerate(LEVELS)]
+    scorer = NetworkScorer(
+        LevelModel(), level_map(9, [BASE]), [level_map(k, [g]) for k, g in enumerate(LEVELS)]
     )
-    probs, boxes = sight.score([torch.zeros(0, 4)])
+    probs, boxes = scorer.score([torch.zeros(0, 4)])
     assert (len(probs[0]), len(boxes[0])) == (0, 0)
 
 
@@ -133,7 +133,7 @@ class Fixed:
     """Proposes ``boxes``; every region moves by ``step`` and gets the probabilities ``probs``."""
 
     def __init__(
-        self, boxes: Tensor, probs: list[float], step: float, geometry: Geometry = HOME
+        self, boxes: Tensor, probs: list[float], step: float, geometry: Geometry = BASE
     ) -> None:
         self.boxes, self.probs, self.step = boxes, torch.tensor(probs), step
         self.geometries = [geometry]
@@ -155,20 +155,22 @@ TWO = torch.tensor([square(20), square(30)])
 def test_an_ensemble_joins_proposals_and_averages_scores_and_boxes() -> None:
     half = Geometry((300, 400), (1.0, 1.0))
     first, second = Fixed(ONE, [0.2, 0.4, 0.4], 4.0), Fixed(TWO / 2, [0.6, 0.0, 0.4], 8.0, half)
-    joint = Joint([first, second])
-    (proposals,) = joint.propose()
+    ensemble = EnsembleScorer([first, second])
+    (proposals,) = ensemble.propose()
     torch.testing.assert_close(proposals, torch.cat([ONE, TWO]))
-    (probs,), (boxes,) = joint.score([proposals])
+    (probs,), (boxes,) = ensemble.score([proposals])
     torch.testing.assert_close(probs, torch.tensor([0.4, 0.2, 0.4]).expand(3, -1))
-    # The second network moves by 8 of its own pixels, which are 16 at the first one's home.
+    # The second network moves by 8 of its own pixels, which are 16 at the first one's base view.
     torch.testing.assert_close(boxes[:, 1], proposals + (4 + 16) / 2)
     torch.testing.assert_close(second.seen[0], proposals / 2)
 
 
 def test_an_ensemble_without_proposals() -> None:
     none = torch.zeros(0, 4)
-    joint = Joint([Fixed(none, [0.5, 0.5, 0.0], 1.0), Fixed(none, [0.5, 0.5, 0.0], 1.0)])
-    (probs,), (boxes,) = joint.score(joint.propose())
+    ensemble = EnsembleScorer(
+        [Fixed(none, [0.5, 0.5, 0.0], 1.0), Fixed(none, [0.5, 0.5, 0.0], 1.0)]
+    )
+    (probs,), (boxes,) = ensemble.score(ensemble.propose())
     assert (probs.shape, boxes.shape) == ((0, 3), (0, 2, 4))
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from resdet.datasets.loading.transforms import TestTransform
 from resdet.detection.config.detector import DetectorConfig
+from resdet.detection.inference.pipeline import Member, Pipeline
 from resdet.detection.models.faster_rcnn import FasterRCNN
-from resdet.detection.structures import Annotation, Geometry, Sample
+from resdet.detection.ops.nms import suppress
+from resdet.detection.structures import Annotation, Batch, Detections, Geometry, Sample
 from resdet.detection.tasks.detector import build_model
 
 Box = tuple[float, float, float, float]
@@ -55,6 +59,23 @@ def make_sample(
     flags = torch.tensor(list(ignore or [False] * len(boxes)), dtype=torch.bool)
     annotation = Annotation(torch.tensor(boxes).float().reshape(-1, 4), labels, flags)
     return Sample(image, annotation, Geometry(size), image_id=f"{seed}", seed=seed)
+
+
+def detect_with(
+    model: FasterRCNN, samples: Sequence[Sample], *, limit: int = 100, threshold: float = 0.0
+) -> list[Detections]:
+    """The detections of samples of network size, from the pipeline without options."""
+    pipeline = Pipeline(
+        [Member(model, (TestTransform(96, 128),))],
+        suppress=partial(suppress, nms_iou=0.5, max_detections=limit),
+        score_threshold=threshold,
+    )
+    return pipeline.predict(Batch.collate(samples))
+
+
+@pytest.fixture(scope="session")
+def detect() -> Callable[..., list[Detections]]:
+    return detect_with
 
 
 @pytest.fixture(scope="session")

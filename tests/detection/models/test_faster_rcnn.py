@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from resdet.detection.evaluation.score import evaluate
-from resdet.detection.models.faster_rcnn import LOSSES, FasterRCNN, restore
-from resdet.detection.structures import Batch, Geometry, Record, Sample
+from resdet.detection.models.faster_rcnn import LOSSES, FasterRCNN
+from resdet.detection.models.rpn import RpnTargets
+from resdet.detection.structures import Batch, Detections, Record, Sample
 from torch import Tensor
 
 Model = Callable[..., FasterRCNN]
 Image = Callable[..., Sample]
+Detect = Callable[..., list[Detections]]
 TWO = [(10.0, 12.0, 42.0, 44.0), (60.0, 30.0, 110.0, 80.0)]
 
 
@@ -60,15 +62,18 @@ def test_the_seed_of_an_image_decides_and_not_its_batch(tiny: Model, squares: Im
 
     def sampled(samples: list[Sample]) -> list[list[Tensor]]:
         seen = []
-        model.rpn_targets, original = (
-            (lambda *args, **kw: seen.append(original(*args, **kw)) or seen[-1]),
-            model.rpn_targets,
-        )
+        original = model.criterion
+
+        def recorded(*args: object, **settings: object) -> RpnTargets:
+            seen.append(original.rpn_targets(*args, **settings))
+            return seen[-1]
+
+        model.criterion = replace(original, rpn_targets=recorded)
         try:
             with torch.no_grad():
                 model(Batch.collate(samples))
         finally:
-            model.rpn_targets = original
+            model.criterion = original
         return [[target.positives, target.negatives] for target in seen]
 
     together, swapped = sampled(images), sampled(images[::-1])
@@ -101,7 +106,7 @@ def test_proposals_do_not_depend_on_the_other_images(tiny: Model, squares: Image
 
 
 def test_padding_keeps_everything_inside_and_leaves_far_features_alone(
-    tiny: Model, squares: Image
+    tiny: Model, squares: Image, detect: Detect
 ) -> None:
     """Near its right and bottom border a padded image sees what earlier layers made of the padding
     where alone it sees zeros, so only cells far from the border can be equal."""
@@ -111,8 +116,8 @@ def test_padding_keeps_everything_inside_and_leaves_far_features_alone(
         batch = Batch.collate([small, large])
         padded = model.extract(batch.images, batch.sizes)
         alone = model.extract(small.image.permute(2, 0, 1)[None], [(96, 128)])
-        detections = model.predict(batch)
         proposals = model.propose(padded, batch.sizes)[0]
+    detections = detect(model, [small, large])
     torch.testing.assert_close(padded[0, :, :1, :1], alone[0, :, :1, :1], atol=1e-3, rtol=1e-2)
     for boxes in (proposals, detections[0].boxes):
         assert len(boxes)
@@ -121,28 +126,27 @@ def test_padding_keeps_everything_inside_and_leaves_far_features_alone(
         assert (boxes[:, 2:] > boxes[:, :2]).all()
 
 
-def test_predict_is_refused_in_training(tiny: Model, squares: Image) -> None:
-    with pytest.raises(RuntimeError, match="eval"):
-        tiny().train().predict(Batch.collate([squares(TWO)]))
-
-
-def test_predict_limits_sorts_and_forgets_no_image(tiny: Model, squares: Image) -> None:
-    model = tiny(test={"max_detections": 7}).eval()
-    found = model.predict(Batch.collate([squares(TWO), squares([])]))
+def test_detections_are_limited_and_sorted_for_every_image(
+    tiny: Model, squares: Image, detect: Detect
+) -> None:
+    found = detect(tiny().eval(), [squares(TWO), squares([])], limit=7)
     assert [len(detections) for detections in found] == [7, 7]
     for detections in found:
         assert (detections.scores[:-1] >= detections.scores[1:]).all()
         assert not detections.boxes.requires_grad
 
 
-def test_nothing_above_the_threshold_or_proposed(tiny: Model, squares: Image) -> None:
-    batch = Batch.collate([squares(TWO), squares([])])
-    model = tiny(test={"score_threshold": 1.0}).eval()
-    assert [len(found) for found in model.predict(batch)] == [0, 0]
+def test_nothing_above_the_threshold_or_proposed(
+    tiny: Model, squares: Image, detect: Detect
+) -> None:
+    samples = [squares(TWO), squares([])]
+    assert [len(found) for found in detect(tiny().eval(), samples, threshold=1.0)] == [0, 0]
     model = tiny(rpn={"min_size": 5000.0}).eval()
-    assert [len(found) for found in model.predict(batch)] == [0, 0]
+    assert [len(found) for found in detect(model, samples)] == [0, 0]
     with torch.no_grad():
-        losses = model.train()(batch)  # ground truth alone is left to the region head
+        losses = model.train()(
+            Batch.collate(samples)
+        )  # ground truth alone is left to the region head
     assert all(loss.isfinite() for loss in losses.values())
     assert float(losses["loss_cls"]) > 0
 
@@ -150,7 +154,7 @@ def test_nothing_above_the_threshold_or_proposed(tiny: Model, squares: Image) ->
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("norm", ["frozen", "batch", "group"])
 def test_losses_and_boxes_are_float32_under_autocast(
-    norm: str, dtype: torch.dtype, tiny: Model, squares: Image
+    norm: str, dtype: torch.dtype, tiny: Model, squares: Image, detect: Detect
 ) -> None:
     model = tiny(backbone={"norm": norm}).train()
     batch = Batch.collate([squares(TWO)])
@@ -158,30 +162,12 @@ def test_losses_and_boxes_are_float32_under_autocast(
         exact = model(batch)
     with torch.autocast("cpu", dtype=dtype):
         losses = model(batch)
-        found = model.eval().predict(batch)[0]
+        (found,) = detect(model.eval(), [squares(TWO)])
     torch.stack(list(losses.values())).sum().backward()
     assert {loss.dtype for loss in losses.values()} == {torch.float32}
     assert (found.boxes.dtype, found.scores.dtype) == (torch.float32, torch.float32)
     for name in ("loss_rpn_cls", "loss_rpn_box"):
         torch.testing.assert_close(losses[name], exact[name], rtol=0.05, atol=0.01)
-
-
-def test_restore_by_hand() -> None:
-    """Undo scale 2 (y) and 4 (x) and the flip; empty and not finite boxes are no objects."""
-    geometry = Geometry((50, 100), scale=(2.0, 4.0), flipped=True)
-    probs = torch.tensor([[0.6, 0.1, 0.3], [0.05, 0.8, 0.15], [0.5, 0.5, 0.0]])
-    nothing = [9.0, 9.0, 9.0, 30.0]
-    boxes = torch.tensor(
-        [
-            [[40.0, 20.0, 80.0, 60.0], [0.0, 0.0, 400.0, 100.0]],
-            [[1.0, 1.0, 2.0, 2.0], [0.0, 0.0, 4.0, 2.0]],
-            [nothing, [1.0, 1.0, float("nan"), 2.0]],
-        ]
-    )
-    found = restore(probs, boxes, geometry, score_threshold=0.1)
-    assert found.labels.tolist() == [0, 1]
-    assert found.scores.tolist() == pytest.approx([0.6, 0.8])
-    assert found.boxes.tolist() == [[80.0, 10.0, 90.0, 30.0], [99.0, 0.0, 100.0, 1.0]]
 
 
 def test_anchors_and_random_weights_come_from_the_config(tiny: Model) -> None:
@@ -190,12 +176,12 @@ def test_anchors_and_random_weights_come_from_the_config(tiny: Model) -> None:
     state = second.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in first.state_dict().items())
     assert not torch.equal(first.rpn_head.conv.weight, other.rpn_head.conv.weight)
-    assert not any(name.startswith("cells") for name in state)
+    assert not any("cells" in name for name in state)
 
 
 @pytest.mark.parametrize(("norm", "context"), [("batch", False), ("group", False), ("group", True)])
 def test_it_learns_one_image_by_heart(
-    norm: str, context: bool, tiny: Model, squares: Image
+    norm: str, context: bool, tiny: Model, squares: Image, detect: Detect
 ) -> None:
     model = tiny(backbone={"norm": norm}, roi={"context": context}, train={"seed": 3})
     sample = squares(TWO)
@@ -207,7 +193,7 @@ def test_it_learns_one_image_by_heart(
         torch.stack(list(losses.values())).sum().backward()
         optimizer.step()
         schedule.step()
-    found = model.eval().predict(Batch.collate([sample]))[0]
+    (found,) = detect(model.eval(), [sample])
     record = Record(sample.image_id, Path("image.png"), (96, 128), sample.annotation)
     scores = evaluate({record.image_id: found}, [record], ("red", "blue"))
     assert scores.metrics["voc_ap50"] == 1.0

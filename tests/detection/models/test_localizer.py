@@ -15,6 +15,7 @@ from resdet.detection.models.localizer import (
     RegionLocalizer,
     anchor_targets,
 )
+from resdet.detection.ops.anchors import AnchorGrid
 from resdet.detection.ops.boxes import encode, iou
 from resdet.detection.structures import Annotation, Batch
 from torch import Tensor, nn
@@ -65,8 +66,7 @@ def make_localizer(*, every_class: bool = False, per_image: int = 2) -> Localize
         pixels=PixelNorm(PIXELS["torchvision"]),
         trunk=GivenMap(torch.tensor([[[[1.0, 2.0]]]])),
         head=make_head(1),
-        cell_anchors=ANCHORS[:1],
-        stride=32,
+        anchors=AnchorGrid(ANCHORS[:1], 32),
         targets=partial(targets, count=per_image),
         per_image=per_image,
         every_class=every_class,

@@ -18,6 +18,7 @@ from resdet.detection.models.roi_head import (
     roi_loss,
     roi_targets,
 )
+from resdet.detection.ops.boxes import clip
 from resdet.detection.ops.roi_align import roi_align, roi_pool
 from resdet.detection.structures import Annotation
 from torch import Tensor, nn
@@ -121,11 +122,13 @@ def test_context_is_the_whole_image_beside_each_region() -> None:
     head, alone = make_head(context=True), make_head()
     alone.res5 = head.res5
     features, boxes = torch.randn(2, 32, 6, 8), [regions(3), regions(2, seed=1)]
-    vectors = head.describe(features, boxes, SIZES)
+    vectors = head.roi_features(features, boxes, SIZES)
     own, context = vectors.chunk(2, dim=1)
-    torch.testing.assert_close(own, alone.describe(features, boxes, SIZES), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        own, alone.roi_features(features, boxes, SIZES), rtol=1e-4, atol=1e-5
+    )
     whole = [torch.tensor([[0.0, 0.0, 128.0, 96.0]]), torch.tensor([[0.0, 0.0, 100.0, 80.0]])]
-    expected = alone.describe(features, whole, SIZES)[[0, 0, 0, 1, 1]]
+    expected = alone.roi_features(features, whole, SIZES)[[0, 0, 0, 1, 1]]
     torch.testing.assert_close(context, expected, rtol=1e-4, atol=1e-5)
     assert head.cls_logits.in_features == 2 * alone.cls_logits.in_features
 
@@ -143,14 +146,15 @@ def test_no_regions_still_reach_every_weight(agnostic: bool, context: bool) -> N
         assert not parameter.grad.any(), name
 
 
-def test_decoding_gives_every_image_its_regions() -> None:
+def test_decoding_gives_every_image_its_regions_inside_it() -> None:
     proposals = [regions(2), torch.zeros(0, 4), regions(3, seed=1)]
     logits, deltas = torch.randn(5, CLASSES + 1), torch.zeros(5, 1, 4)
-    probs, boxes = decode_regions(logits, deltas, proposals, weights=WEIGHTS)
+    sizes = [(96, 128), (96, 128), (80, 100)]
+    probs, boxes = decode_regions(logits, deltas, proposals, sizes, weights=WEIGHTS)
     assert [len(p) for p in probs] == [len(b) for b in boxes] == [2, 0, 3]
     torch.testing.assert_close(torch.cat(probs).sum(dim=1), torch.ones(5))
-    for decoded, original in zip(boxes, proposals, strict=True):
-        expected = original[:, None].expand(-1, CLASSES, 4)
+    for decoded, original, size in zip(boxes, proposals, sizes, strict=True):
+        expected = clip(original, size)[:, None].expand(-1, CLASSES, 4)
         torch.testing.assert_close(decoded, expected, atol=1e-4, rtol=0)
 
 

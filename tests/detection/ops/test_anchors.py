@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from resdet.detection.ops.anchors import cell_anchors, grid_anchors
+from resdet.detection.ops.anchors import AnchorGrid, cell_anchors, grid_anchors
 
 SIZES = (32, 64, 128, 256, 512)
 RATIOS = (0.5, 1.0, 2.0)
@@ -36,3 +36,11 @@ def test_cells_go_row_by_row_and_their_centres_are_multiples_of_the_stride() -> 
 
 def test_a_map_without_cells_has_no_anchors() -> None:
     assert grid_anchors(cell_anchors(SIZES, RATIOS), (0, 3), 16).shape == (0, 4)
+
+
+def test_the_grid_of_a_feature_map() -> None:
+    cells = cell_anchors(SIZES, RATIOS)
+    grid = AnchorGrid(cells, 16)
+    expected = grid_anchors(cells, (2, 3), 16)
+    assert torch.equal(grid(torch.zeros(4, 8, 2, 3)), expected)
+    assert not grid.state_dict()

@@ -15,7 +15,7 @@ from resdet.detection.config.detector import BackboneConfig, DetectorConfig, Roi
 from resdet.detection.engine.checkpoint import save_checkpoint
 from resdet.detection.errors import ConfigError, DataError, WeightsError
 from resdet.detection.structures import Annotation, Batch, Detections, Geometry, Sample
-from resdet.detection.tasks.detector import Detector, build_model
+from resdet.detection.tasks.detector import Detector, build_model, build_pipeline
 from resdet.detection.tasks.detector_weights import (
     fill_backbone,
     fill_from_detector,
@@ -80,8 +80,7 @@ def scene(*, seed: int = 3) -> Batch:
 
 
 def predict(one: Detector) -> Detections:
-    with torch.no_grad():
-        return one.model.predict(scene())[0]
+    return build_pipeline(one).predict(scene())[0]
 
 
 def expect_equal(one: Detections, other: Detections) -> None:
