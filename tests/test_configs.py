@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from resdet.detection.config.classifier import ClassifierConfig, IlsvrcSource
-from resdet.detection.config.detector import CocoSource, DetectorConfig
+from resdet.datasets.formats.coco import CocoSource
+from resdet.datasets.formats.ilsvrc import IlsvrcSource
+from resdet.detection.config.classifier import ClassifierConfig
+from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.config.files import (
     dump_config,
     find_config,

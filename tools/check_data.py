@@ -1,14 +1,14 @@
-"""What is wrong with this data set, before hours are spent on it?
+"""Find what is wrong with a data set before hours are spent on it.
 
 resdet check-data data/VOC2007
 resdet check-data data/coco --out checked
 resdet check-data images --annotations instances.json --quick
 resdet check-data --cfg voc_r101.yaml data.root=data
 
-The layout of a folder is recognised: PASCAL VOC, COCO, ILSVRC CLS-LOC, one folder for each class
-(image-folder), or nothing but images. With --cfg the sources, classes and anchors are those of
-the config. With --out the folder gets data_report.json, data_report.html (opens offline, shows each
-kind of fault) and, unless --no-cache, images.jsonl: what is known of each decoded file, by its
+The format of a folder is recognised: PASCAL VOC, COCO, YOLO, ILSVRC CLS-LOC, one folder for each
+class (image_folder), or nothing but images. With --cfg the sources, classes and anchors are those
+of the config. With --out the folder gets data_report.json, data_report.html (opens offline, shows
+each kind of fault) and, unless --no-cache, images.jsonl: what is known of each decoded file, by its
 content, so that the next check decodes only what is new. Without --out nothing is written.
 
 An error is what training refuses, a warning may harm the result, a note is to know; docs/data.md
@@ -26,13 +26,12 @@ from typing import TYPE_CHECKING
 
 from resdet.detection.errors import ConfigError, DataError
 from resdet.tools.progress import decoding_progress
+from resdet.tools.source_arguments import format_named
 
 if TYPE_CHECKING:
     from resdet.datasets.checks.check import DataSet, Report
 
 HELP = "find what is wrong with a data set: images, annotations, classes, boxes, duplicates"
-
-LAYOUTS = ("voc", "coco", "image-folder", "cls-loc", "images")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cfg", "--config", "--config-file", dest="cfg", metavar="FILE", help="config to check"
     )
-    parser.add_argument("--format", choices=LAYOUTS, help="layout of PATH (default: recognised)")
+    parser.add_argument(
+        "--format",
+        type=format_named(),
+        metavar="FORMAT",
+        help="of PATH: voc, coco, yolo, image_folder, cls_loc, images (default: recognised)",
+    )
     parser.add_argument(
         "--annotations",
         type=Path,
@@ -128,28 +132,30 @@ def _configured(args: argparse.Namespace) -> DataSet:
 
 
 def _folder(args: argparse.Namespace) -> DataSet:
-    from resdet.datasets.formats.layouts import data_set, recognise
+    from resdet.datasets.checks.sources import folder_data
+    from resdet.datasets.formats import FORMATS, recognise
+    from resdet.datasets.formats.format import Reading
     from resdet.detection.config.detector import DetectorConfig
     from resdet.detection.tasks.data_check import anchors_in_training
 
     if len(args.words) != 1:
         raise ConfigError("give one PATH, or --cfg FILE with overrides")
     root = Path(args.words[0])
-    layout = args.format or ("coco" if args.annotations else recognise(root))
-    if args.annotations and layout != "coco":
+    format = args.format or (FORMATS["coco"] if args.annotations else recognise(root))
+    if args.annotations and "annotations" not in format.source.model_fields:
         raise ConfigError("--annotations: only for coco")
-    if args.classes and layout == "images":
+    if args.classes and format.carries == "nothing":
         raise ConfigError("--classes: only where something is annotated")
     if not root.is_dir():
         raise ConfigError(f"{root}: no such folder")
-    return data_set(
+    return folder_data(
         root,
-        layout,
+        format,
+        Reading(workers=_workers(args.workers)),
         annotations=args.annotations,
         coordinates=args.coordinates,
         classes=tuple(args.classes.split(",")) if args.classes else None,
         anchors=anchors_in_training(DetectorConfig()),
-        workers=_workers(args.workers),
     )
 
 

@@ -1,4 +1,4 @@
-"""Which command turns a data set into VOC, COCO or YOLO text?
+"""Convert a data set into VOC, COCO or YOLO text.
 
 resdet convert-data data/bccd --from voc --split train --split val --to coco --out data/bccd_coco
 resdet convert-data coco/val2017 --from coco --annotations val.json --split val --to yolo --out y
@@ -13,18 +13,24 @@ import argparse
 from typing import TYPE_CHECKING
 
 from resdet.tools.progress import count_progress
-from resdet.tools.source_arguments import FORMATS, add_source_arguments, named_sources
+from resdet.tools.source_arguments import add_source_arguments, format_named, named_sources
 
 if TYPE_CHECKING:
-    from resdet.datasets.convert.convert import Plan
-    from resdet.datasets.formats.source import SourceSplit
+    from resdet.datasets.convert.convert import Plan, SourceSplit
 
 HELP = "convert a data set between VOC, COCO and YOLO text"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser)
-    parser.add_argument("--to", dest="target_format", choices=FORMATS, required=True)
+    parser.add_argument(
+        "--to",
+        dest="target",
+        type=format_named("boxes"),
+        required=True,
+        metavar="FORMAT",
+        help="voc, coco or yolo",
+    )
     parser.add_argument(
         "--allow-loss", action="store_true", help="leave out, and count, what cannot be converted"
     )
@@ -37,15 +43,18 @@ def run(args: argparse.Namespace) -> int:
     """Convert; raises ConfigError and DataError."""
     sources = named_sources(args)
 
-    from resdet.datasets.convert.convert import expect_lossless, plan_conversion, write_plan
+    from resdet.datasets.convert.convert import (
+        expect_lossless,
+        plan_conversion,
+        read_splits,
+        write_plan,
+    )
     from resdet.datasets.convert.placing import expect_free
-    from resdet.datasets.formats.source import read_split
     from resdet.datasets.image import ImageRules
 
     expect_free(args.out)
-    rules = ImageRules(exif=args.exif)
-    parts = [read_split(each, coordinates=args.coordinates, rules=rules) for each in sources]
-    plan = plan_conversion(parts, args.source_format, args.target_format)
+    parts = read_splits(dict(zip(args.splits, sources, strict=True)), ImageRules(exif=args.exif))
+    plan = plan_conversion(parts, args.target.name)
     if not args.allow_loss:
         expect_lossless(plan)
     with count_progress("images", sum(len(part) for part in plan.splits.values())) as report:

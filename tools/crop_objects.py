@@ -1,4 +1,4 @@
-"""Which command makes images to classify of the objects of a detection data set?
+"""Cut the objects of a detection data set out, as images to classify.
 
 resdet crop-objects data/synthetic --from voc --split train --split val --out data/objects
 resdet train-cls --cfg caltech40_r18.yaml data.source.root=data/objects --out runs/objects
@@ -19,7 +19,7 @@ from resdet.tools.source_arguments import add_source_arguments, named_sources
 
 if TYPE_CHECKING:
     from resdet.datasets.catalog import DataSplit, OnBadBox
-    from resdet.datasets.formats.source import SourceSplit
+    from resdet.datasets.convert.convert import SourceSplit
 
 HELP = "cut the objects of a detection data set out, as a set to classify"
 
@@ -62,9 +62,9 @@ def run(args: argparse.Namespace) -> int:
     """Cut; raises ConfigError and DataError."""
     sources = named_sources(args)
 
+    from resdet.datasets.convert.convert import read_splits
     from resdet.datasets.convert.crop_objects import BACKGROUND, CropRule, write_object_crops
     from resdet.datasets.convert.placing import expect_free
-    from resdet.datasets.formats.source import read_split
     from resdet.datasets.image import ImageRules
     from resdet.detection.errors import ConfigError
 
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     rule = CropRule(args.margin, args.jitter, args.min_side)
     expect_free(args.out)
     rules = ImageRules(exif=args.exif)
-    parts = [read_split(each, coordinates=args.coordinates, rules=rules) for each in sources]
+    parts = read_splits(dict(zip(args.splits, sources, strict=True)), rules)
     splits = _labelled(parts, args.on_bad_box)
     with count_progress("images", sum(len(split.records) for split in splits.values())) as report:
         counts = write_object_crops(

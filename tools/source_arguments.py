@@ -1,18 +1,31 @@
-"""Which options do all tools share that read the splits of a detection data set?"""
+"""Options of the tools that read the splits of a detection data set, and formats by name."""
 
 from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from resdet.detection.errors import ConfigError
 
 if TYPE_CHECKING:
-    from resdet.datasets.formats.source import Source
+    from resdet.datasets.formats.format import Carries, Format, Source
 
-FORMATS = ("voc", "coco", "yolo")
+
+def format_named(carries: Carries | None = None) -> Callable[[str], Format[Any]]:
+    """For ``type`` of an option: the format of a name, if its images carry that."""
+
+    def find(word: str) -> Format[Any]:
+        from resdet.datasets.formats import find_format
+
+        try:
+            return find_format(word.replace("-", "_"), carries)  # image-folder was a name once
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return find
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +34,14 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", type=Path, help="folder of the data set; of the images with --annotations"
     )
-    parser.add_argument("--from", dest="source_format", choices=FORMATS, required=True)
+    parser.add_argument(
+        "--from",
+        dest="format",
+        type=format_named("boxes"),
+        required=True,
+        metavar="FORMAT",
+        help="of the boxes: voc, coco, yolo and the like",
+    )
     parser.add_argument(
         "--split",
         dest="splits",
@@ -54,20 +74,21 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
 
 def named_sources(args: argparse.Namespace) -> list[Source]:
     """One source for each ``--split``, with its ``--annotations`` if given; raises ConfigError."""
-    from resdet.datasets.formats.source import Source
+    from resdet.datasets.formats import named_source
 
-    splits, annotations = args.splits, args.annotations
+    splits, files = args.splits, args.annotations or [None] * len(args.splits)
     for split in splits:
         if not re.fullmatch(r"[\w-][\w.-]*", split):
             raise ConfigError(f"--split: {split!r} is not a name of letters, digits, '_', '-', '.'")
     if len(set(splits)) < len(splits):
         raise ConfigError(f"--split: {', '.join(splits)}: one is given twice")
-    if annotations and args.source_format != "coco":
-        raise ConfigError(f"--annotations: only for coco, not {args.source_format}")
-    if annotations and len(annotations) != len(splits):
-        raise ConfigError(f"{len(splits)} --split, but {len(annotations)} --annotations")
-    files = annotations or [None] * len(splits)
+    fields = args.format.source.model_fields
+    if args.annotations and "annotations" not in fields:
+        raise ConfigError(f"--annotations: only for coco, not {args.format.name}")
+    if len(files) != len(splits):
+        raise ConfigError(f"{len(splits)} --split, but {len(files)} --annotations")
+    update = {"coordinates": args.coordinates} if "coordinates" in fields else {}
     return [
-        Source(args.source_format, args.source, split, file)
+        named_source(args.format, args.source, split, file).model_copy(update=update)
         for split, file in zip(splits, files, strict=True)
     ]

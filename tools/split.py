@@ -1,4 +1,4 @@
-"""Which command divides a data set into training, validation and test images?
+"""Divide a data set into training, validation and test images.
 
 resdet split data/cards --from voc --parts train=0.7 val=0.2 test=0.1
 resdet split photos --from coco --annotations all.json --parts train=0.8 val=0.2 --seed 1
@@ -21,18 +21,26 @@ from typing import TYPE_CHECKING
 
 from resdet.detection.errors import ConfigError
 from resdet.tools.progress import decoding_progress
+from resdet.tools.source_arguments import format_named
 
 if TYPE_CHECKING:
     from resdet.datasets.convert.split import Member
+    from resdet.datasets.formats.format import Source
     from resdet.datasets.image import ImageRules
-    from resdet.datasets.records import RawImage
 
 HELP = "split a data set into parts with equal shares of every class"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, help="VOC folder; for COCO the folder of the images")
-    parser.add_argument("--from", dest="source_format", choices=("voc", "coco"), required=True)
+    parser.add_argument(
+        "--from",
+        dest="format",
+        type=format_named("boxes"),
+        required=True,
+        metavar="FORMAT",
+        help="voc, coco or yolo",
+    )
     parser.add_argument(
         "--parts", nargs="+", required=True, metavar="NAME=FRACTION", help="they add up to 1"
     )
@@ -63,20 +71,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Split; raises ConfigError and DataError."""
     fractions = _fractions(args.parts)
-    _expect_fitting(args)
+    sources = _sources(args)
 
-    from resdet.datasets.convert.split import Member, stratified_split
+    from resdet.datasets.convert.split import Member, stratified_split, write_texts
+    from resdet.datasets.formats import read_images
+    from resdet.datasets.formats.format import Reading
     from resdet.datasets.image import ImageRules
 
     rules = ImageRules(exif=args.exif)
-    images = _images(args, rules)
+    found = [image for source in sources for image in read_images(source, Reading(rules))]
+    images = list({image.image_id: image for image in found}.values())  # once, if listed twice
     groups = _groups([image.path for image in images], rules, near=args.group_near)
     members = [
         Member(image.image_id, frozenset(obj.name for obj in image.objects), group)
         for image, group in zip(images, groups, strict=True)
     ]
     parts = stratified_split(members, fractions, seed=args.seed)
-    written = _write(args, parts)
+    texts = args.format.divide(sources[0], parts, args.out)
+    written = write_texts(texts, force=args.force)
     print("\n".join(_shares(members, parts)))
     copies = len(members) - len(set(groups))
     kind = "exact or near" if args.group_near else "exact"
@@ -102,32 +114,21 @@ def _fractions(words: Sequence[str]) -> dict[str, float]:
     return fractions
 
 
-def _expect_fitting(args: argparse.Namespace) -> None:
-    """Options of the other format are a mistake, and the divided JSON is never replaced."""
-    if args.source_format == "voc":
-        if args.annotations or args.out:
-            raise ConfigError("--annotations and --out: only for coco")
-        return
-    if args.splits:
-        raise ConfigError("--split: only for voc; coco takes --annotations")
-    if args.annotations is None:
-        raise ConfigError("coco: give --annotations JSON")
+def _sources(args: argparse.Namespace) -> list[Source]:
+    """What to divide; options of another format are a mistake."""
+    from resdet.datasets.formats import named_source
 
-
-def _images(args: argparse.Namespace, rules: ImageRules) -> list[RawImage]:
-    """Each once, if several image sets list it."""
-    from resdet.datasets.findings import refuse
-    from resdet.datasets.formats.coco import read_coco
-    from resdet.datasets.formats.voc import inspect_voc, read_voc
-
-    if args.source_format == "coco":
-        return read_coco(args.source, args.annotations, rules=rules)
-    if not args.splits:
-        images, findings = inspect_voc(args.source, None, rules=rules)
-        refuse(findings, str(args.source))
-        return images
-    sets = [read_voc(args.source, split, rules=rules) for split in args.splits]
-    return list({image.image_id: image for images in sets for image in images}.values())
+    name, in_file = args.format.name, "annotations" in args.format.source.model_fields
+    if args.format.divide is None:
+        raise ConfigError(f"--from: {name} cannot be divided")
+    if not in_file and (args.annotations or args.out):
+        raise ConfigError("--annotations and --out: only for coco")
+    if in_file and args.splits:
+        raise ConfigError(f"--split: only for voc; {name} takes --annotations")
+    if in_file and args.annotations is None:
+        raise ConfigError(f"{name}: give --annotations JSON")
+    splits = dict.fromkeys(args.splits or [None])
+    return [named_source(args.format, args.source, each, args.annotations) for each in splits]
 
 
 def _groups(paths: Sequence[Path], rules: ImageRules, *, near: bool) -> list[str]:
@@ -146,19 +147,6 @@ def _groups(paths: Sequence[Path], rules: ImageRules, *, near: bool) -> list[str
     key_of = dict(zip(paths, keys, strict=True))
     pairs = [(key_of[late], key_of[early]) for late, early in similar_pairs(facts)]
     return joined(keys, pairs)
-
-
-def _write(args: argparse.Namespace, parts: Mapping[str, Sequence[str]]) -> list[Path]:
-    from resdet.datasets.convert.split import write_image_sets, write_json_parts
-    from resdet.datasets.formats.source import load_json
-
-    if args.source_format == "voc":
-        return write_image_sets(args.source, parts, force=args.force)
-    folder = args.out or args.annotations.parent
-    for part in parts:
-        if (folder / f"{part}.json").resolve() == args.annotations.resolve():
-            raise ConfigError(f"--parts: {part!r} would replace {args.annotations} itself")
-    return write_json_parts(load_json(args.annotations), parts, folder, force=args.force)
 
 
 def _shares(members: Sequence[Member], parts: Mapping[str, Sequence[str]]) -> list[str]:

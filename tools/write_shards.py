@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING
 
 from resdet.detection.errors import ConfigError
 from resdet.tools.progress import count_progress
+from resdet.tools.source_arguments import format_named
 
 if TYPE_CHECKING:
     from resdet.datasets.catalog import DataSplit
+    from resdet.datasets.formats.format import Source
 
 HELP = "pack class folders into tar shards for streaming"
 
@@ -28,10 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, nargs="?", help="folder of the data set")
     parser.add_argument(
         "--layout",
-        choices=("image-folder", "ilsvrc"),
-        default="image-folder",
-        help="image-folder: SPLIT/CLASS/images; ilsvrc: ILSVRC2012 as distributed "
-        "(default: image-folder)",
+        type=format_named("class"),
+        default="image_folder",
+        metavar="FORMAT",
+        help="image_folder: SPLIT/CLASS/images; ilsvrc: ILSVRC2012 as distributed "
+        "(default: image_folder)",
     )
     parser.add_argument("--train", default="train", help="training folder (default: train)")
     parser.add_argument("--val", default="val", help="validation folder (default: val)")
@@ -64,17 +67,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _pack(args: argparse.Namespace) -> int:
-    from resdet.datasets.formats.labelled import LabelledSource, describe_labelled, labelled_splits
+    from resdet.datasets.catalog_classes import describe_labelled, labelled_splits
     from resdet.detection.files import folder_lock
 
-    source = LabelledSource(
-        args.source,
-        args.layout,
-        args.train,
-        args.val,
-        val_fraction=args.val_fraction,
-        split_seed=args.seed,
-    )
+    source = _source(args)
     splits = dict(zip(("train", "val"), labelled_splits(source), strict=True))
     for name, split in splits.items():
         print(f"{name}: {describe_labelled(split)}", flush=True)
@@ -83,6 +79,17 @@ def _pack(args: argparse.Namespace) -> int:
             _write(name, split, args)
     print(f"{args.out} is complete")
     return 0
+
+
+def _source(args: argparse.Namespace) -> Source:
+    names = {"root": args.source, "train": args.train, "val": args.val, "headers": True}
+    if args.val_fraction is None:
+        return args.layout.source(**names)
+    if "val_fraction" not in args.layout.source.model_fields:
+        raise ConfigError(f"--val-fraction: not for {args.layout.name}")
+    if not 0 < args.val_fraction < 1:
+        raise ConfigError(f"val_fraction: {args.val_fraction:g} is not between 0 and 1")
+    return args.layout.source(**names, val_fraction=args.val_fraction, split_seed=args.seed)
 
 
 def _write(name: str, split: DataSplit, args: argparse.Namespace) -> None:

@@ -33,9 +33,9 @@ from .statistics import (
 
 #: Reads one source and goes on after faults: the images it could make sense of, and all findings.
 Inspection = Callable[[], tuple[list[RawImage], list[Finding]]]
-#: What there is to know of each image. In a folder of ``classes`` each has one object, as large
-#: as the image; ``nothing``: the images alone are checked.
-Content = Literal["boxes", "classes", "nothing"]
+#: What there is to know of each image. Images with a ``class`` have one object, as large as the
+#: image; ``nothing``: the images alone are checked.
+Content = Literal["boxes", "class", "nothing"]
 Progress = Callable[[int, int], None]
 
 _SEVERITIES = ("error", "warning", "note")

@@ -1,44 +1,39 @@
-"""What does a data set become in another annotation format, and what is lost on the way?"""
+"""Conversion of a data set into another annotation format, with a list of what is lost."""
 
 from __future__ import annotations
 
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from ...detection.errors import ConfigError, DataError
-from ..formats.outgoing import Fit, Outgoing, Splits, write_new
-from ..formats.source import Format, SourceSplit
-from ..formats.write_coco import fit_coco, write_coco
-from ..formats.write_voc import fit_voc, write_voc
-from ..formats.write_yolo import fit_yolo, write_yolo
-from ..image import IMAGE_SUFFIXES
-from ..records import RawImage, RawObject, first_few
+from ..formats import FORMATS, read_images
+from ..formats.format import Contents, Outgoing, Reading, Source, Splits, Writer, write_new
+from ..image import DEFAULT_RULES, IMAGE_SUFFIXES, ImageRules
+from ..records import RawImage, first_few
 from .placing import all_or_nothing, placer
 
 #: The file in a converted data set that says what was lost.
 NOTES = "conversion.txt"
 
-_FITS: dict[Format, Callable[[RawObject, tuple[int, int]], Fit]] = {
-    "voc": fit_voc,
-    "coco": fit_coco,
-    "yolo": fit_yolo,
-}
-_CROWDS_FROM_DIFFICULT = (
-    "difficult objects become crowds (iscrowd 1): ignored as before, but a crowd excuses any "
-    "number of detections inside it"
-)
-_DIFFICULT_FROM_CROWDS = (
-    "crowds become difficult objects: ignored as before, but each excuses only detections that "
-    "overlap it by half"
-)
 #: Controls, lone surrogates and Unicode's line ends: not every format carries them unchanged.
 _FORBIDDEN = {"Cc", "Cs", "Zl", "Zp"}
 _NOT_IN_XML = "\ufffe\uffff"
 _BYTE_ORDER_MARK = "\ufeff"
+
+
+@dataclass(frozen=True)
+class SourceSplit:
+    """One split of a data set, its classes in order."""
+
+    split: str
+    format: str
+    images: tuple[RawImage, ...]
+    classes: tuple[str, ...]
+    contents: Contents
 
 
 @dataclass(frozen=True)
@@ -48,31 +43,55 @@ class Plan:
     ``losses`` change what a detector learns or is measured by, ``notes`` tell of all else.
     """
 
-    target: Format
+    target: str
     splits: Splits
     classes: tuple[str, ...]
     losses: tuple[str, ...]
     notes: tuple[str, ...]
 
 
-def plan_conversion(parts: Sequence[SourceSplit], source: Format, target: Format) -> Plan:
+def read_splits(
+    sources: Mapping[str, Source], rules: ImageRules = DEFAULT_RULES
+) -> list[SourceSplit]:
+    """The sources by the names of their splits; raises `DataError` for faults."""
+    return [_read_split(name, source, rules) for name, source in sources.items()]
+
+
+def _read_split(split: str, source: Source, rules: ImageRules) -> SourceSplit:
+    """Without a class list of the format, the classes are the names that occur, sorted."""
+    images = tuple(read_images(source, Reading(rules)))
+    contents = FORMATS[source.format].contents(source, images)
+    seen = sorted({obj.name for image in images for obj in image.objects})
+    classes = tuple(seen) if contents.classes is None else contents.classes
+    return SourceSplit(split, source.format, images, classes, contents)
+
+
+def plan_conversion(parts: Sequence[SourceSplit], target: str) -> Plan:
     """Name every image, fit every object, and say what the target cannot hold.
 
     Raises `DataError` for names that collide or that not every format carries.
     """
-    if source == target:
-        raise ConfigError(f"the data set is {source} already")
-    classes = _classes(parts, source)
+    if any(part.format == target for part in parts):
+        raise ConfigError(f"the data set is {target} already")
+    writer = _writer(target)
+    classes = _classes(parts)
     losses: dict[str, list[str]] = {}
-    splits = {part.split: _outgoing(part, target, losses) for part in parts}
+    splits = {part.split: _outgoing(part, writer, losses) for part in parts}
     _expect_distinct_names(splits, target)
     notes = (
-        *_ignored_note(parts, target),
+        *_ignored_note(parts, writer),
         *_extras_note(parts),
-        *_class_notes(splits, classes, target),
+        *_class_notes(splits, classes, writer),
         *_renaming_note(parts, splits),
     )
     return Plan(target, splits, classes, tuple(map(_counted, losses, losses.values())), notes)
+
+
+def _writer(name: str) -> Writer:
+    writer = FORMATS[name].writer
+    if writer is None:
+        raise ConfigError(f"{name} is not written")
+    return writer
 
 
 def expect_lossless(plan: Plan) -> None:
@@ -94,12 +113,7 @@ def write_plan(
     """
     with all_or_nothing(out) as folder:
         place = placer(link=link, report=report)
-        if plan.target == "voc":
-            write_voc(folder, plan.splits, place)
-        elif plan.target == "coco":
-            write_coco(folder, plan.splits, plan.classes, place)
-        else:
-            write_yolo(folder, plan.splits, plan.classes, place)
+        _writer(plan.target).write(folder, plan.splits, plan.classes, place)
         lines = [*(f"lost: {line}" for line in plan.losses), *plan.notes]
         write_new(folder / NOTES, "".join(f"{line}\n" for line in lines))
 
@@ -107,17 +121,17 @@ def write_plan(
 # ---------------------------------------------------------------------------------- objects
 
 
-def _outgoing(part: SourceSplit, target: Format, losses: dict[str, list[str]]) -> list[Outgoing]:
-    """The images of a split with what ``target`` can hold; adds to ``losses`` what it cannot."""
+def _outgoing(part: SourceSplit, writer: Writer, losses: dict[str, list[str]]) -> list[Outgoing]:
+    """The images of a split with what the format can hold; adds to ``losses`` what it cannot."""
     images = []
     for image in part.images:
-        fits = [_FITS[target](obj, image.size) for obj in image.objects]
+        fits = [writer.fit(obj, image.size) for obj in image.objects]
         for number, (obj, (_, loss)) in enumerate(zip(image.objects, fits, strict=True), 1):
             if loss:
                 where = obj.reference or f"object {number}"
                 losses.setdefault(loss, []).append(f"{image.source}: {where} ({obj.name})")
         held = tuple(replace(obj, reference="") for obj, _ in fits if obj)
-        images.append(Outgoing(image.path, _name(image, part.folder, target), image.size, held))
+        images.append(Outgoing(image.path, _name(image, part, writer), image.size, held))
     return images
 
 
@@ -125,16 +139,14 @@ def _counted(what: str, cases: Sequence[str]) -> str:
     return f"{what}: {len(cases)} ({first_few(cases, 2)})"
 
 
-def _ignored_note(parts: Sequence[SourceSplit], target: Format) -> Iterable[str]:
+def _ignored_note(parts: Sequence[SourceSplit], writer: Writer) -> Iterable[str]:
     ignored = sum(obj.ignore for part in parts for image in part.images for obj in image.objects)
-    if ignored and target == "coco":
-        yield f"{_CROWDS_FROM_DIFFICULT}: {ignored}"
-    if ignored and target == "voc":
-        yield f"{_DIFFICULT_FROM_CROWDS}: {ignored}"
+    if ignored and writer.ignored:
+        yield f"{writer.ignored}: {ignored}"
 
 
 def _extras_note(parts: Sequence[SourceSplit]) -> Iterable[str]:
-    extras = sum((part.extras for part in parts), Counter[str]())
+    extras = sum((part.contents.extras for part in parts), Counter[str]())
     if extras:
         yield "not converted: " + ", ".join(f"{name} {n}" for name, n in extras.most_common())
 
@@ -142,11 +154,12 @@ def _extras_note(parts: Sequence[SourceSplit]) -> Iterable[str]:
 # ---------------------------------------------------------------------------------- class names
 
 
-def _classes(parts: Sequence[SourceSplit], source: Format) -> tuple[str, ...]:
+def _classes(parts: Sequence[SourceSplit]) -> tuple[str, ...]:
     names = list(dict.fromkeys(name for part in parts for name in part.classes))
     for name in names:
         _expect_portable(name, f"class {name!r}")
-    return tuple(sorted(names) if source == "voc" else names)
+    unordered = all(part.contents.classes is None for part in parts)
+    return tuple(sorted(names) if unordered else names)
 
 
 def _expect_portable(name: str, what: str) -> None:
@@ -156,8 +169,8 @@ def _expect_portable(name: str, what: str) -> None:
         raise DataError(f"{what}: has characters that not every format can hold")
 
 
-def _class_notes(splits: Splits, classes: tuple[str, ...], target: Format) -> Iterable[str]:
-    if target != "voc":
+def _class_notes(splits: Splits, classes: tuple[str, ...], writer: Writer) -> Iterable[str]:
+    if writer.keeps_class_list:
         return
     seen = {obj.name for part in splits.values() for image in part for obj in image.objects}
     unseen = [name for name in classes if name not in seen]
@@ -170,35 +183,37 @@ def _class_notes(splits: Splits, classes: tuple[str, ...], target: Format) -> It
 # ---------------------------------------------------------------------------------- image names
 
 
-def _name(image: RawImage, folder: Path, target: Format) -> PurePosixPath:
+def _name(image: RawImage, part: SourceSplit, writer: Writer) -> PurePosixPath:
     """Where the image will stand below its split's folder; raises `DataError`.
 
     Annotation files are not trusted: a name that leads out of the folder is refused.
     """
+    folder = part.contents.folder
     try:
         relative = Path(os.path.normpath(image.path)).relative_to(os.path.normpath(folder))
     except ValueError:
         raise DataError(f"{image.source}: {image.path} is not below {folder}") from None
     name = PurePosixPath(relative.as_posix())
-    if target == "voc":
+    if writer.flat:
         name = PurePosixPath("_".join(name.parts))
-    _expect_portable(name.stem if target == "voc" else str(name), f"image {str(image.path)!r}")
-    if target == "yolo" and name.suffix.lower() not in IMAGE_SUFFIXES:
+    _expect_portable(name.stem if writer.flat else str(name), f"image {str(image.path)!r}")
+    if writer.known_suffixes and name.suffix.lower() not in IMAGE_SUFFIXES:
         raise DataError(f"{image.path}: YOLO finds images by extension, not one with this")
     return name
 
 
-def _expect_distinct_names(splits: Splits, target: Format) -> None:
+def _expect_distinct_names(splits: Splits, target: str) -> None:
     """No two images share a name or, where the format pairs by stem, a stem.
 
     In VOC all splits share one folder, and an image may be in several if annotated alike.
     """
+    writer = _writer(target)
     first: dict[object, tuple[str, Outgoing]] = {}
     errors = []
     for split, images in splits.items():
         for image in images:
-            name = image.name if target == "coco" else image.name.with_suffix("")
-            key = name if target == "voc" else (split, name)
+            name = image.name.with_suffix("") if writer.pairs_by_stem else image.name
+            key = name if writer.flat else (split, name)
             other_split, other = first.setdefault(key, (split, image))
             if other is not image and (split == other_split or image != other):
                 errors.append(f"{other.source} ({other_split}) and {image.source} ({split})")

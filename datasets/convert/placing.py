@@ -1,4 +1,4 @@
-"""How does a new data set come to stand on disk, all of it or nothing?"""
+"""Writing a new data set as a whole: a folder that appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...detection.errors import DataError
-from ..formats.outgoing import Place
+from ..formats.format import Place
 
 
 def expect_free(out: Path) -> None:

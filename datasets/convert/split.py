@@ -1,4 +1,4 @@
-"""Which images go into which part, so that each part is a small image of the whole?
+"""Stratified splits: parts of a data set with equal shares of every class.
 
 Iterative stratification for images with several classes, after Sechidis, Tsoumakas and Vlahavas,
 "On the Stratification of Multi-Label Data" (ECML PKDD 2011): the rarest class first, each image
@@ -8,14 +8,12 @@ to the part that lacks it most.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ...detection.errors import ConfigError, DataError
 from ...detection.files import atomic_write, sha256_of
@@ -167,43 +165,12 @@ def joined(keys: Sequence[str], pairs: Iterable[tuple[str, str]]) -> list[str]:
     return [root(key) for key in keys]
 
 
-def write_image_sets(root: Path, parts: Mapping[str, Sequence[str]], *, force: bool) -> list[Path]:
-    """``ImageSets/Main/<part>.txt`` of a VOC folder; raises `DataError`, as `write_json_parts`."""
-    folder = root / "ImageSets" / "Main"
-    texts = {
-        folder / f"{part}.txt": "".join(f"{name}\n" for name in names)
-        for part, names in parts.items()
-    }
-    return _write(texts, force=force)
+def write_texts(texts: Mapping[Path, str], *, force: bool) -> list[Path]:
+    """Text files, all or none; raises `DataError` for files that are there already (unless
+    ``force``) and for what the file system refuses.
 
-
-def write_json_parts(
-    content: Mapping[str, Any],
-    parts: Mapping[str, Sequence[str]],
-    folder: Path,
-    *,
-    force: bool,
-) -> list[Path]:
-    """``<part>.json`` in ``folder``: the COCO ``content`` with the images of the part alone.
-
-    Everything else is kept as it is, ids, masks and unknown keys included. Raises `DataError` for
-    files that are there already (unless ``force``) and for what the file system refuses.
+    No file is replaced before all are written; a killed process leaves ``.part`` files.
     """
-    texts = {
-        folder / f"{part}.json": json.dumps(_only(content, set(names)), ensure_ascii=False) + "\n"
-        for part, names in parts.items()
-    }
-    return _write(texts, force=force)
-
-
-def _only(content: Mapping[str, Any], image_ids: set[str]) -> dict[str, Any]:
-    images = [entry for entry in content["images"] if str(entry["id"]) in image_ids]
-    annotations = [each for each in content["annotations"] if str(each["image_id"]) in image_ids]
-    return {**content, "images": images, "annotations": annotations}
-
-
-def _write(texts: Mapping[Path, str], *, force: bool) -> list[Path]:
-    """No file is replaced before all are written; a killed process leaves ``.part`` files."""
     there = [str(path) for path in texts if path.exists()]
     if there and not force:
         raise DataError(f"{', '.join(there)}: there already; --force replaces")

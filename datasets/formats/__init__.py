@@ -1,0 +1,122 @@
+"""All data formats in one dict, and lookups in it: a folder's format, a config's source."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import PlainValidator, ValidationInfo
+
+from ...detection.errors import ConfigError
+from ..findings import Finding, count_kinds, refuse
+from ..records import RawImage
+from . import cls_loc, coco, ilsvrc, image_folder, shards, voc, yolo
+from .format import DEFAULT_READING, Carries, Format, Inspected, Reading, Source
+
+#: In the order in which a folder is compared with their layouts.
+FORMATS: dict[str, Format[Any]] = {
+    "voc": voc.FORMAT,
+    "cls_loc": cls_loc.FORMAT,
+    "coco": coco.FORMAT,
+    "yolo": yolo.FORMAT,
+    "image_folder": image_folder.FORMAT,
+    "images": image_folder.IMAGES,
+    "ilsvrc": ilsvrc.FORMAT,
+    "shards": shards.FORMAT,
+}
+
+_LOG = logging.getLogger(__name__)
+
+
+def find_format(name: str, carries: Carries | None = None) -> Format[Any]:
+    """By name; raises ValueError naming the formats that are known, and the nearest of them."""
+    known = [each.name for each in FORMATS.values() if carries in (None, each.carries)]
+    if name in known:
+        return FORMATS[name]
+    close = difflib.get_close_matches(name, known, n=1)
+    near = f"; did you mean {close[0]!r}?" if close else ""
+    raise ValueError(f"unknown format {name!r}{near} (known here: {', '.join(known)})")
+
+
+def recognise(root: Path) -> Format[Any]:
+    """The format of a folder; raises ConfigError saying what was looked for."""
+    if not root.is_dir():
+        raise ConfigError(f"{root}: no such folder")
+    for each in FORMATS.values():
+        if each.recognise(root):
+            return each
+    layouts = [f"{each.layout} ({each.name})" for each in FORMATS.values() if each.layout]
+    raise ConfigError(f"{root}: no known layout: neither {', nor '.join(layouts)}")
+
+
+def known_source(carries: Carries) -> PlainValidator:
+    """Of a config's field of type `Source`: the section that its ``format`` has, if its images
+    carry that."""
+
+    def check(value: Any, info: ValidationInfo) -> Source:
+        if isinstance(value, Source):
+            find_format(value.format, carries)
+            return value
+        if not isinstance(value, dict) or not isinstance(value.get("format"), str):
+            raise ValueError("a data source is a mapping with a `format`")
+        section = find_format(value["format"], carries).source
+        if info.mode == "json":
+            return section.model_validate_json(json.dumps(value))
+        return section.model_validate(value)
+
+    return PlainValidator(check)
+
+
+def named_source(
+    format: Format[Any], root: Path, split: str | None, annotations: Path | None = None
+) -> Source:
+    """A source by what a command line says: a split's name (None: all images of a folder without
+    splits), or a file of ``annotations`` of the images in ``root``."""
+    if annotations is not None:
+        return format.source(images=root, annotations=annotations)
+    if format.named is not None:
+        return format.named(root, split)
+    return format.source(root=root, split=split)
+
+
+def inspect(source: Source, reading: Reading = DEFAULT_READING) -> Inspected:
+    """The usable images of a source, and everything that is wrong with it."""
+    found = FORMATS[source.format].inspect
+    if found is None:
+        raise ConfigError(f"{source.title}: {source.format} are read as a stream only")
+    return found(source, reading)
+
+
+def inspect_all(sources: Iterable[Source], reading: Reading = DEFAULT_READING) -> Inspected:
+    """Of several sources, in their order."""
+    images: list[RawImage] = []
+    findings: list[Finding] = []
+    for source in sources:
+        found, faults = inspect(source, reading)
+        images += found
+        findings += faults
+    return images, findings
+
+
+def read_images(source: Source, reading: Reading = DEFAULT_READING) -> list[RawImage]:
+    """As `inspect`, but raises `DataError` listing the errors found; the rest is logged."""
+    images, findings = inspect(source, reading)
+    refuse(findings, source.title)
+    if findings:
+        _LOG.warning("%s: %s", source.title, count_kinds(findings))
+    return images
+
+
+def inspect_folders(sources: Sequence[Source]) -> list[Finding]:
+    """What the sources of a data set only tell together, or what lies around them."""
+    return [
+        finding
+        for name in dict.fromkeys(source.format for source in sources)
+        for finding in FORMATS[name].inspect_folder(
+            [each for each in sources if each.format == name]
+        )
+    ]

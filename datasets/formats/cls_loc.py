@@ -1,4 +1,4 @@
-"""What does ILSVRC CLS-LOC say about its images, in the form it is distributed?
+"""ILSVRC CLS-LOC, classification and localization, in the form it is distributed.
 
 Layout: ``Data/CLS-LOC/train/<wnid>/<id>.JPEG`` and ``Data/CLS-LOC/val/<id>.JPEG``, XML under the
 same names in ``Annotations/CLS-LOC``, lists in ``ImageSets/CLS-LOC``, the classes' names in
@@ -14,67 +14,57 @@ from pathlib import Path
 from typing import Literal
 
 from ..coordinates import Coordinates, question_coordinates
-from ..findings import Fault, Finding, refuse
-from ..image import DEFAULT_RULES, IMAGE_SUFFIXES, ImageRules
+from ..findings import Fault, Finding
+from ..image import IMAGE_SUFFIXES, ImageRules
 from ..records import RawBox, RawImage, RawObject, first_few
-from .claimed_size import checked_size
 from .cls_loc_files import read_list, read_mapping, read_solution
+from .format import DEFAULT_READING, Format, Inspected, Part, Reading, Source, checked_size
 from .voc_xml import claimed_size, parse_annotation, read_objects
 
-Split = Literal["train", "val"]
 #: Lists of the training images: those with a class, and of these those with boxes.
 _TRAIN_LISTS = ("train_cls", "train_loc")
 Row = tuple[str, RawBox]
 
 
-def cls_loc_splits(root: Path) -> list[Split]:
-    """The splits with labels that have a folder of images; test images have none."""
-    splits: tuple[Split, ...] = ("train", "val")
-    return [split for split in splits if (root / "Data" / "CLS-LOC" / split).is_dir()]
+class ClsLocSource(Source):
+    """ILSVRC CLS-LOC as it is distributed, below ``root``: ``Data/CLS-LOC``,
+    ``Annotations/CLS-LOC``, ``ImageSets/CLS-LOC``, ``LOC_synset_mapping.txt`` and
+    ``LOC_val_solution.csv``."""
+
+    format: Literal["cls_loc"] = "cls_loc"
+    root: Path
+    #: ILSVRC counts pixels from 1 and includes the last one, as PASCAL does.
+    coordinates: Coordinates = "one_based"
+
+    @property
+    def title(self) -> str:
+        return str(self.root)
 
 
-def read_cls_loc(
-    root: Path,
-    split: Split,
-    *,
-    coordinates: Coordinates = "one_based",
-    rules: ImageRules = DEFAULT_RULES,
-) -> list[RawImage]:
-    """As `inspect_cls_loc`, but raises `DataError` listing the errors found."""
-    images, findings = inspect_cls_loc(root, split, coordinates=coordinates, rules=rules)
-    refuse(findings, f"{root}: {split}")
-    return images
-
-
-def inspect_cls_loc(
-    root: Path,
-    split: Split,
-    *,
-    coordinates: Coordinates = "one_based",
-    rules: ImageRules = DEFAULT_RULES,
-) -> tuple[list[RawImage], list[Finding]]:
+def inspect_cls_loc(source: ClsLocSource, reading: Reading = DEFAULT_READING) -> Inspected:
     """The usable images of a split, in the order of its list, and everything wrong with it.
 
     An image's ``image_class`` (a wnid) is its folder in train, and in val what the solution file
     says; its objects are those of its XML. Training images without XML have no objects.
     """
+    root, part = source.root, reading.part
     mapping, findings = read_mapping(root / "LOC_synset_mapping.txt")
-    source = _Source(root, split, mapping, coordinates, rules)
-    listed = list_path(root, split)
+    split = _Split(root, part, mapping, source.coordinates, reading.rules)
+    listed = list_path(root, part)
     ids, faults = read_list(listed)
     findings += faults
     solution: dict[str, list[Row]] = {}
-    if split == "val":
+    if part == "val":
         solution, faults = read_solution(root / "LOC_val_solution.csv")
-        findings += faults + source.compare_solution(ids, solution)
-    files = source.files("Data", lambda path: path.suffix.lower() in IMAGE_SUFFIXES)
-    xmls = source.files("Annotations", lambda path: path.suffix == ".xml")
-    findings += source.compare_folder(listed, ids, files, xmls)
+        findings += faults + split.compare_solution(ids, solution)
+    files = split.files("Data", lambda path: path.suffix.lower() in IMAGE_SUFFIXES)
+    xmls = split.files("Annotations", lambda path: path.suffix == ".xml")
+    findings += split.compare_folder(listed, ids, files, xmls)
     images = []
     for image_id in ids:
         if image_id in files:
             try:
-                image, faults = source.image(
+                image, faults = split.image(
                     image_id, files[image_id], xmls.get(image_id), solution.get(image_id)
                 )
             except Fault as fault:
@@ -82,11 +72,11 @@ def inspect_cls_loc(
                 continue
             images.append(image)
             findings += faults
-    findings += source.unknown_classes(images)
-    return images, findings + question_coordinates(images, coordinates)
+    findings += split.unknown_classes(images)
+    return images, findings + question_coordinates(images, source.coordinates)
 
 
-def list_path(root: Path, split: Split) -> Path:
+def list_path(root: Path, split: Part) -> Path:
     """The list of a split's images."""
     folder = root / "ImageSets" / "CLS-LOC"
     names = ("val",) if split == "val" else _TRAIN_LISTS
@@ -95,11 +85,11 @@ def list_path(root: Path, split: Split) -> Path:
 
 
 @dataclass(frozen=True)
-class _Source:
+class _Split:
     """One split, and how it is read. ``mapping`` is {wnid: names}."""
 
     root: Path
-    split: Split
+    split: Part
     mapping: dict[str, str]
     coordinates: Coordinates
     rules: ImageRules
@@ -233,3 +223,20 @@ def _compare_rows(image: RawImage, written: list[RawObject], rows: list[Row]) ->
 
 def _show(rows: list[Row]) -> str:
     return first_few([f"{name} {' '.join(f'{side:g}' for side in box)}" for name, box in rows], 3)
+
+
+def _splits(root: Path) -> dict[str, ClsLocSource]:
+    """The splits with labels that have a folder of images; test images have none."""
+    there = (name for name in ("train", "val") if (root / "Data" / "CLS-LOC" / name).is_dir())
+    return {name: ClsLocSource(root=root) for name in there}
+
+
+FORMAT = Format(
+    name="cls_loc",
+    source=ClsLocSource,
+    carries="both",
+    layout="Data/CLS-LOC",
+    recognise=lambda root: (root / "Data" / "CLS-LOC").is_dir(),
+    splits=_splits,
+    inspect=inspect_cls_loc,
+)

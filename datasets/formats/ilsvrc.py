@@ -1,4 +1,4 @@
-"""Which class has each image of ILSVRC's classification data, in the form it is distributed?
+"""ILSVRC classification data in the form it is distributed: the class of each image.
 
 Training images lie in ``train/<wnid>/``, the folder being the class. Those of val lie flat in
 ``val/``; their classes come from one of
@@ -18,12 +18,13 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ..findings import Fault, Finding, refuse
-from ..image import DEFAULT_RULES, IMAGE_SUFFIXES, ImageRules
+from ..image import IMAGE_SUFFIXES, ImageRules
 from ..records import RawImage, first_few
-from .claimed_size import checked_size
 from .cls_loc_files import read_mapping, read_solution
+from .format import DEFAULT_READING, Format, Inspected, Reading, Source, checked_size
 from .image_folder import inspect_image_folder
 
 SOLUTION = "LOC_val_solution.csv"
@@ -36,6 +37,21 @@ GROUND_TRUTHS = (
 #: Where they are looked for, below the root.
 KITS = ("", "ILSVRC2012_devkit_t12/data", "devkit/data", "data")
 _NUMBER = re.compile(r"_val_(\d{8})$")
+
+
+class IlsvrcSource(Source):
+    """ILSVRC2012 as it is distributed: training folders by wnid, flat validation images with
+    their ground truth."""
+
+    format: Literal["ilsvrc"] = "ilsvrc"
+    root: Path
+    train: str = "train"
+    val: str = "val"
+    headers: bool = False
+
+    @property
+    def title(self) -> str:
+        return str(self.root)
 
 
 def images_folder(root: Path, split: str) -> Path:
@@ -53,15 +69,13 @@ def class_names(root: Path) -> dict[str, str]:
     return names
 
 
-def inspect_ilsvrc(
-    root: Path, split: str, *, rules: ImageRules = DEFAULT_RULES, headers: bool = True
-) -> tuple[list[RawImage], list[Finding]]:
+def inspect_ilsvrc(source: IlsvrcSource, reading: Reading = DEFAULT_READING) -> Inspected:
     """The images of a split with their wnids, and everything that is wrong with it.
 
-    A split whose images lie in class folders is read as such, any other as val. ``headers``: as
-    in `inspect_image_folder`.
+    A split whose images lie in class folders is read as such, any other as val.
     """
-    folder = images_folder(root, split)
+    root, rules, headers = source.root, reading.rules, source.headers
+    folder = images_folder(root, source.train if reading.part == "train" else source.val)
     if not folder.is_dir() or any(path.is_dir() for path in folder.iterdir()):
         images, findings = inspect_image_folder(folder, rules=rules, headers=headers)
     else:
@@ -247,3 +261,17 @@ def _synsets(path: Path) -> Iterator[_Synset]:
 
     for entry in loadmat(path, squeeze_me=True)["synsets"].ravel():
         yield _Synset(int(entry["ILSVRC2012_ID"]), str(entry["WNID"]), int(entry["num_children"]))
+
+
+def _splits(root: Path) -> dict[str, IlsvrcSource]:
+    there = (name for name in ("train", "val") if images_folder(root, name).is_dir())
+    return {name: IlsvrcSource(root=root, headers=True) for name in there}
+
+
+FORMAT = Format(
+    name="ilsvrc",
+    source=IlsvrcSource,
+    carries="class",
+    splits=_splits,
+    inspect=inspect_ilsvrc,
+)

@@ -1,4 +1,4 @@
-"""What does a folder of class folders hold?
+"""Folders of classes, and folders of images without annotations.
 
 Layout: ``<split>/<class>/**`` or, without splits, ``<class>/**``. The class of an image is the
 folder below its split; folders inside a class only sort its images.
@@ -8,30 +8,52 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated, Literal
 
-from ..findings import Fault, Finding, refuse
+from pydantic import Field
+
+from ...detection.config.base import NonNegative
+from ..findings import Fault, Finding
 from ..image import DEFAULT_RULES, IMAGE_SUFFIXES, ImageRules
 from ..records import RawImage, RawObject, first_few
-from .claimed_size import checked_size
+from .format import DEFAULT_READING, Format, Inspected, Reading, Source, checked_size
 
 #: Names of splits, the one that is trained on first. A class may be called so too; it
 #: holds images and no folders.
 _SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 
 
-def image_folder_splits(root: Path) -> dict[str, Path]:
+class FolderSource(Source):
+    """``root/<train>/<class>/**`` and ``root/<val>/<class>/**``: images in class folders."""
+
+    format: Literal["image_folder"] = "image_folder"
+    root: Path
+    train: str = "train"
+    val: str = "val"
+    #: For sets without validation images: the part of each class that is held out of ``train``,
+    #: which may be "." for class folders in the root itself; ``val`` is then not used.
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    #: Another seed, another part.
+    split_seed: NonNegative = 0
+    #: Look at every image's header before training; a million take minutes.
+    headers: bool = True
+
+    @property
+    def title(self) -> str:
+        return str(self.root)
+
+
+class ImagesSource(Source):
+    """A folder of images without annotations."""
+
+    format: Literal["images"] = "images"
+    root: Path
+
+
+def splits_of_folder(root: Path) -> dict[str, Path]:
     """{split: its folder}; {"all": root} where the class folders lie in ``root`` itself."""
     found = {name: root / name for name in _SPLITS if _is_split(root / name)}
     return found or {"all": root}
-
-
-def read_image_folder(
-    folder: Path, *, rules: ImageRules = DEFAULT_RULES, headers: bool = True
-) -> list[RawImage]:
-    """As `inspect_image_folder`, but raises `DataError` listing the errors found."""
-    images, findings = inspect_image_folder(folder, rules=rules, headers=headers)
-    refuse(findings, str(folder))
-    return images
 
 
 def inspect_image_folder(
@@ -64,15 +86,14 @@ def inspect_image_folder(
     return images, findings
 
 
-def inspect_images(
-    folder: Path, *, rules: ImageRules = DEFAULT_RULES
-) -> tuple[list[RawImage], list[Finding]]:
+def inspect_images(source: ImagesSource, reading: Reading = DEFAULT_READING) -> Inspected:
     """The images of a folder without annotations, by path, and what is wrong with the folder."""
+    folder = source.root
     files, others = _files(folder)
     images, findings = [], [_stray(path) for path in others]
     for path in files:
         try:
-            size = checked_size(path, None, folder, rules)
+            size = checked_size(path, None, folder, reading.rules)
         except Fault as fault:
             findings.append(fault.finding)
             continue
@@ -80,10 +101,10 @@ def inspect_images(
     return images, findings
 
 
-def compare_image_folders(root: Path) -> list[Finding]:
+def compare_splits(root: Path) -> list[Finding]:
     """Classes of a split that training lacks (errors: nothing could learn them), and the reverse;
     and what lies beside the splits."""
-    (first, trained), *others = image_folder_splits(root).items()
+    (first, trained), *others = splits_of_folder(root).items()
     known = {place.name for place in _class_folders(trained)} if trained.is_dir() else set()
     findings = []
     for split, folder in others:
@@ -142,3 +163,36 @@ def _image(path: Path, place: Path, folder: Path, size: tuple[int, int]) -> RawI
     whole = RawObject(place.name, (0.0, 0.0, float(size[1]), float(size[0])))
     image_id = path.relative_to(folder).as_posix()
     return RawImage(image_id, path, size, (whole,), place, place.name)
+
+
+def _inspect(source: FolderSource, reading: Reading) -> Inspected:
+    folder = source.root / (source.train if reading.part == "train" else source.val)
+    return inspect_image_folder(folder, rules=reading.rules, headers=source.headers)
+
+
+def _splits(root: Path) -> dict[str, FolderSource]:
+    return {
+        name: FolderSource(root=root, train=str(folder.relative_to(root)))
+        for name, folder in splits_of_folder(root).items()
+    }
+
+
+FORMAT = Format(
+    name="image_folder",
+    source=FolderSource,
+    carries="class",
+    layout="folders of classes",
+    recognise=lambda root: any(path.is_dir() for path in root.iterdir()),
+    splits=_splits,
+    inspect=_inspect,
+    inspect_folder=lambda sources: compare_splits(sources[0].root),
+)
+IMAGES = Format(
+    name="images",
+    source=ImagesSource,
+    carries="nothing",
+    layout="images",
+    recognise=lambda root: any(path.suffix.lower() in IMAGE_SUFFIXES for path in root.iterdir()),
+    splits=lambda root: {"all": ImagesSource(root=root)},
+    inspect=inspect_images,
+)

@@ -1,27 +1,48 @@
-"""What does a PASCAL VOC folder say about its images?
+"""PASCAL VOC folders: reading, writing, and new image sets.
 
 Layout: ``JPEGImages/<id>.*``, ``Annotations/<id>.xml``, ``ImageSets/Main/<split>.txt``.
 """
 
 from __future__ import annotations
 
-import logging
 import re
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ..coordinates import Coordinates, question_coordinates
-from ..findings import Fault, Finding, count_kinds, refuse
-from ..image import DEFAULT_RULES, IMAGE_SUFFIXES, ImageRules
+from ..findings import Fault, Finding
+from ..image import IMAGE_SUFFIXES, ImageRules
 from ..parallel import Died, map_items
-from ..records import RawImage, first_few
-from .claimed_size import checked_size
-from .voc_xml import Difficult, claimed_size, names_another_file, parse_annotation, read_objects
-
-__all__ = ["Coordinates", "Difficult", "inspect_voc", "inspect_voc_folder", "read_voc"]
+from ..records import RawImage, RawObject, first_few
+from .format import (
+    DEFAULT_READING,
+    Contents,
+    Difficult,
+    Fit,
+    Format,
+    Inspected,
+    Place,
+    Reading,
+    Splits,
+    SplitSource,
+    Writer,
+    checked_size,
+    fit_box,
+    rounded,
+    write_new,
+)
+from .voc_xml import (
+    claimed_size,
+    extra_tags,
+    format_annotation,
+    names_another_file,
+    parse_annotation,
+    read_objects,
+)
 
 #: The devkit's class image sets end each line with whether the class is there ...
 _PRESENCE = re.compile(r"^(.*\S)\s+(-1|0|1)$")
@@ -29,7 +50,6 @@ _PRESENCE = re.compile(r"^(.*\S)\s+(-1|0|1)$")
 _PERSON = re.compile(r"^(.*\S)\s+\d+$")
 #: Images from which on starting processes (a second) costs less than they save.
 _WORTH_SHARING = 1000
-_LOG = logging.getLogger(__name__)
 
 
 class _Pair(NamedTuple):
@@ -38,50 +58,36 @@ class _Pair(NamedTuple):
     xml: Path
 
 
-def read_voc(
-    root: Path,
-    split: str,
-    *,
-    coordinates: Coordinates = "one_based",
-    difficult: Difficult = "ignore",
-    rules: ImageRules = DEFAULT_RULES,
-) -> list[RawImage]:
-    """As `inspect_voc`, but raises `DataError` listing the errors found; warnings are logged."""
-    images, findings = inspect_voc(
-        root, split, coordinates=coordinates, difficult=difficult, rules=rules
-    )
-    refuse(findings, f"{root}: image set {split!r}")
-    if findings:
-        _LOG.warning("%s: image set %r: %s", root, split, count_kinds(findings))
-    return images
+class VocSource(SplitSource):
+    """``root/{JPEGImages,Annotations}`` with the image set ``root/ImageSets/Main/<split>.txt``;
+    ``split`` null takes every annotation of the folder."""
+
+    format: Literal["voc"] = "voc"
+    #: PASCAL counts pixels from 1 and includes the last one: x1 - 1, y1 - 1, x2, y2 become ours.
+    coordinates: Coordinates = "one_based"
+
+    @property
+    def title(self) -> str:
+        return f"{self.root}: image set {self.split!r}"
 
 
-def inspect_voc(
-    root: Path,
-    split: str | None,
-    *,
-    coordinates: Coordinates = "one_based",
-    difficult: Difficult = "ignore",
-    rules: ImageRules = DEFAULT_RULES,
-    workers: int = 0,
-) -> tuple[list[RawImage], list[Finding]]:
+def inspect_voc(source: VocSource, reading: Reading = DEFAULT_READING) -> Inspected:
     """The usable images of an image set, in its order, and everything that is wrong with it.
 
-    ``split`` None takes every annotation of the folder. ``coordinates``: ``one_based`` counts
-    pixels from 1 and includes the last one (VOC devkit), so that x1 - 1, y1 - 1, x2, y2 are ours.
-    ``difficult``: ``exclude`` leaves such objects out, ``ignore`` marks them, ``include`` treats
-    them like any other. Images without objects are included.
-
-    A class's image set (``dog_train.txt``) is read as the list of all its images.
-    Sizes come from the images' headers and are compared with ``<size>``. ``workers`` processes
-    share a large folder; 0 reads in this one.
+    Images without objects are included. A class's image set (``dog_train.txt``) is read as the
+    list of all its images. Sizes come from the images' headers and are compared with ``<size>``.
     """
     try:
-        pairs, findings = _pair(root, split)
+        pairs, findings = _pair(source.root, source.split)
     except Fault as fault:
         return [], [fault.finding]
-    read = partial(_read_pair, coordinates=coordinates, difficult=difficult, rules=rules)
-    share = workers if len(pairs) >= _WORTH_SHARING else 0
+    read = partial(
+        _read_pair,
+        coordinates=source.coordinates,
+        difficult=reading.difficult,
+        rules=reading.rules,
+    )
+    share = reading.workers if len(pairs) >= _WORTH_SHARING else 0
     images: dict[int, RawImage] = {}
     for index, result in map_items(read, pairs, workers=share):
         if isinstance(result, Died):
@@ -93,7 +99,7 @@ def inspect_voc(
         if image is not None:
             images[index] = image
     in_order = [images[index] for index in sorted(images)]
-    return in_order, findings + question_coordinates(in_order, coordinates)
+    return in_order, findings + question_coordinates(in_order, source.coordinates)
 
 
 def _read_pair(
@@ -114,8 +120,13 @@ def _read_pair(
     return RawImage(image_id, image, size, tuple(objects), xml), findings
 
 
-def inspect_voc_folder(root: Path) -> list[Finding]:
+def inspect_folders(sources: Sequence[VocSource]) -> list[Finding]:
     """What no image set leads to: images and annotations without the other, or listed nowhere."""
+    roots = dict.fromkeys(source.root for source in sources)
+    return [finding for root in roots for finding in _inspect_folder(root)]
+
+
+def _inspect_folder(root: Path) -> list[Finding]:
     try:
         images = _images_by_stem(root / "JPEGImages")
     except Fault as fault:
@@ -251,3 +262,71 @@ def _images_by_stem(folder: Path) -> dict[str, list[Path]]:
 
 def _annotations(root: Path) -> dict[str, Path]:
     return {path.stem: path for path in (root / "Annotations").glob("*.xml")}
+
+
+# ---------------------------------------------------------------------------------- writing
+
+
+def _fit(obj: RawObject, size: tuple[int, int]) -> Fit:
+    """A box narrower than a pixel has no VOC form: its last pixel would lie before its first."""
+    held, loss = fit_box(obj)
+    x1, y1, x2, y2 = obj.box
+    if held and (rounded(x2) < rounded(x1 + 1) or rounded(y2) < rounded(y1 + 1)):
+        return None, "objects narrower than one pixel are left out"
+    return held, loss
+
+
+def _write(out: Path, splits: Splits, classes: Sequence[str], place: Place) -> None:
+    """Image sets, one XML an image, and the images; an image of several splits is written once."""
+    written: set[Path] = set()
+    for split, images in splits.items():
+        for image in images:
+            target = out / "JPEGImages" / image.name
+            if target in written:
+                continue
+            written.add(target)
+            place(image.source, target)
+            write_new(out / "Annotations" / f"{image.name.stem}.xml", format_annotation(image))
+        write_new(_set_path(out, split), "".join(f"{image.name.stem}\n" for image in images))
+
+
+def _divide(
+    source: VocSource, parts: Mapping[str, Sequence[str]], folder: Path | None
+) -> dict[Path, str]:
+    return {
+        _set_path(source.root, part): "".join(f"{name}\n" for name in names)
+        for part, names in parts.items()
+    }
+
+
+def _contents(source: VocSource, images: Sequence[RawImage]) -> Contents:
+    trees = (parse_annotation(image.source) for image in images)
+    extras = Counter(tag for tree in trees for tag in extra_tags(tree))
+    return Contents(source.root / "JPEGImages", extras=extras)
+
+
+def _splits(root: Path) -> dict[str, VocSource]:
+    sets = {name: VocSource(root=root, split=name) for name in disjoint_sets(root)}
+    return sets or {"all": VocSource(root=root, split=None)}
+
+
+FORMAT = Format(
+    name="voc",
+    source=VocSource,
+    carries="boxes",
+    layout="JPEGImages",
+    recognise=lambda root: (root / "JPEGImages").is_dir(),
+    splits=_splits,
+    inspect=inspect_voc,
+    inspect_folder=inspect_folders,
+    contents=_contents,
+    writer=Writer(
+        fit=_fit,
+        write=_write,
+        flat=True,
+        keeps_class_list=False,
+        ignored="crowds become difficult objects: ignored as before, but each excuses only "
+        "detections that overlap it by half",
+    ),
+    divide=_divide,
+)

@@ -1,13 +1,13 @@
-"""What does one PASCAL VOC annotation (XML) say?"""
+"""One PASCAL VOC annotation (XML): parsing, its objects, and writing."""
 
 from __future__ import annotations
 
 import math
 import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PureWindowsPath
-from typing import Literal
 from xml.etree.ElementTree import Element, ParseError
-from xml.etree.ElementTree import fromstring as fast_fromstring
 
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
@@ -15,14 +15,15 @@ from defusedxml.ElementTree import fromstring
 from ..coordinates import Coordinates
 from ..findings import Fault, Finding
 from ..records import RawBox, RawObject
-
-Difficult = Literal["exclude", "ignore", "include"]
+from .format import Difficult, Outgoing, number
 
 _LARGEST_XML = 10 * 2**20
 _ENCODING = re.compile(rb"""^<\?xml[^>]*encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
 #: Encodings in which the marks below look like this, and NUL is what UTF-16 has in each tag.
 _PLAIN = frozenset({"utf-8", "us-ascii", "ascii", "iso-8859-1", "windows-1252"})
 _SUSPICIOUS = (b"\0", b"<!DOCTYPE", b"<!ENTITY")
+#: What `RawObject` holds of each object; other elements belong to VOC only.
+_OBJECT_TAGS = frozenset({"name", "bndbox", "difficult"})
 _DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
 
 
@@ -62,8 +63,8 @@ def read_objects(
 ) -> tuple[list[RawObject], list[Finding]]:
     """The objects that make sense, the errors of those that do not, and what is doubtful."""
     objects, findings = [], []
-    for number, element in enumerate(tree.findall("object"), 1):
-        where = f"object {number}"
+    for index, element in enumerate(tree.findall("object"), 1):
+        where = f"object {index}"
         try:
             name = _class_name(element, path, where)
             named = f"{where} ({name})"
@@ -120,6 +121,53 @@ def _is_difficult(element: Element, path: Path, where: str) -> tuple[bool, list[
     return False, [Finding("unclear_difficult", "warning", path, reason, where)]
 
 
+def extra_tags(tree: Element) -> Iterator[str]:
+    """What the annotation says beyond names, boxes and difficult objects."""
+    if _says_something(tree.find("segmented")):
+        yield "<segmented>"
+    for obj in tree.findall("object"):
+        for element in obj:
+            if element.tag not in _OBJECT_TAGS and _says_something(element):
+                yield f"<{element.tag}>"
+
+
+def _says_something(element: Element | None) -> bool:
+    """Neither absent nor what labelling tools write by default."""
+    if element is None:
+        return False
+    text = (element.text or "").strip().lower()
+    return len(element) > 0 or text not in ("", "0", "unspecified")
+
+
+# ---------------------------------------------------------------------------------- writing
+
+
+def format_annotation(image: Outgoing) -> str:
+    """The XML of an image. Coordinates count pixels from 1 and include the last one; decimals are
+    kept. ``ignore`` becomes ``difficult``."""
+    height, width = image.size
+    root = Element("annotation")
+    _add(root, {"filename": image.name.name})
+    # What a reader gets: every image is read as RGB.
+    _add(ET.SubElement(root, "size"), {"width": width, "height": height, "depth": 3})
+    # Segmented, pose and truncated are not known; the devkit's reader fails where they are missing.
+    _add(root, {"segmented": 0})
+    for obj in image.objects:
+        node = ET.SubElement(root, "object")
+        _add(node, {"name": obj.name, "pose": "Unspecified", "truncated": 0})
+        _add(node, {"difficult": int(obj.ignore)})
+        x1, y1, x2, y2 = obj.box
+        corners = {"xmin": x1 + 1, "ymin": y1 + 1, "xmax": x2, "ymax": y2}
+        _add(ET.SubElement(node, "bndbox"), {tag: number(side) for tag, side in corners.items()})
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _add(parent: Element, texts: Mapping[str, object]) -> None:
+    for tag, text in texts.items():
+        ET.SubElement(parent, tag).text = str(text)
+
+
 # ---------------------------------------------------------------------------------- text
 
 
@@ -133,7 +181,7 @@ def _parse_bytes(data: bytes) -> Element:
     encoding = declared.group(1).decode("ascii").lower() if declared else "utf-8"
     if encoding in _PLAIN and not any(mark in data for mark in _SUSPICIOUS):
         # Nothing in it can declare an entity, and defusedxml parses in Python, five times slower.
-        return fast_fromstring(data)  # noqa: S314
+        return ET.fromstring(data)  # noqa: S314
     try:
         root: Element = fromstring(data)
     except DefusedXmlException:

@@ -9,59 +9,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
+from ...datasets.formats import known_source
+from ...datasets.formats.format import Source
 from .base import Count, Fraction, NonNegative, Positive, Section, TrainConfig, TransformSpec
 
 #: Depths by family; the paper's Table 1 and its section 4.2.
 DEPTHS = {"resnet": (18, 34, 50, 101, 152), "cifar": (20, 32, 44, 56, 110)}
 
 
-class FolderSource(Section):
-    """``root/<train>/<class>/**`` and ``root/<val>/<class>/**``: images in class folders."""
-
-    format: Literal["image_folder"]
-    root: Path
-    train: str = "train"
-    val: str = "val"
-    #: For sets without validation images: the part of each class that is held out of ``train``.
-    val_fraction: Fraction | None = None
-    split_seed: NonNegative = 0
-    #: Look at every image's header before training; a million take minutes.
-    headers: bool = True
-
-
-class IlsvrcSource(Section):
-    """ILSVRC2012 as it is distributed: training folders by wnid, flat validation images with
-    their ground truth."""
-
-    format: Literal["ilsvrc"]
-    root: Path
-    train: str = "train"
-    val: str = "val"
-    headers: bool = False
-
-
-class ShardsSource(Section):
-    """Tar shards that ``resdet write-shards`` made, read as a stream."""
-
-    format: Literal["shards"]
-    root: Path
-    train: str = "train"
-    val: str = "val"
-    #: Parts of a batch that are read side by side; a multiple of the processes.
-    lanes: Count = 8
-    #: Images that each lane holds to shuffle.
-    buffer: Count = 512
-
-
-Source = Annotated[FolderSource | IlsvrcSource | ShardsSource, Field(discriminator="format")]
+ClassSource = Annotated[SerializeAsAny[Source], known_source("class")]
 
 
 class ClassifierDataConfig(Section):
     #: Prefix of the source's relative paths; else the config file's folder, then the working one.
     root: Path | None = None
-    source: Source | None = None
+    source: ClassSource | None = None
     #: Class names in label order; the folders of training, sorted, when absent.
     classes: tuple[str, ...] | None = None
     on_truncated: Literal["error", "warn", "skip"] = "error"

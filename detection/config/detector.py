@@ -10,37 +10,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
+from ...datasets.formats import known_source
+from ...datasets.formats.format import Source
 from .base import Count, Fraction, NonNegative, Positive, Section, TrainConfig, TransformSpec
 
-
-class VocSource(Section):
-    """``root/{JPEGImages,Annotations}`` with the image set ``root/ImageSets/Main/<split>.txt``."""
-
-    format: Literal["voc"]
-    root: Path
-    split: str
-    #: PASCAL counts pixels from 1 and includes the last one: x1 - 1, y1 - 1, x2, y2 become ours.
-    coordinates: Literal["one_based", "zero_based"] = "one_based"
-
-
-class CocoSource(Section):
-    """A folder of images and a COCO instances JSON."""
-
-    format: Literal["coco"]
-    images: Path
-    annotations: Path
-
-
-Source = Annotated[VocSource | CocoSource, Field(discriminator="format")]
+BoxSource = Annotated[SerializeAsAny[Source], known_source("boxes")]
 
 
 class DataConfig(Section):
     #: Prefix of the relative paths below; else the config file's folder, then the working folder.
     root: Path | None = None
-    train: tuple[Source, ...] = ()
-    val: tuple[Source, ...] = ()
+    train: tuple[BoxSource, ...] = ()
+    val: tuple[BoxSource, ...] = ()
     #: Class names in label order; taken from the data (sorted) when absent.
     classes: tuple[str, ...] | None = None
     #: Names in the annotations that are left out on purpose.

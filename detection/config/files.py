@@ -24,6 +24,8 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from ...datasets.formats import FORMATS
+from ...datasets.formats.format import Source
 from ..errors import ConfigError
 from .base import Section
 from .detector import DetectorConfig
@@ -58,8 +60,6 @@ AnyConfig = TypeVar("AnyConfig", bound=Section)
 #: one path per field; someone whose data are missing needs to see every one.
 _tried: dict[Path, tuple[Path, ...]] = {}
 
-#: Keys of data sources whose values are paths.
-_SOURCE_PATHS = ("root", "images", "annotations")
 #: Where weights may be named, one or a list of them: (section, key).
 _WEIGHTS = (
     ("backbone", "weights"),
@@ -159,19 +159,18 @@ def _validate(layer: Layer, schema: type[AnyConfig]) -> AnyConfig:
 
 
 def _message(problem: Mapping[str, Any], layer: Layer, schema: type[Section]) -> str:
-    location: KeyPath = problem["loc"]
-    path = _without_tags(location, schema)
+    path: KeyPath = problem["loc"]
     key = f"{'.'.join(map(str, path))}: " if path else ""
-    return f"{layer.origin(path).label}: {key}{_reason(problem, location, schema)}"
+    return f"{layer.origin(path).label}: {key}{_reason(problem, path, layer.tree, schema)}"
 
 
-def _reason(problem: Mapping[str, Any], location: KeyPath, schema: type[Section]) -> str:
+def _reason(problem: Mapping[str, Any], location: KeyPath, tree: Any, schema: type[Section]) -> str:
     kind, text = problem["type"], str(problem["msg"])
     if location == ("task",):
         task = problem["input"]
         return f"this config is for {shown(task)}, which another command takes; see resdet --help"
     if kind == "extra_forbidden":
-        return f"unknown key{_nearest(location, schema)}"
+        return f"unknown key{_nearest(location, tree, schema)}"
     if kind == "missing":
         return "is required"
     if kind == "value_error":
@@ -180,44 +179,27 @@ def _reason(problem: Mapping[str, Any], location: KeyPath, schema: type[Section]
     return f"{text[:1].lower()}{text[1:]} (got {shown(problem['input'])})"
 
 
-def _nearest(location: KeyPath, schema: type[Section]) -> str:
-    models = _sections(location[:-1], schema)
-    names = sorted({name for model in models for name in model.model_fields})
+def _nearest(location: KeyPath, tree: Any, schema: type[Section]) -> str:
+    names = sorted(_section(location[:-1], tree, schema).model_fields)
     close = difflib.get_close_matches(str(location[-1]), names, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(names)}"
 
 
-def _sections(location: KeyPath, schema: type[Section]) -> list[type[BaseModel]]:
-    """The schema classes at a location of pydantic's, which names the member chosen in a union."""
-    models: list[type[BaseModel]] = [schema]
+def _section(location: KeyPath, tree: Any, schema: type[BaseModel]) -> type[BaseModel]:
+    """The schema class at a location; of a data source that of its format."""
     for step in location:
-        fields = [model.model_fields[str(step)] for model in models if step in model.model_fields]
-        if fields:
-            models = [child for field in fields for child in _models_in(field.annotation)]
-        else:
-            models = [model for model in models if _has_tag(model, step)] or models
-    return models
+        tree = tree[step]
+        if step in schema.model_fields:
+            (schema,) = _models_in(schema.model_fields[str(step)].annotation)
+        if issubclass(schema, Source) and isinstance(tree, dict):
+            schema = FORMATS[tree["format"]].source
+    return schema
 
 
 def _models_in(annotation: object) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for part in get_args(annotation) for model in _models_in(part)]
-
-
-def _has_tag(model: type[BaseModel], step: object) -> bool:
-    field = model.model_fields.get("format")
-    return field is not None and step in get_args(field.annotation)
-
-
-def _without_tags(location: KeyPath, schema: type[Section]) -> KeyPath:
-    """pydantic's location as a user writes it: without the names of union members."""
-    kept: list[str | int] = []
-    for end, step in enumerate(location):
-        models = _sections(location[:end], schema)
-        chosen = len(models) > 1 and any(_has_tag(model, step) for model in models)
-        kept += [] if chosen else [step]
-    return tuple(kept)
 
 
 # -- paths -------------------------------------------------------------------------------------
@@ -262,7 +244,8 @@ def _sources(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any]]
 
 
 def _path_keys(source: Mapping[str, Any]) -> list[str]:
-    return [key for key in _SOURCE_PATHS if source.get(key) is not None]
+    fields = FORMATS[source["format"]].source.model_fields
+    return [key for key, field in fields.items() if field.annotation is Path]
 
 
 def _places(path: str, folders: Iterable[Path]) -> tuple[Path, ...]:

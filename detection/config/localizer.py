@@ -10,27 +10,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
+from ...datasets.formats import known_source
+from ...datasets.formats.format import Source
 from .base import Count, Fraction, NonNegative, Positive, Section
 from .classifier import CropConfig, CropTrainConfig, NetworkConfig
 
-
-class ClsLocSource(Section):
-    """ILSVRC CLS-LOC as it is distributed, below ``root``: ``Data/CLS-LOC``,
-    ``Annotations/CLS-LOC``, ``ImageSets/CLS-LOC``, ``LOC_synset_mapping.txt`` and
-    ``LOC_val_solution.csv``."""
-
-    format: Literal["cls_loc"]
-    root: Path
-    #: ILSVRC counts pixels from 1 and includes the last one, as PASCAL does.
-    coordinates: Literal["one_based", "zero_based"] = "one_based"
+LocalizationSource = Annotated[SerializeAsAny[Source], known_source("both")]
 
 
 class LocalizerDataConfig(Section):
     #: Prefix of the source's relative root; else the config file's folder, then the working one.
     root: Path | None = None
-    source: ClsLocSource | None = None
+    source: LocalizationSource | None = None
     #: wnids in label order; those of the training images, sorted, when absent.
     classes: tuple[str, ...] | None = None
     #: ``clip`` cuts to the image, ``drop`` leaves out, ``fix`` swaps corners; all are counted.

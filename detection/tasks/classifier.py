@@ -9,7 +9,7 @@ import torch
 from ...backbones.pixels import PIXELS, PixelNorm
 from ...backbones.resnet import CifarResNet, ClassifierNet, ResNet, ResNetSpec
 from ...datasets.catalog import DataSplit
-from ...datasets.formats.labelled import Part
+from ...datasets.formats.format import Part
 from ...datasets.loading.crops import (
     CentreCrop,
     Crop,

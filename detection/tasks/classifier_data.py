@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from ...datasets.catalog import DataSplit
-from ...datasets.formats.labelled import LabelledSource, Part, labelled_split, labelled_splits
+from ...datasets.catalog_classes import labelled_split, labelled_splits
+from ...datasets.formats.format import Part, Source
+from ...datasets.formats.shards import ShardsSource
 from ...datasets.image import ImageRules
 from ...datasets.loading.classification import (
     LabelledDataset,
@@ -21,7 +23,7 @@ from ...datasets.loading.sampling import BatchPlan
 from ...datasets.shards.index import ShardSet, read_shards
 from ...datasets.shards.plan import StreamPlan
 from ...datasets.shards.stream import ShardTestLoader, ShardTrainLoader
-from ..config.classifier import ClassifierConfig, FolderSource, ShardsSource, Source
+from ..config.classifier import ClassifierConfig
 from ..engine.distributed import Group
 from ..errors import ConfigError
 from ..structures import Batch
@@ -54,7 +56,7 @@ def read_splits(
         train = read_shards(source.root / source.train, classes=known)
         val = read_shards(source.root / source.val, classes=train.classes)
         return Images(train.split(), train), Images(val.split(), val)
-    splits = labelled_splits(_files(source), classes=known, rules=image_rules(config))
+    splits = labelled_splits(source, classes=known, rules=image_rules(config))
     return Images(splits[0]), Images(splits[1])
 
 
@@ -66,7 +68,7 @@ def read_split(config: ClassifierConfig, part: Part, classes: tuple[str, ...]) -
         shards = read_shards(folder, classes=classes)
         return Images(shards.split(), shards)
     rules = image_rules(config)
-    return Images(labelled_split(_files(source), part, classes=classes, rules=rules))
+    return Images(labelled_split(source, part, classes=classes, rules=rules))
 
 
 def train_batches(
@@ -154,19 +156,3 @@ def _source(config: ClassifierConfig) -> Source:
     if config.data.source is None:
         raise ConfigError("data.source: not given; set its format and root")
     return config.data.source
-
-
-def _files(source: Source) -> LabelledSource:
-    if isinstance(source, FolderSource):
-        return LabelledSource(
-            source.root,
-            "image-folder",
-            source.train,
-            source.val,
-            val_fraction=source.val_fraction,
-            split_seed=source.split_seed,
-            headers=source.headers,
-        )
-    if isinstance(source, ShardsSource):
-        raise ConfigError("data.source: shards are no files")
-    return LabelledSource(source.root, "ilsvrc", source.train, source.val, headers=source.headers)

@@ -20,7 +20,7 @@ from ...backbones.analysis import Response, layer_responses
 from ...backbones.exact_bn import Method, exact_statistics, passes
 from ...backbones.weights.convert import Converted
 from ...backbones.weights.freeze import frozen_classifier
-from ...datasets.formats.labelled import Part
+from ...datasets.formats.format import Part
 from ...datasets.loading.classification import LabelledDataset, labelled_test_loader
 from ...datasets.loading.crops import Crop
 from ..structures import Batch, Record

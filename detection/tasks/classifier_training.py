@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...datasets.formats.labelled import describe_labelled
+from ...datasets.catalog_classes import describe_labelled
 from ..config.classifier import ClassifierConfig
 from ..engine.distributed import Group
 from ..engine.plots import plot_batch, plot_image_labels

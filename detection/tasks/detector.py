@@ -11,18 +11,16 @@ from ...backbones.c4 import STRIDE, C4Trunk, make_tail
 from ...backbones.pixels import PIXELS, PixelNorm
 from ...backbones.resnet import ResNetSpec
 from ...datasets.catalog import DataSplit, label_images
-from ...datasets.findings import Finding, refuse
-from ...datasets.formats.coco import inspect_coco
-from ...datasets.formats.voc import Difficult, inspect_voc
+from ...datasets.findings import refuse
+from ...datasets.formats import inspect_all
+from ...datasets.formats.format import Difficult, Reading
 from ...datasets.image import ImageRules
 from ...datasets.loading.transforms import TestTransform, TrainTransform
-from ...datasets.records import RawImage
 from ..config.detector import (
     BackboneConfig,
     DetectorConfig,
     RoiConfig,
     RpnConfig,
-    Source,
     TestConfig,
 )
 from ..inference.pipeline import Member, Pipeline
@@ -164,13 +162,8 @@ def build_split(
     """
     data = config.data
     difficult: Difficult = data.difficult if which == "train" else "ignore"
-    rules = image_rules(config)
-    images: list[RawImage] = []
-    findings: list[Finding] = []
-    for source in data.train if which == "train" else data.val:
-        found, faults = inspect_source(source, difficult, rules)
-        images += found
-        findings += faults
+    sources = data.train if which == "train" else data.val
+    images, findings = inspect_all(sources, Reading(image_rules(config), difficult))
     known = classes or data.classes
     if known is None:
         refuse(findings, "data")  # half of the data would make half a class list
@@ -180,22 +173,6 @@ def build_split(
     findings += split.findings
     refuse(findings, "data")
     return replace(split, findings=tuple(findings))
-
-
-def inspect_source(
-    source: Source, difficult: Difficult, rules: ImageRules, *, workers: int = 0
-) -> tuple[list[RawImage], list[Finding]]:
-    """The usable images of one source, and everything that is wrong with it."""
-    if source.format == "coco":
-        return inspect_coco(source.images, source.annotations, rules=rules)
-    return inspect_voc(
-        source.root,
-        source.split,
-        coordinates=source.coordinates,
-        difficult=difficult,
-        rules=rules,
-        workers=workers,
-    )
 
 
 def train_transform(config: DetectorConfig) -> TrainTransform:

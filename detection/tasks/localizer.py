@@ -12,8 +12,8 @@ from torch import nn
 from ...backbones import c4, c5
 from ...backbones.pixels import PIXELS, PixelNorm
 from ...datasets.catalog import DataSplit
-from ...datasets.formats.cls_loc_split import cls_loc_split
-from ...datasets.formats.labelled import Part
+from ...datasets.catalog_localization import localization_split
+from ...datasets.formats.format import Part
 from ...datasets.image import ImageRules
 from ...datasets.loading.crops import CentreCrop, FullImage, PaperCrop, PlacedCrop, ResizedCrop
 from ..config.localizer import (
@@ -145,16 +145,15 @@ def read_split(
     data, source = config.data, config.data.source
     if source is None:
         raise ConfigError("data.source: not given; set its format and root")
-    split = cls_loc_split(
-        source.root,
+    split = localization_split(
+        source,
         part,
         classes=classes or data.classes,
-        coordinates=source.coordinates,
         on_bad_box=data.on_bad_box,
         rules=image_rules(config),
     )
     if not split.records:
-        raise DataError(f"{source.root}: no images in {part!r}")
+        raise DataError(f"{source.title}: no images in {part!r}")
     return split
 
 

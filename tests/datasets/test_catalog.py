@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from resdet.datasets.catalog import assemble, describe
-from resdet.datasets.formats.voc import read_voc
 from resdet.datasets.records import RawBox, RawImage, RawObject
 from resdet.detection.errors import DataError
+from resdet.tests.datasets.formats.sources import read
 
 NAN, INF = float("nan"), float("inf")
 
@@ -182,7 +182,7 @@ def test_the_banner() -> None:
 
 def test_bccd_is_clean_when_pixels_count_from_one(shared_data: Path) -> None:
     root = shared_data / "bccd"
-    split = assemble(read_voc(root, "trainval") + read_voc(root, "test"), classes=None)
+    split = assemble(read("voc", root, "trainval") + read("voc", root, "test"), classes=None)
     assert split.problems == ()
     assert describe(split).startswith(
         "images: 364 (with objects 364, empty 0, dropped 0), "
@@ -194,8 +194,8 @@ def test_bccd_is_clean_when_pixels_count_from_one(shared_data: Path) -> None:
 
 def test_bccd_has_two_boxes_without_area_when_pixels_count_from_zero(shared_data: Path) -> None:
     root = shared_data / "bccd"
-    images = read_voc(root, "trainval", coordinates="zero_based")
-    images += read_voc(root, "test", coordinates="zero_based")
+    images = read("voc", root, "trainval", coordinates="zero_based")
+    images += read("voc", root, "test", coordinates="zero_based")
     with pytest.raises(DataError, match=r"2 errors .*BloodImage_00338.*BloodImage_00343"):
         assemble(images, classes=None)
     split = assemble(images, classes=None, on_bad_box="drop")

@@ -19,8 +19,9 @@ import torch
 from PIL import Image
 from resdet.backbones.weights.pickles import read_tensors
 from resdet.datasets.acquire.archives import unpack
-from resdet.datasets.formats.coco import read_coco
-from resdet.datasets.formats.voc import read_voc
+from resdet.datasets.formats import read_images
+from resdet.datasets.formats.coco import CocoSource
+from resdet.datasets.formats.voc import VocSource
 from resdet.datasets.image import ImageRules, read_image, read_size
 from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.config.files import config_from_dict, dump_config, load_config
@@ -149,11 +150,11 @@ def _xmls() -> list[bytes]:
 
 
 def _read_voc(path: Path) -> None:
-    read_voc(path.parents[1], "train")
+    read_images(VocSource(root=path.parents[1], split="train"))
 
 
 def _read_coco(path: Path) -> None:
-    read_coco(path.parent / "JPEGImages", path)
+    read_images(CocoSource(images=path.parent / "JPEGImages", annotations=path))
 
 
 def _odd_coco(random: Random) -> bytes:

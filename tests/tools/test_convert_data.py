@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from resdet.datasets.formats.voc import read_voc
+from resdet.tests.datasets.formats.sources import read
 from resdet.tools.cli import main
 
 
@@ -24,7 +24,7 @@ def test_there_and_back(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert f"{coco} is complete (coco)" in printed
     assert _run(coco, "--from", "coco", "--to", "voc", *splits, "--out", back, "--link") == 0
     for split in ("train", "val"):
-        for old, new in zip(read_voc(scenes, split), read_voc(back, split), strict=True):
+        for old, new in zip(read("voc", scenes, split), read("voc", back, split), strict=True):
             assert (new.image_id, new.size, new.objects) == (old.image_id, old.size, old.objects)
             assert new.path.read_bytes() == old.path.read_bytes()
 
@@ -43,7 +43,7 @@ def test_loss_is_refused_or_counted(
 ) -> None:
     out = tmp_path / "yolo"
     words = (scenes, "--from", "voc", "--to", "yolo", "--split", "train", "--out", out)
-    difficult = sum(obj.ignore for image in read_voc(scenes, "train") for obj in image.objects)
+    difficult = sum(obj.ignore for image in read("voc", scenes, "train") for obj in image.objects)
     assert difficult > 0
     assert _run(*words) == 3
     said = f"difficult and crowd objects are left out: {difficult}"

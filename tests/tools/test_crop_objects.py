@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from resdet.datasets.catalog import DataSplit
+from resdet.datasets.catalog_classes import labelled_splits
 from resdet.datasets.convert.crop_objects import CropRule, background_boxes, write_object_crops
-from resdet.datasets.formats.labelled import LabelledSource, labelled_splits
-from resdet.datasets.formats.voc import read_voc
+from resdet.datasets.formats.image_folder import FolderSource
 from resdet.datasets.image import read_image
 from resdet.detection.errors import ConfigError, DataError, ImageError
 from resdet.detection.structures import Annotation, Record
+from resdet.tests.datasets.formats.sources import read
 from resdet.tools.cli import main
 
 RANDOM = np.random.default_rng(0)
@@ -180,8 +181,8 @@ def test_scenes_become_a_set_to_classify(
     words = (scenes, "--from", "voc", "--split", "train", "--split", "val", "--jitter", 0.1)
     assert run(*words, "--out", tmp_path / "a") == 0
     printed = capsys.readouterr().out
-    train, _ = labelled_splits(LabelledSource(tmp_path / "a"))
-    objects = [obj for image in read_voc(scenes, "train") for obj in image.objects]
+    train, _ = labelled_splits(FolderSource(root=tmp_path / "a"))
+    objects = [obj for image in read("voc", scenes, "train") for obj in image.objects]
     wanted = Counter(obj.name for obj in objects if not obj.ignore)
     assert Counter(train.classes[record.image_label or 0] for record in train.records) == wanted
     assert f"train: {wanted.total()} objects" in printed

@@ -16,9 +16,10 @@ import pytest
 from PIL import Image
 from resdet.datasets.checks.check import DataSet, Effort, Report, check
 from resdet.datasets.checks.report import report_as_dict, write_report
+from resdet.datasets.checks.sources import folder_data
 from resdet.datasets.checks.statistics import Anchors
 from resdet.datasets.findings import KINDS
-from resdet.datasets.formats.layouts import data_set, recognise
+from resdet.datasets.formats import FORMATS, recognise
 
 #: (kind, name of the file, object)
 Named = tuple[str, str, str]
@@ -305,7 +306,7 @@ def _expected(named: set[Named], stem: str) -> set[Named]:
 
 
 def _check_voc(root: Path) -> Report:
-    return check(data_set(root, recognise(root), classes=CLASSES))
+    return check(folder_data(root, recognise(root), classes=CLASSES))
 
 
 @pytest.fixture
@@ -350,14 +351,14 @@ def test_all_faults_in_one_voc_folder(voc: Path) -> None:
 def test_without_decoding_the_headers_still_speak(voc: Path) -> None:
     for stem, fault in zip(TRAIN, ("a web page", "nearly the same", "cut image"), strict=False):
         VOC_FAULTS[fault][0](Voc(voc, stem))
-    report = check(data_set(voc, "voc", classes=CLASSES), Effort(decode=False))
+    report = check(folder_data(voc, FORMATS["voc"], classes=CLASSES), Effort(decode=False))
     assert _named(report) == {("unreadable_image", "t00.jpg", "")}
     assert report.images_checked == 0
 
 
 def test_names_that_differ_in_case_only(voc: Path) -> None:
     Voc(voc, TRAIN[3]).edit("dog", "Dog")
-    report = check(data_set(voc, "voc"))
+    report = check(folder_data(voc, FORMATS["voc"]))
     assert ("similar_classes", "t03.xml", "'Dog'") in _named(report)
 
 
@@ -546,7 +547,7 @@ def coco(clean_coco: Path, tmp_path: Path) -> Path:
 
 
 def _check_coco(root: Path) -> Report:
-    return check(data_set(root, recognise(root)))
+    return check(folder_data(root, recognise(root)))
 
 
 def test_a_clean_coco_folder_has_no_findings(clean_coco: Path) -> None:
@@ -588,7 +589,9 @@ def test_a_json_that_cannot_be_read(coco: Path, text: str, kind: str, where: str
 def test_named_files_of_one_name_are_both_checked(coco: Path, tmp_path: Path) -> None:
     files = [coco / "annotations" / JSON, tmp_path / JSON]
     shutil.copy(*files)
-    report = check(data_set(coco / "train", "coco", annotations=files), Effort(decode=False))
+    report = check(
+        folder_data(coco / "train", FORMATS["coco"], annotations=files), Effort(decode=False)
+    )
     assert [(split.name, split.images) for split in report.splits] == [
         (str(file), 30) for file in files
     ]
@@ -606,7 +609,7 @@ def test_a_byte_order_mark_is_no_fault(coco: Path) -> None:
 
 def test_real_blood_cells(shared_data: Path) -> None:
     root = shared_data / "bccd"
-    report = check(data_set(root, recognise(root)), Effort(decode=False))
+    report = check(folder_data(root, recognise(root)), Effort(decode=False))
     assert _named(report) == {
         ("tiny_box", "BloodImage_00338.xml", "BloodImage_00338.jpg: object 13 (RBC)"),
         ("tiny_box", "BloodImage_00343.xml", "BloodImage_00343.jpg: object 4 (RBC)"),
@@ -619,7 +622,9 @@ def test_real_blood_cells(shared_data: Path) -> None:
 
 def test_blood_cells_read_as_counted_from_zero(shared_data: Path) -> None:
     root = shared_data / "bccd"
-    report = check(data_set(root, "voc", coordinates="zero_based"), Effort(decode=False))
+    report = check(
+        folder_data(root, FORMATS["voc"], coordinates="zero_based"), Effort(decode=False)
+    )
     kinds = {
         kind: {f.file.stem for f in report.findings if f.kind == kind} for kind in ("no_area",)
     }
@@ -628,7 +633,7 @@ def test_blood_cells_read_as_counted_from_zero(shared_data: Path) -> None:
 
 
 def test_anchors_that_do_not_fit_are_told_with_better_ones(clean_voc: Path) -> None:
-    data = data_set(clean_voc, "voc", classes=CLASSES)
+    data = folder_data(clean_voc, FORMATS["voc"], classes=CLASSES)
     big = Anchors((512.0,), (1.0,), short_side=HEIGHT, long_side_max=WIDTH)
     report = check(replace(data, anchors=big), Effort(decode=False))
     (finding,) = report.findings
@@ -657,8 +662,8 @@ def test_a_folder_of_nothing_but_images(tmp_path: Path) -> None:
     _draw(tmp_path / "2.jpg", 0, quality=60)
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "names.csv").write_text("a,b\n")
-    assert recognise(tmp_path) == "images"
-    report = check(data_set(tmp_path, "images"))
+    assert recognise(tmp_path).name == "images"
+    report = check(folder_data(tmp_path, FORMATS["images"]))
     assert _named(report) == {
         ("undecodable_image", "empty.png", ""),
         ("similar_image", "2.jpg", ""),

@@ -17,9 +17,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from resdet.datasets.convert.convert import Plan, expect_lossless, plan_conversion, write_plan
-from resdet.datasets.formats.source import Format, Source, read_split
+from resdet.datasets.convert.convert import (
+    Plan,
+    expect_lossless,
+    plan_conversion,
+    read_splits,
+    write_plan,
+)
+from resdet.datasets.formats import FORMATS, named_source
 from resdet.detection.errors import ConfigError, DataError
+from resdet.tests.datasets.formats.sources import read
 
 WIDTH, HEIGHT = 64, 48
 #: name, corners as in the file, difficult
@@ -82,12 +89,12 @@ def _content(boxes: Sequence[Sequence[float]], **extra: object) -> dict[str, Any
     }
 
 
-def _plan(root: Path, source: Format, target: Format, *splits: str) -> Plan:
-    parts = [read_split(Source(source, root, split)) for split in splits or ("train",)]
-    return plan_conversion(parts, source, target)
+def _plan(root: Path, source: str, target: str, *splits: str) -> Plan:
+    sources = {split: named_source(FORMATS[source], root, split) for split in splits or ("train",)}
+    return plan_conversion(read_splits(sources), target)
 
 
-def _convert(root: Path, source: Format, target: Format, out: Path, *splits: str) -> Plan:
+def _convert(root: Path, source: str, target: str, out: Path, *splits: str) -> Plan:
     plan = _plan(root, source, target, *splits)
     expect_lossless(plan)
     write_plan(plan, out, link=True)
@@ -296,7 +303,7 @@ def test_difficult_is_lost_in_yolo(tmp_path: Path) -> None:
     ],
 )
 def test_boxes_a_format_cannot_hold(
-    tmp_path: Path, box: Any, target: Format, loss: str, kept: tuple[float, ...] | None
+    tmp_path: Path, box: Any, target: str, loss: str, kept: tuple[float, ...] | None
 ) -> None:
     plan = _plan(_coco(tmp_path, _content([box])), "coco", target)
     assert [line.partition(": ")[0].startswith(loss) for line in plan.losses] == [True] * bool(loss)
@@ -349,7 +356,7 @@ def test_subfolders(tmp_path: Path) -> None:
     assert plan.notes[0].startswith("images renamed, for VOC has no subfolders: 2 (")
     _convert(root, "coco", "yolo", tmp_path / "y")
     assert (tmp_path / "y/labels/train/x/a.txt").is_file()
-    assert [image.image_id for image in read_split(Source("yolo", tmp_path / "y", "train")).images]
+    assert [image.image_id for image in read("yolo", tmp_path / "y", "train")]
 
 
 @pytest.mark.parametrize(
@@ -361,7 +368,7 @@ def test_subfolders(tmp_path: Path) -> None:
         ("x/a.jpg", "x/a.png", "yolo"),
     ],
 )
-def test_names_that_collide(tmp_path: Path, first: str, second: str, target: Format) -> None:
+def test_names_that_collide(tmp_path: Path, first: str, second: str, target: str) -> None:
     root = _coco(tmp_path, _two_images(first, second))
     with pytest.raises(DataError, match="cannot tell 1 pairs of images apart by name") as caught:
         _plan(root, "coco", target)
@@ -383,14 +390,14 @@ def test_one_image_in_two_coco_files(tmp_path: Path) -> None:
     same, other = root / "same.json", root / "other.json"
     same.write_text(json.dumps(_content([(1, 1, 5, 5)], id=77)))
     other.write_text(json.dumps(_content([(2, 1, 5, 5)])))
-    first = read_split(Source("coco", root, "train"))
-    second = read_split(Source("coco", root / "train", "val", same))
-    write_plan(plan_conversion([first, second], "coco", "voc"), tmp_path / "v")
+    first = named_source(FORMATS["coco"], root, "train")
+    second = named_source(FORMATS["coco"], root / "train", "val", same)
+    write_plan(plan_conversion(read_splits({"train": first, "val": second}), "voc"), tmp_path / "v")
     assert [path.name for path in (tmp_path / "v/Annotations").iterdir()] == ["a.xml"]
     assert (tmp_path / "v/ImageSets/Main/val.txt").read_text() == "a\n"
-    second = read_split(Source("coco", root / "train", "val", other))
+    second = named_source(FORMATS["coco"], root / "train", "val", other)
     with pytest.raises(DataError, match="or they are one image annotated differently"):
-        plan_conversion([first, second], "coco", "voc")
+        plan_conversion(read_splits({"train": first, "val": second}), "voc")
 
 
 def test_names_no_format_should_hold(tmp_path: Path) -> None:

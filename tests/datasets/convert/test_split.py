@@ -15,9 +15,9 @@ from resdet.datasets.convert.split import (
     joined,
     same_bytes,
     stratified_split,
-    write_image_sets,
-    write_json_parts,
+    write_texts,
 )
+from resdet.datasets.formats import FORMATS, named_source
 from resdet.detection.errors import ConfigError, DataError
 
 PARTS = {"train": 0.7, "val": 0.2, "test": 0.1}
@@ -156,13 +156,22 @@ def test_files_of_equal_content(tmp_path: Path) -> None:
         same_bytes([tmp_path / "gone"])
 
 
+def _write(
+    name: str, root: Path, parts: dict[str, list[str]], file: Path | None = None, *, force: bool
+) -> list[Path]:
+    format = FORMATS[name]
+    assert format.divide is not None
+    texts = format.divide(named_source(format, root, None, file), parts, None)
+    return write_texts(texts, force=force)
+
+
 def test_image_sets(tmp_path: Path) -> None:
-    paths = write_image_sets(tmp_path, {"train": ["b", "a"], "val": []}, force=False)
+    paths = _write("voc", tmp_path, {"train": ["b", "a"], "val": []}, force=False)
     assert [path.read_text() for path in paths] == ["b\na\n", ""]
     with pytest.raises(DataError, match=r"val.txt: there already; --force replaces"):
-        write_image_sets(tmp_path, {"new": [], "val": ["b"]}, force=False)
+        _write("voc", tmp_path, {"new": [], "val": ["b"]}, force=False)
     assert not (tmp_path / "ImageSets/Main/new.txt").exists()
-    write_image_sets(tmp_path, {"val": ["b"]}, force=True)
+    _write("voc", tmp_path, {"val": ["b"]}, force=True)
     assert paths[1].read_text() == "b\n"
     assert sorted(path.name for path in paths[0].parent.iterdir()) == ["train.txt", "val.txt"]
 
@@ -177,7 +186,11 @@ def test_json_parts_keep_everything_else(tmp_path: Path) -> None:
         ],
         "categories": [{"id": 3, "name": "cat"}],
     }
-    paths = write_json_parts(content, {"a": ["7"], "b": ["x"], "c": []}, tmp_path, force=False)
+    whole = tmp_path / "whole.json"
+    whole.write_text(json.dumps(content))
+    parts = {"a": ["7"], "b": ["x"], "c": list[str]()}
+    paths = _write("coco", tmp_path, parts, whole, force=False)
+    assert [path.parent for path in paths] == [tmp_path] * 3
     a, b, c = (json.loads(path.read_text()) for path in paths)
     assert a["images"] == content["images"][:1] and b["images"] == content["images"][1:]
     assert a["annotations"] == content["annotations"][:1]
@@ -190,7 +203,7 @@ def test_json_parts_keep_everything_else(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "ImageSets").write_text("a file")
     with pytest.raises(DataError, match="cannot be written"):
-        write_image_sets(tmp_path, {"train": []}, force=False)
+        _write("voc", tmp_path, {"train": []}, force=False)
 
 
 def test_joined() -> None:

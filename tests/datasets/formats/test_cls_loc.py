@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from resdet.datasets.findings import Finding
-from resdet.datasets.formats.cls_loc import cls_loc_splits, inspect_cls_loc, read_cls_loc
+from resdet.datasets.formats import FORMATS
 from resdet.datasets.formats.cls_loc_files import read_list, read_mapping, read_solution
 from resdet.detection.errors import DataError
 from resdet.tests.datasets.formats.cls_loc_tree import (
@@ -19,6 +19,7 @@ from resdet.tests.datasets.formats.cls_loc_tree import (
     write_image,
     write_xml,
 )
+from resdet.tests.datasets.formats.sources import inspect, read
 
 
 @pytest.fixture
@@ -29,15 +30,19 @@ def root(tmp_path: Path) -> Path:
 
 def _all(root: Path) -> list[Finding]:
     """Without the note on the image with two objects."""
-    findings = [each for split in cls_loc_splits(root) for each in inspect_cls_loc(root, split)[1]]
+    findings = [
+        each
+        for split in FORMATS["cls_loc"].splits(root)
+        for each in inspect("cls_loc", root, split)[1]
+    ]
     return [each for each in findings if each.kind != "several_objects"]
 
 
 def test_a_good_folder(root: Path) -> None:
-    assert cls_loc_splits(root) == ["train", "val"]
-    images, findings = inspect_cls_loc(root, "train")
+    assert list(FORMATS["cls_loc"].splits(root)) == ["train", "val"]
+    images, findings = inspect("cls_loc", root, "train")
     assert findings == []
-    assert read_cls_loc(root, "train") == images
+    assert read("cls_loc", root, "train") == images
     assert [image.image_id for image in images] == [
         f"{name}/{name}_{number}" for name in (DOG, CAT) for number in range(2)
     ]
@@ -48,7 +53,7 @@ def test_a_good_folder(root: Path) -> None:
 
 
 def test_the_image_with_two_objects_is_noted(root: Path) -> None:
-    images, findings = inspect_cls_loc(root, "val")
+    images, findings = inspect("cls_loc", root, "val")
     assert [image.image_class for image in images] == [DOG, CAT, CAT]
     (note,) = findings
     assert (note.kind, note.severity, note.file.stem) == (
@@ -170,8 +175,8 @@ def test_a_planted_fault_is_found_alone(fault: str, root: Path) -> None:
 def test_errors_refuse_the_split(root: Path) -> None:
     PLANTED["wrong class in the solution"][0](root)
     with pytest.raises(DataError, match=VAL_1):
-        read_cls_loc(root, "val")
-    assert len(read_cls_loc(root, "train")) == 4
+        read("cls_loc", root, "val")
+    assert len(read("cls_loc", root, "train")) == 4
 
 
 def test_train_loc_lists_images_with_boxes(root: Path) -> None:
@@ -181,8 +186,8 @@ def test_train_loc_lists_images_with_boxes(root: Path) -> None:
 
 
 def test_an_empty_root(tmp_path: Path) -> None:
-    assert cls_loc_splits(tmp_path) == []
-    images, findings = inspect_cls_loc(tmp_path, "val")
+    assert FORMATS["cls_loc"].splits(tmp_path) == {}
+    images, findings = inspect("cls_loc", tmp_path, "val")
     assert images == []
     assert {each.kind for each in findings} == {"missing_file"}
 
@@ -191,17 +196,17 @@ def test_an_empty_root(tmp_path: Path) -> None:
 def test_any_bytes_are_read_or_told(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.mktemp("any") / "file.txt"
     path.write_bytes(data)
-    for read in (read_mapping, read_list, read_solution):
-        content, findings = read(path)
+    for reader in (read_mapping, read_list, read_solution):
+        content, findings = reader(path)
         assert all(each.severity == "error" and each.file == path for each in findings)
         assert isinstance(content, dict | list)
 
 
 def test_pets_have_exactly_one_image_with_two_objects(shared_data: Path) -> None:
     root = shared_data / "pets_cls_loc"
-    images, findings = inspect_cls_loc(root, "train")
+    images, findings = inspect("cls_loc", root, "train")
     assert (len(images), findings) == (237, [])
-    images, findings = inspect_cls_loc(root, "val")
+    images, findings = inspect("cls_loc", root, "val")
     assert len(images) == 59
     assert [(each.kind, each.file.name) for each in findings] == [
         ("several_objects", "ILSVRC2012_val_00000020.xml")

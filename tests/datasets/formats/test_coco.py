@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from resdet.datasets.formats.coco import read_coco
+from resdet.datasets.formats import read_images
+from resdet.datasets.formats.coco import CocoSource
+from resdet.datasets.records import RawImage
 from resdet.detection.errors import DataError
 
 CONTENT: dict[str, Any] = {
@@ -24,6 +26,10 @@ CONTENT: dict[str, Any] = {
         {"id": 0, "image_id": "7", "category_id": 1, "bbox": ["1", "2", "3", "4"], "iscrowd": 1},
     ],
 }
+
+
+def read_coco(images: Path, annotations: Path) -> list[RawImage]:
+    return read_images(CocoSource(images=images, annotations=annotations))
 
 
 def _write(root: Path, content: object, encoding: str = "utf-8") -> Path:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from resdet.datasets.formats.image_folder import (
-    compare_image_folders,
-    image_folder_splits,
+    compare_splits,
     inspect_image_folder,
-    read_image_folder,
+    splits_of_folder,
 )
 from resdet.detection.errors import DataError
+from resdet.tests.datasets.formats.sources import read
 
 
 def _save(path: Path, size: tuple[int, int] = (40, 30)) -> Path:
@@ -36,10 +36,10 @@ def _kinds(findings: list) -> list[tuple[str, str, Path]]:
 
 
 def test_a_good_folder(root: Path) -> None:
-    assert image_folder_splits(root) == {"train": root / "train", "val": root / "val"}
+    assert splits_of_folder(root) == {"train": root / "train", "val": root / "val"}
     images, findings = inspect_image_folder(root / "train")
-    assert findings == [] == compare_image_folders(root)
-    assert read_image_folder(root / "train") == images
+    assert findings == [] == compare_splits(root)
+    assert read("image_folder", root, "train") == images
     assert [image.image_class for image in images] == ["cat"] * 3 + ["dog"] * 3 + ["train"] * 3
     assert images[3].image_id == "dog/0.jpg"
     assert images[3].size == (30, 40)
@@ -50,10 +50,10 @@ def test_a_good_folder(root: Path) -> None:
 def test_classes_without_splits(tmp_path: Path) -> None:
     for name in ("train", "bus"):  # vehicles, not a split: the folder holds images
         _save(tmp_path / name / "a.png")
-    assert image_folder_splits(tmp_path) == {"all": tmp_path}
+    assert splits_of_folder(tmp_path) == {"all": tmp_path}
     images, findings = inspect_image_folder(tmp_path)
     assert {image.image_class for image in images} == {"train", "bus"}
-    assert findings == [] == compare_image_folders(tmp_path)
+    assert findings == [] == compare_splits(tmp_path)
 
 
 def test_folders_inside_a_class_belong_to_it(root: Path) -> None:
@@ -70,14 +70,14 @@ def test_an_empty_class(root: Path) -> None:
     assert _kinds(findings) == [("empty_class", "error", empty)]
     assert len(images) == 9
     with pytest.raises(DataError, match="bird"):
-        read_image_folder(root / "train")
+        read("image_folder", root, "train")
 
 
 def test_a_class_that_training_lacks_and_the_reverse(root: Path) -> None:
     _save(root / "val" / "bird" / "a.jpg")
     (root / "val" / "cat" / "0.jpg").unlink()
     (root / "val" / "cat").rmdir()
-    assert _kinds(compare_image_folders(root)) == [
+    assert _kinds(compare_splits(root)) == [
         ("class_not_in_train", "error", root / "val" / "bird"),
         ("class_missing_in_split", "warning", root / "val"),
     ]
@@ -88,7 +88,7 @@ def test_files_that_are_no_images_of_a_class(root: Path) -> None:
         (root / path).write_text("x")
     loose = _save(root / "train" / "loose.jpg")
     (root / "extra").mkdir()
-    assert set(image_folder_splits(root)) == {"train", "val"}
+    assert set(splits_of_folder(root)) == {"train", "val"}
     _, findings = inspect_image_folder(root / "train")
     assert Counter(_kinds(findings)) == Counter(
         [
@@ -98,7 +98,7 @@ def test_files_that_are_no_images_of_a_class(root: Path) -> None:
             ("stray_file", "note", root / "train" / "dog" / "notes.txt"),
         ]
     )
-    assert _kinds(compare_image_folders(root)) == [
+    assert _kinds(compare_splits(root)) == [
         ("stray_file", "note", root / "LICENSE"),
         ("stray_file", "note", root / "extra"),
     ]
@@ -117,16 +117,16 @@ def test_no_folder_and_no_classes(tmp_path: Path) -> None:
         ("missing_folder", "error", tmp_path / "absent")
     ]
     assert _kinds(inspect_image_folder(tmp_path)[1]) == [("no_classes", "error", tmp_path)]
-    assert compare_image_folders(tmp_path) == []
+    assert compare_splits(tmp_path) == []
 
 
 def test_caltech_is_without_fault(shared_data: Path) -> None:
     root = shared_data / "caltech40"
     counts = {}
-    for split, folder in image_folder_splits(root).items():
+    for split, folder in splits_of_folder(root).items():
         images, findings = inspect_image_folder(folder)
         assert findings == []
         counts[split] = (len(images), len({image.image_class for image in images}))
-    assert compare_image_folders(root) == []
+    assert compare_splits(root) == []
     assert counts["train"][1] == counts["val"][1] == 40
     assert counts["train"][0] == sum(1 for _ in root.glob("train/*/*.jpg"))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from resdet.datasets.formats.voc import inspect_voc, read_voc
 from resdet.datasets.image import ImageRules
 from resdet.detection.errors import DataError
+from resdet.tests.datasets.formats.sources import inspect, read
 
 BOX = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>64</xmax><ymax>48</ymax></bndbox>"
 
@@ -36,7 +36,7 @@ def _folder(root: Path, xml: str | bytes = "<annotation/>", listed: str = "a\n")
 
 def _error(root: Path, **options: object) -> str:
     with pytest.raises(DataError) as caught:
-        read_voc(root, "train", **options)
+        read("voc", root, "train", **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -44,26 +44,26 @@ def _error(root: Path, **options: object) -> str:
 def test_one_based_inclusive_boxes_become_continuous(tmp_path: Path) -> None:
     pixel = "<bndbox><xmax>7</xmax><ymax> 9 </ymax><xmin>7.0</xmin><ymin>8.5</ymin></bndbox>"
     root = _folder(tmp_path, _xml(_object(), _object(pixel, " big dog ")))
-    (image,) = read_voc(root, "train")
+    (image,) = read("voc", root, "train")
     assert image.image_id == "a"
     assert image.path == root / "JPEGImages" / "a.jpg"
     assert image.source == root / "Annotations" / "a.xml"
     assert image.size == (48, 64)
     assert [obj.box for obj in image.objects] == [(0, 0, 64, 48), (6, 7.5, 7, 9)]
     assert [obj.name for obj in image.objects] == ["dog", "big dog"]
-    (image,) = read_voc(root, "train", coordinates="zero_based")
+    (image,) = read("voc", root, "train", coordinates="zero_based")
     assert image.objects[0].box == (1, 1, 64, 48)
 
 
 def test_swapped_corners_cover_the_same_pixels(tmp_path: Path) -> None:
     swapped = "<bndbox><xmin>9</xmin><ymin>5</ymin><xmax>2</xmax><ymax>4</ymax></bndbox>"
-    (image,) = read_voc(_folder(tmp_path, _xml(_object(swapped))), "train")
+    (image,) = read("voc", _folder(tmp_path, _xml(_object(swapped))), "train")
     assert image.objects[0].box == (9, 5, 1, 3)  # pixels 2..9 and 4..5 are [1, 9] x [3, 5]
 
 
 def test_boxes_of_parts_are_not_the_object_s(tmp_path: Path) -> None:
     part = "<part><name>head</name><bndbox><xmin>5</xmin></bndbox></part>"
-    (image,) = read_voc(_folder(tmp_path, _xml(_object(part + BOX + part))), "train")
+    (image,) = read("voc", _folder(tmp_path, _xml(_object(part + BOX + part))), "train")
     assert [(obj.name, obj.box) for obj in image.objects] == [("dog", (0, 0, 64, 48))]
 
 
@@ -74,14 +74,14 @@ def test_boxes_of_parts_are_not_the_object_s(tmp_path: Path) -> None:
 def test_difficult(tmp_path: Path, text: str, expected: bool) -> None:
     tagged = _object(BOX + f"<difficult>{text}</difficult>")
     root = _folder(tmp_path, _xml(tagged, _object()))  # the second has no tag at all
-    assert [obj.ignore for obj in read_voc(root, "train")[0].objects] == [expected, False]
-    included = read_voc(root, "train", difficult="include")[0].objects
+    assert [obj.ignore for obj in read("voc", root, "train")[0].objects] == [expected, False]
+    included = read("voc", root, "train", difficult="include")[0].objects
     assert [obj.ignore for obj in included] == [False, False]
-    assert len(read_voc(root, "train", difficult="exclude")[0].objects) == 2 - expected
+    assert len(read("voc", root, "train", difficult="exclude")[0].objects) == 2 - expected
 
 
 def test_images_without_objects_are_kept(tmp_path: Path) -> None:
-    (image,) = read_voc(_folder(tmp_path), "train")
+    (image,) = read("voc", _folder(tmp_path), "train")
     assert image.objects == ()
 
 
@@ -96,7 +96,7 @@ def test_images_without_objects_are_kept(tmp_path: Path) -> None:
     ],
 )
 def test_encodings(tmp_path: Path, data: bytes) -> None:
-    assert read_voc(_folder(tmp_path, data), "train")[0].objects[0].name == "狗"
+    assert read("voc", _folder(tmp_path, data), "train")[0].objects[0].name == "狗"
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_bad_xml_is_reported_with_its_file(tmp_path: Path, xml: str, reason: str
 
 def test_an_unclear_difficult_is_a_warning_and_taken_as_no(tmp_path: Path) -> None:
     root = _folder(tmp_path, _xml(_object(BOX + "<difficult>maybe</difficult>")))
-    (image,), (finding,) = inspect_voc(root, "train", difficult="exclude")
+    (image,), (finding,) = inspect("voc", root, "train", difficult="exclude")
     assert [obj.ignore for obj in image.objects] == [False]
     assert (finding.kind, finding.severity) == ("unclear_difficult", "warning")
     said = "a.xml: object 1 (dog): <difficult> is 'maybe', expected 0 or 1: taken as 0"
@@ -138,7 +138,7 @@ def test_a_huge_xml_is_not_parsed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", ["", "<size/>", "<size><width>0</width><height>0</height></size>"])
 def test_a_missing_size_is_the_image_s(tmp_path: Path, size: str) -> None:
-    assert read_voc(_folder(tmp_path, _xml(size=size)), "train")[0].size == (48, 64)
+    assert read("voc", _folder(tmp_path, _xml(size=size)), "train")[0].size == (48, 64)
 
 
 def test_boxes_drawn_before_exif_rotation(tmp_path: Path) -> None:
@@ -148,10 +148,10 @@ def test_boxes_drawn_before_exif_rotation(tmp_path: Path) -> None:
     root = _folder(tmp_path, _xml(size=stored))
     Image.new("RGB", (64, 48)).save(root / "JPEGImages" / "a.jpg", exif=exif)
     assert "before EXIF rotation, set `exif: ignore`" in _error(root)
-    assert read_voc(root, "train", rules=ImageRules(exif="ignore"))[0].size == (48, 64)
+    assert read("voc", root, "train", rules=ImageRules(exif="ignore"))[0].size == (48, 64)
     shown = "<size><width>48</width><height>64</height></size>"
     (root / "Annotations" / "a.xml").write_text(_xml(size=shown))
-    assert read_voc(root, "train")[0].size == (64, 48)
+    assert read("voc", root, "train")[0].size == (64, 48)
     assert "set `exif: apply`" in _error(root, rules=ImageRules(exif="ignore"))
 
 
@@ -161,7 +161,7 @@ def test_image_sets_with_a_presence_column_and_blank_lines(tmp_path: Path) -> No
         Image.new("RGB", (20, 20)).save(root / "JPEGImages" / f"{name}{suffix}")
         (root / "Annotations" / f"{name}.xml").write_text(_xml())
     (root / "JPEGImages" / "b.json").write_text("{}")  # labelme leaves its file beside the image
-    images = read_voc(root, "train")
+    images = read("voc", root, "train")
     assert [image.path.name for image in images] == ["a.jpg", "photo 1.PNG", "b.webp"]
 
 
@@ -181,12 +181,12 @@ def test_what_is_missing_double_or_ambiguous_is_listed(tmp_path: Path) -> None:
 def test_an_unknown_split_names_those_there_are(tmp_path: Path) -> None:
     root = _folder(tmp_path)
     with pytest.raises(DataError, match="there are: train"):
-        read_voc(root, "trian")
+        read("voc", root, "trian")
     with pytest.raises(DataError, match="gone/JPEGImages: no such folder"):
-        read_voc(tmp_path / "gone", "train")
+        read("voc", tmp_path / "gone", "train")
     (root / "ImageSets" / "Main" / "empty.txt").write_text("\n")
     with pytest.raises(DataError, match="lists no images"):
-        read_voc(root, "empty")
+        read("voc", root, "empty")
 
 
 def test_errors_of_many_files_are_counted(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_errors_of_many_files_are_counted(tmp_path: Path) -> None:
 def test_real_data(
     shared_data: Path, name: str, splits: tuple[str, ...], images: int, objects: dict[str, int]
 ) -> None:
-    found = [image for split in splits for image in read_voc(shared_data / name, split)]
+    found = [image for split in splits for image in read("voc", shared_data / name, split)]
     assert len(found) == images
     counts = Counter(obj.name for image in found for obj in image.objects)
     if objects is None:  # counted independently
@@ -226,8 +226,8 @@ def test_real_data(
 def test_processes_that_share_the_reading_change_nothing(
     shared_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone = inspect_voc(shared_data / "cards", "val")
+    alone = inspect("voc", shared_data / "cards", "val")
     monkeypatch.setattr("resdet.datasets.formats.voc._WORTH_SHARING", 1)
-    images, findings = inspect_voc(shared_data / "cards", "val", workers=2)
+    images, findings = inspect("voc", shared_data / "cards", "val", workers=2)
     assert images == alone[0]
     assert set(findings) == set(alone[1])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from resdet.datasets.formats.yolo import read_names, read_yolo
+from resdet.datasets.formats.yolo_names import read_names
 from resdet.detection.errors import DataError
+from resdet.tests.datasets.formats.sources import inspect, read
 
 NAMES = "names: [cat, 'big dog']\n"
 
@@ -29,7 +29,7 @@ def _folder(
 
 def _error(root: Path) -> str:
     with pytest.raises(DataError) as caught:
-        read_yolo(root, "train")
+        read("yolo", root, "train")
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -37,7 +37,7 @@ def _error(root: Path) -> str:
 @pytest.mark.parametrize("layout", ["{kind}/train", "train/{kind}"])
 def test_middle_and_size_become_corners(tmp_path: Path, layout: str) -> None:
     label = "1 0.5 0.5 0.2 0.4\r\n\n  0 0.25 0.5 5e-1 1\n"
-    (image,) = read_yolo(_folder(tmp_path, label, layout=layout), "train")
+    (image,) = read("yolo", _folder(tmp_path, label, layout=layout), "train")
     assert image.image_id == "a"
     assert image.size == (50, 100)
     assert image.source.name == "a.txt"
@@ -46,18 +46,16 @@ def test_middle_and_size_become_corners(tmp_path: Path, layout: str) -> None:
     assert not any(obj.ignore for obj in image.objects)
 
 
-def test_images_of_subfolders_without_objects(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_images_of_subfolders_without_objects(tmp_path: Path) -> None:
     root = _folder(tmp_path, "")
     (root / "images/train/sub").mkdir()
     Image.new("RGB", (20, 20)).save(root / "images/train/sub/a.JPG", "JPEG")
     (root / "labels/train/classes.txt").write_text("cat\n")  # from a labelling tool
-    with caplog.at_level(logging.WARNING):
-        images = read_yolo(root, "train")
+    images, (finding,) = inspect("yolo", root, "train")
     assert [image.image_id for image in images] == ["a", "sub/a"]
     assert [image.objects for image in images] == [(), ()]
-    assert "1 images without a label file" in caplog.text
+    assert (finding.kind, finding.severity) == ("unlabelled_image", "warning")
+    assert "1 images without a label file: taken as without objects: sub/a" in str(finding)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +82,7 @@ def test_images_of_subfolders_without_objects(
 def test_a_wrong_line_is_named(tmp_path: Path, line: str, said: str) -> None:
     root = _folder(tmp_path, f"0 0.5 0.5 0.1 0.1\n{line}\n")
     message = _error(root)
-    assert f"{root / 'labels/train/a.txt'}:2: " in message
+    assert f"{root / 'labels/train/a.txt'}: line 2: " in message
     assert said in message
 
 
@@ -96,28 +94,29 @@ def test_labels_without_image_and_for_two_images(tmp_path: Path) -> None:
     root = _folder(tmp_path)
     orphan = root / "labels/train/b.txt"
     orphan.write_text("")
-    assert "1 labels without an image: b" in _error(root)
+    assert f"{orphan}: labels without an image in {root / 'images/train'}" in _error(root)
     orphan.unlink()
     Image.new("RGB", (20, 20)).save(root / "images/train/a.jpg")
-    assert "1 labels of several images: a" in _error(root)
+    assert "(ambiguous_image 1)" in _error(root)
+    assert "a.txt: a: several images: a.jpg, a.png" in _error(root)
 
 
 def test_a_image_that_cannot_be_read(tmp_path: Path) -> None:
     root = _folder(tmp_path)
     (root / "images/train/a.png").write_bytes(b"<html>")
-    assert "1 of 1 images of 'train' cannot be used: " in _error(root)
+    assert "'train': 1 error (unreadable_image 1): " in _error(root)
 
 
 def test_missing_folders(tmp_path: Path) -> None:
     root = _folder(tmp_path)
     with pytest.raises(DataError, match="no images of the split 'val': tried"):
-        read_yolo(root, "val")
+        read("yolo", root, "val")
     (root / "images/val").mkdir()
     with pytest.raises(DataError, match="labels/val: no such folder"):
-        read_yolo(root, "val")
+        read("yolo", root, "val")
     (root / "labels/val").mkdir()
     with pytest.raises(DataError, match="has no images"):
-        read_yolo(root, "val")
+        read("yolo", root, "val")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from resdet.datasets.formats.cls_loc_split import cls_loc_split
+from resdet.datasets.catalog_localization import localization_split
+from resdet.datasets.formats.cls_loc import ClsLocSource
 from resdet.datasets.image import ImageRules
 from resdet.datasets.loading.classification import (
     any_shape,
@@ -124,7 +125,7 @@ def test_what_cannot_be(tmp_path: Path) -> None:
 
 
 def test_pets(shared_data: Path) -> None:
-    split = cls_loc_split(shared_data / "pets_cls_loc", "val", classes=None)
+    split = localization_split(ClsLocSource(root=shared_data / "pets_cls_loc"), "val", classes=None)
     dataset = LocatedDataset(split.records, FullImage(64), least_visible=0.3)
     batches = list(labelled_test_loader(dataset, batch_size=32, workers=0))
     found = [annotation for batch in batches for annotation in batch.annotations]

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from resdet.datasets.formats.cls_loc_split import cls_loc_split
+from resdet.datasets.catalog_localization import localization_split
+from resdet.datasets.formats.cls_loc import ClsLocSource
 from resdet.datasets.image import ImageRules
 from resdet.datasets.loading.classification import (
     any_shape,
@@ -195,7 +196,7 @@ def test_impossible_proposals(
 
 
 def test_pets(shared_data: Path) -> None:
-    split = cls_loc_split(shared_data / "pets_cls_loc", "val", classes=None)
+    split = localization_split(ClsLocSource(root=shared_data / "pets_cls_loc"), "val", classes=None)
     whole = {
         record.image_id: torch.tensor([[0.0, 0.0, record.size[1], record.size[0]]])
         for record in split.records

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from resdet.detection.config.detector import CocoSource, DetectorConfig, VocSource
+from resdet.datasets.formats.coco import CocoSource
+from resdet.datasets.formats.voc import VocSource
+from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.config.files import (
     config_from_dict,
     dump_config,
@@ -77,9 +79,8 @@ rpn: 5
         [
             f"{path}:5: data.train.1.images: is required",
             f"{path}:6: data.train.1.imges: unknown key; did you mean 'images'?",
-            f"{path}:8: data.train.2: input tag 'vox' found using 'format' does not match any of "
-            "the expected tags: 'voc', 'coco' "
-            '(got {"format": "vox", "root": "VOC"})',
+            f"{path}:8: data.train.2: unknown format 'vox'; did you mean 'voc'? "
+            "(known here: voc, coco, yolo)",
             f"{path}:10: train.lr: must be a valid number (got 'abc')",
             f"{path}:11: train.iterations: must be a valid integer (got 10.0)",
             f"{path}:12: train.seed: must be a valid integer (got true)",

@@ -8,14 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from resdet.datasets.formats.ilsvrc import class_names, inspect_ilsvrc
-from resdet.datasets.formats.labelled import (
-    LabelledSource,
-    describe_labelled,
-    labelled_split,
-    labelled_splits,
-)
-from resdet.detection.errors import ConfigError, DataError
+from resdet.datasets.catalog_classes import describe_labelled, labelled_split, labelled_splits
+from resdet.datasets.formats.ilsvrc import IlsvrcSource, class_names, inspect_ilsvrc
+from resdet.datasets.formats.image_folder import FolderSource
+from resdet.detection.errors import DataError
 from scipy.io import savemat
 
 FOX, DOG, CAT = "n02119789", "n02100735", "n02123045"
@@ -40,7 +36,7 @@ def folders(tmp_path: Path) -> Path:
 
 
 def test_one_class_list(folders: Path) -> None:
-    train, val = labelled_splits(LabelledSource(folders))
+    train, val = labelled_splits(FolderSource(root=folders))
     assert train.classes == val.classes == ("ant", "cat", "dog")
     assert [record.image_label for record in train.records] == [0] * 4 + [1] * 4 + [2] * 4
     assert val.records[3].image_id == "cat/1.jpg" and val.records[3].size == (30, 40)
@@ -50,7 +46,7 @@ def test_one_class_list(folders: Path) -> None:
 
 def test_labels_of_given_classes(folders: Path) -> None:
     order = ("dog", "wolf", "cat", "ant")
-    val = labelled_split(LabelledSource(folders), "val", classes=order)
+    val = labelled_split(FolderSource(root=folders), "val", classes=order)
     assert Counter(record.image_label for record in val.records) == {0: 2, 2: 2, 3: 2}
     [finding] = val.findings
     assert finding.kind == "class_missing_in_split" and "wolf" in str(finding)
@@ -60,28 +56,28 @@ def test_headers_need_not_be_read(folders: Path) -> None:
     broken = folders / "train" / "cat" / "1.jpg"
     broken.write_text("<html>")
     with pytest.raises(DataError, match=r"1\.jpg.*not an image"):
-        labelled_splits(LabelledSource(folders))
-    train, _ = labelled_splits(LabelledSource(folders, headers=False))
+        labelled_splits(FolderSource(root=folders))
+    train, _ = labelled_splits(FolderSource(root=folders, headers=False))
     assert {record.size for record in train.records} == {(0, 0)} and len(train.records) == 12
 
 
 def test_a_class_that_training_lacks(folders: Path) -> None:
     save(folders / "val" / "wolf" / "a.jpg")
     with pytest.raises(DataError, match=r"val/wolf: wolf: .* that training lacks"):
-        labelled_splits(LabelledSource(folders))
+        labelled_splits(FolderSource(root=folders))
 
 
 def test_an_empty_class_folder(folders: Path) -> None:
     (folders / "train" / "wolf").mkdir()
     with pytest.raises(DataError, match=r"train/wolf: wolf: the class folder has no images"):
-        labelled_splits(LabelledSource(folders))
+        labelled_splits(FolderSource(root=folders))
 
 
 def test_a_missing_split(folders: Path) -> None:
     with pytest.raises(DataError, match=r"validation: no such folder"):
-        labelled_splits(LabelledSource(folders, val="validation"))
+        labelled_splits(FolderSource(root=folders, val="validation"))
     with pytest.raises(DataError, match="listed twice: cat"):
-        labelled_splits(LabelledSource(folders), classes=("ant", "cat", "dog", "cat"))
+        labelled_splits(FolderSource(root=folders), classes=("ant", "cat", "dog", "cat"))
 
 
 # ------------------------------------------------------------------------------------- hold-out
@@ -96,7 +92,7 @@ def whole(tmp_path: Path) -> Path:
 
 
 def test_held_out_images_are_a_small_image_of_the_whole(whole: Path) -> None:
-    source = LabelledSource(whole, train=".", val_fraction=0.2)
+    source = FolderSource(root=whole, train=".", val_fraction=0.2)
     train, val = labelled_splits(source)
     assert Counter(record.image_label for record in val.records)[0] == 4
     assert Counter(record.image_label for record in val.records)[1] == 2
@@ -105,7 +101,7 @@ def test_held_out_images_are_a_small_image_of_the_whole(whole: Path) -> None:
     assert len(ids) == len(set(ids)) == 32
     again = labelled_splits(source)[1]
     assert [r.image_id for r in again.records] == [r.image_id for r in val.records]
-    other = labelled_splits(LabelledSource(whole, train=".", val_fraction=0.2, split_seed=1))[1]
+    other = labelled_splits(FolderSource(root=whole, train=".", val_fraction=0.2, split_seed=1))[1]
     assert {r.image_id for r in other.records} != {r.image_id for r in val.records}
     alone = labelled_split(source, "val", classes=train.classes)
     assert [r.image_id for r in alone.records] == [r.image_id for r in val.records]
@@ -114,7 +110,7 @@ def test_held_out_images_are_a_small_image_of_the_whole(whole: Path) -> None:
 def test_copies_are_held_out_together(whole: Path) -> None:
     for index in range(10):
         (whole / "cat" / f"copy{index}.jpg").write_bytes((whole / "cat" / "0.jpg").read_bytes())
-    splits = labelled_splits(LabelledSource(whole, train=".", val_fraction=0.4))
+    splits = labelled_splits(FolderSource(root=whole, train=".", val_fraction=0.4))
     copies = [
         sum("copy" in record.image_id or record.image_id == "cat/0.jpg" for record in split.records)
         for split in splits
@@ -124,8 +120,8 @@ def test_copies_are_held_out_together(whole: Path) -> None:
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan")])
 def test_impossible_fractions(tmp_path: Path, fraction: float) -> None:
-    with pytest.raises(ConfigError, match="val_fraction"):
-        LabelledSource(tmp_path, val_fraction=fraction)
+    with pytest.raises(ValueError, match="val_fraction"):
+        FolderSource(root=tmp_path, val_fraction=fraction)
 
 
 # --------------------------------------------------------------------------------------- ILSVRC
@@ -165,11 +161,13 @@ def kaggle(tmp_path: Path) -> Path:
 
 
 def val_labels(root: Path) -> list[int | None]:
-    return [r.image_label for r in labelled_splits(LabelledSource(root, "ilsvrc"))[1].records]
+    return [
+        r.image_label for r in labelled_splits(IlsvrcSource(root=root, headers=True))[1].records
+    ]
 
 
 def test_the_development_kit(kit: Path) -> None:
-    train, val = labelled_splits(LabelledSource(kit, "ilsvrc"))
+    train, val = labelled_splits(IlsvrcSource(root=kit, headers=True))
     assert train.classes == (DOG, FOX, CAT)  # sorted wnids, as in published models
     assert [record.image_label for record in val.records] == [2, 1, 0]
     assert val.records[0].image_id == "ILSVRC2012_val_00000001.JPEG"
@@ -255,21 +253,21 @@ def test_an_unknown_wnid_in_the_solution(kaggle: Path) -> None:
 
 def test_an_unknown_wnid_among_the_folders(kaggle: Path) -> None:
     save(kaggle / "Data" / "CLS-LOC" / "train" / "n99999999" / "a.JPEG")
-    images, findings = inspect_ilsvrc(kaggle, "train")
+    images, findings = inspect_ilsvrc(IlsvrcSource(root=kaggle, headers=True))
     assert len(images) == 7
     assert [(each.kind, each.object) for each in findings] == [("unknown_class", "n99999999")]
 
 
 def test_pets_are_read_as_kaggle_distributes(shared_data: Path) -> None:
-    train, val = labelled_splits(LabelledSource(shared_data / "pets_cls_loc", "ilsvrc"))
+    train, val = labelled_splits(IlsvrcSource(root=shared_data / "pets_cls_loc", headers=True))
     assert (len(train.records), len(val.records), len(train.classes)) == (237, 59, 3)
     assert {record.image_label for record in val.records} == {0, 1, 2}
 
 
 def test_caltech_as_it_is_and_with_a_part_held_out(shared_data: Path) -> None:
-    train, val = labelled_splits(LabelledSource(shared_data / "caltech40"))
+    train, val = labelled_splits(FolderSource(root=shared_data / "caltech40"))
     assert (len(train.records), len(val.records), len(train.classes)) == (1070, 357, 40)
-    source = LabelledSource(shared_data / "caltech40", val_fraction=0.25, headers=False)
+    source = FolderSource(root=shared_data / "caltech40", val_fraction=0.25, headers=False)
     rest, held = labelled_splits(source)
     assert len(rest.records) + len(held.records) == 1070
     counts = Counter(record.image_label for record in held.records)

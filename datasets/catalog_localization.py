@@ -1,4 +1,4 @@
-"""Which images, with which class and boxes, does a localizer learn from or is it tested on?"""
+"""Records with one class an image and its boxes: the images of a localizer."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ...detection.structures import Record
-from ..catalog import DataSplit, OnBadBox, label_images
-from ..coordinates import Coordinates
-from ..findings import Finding, refuse
-from ..image import DEFAULT_RULES, ImageRules
-from ..records import RawImage, first_few
-from .cls_loc import Split, inspect_cls_loc, list_path
-from .cls_loc_files import read_list
-from .ilsvrc import class_names
+from ..detection.errors import ConfigError
+from ..detection.structures import Record
+from .catalog import DataSplit, OnBadBox, label_images
+from .findings import Finding, refuse
+from .formats.cls_loc import ClsLocSource, inspect_cls_loc, list_path
+from .formats.cls_loc_files import read_list
+from .formats.format import Part, Reading, Source
+from .formats.ilsvrc import class_names
+from .image import DEFAULT_RULES, ImageRules
+from .records import RawImage, first_few
 
 
-def cls_loc_split(
-    root: Path,
-    split: Split,
+def localization_split(
+    source: Source,
+    split: Part,
     *,
     classes: Sequence[str] | None,
-    coordinates: Coordinates = "one_based",
     rules: ImageRules = DEFAULT_RULES,
     on_bad_box: OnBadBox = "error",
 ) -> DataSplit:
@@ -38,7 +38,10 @@ def cls_loc_split(
     result wrong: what `inspect_cls_loc` calls an error, a class that is not in ``classes``, and a
     box that ``on_bad_box`` does not settle.
     """
-    images, findings = inspect_cls_loc(root, split, coordinates=coordinates, rules=rules)
+    if not isinstance(source, ClsLocSource):
+        raise ConfigError(f"{source.title}: localizers are trained on cls_loc only")
+    root = source.root
+    images, findings = inspect_cls_loc(source, Reading(rules, part=split))
     refuse(findings, f"{root}: {split}")
     names = _training_classes(root) if classes is None else tuple(classes)
     findings += _strangers(images, names, split)
@@ -66,7 +69,7 @@ def _training_classes(root: Path) -> tuple[str, ...]:
 
 
 def _strangers(
-    images: Sequence[RawImage], classes: tuple[str, ...], split: Split
+    images: Sequence[RawImage], classes: tuple[str, ...], split: Part
 ) -> Iterator[Finding]:
     """One error for each class that is not to be learned, at its first image."""
     first = {image.image_class or "": image for image in reversed(images)}
@@ -78,7 +81,7 @@ def _strangers(
 
 
 def _without_box(
-    root: Path, split: Split, images: Sequence[RawImage], records: Sequence[Record]
+    root: Path, split: Part, images: Sequence[RawImage], records: Sequence[Record]
 ) -> Iterator[Finding]:
     used = {record.image_id for record in records}
     partial = split == "train" and list_path(root, "train").stem == "train_cls"
@@ -102,7 +105,7 @@ def _without_box(
 
 
 def _absent(
-    root: Path, split: Split, classes: tuple[str, ...], records: Sequence[Record]
+    root: Path, split: Part, classes: tuple[str, ...], records: Sequence[Record]
 ) -> Iterator[Finding]:
     seen = {record.image_label for record in records}
     missing = [name for label, name in enumerate(classes) if label not in seen]

@@ -1,52 +1,24 @@
-"""Which images with which classes does a classifier learn from, and which is it tested on?"""
+"""Records with one class an image: the training and the validation images of a classifier."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
-from ...detection.errors import ConfigError, DataError
-from ...detection.structures import Annotation, Record
-from ..catalog import DataSplit
-from ..convert.split import Member, same_bytes, stratified_split
-from ..findings import Finding, refuse
-from ..image import DEFAULT_RULES, ImageRules
-from ..records import RawImage, first_few
-from .ilsvrc import inspect_ilsvrc
-from .image_folder import inspect_image_folder
-
-Layout = Literal["image-folder", "ilsvrc"]
-Part = Literal["train", "val"]
-
-
-@dataclass(frozen=True)
-class LabelledSource:
-    """Where the images are. ``train`` and ``val`` are folders below ``root``.
-
-    ``val_fraction`` is for sets without validation images: that part of each class's training
-    images is held out, the same for the same ``split_seed``; ``val`` is then not used, and
-    ``train`` may be "." for class folders in the root itself. Without ``headers`` no image is
-    opened before it is needed: a million headers take minutes. Then `Record.size` is (0, 0).
-    """
-
-    root: Path
-    layout: Layout = "image-folder"
-    train: str = "train"
-    val: str = "val"
-    val_fraction: float | None = None
-    split_seed: int = 0
-    headers: bool = True
-
-    def __post_init__(self) -> None:
-        if self.val_fraction is not None and not 0 < self.val_fraction < 1:
-            raise ConfigError(f"val_fraction: {self.val_fraction:g} is not between 0 and 1")
+from ..detection.errors import DataError
+from ..detection.structures import Annotation, Record
+from .catalog import DataSplit
+from .convert.split import Member, same_bytes, stratified_split
+from .findings import Finding, refuse
+from .formats import inspect
+from .formats.format import Part, Reading, Source
+from .formats.image_folder import FolderSource
+from .image import DEFAULT_RULES, ImageRules
+from .records import RawImage, first_few
 
 
 def labelled_splits(
-    source: LabelledSource,
+    source: Source,
     *,
     classes: Sequence[str] | None = None,
     rules: ImageRules = DEFAULT_RULES,
@@ -65,7 +37,7 @@ def labelled_splits(
 
 
 def labelled_split(
-    source: LabelledSource,
+    source: Source,
     part: Part,
     *,
     classes: Sequence[str],
@@ -85,22 +57,16 @@ def describe_labelled(split: DataSplit) -> str:
     )
 
 
-def _images(
-    source: LabelledSource, parts: Sequence[Part], rules: ImageRules
-) -> dict[Part, list[RawImage]]:
-    if source.val_fraction is not None:
-        return _held_out(_read(source, source.train, rules), source.val_fraction, source.split_seed)
-    folders: dict[Part, str] = {"train": source.train, "val": source.val}
-    return {part: _read(source, folders[part], rules) for part in parts}
+def _images(source: Source, parts: Sequence[Part], rules: ImageRules) -> dict[Part, list[RawImage]]:
+    if isinstance(source, FolderSource) and source.val_fraction is not None:
+        images = _read(source, "train", rules)
+        return _held_out(images, source.val_fraction, source.split_seed)
+    return {part: _read(source, part, rules) for part in parts}
 
 
-def _read(source: LabelledSource, folder: str, rules: ImageRules) -> list[RawImage]:
-    images, findings = (
-        inspect_ilsvrc(source.root, folder, rules=rules, headers=source.headers)
-        if source.layout == "ilsvrc"
-        else inspect_image_folder(source.root / folder, rules=rules, headers=source.headers)
-    )
-    refuse(findings, f"{source.root}: {folder}")
+def _read(source: Source, part: Part, rules: ImageRules) -> list[RawImage]:
+    images, findings = inspect(source, Reading(rules, part=part))
+    refuse(findings, f"{source.title}: {part}")
     return images
 
 
@@ -126,15 +92,15 @@ def _class(image: RawImage) -> str:
 
 
 def _split(
-    source: LabelledSource, part: Part, images: Sequence[RawImage], classes: tuple[str, ...]
+    source: Source, part: Part, images: Sequence[RawImage], classes: tuple[str, ...]
 ) -> DataSplit:
     if not images:
-        raise DataError(f"{source.root}: no images in {part!r}")
+        raise DataError(f"{source.title}: no images in {part!r}")
     twice = [name for name, count in Counter(classes).items() if count > 1]
     if twice:
         raise DataError(f"class list: listed twice: {', '.join(twice)}")
     findings = list(_compare(images, classes, part))
-    refuse(findings, f"{source.root}: {part}")
+    refuse(findings, f"{source.title}: {part}")
     labels = {name: label for label, name in enumerate(classes)}
     empty = Annotation.empty()  # one for all: a million would be gigabytes
     records = tuple(

@@ -1,0 +1,269 @@
+"""One COCO instances JSON: its parts, checked entry by entry, and writing."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..findings import Fault, Finding
+from ..image import is_file
+from ..records import RawBox, RawObject
+from .format import Outgoing, extent, rounded
+
+Entry = dict[str, Any]
+#: The lists of a file, and what `RawImage` holds of their entries; other keys belong to COCO only.
+_KEYS = {
+    "images": {"id", "file_name", "width", "height"},
+    "annotations": {"id", "image_id", "category_id", "bbox", "area", "iscrowd"},
+    "categories": {"id", "name"},
+}
+_NAN = float("nan")
+_NO_BOX: RawBox = (_NAN, _NAN, _NAN, _NAN)
+
+
+def load_json(path: Path) -> dict[str, list[Entry]]:
+    """The content of a file that has its three lists; raises `Fault`."""
+    try:
+        content = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno} column {error.colno}"
+        raise Fault.of("malformed_json", path, error.msg, object=where) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise Fault.of("malformed_json", path, f"cannot be read ({error})") from error
+    if not isinstance(content, dict):
+        reason = f"a {type(content).__name__}, expected an object with `images`"
+        raise Fault.of("malformed_json", path, reason)
+    for key in _KEYS:
+        entries = content.get(key)
+        if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
+            raise Fault.of("missing_key", path, f"`{key}` is missing or not a list of objects")
+    return content
+
+
+def pycocotools_notes(annotations: list[Entry], path: Path) -> list[Finding]:
+    """What other evaluators stumble over and this toolkit does not."""
+    ids = Counter(str(entry.get("id")) for entry in annotations if "id" in entry)
+    repeated = [key for key, count in ids.items() if count > 1]
+    without = sum("iscrowd" not in entry for entry in annotations)
+    found = []
+    if ids["0"]:
+        reason = "pycocotools would count its detection as wrong; ids are not used here"
+        found.append(Finding("annotation_id_zero", "note", path, reason, "annotation 0"))
+    if repeated:
+        reason = f"{len(repeated)} annotation ids are used twice: they are not used here"
+        where = f"annotation {repeated[0]}"
+        found.append(Finding("annotation_id_twice", "note", path, reason, where))
+    if without:
+        reason = f"{without} annotations without `iscrowd`: taken as 0"
+        found.append(Finding("missing_iscrowd", "note", path, reason))
+    return found
+
+
+def category_names(categories: list[Entry], path: Path, findings: list[Finding]) -> dict[str, str]:
+    """{id: name}; adds to ``findings``, as those below."""
+    names: dict[str, str] = {}
+    for entry in categories:
+        key, name = _key(entry, "id"), entry.get("name")
+        if key is None or not isinstance(name, str) or not name:
+            reason = f"{entry!r:.80}: needs an id and a name"
+            findings.append(Finding("bad_category", "error", path, reason))
+        elif key in names:
+            reason = f"the id is used by {names[key]!r} and {name!r}"
+            findings.append(_error("category_id_twice", path, f"category {key}", reason))
+        elif name in names.values():
+            reason = f"the name {name!r} has several ids"
+            findings.append(_error("category_name_twice", path, f"category {key}", reason))
+        else:
+            names[key] = name
+    return names
+
+
+def images_by_id(images: list[Entry], path: Path, findings: list[Finding]) -> dict[str, Entry]:
+    """{id: entry}."""
+    entries: dict[str, Entry] = {}
+    for entry in images:
+        key = _key(entry, "id")
+        if key is None:
+            reason = f"{entry!r:.80}: needs an id"
+            findings.append(Finding("bad_image", "error", path, reason))
+        elif key in entries:
+            reason = f"the id is used twice: {entries[key].get('file_name')!r:.80} and this"
+            findings.append(_error("image_id_twice", path, f"image {key}", reason))
+        else:
+            entries[key] = entry
+    return entries
+
+
+def listed_twice(paths: dict[str, Path], source: Path) -> list[Finding]:
+    """Images of ``paths`` {id: file} with two ids."""
+    first: dict[Path, str] = {}
+    found = []
+    for key, path in paths.items():
+        other = first.setdefault(path, key)
+        if other != key:
+            reason = f"{path.name} is image {other} as well, and counts twice"
+            found.append(Finding("listed_twice", "warning", source, reason, f"image {key}", path))
+    return found
+
+
+def objects_by_image(
+    annotations: list[Entry],
+    paths: dict[str, Path],
+    names: dict[str, str],
+    source: Path,
+    findings: list[Finding],
+) -> dict[str, list[RawObject]]:
+    """{image id: its objects}."""
+    objects: dict[str, list[RawObject]] = {image_id: [] for image_id in paths}
+    for number, entry in enumerate(annotations, 1):
+        image, category = _key(entry, "image_id"), _key(entry, "category_id")
+        where = f"annotation {entry.get('id', f'number {number}')}"
+        if image is None or image not in objects:
+            reason = f"image_id {image} is not in `images`"
+            findings.append(_error("unknown_image", source, where, reason))
+            continue
+        path = paths[image]
+        if category is None or category not in names:
+            reason = f"category_id {category} is not in `categories`"
+            findings.append(_error("unknown_category", source, where, reason, path))
+            continue
+        try:
+            crowd = _is_crowd(entry.get("iscrowd"))
+            box = _box(entry.get("bbox"))
+        except ValueError as error:
+            findings.append(_error("malformed_object", source, where, str(error), path))
+            continue
+        objects[image].append(RawObject(names[category], box, crowd, where))
+    return objects
+
+
+def _error(kind: str, file: Path, where: str, reason: str, image: Path | None = None) -> Finding:
+    return Finding(kind, "error", file, reason, where, image)
+
+
+# ---------------------------------------------------------------------------------- one entry
+
+
+def _key(entry: Entry, field: str) -> str | None:
+    """An id as text, so that 7 and "7" are one; null, "" and what is no id are None."""
+    value = entry.get(field)
+    is_id = isinstance(value, int | str) and not isinstance(value, bool)
+    return (str(value) or None) if is_id else None
+
+
+def _is_crowd(value: object) -> bool:
+    if value not in (None, 0, 1):
+        raise ValueError(f"iscrowd is {value!r:.40}, expected 0 or 1")
+    return value == 1
+
+
+def _box(bbox: object) -> RawBox:
+    """(x, y, w, h) to (x1, y1, x2, y2)."""
+    if bbox is None or bbox == []:
+        return _NO_BOX
+    if not isinstance(bbox, list) or len(bbox) != 4:
+        raise ValueError(f"bbox is {bbox!r:.60}, expected [x, y, width, height]")
+    try:
+        x, y, width, height = (_NAN if side is None else float(side) for side in bbox)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"bbox is {bbox!r:.60}, expected four numbers") from None
+    return x, y, x + width, y + height
+
+
+def image_path(folder: Path, entry: Entry, source: Path, where: str) -> Path:
+    """The file of an entry of ``images``; raises `Fault`."""
+    name = entry.get("file_name")
+    if not isinstance(name, str) or not name:
+        raise Fault.of("bad_image", source, "has no file_name", object=where)
+    path = folder / name
+    if not is_file(path):
+        raise Fault.of("missing_image", source, f"{path}: no such file", object=where)
+    return path
+
+
+def claimed_size(entry: Entry, source: Path, where: str) -> tuple[float, float] | None:
+    """(h, w), None where the JSON has none."""
+    height, width = entry.get("height"), entry.get("width")
+    if height is None or width is None:
+        return None
+    if not (_is_count(height) and _is_count(width)):
+        reason = f"height {height!r:.40} and width {width!r:.40} are not pixel counts"
+        raise Fault.of("bad_image", source, reason, object=where)
+    return float(height), float(width)
+
+
+def _is_count(value: object) -> bool:
+    """A positive whole number that a float holds; some tools write 640.0."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 < value < 2**53 and value % 1 == 0
+
+
+# ---------------------------------------------------------------------------------- extras
+
+
+def extra_keys(content: dict[str, list[Entry]]) -> Iterator[str]:
+    """What the file says beyond sizes, names, boxes and crowds."""
+    for kind, known in _KEYS.items():
+        for entry in content[kind]:
+            yield from (key for key, value in entry.items() if value and key not in known)
+    for entry in content["annotations"]:
+        if _is_mask_area(entry):
+            yield "area (of a mask)"
+
+
+def _is_mask_area(entry: Entry) -> bool:
+    """Whether the area is there and not the box's, which can be computed."""
+    try:
+        _, _, width, height = map(float, entry.get("bbox") or ())
+        area = float(entry.get("area") or 0)
+    except (TypeError, ValueError, OverflowError):
+        return False  # there is no such box or number, which the reader judges
+    return area != 0 and not math.isclose(area, width * height, rel_tol=1e-6)
+
+
+# ---------------------------------------------------------------------------------- writing
+
+
+def instances(images: Sequence[Outgoing], classes: Sequence[str]) -> Entry:
+    """The content of one file.
+
+    All ids count from 1, as pycocotools needs (an annotation 0 is never matched), categories in
+    the order of ``classes``. ``ignore`` becomes ``iscrowd``; ``area`` is the box's.
+    """
+    categories = {name: number for number, name in enumerate(classes, 1)}
+    annotations: list[Entry] = []
+    for image_id, image in enumerate(images, 1):
+        for obj in image.objects:
+            place = {"id": len(annotations) + 1, "image_id": image_id}
+            annotations.append(place | _instance(obj, categories[obj.name]))
+    return {
+        "info": {"description": "converted by resdet"},
+        "licenses": [],
+        "images": [_image(image_id, image) for image_id, image in enumerate(images, 1)],
+        "annotations": annotations,
+        "categories": [
+            {"id": number, "name": name, "supercategory": ""} for name, number in categories.items()
+        ],
+    }
+
+
+def _image(image_id: int, image: Outgoing) -> Entry:
+    height, width = image.size
+    name = image.name.as_posix()
+    return {"id": image_id, "file_name": name, "width": width, "height": height}
+
+
+def _instance(obj: RawObject, category: int) -> Entry:
+    width, height = extent(obj.box)
+    return {
+        "category_id": category,
+        "bbox": [rounded(obj.box[0]), rounded(obj.box[1]), width, height],
+        "area": rounded(width * height),
+        "iscrowd": int(obj.ignore),
+        "segmentation": [],
+    }

@@ -1,0 +1,232 @@
+"""The interface of a data format: the config section of a source, and the functions that recognise,
+read and write it. To add a format is one file with a `Format` and one line in `formats.FORMATS`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Generic, Literal, TypeVar
+
+from ...detection.config.base import Section
+from ...detection.errors import ImageError
+from ..findings import Fault, Finding
+from ..image import DEFAULT_RULES, ImageRules, read_size
+from ..records import RawBox, RawImage, RawObject
+
+#: What is known of each image: detectors learn from ``boxes``, classifiers from ``class``,
+#: localizers from ``both``.
+Carries = Literal["boxes", "class", "both", "nothing"]
+#: Of a source that holds the training and the validation images.
+Part = Literal["train", "val"]
+#: VOC's difficult objects: left out, marked ``ignore``, or taken like any other.
+Difficult = Literal["exclude", "ignore", "include"]
+
+
+class Source(Section):
+    """What a config says about one source. Fields of type Path may be relative there."""
+
+    format: str
+
+    @property
+    def title(self) -> str:
+        """For messages."""
+        return self.format
+
+
+class SplitSource(Source):
+    """One split of a data set that is found by its name."""
+
+    root: Path
+    split: str | None
+
+    @property
+    def title(self) -> str:
+        return f"{self.root}: {self.split!r}"
+
+
+S = TypeVar("S", bound=Source)
+#: The usable images of a source, and everything that is wrong with it.
+Inspected = tuple[list[RawImage], list[Finding]]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How sources are read: ``workers`` processes share a large one, 0 reads in this process;
+    ``part`` is for sources that hold both."""
+
+    rules: ImageRules = DEFAULT_RULES
+    difficult: Difficult = "ignore"
+    workers: int = 0
+    part: Part = "train"
+
+
+DEFAULT_READING = Reading()
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What conversion needs beside the images: ``folder``, which their names are relative to, and
+    the class list in its order (None: the format has none). ``extras`` counts what the files say
+    beyond boxes, names and ignored objects, by its name there."""
+
+    folder: Path
+    classes: tuple[str, ...] | None = None
+    extras: Counter[str] = field(default_factory=Counter)
+
+
+# ---------------------------------------------------------------------------------- reading
+
+
+def checked_size(
+    image: Path,
+    claimed: tuple[float, float] | None,
+    source: Path,
+    rules: ImageRules,
+    *,
+    object: str = "",
+) -> tuple[int, int]:
+    """(h, w) from the image's header, as displayed.
+
+    ``claimed`` (h, w) is what ``source`` says about ``object``; None if it says nothing. Raises
+    `Fault` of kind ``unreadable_image``, ``size_matches_unrotated`` or ``size_mismatch``.
+    """
+    actual = _header_size(image, rules)
+    if claimed is None or list(claimed) == list(actual):
+        return actual
+    said = f"says {claimed[1]:g}x{claimed[0]:g}, {image.name} is {actual[1]}x{actual[0]}"
+    other: Literal["apply", "ignore"] = "ignore" if rules.exif == "apply" else "apply"
+    if list(claimed) == list(_header_size(image, replace(rules, exif=other))):
+        moment = "before" if other == "ignore" else "after"
+        reason = f"{said}: boxes were drawn {moment} EXIF rotation, set `exif: {other}`"
+        raise Fault.of("size_matches_unrotated", source, reason, object=object, image=image)
+    raise Fault.of("size_mismatch", source, said, object=object, image=image)
+
+
+def _header_size(image: Path, rules: ImageRules) -> tuple[int, int]:
+    try:
+        return read_size(image, rules)
+    except ImageError as error:
+        reason = str(error).removeprefix(f"{image}: ")
+        raise Fault.of("unreadable_image", image, reason, image=image) from error
+
+
+# ---------------------------------------------------------------------------------- writing
+
+#: What is written of a pixel coordinate. Float32, which detectors train on, is coarser than 1e-6
+#: from 16 pixels on, and the error of arithmetic is below it: 0.1 + 0.7 is written as 0.8.
+PIXEL_DECIMALS = 6
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """One image to write: the file ``source`` goes to ``name`` below the folder of its split.
+
+    ``size`` is (h, w) as displayed; the objects are what the new format can hold.
+    """
+
+    source: Path
+    name: PurePosixPath
+    size: tuple[int, int]
+    objects: tuple[RawObject, ...]
+
+
+#: Images by split.
+Splits = Mapping[str, Sequence[Outgoing]]
+#: Puts an image (first) where it belongs in the new data set (second).
+Place = Callable[[Path, Path], None]
+#: An object as a format holds it, None if it cannot, and in words what is lost ("" for nothing).
+Fit = tuple[RawObject | None, str]
+
+
+@dataclass(frozen=True)
+class Writer:
+    """How a data set is written.
+
+    ``fit(object, (h, w))`` is the object as the format holds it; ``write(folder, splits, classes,
+    place)`` makes annotations and places images. The other fields say what images may be called
+    and what changes silently.
+    """
+
+    fit: Callable[[RawObject, tuple[int, int]], Fit]
+    write: Callable[[Path, Splits, Sequence[str], Place], None]
+    #: All images of all splits lie in one folder without subfolders.
+    flat: bool = False
+    #: An image and its annotation share their name without suffix.
+    pairs_by_stem: bool = True
+    #: The images of a split are found by their suffix.
+    known_suffixes: bool = False
+    keeps_class_list: bool = True
+    #: What becomes of ignored objects, where that differs from the source.
+    ignored: str = ""
+
+
+def fit_box(obj: RawObject, size: tuple[int, int] = (0, 0)) -> Fit:
+    """The object if its box has finite corners and a width and height, as every format demands."""
+    width, height = extent(obj.box) if all(map(math.isfinite, obj.box)) else (math.nan, math.nan)
+    if not (math.isfinite(width) and math.isfinite(height)):
+        return None, "objects without a finite box are left out"
+    if width <= 0 or height <= 0:
+        return None, "objects whose box is empty or has swapped corners are left out"
+    return obj, ""
+
+
+def extent(box: RawBox) -> tuple[float, float]:
+    """Width and height of a box with rounded corners."""
+    x1, y1, x2, y2 = (rounded(corner) for corner in box)
+    return rounded(x2 - x1), rounded(y2 - y1)
+
+
+def rounded(pixels: float) -> float:
+    return round(pixels, PIXEL_DECIMALS) + 0.0  # -0.0 becomes 0.0
+
+
+def number(value: float, decimals: int = PIXEL_DECIMALS) -> str:
+    """Decimals without an exponent and without trailing zeros."""
+    text = f"{round(value, decimals) + 0.0:.{decimals}f}"
+    return text.rstrip("0").rstrip(".")
+
+
+def write_new(path: Path, text: str) -> None:
+    """A text file where none was; folders are made. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("x", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+
+
+# ---------------------------------------------------------------------------------- the interface
+
+
+def _root_contents(source: Any, images: Sequence[RawImage]) -> Contents:
+    """Of a format whose names are relative to its root, without a class list."""
+    return Contents(source.root)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format(Generic[S]):
+    """One data format; ``name`` is its key in `formats.FORMATS` and ``format`` in a config.
+
+    ``splits(root)`` are the sources in a folder by split, training first; of a source that holds
+    both parts the split's name is the part, "train" if it is another. ``inspect`` raises for no
+    fault of the data; None where images are no files (shards). ``inspect_folder`` finds what
+    several sources of one data set only tell together. ``divide(source, parts, folder)`` are the
+    files {path: text} that make new splits of the parts {name: image ids}.
+    """
+
+    name: str
+    source: type[S]
+    carries: Carries
+    #: What a folder is recognised by, in words; "" where it is not.
+    layout: str = ""
+    recognise: Callable[[Path], bool] = lambda root: False
+    splits: Callable[[Path], Mapping[str, S]] = lambda root: {}
+    inspect: Callable[[S, Reading], Inspected] | None = None
+    inspect_folder: Callable[[Sequence[S]], list[Finding]] = lambda sources: []
+    #: Of a split by its name alone; None: ``source(root=root, split=split)``.
+    named: Callable[[Path, str | None], S] | None = None
+    contents: Callable[[S, Sequence[RawImage]], Contents] = _root_contents
+    writer: Writer | None = None
+    divide: Callable[[S, Mapping[str, Sequence[str]], Path | None], dict[Path, str]] | None = None

@@ -1,0 +1,25 @@
+"""Tar shards of classified images, which are read as a stream (`datasets/shards`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from ...detection.config.base import Count
+from .format import Format, Source
+
+
+class ShardsSource(Source):
+    """Tar shards that ``resdet write-shards`` made, read as a stream."""
+
+    format: Literal["shards"] = "shards"
+    root: Path
+    train: str = "train"
+    val: str = "val"
+    #: Parts of a batch that are read side by side; a multiple of the processes.
+    lanes: Count = 8
+    #: Images that each lane holds to shuffle.
+    buffer: Count = 512
+
+
+FORMAT = Format(name="shards", source=ShardsSource, carries="class")
