@@ -25,7 +25,8 @@ import torch
 from PIL import Image
 from resdet.datasets.acquire.synthetic import make_scenes
 from resdet.datasets.image import read_image
-from resdet.datasets.loading.detection import BatchPlan, DetectionDataset, SampleKey, train_loader
+from resdet.datasets.loading.dataset import DetectionDataset, train_loader
+from resdet.datasets.loading.sampling import BatchPlan, SampleKey
 from resdet.datasets.loading.transforms import resize
 from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.config.files import load_config

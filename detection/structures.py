@@ -87,21 +87,21 @@ class Geometry:
     def apply(self, boxes: Tensor) -> Tensor:
         """Original pixels (..., 4) to network pixels."""
         if self.flipped:
-            boxes = self._flip(boxes)
+            boxes = self._flip(boxes, self.original[1])
         return boxes * self._factors(boxes)
 
     def invert(self, boxes: Tensor) -> Tensor:
         """Network pixels (..., 4) to original pixels."""
         boxes = boxes / self._factors(boxes)
-        return self._flip(boxes) if self.flipped else boxes
+        return self._flip(boxes, self.original[1]) if self.flipped else boxes
 
     def _factors(self, boxes: Tensor) -> Tensor:
         scale_y, scale_x = self.scale
         return boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])
 
-    def _flip(self, boxes: Tensor) -> Tensor:
+    @staticmethod
+    def _flip(boxes: Tensor, width: int) -> Tensor:
         x1, y1, x2, y2 = boxes.unbind(-1)
-        width = self.original[1]
         return torch.stack([width - x2, y1, width - x1, y2], dim=-1)
 
 

@@ -23,7 +23,7 @@ from resdet.backbones.norm import ConvNorm
 from resdet.backbones.pixels import PIXELS, PixelNorm
 from resdet.backbones.resnet import ResNetSpec
 from resdet.backbones.weights.load import check_binding, import_weights, load_into
-from resdet.datasets.loading.transforms import TestTransform
+from resdet.datasets.loading.transforms import EvalTransform
 from resdet.detection.inference.pipeline import Member, Pipeline
 from resdet.detection.models.faster_rcnn import Criterion, FasterRCNN, Select
 from resdet.detection.models.roi_head import RoIHead, decode_regions, roi_loss, roi_targets
@@ -164,7 +164,7 @@ def pipeline(model: FasterRCNN, settings: dict[str, Any]) -> Pipeline:
     """The plain detector; the images are given at network size, so no transform runs."""
     roi = settings["roi"]
     return Pipeline(
-        [Member(model, (TestTransform(256, 320),))],
+        [Member(model, (EvalTransform(256, 320),))],
         suppress=partial(suppress, nms_iou=roi["nms"], max_detections=roi["detections"]),
         score_threshold=roi["score_threshold"],
     )

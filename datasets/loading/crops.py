@@ -1,4 +1,4 @@
-"""Which part of an image does a classifier see, in training and in testing?
+"""Crops of images for classifiers and localizers, in training and in testing.
 
 A crop is called as ``crop(pixels, seed)`` with RGB ``pixels`` (h, w, 3) uint8 and returns a tensor
 (h', w', 3) uint8, or (10, h', w', 3) for ten views. It has no state: all random choices come from
@@ -19,11 +19,9 @@ import torch
 from torch import Tensor
 
 from ...detection.errors import ConfigError
-from ...detection.structures import Annotation
-from .augment import ALLOWED, Augmentation, Spec
-from .colour_shift import shift_colour
-from .cut import Cut, cut_then_scaled, mirrored, scaled_then_cut
-from .transforms import resized_size
+from ...detection.structures import Annotation, Sample
+from .augment import ALLOWED, Augmentation, Spec, shift_colour
+from .crop_geometry import CropGeometry, crop_then_scale, flip, scale_then_crop
 
 #: Boxes are drawn at most this often, as in the published Inception and torchvision code.
 _TRIES = 10
@@ -41,7 +39,7 @@ class Crop(Protocol):
 class PlacedCrop(Crop, Protocol):
     """A crop that gives one view, and says of an image of ``size`` (h, w) which."""
 
-    def place(self, size: tuple[int, int], seed: int) -> Cut: ...
+    def place(self, size: tuple[int, int], seed: int) -> CropGeometry: ...
 
 
 @dataclass(frozen=True)
@@ -49,9 +47,9 @@ class PaperCrop:
     """Training crop of the ResNet paper, section 3.4.
 
     The shorter side is resized to an integer drawn evenly from ``short_sides`` (both included),
-    a random ``size`` x ``size`` part is cut and mirrored with probability ``flip``, and a
-    multiple of each principal component of colour is added to all pixels, the multiple being its
-    deviation times a normal number of deviation ``colour_std``.
+    a random ``size`` x ``size`` part is cut out and flipped with probability ``flip``, and
+    a multiple of each principal component of colour is added to all pixels, the multiple being its
+    std times a normal number of std ``colour_std``.
 
     Raises ConfigError for sides smaller than the crop.
     """
@@ -71,14 +69,14 @@ class PaperCrop:
             )
 
     def __call__(self, pixels: np.ndarray, seed: int) -> Tensor:
-        cut, multiples = self._drawn(_size(pixels), seed)
-        return _to_tensor(shift_colour(scaled_then_cut(pixels, cut), multiples))
+        geometry, multiples = self._drawn(_size(pixels), seed)
+        return _to_tensor(shift_colour(scale_then_crop(pixels, geometry), multiples))
 
-    def place(self, size: tuple[int, int], seed: int) -> Cut:
+    def place(self, size: tuple[int, int], seed: int) -> CropGeometry:
         return self._drawn(size, seed)[0]
 
-    def _drawn(self, size: tuple[int, int], seed: int) -> tuple[Cut, np.ndarray]:
-        """The cut, and the multiples (3,) of the components of colour."""
+    def _drawn(self, size: tuple[int, int], seed: int) -> tuple[CropGeometry, np.ndarray]:
+        """The crop's geometry, and the multiples (3,) of the components of colour."""
         # All numbers are drawn whether used or not: changing one option leaves the others' draws.
         random = np.random.default_rng(seed)
         low, high = self.short_sides
@@ -87,14 +85,14 @@ class PaperCrop:
         place = random.random(2)
         multiples = random.normal(size=3) * self.colour_std
 
-        whole = _at_short_side(size, short_side)
+        whole = CropGeometry.at_short_side(size, short_side)
         # `random` is below 1, so that the last row and column are reached and never passed.
         y, x = (
             int(where * (side - self.size + 1))
             for where, side in zip(place, whole.size, strict=True)
         )
-        cut = replace(whole, offset=(y, x), size=(self.size, self.size), flipped=flipped)
-        return cut, multiples
+        geometry = replace(whole, offset=(y, x), size=(self.size, self.size), flipped=flipped)
+        return geometry, multiples
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ class ResizedCrop:
     """The modern training crop: a random part of the image, resized to ``size`` x ``size``.
 
     Its area is drawn evenly from ``scale`` of the image's, its width / height log-evenly from
-    ``ratio`` (Szegedy et al., CVPR 2015, section 6). It is mirrored with probability ``flip``;
+    ``ratio`` (Szegedy et al., CVPR 2015, section 6). It is flipped with probability ``flip``;
     ``augment`` names photometric albumentations transforms, as in `Augmentation`.
     """
 
@@ -122,24 +120,25 @@ class ResizedCrop:
             object.__setattr__(self, "_augmentation", _photometric(self.augment))
 
     def __call__(self, pixels: np.ndarray, seed: int) -> Tensor:
-        cut, augment_seed = self._drawn(_size(pixels), seed)
-        pixels = cut_then_scaled(pixels, cut)
+        geometry, augment_seed = self._drawn(_size(pixels), seed)
+        pixels = crop_then_scale(pixels, geometry)
         if self._augmentation is not None:
             pixels, _ = self._augmentation(pixels, Annotation.empty(), augment_seed)
         return _to_tensor(pixels)
 
-    def place(self, size: tuple[int, int], seed: int) -> Cut:
+    def place(self, size: tuple[int, int], seed: int) -> CropGeometry:
         return self._drawn(size, seed)[0]
 
-    def _drawn(self, size: tuple[int, int], seed: int) -> tuple[Cut, int]:
-        """The cut, and the seed of the augmentation."""
+    def _drawn(self, size: tuple[int, int], seed: int) -> tuple[CropGeometry, int]:
+        """The crop's geometry, and the seed of the augmentation."""
         random = np.random.default_rng(seed)
         flipped = bool(random.random() < self.flip)
         augment_seed = int(random.integers(2**32))
         y, x, h, w = random_part(size, self.scale, self.ratio, random)
         scale_y, scale_x = scale = (self.size / h, self.size / w)
         offset = (y * scale_y, x * scale_x)
-        return Cut(size, scale, offset, (self.size, self.size), flipped), augment_seed
+        geometry = CropGeometry(size, scale, flipped, offset=offset, size=(self.size, self.size))
+        return geometry, augment_seed
 
 
 def random_part(
@@ -171,7 +170,7 @@ def random_part(
 @dataclass(frozen=True)
 class PaddedCrop:
     """Training crop for small images (ResNet paper, section 4.2): ``padding`` black pixels on
-    each side, then a random ``size`` x ``size`` part, mirrored with probability ``flip``.
+    each side, then a random ``size`` x ``size`` part, flipped with probability ``flip``.
 
     An image whose shorter side is not ``size`` is resized to it first.
     """
@@ -189,13 +188,13 @@ class PaddedCrop:
         padded = np.pad(pixels, (edge, edge, (0, 0)))
         y, x = (int(random.integers(side - self.size, endpoint=True)) for side in padded.shape[:2])
         part = padded[y : y + self.size, x : x + self.size]
-        return _to_tensor(mirrored(part, flipped))
+        return _to_tensor(flip(part, flipped))
 
 
 @dataclass(frozen=True)
 class CentreCrop:
     """The middle ``size`` x ``size`` of the image at shorter side ``resize``: 1-crop testing;
-    mirrored where asked."""
+    flipped where asked."""
 
     resize: int = 256
     size: int = 224
@@ -206,10 +205,10 @@ class CentreCrop:
         _check_fits(self.resize, self.size)
 
     def __call__(self, pixels: np.ndarray, seed: int = 0) -> Tensor:
-        return _to_tensor(scaled_then_cut(pixels, self.place(_size(pixels), seed)))
+        return _to_tensor(scale_then_crop(pixels, self.place(_size(pixels), seed)))
 
-    def place(self, size: tuple[int, int], seed: int = 0) -> Cut:
-        whole = _at_short_side(size, self.resize)
+    def place(self, size: tuple[int, int], seed: int = 0) -> CropGeometry:
+        whole = CropGeometry.at_short_side(size, self.resize)
         corner = _middle(whole.size, self.size)
         return replace(whole, offset=corner, size=(self.size, self.size), flipped=self.flipped)
 
@@ -217,7 +216,7 @@ class CentreCrop:
 @dataclass(frozen=True)
 class TenCrop:
     """Corners (top left, top right, bottom left, bottom right) and middle, then those of the
-    mirrored image: (10, size, size, 3). The standard 10-crop testing of AlexNet."""
+    flipped image: (10, size, size, 3). The standard 10-crop testing of AlexNet."""
 
     resize: int = 256
     size: int = 224
@@ -240,17 +239,17 @@ class TenCrop:
 
 @dataclass(frozen=True)
 class FullImage:
-    """The whole image at ``short_side``, mirrored where asked: fully-convolutional testing."""
+    """The whole image at ``short_side``, flipped where asked: fully-convolutional testing."""
 
     short_side: int
     flipped: bool = False
     fixed: ClassVar[bool] = False
 
     def __call__(self, pixels: np.ndarray, seed: int = 0) -> Tensor:
-        return _to_tensor(scaled_then_cut(pixels, self.place(_size(pixels), seed)))
+        return _to_tensor(scale_then_crop(pixels, self.place(_size(pixels), seed)))
 
-    def place(self, size: tuple[int, int], seed: int = 0) -> Cut:
-        return replace(_at_short_side(size, self.short_side), flipped=self.flipped)
+    def place(self, size: tuple[int, int], seed: int = 0) -> CropGeometry:
+        return replace(CropGeometry.at_short_side(size, self.short_side), flipped=self.flipped)
 
 
 @dataclass(frozen=True)
@@ -263,8 +262,23 @@ class UncroppedImage:
     def __call__(self, pixels: np.ndarray, seed: int = 0) -> Tensor:
         return _to_tensor(pixels)
 
-    def place(self, size: tuple[int, int], seed: int = 0) -> Cut:
-        return Cut.whole(size, size)
+    def place(self, size: tuple[int, int], seed: int = 0) -> CropGeometry:
+        return CropGeometry.whole(size, size)
+
+
+def crop_sample(
+    pixels: np.ndarray,
+    crops: Sequence[Crop],
+    *,
+    image_id: str = "",
+    seed: int = 0,
+    label: int | None = None,
+) -> Sample:
+    """The image ``pixels`` (h, w, 3) uint8 under all crops; a crop may give several views."""
+    tensors = (crop(pixels, seed) for crop in crops)
+    images = [one for made in tensors for one in (made if made.dim() == 4 else made[None])]
+    first, *views = (Sample(image, image_id=image_id, seed=seed, label=label) for image in images)
+    return replace(first, views=tuple(views))
 
 
 # ------------------------------------------------------------------------------------- pixels
@@ -274,12 +288,8 @@ def _size(pixels: np.ndarray) -> tuple[int, int]:
     return pixels.shape[0], pixels.shape[1]
 
 
-def _at_short_side(size: tuple[int, int], short_side: int) -> Cut:
-    return Cut.whole(size, resized_size(size, short_side, long_side_max=2**31))
-
-
 def _with_short_side(pixels: np.ndarray, short_side: int) -> np.ndarray:
-    return scaled_then_cut(pixels, _at_short_side(_size(pixels), short_side))
+    return scale_then_crop(pixels, CropGeometry.at_short_side(_size(pixels), short_side))
 
 
 def _middle(size: tuple[int, int], part: int) -> tuple[int, int]:

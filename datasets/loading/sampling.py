@@ -1,4 +1,4 @@
-"""Which images make up which batch of a training run?
+"""The batch plan of a training run: which images make up which batch.
 
 N images. The plan is arithmetic: step -> (epoch, position) -> images and seeds. It has no state
 to save, and the batches are the same for every number of processes, accumulation steps and
@@ -66,6 +66,11 @@ def epoch_batches(
         others = [index for index in order if index not in used] or order
         last += islice(cycle(others), batch_size - len(last))
     return batches
+
+
+def any_shape(count: int) -> list[tuple[int, int]]:
+    """Sizes for a `BatchPlan` that groups nothing: crops share batches, whatever the images."""
+    return [(1, 1)] * count
 
 
 class BatchPlan:

@@ -1,4 +1,4 @@
-"""How does an image become a network input? One resize for training, testing and inference.
+"""Transforms that make a network input of an image: one resize for training and inference.
 
 A transform is called as ``transform(pixels, annotation, seed)`` with RGB ``pixels`` (h, w, 3) uint8
 and returns the image tensor (h', w', 3) uint8, the annotation in its pixels, and the `Geometry`
@@ -94,8 +94,8 @@ def make_sample(
 
 
 @dataclass(frozen=True)
-class TestTransform:
-    """Resize, and mirror where asked; the geometry inverts to the original image.
+class EvalTransform:
+    """Resize, and flip where asked; the geometry inverts to the original image.
 
     ``seed`` changes nothing.
     """
@@ -165,9 +165,9 @@ class TrainTransform:
 
         height, width = pixels.shape[:2]
         if flipped:
-            pixels = cv2.flip(pixels, 1)  # forty times faster than numpy's mirrored view
-            mirror = Geometry((height, width), flipped=True)
-            annotation = _with_boxes(annotation, mirror.apply(annotation.boxes))
+            pixels = cv2.flip(pixels, 1)  # forty times faster than numpy's flipped view
+            whole = Geometry((height, width), flipped=True)
+            annotation = _with_boxes(annotation, whole.apply(annotation.boxes))
         if self.augmentation is not None:
             pixels, annotation = self.augmentation(pixels, annotation, augment_seed)
 

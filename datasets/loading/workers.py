@@ -1,4 +1,4 @@
-"""How do workers read batches, and how do their failures reach the user?"""
+"""Batches read by worker processes, whose failures are raised in the main process."""
 
 from __future__ import annotations
 

@@ -12,8 +12,7 @@ from typing import Any
 from ...detection.errors import ConfigError, DataError
 from ...detection.structures import Sample
 from ..image import ImageRules, decode_image
-from ..loading.classification import labelled_sample
-from ..loading.crops import Crop
+from ..loading.crops import Crop, crop_sample
 from .index import ShardSet
 from .plan import Segment
 
@@ -77,4 +76,4 @@ def unpacked(packed: Packed, crops: Sequence[Crop], rules: ImageRules, seed: int
     loaded = decode_image(packed.content, packed.name, rules)
     for warning in loaded.warnings:
         warnings.warn(f"{packed.name}: {warning}", stacklevel=2)
-    return labelled_sample(loaded.pixels, crops, label=packed.label, image_id=packed.key, seed=seed)
+    return crop_sample(loaded.pixels, crops, label=packed.label, image_id=packed.key, seed=seed)

@@ -266,7 +266,7 @@ class _ShardReader(IterableDataset["Batch | ResdetError | None"]):
         return handed_over(Batch.collate(samples, pad=False)) if samples else None
 
 
-class ShardTestLoader:
+class ShardEvalLoader:
     """Every image once over all processes, never padded with repeats.
 
     Batches end with their shard, and process ``rank`` takes every ``world``-th shard: which

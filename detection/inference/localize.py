@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from ...datasets.loading.classification import labelled_sample
-from ...datasets.loading.crops import PlacedCrop
-from ...datasets.loading.region_crops import warp
+from ...datasets.loading.crops import PlacedCrop, crop_sample
+from ...datasets.loading.regions import warp
 from ..models.localizer import Localizer, RegionLocalizer
 from ..ops import boxes as box_ops
 from ..ops.nms import vote
@@ -56,7 +55,7 @@ class Chooser:
 
     def probabilities(self, pixels: np.ndarray, device: torch.device) -> Tensor:
         """(K,) of the localizer's classes, on the CPU."""
-        batch = Batch.collate([labelled_sample(pixels, self.scores.crops)], pad=False)
+        batch = Batch.collate([crop_sample(pixels, self.scores.crops)], pad=False)
         return self.scores.predict(batch.to(device))[0][self.order]
 
 

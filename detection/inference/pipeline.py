@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ...datasets.loading.transforms import TestTransform
+from ...datasets.loading.transforms import EvalTransform
 from ..models.faster_rcnn import FasterRCNN
 from ..ops import boxes as box_ops
 from ..structures import Batch, Detections, Geometry
@@ -25,8 +25,8 @@ class Member:
     small to large, that regions are scored on where those are not the pass's own."""
 
     model: FasterRCNN
-    scales: tuple[TestTransform, ...]
-    pyramid: tuple[TestTransform, ...] = ()
+    scales: tuple[EvalTransform, ...]
+    pyramid: tuple[EvalTransform, ...] = ()
 
 
 class Pipeline:
@@ -88,7 +88,7 @@ class Pipeline:
                 found.append(restore(probs, boxes, geometry, score_threshold=self.score_threshold))
         return [self.suppress(Detections.cat(parts)) for parts in candidates]
 
-    def _scorers(self, views: Mapping[TestTransform, Batch]) -> Iterator[Scorer]:
+    def _scorers(self, views: Mapping[EvalTransform, Batch]) -> Iterator[Scorer]:
         """One for each pass over the images; the maps of one orientation live at a time."""
         for flipped in self.orientations:
             scorers = [self._network_scorers(member, views, flipped) for member in self.members]
@@ -96,7 +96,7 @@ class Pipeline:
                 yield EnsembleScorer(members) if len(members) > 1 else members[0]
 
     def _network_scorers(
-        self, member: Member, views: Mapping[TestTransform, Batch], flipped: bool
+        self, member: Member, views: Mapping[EvalTransform, Batch], flipped: bool
     ) -> list[NetworkScorer]:
         """One network's scorer for each of its passes; every scale is extracted once."""
         maps = {

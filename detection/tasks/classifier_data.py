@@ -12,17 +12,12 @@ from ...datasets.catalog_classes import labelled_split, labelled_splits
 from ...datasets.formats.format import Part, Source
 from ...datasets.formats.shards import ShardsSource
 from ...datasets.image import ImageRules
-from ...datasets.loading.classification import (
-    LabelledDataset,
-    any_shape,
-    labelled_test_loader,
-    labelled_train_loader,
-)
 from ...datasets.loading.crops import Crop
-from ...datasets.loading.sampling import BatchPlan
+from ...datasets.loading.dataset import ClassificationDataset, eval_loader, train_loader
+from ...datasets.loading.sampling import BatchPlan, any_shape
 from ...datasets.shards.index import ShardSet, read_shards
 from ...datasets.shards.plan import StreamPlan
-from ...datasets.shards.stream import ShardTestLoader, ShardTrainLoader
+from ...datasets.shards.stream import ShardEvalLoader, ShardTrainLoader
 from ..config.classifier import ClassifierConfig
 from ..engine.distributed import Group
 from ..errors import ConfigError
@@ -102,8 +97,8 @@ def train_batches(
         world=group.world,
         accumulate=settings.accumulate,
     )
-    dataset = LabelledDataset(images.split.records, crop, rules=image_rules(config))
-    return labelled_train_loader(
+    dataset = ClassificationDataset(images.split.records, crop, rules=image_rules(config))
+    return train_loader(
         dataset, plan, workers=config.data.workers, pin_memory=group.device.type == "cuda"
     )
 
@@ -122,7 +117,7 @@ def first_batch(images: Images, config: ClassifierConfig, crop: Crop) -> Batch:
         seed=settings.seed,
         steps=settings.iterations,
     )
-    dataset = LabelledDataset(images.split.records, crop, rules=image_rules(config))
+    dataset = ClassificationDataset(images.split.records, crop, rules=image_rules(config))
     return Batch.collate([dataset[key] for key in next(iter(plan))[:16]], pad=False)
 
 
@@ -132,7 +127,7 @@ def test_batches(
     """Every image once over all processes, under all ``crops``."""
     rules, pin_memory = image_rules(config), group.device.type == "cuda"
     if images.shards is not None:
-        return ShardTestLoader(
+        return ShardEvalLoader(
             images.shards,
             *crops,
             batch_size=config.test.batch_size,
@@ -142,8 +137,8 @@ def test_batches(
             pin_memory=pin_memory,
             rules=rules,
         )
-    return labelled_test_loader(
-        LabelledDataset(images.split.records, *crops, rules=rules),
+    return eval_loader(
+        ClassificationDataset(images.split.records, *crops, rules=rules),
         batch_size=config.test.batch_size,
         workers=config.data.workers,
         rank=group.rank,

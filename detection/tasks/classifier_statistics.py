@@ -21,8 +21,8 @@ from ...backbones.exact_bn import Method, exact_statistics, passes
 from ...backbones.weights.convert import Converted
 from ...backbones.weights.freeze import frozen_classifier
 from ...datasets.formats.format import Part
-from ...datasets.loading.classification import LabelledDataset, labelled_test_loader
 from ...datasets.loading.crops import Crop
+from ...datasets.loading.dataset import ClassificationDataset, eval_loader
 from ..structures import Batch, Record
 from .classifier import LoadedClassifier, build_test_split, image_rules, test_crops, train_crop
 
@@ -116,12 +116,12 @@ class _Images:
     ) -> None:
         config = classifier.config
         self.workers = config.data.workers
-        self.dataset = LabelledDataset(records, *crops, rules=image_rules(config))
+        self.dataset = ClassificationDataset(records, *crops, rules=image_rules(config))
         count = math.ceil(len(records) / batch_size)
         self.batch_size = math.ceil(len(records) / count) if count else batch_size
 
     def once(self, title: str, device: torch.device, progress: Console | None) -> Iterable[Batch]:
-        loader = labelled_test_loader(
+        loader = eval_loader(
             self.dataset,
             batch_size=self.batch_size,
             workers=self.workers,

@@ -15,7 +15,7 @@ from ...datasets.findings import refuse
 from ...datasets.formats import inspect_all
 from ...datasets.formats.format import Difficult, Reading
 from ...datasets.image import ImageRules
-from ...datasets.loading.transforms import TestTransform, TrainTransform
+from ...datasets.loading.transforms import EvalTransform, TrainTransform
 from ..config.detector import (
     BackboneConfig,
     DetectorConfig,
@@ -185,13 +185,13 @@ def train_transform(config: DetectorConfig) -> TrainTransform:
     )
 
 
-def test_transform(config: DetectorConfig, short_side: int | None = None) -> TestTransform:
+def test_transform(config: DetectorConfig, short_side: int | None = None) -> EvalTransform:
     """The resize of testing, or the same to another shorter side: the longer one's limit follows,
     so that the aspect ratios it cuts short stay the same."""
     image = config.image
     side = short_side or image.short_side_test
     limit = round(image.long_side_max * side / image.short_side_test)
-    return TestTransform(side, limit)
+    return EvalTransform(side, limit)
 
 
 def build_pipeline(detector: Detector) -> Pipeline:

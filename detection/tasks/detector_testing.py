@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ...datasets.catalog import DataSplit
-from ...datasets.loading.detection import DetectionDataset, test_loader
+from ...datasets.loading.dataset import DetectionDataset, eval_loader
 from ..engine.distributed import Group
 from ..errors import DataError
 from ..evaluation.run import Timer, detect
@@ -49,7 +49,7 @@ def detect_split(
     config = detector.config
     pipeline = build_pipeline(detector)
     dataset = DetectionDataset(split.records, *pipeline.transforms, rules=image_rules(config))
-    batches: Iterable[Batch] = test_loader(
+    batches: Iterable[Batch] = eval_loader(
         dataset,
         batch_size=config.test.batch_size,
         workers=config.data.workers,

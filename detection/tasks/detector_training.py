@@ -12,7 +12,9 @@ import torch
 from ...datasets.catalog import DataSplit
 from ...datasets.checks.check import summarise
 from ...datasets.checks.report import write_report
-from ...datasets.loading.detection import BatchLoader, BatchPlan, DetectionDataset, train_loader
+from ...datasets.loading.dataset import DetectionDataset, train_loader
+from ...datasets.loading.sampling import BatchPlan
+from ...datasets.loading.workers import BatchLoader
 from ..config.base import TrainConfig
 from ..config.detector import DetectorConfig
 from ..engine.distributed import Group

@@ -14,8 +14,8 @@ from rich.progress import track
 from torch import Tensor
 
 from ...datasets.catalog import DataSplit
-from ...datasets.loading.classification import LabelledDataset, labelled_test_loader
 from ...datasets.loading.crops import UncroppedImage
+from ...datasets.loading.dataset import ClassificationDataset, eval_loader
 from ..config.localizer import AnyLocalizerConfig
 from ..engine.distributed import Group
 from ..evaluation.localization import Localization, evaluate_located
@@ -86,8 +86,8 @@ def _each(
     timer: Timer | None,
 ) -> dict[str, Answer]:
     """What ``answer(pixels, label)`` says of this process's share of the images."""
-    dataset = LabelledDataset(split.records, UncroppedImage(), rules=image_rules(config))
-    batches: Iterable[Batch] = labelled_test_loader(
+    dataset = ClassificationDataset(split.records, UncroppedImage(), rules=image_rules(config))
+    batches: Iterable[Batch] = eval_loader(
         dataset,
         batch_size=1,
         workers=config.data.workers,

@@ -11,10 +11,9 @@ import torch
 from rich.console import Console
 
 from ...datasets.catalog import DataSplit
-from ...datasets.loading.classification import LabelledDataset, any_shape, labelled_train_loader
-from ...datasets.loading.localization import LocatedDataset
-from ...datasets.loading.region_crops import RegionDataset
-from ...datasets.loading.sampling import BatchPlan
+from ...datasets.loading.dataset import ImageDataset, LocalizationDataset, train_loader
+from ...datasets.loading.regions import RegionDataset
+from ...datasets.loading.sampling import BatchPlan, any_shape
 from ..config.localizer import AnyLocalizerConfig, LocalizerConfig, RegionLocalizerConfig
 from ..engine.distributed import Group
 from ..engine.log import RunLog
@@ -116,7 +115,7 @@ class _StageTraining(Training):
         self.localizer, self.splits, self.options = localizer, splits, config.train
 
     @abstractmethod
-    def dataset(self) -> LabelledDataset:
+    def dataset(self) -> ImageDataset:
         """The training images, or their regions, as the network gets them."""
 
     @abstractmethod
@@ -131,7 +130,7 @@ class _StageTraining(Training):
             self.localizer.model.trunk.compile()
 
     def batches(self, start: int, group: Group) -> Iterable[Batch]:
-        return labelled_train_loader(
+        return train_loader(
             self.dataset(),
             self._plan(start, group),
             workers=self.localizer.config.data.workers,
@@ -198,9 +197,9 @@ class LocalizerTraining(_StageTraining):
         super().__init__(localizer, splits, notes)
         self.first = localizer
 
-    def dataset(self) -> LabelledDataset:
+    def dataset(self) -> ImageDataset:
         config = self.first.config
-        return LocatedDataset(
+        return LocalizationDataset(
             self.splits["train"].records,
             train_crop(config),
             least_visible=config.crop.least_visible,
@@ -255,7 +254,7 @@ class RegionTraining(_StageTraining):
         counts = [len(self.proposals[record.image_id]) for record in records]
         log.message(f"proposals: {path}, {min(counts)} to {max(counts)} in an image")
 
-    def dataset(self) -> LabelledDataset:
+    def dataset(self) -> ImageDataset:
         config, region = self.second.config, self.second.config.region
         return RegionDataset(
             self.splits["train"].records,

@@ -1,4 +1,4 @@
-"""Does every file become the pixels a viewer shows, or one `ImageError`?"""
+"""Every file becomes the pixels a viewer shows, or one `ImageError`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does work on several cores give every result, and survive the death of a worker?
+"""Work on several cores gives every result, and survives the death of a worker.
 
 Workers start from a clean process, so the functions here are the standard library's.
 """

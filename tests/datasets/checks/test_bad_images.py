@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from resdet.datasets.image import FORMATS, ImageRules, read_image, read_size
-from resdet.datasets.loading.detection import BatchPlan, DetectionDataset, train_loader
-from resdet.datasets.loading.transforms import TestTransform
+from resdet.datasets.loading.dataset import DetectionDataset, train_loader
+from resdet.datasets.loading.sampling import BatchPlan
+from resdet.datasets.loading.transforms import EvalTransform
 from resdet.detection.errors import ImageError
 from resdet.detection.structures import Record
 from resdet.tests.datasets.image_corpus import (
@@ -238,7 +239,7 @@ def test_train_and_eval_name_what_only_decoding_finds(
 @pytest.mark.parametrize("case", LATE, ids=lambda case: case.name)
 def test_the_loader_of_training_names_what_only_decoding_finds(case: Case, corpus: Path) -> None:
     record = Record("x", corpus / case.name, SIZE)
-    dataset = DetectionDataset([record], TestTransform(48, 64))
+    dataset = DetectionDataset([record], EvalTransform(48, 64))
     plan = BatchPlan([SIZE], batch_size=1, seed=0, steps=1)
     with pytest.raises(ImageError) as caught:
         next(iter(train_loader(dataset, plan, workers=0)))

@@ -1,4 +1,4 @@
-"""Do crops show what the papers say, and nothing but the seed decide?"""
+"""Crops show what the papers say, and only the seed decides."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from resdet.datasets.loading.augment import shift_colour
 from resdet.datasets.loading.crops import (
     CentreCrop,
     Crop,
@@ -20,7 +21,6 @@ from resdet.datasets.loading.crops import (
     TenCrop,
     UncroppedImage,
     random_part,
-    shift_colour,
 )
 from resdet.detection.errors import ConfigError
 from torchvision.transforms import v2
@@ -229,3 +229,26 @@ def test_the_seed_alone_decides(size: tuple[int, int], seed: int, crop: Crop) ->
 def test_impossible_sizes(make: Callable[[], Crop]) -> None:
     with pytest.raises(ConfigError, match="crop"):
         make()
+
+
+# ------------------------------------------------------------------------------- small images
+
+SMALL = np.random.default_rng(0).integers(1, 256, (6, 6, 3), dtype=np.uint8)
+
+
+def test_all_shifts_and_both_sides_occur_and_nothing_else() -> None:
+    """A place of the 3 x 3 for padding 1, times two; what comes from outside is black."""
+    larger = np.zeros((8, 8, 3), np.uint8)
+    larger[1:7, 1:7] = SMALL
+    parts = [larger[y : y + 6, x : x + 6] for y in range(3) for x in range(3)]
+    expected = {part.tobytes() for part in [*parts, *(part[:, ::-1] for part in parts)]}
+    crop = PaddedCrop(size=6, padding=1)
+    assert {crop(SMALL, seed).numpy().tobytes() for seed in range(300)} == expected
+
+
+def test_without_padding_or_flip_it_is_the_image() -> None:
+    assert np.array_equal(PaddedCrop(6, padding=0, flip=0.0)(SMALL, 5).numpy(), SMALL)
+
+
+def test_other_images_are_resized_first() -> None:
+    assert PaddedCrop(6)(np.zeros((12, 18, 3), np.uint8), 0).shape == (6, 6, 3)

@@ -10,8 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from resdet.datasets.loading import transforms
-from resdet.datasets.loading.transforms import TrainTransform, resize, resized_size
+from resdet.datasets.loading.transforms import EvalTransform, TrainTransform, resize, resized_size
 from resdet.detection.errors import ConfigError
 from resdet.detection.structures import Annotation
 
@@ -112,9 +111,7 @@ def test_mild_shrinking_is_bilinear() -> None:
 
 def test_test_transform_scales_pixels_and_boxes() -> None:
     pixels = black_with_patch((50, 100), (20, 10, 60, 40))
-    image, annotation, geometry = transforms.TestTransform(100, 1000)(
-        pixels, annotate((20, 10, 60, 40)), 7
-    )
+    image, annotation, geometry = EvalTransform(100, 1000)(pixels, annotate((20, 10, 60, 40)), 7)
     assert image.shape == (100, 200, 3) and image.dtype == torch.uint8
     assert annotation.boxes.tolist() == [[40, 20, 120, 80]]
     assert bright_box(image) == [40, 20, 120, 80]
@@ -132,7 +129,7 @@ def test_test_geometry_inverts_to_the_image(
     size: tuple[int, int], short: int, boxes: list[tuple[float, float, float, float]]
 ) -> None:
     annotation = annotate(*boxes)
-    _, moved, geometry = transforms.TestTransform(short, 2 * short)(
+    _, moved, geometry = EvalTransform(short, 2 * short)(
         np.zeros((*size, 3), dtype=np.uint8), annotation, 0
     )
     torch.testing.assert_close(geometry.invert(moved.boxes), annotation.boxes, rtol=1e-6, atol=1e-5)
@@ -152,7 +149,7 @@ def test_train_without_flip_equals_test() -> None:
     pixels = np.random.default_rng(2).integers(0, 256, (60, 100, 3), dtype=np.uint8)
     ground_truth = annotate((10, 20, 40, 50))
     trained = TrainTransform((90,), 1000, flip=0.0)(pixels, ground_truth, 5)
-    tested = transforms.TestTransform(90, 1000)(pixels, ground_truth, 5)
+    tested = EvalTransform(90, 1000)(pixels, ground_truth, 5)
     assert torch.equal(trained[0], tested[0])
     assert torch.equal(trained[1].boxes, tested[1].boxes)
     assert trained[2] == tested[2]
@@ -205,7 +202,7 @@ def test_augment_names_are_checked_when_built() -> None:
 def test_no_objects() -> None:
     pixels = np.zeros((40, 50, 3), dtype=np.uint8)
     for transform in (
-        transforms.TestTransform(32, 64),
+        EvalTransform(32, 64),
         TrainTransform((32,), 64, 1.0, [Spec("VerticalFlip", {"p": 1.0})]),
     ):
         _, annotation, _ = transform(pixels, Annotation.empty(), 0)
@@ -215,6 +212,6 @@ def test_no_objects() -> None:
 def test_read_only_pixels() -> None:
     pixels = np.zeros((32, 40, 3), dtype=np.uint8)
     pixels.flags.writeable = False
-    image, _, _ = transforms.TestTransform(32, 64)(pixels, Annotation.empty(), 0)
+    image, _, _ = EvalTransform(32, 64)(pixels, Annotation.empty(), 0)
     image[0, 0, 0] = 9  # the tensor is its own
     assert pixels[0, 0, 0] == 0

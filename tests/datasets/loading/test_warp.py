@@ -1,4 +1,4 @@
-"""Are regions warped exactly, and without aliasing?"""
+"""Regions are warped exactly, and without aliasing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from resdet.datasets.loading.region_crops import OUTSIDE, warp
+from resdet.datasets.loading.regions import OUTSIDE, warp
 
 Box = tuple[float, float, float, float]
 

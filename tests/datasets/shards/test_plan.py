@@ -1,4 +1,4 @@
-"""Is the order of a stream arithmetic, does it read every image, and does it shuffle?"""
+"""The order of a stream is arithmetic, shuffled, and covers every image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are shards what webdataset reads, and is their stream the same for whoever reads it?"""
+"""Shards are what webdataset reads, and their stream is the same whoever reads it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 from resdet.datasets.catalog import DataSplit
 from resdet.datasets.image import ImageRules
-from resdet.datasets.loading.classification import LabelledDataset, labelled_test_loader
 from resdet.datasets.loading.crops import CentreCrop, FullImage, PaperCrop, TenCrop
+from resdet.datasets.loading.dataset import ClassificationDataset, eval_loader
 from resdet.datasets.shards.index import INDEX, ShardSet, read_shards
 from resdet.datasets.shards.plan import Segment, StreamPlan
 from resdet.datasets.shards.reader import read_segment
-from resdet.datasets.shards.stream import ShardTestLoader, ShardTrainLoader
+from resdet.datasets.shards.stream import ShardEvalLoader, ShardTrainLoader
 from resdet.datasets.shards.write import plan_shards, verify_shards, write_shards
 from resdet.detection.errors import ConfigError, DataError, ImageError
 from resdet.detection.structures import Batch, Record
@@ -238,7 +238,7 @@ def test_contents_that_changed(shards: ShardSet, tmp_path: Path) -> None:
         list(verify_shards(tmp_path, damaged.shards))
     path.write_bytes(b"\0" * len(content))
     with pytest.raises(DataError, match=r"000001\.tar: "):
-        list(ShardTestLoader(damaged, CROP, batch_size=4))
+        list(ShardEvalLoader(damaged, CROP, batch_size=4))
 
 
 # ------------------------------------------------------------------------------------- training
@@ -303,7 +303,7 @@ def test_a_truncated_image_obeys_the_rules(split: DataSplit, tmp_path: Path) -> 
         tail = list(ShardTrainLoader(shards, CROP, plan, steps=9, start_step=4, rules=skip))
     assert_same(batches[4:], tail)
     with pytest.warns(UserWarning, match="left out"):
-        tested = list(ShardTestLoader(shards, CROP, batch_size=4, rules=skip))
+        tested = list(ShardEvalLoader(shards, CROP, batch_size=4, rules=skip))
     assert sum(map(len, tested)) == 5
 
 
@@ -329,14 +329,14 @@ def test_a_damaged_shard_is_one_line(shards: ShardSet, tmp_path: Path, workers: 
 
 def test_testing_reads_the_same_pixels_as_folders(split: DataSplit, shards: ShardSet) -> None:
     crops = (CentreCrop(28, 24), TenCrop(28, 24))
-    dataset = LabelledDataset(split.records, *crops)
+    dataset = ClassificationDataset(split.records, *crops)
     expected = {
         name.removesuffix(".bmp").replace(".", "_").replace(" ", "_"): (batch, place)
-        for batch in labelled_test_loader(dataset, batch_size=5, workers=0)
+        for batch in eval_loader(dataset, batch_size=5, workers=0)
         for place, name in enumerate(batch.image_ids)
     }
     shares = [
-        ShardTestLoader(shards, *crops, batch_size=4, workers=rank, rank=rank, world=2)
+        ShardEvalLoader(shards, *crops, batch_size=4, workers=rank, rank=rank, world=2)
         for rank in (0, 1)
     ]
     seen = 0
@@ -354,7 +354,7 @@ def test_testing_reads_the_same_pixels_as_folders(split: DataSplit, shards: Shar
 
 
 def test_whole_images_are_alone(shards: ShardSet) -> None:
-    batches = list(ShardTestLoader(shards, FullImage(24), batch_size=4))
+    batches = list(ShardEvalLoader(shards, FullImage(24), batch_size=4))
     assert [len(batch) for batch in batches] == [1] * COUNT
     assert {tuple(batch.images.shape[2:]) for batch in batches} == {(24, 30), (30, 24)}
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from resdet.datasets.loading.transforms import TestTransform
+from resdet.datasets.loading.transforms import EvalTransform
 from resdet.detection.inference.predictor import Predictor
 from resdet.detection.structures import Batch, Detections
 from torch import Tensor, nn
@@ -63,7 +63,7 @@ def model() -> SpotFinder:
 @pytest.fixture
 def predictor(model: SpotFinder) -> Predictor:
     """Network size 80 x 120 for the images of `spot`; exactly twice their size."""
-    return Predictor(model, CLASSES, [TestTransform(80, 120)])
+    return Predictor(model, CLASSES, [EvalTransform(80, 120)])
 
 
 @pytest.fixture

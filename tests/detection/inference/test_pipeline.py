@@ -12,8 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from resdet.datasets.loading import transforms
-from resdet.datasets.loading.transforms import make_sample
+from resdet.datasets.loading.transforms import EvalTransform, make_sample
 from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.engine.checkpoint import save_checkpoint
 from resdet.detection.errors import DataError
@@ -114,7 +113,7 @@ def expect_equal(ours: list[Detections], expected: list[Detections]) -> None:
 @torch.no_grad()
 def stage_by_stage(one: Detector) -> list[Detections]:
     """The detections of one network: its stages, threshold and NMS one after the other."""
-    transform = transforms.TestTransform(64, 128)
+    transform = EvalTransform(64, 128)
     samples = [make_sample(p, Annotation.empty(), [transform], image_id="") for p in make_images()]
     batch = Batch.collate(samples)
     features = one.model.extract(batch.images, batch.sizes)
@@ -215,9 +214,7 @@ class Look:
 
     def __init__(self, one: Detector, pixels: np.ndarray, side: int, flipped: bool) -> None:
         self.model, self.flipped = one.model, flipped
-        image, _, geometry = transforms.TestTransform(side, 2 * side, flipped)(
-            pixels, Annotation.empty()
-        )
+        image, _, geometry = EvalTransform(side, 2 * side, flipped)(pixels, Annotation.empty())
         self.size, self.width = [tuple(image.shape[:2])], pixels.shape[1]
         self.factors = torch.tensor(geometry.scale)[[1, 0, 1, 0]]
         self.features = one.model.extract(image.permute(2, 0, 1)[None], self.size)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from resdet.datasets.loading.transforms import TestTransform
+from resdet.datasets.loading.transforms import EvalTransform
 from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.inference.pipeline import Member, Pipeline
 from resdet.detection.models.faster_rcnn import FasterRCNN
@@ -66,7 +66,7 @@ def detect_with(
 ) -> list[Detections]:
     """The detections of samples of network size, from the pipeline without options."""
     pipeline = Pipeline(
-        [Member(model, (TestTransform(96, 128),))],
+        [Member(model, (EvalTransform(96, 128),))],
         suppress=partial(suppress, nms_iou=0.5, max_detections=limit),
         score_threshold=threshold,
     )

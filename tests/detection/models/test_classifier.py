@@ -9,8 +9,7 @@ import pytest
 import torch
 from resdet.backbones.pixels import PIXELS, PixelNorm
 from resdet.backbones.resnet import ResNet, ResNetSpec
-from resdet.datasets.loading.classification import labelled_sample
-from resdet.datasets.loading.crops import CentreCrop, Crop, FullImage, TenCrop
+from resdet.datasets.loading.crops import CentreCrop, Crop, FullImage, TenCrop, crop_sample
 from resdet.detection.config.classifier import ClassifierConfig
 from resdet.detection.inference.classify import ScorePipeline, Viewed
 from resdet.detection.models.classifier import Classifier
@@ -122,7 +121,7 @@ def test_a_image_smaller_than_the_window_is_one_position(model: Classifier) -> N
 
 def made(crops: tuple[Crop, ...], *arrays: np.ndarray) -> Batch:
     return Batch.collate(
-        [labelled_sample(p, crops, image_id=str(i)) for i, p in enumerate(arrays)], pad=False
+        [crop_sample(p, crops, image_id=str(i)) for i, p in enumerate(arrays)], pad=False
     )
 
 

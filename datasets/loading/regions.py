@@ -1,4 +1,4 @@
-"""How does a region of an image become a square, and which regions does a localizer learn from?
+"""Regions of images warped to squares, and the data set of those a localizer learns from.
 
 Stage two of localization (ResNet paper, appendix C), in the manner of R-CNN. R objects, P regions.
 """
@@ -18,8 +18,8 @@ from ...detection.errors import ConfigError, DataError
 from ...detection.ops.boxes import iou
 from ...detection.structures import Annotation, Record, Sample
 from ..image import ImageRules
-from .classification import LabelledDataset
-from .cut import Cut, mirrored
+from .crop_geometry import CropGeometry, flip
+from .dataset import ImageDataset, class_of
 from .transforms import interpolation
 
 #: What is seen beyond an image's edge: the mean of ImageNet, RGB, which normalisation makes 0.
@@ -36,7 +36,7 @@ def warp(
     padding: int,
     flipped: bool = False,
     outside: tuple[int, int, int] = OUTSIDE,
-) -> tuple[np.ndarray, Cut]:
+) -> tuple[np.ndarray, CropGeometry]:
     """The region ``box`` (4,) of ``pixels`` (h, w, 3) uint8 with context, (size, size, 3) uint8.
 
     Whatever its shape, the box becomes [padding, padding, size - padding, size - padding], exactly,
@@ -45,19 +45,23 @@ def warp(
 
     Raises ValueError for a box without area and for a padding that leaves it no room.
     """
-    cut = _cut_around(box, (pixels.shape[0], pixels.shape[1]), size, padding, flipped)
-    part, corner = _part(pixels, cut, outside)
-    offset = [at - first * s for at, first, s in zip(cut.offset, corner, cut.scale, strict=True)]
-    return mirrored(_resampled(part, cut.scale, offset, size), flipped), cut
+    original = (pixels.shape[0], pixels.shape[1])
+    geometry = _geometry_around(box, original, size, padding, flipped)
+    part, corner = _part(pixels, geometry, outside)
+    offset = [
+        at - first * scale
+        for at, first, scale in zip(geometry.offset, corner, geometry.scale, strict=True)
+    ]
+    return flip(_resampled(part, geometry.scale, offset, size), flipped), geometry
 
 
-def _cut_around(
+def _geometry_around(
     box: Tensor | Sequence[float],
     original: tuple[int, int],
     size: int,
     padding: int,
     flipped: bool,
-) -> Cut:
+) -> CropGeometry:
     x1, y1, x2, y2 = map(float, box)
     room = size - 2 * padding
     if not (math.isfinite(x1 + y1 + x2 + y2) and x1 < x2 and y1 < y2):
@@ -66,20 +70,20 @@ def _cut_around(
         raise ValueError(f"a padding of {padding} leaves {room} of {size} pixels for the box")
     scale = (room / (y2 - y1), room / (x2 - x1))
     offset = (y1 * scale[0] - padding, x1 * scale[1] - padding)
-    return Cut(original, scale, offset, (size, size), flipped)
+    return CropGeometry(original, scale, flipped, offset=offset, size=(size, size))
 
 
 def _part(
-    pixels: np.ndarray, cut: Cut, outside: tuple[int, int, int]
+    pixels: np.ndarray, geometry: CropGeometry, outside: tuple[int, int, int]
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """The pixels that the cut reads, and the place (y, x) in the image of the first of them."""
+    """The pixels that the crop reads, and the place (y, x) in the image of the first of them."""
     (top, bottom), (left, right) = (
         # One more on each side, which bilinear interpolation reads.
         (math.floor(at / scale) - 1, math.ceil((at + side) / scale) + 1)
-        for at, scale, side in zip(cut.offset, cut.scale, cut.size, strict=True)
+        for at, scale, side in zip(geometry.offset, geometry.scale, geometry.size, strict=True)
     )
     part = np.full((bottom - top, right - left, 3), outside, np.uint8)
-    height, width = cut.original
+    height, width = geometry.original
     y1, y2 = np.clip((top, bottom), 0, height)
     x1, x2 = np.clip((left, right), 0, width)
     part[y1 - top : y2 - top, x1 - left : x2 - left] = pixels[y1:y2, x1:x2]
@@ -125,7 +129,7 @@ def _weights(scale: float, offset: float, size: int, length: int) -> csr_array:
 # ------------------------------------------------------------------------------------ learning
 
 
-class RegionDataset(LabelledDataset):
+class RegionDataset(ImageDataset):
     """``dataset[SampleKey]`` reads one image and gives one of its regions, warped to a square;
     its annotation has all objects of the image in the pixels of the square, not clipped to it: a
     regressed box may reach over the edge, and overlaps are what they were in the image.
@@ -134,7 +138,7 @@ class RegionDataset(LabelledDataset):
     regions too, as in R-CNN; those marked ``ignore`` are neither region nor object. With
     probability ``positive_fraction`` it is a region whose IoU with an object is ``positive_iou`` or
     more, else one below that; an image without regions of that kind gives one of the other. It is
-    mirrored with probability ``flip``.
+    flipped with probability ``flip``.
 
     The paper takes equally many proposals of each image. Then one region each of images in
     random order is what it calls RoI-centric: a batch drawn from the regions of the whole data set.
@@ -155,7 +159,7 @@ class RegionDataset(LabelledDataset):
         flip: float,
         rules: ImageRules | None = None,
     ) -> None:
-        super().__init__(records, rules=rules)
+        super().__init__(records, rules)
         if not 0 <= 2 * padding < size:
             raise ConfigError(f"padding: {padding} on each side leaves nothing of size {size}")
         if not 0 < positive_iou <= 1:
@@ -170,18 +174,22 @@ class RegionDataset(LabelledDataset):
         self.positive_iou, self.positive_fraction = positive_iou, positive_fraction
         self.flip = flip
 
-    def _sample(self, pixels: np.ndarray, record: Record, label: int, seed: int) -> Sample:
+    def make(self, pixels: np.ndarray, record: Record, seed: int) -> Sample:
         # All numbers are drawn whether used or not: changing one option leaves the others' draws.
         random = np.random.default_rng(seed)
         positive = bool(random.random() < self.positive_fraction)
         flipped = bool(random.random() < self.flip)
         pool = self._pool(record, positive)
         box = pool[int(random.random() * len(pool))]
-        image, cut = warp(pixels, box, size=self.size, padding=self.padding, flipped=flipped)
+        image, geometry = warp(pixels, box, size=self.size, padding=self.padding, flipped=flipped)
         found = record.annotation
-        moved = Annotation(cut.apply(found.boxes), found.labels, found.ignore)
+        moved = Annotation(geometry.apply(found.boxes), found.labels, found.ignore)
         return Sample(
-            torch.from_numpy(image), moved, image_id=record.image_id, seed=seed, label=label
+            torch.from_numpy(image),
+            moved,
+            image_id=record.image_id,
+            seed=seed,
+            label=class_of(record),
         )
 
     def _pool(self, record: Record, positive: bool) -> Tensor:

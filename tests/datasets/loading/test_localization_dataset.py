@@ -1,4 +1,4 @@
-"""Do localizers get the objects with their images, whoever reads them?"""
+"""Localizers get the objects with their images, whoever reads them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,9 @@ import torch
 from resdet.datasets.catalog_localization import localization_split
 from resdet.datasets.formats.cls_loc import ClsLocSource
 from resdet.datasets.image import ImageRules
-from resdet.datasets.loading.classification import (
-    any_shape,
-    labelled_test_loader,
-    labelled_train_loader,
-)
 from resdet.datasets.loading.crops import CentreCrop, FullImage, PaperCrop, UncroppedImage
-from resdet.datasets.loading.localization import LocatedDataset
-from resdet.datasets.loading.sampling import BatchPlan, SampleKey
+from resdet.datasets.loading.dataset import LocalizationDataset, eval_loader, train_loader
+from resdet.datasets.loading.sampling import BatchPlan, SampleKey, any_shape
 from resdet.detection.errors import ConfigError, DataError
 from resdet.detection.structures import Annotation, Batch, Record
 
@@ -54,15 +49,15 @@ def assert_same(first: list[Batch], second: list[Batch]) -> None:
 
 
 def test_neither_workers_nor_restarts_change_batches(tmp_path: Path) -> None:
-    dataset = LocatedDataset(make_records(tmp_path), CROP, least_visible=0.5)
+    dataset = LocalizationDataset(make_records(tmp_path), CROP, least_visible=0.5)
     options = {"batch_size": 4, "seed": 3, "steps": 5}
-    whole = list(labelled_train_loader(dataset, BatchPlan(any_shape(7), **options), workers=0))
+    whole = list(train_loader(dataset, BatchPlan(any_shape(7), **options), workers=0))
     tail = BatchPlan(any_shape(7), **options, start_step=3)
-    assert_same(whole[3:], list(labelled_train_loader(dataset, tail, workers=2)))
+    assert_same(whole[3:], list(train_loader(dataset, tail, workers=2)))
 
 
 def test_boxes_are_where_the_objects_are(tmp_path: Path) -> None:
-    dataset = LocatedDataset(make_records(tmp_path), CROP, least_visible=0.5)
+    dataset = LocalizationDataset(make_records(tmp_path), CROP, least_visible=0.5)
     seen = set()
     for index in range(7):
         for seed in range(20):
@@ -77,18 +72,18 @@ def test_boxes_are_where_the_objects_are(tmp_path: Path) -> None:
 
 
 def test_a_image_without_objects_has_an_empty_annotation(tmp_path: Path) -> None:
-    dataset = LocatedDataset(make_records(tmp_path, 2), CentreCrop(24, 24), least_visible=0.5)
-    [batch] = labelled_test_loader(dataset, batch_size=2, workers=0)
+    dataset = LocalizationDataset(make_records(tmp_path, 2), CentreCrop(24, 24), least_visible=0.5)
+    [batch] = eval_loader(dataset, batch_size=2, workers=0)
     assert [len(annotation) for annotation in batch.annotations] == [1, 0]
-    alone = LocatedDataset(dataset.records[1:], CROP, least_visible=0.5)
-    [batch] = labelled_test_loader(alone, batch_size=2, workers=1)
+    alone = LocalizationDataset(dataset.records[1:], CROP, least_visible=0.5)
+    [batch] = eval_loader(alone, batch_size=2, workers=1)
     assert len(batch.annotations[0]) == 0
 
 
 def test_views_have_their_own_boxes(tmp_path: Path) -> None:
     views = (FullImage(30), FullImage(60, flipped=True), UncroppedImage())
-    dataset = LocatedDataset(make_records(tmp_path, 2)[:1], *views, least_visible=0.5)
-    [batch] = labelled_test_loader(dataset, batch_size=2, workers=0)
+    dataset = LocalizationDataset(make_records(tmp_path, 2)[:1], *views, least_visible=0.5)
+    [batch] = eval_loader(dataset, batch_size=2, workers=0)
     boxes = [part.annotations[0].boxes.tolist() for part in (batch, *batch.views)]
     # The image is 30 wide: x from 0 to 15, at twice the size mirrored from 30 to 60.
     assert boxes == [[[0.0, 6.0, 15.0, 20.0]], [[30.0, 12.0, 60.0, 40.0]], [[0.0, 6.0, 15.0, 20.0]]]
@@ -96,9 +91,9 @@ def test_views_have_their_own_boxes(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files in /proc")
 def test_annotations_of_workers_hold_few_files(tmp_path: Path) -> None:
-    dataset = LocatedDataset(make_records(tmp_path, 30), CROP, least_visible=0.5)
+    dataset = LocalizationDataset(make_records(tmp_path, 30), CROP, least_visible=0.5)
     before = len(list(Path("/proc/self/fd").iterdir()))
-    batches = list(labelled_test_loader(dataset, batch_size=10, workers=1))
+    batches = list(eval_loader(dataset, batch_size=10, workers=1))
     held = len(list(Path("/proc/self/fd").iterdir())) - before
     assert len(batches) == 3 and held < 3 * 8  # three for each image would be 3 * 30
 
@@ -108,26 +103,26 @@ def test_truncated_images_obey_the_rules(tmp_path: Path) -> None:
     data = records[1].path.read_bytes()
     records[1].path.write_bytes(data[: len(data) - 30])
     skipping = ImageRules(on_truncated="skip")
-    dataset = LocatedDataset(records, CROP, least_visible=0.5, rules=skipping)
+    dataset = LocalizationDataset(records, CROP, least_visible=0.5, rules=skipping)
     plan = BatchPlan(any_shape(3), batch_size=3, seed=0, steps=1)
     with pytest.warns(UserWarning, match="next image takes its place"):
-        [batch] = labelled_train_loader(dataset, plan, workers=0)
+        [batch] = train_loader(dataset, plan, workers=0)
     assert sorted(batch.image_ids) == ["0", "2", "2"] and len(batch.annotations) == 3
 
 
 def test_what_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"least_visible: 1\.5"):
-        LocatedDataset([], CROP, least_visible=1.5)
+        LocalizationDataset([], CROP, least_visible=1.5)
     [record, _] = make_records(tmp_path, 2)
     nameless = Record("0", record.path, record.size, record.annotation)
     with pytest.raises(DataError, match="no class"):
-        LocatedDataset([nameless], CROP, least_visible=0.5)[SampleKey(0, 0)]
+        LocalizationDataset([nameless], CROP, least_visible=0.5)[SampleKey(0, 0)]
 
 
 def test_pets(shared_data: Path) -> None:
     split = localization_split(ClsLocSource(root=shared_data / "pets_cls_loc"), "val", classes=None)
-    dataset = LocatedDataset(split.records, FullImage(64), least_visible=0.3)
-    batches = list(labelled_test_loader(dataset, batch_size=32, workers=0))
+    dataset = LocalizationDataset(split.records, FullImage(64), least_visible=0.3)
+    batches = list(eval_loader(dataset, batch_size=32, workers=0))
     found = [annotation for batch in batches for annotation in batch.annotations]
     assert len(found) == 59 and sum(map(len, found)) == 60
     boxes = torch.cat([annotation.boxes for annotation in found])

@@ -17,18 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from resdet.datasets.image import ImageRules, TruncatedImage
-from resdet.datasets.loading import detection as loader
-from resdet.datasets.loading import transforms
-from resdet.datasets.loading.detection import (
-    BatchLoader,
-    BatchPlan,
-    DetectionDataset,
-    SampleKey,
-    epoch_batches,
-    sample_seed,
-    train_loader,
-)
-from resdet.datasets.loading.transforms import TrainTransform
+from resdet.datasets.loading.dataset import DetectionDataset, eval_loader, train_loader
+from resdet.datasets.loading.sampling import BatchPlan, SampleKey, epoch_batches, sample_seed
+from resdet.datasets.loading.transforms import EvalTransform, TrainTransform
+from resdet.datasets.loading.workers import BatchLoader
 from resdet.detection.errors import ConfigError, DataError, ImageError, ResdetError
 from resdet.detection.structures import Annotation, Batch, Record
 
@@ -252,10 +244,10 @@ def test_test_batches_cover_once_and_do_not_depend_on_the_ranks(
     count: int, batch_size: int, world: int
 ) -> None:
     records = [Record(str(index), Path("none"), LANDSCAPE) for index in range(count)]
-    dataset = DetectionDataset(records, transforms.TestTransform(32, 64))
+    dataset = DetectionDataset(records, EvalTransform(32, 64))
 
     def planned(rank: int, world: int) -> list[list[SampleKey]]:
-        made = loader.test_loader(dataset, batch_size=batch_size, workers=0, rank=rank, world=world)
+        made = eval_loader(dataset, batch_size=batch_size, workers=0, rank=rank, world=world)
         batches = list(made._loader.batch_sampler)
         assert len(made) == len(batches)
         return batches
@@ -268,10 +260,10 @@ def test_test_batches_cover_once_and_do_not_depend_on_the_ranks(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_test_loader_reads_in_order(tmp_path: Path, workers: int) -> None:
+def test_eval_loader_reads_in_order(tmp_path: Path, workers: int) -> None:
     records = make_records(tmp_path, [LANDSCAPE, PORTRAIT, LANDSCAPE, PORTRAIT, PORTRAIT])
-    dataset = DetectionDataset(records, transforms.TestTransform(60, 80))
-    batches = list(loader.test_loader(dataset, batch_size=2, workers=workers))
+    dataset = DetectionDataset(records, EvalTransform(60, 80))
+    batches = list(eval_loader(dataset, batch_size=2, workers=workers))
     assert [batch.image_ids for batch in batches] == [["0", "1"], ["2", "3"], ["4"]]
     assert batches[0].images.shape == (2, 3, 80, 80)
     assert batches[0].sizes == [(60, 80), (80, 60)]
@@ -279,8 +271,8 @@ def test_test_loader_reads_in_order(tmp_path: Path, workers: int) -> None:
 
 
 def test_nothing_to_test() -> None:
-    dataset = DetectionDataset([], transforms.TestTransform(60, 80))
-    assert list(loader.test_loader(dataset, batch_size=2, workers=0)) == []
+    dataset = DetectionDataset([], EvalTransform(60, 80))
+    assert list(eval_loader(dataset, batch_size=2, workers=0)) == []
 
 
 # ---------------------------------------------------------------------------------- bad images
@@ -307,7 +299,7 @@ def test_bad_image_is_one_line_naming_the_file(tmp_path: Path, workers: int) -> 
 def test_truncated_image_is_an_error_by_default(tmp_path: Path, workers: int) -> None:
     dataset = make_dataset(tmp_path)
     cut_short(tmp_path / "2.jpg")
-    error = failure(loader.test_loader(dataset, batch_size=1, workers=workers))
+    error = failure(eval_loader(dataset, batch_size=1, workers=workers))
     assert isinstance(error, ImageError) and str(tmp_path / "2.jpg") in str(error)
 
 
@@ -337,7 +329,7 @@ def test_evaluation_leaves_a_truncated_image_out(tmp_path: Path) -> None:
     for name in ("1.jpg", "4.jpg"):  # the last batch has nothing left
         cut_short(tmp_path / name)
     with pytest.warns(UserWarning, match="left out"):
-        batches = list(loader.test_loader(dataset, batch_size=2, workers=0))
+        batches = list(eval_loader(dataset, batch_size=2, workers=0))
     assert [batch.image_ids for batch in batches] == [["0"], ["2", "3"]]
 
 
@@ -372,7 +364,7 @@ def test_failing_augmentation_names_the_image(tmp_path: Path) -> None:
 def test_image_of_another_size(tmp_path: Path) -> None:
     [record] = make_records(tmp_path, [LANDSCAPE])
     changed = Record(record.image_id, record.path, (90, 120), record.annotation)
-    dataset = DetectionDataset([changed], transforms.TestTransform(32, 64))
+    dataset = DetectionDataset([changed], EvalTransform(32, 64))
     with pytest.raises(ImageError, match=r"0\.jpg.* 40x30 .* 120x90 .*file has changed"):
         dataset[SampleKey(0, 0)]
 
@@ -384,9 +376,9 @@ def test_size_mismatch_explained_by_exif(tmp_path: Path) -> None:
     Image.new("RGB", (40, 30), "red").save(path, exif=exif)
     stored = Record("turned", path, (30, 40))  # displayed, it is 40 high and 30 wide
     with pytest.raises(ImageError, match=r"turned\.jpg.*EXIF orientation 6.*data\.exif"):
-        DetectionDataset([stored], transforms.TestTransform(32, 64))[SampleKey(0, 0)]
+        DetectionDataset([stored], EvalTransform(32, 64))[SampleKey(0, 0)]
     displayed = Record("turned", path, (40, 30))
-    sample = DetectionDataset([displayed], transforms.TestTransform(30, 64))[SampleKey(0, 0)]
+    sample = DetectionDataset([displayed], EvalTransform(30, 64))[SampleKey(0, 0)]
     assert sample.image.shape == (40, 30, 3)
 
 

@@ -1,4 +1,4 @@
-"""Are the regions drawn that were asked for, with all objects of their images?"""
+"""Regions are drawn as asked for, with all objects of their images."""
 
 from __future__ import annotations
 
@@ -12,13 +12,9 @@ import torch
 from resdet.datasets.catalog_localization import localization_split
 from resdet.datasets.formats.cls_loc import ClsLocSource
 from resdet.datasets.image import ImageRules
-from resdet.datasets.loading.classification import (
-    any_shape,
-    labelled_test_loader,
-    labelled_train_loader,
-)
-from resdet.datasets.loading.region_crops import RegionDataset, warp
-from resdet.datasets.loading.sampling import BatchPlan, SampleKey
+from resdet.datasets.loading.dataset import eval_loader, train_loader
+from resdet.datasets.loading.regions import RegionDataset, warp
+from resdet.datasets.loading.sampling import BatchPlan, SampleKey, any_shape
 from resdet.detection.errors import ConfigError, DataError
 from resdet.detection.structures import Annotation, Batch, Record
 
@@ -138,12 +134,12 @@ def assert_same(first: list[Batch], second: list[Batch]) -> None:
 def test_neither_workers_nor_restarts_change_batches(tmp_path: Path) -> None:
     dataset = make_dataset(make_records(tmp_path, 7, OBJECT), NEAR, FAR, flip=0.5)
     options = {"batch_size": 4, "seed": 3, "steps": 5}
-    whole = list(labelled_train_loader(dataset, BatchPlan(any_shape(7), **options), workers=0))
+    whole = list(train_loader(dataset, BatchPlan(any_shape(7), **options), workers=0))
     tail = BatchPlan(any_shape(7), **options, start_step=3)
-    assert_same(whole[3:], list(labelled_train_loader(dataset, tail, workers=2)))
+    assert_same(whole[3:], list(train_loader(dataset, tail, workers=2)))
     assert whole[0].images.shape == (4, 3, 32, 32)
     assert whole[0].images.is_contiguous(memory_format=torch.channels_last)
-    tested = list(labelled_test_loader(dataset, batch_size=4, workers=0))
+    tested = list(eval_loader(dataset, batch_size=4, workers=0))
     assert [len(batch) for batch in tested] == [4, 3]
 
 
@@ -153,7 +149,7 @@ def test_the_next_image_takes_the_place_of_a_truncated_one(tmp_path: Path) -> No
     records[1].path.write_bytes(data[: len(data) // 2])
     plan = BatchPlan(any_shape(3), batch_size=3, seed=0, steps=1)
     with pytest.warns(UserWarning, match="next image takes its place"):
-        [batch] = labelled_train_loader(make_dataset(records, FAR), plan, workers=0)
+        [batch] = train_loader(make_dataset(records, FAR), plan, workers=0)
     assert sorted(batch.image_ids) == ["0", "2", "2"] and len(batch.annotations) == 3
 
 
@@ -202,6 +198,6 @@ def test_pets(shared_data: Path) -> None:
         for record in split.records
     }
     dataset = RegionDataset(split.records, whole, **SETTINGS)
-    batches = list(labelled_test_loader(dataset, batch_size=32, workers=0))
+    batches = list(eval_loader(dataset, batch_size=32, workers=0))
     assert sum(len(batch) for batch in batches) == 59
     assert sum(len(annotation) for batch in batches for annotation in batch.annotations) == 60

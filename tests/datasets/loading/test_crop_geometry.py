@@ -1,4 +1,4 @@
-"""Are boxes where the pixels are, and is what is hardly seen neither object nor background?"""
+"""Boxes lie where the pixels are, and what is hardly seen is neither object nor background."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from resdet.datasets.loading.crop_geometry import CropGeometry, crop_annotation
 from resdet.datasets.loading.crops import (
     CentreCrop,
     FullImage,
@@ -15,11 +16,10 @@ from resdet.datasets.loading.crops import (
     ResizedCrop,
     UncroppedImage,
 )
-from resdet.datasets.loading.cut import Cut, cut_annotation
 from resdet.detection.structures import Annotation
 
-CUT = Cut((100, 200), (0.5, 2.0), (10.0, 40.0), (30, 50))
-MIRRORED = Cut((100, 200), (0.5, 2.0), (10.0, 40.0), (30, 50), flipped=True)
+CROP = CropGeometry((100, 200), (0.5, 2.0), offset=(10.0, 40.0), size=(30, 50))
+FLIPPED = CropGeometry((100, 200), (0.5, 2.0), True, offset=(10.0, 40.0), size=(30, 50))
 
 
 def annotation(*boxes: list[float], ignore: list[bool] | None = None) -> Annotation:
@@ -36,46 +36,48 @@ def annotation(*boxes: list[float], ignore: list[bool] | None = None) -> Annotat
 def test_boxes_worked_by_hand() -> None:
     box = torch.tensor([30.0, 40.0, 45.0, 60.0])
     # x: 60 - 40 to 90 - 40; y: 20 - 10 to 30 - 10.
-    assert CUT.apply(box).tolist() == [20.0, 10.0, 50.0, 20.0]
-    assert MIRRORED.apply(box).tolist() == [0.0, 10.0, 30.0, 20.0]
-    assert MIRRORED.invert(torch.tensor([0.0, 10.0, 30.0, 20.0])).tolist() == box.tolist()
+    assert CROP.apply(box).tolist() == [20.0, 10.0, 50.0, 20.0]
+    assert FLIPPED.apply(box).tolist() == [0.0, 10.0, 30.0, 20.0]
+    assert FLIPPED.invert(torch.tensor([0.0, 10.0, 30.0, 20.0])).tolist() == box.tolist()
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (4,), (3, 2, 4)])
 def test_boxes_may_have_any_shape(shape: tuple[int, ...]) -> None:
     boxes = torch.rand(shape)
-    for moved in (MIRRORED.apply(boxes), MIRRORED.invert(boxes)):
+    for moved in (FLIPPED.apply(boxes), FLIPPED.invert(boxes)):
         assert moved.shape == shape and moved.dtype == torch.float32
 
 
 PART = st.floats(-2, 3, width=32)
-CUTS = st.builds(
-    Cut,
+CROPS = st.builds(
+    CropGeometry,
     st.tuples(st.integers(16, 900), st.integers(16, 900)),
     st.tuples(st.floats(0.05, 50), st.floats(0.05, 50)),
-    st.tuples(st.floats(-500, 5000), st.floats(-500, 5000)),
-    st.tuples(st.integers(1, 500), st.integers(1, 500)),
     st.booleans(),
+    offset=st.tuples(st.floats(-500, 5000), st.floats(-500, 5000)),
+    size=st.tuples(st.integers(1, 500), st.integers(1, 500)),
 )
 
 
 @settings(deadline=None)
-@given(CUTS, PART, PART, PART, PART)
+@given(CROPS, PART, PART, PART, PART)
 def test_invert_takes_back_what_apply_did(
-    cut: Cut, x1: float, y1: float, x2: float, y2: float
+    geometry: CropGeometry, x1: float, y1: float, x2: float, y2: float
 ) -> None:
-    height, width = cut.original
+    height, width = geometry.original
     boxes = torch.tensor([[x1 * width, y1 * height, x2 * width, y2 * height]])
     # One rounding to float32 between the two, of numbers up to 250 000 that scale back.
-    torch.testing.assert_close(cut.invert(cut.apply(boxes)), boxes, rtol=1e-6, atol=2e-2)
+    torch.testing.assert_close(geometry.invert(geometry.apply(boxes)), boxes, rtol=1e-6, atol=2e-2)
 
 
 def test_large_offsets_leave_no_error() -> None:
     """A box of 0.3 pixels at 4000, enlarged 400 times: float32 would be off by 0.1."""
     x1, x2 = np.float32(4000.1), np.float32(4000.4)
     scale = 120 / (float(x2) - float(x1))
-    cut = Cut((5000, 5000), (1.0, scale), (0.0, float(x1) * scale - 4), (128, 128))
-    assert cut.apply(torch.tensor([x1, 0, x2, 9])).tolist() == [4.0, 0.0, 124.0, 9.0]
+    geometry = CropGeometry(
+        (5000, 5000), (1.0, scale), offset=(0.0, float(x1) * scale - 4), size=(128, 128)
+    )
+    assert geometry.apply(torch.tensor([x1, 0, x2, 9])).tolist() == [4.0, 0.0, 124.0, 9.0]
 
 
 # ----------------------------------------------------------------------------------- annotations
@@ -83,7 +85,7 @@ def test_large_offsets_leave_no_error() -> None:
 
 def test_objects_worked_by_hand() -> None:
     """A crop of 10 x 10 in the corner of an image at its size."""
-    cut = Cut((40, 40), (1.0, 1.0), (0.0, 0.0), (10, 10))
+    geometry = CropGeometry((40, 40), offset=(0.0, 0.0), size=(10, 10))
     objects = annotation(
         [2.0, 3.0, 8.0, 9.0],  # inside
         [5.0, 0.0, 15.0, 10.0],  # half of it is seen
@@ -93,7 +95,7 @@ def test_objects_worked_by_hand() -> None:
         [0.0, 0.0, 5.0, 5.0],  # ignored before
         ignore=[False] * 5 + [True],
     )
-    found = cut_annotation(objects, cut, least_visible=0.5)
+    found = crop_annotation(objects, geometry, least_visible=0.5)
     assert found.boxes.tolist() == [
         [2.0, 3.0, 8.0, 9.0],
         [5.0, 0.0, 10.0, 10.0],
@@ -102,9 +104,9 @@ def test_objects_worked_by_hand() -> None:
     ]
     assert found.labels.tolist() == [0, 1, 2, 5]
     assert found.ignore.tolist() == [False, False, True, True]
-    everything = cut_annotation(objects, cut, least_visible=0.0)
+    everything = crop_annotation(objects, geometry, least_visible=0.0)
     assert everything.ignore.tolist() == [False, False, False, True]
-    whole = cut_annotation(objects, cut, least_visible=1.0)
+    whole = crop_annotation(objects, geometry, least_visible=1.0)
     assert whole.ignore.tolist() == [False, True, True, True]
 
 
@@ -116,16 +118,18 @@ def test_what_only_touches_the_crop_is_not_in_it(
     """Not even as a sliver that rounding makes; and what fills the crop is wholly in it."""
     start, stop = np.sort(np.random.default_rng(seed).choice(width + 1, 2, replace=False)).tolist()
     scale = size / (stop - start)
-    cut = Cut((9, width), (1.0, scale), (0.0, start * scale), (9, size), flipped)
+    geometry = CropGeometry(
+        (9, width), (1.0, scale), flipped, offset=(0.0, start * scale), size=(9, size)
+    )
     spans = [(start - 3, start), (stop, stop + 3), (start, stop)]
     objects = annotation(*([float(left), 0.0, float(right), 9.0] for left, right in spans))
-    found = cut_annotation(objects, cut, least_visible=1.0)
+    found = crop_annotation(objects, geometry, least_visible=1.0)
     assert found.boxes.tolist() == [[0.0, 0.0, float(size), 9.0]]
     assert (found.labels.tolist(), found.ignore.tolist()) == ([2], [False])
 
 
 def test_no_objects() -> None:
-    assert len(cut_annotation(Annotation.empty(), CUT, least_visible=0.3)) == 0
+    assert len(crop_annotation(Annotation.empty(), CROP, least_visible=0.3)) == 0
 
 
 BOXES = st.lists(
@@ -139,9 +143,9 @@ BOXES = st.lists(
 def test_what_is_seen_is_what_a_mask_shows(
     corners: list[tuple[int, int, int, int]], seed: int, least: float, flipped: bool
 ) -> None:
-    """Boxes of whole pixels, painted on masks that are cut with slices."""
+    """Boxes of whole pixels, painted on masks that are geometry with slices."""
     y, x, height, width = np.random.default_rng(seed).integers(1, 40, 4).tolist()
-    cut = Cut((100, 100), (1.0, 1.0), (y, x), (height, width), flipped)
+    geometry = CropGeometry((100, 100), (1.0, 1.0), flipped, offset=(y, x), size=(height, width))
     boxes = [[float(v) for v in (a, b, a + w, b + h)] for a, b, w, h in corners]
     expected = []
     for number, (a, b, w, h) in enumerate(corners):
@@ -152,7 +156,7 @@ def test_what_is_seen_is_what_a_mask_shows(
         if len(rows):
             edges = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
             expected.append((edges, number, part.sum() / mask.sum() < np.float32(least)))
-    found = cut_annotation(annotation(*boxes), cut, least_visible=float(np.float32(least)))
+    found = crop_annotation(annotation(*boxes), geometry, least_visible=float(np.float32(least)))
     assert found.boxes.tolist() == [edges for edges, _, _ in expected]
     assert found.labels.tolist() == [number for _, number, _ in expected]
     assert found.ignore.tolist() == [bool(hidden) for _, _, hidden in expected]
@@ -184,11 +188,11 @@ def test_a_bright_box_is_where_the_cut_says(
     x2, y2 = data.draw(st.integers(x1 + 20, width)), data.draw(st.integers(y1 + 20, height))
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[y1:y2, x1:x2] = 255
-    cut = crop.place(size, seed)
+    geometry = crop.place(size, seed)
     shown = crop(pixels, seed)
-    assert cut.original == size and tuple(shown.shape[:2]) == cut.size
+    assert geometry.original == size and tuple(shown.shape[:2]) == geometry.size
     box = annotation([float(x1), float(y1), float(x2), float(y2)])
-    found = cut_annotation(box, cut, least_visible=0.0).boxes
+    found = crop_annotation(box, geometry, least_visible=0.0).boxes
     rows, columns = np.nonzero(shown.numpy()[:, :, 0] > 127)
     if not len(rows):
         assert len(found) == 0 or (found[0, 2:] - found[0, :2]).min() < 1
@@ -202,22 +206,22 @@ def test_a_bright_box_is_where_the_cut_says(
 
 
 def test_a_part_of_whole_pixels_is_that_part() -> None:
-    """Without resize the cut can be followed with slices, for every draw."""
+    """Without resize the geometry can be followed with slices, for every draw."""
     pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     crop = PaperCrop((50, 50), 32, colour_std=0.0)
     for seed in range(50):
-        cut = crop.place((50, 70), seed)
-        y, x = map(int, cut.offset)
+        geometry = crop.place((50, 70), seed)
+        y, x = map(int, geometry.offset)
         part = pixels[y : y + 32, x : x + 32]
-        assert np.array_equal(crop(pixels, seed), part[:, ::-1] if cut.flipped else part)
+        assert np.array_equal(crop(pixels, seed), part[:, ::-1] if geometry.flipped else part)
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.tuples(st.integers(16, 600), st.integers(16, 600)), st.integers(0, 999))
 def test_parts_of_images_of_any_size_are_whole_pixels(size: tuple[int, int], seed: int) -> None:
-    cut = ResizedCrop(224).place(size, seed)
+    geometry = ResizedCrop(224).place(size, seed)
     shown = torch.tensor([0.0, 0.0, 224.0, 224.0])
-    part = cut.invert(shown)
+    part = geometry.invert(shown)
     torch.testing.assert_close(part, part.round(), rtol=0, atol=1e-4)
     assert part.min() >= -1e-4 and (part[2:] <= torch.tensor(size[::-1]) + 1e-4).all()
 

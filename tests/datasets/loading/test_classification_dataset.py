@@ -1,4 +1,4 @@
-"""Do classifiers get the same batches whoever reads them, and is a bad image one line?"""
+"""Classifiers get the same batches whoever reads them, and a bad image is one line."""
 
 from __future__ import annotations
 
@@ -10,14 +10,9 @@ import numpy as np
 import pytest
 import torch
 from resdet.datasets.image import ImageRules
-from resdet.datasets.loading.classification import (
-    LabelledDataset,
-    any_shape,
-    labelled_test_loader,
-    labelled_train_loader,
-)
 from resdet.datasets.loading.crops import CentreCrop, FullImage, PaperCrop, TenCrop
-from resdet.datasets.loading.sampling import BatchPlan, SampleKey
+from resdet.datasets.loading.dataset import ClassificationDataset, eval_loader, train_loader
+from resdet.datasets.loading.sampling import BatchPlan, SampleKey, any_shape
 from resdet.detection.errors import DataError, ImageError
 from resdet.detection.structures import Batch, Record
 
@@ -48,13 +43,13 @@ def assert_same(first: list[Batch], second: list[Batch]) -> None:
 
 
 def test_neither_workers_nor_restarts_nor_processes_change_batches(tmp_path: Path) -> None:
-    dataset = LabelledDataset(make_records(tmp_path), CROP)
+    dataset = ClassificationDataset(make_records(tmp_path), CROP)
     options = {"batch_size": 4, "seed": 3, "steps": 5}
-    whole = list(labelled_train_loader(dataset, BatchPlan(any_shape(7), **options), workers=0))
+    whole = list(train_loader(dataset, BatchPlan(any_shape(7), **options), workers=0))
     tail = BatchPlan(any_shape(7), **options, start_step=3)
-    assert_same(whole[3:], list(labelled_train_loader(dataset, tail, workers=2)))
+    assert_same(whole[3:], list(train_loader(dataset, tail, workers=2)))
     halves = [
-        list(labelled_train_loader(dataset, BatchPlan(any_shape(7), **options, **share), workers=0))
+        list(train_loader(dataset, BatchPlan(any_shape(7), **options, **share), workers=0))
         for share in ({"rank": 0, "world": 2}, {"rank": 1, "world": 2})
     ]
     for step, batch in enumerate(whole):
@@ -65,7 +60,7 @@ def test_neither_workers_nor_restarts_nor_processes_change_batches(tmp_path: Pat
 
 
 def test_an_epoch_has_every_image(tmp_path: Path) -> None:
-    dataset = LabelledDataset(make_records(tmp_path), CROP)
+    dataset = ClassificationDataset(make_records(tmp_path), CROP)
     plan = BatchPlan(any_shape(7), batch_size=4, seed=0, steps=2)
     seen = Counter(key.index for keys in plan for key in keys)
     assert set(seen) == set(range(7)) and seen.total() == 8
@@ -77,8 +72,8 @@ def test_an_epoch_has_every_image(tmp_path: Path) -> None:
 
 
 def test_labels_travel_with_images(tmp_path: Path) -> None:
-    dataset = LabelledDataset(make_records(tmp_path), CentreCrop(24, 24))
-    batches = list(labelled_test_loader(dataset, batch_size=4, workers=0))
+    dataset = ClassificationDataset(make_records(tmp_path), CentreCrop(24, 24))
+    batches = list(eval_loader(dataset, batch_size=4, workers=0))
     assert [batch.image_ids for batch in batches] == [list("0123"), list("456")]
     assert [batch.labels.tolist() for batch in batches] == [[0, 1, 2, 0], [1, 2, 0]]
     assert batches[0].labels.dtype == torch.int64
@@ -89,11 +84,11 @@ def test_labels_travel_with_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_views_are_the_further_crops(tmp_path: Path, workers: int) -> None:
     records = make_records(tmp_path, 3)
-    dataset = LabelledDataset(records, CentreCrop(24, 24), TenCrop(24, 24))
-    [batch] = labelled_test_loader(dataset, batch_size=4, workers=workers)
+    dataset = ClassificationDataset(records, CentreCrop(24, 24), TenCrop(24, 24))
+    [batch] = eval_loader(dataset, batch_size=4, workers=workers)
     assert len(batch.views) == 10
-    ten = LabelledDataset(records, TenCrop(24, 24))
-    [alone] = labelled_test_loader(ten, batch_size=4, workers=0)
+    ten = ClassificationDataset(records, TenCrop(24, 24))
+    [alone] = eval_loader(ten, batch_size=4, workers=0)
     for view, other in zip(batch.views, (alone, *alone.views), strict=True):
         assert torch.equal(view.images, other.images)
         assert torch.equal(view.labels, batch.labels) and view.image_ids == batch.image_ids
@@ -102,22 +97,23 @@ def test_views_are_the_further_crops(tmp_path: Path, workers: int) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files in /proc")
 def test_views_of_workers_hold_few_files(tmp_path: Path) -> None:
-    dataset = LabelledDataset(make_records(tmp_path, 6), TenCrop(24, 24))
+    dataset = ClassificationDataset(make_records(tmp_path, 6), TenCrop(24, 24))
     before = len(list(Path("/proc/self/fd").iterdir()))
-    batches = list(labelled_test_loader(dataset, batch_size=1, workers=1))
+    batches = list(eval_loader(dataset, batch_size=1, workers=1))
     held = len(list(Path("/proc/self/fd").iterdir())) - before
     assert len(batches) == 6 and held < 6 * 4  # one per tensor would be 6 * 20
 
 
 def test_whole_images_of_one_size_share_a_batch(tmp_path: Path) -> None:
-    dataset = LabelledDataset(make_records(tmp_path), FullImage(24), FullImage(32, flipped=True))
-    batches = list(labelled_test_loader(dataset, batch_size=3, workers=0))
+    dataset = ClassificationDataset(
+        make_records(tmp_path), FullImage(24), FullImage(32, flipped=True)
+    )
+    batches = list(eval_loader(dataset, batch_size=3, workers=0))
     assert [batch.image_ids for batch in batches] == [list("036"), list("124"), ["5"]]
     assert [tuple(batch.images.shape[2:]) for batch in batches] == [(32, 24), (24, 32), (24, 32)]
     assert tuple(batches[1].views[0].images.shape) == (3, 3, 32, 43)
     shares = [
-        list(labelled_test_loader(dataset, batch_size=3, workers=0, rank=rank, world=2))
-        for rank in (0, 1)
+        list(eval_loader(dataset, batch_size=3, workers=0, rank=rank, world=2)) for rank in (0, 1)
     ]
     assert_same([batches[0], batches[2]], shares[0])
     assert_same([batches[1]], shares[1])
@@ -128,14 +124,14 @@ def test_whole_images_of_unknown_size_are_alone(tmp_path: Path) -> None:
         Record(r.image_id, r.path, (0, 0), image_label=r.image_label)
         for r in make_records(tmp_path, 3)
     ]
-    whole = LabelledDataset(records, FullImage(24))
-    assert [len(batch) for batch in labelled_test_loader(whole, batch_size=4, workers=0)] == [1] * 3
-    cropped = LabelledDataset(records, CROP)
-    assert [len(b) for b in labelled_test_loader(cropped, batch_size=4, workers=0)] == [3]
+    whole = ClassificationDataset(records, FullImage(24))
+    assert [len(batch) for batch in eval_loader(whole, batch_size=4, workers=0)] == [1] * 3
+    cropped = ClassificationDataset(records, CROP)
+    assert [len(b) for b in eval_loader(cropped, batch_size=4, workers=0)] == [3]
 
 
 def test_nothing_to_test() -> None:
-    assert list(labelled_test_loader(LabelledDataset([], CROP), batch_size=2, workers=0)) == []
+    assert list(eval_loader(ClassificationDataset([], CROP), batch_size=2, workers=0)) == []
 
 
 # ---------------------------------------------------------------------------------- bad images
@@ -143,12 +139,12 @@ def test_nothing_to_test() -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_bad_image_is_one_line_naming_the_file(tmp_path: Path, workers: int) -> None:
-    dataset = LabelledDataset(make_records(tmp_path), CROP)
+    dataset = ClassificationDataset(make_records(tmp_path), CROP)
     bad = tmp_path / "4.jpg"
     bad.write_text("<html>not found</html>")
     plan = BatchPlan(any_shape(7), batch_size=4, seed=3, steps=5)
     with pytest.raises(ImageError) as caught:
-        list(labelled_train_loader(dataset, plan, workers=workers))
+        list(train_loader(dataset, plan, workers=workers))
     assert str(caught.value).startswith(f"{bad}: ") and "\n" not in str(caught.value)
 
 
@@ -156,16 +152,16 @@ def test_truncated_images_obey_the_rules(tmp_path: Path) -> None:
     records = make_records(tmp_path, 3)
     cut_short(tmp_path / "1.jpg")
     with pytest.raises(ImageError, match=r"1\.jpg: truncated"):
-        list(labelled_test_loader(LabelledDataset(records, CROP), batch_size=3, workers=0))
-    skipping = LabelledDataset(records, CROP, rules=ImageRules(on_truncated="skip"))
+        list(eval_loader(ClassificationDataset(records, CROP), batch_size=3, workers=0))
+    skipping = ClassificationDataset(records, CROP, rules=ImageRules(on_truncated="skip"))
     with pytest.warns(UserWarning, match="left out"):
-        [batch] = labelled_test_loader(skipping, batch_size=3, workers=0)
+        [batch] = eval_loader(skipping, batch_size=3, workers=0)
     assert batch.image_ids == ["0", "2"]
     plan = BatchPlan(any_shape(3), batch_size=3, seed=0, steps=1)
     with pytest.warns(UserWarning, match="next image takes its place"):
-        [batch] = labelled_train_loader(skipping, plan, workers=0)
+        [batch] = train_loader(skipping, plan, workers=0)
     assert sorted(batch.image_ids) == ["0", "2", "2"]
-    kept = LabelledDataset(records, CROP, rules=ImageRules(on_truncated="warn"))
+    kept = ClassificationDataset(records, CROP, rules=ImageRules(on_truncated="warn"))
     with pytest.warns(UserWarning, match=r"1\.jpg: truncated"):
         kept[SampleKey(1, 0)]
 
@@ -174,6 +170,6 @@ def test_a_image_that_has_changed(tmp_path: Path) -> None:
     [record] = make_records(tmp_path, 1)
     other = Record("0", record.path, (90, 120), image_label=0)
     with pytest.raises(ImageError, match=r"0\.jpg.* 30x40 .* 120x90 .*has changed"):
-        LabelledDataset([other], CROP)[SampleKey(0, 0)]
+        ClassificationDataset([other], CROP)[SampleKey(0, 0)]
     with pytest.raises(DataError, match="no class"):
-        LabelledDataset([Record("0", record.path, record.size)], CROP)[SampleKey(0, 0)]
+        ClassificationDataset([Record("0", record.path, record.size)], CROP)[SampleKey(0, 0)]

@@ -1,0 +1,104 @@
+"""The geometry of crops: boxes and pixels of an image in those of a crop, and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...detection.ops.boxes import area, clip
+from ...detection.structures import Annotation, Geometry
+from .transforms import interpolation, resized_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropGeometry(Geometry):
+    """An image is scaled; of that, the part of ``size`` (h, w) from ``offset`` (y, x), in scaled
+    pixels, is the crop; it is flipped last.
+
+    The part may reach over the image's edge: offsets may be negative. Boxes are moved in double
+    precision: offsets of strongly enlarged boxes are large, and what is left after the subtraction
+    is to be exact to the last digit of float32.
+    """
+
+    offset: tuple[float, float]
+    size: tuple[int, int]
+
+    @staticmethod
+    def whole(original: tuple[int, int], size: tuple[int, int]) -> CropGeometry:
+        """The whole image, resized to ``size`` (h, w)."""
+        scale = (size[0] / original[0], size[1] / original[1])
+        return CropGeometry(original, scale, offset=(0.0, 0.0), size=size)
+
+    @staticmethod
+    def at_short_side(original: tuple[int, int], short_side: int) -> CropGeometry:
+        """The whole image, its shorter side resized to ``short_side``."""
+        size = resized_size(original, short_side, long_side_max=2**31)
+        return CropGeometry.whole(original, size)
+
+    def apply(self, boxes: Tensor) -> Tensor:
+        """Original pixels (..., 4) to those of the crop, which the boxes may leave."""
+        moved = boxes.double() * _twice(self.scale, boxes) - _twice(self.offset, boxes)
+        # Rounded before it is flipped: what ends at the crop's edge is 0 then, and no sliver.
+        moved = moved.to(boxes.dtype)
+        return self._flip(moved, self.size[1]) if self.flipped else moved
+
+    def invert(self, boxes: Tensor) -> Tensor:
+        """Pixels of the crop (..., 4) to original pixels."""
+        moved = boxes.double()
+        moved = self._flip(moved, self.size[1]) if self.flipped else moved
+        return ((moved + _twice(self.offset, boxes)) / _twice(self.scale, boxes)).to(boxes.dtype)
+
+
+def _twice(pair: tuple[float, float], boxes: Tensor) -> Tensor:
+    y, x = pair
+    return boxes.new_tensor([x, y, x, y], dtype=torch.float64)
+
+
+def crop_annotation(
+    annotation: Annotation, geometry: CropGeometry, *, least_visible: float
+) -> Annotation:
+    """The objects of an image in the pixels of a crop, with boxes clipped to it.
+
+    An object of which less than ``least_visible`` of its area is in the crop is marked ``ignore``:
+    its clipped box ends where the crop does, which says nothing of where the object ends, and what
+    is seen of it is not background either. One that is entirely outside is left out.
+    """
+    moved = geometry.apply(annotation.boxes)
+    clipped = clip(moved, geometry.size)
+    shown = area(clipped)
+    hidden = shown / area(moved) < least_visible
+    return Annotation(clipped, annotation.labels, annotation.ignore | hidden)[shown > 0]
+
+
+# ------------------------------------------------------------------------------------- pixels
+
+
+def scale_then_crop(pixels: np.ndarray, geometry: CropGeometry) -> np.ndarray:
+    """The crop of ``pixels`` (h, w, 3) uint8; the offset is whole and inside the image."""
+    height, width = (
+        round(n * scale) for n, scale in zip(geometry.original, geometry.scale, strict=True)
+    )
+    if (height, width) != geometry.original:
+        pixels = cv2.resize(pixels, (width, height), interpolation=interpolation(geometry.scale))
+    y, x = map(int, geometry.offset)
+    return flip(pixels[y : y + geometry.size[0], x : x + geometry.size[1]], geometry.flipped)
+
+
+def crop_then_scale(pixels: np.ndarray, geometry: CropGeometry) -> np.ndarray:
+    """Likewise, without scaling what is left out; the part has whole original pixels."""
+    y, x, height, width = (
+        round(value / scale)
+        for pair in (geometry.offset, geometry.size)
+        for value, scale in zip(pair, geometry.scale, strict=True)
+    )
+    part = flip(pixels[y : y + height, x : x + width], geometry.flipped)
+    method = interpolation(geometry.scale)
+    return cv2.resize(np.ascontiguousarray(part), geometry.size[::-1], interpolation=method)
+
+
+def flip(pixels: np.ndarray, flipped: bool) -> np.ndarray:
+    return cv2.flip(pixels, 1) if flipped else pixels

@@ -1,0 +1,206 @@
+"""Data sets that read images for a detector, a classifier or a localizer, and their loaders."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from ...detection.errors import ConfigError, DataError, ImageError
+from ...detection.structures import Record, Sample
+from ..image import ImageRules, LoadedImage, read_image
+from .crop_geometry import crop_annotation
+from .crops import Crop, PlacedCrop, crop_sample
+from .sampling import BatchPlan, SampleKey, fixed_keys
+from .transforms import Transform, make_sample
+from .workers import BatchLoader, BatchReader
+
+#: `Record.size` of an image whose header was not read.
+UNKNOWN_SIZE = (0, 0)
+
+
+class ImageDataset(Dataset[Sample], ABC):
+    """``dataset[SampleKey]`` reads and checks one image and makes a sample of it.
+
+    Raises ImageError, naming the file, for an image that cannot be read or is not of the size in
+    its record, and TruncatedImage where ``rules.on_truncated`` is ``skip``: the loaders below
+    decide what takes its place.
+    """
+
+    #: Whether images of different sizes share a batch, as `Batch.collate` pads them.
+    pad: ClassVar[bool] = False
+    #: Whether all samples have one size.
+    fixed: bool = True
+
+    def __init__(self, records: Sequence[Record], rules: ImageRules | None = None) -> None:
+        self.records = tuple(records)
+        self.rules = ImageRules() if rules is None else rules
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        record = self.records[key.index]
+        loaded = read_image(record.path, self.rules)
+        for warning in loaded.warnings:
+            warnings.warn(f"{record.path}: {warning}", stacklevel=2)
+        _check_size(record, loaded)
+        try:
+            return self.make(loaded.pixels, record, key.seed)
+        except ConfigError as error:
+            raise ConfigError(f"{record.path}: {error}") from error
+
+    @abstractmethod
+    def make(self, pixels: np.ndarray, record: Record, seed: int) -> Sample:
+        """The sample of one image, ``pixels`` (h, w, 3) uint8."""
+
+    def batches(self, batch_size: int) -> list[list[SampleKey]]:
+        """Every image once, in order; images that cannot share a batch are in different ones.
+
+        Samples that are neither padded nor of one size are grouped by the size of their image, and
+        each image of unknown size is alone.
+        """
+        groups: dict[object, list[SampleKey]] = defaultdict(list)
+        for key in fixed_keys(len(self)):
+            size = self.records[key.index].size
+            alone = (size, key.index) if size == UNKNOWN_SIZE else size
+            groups[None if self.pad or self.fixed else alone].append(key)
+        return [
+            keys[at : at + batch_size]
+            for keys in groups.values()
+            for at in range(0, len(keys), batch_size)
+        ]
+
+
+class DetectionDataset(ImageDataset):
+    """Images with their objects; every transform but the first gives a further view of the image
+    (`Sample.views`)."""
+
+    pad = True
+
+    def __init__(
+        self, records: Sequence[Record], *transforms: Transform, rules: ImageRules | None = None
+    ) -> None:
+        super().__init__(records, rules)
+        self.transforms = transforms
+
+    def make(self, pixels: np.ndarray, record: Record, seed: int) -> Sample:
+        return make_sample(
+            pixels, record.annotation, self.transforms, image_id=record.image_id, seed=seed
+        )
+
+
+class ClassificationDataset(ImageDataset):
+    """Images with their class; every crop but the first gives further views of the image.
+
+    Raises DataError for a record without a class, and what `ImageDataset` raises.
+    """
+
+    def __init__(
+        self, records: Sequence[Record], *crops: Crop, rules: ImageRules | None = None
+    ) -> None:
+        super().__init__(records, rules)
+        self.crops = crops
+        self.fixed = all(crop.fixed for crop in crops)
+
+    def make(self, pixels: np.ndarray, record: Record, seed: int) -> Sample:
+        label = class_of(record)
+        return crop_sample(pixels, self.crops, image_id=record.image_id, seed=seed, label=label)
+
+
+class LocalizationDataset(ClassificationDataset):
+    """Images with their class and its objects, cropped with the image (`crop_annotation`).
+
+    A random crop may show none of them; its annotation is then empty, or all ``ignore``.
+
+    Raises ConfigError for a ``least_visible`` that is no fraction, and what `ClassificationDataset`
+    raises.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        *crops: PlacedCrop,
+        least_visible: float,
+        rules: ImageRules | None = None,
+    ) -> None:
+        if not 0 <= least_visible <= 1:
+            raise ConfigError(f"least_visible: {least_visible:g} is not between 0 and 1")
+        super().__init__(records, *crops, rules=rules)
+        self.placed = crops
+        self.least_visible = least_visible
+
+    def make(self, pixels: np.ndarray, record: Record, seed: int) -> Sample:
+        sample = super().make(pixels, record, seed)
+        size = (pixels.shape[0], pixels.shape[1])
+        first, *views = (
+            replace(
+                view,
+                annotation=crop_annotation(
+                    record.annotation, crop.place(size, seed), least_visible=self.least_visible
+                ),
+            )
+            for view, crop in zip((sample, *sample.views), self.placed, strict=True)
+        )
+        return replace(first, views=tuple(views))
+
+
+def class_of(record: Record) -> int:
+    """The class of the whole image; raises DataError where the record has none."""
+    if record.image_label is None:
+        raise DataError(f"{record.path}: the record has no class")
+    return record.image_label
+
+
+def _check_size(record: Record, loaded: LoadedImage) -> None:
+    height, width = loaded.pixels.shape[:2]
+    if record.size in (UNKNOWN_SIZE, (height, width)):
+        return
+    reason = "the file has changed or the annotation is of another image"
+    if (width, height) == record.size and loaded.orientation >= 5:
+        reason = (
+            f"its EXIF orientation {loaded.orientation} turns it by 90 degrees: "
+            "the boxes were drawn with the other setting of data.exif"
+        )
+    raise ImageError(
+        f"{record.path}: the image is {width}x{height} but its record says "
+        f"{record.size[1]}x{record.size[0]} (width x height); {reason}"
+    )
+
+
+def train_loader(
+    dataset: ImageDataset, plan: BatchPlan, *, workers: int, pin_memory: bool = False
+) -> BatchLoader:
+    """The batches of ``plan``. Under ``on_truncated: skip`` the next whole image of the data set
+    takes the place of a truncated one, with a warning, so that the batch keeps its size.
+    """
+    reader = BatchReader(dataset, replace=True)
+    return BatchLoader(reader, plan, workers=workers, pin_memory=pin_memory)
+
+
+def eval_loader(
+    dataset: ImageDataset,
+    *,
+    batch_size: int,
+    workers: int,
+    rank: int = 0,
+    world: int = 1,
+    pin_memory: bool = False,
+) -> BatchLoader:
+    """Every image once over all processes, never padded with repeats.
+
+    Batches (`ImageDataset.batches`) are cut before they are dealt out, process ``rank`` taking
+    every ``world``-th: which images share a batch, and so the result, does not depend on the
+    number of processes. Processes may get one batch more or less, so none may wait for another
+    inside the loop. Each image has one fixed seed. Under ``on_truncated: skip`` a truncated
+    image is left out with a warning.
+    """
+    reader = BatchReader(dataset, replace=False)
+    batches = dataset.batches(batch_size)[rank::world]
+    return BatchLoader(reader, batches, workers=workers, pin_memory=pin_memory)
