@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from ..detection.errors import DataError
 from .records import RawBox, first_few
 
 #: ``error``: training stops. ``warning``: it continues, results may suffer. ``note``: information.
 Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
 #: {kind: (possible severities, the usual one first; meaning)}. Faults of boxes are warnings if
 #: ``data.on_bad_box`` resolves them.

@@ -1,4 +1,4 @@
-"""What is wrong with this data set? (The data doctor: drives all checks, returns one report.)"""
+"""The check of a data set: runs all checks and returns one report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...detection.structures import Annotation, Record
 from ..catalog import DataSplit, OnBadBox, label_images
 from ..class_names import similar_names
 from ..coordinates import EdgeCounts, count_edges
-from ..findings import Finding
+from ..findings import SEVERITIES, Finding
 from ..image import DEFAULT_RULES, ImageRules, is_file
 from ..records import RawImage
 from .duplicates import find_duplicates
@@ -31,21 +31,20 @@ from .statistics import (
     size_histograms,
 )
 
-#: Reads one source and goes on after faults: the images it could make sense of, and all findings.
+#: Reads one source and continues after faults: the readable images, and all findings.
 Inspection = Callable[[], tuple[list[RawImage], list[Finding]]]
-#: What there is to know of each image. Images with a ``class`` have one object, as large as the
-#: image; ``nothing``: the images alone are checked.
+#: What is annotated. With ``class``, each image has one object of its own size; with ``nothing``,
+#: only the image files are checked.
 Content = Literal["boxes", "class", "nothing"]
 Progress = Callable[[int, int], None]
 
-_SEVERITIES = ("error", "warning", "note")
-#: Part of the objects without a good anchor from which that is worth a warning.
+#: Fraction of objects without a good anchor above which there is a warning.
 _MANY_POOR = 0.1
 
 
 @dataclass(frozen=True)
 class Report:
-    """Plain data of one check; ``images_checked`` were decoded (0: headers only)."""
+    """Result of a check; ``images_checked`` images were decoded (0: headers only)."""
 
     title: str
     findings: tuple[Finding, ...]
@@ -55,17 +54,17 @@ class Report:
     anchors: AnchorFit | None
     images_checked: int
     seconds: float
-    #: Evidence for where the boxes count from.
+    #: Evidence for 0- or 1-based boxes.
     edges: EdgeCounts = field(default_factory=EdgeCounts)
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """What to check: ``splits``, training first, each of one or several sources.
+    """What to check: ``splits``, training first, each with one or several sources.
 
-    ``origin`` is the folder or config file; ``folders`` look for what no split leads to.
-    ``classes`` None: the names that occur, in training if ``from_training``, else in all splits.
-    ``anchors`` are for boxes.
+    ``origin`` is the folder or config file; ``folders`` are checks for files that no split uses.
+    ``classes`` None: all names that occur, with ``from_training`` only those in training.
+    ``anchors`` are compared with the boxes.
     """
 
     origin: Path
@@ -82,7 +81,7 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Effort:
-    """``decode`` False reads headers only; ``workers`` processes decode; ``cache`` is a file."""
+    """Whether to ``decode`` the images, with how many processes, and the cache file."""
 
     decode: bool = True
     workers: int = 0
@@ -91,7 +90,7 @@ class Effort:
 
 
 def check(data: DataSet, effort: Effort = Effort()) -> Report:
-    """Everything that is wrong with ``data``, errors first; no fault of the data raises."""
+    """Check ``data``. Faults become findings, errors first; none raises."""
     started = time.monotonic()
     images, findings = _read(data.splits)
     findings += [finding for look in data.folders for finding in look()]
@@ -121,9 +120,9 @@ def check(data: DataSet, effort: Effort = Effort()) -> Report:
 def summarise(
     title: str, splits: Mapping[str, DataSplit], anchors: Anchors | None, origin: Path
 ) -> Report:
-    """The report of splits that are read already; its findings are theirs and the anchors'.
+    """The report of splits that are already read, with their findings and those of the anchors.
 
-    Histograms and anchors are those of the first split, which is training.
+    Histograms and anchor fit are computed on the first split, which is training.
     """
     records = next(iter(splits.values())).records if splits else ()
     fit = fit_anchors(records, anchors) if anchors else None
@@ -140,9 +139,6 @@ def summarise(
     )
 
 
-# ---------------------------------------------------------------------------------- annotations
-
-
 def _read(
     splits: Mapping[str, Sequence[Inspection]],
 ) -> tuple[dict[str, list[RawImage]], list[Finding]]:
@@ -157,12 +153,12 @@ def _read(
 
 
 def _label(images: Mapping[str, Sequence[RawImage]], data: DataSet) -> dict[str, DataSplit]:
-    """The splits with labels of one class list; none where there is no class to label."""
+    """The splits with labels from one class list; empty if there are no classes."""
     if data.content == "nothing":
         return {name: _unlabelled(part) for name, part in images.items()}
     parts = list(images.values())
-    teachers = parts[:1] if data.from_training else parts
-    seen = {obj.name for part in teachers for image in part for obj in image.objects}
+    sources = parts[:1] if data.from_training else parts
+    seen = {obj.name for part in sources for image in part for obj in image.objects}
     classes = data.classes or tuple(sorted(seen - set(data.ignore_classes)))
     if not classes:
         return {}
@@ -188,14 +184,14 @@ def _across_splits(
     images: Mapping[str, Sequence[RawImage]], splits: Mapping[str, DataSplit], data: DataSet
 ) -> list[Finding]:
     if not splits:
-        return [Finding("no_objects", "error", data.origin, "no annotated object was found")]
+        return [Finding("no_objects", "error", data.origin, "no annotated objects found")]
     everything = [image for part in images.values() for image in part]
     findings = similar_names(everything) if data.classes is None else []
     train, split = next(iter(splits.items()))
-    taught = {label for record in split.records for label in record.annotation.labels.tolist()}
+    present = {label for record in split.records for label in record.annotation.labels.tolist()}
     for label, name in enumerate(split.classes):
-        if label not in taught:
-            reason = f"no object in {train!r}: the class cannot be learned"
+        if label not in present:
+            reason = f"no object in {train!r}; the class cannot be learned"
             findings.append(Finding("absent_class", "warning", data.origin, reason, name))
     for (early, first), (late, second) in combinations(images.items(), 2):
         known = {image.path for image in first}
@@ -204,7 +200,7 @@ def _across_splits(
                 "listed_in_two_splits",
                 "warning",
                 image.source,
-                f"is in {early!r} and in {late!r}",
+                f"listed in {early!r} and in {late!r}",
                 f"image {image.image_id}",
                 image.path,
             )
@@ -221,12 +217,9 @@ def _misfit(fit: AnchorFit | None, origin: Path) -> list[Finding]:
     if fit.suggested_poor < fit.poor:
         sizes = ", ".join(f"{size:g}" for size in fit.suggested_sizes)
         share = fit.suggested_poor / fit.objects
-        better = f"; rpn.anchor_sizes=[{sizes}] would leave {share:.1%}"
+        better = f"; with rpn.anchor_sizes=[{sizes}] it would be {share:.1%}"
     reason = f"{fit.poor / fit.objects:.1%} of the objects have no anchor of IoU 0.5{better}"
     return [Finding("anchors_do_not_fit", "warning", origin, reason)]
-
-
-# ---------------------------------------------------------------------------------- images
 
 
 def _decode(
@@ -235,7 +228,7 @@ def _decode(
     rules: ImageRules,
     effort: Effort,
 ) -> dict[Path, ImageFacts]:
-    """Facts of all images, also those that a fault kept out of the splits."""
+    """Facts of all images, including those that are in no split because of a fault."""
     paths = dict.fromkeys(image.path for part in images.values() for image in part)
     paths |= dict.fromkeys(each.image for each in findings if each.image is not None)
     facts = check_images(
@@ -249,7 +242,7 @@ def _decode(
 
 
 def _join(findings: Sequence[Finding], facts: Mapping[Path, ImageFacts]) -> list[Finding]:
-    """Decoding says more exactly why an image cannot be read than its header did."""
+    """All findings; those of decoding replace the less exact ones of reading the header."""
     faulty = {
         path
         for path, each in facts.items()
@@ -266,7 +259,7 @@ def _join(findings: Sequence[Finding], facts: Mapping[Path, ImageFacts]) -> list
 def _by_split(
     images: Mapping[str, Sequence[RawImage]], facts: Mapping[Path, ImageFacts]
 ) -> dict[str, list[ImageFacts]]:
-    """Each file in the first split that lists it: being listed twice is told already."""
+    """Facts by split, each file only in the first one: double listings have their own finding."""
     taken: set[Path] = set()
     groups: dict[str, list[ImageFacts]] = {}
     for name, part in images.items():
@@ -277,9 +270,9 @@ def _by_split(
 
 
 def _in_order(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Errors first, then by kind and file; what two splits or sources have in common once."""
+    """Distinct findings, sorted by severity, kind and file."""
 
     def rank(finding: Finding) -> tuple[int, str, str]:
-        return _SEVERITIES.index(finding.severity), finding.kind, str(finding.file)
+        return SEVERITIES.index(finding.severity), finding.kind, str(finding.file)
 
     return tuple(sorted(dict.fromkeys(findings), key=rank))

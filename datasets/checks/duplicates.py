@@ -1,8 +1,8 @@
-"""Which images of a data set stand in it twice, as they are or nearly?
+"""Exact and near copies among the images of a data set.
 
-N images. Exact copies share the hash of their bytes. Near copies (compressed anew, scaled,
-brightened) are looked for among images whose 64-bit difference hashes differ by few bits, and
-confirmed on their thumbnails.
+Exact copies have the same file hash. Near copies (recompressed, scaled, brightened) are searched
+among images whose 64-bit difference hashes (dhash) differ by few bits, and confirmed by the
+correlation of their thumbnails.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from numpy.typing import NDArray
 from ..findings import Finding
 from .images import ImageFacts
 
-#: Bits by which the hashes of near copies may differ. Of 30 pairs among 2154 images (blood cells,
+#: Maximum number of different hash bits of near copies. Of 30 pairs among 2154 images (blood cells,
 #: playing cards, Caltech-101) one differed by 7, the others by at most 5.
-MOST_BITS = 7
-#: Two hashes that differ by MOST_BITS agree in one of this many bands of 8 bits.
-_BANDS = MOST_BITS + 1
-#: Correlation of the thumbnails of near copies, at least. Every pair of those images with more
-#: shows one scene or drawing; compressing, scaling and brightening stay above 0.99.
-LEAST_CORRELATION = 0.96
-#: Grey levels, standard deviation of a thumbnail under which an image has nothing to compare.
+MAX_BITS = 7
+#: Hashes that differ in at most MAX_BITS bits are equal in at least one of this many bands.
+_BANDS = MAX_BITS + 1
+#: Minimum correlation of the thumbnails of near copies. Every pair of those images above it shows
+#: the same scene or drawing; compressing, scaling and brightening stay above 0.99.
+MIN_CORRELATION = 0.96
+#: Minimum std of a thumbnail in grey levels; flatter images are not compared.
 _FLAT = 4.0
-#: How many of the nearest candidates of an image are compared with it.
+#: Candidates that are compared with each image, those with the nearest hashes.
 _CANDIDATES = 8
-#: Pairs of hashes compared at once: 64 MB of differences.
+#: Pairs of hashes that are compared at once: 64 MB.
 _BLOCK = 2**23
 
 _Hashes = NDArray[np.uint64]
@@ -38,12 +38,12 @@ _Places = NDArray[np.intp]
 
 
 def find_duplicates(splits: Mapping[str, Sequence[ImageFacts]]) -> list[Finding]:
-    """One finding for each image that repeats an earlier one, of its split or an earlier split.
+    """One finding for each copy of an earlier image, in the same or in an earlier split.
 
-    Kinds: ``same_image`` and ``similar_image`` inside a split, ``same_image_in_splits`` and
-    ``similar_image_in_splits`` across. All are warnings: a copy across splits makes a result too
-    good and should go, but published data sets hold some (their numbers are still compared), and
-    nothing fails in training. Images without contrast are only compared byte by byte.
+    Kinds: ``same_image`` and ``similar_image`` within a split, ``same_image_in_splits`` and
+    ``similar_image_in_splits`` across splits. All are warnings: a copy across splits makes results
+    too good and should be removed, but published data sets have some. Images without contrast are
+    only compared byte by byte.
     """
     groups = {name: _distinct_files(facts) for name, facts in splits.items()}
     findings: list[Finding] = []
@@ -61,8 +61,8 @@ def find_duplicates(splits: Mapping[str, Sequence[ImageFacts]]) -> list[Finding]
 
 
 def similar_pairs(facts: Sequence[ImageFacts]) -> list[tuple[Path, Path]]:
-    """Each image that nearly repeats earlier ones, with that which it is most like."""
-    prints = _Prints.of(_distinct_files(facts))
+    """(near copy, most similar earlier image) pairs."""
+    prints = _Fingerprints.of(_distinct_files(facts))
     columns, _ = _nearest(prints, prints, earlier_only=True)
     return [
         (prints.facts[row].path, prints.facts[columns[row]].path)
@@ -71,7 +71,7 @@ def similar_pairs(facts: Sequence[ImageFacts]) -> list[tuple[Path, Path]]:
 
 
 def _distinct_files(facts: Sequence[ImageFacts]) -> list[ImageFacts]:
-    """Each path once (the readers tell what is listed twice), and only files that could be read."""
+    """Readable files, each path once: images that are listed twice have their own finding."""
     return list({each.path: each for each in facts if each.sha256}.values())
 
 
@@ -98,38 +98,37 @@ def _finding(
 ) -> Finding:
     if late == early:
         return Finding(kind, "warning", query.path, f"{what} {original}", image=query.path)
-    reason = f"{what} {original}, but this is in {late!r}, that in {early!r}"
+    reason = f"{what} {original}, which is in {early!r}, while this is in {late!r}"
     return Finding(f"{kind}_in_splits", "warning", query.path, reason, image=query.path)
-
-
-# ---------------------------------------------------------------------------------- near copies
 
 
 def _similar(
     queries: Sequence[ImageFacts], references: Sequence[ImageFacts], late: str, early: str
 ) -> Iterator[Finding]:
-    """``queries`` being ``references``, each is compared with those before it."""
-    inside = queries is references
-    asked = _Prints.of(queries)
-    given = asked if inside else _Prints.of(references)
-    columns, correlations = _nearest(asked, given, earlier_only=inside)
+    """Findings of near copies; if both arguments are the same list, only earlier ones count."""
+    within = queries is references
+    prints = _Fingerprints.of(queries)
+    others = prints if within else _Fingerprints.of(references)
+    columns, correlations = _nearest(prints, others, earlier_only=within)
     for row in np.flatnonzero(columns >= 0):
         what = f"nearly the same ({correlations[row]:.1%} correlation) as"
-        original = given.facts[columns[row]].path
-        yield _finding("similar_image", asked.facts[row], original, what, late, early)
+        original = others.facts[columns[row]].path
+        yield _finding("similar_image", prints.facts[row], original, what, late, early)
 
 
 @dataclass(frozen=True)
-class _Prints:
-    """Images with contrast: ``hashes`` (N,) and ``thumbnails`` (N, 324), of mean 0 and length 1,
-    so that their products are correlations, which brightness and contrast do not change."""
+class _Fingerprints:
+    """Images with contrast: ``hashes`` (N,) and ``thumbnails`` (N, 324) of mean 0 and norm 1.
+
+    Their dot products are correlations, which do not depend on brightness and contrast.
+    """
 
     facts: list[ImageFacts]
     hashes: _Hashes
     thumbnails: NDArray[np.float32]
 
     @staticmethod
-    def of(facts: Sequence[ImageFacts]) -> _Prints:
+    def of(facts: Sequence[ImageFacts]) -> _Fingerprints:
         usable = [each for each in facts if each.thumbnail]
         values = np.frombuffer(b"".join(each.thumbnail for each in usable), np.uint8)
         grey = values.reshape(len(usable), -1 if usable else 1).astype(np.float32)
@@ -138,16 +137,18 @@ class _Prints:
         kept = [each for each, has in zip(usable, contrast, strict=True) if has]
         grey = grey[contrast]
         grey /= np.linalg.norm(grey, axis=1, keepdims=True)
-        return _Prints(kept, np.array([each.dhash for each in kept], np.uint64), grey)
+        return _Fingerprints(kept, np.array([each.dhash for each in kept], np.uint64), grey)
 
 
 def _nearest(
-    queries: _Prints, references: _Prints, *, earlier_only: bool
+    queries: _Fingerprints, references: _Fingerprints, *, earlier_only: bool
 ) -> tuple[_Places, NDArray[np.float32]]:
-    """For each query the most alike reference of the first band that has one (-1: none), and their
-    correlation."""
+    """Most similar reference (N,) of each query, -1 if there is none, and the correlations (N,).
+
+    Only the first band with a match is searched.
+    """
     best = np.full(len(queries.facts), -1, np.intp)
-    worth = np.full(len(best), LEAST_CORRELATION, np.float32)
+    correlation_of = np.full(len(best), MIN_CORRELATION, np.float32)
     for band in range(_BANDS):
         open_rows = np.flatnonzero(best < 0)
         for rows, columns in _candidates(
@@ -155,19 +156,22 @@ def _nearest(
         ):
             left, right = queries.thumbnails[rows], references.thumbnails[columns]
             correlations = np.einsum("np,np->n", left, right)
-            for index in np.argsort(correlations):  # the best of a row is written last
-                if correlations[index] >= worth[rows[index]]:
-                    worth[rows[index]], best[rows[index]] = correlations[index], columns[index]
-    return best, worth
+            for index in np.argsort(correlations):  # ascending: the best of a row is written last
+                if correlations[index] >= correlation_of[rows[index]]:
+                    correlation_of[rows[index]], best[rows[index]] = (
+                        correlations[index],
+                        columns[index],
+                    )
+    return best, correlation_of
 
 
 def _candidates(
     queries: _Hashes, rows: _Places, references: _Hashes, band: int, earlier_only: bool
 ) -> Iterator[tuple[_Places, _Places]]:
-    """(rows, columns) of pairs that agree in a band and differ by at most MOST_BITS altogether.
+    """(rows, columns) of pairs that are equal in a band and differ in at most MAX_BITS bits.
 
-    Two random hashes agree in a band with a probability of 1/256; for each query only the
-    nearest few are given, so that a set of nothing but copies stays affordable.
+    Two random hashes are equal in a band with a probability of 1/256. Only the nearest few per
+    query are returned, which bounds the time for a data set of many copies.
     """
     low, high = 64 * band // _BANDS, 64 * (band + 1) // _BANDS
     mask = np.uint64((1 << (high - low)) - 1)
@@ -201,6 +205,6 @@ def _close_pairs(
         if earlier_only:
             bits[columns[None, :] >= part[:, None]] = 64
         kept = np.argpartition(bits, min(_CANDIDATES, len(columns)) - 1, axis=1)[:, :_CANDIDATES]
-        row, place = np.nonzero(np.take_along_axis(bits, kept, axis=1) <= MOST_BITS)
+        row, place = np.nonzero(np.take_along_axis(bits, kept, axis=1) <= MAX_BITS)
         if len(row):
             yield part[row], columns[kept[row, place]]

@@ -1,8 +1,8 @@
-"""What is known of images that were looked at before?
+"""A cache of examined images, as a file with one JSON object per line.
 
-One JSON object a line, keyed by the hash of a file's bytes and by what the answer depends on: the
-rules, the decoders' versions and the format of the line. Lines are only added, so that a run that
-is killed keeps what it found; a line that is cut short or not understood counts as absent.
+The key is the hash of the file content, plus all that the result depends on: the image rules, the
+decoder versions and the format of the line. Lines are only appended, so a killed run keeps its
+results. Incomplete and invalid lines are ignored.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import PIL
 from ..findings import KINDS, Severity
 from ..image import ImageRules
 
-#: Raised whenever the meaning of a line or of what it was computed from changes.
+#: To be increased when the meaning of a line or its computation changes.
 VERSION = 3
 THUMBNAIL_SIDE = 18
 #: (kind, severity, reason) as in `Finding`.
@@ -31,10 +31,10 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Content:
-    """What some bytes hold: ``format`` is Pillow's name, ``size`` (h, w) as displayed.
+class ImageContent:
+    """Content of an image file: ``format`` as in Pillow, ``size`` (h, w) as displayed.
 
-    ``size``, ``dhash`` and ``thumbnail`` are None or empty where the image cannot be used.
+    ``size``, ``dhash`` and ``thumbnail`` are None or empty for an unusable image.
     """
 
     format: str
@@ -45,41 +45,41 @@ class Content:
     remarks: tuple[Remark, ...]
 
 
-class ContentCache:
-    """{sha256 of the bytes: content}; a context manager that keeps its file open for adding.
+class ImageCache:
+    """{sha256 of the file: content}; a context manager that keeps its file open for appending.
 
-    A file that cannot be read or written costs a warning, not the run.
+    If the file cannot be read or written, a warning is logged and the run continues without it.
     """
 
     def __init__(self, path: Path | None, rules: ImageRules) -> None:
         self._path = path
         self._suffix = "-" + _conditions(rules)
-        self._known: dict[str, Content] = {}
+        self._known: dict[str, ImageContent] = {}
         self._stream: IO[str] | None = None
 
-    def __enter__(self) -> ContentCache:
+    def __enter__(self) -> ImageCache:
         if self._path:
             try:
                 self._read(self._path)
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._stream = self._path.open("a", buffering=1, encoding="utf-8")
-                self._stream.write("\n")  # a line that was cut short must not swallow the next
+                self._stream.write("\n")  # ends an incomplete last line
             except OSError as error:
                 self._give_up(error)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._stream:
-            with suppress(OSError):  # each line was flushed, and a failure told
+            with suppress(OSError):  # each line was flushed, and errors logged
                 self._stream.close()
 
-    def __getitem__(self, digest: str) -> Content:
+    def __getitem__(self, digest: str) -> ImageContent:
         return self._known[digest]
 
     def hashes(self) -> frozenset[str]:
         return frozenset(self._known)
 
-    def add(self, digest: str, content: Content) -> None:
+    def add(self, digest: str, content: ImageContent) -> None:
         if digest in self._known:
             return
         self._known[digest] = content
@@ -94,19 +94,15 @@ class ContentCache:
             return
         with path.open("rb") as stream:
             for line in stream:
-                if self._suffix.encode("ascii") in line:
-                    self._learn(line)
-
-    def _learn(self, line: bytes) -> None:
-        try:
-            key, content = _parse(json.loads(line))
-        except (ValueError, TypeError, KeyError, RecursionError):
-            return
-        if key.endswith(self._suffix):
-            self._known[key.removesuffix(self._suffix)] = content
+                if self._suffix.encode("ascii") not in line:
+                    continue
+                with suppress(ValueError, TypeError, KeyError, RecursionError):
+                    key, content = _parse(json.loads(line))
+                    if key.endswith(self._suffix):
+                        self._known[key.removesuffix(self._suffix)] = content
 
     def _give_up(self, error: OSError) -> None:
-        _LOG.warning("%s: nothing is kept for the next run (%s)", self._path, error)
+        _LOG.warning("%s: results are not cached for the next run (%s)", self._path, error)
         if self._stream:
             with suppress(OSError):
                 self._stream.close()
@@ -114,12 +110,12 @@ class ContentCache:
 
 
 def _conditions(rules: ImageRules) -> str:
-    """A short name for everything but the bytes that an answer depends on."""
+    """A hash of everything but the file content that a result depends on."""
     parts = [VERSION, cv2.__version__, PIL.__version__, asdict(rules)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _line(key: str, content: Content) -> str:
+def _line(key: str, content: ImageContent) -> str:
     fields = asdict(content) | {
         "dhash": None if content.dhash is None else f"{content.dhash:016x}",
         "thumbnail": base64.b64encode(content.thumbnail).decode("ascii"),
@@ -127,14 +123,14 @@ def _line(key: str, content: Content) -> str:
     return json.dumps({"key": key} | fields)
 
 
-def _parse(line: dict[str, Any]) -> tuple[str, Content]:
-    """The inverse of `_line`; ValueError, TypeError or KeyError where it is not one."""
+def _parse(line: dict[str, Any]) -> tuple[str, ImageContent]:
+    """The inverse of `_line`; raises ValueError, TypeError or KeyError for an invalid line."""
     remarks = tuple(_remark(*entry) for entry in line["remarks"])
     thumbnail = base64.b64decode(line["thumbnail"], validate=True)
     usable = line["size"] is not None
     if len(thumbnail) != (THUMBNAIL_SIDE**2 if usable else 0) or usable == (line["dhash"] is None):
-        raise ValueError("an unusable image has a thumbnail, or a usable one has none")
-    content = Content(
+        raise ValueError("a thumbnail is required for usable images, and only for those")
+    content = ImageContent(
         str(line["format"]),
         _size(*line["size"]) if usable else None,
         int(line["orientation"]),

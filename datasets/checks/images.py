@@ -1,7 +1,7 @@
-"""What do the files of a data set's images hold, and which of them are faulty?
+"""Decoding of all images of a data set: format, size, fingerprint and faults of each file.
 
-Every file is decoded once, by the reader that training uses, on all cores. What its bytes say is
-kept in a cache under their hash, so that a second look costs reading and hashing.
+Each file is decoded once, on all cores, with the reader that training uses. Results are cached by
+the hash of the file content, so that a second check only reads and hashes the files.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from ...detection.errors import ImageError
 from ..findings import Finding, Severity
 from ..image import FORMATS, IMAGE_SUFFIXES, ImageRules, Pixels, decode_image, read_image
 from ..parallel import Died, map_items
-from .decoder_complaints import heard_complaints
-from .image_cache import THUMBNAIL_SIDE, Content, ContentCache, Remark
+from .decoder_messages import decoder_messages
+from .image_cache import THUMBNAIL_SIDE, ImageCache, ImageContent, Remark
 
-#: Extensions of each format that Pillow names; every other pair disagrees.
+#: {Pillow's format name: matching extensions}.
 _SUFFIXES = {
     "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"},
     "MPO": {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"},
@@ -38,7 +38,7 @@ _SUFFIXES = {
     "JPEG2000": {".jp2", ".j2k", ".jpx", ".jpf"},
     "PPM": {".ppm", ".pgm", ".pbm", ".pnm", ".pfm"},
 }
-#: Pillow's modes that are neither RGB nor 16-bit, and what the reader makes of them.
+#: {Pillow's mode: how the reader converts it}, without RGB and 16-bit modes.
 _MODES = {
     "1": "black and white, read as grey",
     "L": "grey, read as three equal channels",
@@ -47,7 +47,7 @@ _MODES = {
     "YCbCr": "YCbCr, converted to RGB",
     "LAB": "LAB, converted to RGB",
 }
-#: How the reader's reasons begin or what they contain, and the kind of fault that is.
+#: (part of the reader's error message, kind of finding).
 _REASONS = (
     ("truncated", "truncated_image"),
     ("is over max_pixels", "oversized_image"),
@@ -56,18 +56,18 @@ _REASONS = (
     ("is longer than", "elongated_image"),
 )
 _NAME = "image"
-#: Multiple of the thumbnail's side and of the 9 x 8 cells of the hash.
+#: Side of the grey image from which thumbnail and hash are computed; a multiple of 18, 9 and 8.
 _REDUCED = 72
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """One file: ``size`` (h, w) as displayed and ``orientation`` the EXIF value 1..8.
+    """One image file: ``size`` (h, w) as displayed, ``orientation`` is the EXIF value 1..8.
 
-    ``sha256`` (hex) is of the bytes, empty where they cannot be read. ``dhash`` is a 64-bit hash of
-    the pixels that changes by few bits when an image is scaled, brightened or compressed, and
-    ``thumbnail`` 18 x 18 grey values. Size, hash and thumbnail are None or empty where the image
-    cannot be used; a finding then says why.
+    ``sha256`` (hex) is the hash of the file, empty if it cannot be read. ``dhash`` is a 64-bit hash
+    of the pixels; scaling, brightening or compressing changes only a few of its bits.
+    ``thumbnail`` has 18 x 18 grey values. Size, dhash and thumbnail are None or empty for an
+    unusable image; a finding then has the reason.
     """
 
     path: Path
@@ -87,16 +87,16 @@ def check_images(
     cache: Path | None,
     progress: Callable[[int, int], None],
 ) -> list[ImageFacts]:
-    """The facts of each file, in order; no file raises, each fault is a finding.
+    """Decode all files and return their facts in order. Faults become findings, not exceptions.
 
-    ``workers``: processes that decode; 0 decodes in this one, which a crashing decoder then ends.
-    ``cache``: a JSON lines file that is read and added to; None keeps nothing. ``progress`` is
-    called with (done, total).
+    ``workers`` processes decode; 0 decodes in this process, without protection from crashes.
+    ``cache`` is a JSON lines file that is read and extended, or None. ``progress`` is called with
+    (done, total).
     """
     facts: list[ImageFacts | None] = [None] * len(paths)
-    with ContentCache(cache, rules) as known:
-        look = partial(_look, rules=rules, known=known.hashes())
-        results = map_items(look, paths, workers=workers)
+    with ImageCache(cache, rules) as known:
+        examine_file = partial(_examine_file, rules=rules, known=known.hashes())
+        results = map_items(examine_file, paths, workers=workers)
         for done, (index, result) in enumerate(results, 1):
             if isinstance(result, Died):
                 result = "", _failed("decoder_crashed", f"the decoder crashed: {result.reason}")
@@ -110,8 +110,10 @@ def check_images(
     return [each for each in facts if each is not None]
 
 
-def _look(path: Path, rules: ImageRules, known: frozenset[str]) -> tuple[str, Content | None]:
-    """(hash of the bytes, what they hold or None where that is known); no hash: not readable."""
+def _examine_file(
+    path: Path, rules: ImageRules, known: frozenset[str]
+) -> tuple[str, ImageContent | None]:
+    """(hash, content). Content is None for a known hash; the hash is "" for an unreadable file."""
     try:
         data = _read(path)
     except ImageError as error:
@@ -126,11 +128,11 @@ def _read(path: Path) -> bytes:
             return path.read_bytes()
     except OSError:
         pass
-    read_image(path)  # says why not, in the words of training
-    raise ImageError(f"{path}: changed while it was read")
+    read_image(path)  # raises the error that training would raise
+    raise ImageError(f"{path}: changed during reading")
 
 
-def _facts(path: Path, digest: str, content: Content) -> ImageFacts:
+def _facts(path: Path, digest: str, content: ImageContent) -> ImageFacts:
     remarks = (*content.remarks, *_extension_remark(path, content))
     return ImageFacts(
         path,
@@ -143,46 +145,43 @@ def _facts(path: Path, digest: str, content: Content) -> ImageFacts:
     )
 
 
-def _extension_remark(path: Path, content: Content) -> list[Remark]:
+def _extension_remark(path: Path, content: ImageContent) -> list[Remark]:
     suffix = path.suffix.lower()
     if content.size is None or suffix in _SUFFIXES.get(content.format, {suffix}):
         return []
-    said = f"named {suffix}" if suffix in IMAGE_SUFFIXES else "without an extension of images"
-    return [("wrong_extension", "note", f"{content.format} {said}: contents decide")]
+    name = f"named {suffix}" if suffix in IMAGE_SUFFIXES else "without an image extension"
+    return [("wrong_extension", "note", f"{content.format} {name}; the content is used")]
 
 
-# ---------------------------------------------------------------------------------- contents
-
-
-def examine(data: bytes, rules: ImageRules) -> Content:
-    """What an encoded image holds, whatever its name; never raises."""
-    # Under "skip" the reader says by type what is truncated; nothing else changes.
-    asked = rules if rules.on_truncated == "warn" else replace(rules, on_truncated="skip")
+def examine(data: bytes, rules: ImageRules) -> ImageContent:
+    """Content of an encoded image; never raises."""
+    # With "skip" the reader reports truncation separately; all else is as with "error".
+    lenient = rules if rules.on_truncated == "warn" else replace(rules, on_truncated="skip")
     try:
-        with heard_complaints() as complaints:
-            loaded = decode_image(data, _NAME, asked)
-        form, notes = _form(data, rules)
+        with decoder_messages() as messages:
+            loaded = decode_image(data, _NAME, lenient)
+        image_format, notes = _format_and_mode(data, rules)
     except ImageError as error:
         return _refused(str(error).removeprefix(f"{_NAME}: "), rules)
     height, width = loaded.pixels.shape[:2]
     remarks = [_warned(text) for text in loaded.warnings] + notes
-    if complaints and not loaded.warnings:  # a cut file has its own warning, and is tried out
-        reason = f"the decoder says: {complaints[0]}; parts of the image may be wrong"
+    if messages and not loaded.warnings:  # a truncated file already has a warning
+        reason = f"decoder message: {messages[0]}; parts of the image may be wrong"
         remarks.append(("damaged_image", "warning", reason))
     if loaded.orientation != 1:
-        what = "turned as it says" if rules.exif == "apply" else "not turned (exif: ignore)"
-        reason = f"EXIF orientation {loaded.orientation}: {what}, {width}x{height}"
+        what = "applied" if rules.exif == "apply" else "ignored (exif: ignore)"
+        reason = f"EXIF orientation {loaded.orientation} is {what}, {width}x{height}"
         remarks.append(("rotated_image", "note", reason))
     dhash, thumbnail = fingerprint(loaded.pixels)
     size = (height, width)
-    return Content(form, size, loaded.orientation, dhash, thumbnail, tuple(remarks))
+    return ImageContent(image_format, size, loaded.orientation, dhash, thumbnail, tuple(remarks))
 
 
-def _failed(kind: str, reason: str, severity: Severity = "error") -> Content:
-    return Content("", None, 1, None, b"", ((kind, severity, reason),))
+def _failed(kind: str, reason: str, severity: Severity = "error") -> ImageContent:
+    return ImageContent("", None, 1, None, b"", ((kind, severity, reason),))
 
 
-def _refused(reason: str, rules: ImageRules) -> Content:
+def _refused(reason: str, rules: ImageRules) -> ImageContent:
     kinds = (kind for part, kind in _REASONS if part in reason)
     kind = next(kinds, "undecodable_image")
     skipped = kind == "truncated_image" and rules.on_truncated == "skip"
@@ -190,34 +189,34 @@ def _refused(reason: str, rules: ImageRules) -> Content:
 
 
 def _warned(text: str) -> Remark:
-    """What the reader warns of and reads all the same."""
+    """The remark for a warning of the reader."""
     if text.startswith("truncated"):
         complete = "complete" in text
         return ("no_end_marker" if complete else "truncated_image", "warning", text)
-    return (
-        "animated_image" if "only the first is read" in text else "unusual_mode",
-        "warning",
-        text,
-    )
+    animated = "only the first is read" in text
+    return ("animated_image" if animated else "unusual_mode", "warning", text)
 
 
-def _form(data: bytes, rules: ImageRules) -> tuple[str, list[Remark]]:
-    """Format and what is unusual about the layout of the pixels, from the header."""
+def _format_and_mode(data: bytes, rules: ImageRules) -> tuple[str, list[Remark]]:
+    """Format, and a remark about an unusual pixel mode, from the header."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        mode, form = image.mode, image.format or ""
+        mode, image_format = image.mode, image.format or ""
         if mode.startswith("I") or ";16" in str(getattr(image, "tile", "")):
-            return form, [("unusual_mode", "note", f"16-bit ({mode}), scaled to 8 bits")]
+            return image_format, [("unusual_mode", "note", f"16-bit ({mode}), scaled to 8 bits")]
         if image.has_transparency_data:
-            reason = f"transparency ({mode}), laid on a background of {rules.background}"
-            return form, [("unusual_mode", "note", reason)]
+            reason = f"transparency ({mode}), blended with background {rules.background}"
+            return image_format, [("unusual_mode", "note", reason)]
         if mode in _MODES:
-            return form, [("unusual_mode", "note", _MODES[mode])]
-    return form, []
+            return image_format, [("unusual_mode", "note", _MODES[mode])]
+    return image_format, []
 
 
 def fingerprint(pixels: Pixels) -> tuple[int, bytes]:
-    """(dHash, thumbnail): of 9 x 8 grey cells, whether each is darker than the one to its right;
-    and 18 x 18 grey values. ``pixels`` (h, w, 3)."""
+    """(dhash, thumbnail) of ``pixels`` (h, w, 3).
+
+    Each bit of the dhash tells whether a cell of a 9 x 8 grey image is darker than its right
+    neighbour. The thumbnail has 18 x 18 grey values.
+    """
     grey = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)
     while min(grey.shape) >= 4 * _REDUCED:  # halving is 40 times faster than other ratios
         height, width = grey.shape[0] // 2, grey.shape[1] // 2

@@ -1,7 +1,8 @@
-"""How many images, objects and sizes does a data set have, and do the anchors fit them?"""
+"""Counts and histograms of a data set, and how well anchors cover its objects."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,14 +13,14 @@ from ...detection.ops.anchors import cell_anchors
 from ...detection.structures import Record
 from ..catalog import DataSplit
 
-#: Network pixels between neighbouring anchors: the stride of C4.
+#: Distance of neighbouring anchors in network pixels: the stride of C4.
 STRIDE = 16
-#: An object with less overlap than this with every anchor is hard to propose.
+#: An object without an anchor of this IoU is hard to propose.
 GOOD_IOU = 0.5
-#: Part of the objects that another anchor size must add to be worth its cost.
+#: Fraction of the objects that another anchor size must cover to be suggested.
 LEAST_GAIN = 0.01
 
-#: Sizes to suggest, in steps of the square root of 2.
+#: Sizes that may be suggested, in steps of the square root of 2.
 _CANDIDATES = (8.0, 11.0, 16.0, 23.0, 32.0, 45.0, 64.0, 91.0, 128.0, 181.0, 256.0, 362.0, 512.0)
 _SIZE_EDGES = (0.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 _RATIO_EDGES = (0.0, 0.125, 0.25, 0.5, 0.707, 1.414, 2.0, 4.0, 8.0)
@@ -28,7 +29,7 @@ _Floats = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """``empty`` images have no object, ``ignored`` objects are neither right nor wrong."""
+    """``empty`` counts images without objects, ``ignored`` difficult and crowd objects."""
 
     name: str
     images: int
@@ -39,7 +40,7 @@ class SplitCounts:
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """``objects`` has one count for each split, in the order of the report's splits."""
+    """``objects`` has one count per split, in the order of the report's splits."""
 
     name: str
     objects: tuple[int, ...]
@@ -47,7 +48,7 @@ class ClassCounts:
 
 @dataclass(frozen=True)
 class Histogram:
-    """``counts[i]`` objects lie in [``edges[i]``, ``edges[i + 1]``), or beyond the outermost."""
+    """``counts[i]`` values lie in [``edges[i]``, ``edges[i + 1]``); the outer bins are open."""
 
     title: str
     unit: str
@@ -56,32 +57,27 @@ class Histogram:
 
 
 @dataclass(frozen=True)
-class AnchorFit:
-    """How well the anchors cover the objects at the training scale.
-
-    ``poor`` of ``objects`` have no anchor of IoU 0.5 or more; with ``suggested_sizes`` it would be
-    ``suggested_poor`` (both equal to the configured ones where no better sizes were found).
-    ``short_side`` and ``long_side_max`` are the training scale in pixels.
-    """
+class Anchors:
+    """Anchors of a network, and the scale of its training images in pixels."""
 
     sizes: tuple[float, ...]
     ratios: tuple[float, ...]
     short_side: int
     long_side_max: int
+
+
+@dataclass(frozen=True)
+class AnchorFit(Anchors):
+    """How well anchors cover the objects at the training scale.
+
+    ``poor`` of ``objects`` have no anchor of IoU 0.5 or more; with ``suggested_sizes`` it would be
+    ``suggested_poor``. Without better sizes, both equal the given ones.
+    """
+
     objects: int
     poor: int
     suggested_sizes: tuple[float, ...]
     suggested_poor: int
-
-
-@dataclass(frozen=True)
-class Anchors:
-    """Those of a network and the scale of its training images (sides in pixels)."""
-
-    sizes: tuple[float, ...]
-    ratios: tuple[float, ...]
-    short_side: int
-    long_side_max: int
 
 
 def count_splits(splits: Mapping[str, DataSplit]) -> tuple[SplitCounts, ...]:
@@ -98,31 +94,33 @@ def count_splits(splits: Mapping[str, DataSplit]) -> tuple[SplitCounts, ...]:
 
 
 def count_classes(splits: Mapping[str, DataSplit]) -> tuple[ClassCounts, ...]:
-    """The classes of all splits in their order, which must be one."""
+    """Counts in label order; all splits must have the same classes."""
     names = next(iter(splits.values())).classes if splits else ()
     tables = [
-        np.bincount(_labels(split.records), minlength=len(names)) for split in splits.values()
+        Counter(label for record in split.records for label in record.annotation.labels.tolist())
+        for split in splits.values()
     ]
     return tuple(
-        ClassCounts(name, tuple(int(table[label]) for table in tables))
+        ClassCounts(name, tuple(table[label] for table in tables))
         for label, name in enumerate(names)
     )
 
 
 def size_histograms(records: Sequence[Record], anchors: Anchors | None) -> tuple[Histogram, ...]:
-    """Of box sizes as annotated and, with ``anchors``, at the training scale; of shapes."""
+    """Box sizes as annotated and, with ``anchors``, at the training scale; box shapes."""
     boxes, sizes = _boxes(records)
-    found = [_histogram("box size: square root of the area", "px", _SIZE_EDGES, _roots(boxes))]
+    width, height = (boxes[:, 2:] - boxes[:, :2]).T
+    roots = np.sqrt(width * height)
+    found = [_histogram("box size: square root of the area", "px", _SIZE_EDGES, roots)]
     if anchors:
-        scaled = _roots(boxes * _scales(sizes, anchors)[:, None])
+        scaled = roots * _scales(sizes, anchors)
         found.append(_histogram("box size at the training scale", "px", _SIZE_EDGES, scaled))
-    width, height = _sides(boxes)
     found.append(_histogram("box shape", "height / width", _RATIO_EDGES, height / width))
     return tuple(found)
 
 
 def image_histograms(records: Sequence[Record]) -> tuple[Histogram, ...]:
-    """Of the images themselves, where nothing but whole images is annotated."""
+    """Image sizes and shapes, for data sets without boxes."""
     height, width = np.array([record.size for record in records], np.float64).reshape(-1, 2).T
     roots = np.sqrt(height * width)
     return (
@@ -132,7 +130,7 @@ def image_histograms(records: Sequence[Record]) -> tuple[Histogram, ...]:
 
 
 def fit_anchors(records: Sequence[Record], anchors: Anchors) -> AnchorFit:
-    """Which objects no anchor overlaps by half, and which sizes would leave fewer such."""
+    """Count objects without an anchor of IoU 0.5, and search sizes that leave fewer of them."""
     boxes, sizes = _boxes(records)
     scales = _scales(sizes, anchors)[:, None]
     boxes, grid = boxes * scales, np.ceil(sizes[:, ::-1] * scales / STRIDE)
@@ -149,22 +147,19 @@ def fit_anchors(records: Sequence[Record], anchors: Anchors) -> AnchorFit:
     if poor - suggested_poor <= LEAST_GAIN * len(boxes):
         suggested, suggested_poor = anchors.sizes, poor
     return AnchorFit(
-        anchors.sizes,
-        anchors.ratios,
-        anchors.short_side,
-        anchors.long_side_max,
-        len(boxes),
-        poor,
-        suggested,
-        suggested_poor,
+        **vars(anchors),
+        objects=len(boxes),
+        poor=poor,
+        suggested_sizes=suggested,
+        suggested_poor=suggested_poor,
     )
 
 
 def best_anchor_iou(boxes: _Floats, cells: _Floats, grid: _Floats) -> _Floats:
-    """(R,) the largest IoU of each box with any anchor of its image.
+    """Largest IoU (R,) of each box with any anchor of its image.
 
-    ``boxes`` (R, 4) network pixels, ``cells`` (A, 4) around the origin, ``grid`` (R, 2) columns and
-    rows of the image's feature map. The overlap on each axis falls with the distance of the
+    ``boxes`` (R, 4) in network pixels, ``cells`` (A, 4) around the origin, ``grid`` (R, 2) columns
+    and rows of the image's feature map. The overlap on each axis decreases with the distance of the
     centres, so the nearest cell has the best anchor of each shape.
     """
     sides = boxes[:, 2:] - boxes[:, :2]
@@ -180,7 +175,7 @@ def best_anchor_iou(boxes: _Floats, cells: _Floats, grid: _Floats) -> _Floats:
 
 
 def _suggest(overlaps: Mapping[float, _Floats], count: int) -> tuple[float, ...]:
-    """Up to ``count`` sizes, each the one that best covers what those before it do not."""
+    """Up to ``count`` sizes, chosen greedily: each best covers the objects not yet covered."""
     chosen: list[float] = []
     good = {size: np.where(each >= GOOD_IOU, each, 0.0) for size, each in overlaps.items()}
     uncovered = np.ones_like(next(iter(good.values())), dtype=bool)
@@ -195,7 +190,7 @@ def _suggest(overlaps: Mapping[float, _Floats], count: int) -> tuple[float, ...]
 
 
 def _boxes(records: Sequence[Record]) -> tuple[_Floats, _Floats]:
-    """(R, 4) boxes and (R, 2) the (h, w) of their images, without ignored objects."""
+    """Boxes (R, 4) without ignored objects, and the (h, w) of their images (R, 2)."""
     boxes, sizes = [np.zeros((0, 4))], [np.zeros((0, 2))]
     for record in records:
         own = record.annotation.boxes[~record.annotation.ignore].numpy().astype(np.float64)
@@ -205,26 +200,12 @@ def _boxes(records: Sequence[Record]) -> tuple[_Floats, _Floats]:
 
 
 def _scales(sizes: _Floats, anchors: Anchors) -> _Floats:
-    """(R,) how much each image is enlarged for the network."""
+    """Scale factor (R,) from each image to the network input."""
     short, long = sizes.min(axis=1), sizes.max(axis=1)
     return np.minimum(anchors.short_side / short, anchors.long_side_max / long)
 
 
-def _sides(boxes: _Floats) -> tuple[_Floats, _Floats]:
-    return boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-
-
-def _roots(boxes: _Floats) -> _Floats:
-    width, height = _sides(boxes)
-    return np.sqrt(width * height)
-
-
-def _labels(records: Sequence[Record]) -> NDArray[np.int64]:
-    parts = [record.annotation.labels.numpy() for record in records]
-    return np.concatenate([np.zeros(0, np.int64), *parts])
-
-
 def _histogram(title: str, unit: str, edges: Sequence[float], values: _Floats) -> Histogram:
-    """What lies beyond the edges counts in the outermost bins."""
+    """Values beyond the edges count in the outermost bins."""
     counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
     return Histogram(title, unit, tuple(edges), tuple(int(count) for count in counts))

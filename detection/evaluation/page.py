@@ -1,28 +1,19 @@
-"""How does a run become one HTML page that opens anywhere, offline, and can be mailed?
-
-Images are inlined as JPEG, the style is inline and named in the page's content security policy
-by its hash, and there is no script. Names are data: every text is escaped.
-"""
+"""The contents of a run's report page, and its rendering as self-contained HTML."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
-_HERE = Path(__file__).parent
+from ..html import jpeg_data_uri, render_html
+
 HEADLINE = "voc_ap50"
-#: JPEG quality at which lines and small letters stay legible.
-QUALITY = 82
 
 
 @dataclass(frozen=True)
@@ -61,10 +52,8 @@ class InlineImage:
         """``pixels`` (h, w, 3) RGB, scaled down until no side is longer than ``max_side``."""
         image = Image.fromarray(pixels)
         image.thumbnail((max_side, max_side))
-        data = io.BytesIO()
-        image.save(data, "JPEG", quality=QUALITY, optimize=True)
-        text = base64.b64encode(data.getvalue()).decode("ascii")
-        return InlineImage(caption, f"data:image/jpeg;base64,{text}", image.width, image.height)
+        uri = jpeg_data_uri(np.asarray(image))
+        return InlineImage(caption, uri, image.width, image.height)
 
 
 @dataclass(frozen=True)
@@ -122,15 +111,8 @@ def class_table(
 
 def render_page(page: Page) -> str:
     """The HTML text of the whole page."""
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined
-    )
-    environment.filters["number"] = _number
-    style = environment.get_template("page.css").render()
-    digest = hashlib.sha256(style.encode("utf-8")).digest()
-    return environment.get_template("page.html.j2").render(
-        page=page, style_hash=f"sha256-{base64.b64encode(digest).decode('ascii')}"
-    )
+    template = Path(__file__).with_name("page.html.j2")
+    return render_html(template, {"number": _number}, page=page)
 
 
 def _worth(row: Mapping[str, float | str | None]) -> float:

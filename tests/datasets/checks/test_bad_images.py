@@ -1,4 +1,4 @@
-"""What becomes of images that are not what they should be, in each command that reads them?"""
+"""Damaged and unusual images in every command that reads images."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_table_is_large_and_its_stems_are_few() -> None:
+def test_the_corpus_is_large_and_has_few_stems() -> None:
     counts = Counter(case.name for case in CASES)
     assert len(CASES) > 50 and max(counts.values()) == 1
     assert len(SHOWN) < len(CASES) - 15
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_every_file_has_the_promised_outcome(case: Case, corpus: Path) -> None:
+def test_every_file_has_the_expected_result(case: Case, corpus: Path) -> None:
     path, outcome = corpus / case.name, case.outcome
     if isinstance(outcome, Shown):
         loaded = read_image(path)
@@ -90,7 +90,7 @@ def write_list(path: Path, names: list[str]) -> Path:
     return path
 
 
-def test_infer_records_each_outcome_and_goes_on(
+def test_infer_records_each_result_and_continues(
     resdet: Command, tiny_run: Path, corpus: Path, tmp_path: Path
 ) -> None:
     listed = write_list(corpus / "list.txt", [case.name for case in CASES])
@@ -113,8 +113,10 @@ def test_infer_records_each_outcome_and_goes_on(
     )
 
 
-def test_infer_survives_what_is_no_file(resdet: Command, tiny_run: Path, tmp_path: Path) -> None:
-    """A folder, a dead link, a link to itself and a pipe under names of images."""
+def test_infer_records_paths_that_are_no_regular_files(
+    resdet: Command, tiny_run: Path, tmp_path: Path
+) -> None:
+    """A folder, a broken link, a link to itself and a pipe with image names."""
     folder = tmp_path / "in"
     (folder / "folder.jpg").mkdir(parents=True)
     (folder / "dead.jpg").symlink_to(folder / "nowhere.jpg")
@@ -132,7 +134,7 @@ def test_infer_survives_what_is_no_file(resdet: Command, tiny_run: Path, tmp_pat
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_image_without_permission_is_named(corpus: Path, tmp_path: Path) -> None:
+def test_an_image_without_permission_is_named(corpus: Path, tmp_path: Path) -> None:
     path = tmp_path / "closed.jpg"
     shutil.copy(corpus / "plain.jpg", path)
     path.chmod(0)
@@ -140,7 +142,7 @@ def test_a_image_without_permission_is_named(corpus: Path, tmp_path: Path) -> No
         read_image(path)
 
 
-def test_infer_meets_the_collection_of_messy_images(
+def test_infer_on_a_collection_of_damaged_images(
     resdet: Command, tiny_run: Path, shared_data: Path, tmp_path: Path
 ) -> None:
     folder = shared_data / "messy_images"
@@ -186,7 +188,7 @@ def train(resdet: Command, config: Path, folder: Path, *words: object) -> Any:
     return resdet("train-det", *out, *settings, *words)
 
 
-def test_train_and_eval_take_everything_that_is_shown(
+def test_train_and_eval_accept_all_usable_images(
     resdet: Command, tiny_config: Path, corpus: Path, tmp_path: Path
 ) -> None:
     cases = [case for case in SHOWN if "exif" not in case.name or "JPEG" in case.name]
@@ -202,7 +204,7 @@ def test_train_and_eval_take_everything_that_is_shown(
 
 
 @pytest.mark.parametrize("command", ["train-det", "eval"])
-def test_train_and_eval_refuse_before_they_start_what_a_header_tells(
+def test_train_and_eval_stop_before_the_first_step_at_bad_headers(
     resdet: Command, tiny_config: Path, tiny_run: Path, corpus: Path, tmp_path: Path, command: str
 ) -> None:
     bad = [c for c in CASES if isinstance(c.outcome, Refused) and not c.outcome.late]
@@ -222,7 +224,7 @@ def test_train_and_eval_refuse_before_they_start_what_a_header_tells(
 LATE = [case for case in CASES if isinstance(case.outcome, Refused) and case.outcome.late]
 
 
-def test_train_and_eval_name_what_only_decoding_finds(
+def test_train_and_eval_name_the_file_that_fails_to_decode(
     resdet: Command, tiny_config: Path, tiny_run: Path, corpus: Path, tmp_path: Path
 ) -> None:
     checksum = next(case for case in LATE if case.name == "wrong_checksum.png")
@@ -237,7 +239,7 @@ def test_train_and_eval_name_what_only_decoding_finds(
 
 
 @pytest.mark.parametrize("case", LATE, ids=lambda case: case.name)
-def test_the_loader_of_training_names_what_only_decoding_finds(case: Case, corpus: Path) -> None:
+def test_the_training_loader_names_the_file_that_fails_to_decode(case: Case, corpus: Path) -> None:
     record = Record("x", corpus / case.name, SIZE)
     dataset = DetectionDataset([record], EvalTransform(48, 64))
     plan = BatchPlan([SIZE], batch_size=1, seed=0, steps=1)
@@ -247,7 +249,7 @@ def test_the_loader_of_training_names_what_only_decoding_finds(case: Case, corpu
 
 
 @pytest.mark.parametrize("rule", ["skip", "warn"])
-def test_a_cut_image_is_left_out_or_kept_where_the_config_says_so(
+def test_a_truncated_image_is_skipped_or_kept_according_to_the_config(
     resdet: Command, tiny_config: Path, corpus: Path, tmp_path: Path, rule: str
 ) -> None:
     cut = [case for case in LATE if case.outcome.kept]  # type: ignore[union-attr]  Refused all

@@ -1,4 +1,4 @@
-"""Is each kind of fault, planted once into a clean data set, reported, and nothing else?"""
+"""Each kind of fault, added once to a clean data set, is reported, and nothing else."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def clean_voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Voc:
-    """A copy to spoil; most faults have an image of their own."""
+    """A copy to damage; most faults have their own image."""
 
     def __init__(self, root: Path, stem: str) -> None:
         self.root, self.stem = root, stem
@@ -348,7 +348,7 @@ def test_all_faults_in_one_voc_folder(voc: Path) -> None:
     assert ranks == sorted(ranks)
 
 
-def test_without_decoding_the_headers_still_speak(voc: Path) -> None:
+def test_without_decoding_headers_are_checked(voc: Path) -> None:
     for stem, fault in zip(TRAIN, ("a web page", "nearly the same", "cut image"), strict=False):
         VOC_FAULTS[fault][0](Voc(voc, stem))
     report = check(folder_data(voc, FORMATS["voc"], classes=CLASSES), Effort(decode=False))
@@ -369,7 +369,7 @@ def test_without_image_sets_every_annotation_is_read(voc: Path) -> None:
     assert report.findings == ()
 
 
-def test_image_sets_of_one_class_and_unions_are_no_splits_of_their_own(voc: Path) -> None:
+def test_image_sets_of_one_class_and_unions_are_not_splits(voc: Path) -> None:
     flags = "\n".join(f"{stem}  {'-1' if stem == 't00' else ' 1'}" for stem in TRAIN)
     (voc / "ImageSets" / "Main" / "dog_train.txt").write_text(flags)
     report = _check_voc(voc)
@@ -409,7 +409,7 @@ def clean_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Coco:
-    """What one fault may touch: the content, image ``n`` and its first annotation."""
+    """The arguments of a fault: the content, image ``n`` and its first annotation."""
 
     def __init__(self, root: Path, content: Content, number: int) -> None:
         self.root, self.content, self.n = root, content, number
@@ -586,7 +586,9 @@ def test_a_json_that_cannot_be_read(coco: Path, text: str, kind: str, where: str
     assert [split.images for split in report.splits] == [0, 1]  # the other split was checked
 
 
-def test_named_files_of_one_name_are_both_checked(coco: Path, tmp_path: Path) -> None:
+def test_two_annotation_files_with_the_same_name_are_both_checked(
+    coco: Path, tmp_path: Path
+) -> None:
     files = [coco / "annotations" / JSON, tmp_path / JSON]
     shutil.copy(*files)
     report = check(
@@ -620,7 +622,7 @@ def test_real_blood_cells(shared_data: Path) -> None:
     assert (report.edges.before, report.edges.boxes) == (0, 4888)
 
 
-def test_blood_cells_read_as_counted_from_zero(shared_data: Path) -> None:
+def test_blood_cells_read_as_zero_based(shared_data: Path) -> None:
     root = shared_data / "bccd"
     report = check(
         folder_data(root, FORMATS["voc"], coordinates="zero_based"), Effort(decode=False)
@@ -632,7 +634,7 @@ def test_blood_cells_read_as_counted_from_zero(shared_data: Path) -> None:
     assert {f.kind for f in report.findings} == {"no_area", "one_based_coordinates"}
 
 
-def test_anchors_that_do_not_fit_are_told_with_better_ones(clean_voc: Path) -> None:
+def test_anchors_that_do_not_fit_are_reported_with_better_ones(clean_voc: Path) -> None:
     data = folder_data(clean_voc, FORMATS["voc"], classes=CLASSES)
     big = Anchors((512.0,), (1.0,), short_side=HEIGHT, long_side_max=WIDTH)
     report = check(replace(data, anchors=big), Effort(decode=False))
@@ -656,7 +658,7 @@ def test_the_report_is_json(voc: Path, tmp_path: Path) -> None:
     assert finding["box"][0] == "nan"
 
 
-def test_a_folder_of_nothing_but_images(tmp_path: Path) -> None:
+def test_a_folder_with_only_images(tmp_path: Path) -> None:
     for number in range(3):
         _draw(tmp_path / f"{number}.jpg", number)
     _draw(tmp_path / "2.jpg", 0, quality=60)
@@ -674,6 +676,6 @@ def test_a_folder_of_nothing_but_images(tmp_path: Path) -> None:
     assert [sum(each.counts) for each in report.histograms] == [3, 3]
 
 
-def test_nothing_at_all_is_an_error(tmp_path: Path) -> None:
+def test_an_empty_data_set_is_an_error(tmp_path: Path) -> None:
     report = check(DataSet(tmp_path, {"train": [lambda: ([], [])]}))
     assert _named(report) == {("no_objects", tmp_path.name, "")}

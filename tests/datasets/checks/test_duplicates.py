@@ -1,4 +1,4 @@
-"""Are copies found, exact and near, and are other images left alone?"""
+"""Exact and near copies are found, and unrelated images are not."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ def test_an_exact_copy_inside_a_split(tmp_path: Path, others: list[ImageFacts]) 
     assert findings[0].reason == f"the same bytes as {one}"
 
 
-def test_an_exact_copy_across_splits_is_told_once(tmp_path: Path, others: list[ImageFacts]) -> None:
+def test_an_exact_copy_across_splits_is_reported_once(
+    tmp_path: Path, others: list[ImageFacts]
+) -> None:
     one, two = _write(tmp_path, {"one.jpg": _scene(0), "two.jpg": _scene(0)})
     splits = {"train": _facts([one]), "val": [*others, *_facts([two])]}
     (finding,) = find_duplicates(splits)
@@ -108,8 +110,8 @@ def test_near_copies(copy: str, tmp_path: Path, others: list[ImageFacts]) -> Non
     assert {each.kind for each in inside} == {"similar_image"}
 
 
-def test_flat_images_are_not_alike(tmp_path: Path) -> None:
-    """White pages, black frames and faint noise have nothing by which to know a copy."""
+def test_flat_images_are_not_similar(tmp_path: Path) -> None:
+    """White pages, black frames and faint noise cannot be compared."""
     rng = np.random.default_rng(0)
     images = {
         f"{level}_{size}.png": Image.fromarray(
@@ -121,7 +123,7 @@ def test_flat_images_are_not_alike(tmp_path: Path) -> None:
     assert find_duplicates({"train": _facts(_write(tmp_path, images))}) == []
 
 
-def test_unrelated_images_are_not_alike(others: list[ImageFacts]) -> None:
+def test_unrelated_images_are_not_similar(others: list[ImageFacts]) -> None:
     assert find_duplicates({"train": others[:100], "val": others[100:]}) == []
 
 
@@ -148,8 +150,8 @@ def _made_up(hashes: np.ndarray, thumbnails: np.ndarray, name: str) -> list[Imag
     ]
 
 
-def test_every_hash_within_reach_is_a_candidate() -> None:
-    """Wherever the differing bits lie, up to seven of them; eight are too many."""
+def test_every_hash_within_seven_bits_is_a_candidate() -> None:
+    """For any position of up to seven different bits; eight are too many."""
     rng = np.random.default_rng(1)
     _, thumbnail = fingerprint(np.asarray(_scene(0)))
     base = _made_up(
@@ -165,7 +167,7 @@ def test_every_hash_within_reach_is_a_candidate() -> None:
 
 @pytest.mark.parametrize("alike", [False, True])
 def test_many_images_take_seconds(alike: bool) -> None:
-    """20 000 images, all different or all nearly one (a fixed camera): no explosion of pairs."""
+    """20 000 images, all different or all nearly equal (a fixed camera)."""
     rng = np.random.default_rng(2)
     count = 20_000
     hashes = rng.integers(0, 2**64, count, dtype=np.uint64)

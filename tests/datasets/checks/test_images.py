@@ -1,4 +1,4 @@
-"""Is every fault of an image's file found, under its own name, and nothing else?"""
+"""Each fault of an image file is found under its own kind, and nothing else."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_facts_of_good_images(corpus: list[Path]) -> None:
     assert facts["empty.jpg"].sha256 == hashlib.sha256(b"").hexdigest()
 
 
-def test_a_finding_names_file_and_reason_in_the_reader_s_words(corpus: list[Path]) -> None:
+def test_a_finding_has_the_file_and_the_message_of_the_reader(corpus: list[Path]) -> None:
     facts = next(each for each in _check(corpus) if each.path.name == "page.jpg")
     with pytest.raises(ImageError) as error:
         read_image(facts.path)
@@ -154,13 +154,13 @@ def test_no_images() -> None:
 
 
 class _Deadly(type(Path())):  # type: ignore[misc]  # the concrete class of this system
-    """Ends the process that unpickles it, as a decoder with a wild pointer would."""
+    """Ends the process that unpickles it, like a crashing decoder."""
 
     def __reduce__(self) -> tuple[Callable[[int], object], tuple[int]]:
         return os._exit, (3,)
 
 
-def test_a_file_that_kills_its_worker_is_a_finding(corpus: list[Path]) -> None:
+def test_a_file_that_crashes_its_worker_is_a_finding(corpus: list[Path]) -> None:
     deadly = _Deadly(corpus[0].parent / "deadly.jpg")
     facts = _check([*corpus, deadly, *corpus], workers=2)
     assert _kinds(facts[len(corpus)]) == {"decoder_crashed": "error"}
@@ -169,7 +169,7 @@ def test_a_file_that_kills_its_worker_is_a_finding(corpus: list[Path]) -> None:
     assert [_kinds(each) for each in facts[len(corpus) + 1 :]] == found
 
 
-def test_rules_decide_about_truncation(corpus: list[Path]) -> None:
+def test_truncated_images_under_each_rule(corpus: list[Path]) -> None:
     for policy, severity in (("warn", "warning"), ("skip", "warning"), ("error", "error")):
         facts = _check(corpus, ImageRules(on_truncated=policy))
         cut = next(each for each in facts if each.path.name == "cut.jpg")
@@ -180,7 +180,9 @@ def test_rules_decide_about_truncation(corpus: list[Path]) -> None:
 # ---------------------------------------------------------------------------------- cache
 
 
-def test_a_second_look_says_the_same_without_decoding(corpus: list[Path], tmp_path: Path) -> None:
+def test_a_second_check_gives_the_same_facts_without_decoding(
+    corpus: list[Path], tmp_path: Path
+) -> None:
     cache = tmp_path / "cache" / "images.jsonl"
     fresh = _check(corpus, cache=cache)
     assert _check(corpus, cache=cache, workers=2) == fresh == _check(corpus)
@@ -193,7 +195,7 @@ def test_a_second_look_says_the_same_without_decoding(corpus: list[Path], tmp_pa
     assert "a mark from the cache" in again["no_end.jpg"].findings[0].reason
 
 
-def test_the_cache_goes_by_content_and_rules(corpus: list[Path], tmp_path: Path) -> None:
+def test_the_cache_key_is_content_and_rules(corpus: list[Path], tmp_path: Path) -> None:
     cache = tmp_path / "images.jsonl"
     _check(corpus, cache=cache)
     good, cut = corpus[0], next(path for path in corpus if path.name == "cut.jpg")
@@ -203,7 +205,7 @@ def test_the_cache_goes_by_content_and_rules(corpus: list[Path], tmp_path: Path)
     assert _kinds(lenient[0]) == {"truncated_image": "warning"}
 
 
-def test_damaged_lines_count_as_absent(corpus: list[Path], tmp_path: Path) -> None:
+def test_damaged_lines_are_ignored(corpus: list[Path], tmp_path: Path) -> None:
     cache = tmp_path / "images.jsonl"
     fresh = _check(corpus, cache=cache)
     lines = cache.read_text().splitlines()
@@ -215,17 +217,17 @@ def test_damaged_lines_count_as_absent(corpus: list[Path], tmp_path: Path) -> No
     assert _check(corpus, cache=cache) == fresh
 
 
-def test_a_cache_that_cannot_be_written_costs_a_warning(
+def test_a_cache_that_cannot_be_written_is_a_warning(
     corpus: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("")
     assert len(_check(corpus, cache=tmp_path / "file" / "cache.jsonl")) == len(corpus)
-    assert "nothing is kept" in caplog.text
+    assert "not cached for the next run" in caplog.text
     # Every line of /dev/full ends with "no space left".
     assert len(_check(corpus, cache=Path("/dev/full"))) == len(corpus)
 
 
-def test_a_cache_line_is_json_alone(corpus: list[Path], tmp_path: Path) -> None:
+def test_each_cache_line_is_json(corpus: list[Path], tmp_path: Path) -> None:
     cache = tmp_path / "images.jsonl"
     _check(corpus, cache=cache)
     for line in cache.read_text().splitlines():
@@ -241,7 +243,7 @@ def test_a_cache_line_is_json_alone(corpus: list[Path], tmp_path: Path) -> None:
     changes=st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), max_size=6),
     length=st.integers(0, 6000),
 )
-def test_any_bytes_have_facts(data: bytes, changes: list[tuple[int, int]], length: int) -> None:
+def test_facts_of_arbitrary_bytes(data: bytes, changes: list[tuple[int, int]], length: int) -> None:
     damaged = bytearray(data[:length])
     for place, value in changes:
         if place < len(damaged):
@@ -250,8 +252,8 @@ def test_any_bytes_have_facts(data: bytes, changes: list[tuple[int, int]], lengt
     assert (content.size is None) == any(severity == "error" for _, severity, _ in content.remarks)
 
 
-def test_messy_images(shared_data: Path) -> None:
-    """Usable is what the reader of training reads, of 248 files that broke decoders before."""
+def test_usable_images_are_those_that_the_training_reader_reads(shared_data: Path) -> None:
+    """On 248 files that crashed decoders in the past."""
     paths = sorted(path for path in (shared_data / "messy_images").iterdir() if path.is_file())
     facts = _check(paths, workers=2)
     for each in facts:

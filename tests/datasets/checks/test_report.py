@@ -1,4 +1,4 @@
-"""Is the page one file that opens offline, shows each kind of fault, and escapes every name?"""
+"""The HTML report: self-contained, complete, and all names escaped."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_the_policy_allows_exactly_the_page_s_style(tmp_path: Path) -> None:
     assert f"style-src 'sha256-{digest}'" in page.replace("&#39;", "'").replace("&#43;", "+")
 
 
-def test_names_are_text(tmp_path: Path) -> None:
+def test_names_are_escaped(tmp_path: Path) -> None:
     image = _image(tmp_path, HOSTILE.replace("/", "_"))
     finding = Finding("bad", "error", Path(HOSTILE), HOSTILE, HOSTILE, image)
     gone = Finding(HOSTILE, "note", Path(HOSTILE), HOSTILE, image=tmp_path / HOSTILE)
@@ -111,23 +111,22 @@ def test_names_are_text(tmp_path: Path) -> None:
     assert page.text.count(HOSTILE) >= 8
 
 
-def test_a_name_that_is_no_text_can_be_written(tmp_path: Path) -> None:
+def test_a_name_that_is_not_valid_text_can_be_written(tmp_path: Path) -> None:
     write_check_page(
         _report(Finding("bad", "note", Path("\udcff.jpg"), "odd")), tmp_path / "a.html"
     )
     assert "\\udcff.jpg" in (tmp_path / "a.html").read_text("utf-8")
 
 
-def test_what_a_reader_must_know(tmp_path: Path) -> None:
-    """What a kind means, where boxes count from, and what the data say about that."""
+def test_meaning_of_kinds_and_coordinate_base(tmp_path: Path) -> None:
     image = _image(tmp_path)
     plain = _Elements(render_check_page(_report())).text
-    assert "counted from 0" not in plain and "Where boxes" not in plain
+    assert "0-based" not in plain and "Coordinate base" not in plain
     finding = Finding("tiny_box", "warning", image, "small", image=image, box=(9, 9, 9, 9))
     report = replace(_report(finding), edges=EdgeCounts(90, 0, 12, 7, 5))
     text = _Elements(render_check_page(report)).text
     assert "a box side of one pixel or less, possibly a stray click" in text
-    assert "add 1 to the left and the top" in text
+    assert "add 1\nto left and top" in text
     assert "Of 90 boxes 0 start at -1, 12 at 0 and 7 at 1" in text
 
 
@@ -140,7 +139,7 @@ def test_numbers_and_kinds(tmp_path: Path) -> None:
     assert text.index("bad thing") < text.index("odd thing")
     assert "999.xml: odd" in text and "1000.xml: odd" not in text
     assert "and 3 more" in text
-    assert "3 of 6 objects" in text and "would leave 1" in text
+    assert "3 of 6 objects" in text and "it would be 1" in text
 
 
 def test_thumbnails_show_the_box(tmp_path: Path) -> None:
@@ -174,7 +173,7 @@ def test_any_box_can_be_shown(
     assert len(_images(render_check_page(_report(finding)))) == 1
 
 
-def test_a_image_that_cannot_be_decoded_has_its_reason(tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_decoded_shows_the_reason(tmp_path: Path) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"<html>")
     finding = Finding("undecodable_image", "error", broken, "why", image=broken)
@@ -191,7 +190,7 @@ def test_at_most_twelve_images_of_a_kind_and_each_once(tmp_path: Path) -> None:
 
 def test_an_empty_report() -> None:
     report = Report("nothing", (), (), (), (), None, 0, 0.0)
-    assert "Nothing was found" in _Elements(render_check_page(report)).text
+    assert "No findings" in _Elements(render_check_page(report)).text
 
 
 def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Are the best anchors found without trying them all, and are suggested sizes better?"""
+"""Best anchors against an exhaustive search, suggested sizes, counts and histograms."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_objects_without_a_good_anchor_and_sizes_for_them() -> None:
     assert (two.poor, two.suggested_sizes, two.suggested_poor) == (10, (16.0, 128.0), 0)
 
 
-def test_anchors_that_fit_are_left_alone() -> None:
+def test_no_sizes_are_suggested_for_anchors_that_fit() -> None:
     records = assemble([_image((48, 48, 80, 80))], classes=["dog"]).records
     fit = fit_anchors(records, Anchors((32.0, 64.0), (1.0,), 240, 1000))
     assert (fit.poor, fit.suggested_sizes, fit.suggested_poor) == (0, (32.0, 64.0), 0)
@@ -94,7 +94,7 @@ def test_counts_of_splits_and_classes() -> None:
     assert [(each.name, each.objects) for each in classes] == [("cat", (0, 0)), ("dog", (1, 1))]
 
 
-def test_nothing_has_no_statistics() -> None:
+def test_statistics_of_an_empty_split() -> None:
     split = assemble([], classes=["dog"])
     assert count_splits({}) == count_classes({}) == ()
     assert all(sum(each.counts) == 0 for each in size_histograms(split.records, None))

@@ -1,4 +1,4 @@
-"""Is the decoder heard, and nothing else swallowed?"""
+"""Capture of decoder messages: they are returned, and other output is passed on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from resdet.datasets.checks.decoder_complaints import heard_complaints
+from resdet.datasets.checks.decoder_messages import decoder_messages
 from resdet.datasets.image import decode_image
 
 
@@ -20,30 +20,30 @@ def _jpeg() -> bytes:
     return stream.getvalue()
 
 
-def test_a_damaged_file_is_heard_and_a_good_one_is_not() -> None:
+def test_only_a_damaged_file_has_messages() -> None:
     data = _jpeg()
     middle = len(data) // 2
-    with heard_complaints() as heard:
+    with decoder_messages() as messages:
         decode_image(data, "good")
-    assert heard == []
-    with heard_complaints() as heard:
+    assert messages == []
+    with decoder_messages() as messages:
         decode_image(data[:middle] + bytes(100) + data[middle + 100 :], "bad")
-    assert len(heard) == 1
-    assert heard[0].startswith("Corrupt JPEG data: ")
+    assert len(messages) == 1
+    assert messages[0].startswith("Corrupt JPEG data: ")
 
 
-def test_what_others_write_is_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
-    with heard_complaints() as heard:
+def test_other_output_is_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
+    with decoder_messages() as messages:
         os.write(2, b"hello\nCorrupt JPEG data: premature end of data segment\nworld\n")
-    assert heard == ["Corrupt JPEG data: premature end of data segment"]
+    assert messages == ["Corrupt JPEG data: premature end of data segment"]
     assert capfd.readouterr().err == "hello\nworld\n"
-    with heard_complaints(pass_on=False):
+    with decoder_messages(pass_on=False):
         os.write(2, b"hello\n")
     assert capfd.readouterr().err == ""
 
 
-def test_more_than_a_pipe_holds_blocks_nobody(capfd: pytest.CaptureFixture[str]) -> None:
-    with heard_complaints(pass_on=False):
+def test_a_full_pipe_does_not_block(capfd: pytest.CaptureFixture[str]) -> None:
+    with decoder_messages(pass_on=False):
         for _ in range(100):
             try:
                 os.write(2, b"x" * 4096)
@@ -55,9 +55,9 @@ def test_more_than_a_pipe_holds_blocks_nobody(capfd: pytest.CaptureFixture[str])
     assert capfd.readouterr().err == "again\n"
 
 
-def test_an_error_inside_leaves_stderr_as_it_was(capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_error_in_the_block_restores_stderr(capfd: pytest.CaptureFixture[str]) -> None:
     before = len(list(Path("/dev/fd").iterdir()))
-    with pytest.raises(ValueError, match="inside"), heard_complaints():
+    with pytest.raises(ValueError, match="inside"), decoder_messages():
         raise ValueError("inside")
     assert len(list(Path("/dev/fd").iterdir())) == before
     os.write(2, b"still there\n")
