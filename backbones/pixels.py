@@ -1,4 +1,4 @@
-"""Which pixel values does a network expect? Mean, deviation and channel order per weights family.
+"""Which pixel values does a network expect? Mean, std and channel order per weights family.
 
 Wrong statistics cost 15 points of mAP and raise no error (VOC .73 -> .58, maskrcnn-benchmark #643),
 so they are named after the weights and travel with them.
@@ -80,7 +80,7 @@ def pixel_buffers(stats: PixelStats) -> dict[str, Tensor]:
 
 
 def name_pixels(mean: Tensor, std: Tensor) -> str | None:
-    """The entry of ``PIXELS`` with this mean and deviation (3,), None when there is none.
+    """The entry of ``PIXELS`` with this mean and std (3,), None when there is none.
 
     The three entries differ in their means, so the channel order follows.
     """

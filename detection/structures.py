@@ -279,9 +279,9 @@ class Detections:
 @dataclass(frozen=True)
 class Located:
     """Where one image's class is: ``predicted`` has one box for each of the classes thought most
-    likely, best first, whose scores are those classes' probabilities; ``oracle`` has the one box of
-    the true class, whose score is the localizer's, and is empty where the class is not known.
+    likely, best first, whose scores are those classes' probabilities; ``true_class`` has the one
+    box of the true class, whose score is the localizer's, and is empty where the class is not known.
     """
 
     predicted: Detections
-    oracle: Detections
+    true_class: Detections

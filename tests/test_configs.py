@@ -282,7 +282,9 @@ def test_localizer_is_complete(name: str, tmp_path: Path) -> None:
     copy.write_text(dump_config(config), encoding="utf-8")
     assert read_config(LOCALIZERS[name], copy) == config
     assert f"resdet train-loc --cfg {name} data.root=" in header(name)
-    assert "Hardware, time, result: untested" in header(name) or "oracle error" in header(name)
+    assert "Hardware, time, result: untested" in header(
+        name
+    ) or "error given the true class" in header(name)
     assert config.data.source is not None and config.network.norm == "frozen"
     assert config.train.warmup_iterations < config.train.iterations / 2
     assert max(config.train.milestones, default=0) < config.train.iterations

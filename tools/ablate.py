@@ -40,8 +40,8 @@ HELP = "measure the paper's improvements one by one, with confidence intervals"
 
 
 @dataclass(frozen=True)
-class Rung:
-    """A row of the ladder: the config key that switches it on, if any, and the value for that.
+class Step:
+    """An improvement: the config key that switches it on, if any, and the value for that.
 
     Sides in ``on`` are in multiples of ``image.short_side_test``.
     """
@@ -51,19 +51,19 @@ class Rung:
     on: int | float | tuple[float, ...] = 0
 
 
-LADDER = (
-    Rung("baseline"),
-    Rung("refinement", "test.refine.rounds", 1),
-    Rung("voting", "test.vote.iou", 0.5),
-    Rung("context"),
-    Rung("multi-scale", "test.pyramid", (1 / 3, 2 / 3, 1, 4 / 3, 5 / 3)),
-    Rung("ensemble"),
+STEPS = (
+    Step("baseline"),
+    Step("refinement", "test.refine.rounds", 1),
+    Step("voting", "test.vote.iou", 0.5),
+    Step("context"),
+    Step("multi-scale", "test.pyramid", (1 / 3, 2 / 3, 1, 4 / 3, 5 / 3)),
+    Step("ensemble"),
 )
-NAMES = [rung.name for rung in LADDER]
+NAMES = [step.name for step in STEPS]
 
 
 @dataclass(frozen=True)
-class Step:
+class Trial:
     """What to run for a row: an ensemble where ``weights`` are several; or why it is not run."""
 
     name: str
@@ -85,7 +85,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_config_arguments(parser, required=False)
     parser.add_argument("--split", choices=("val", "train"), default="val", help="which data (val)")
-    parser.add_argument("--rungs", metavar="A,B", help=f"only these rows, of {', '.join(NAMES)}")
+    parser.add_argument("--steps", metavar="A,B", help=f"only these rows, of {', '.join(NAMES)}")
+    parser.add_argument("--rungs", dest="steps", help=argparse.SUPPRESS)  # its former name
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (1000)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for ablation.json and .png")
@@ -95,74 +96,74 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from resdet.detection.config.files import dump_config, load_config
     from resdet.detection.engine.distributed import process_group
-    from resdet.detection.evaluation.ablation import ladder_table, write_ladder
+    from resdet.detection.evaluation.ablation import ablation_table, write_ablation
     from rich.console import Console
 
-    rungs = chosen(args.rungs)
+    steps = chosen(args.steps)
     for name in ("limit", "resamples"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ConfigError(f"--{name}: must be at least 1")
     base = load_config(args.cfg) if args.cfg else None
-    steps = plan(rungs, args.weights, args.context_weights, base, args.overrides)
+    trials = plan(steps, args.weights, args.context_weights, base, args.overrides)
     if args.print_config:
-        print(dump_config(_config_of(steps[0].weights[0], base, steps[0].overrides)), end="")
+        print(dump_config(_config_of(trials[0].weights[0], base, trials[0].overrides)), end="")
         return 0
     folder = args.out or _beside(args.weights[0])
     with process_group(args.device) as group:
         if group.is_main:
             _make(folder)
-        expect_usable(steps, base, args)
+        expect_usable(trials, base, args)
         if args.dry_run:
-            for step in steps:
-                print(f"{step.name}: {step.skipped or ' '.join(step.overrides)}")
+            for trial in trials:
+                print(f"{trial.name}: {trial.skipped or ' '.join(trial.overrides)}")
             return 0
-        rows = climb(steps, base, args, group)
+        rows = measure_trials(trials, base, args, group)
         if rows is None:
             return 0
         images = len(rows[0].estimates["voc_ap50"].draws.image_ids)
         about = {"split": args.split, "images": images, "resamples": args.resamples}
-        Console().print(ladder_table(rows, images=images, resamples=args.resamples))
-        written = write_ladder(rows, folder, about=about)
+        Console().print(ablation_table(rows, images=images, resamples=args.resamples))
+        written = write_ablation(rows, folder, about=about)
         print("written: " + ", ".join(str(path) for path in written))
     return 0
 
 
-def chosen(names: str | None) -> list[Rung]:
-    """The rungs named, in the ladder's order; the baseline is always among them."""
+def chosen(names: str | None) -> list[Step]:
+    """The named steps, in the order of `STEPS`; the baseline is always among them."""
     wanted = NAMES if names is None else [name.strip() for name in names.split(",")]
     unknown = [name for name in wanted if name not in NAMES]
     if unknown:
-        raise ConfigError(f"--rungs: no {unknown[0]!r}; choose from {', '.join(NAMES)}")
-    return [rung for rung in LADDER if rung.name in wanted or rung is LADDER[0]]
+        raise ConfigError(f"--steps: no {unknown[0]!r}; choose from {', '.join(NAMES)}")
+    return [step for step in STEPS if step.name in wanted or step is STEPS[0]]
 
 
 def plan(
-    rungs: Sequence[Rung],
+    steps: Sequence[Step],
     weights: Sequence[Path],
     context_weights: Path | None,
     base: DetectorConfig | None,
     overrides: Sequence[str],
-) -> list[Step]:
-    """The steps of a ladder, from the first one's weights and config."""
+) -> list[Trial]:
+    """What to run for each step, from the first weights and their config."""
     config = _config_of(weights[0], base, overrides)
     lead, together = weights[0], tuple[Path, ...]()
-    reached: list[Rung] = []
-    steps = []
-    for rung in rungs:
-        reached.append(rung)
+    reached: list[Step] = []
+    trials = []
+    for step in steps:
+        reached.append(step)
         skipped = ""
-        if rung.name == "context":
+        if step.name == "context":
             skipped = _without_context(config, context_weights)
             lead = lead if skipped or context_weights is None else context_weights
-        if rung.name == "ensemble":
+        if step.name == "ensemble":
             skipped = "" if len(weights) > 1 else "one network only: give --weights several times"
             together = tuple(weights[1:])
         if skipped:
-            steps.append(Step(rung.name, skipped=skipped))
+            trials.append(Trial(step.name, skipped=skipped))
         else:
             words = (*overrides, *switches(reached, config))
-            steps.append(Step(rung.name, (lead, *together), words))
-    return steps
+            trials.append(Trial(step.name, (lead, *together), words))
+    return trials
 
 
 def _without_context(config: DetectorConfig, context_weights: Path | None) -> str:
@@ -176,20 +177,20 @@ def _without_context(config: DetectorConfig, context_weights: Path | None) -> st
     return ""
 
 
-def switches(reached: Sequence[Rung], config: DetectorConfig) -> list[str]:
-    """Overrides that switch every improvement of the ladder on or off."""
+def switches(reached: Sequence[Step], config: DetectorConfig) -> list[str]:
+    """Overrides that switch every improvement on or off."""
     from resdet.detection.config.detector import DetectorConfig
 
     side = config.image.short_side_test
     words = []
-    for rung in LADDER:
-        if not rung.key:
+    for step in STEPS:
+        if not step.key:
             continue
-        value = _value(DetectorConfig(), rung.key)  # off, as in the schema
-        if rung in reached:
-            on = [round(part * side) for part in rung.on] if isinstance(rung.on, tuple) else rung.on
-            value = _value(config, rung.key) or on
-        words.append(f"{rung.key}={json.dumps(value)}")
+        value = _value(DetectorConfig(), step.key)  # off, as in the schema
+        if step in reached:
+            on = [round(part * side) for part in step.on] if isinstance(step.on, tuple) else step.on
+            value = _value(config, step.key) or on
+        words.append(f"{step.key}={json.dumps(value)}")
     return words
 
 
@@ -206,57 +207,57 @@ def _config_of(
     return override(base or read_stored(weights).config, overrides)
 
 
-def load_step(
-    step: Step, base: DetectorConfig | None, args: argparse.Namespace, device: torch.device | str
+def load_trial(
+    trial: Trial, base: DetectorConfig | None, args: argparse.Namespace, device: torch.device | str
 ) -> Detector:
-    """The network or ensemble of a step. One with context is tested on the same images and in
+    """The network or ensemble of a trial. One with context is tested on the same images and in
     the same way as the first one: its own config may say something else."""
     from resdet.detection.config.files import override
     from resdet.detection.tasks.detector_weights import load_detectors
 
-    if step.weights[0] == args.context_weights:
+    if trial.weights[0] == args.context_weights:
         base = override(_config_of(args.weights[0], base), ["roi.context=true"])
-    return load_detectors(step.weights, device, base=base, overrides=step.overrides)
+    return load_detectors(trial.weights, device, base=base, overrides=trial.overrides)
 
 
 def expect_usable(
-    steps: Sequence[Step], base: DetectorConfig | None, args: argparse.Namespace
+    trials: Sequence[Trial], base: DetectorConfig | None, args: argparse.Namespace
 ) -> None:
     """Said before the hours of the first rows: the last row has all files that those lack.
 
     Raises:
         ResdetError: as `load_detectors` and `build_test_split`.
     """
-    last = [step for step in steps if not step.skipped][-1]
-    _split(load_step(last, base, args, "cpu"), args.split, args.limit)
+    last = [trial for trial in trials if not trial.skipped][-1]
+    _split(load_trial(last, base, args, "cpu"), args.split, args.limit)
 
 
-def climb(
-    steps: Sequence[Step],
+def measure_trials(
+    trials: Sequence[Trial],
     base: DetectorConfig | None,
     args: argparse.Namespace,
     group: Group,
 ) -> list[Row] | None:
-    """Measure step after step on the same draws; None on all processes but the main one."""
+    """Measure trial after trial on the same draws; None on all processes but the main one."""
     from resdet.detection.evaluation.ablation import Row
     from resdet.detection.evaluation.bootstrap import bootstrap, draw
     from resdet.detection.tasks.detector import describe_testing
 
     rows, draws = [], None
-    for step in steps:
-        if step.skipped:
-            rows.append(Row(step.name, skipped=step.skipped))
+    for trial in trials:
+        if trial.skipped:
+            rows.append(Row(trial.name, skipped=trial.skipped))
             continue
-        detector = load_step(step, base, args, group.device)
+        detector = load_trial(trial, base, args, group.device)
         measured = measure(detector, args.split, args.limit, group)
         if measured is None:
             continue
         columns, seconds = measured
         draws = draws or draw(columns.image_ids, resamples=args.resamples)
-        weights = tuple(map(str, step.weights))
+        weights = tuple(map(str, trial.weights))
         estimates = bootstrap(columns, draws)
-        rows.append(Row(step.name, describe_testing(detector), weights, estimates, seconds))
-        print(f"{step.name}: {100 * estimates['voc_ap50'].value:.1f} ({rows[-1].testing})")
+        rows.append(Row(trial.name, describe_testing(detector), weights, estimates, seconds))
+        print(f"{trial.name}: {100 * estimates['voc_ap50'].value:.1f} ({rows[-1].testing})")
     return rows if group.is_main else None
 
 

@@ -77,8 +77,8 @@ def run(args: argparse.Namespace) -> int:
     print("; ".join(frozen.notes))
     print(
         f"change from the moving averages: means by {shift.median_mean:.2g} std (median; "
-        f"max {shift.largest_mean:.2g}), std by {shift.median_deviation:.1%} "
-        f"(max {shift.largest_deviation:.1%})"
+        f"max {shift.largest_mean:.2g}), std by {shift.median_std:.1%} "
+        f"(max {shift.largest_std:.1%})"
     )
     print(f"written: {out}; use it in a detector with {_settings(frozen, out)}")
     return 0

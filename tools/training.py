@@ -193,7 +193,7 @@ def _folder(args: argparse.Namespace, group: Group) -> Path:
     """The folder of a new run, the same for all processes."""
     name = time.strftime("%Y%m%d-%H%M%S")
     default = Path("runs") / Path(args.cfg).stem / name
-    return Path(group.tell("folder", str(args.out or default)))
+    return Path(group.broadcast("folder", str(args.out or default)))
 
 
 def _expect_empty(folder: Path) -> None:

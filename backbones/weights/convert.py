@@ -259,7 +259,7 @@ def _names(depth: int, kind: Kind) -> Iterator[str]:
 
 
 def _pixels_of(tensors: Mapping[str, Tensor], rules: Layout) -> str:
-    """The pixels a file states in its own mean and deviation, else the layout's."""
+    """The pixels a file states in its own mean and std, else the layout's."""
     for mean, std in (("pixels.mean", "pixels.std"), ("pixel_mean", "pixel_std")):
         if mean in tensors and std in tensors:
             named = name_pixels(tensors[mean], tensors[std])

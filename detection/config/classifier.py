@@ -46,7 +46,7 @@ class CropConfig(Section):
     flip: Fraction = 0.5
     #: ``paper``: the shorter side is drawn evenly from this range.
     short_sides: tuple[Count, Count] = (256, 480)
-    #: ``paper``: deviation of the multiples of the principal components of colour.
+    #: ``paper``: std of the multiples of the principal components of colour.
     colour_std: Annotated[float, Field(ge=0)] = 0.1
     #: ``resized``: ranges of area (of the image's) and of width / height.
     scale: tuple[Fraction, Fraction] = (0.08, 1.0)
@@ -72,7 +72,7 @@ class NetworkConfig(Section):
     stride_in: Literal["3x3", "1x1"] = "3x3"
     #: Weights to fine-tune, of any known layout; ``fc`` starts anew. Null trains from scratch.
     weights: str | None = None
-    #: Mean, deviation and channel order (`backbones/pixels.py`), bound to the trained weights.
+    #: Mean, std and channel order (`backbones/pixels.py`), bound to the trained weights.
     pixels: Literal["torchvision", "msra", "caffe"] = "torchvision"
 
     @model_validator(mode="after")

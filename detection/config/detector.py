@@ -63,7 +63,7 @@ class BackboneConfig(Section):
     frozen_stages: Annotated[int, Field(ge=0, le=4)] = 2
     #: A path, URL or ``torchvision:ResNet101_Weights.IMAGENET1K_V2``; null trains from scratch.
     weights: str | None = None
-    #: Mean, deviation and channel order that go with the weights (`backbones/pixels.py`).
+    #: Mean, std and channel order that go with the weights (`backbones/pixels.py`).
     pixels: Literal["torchvision", "msra", "caffe"] = "torchvision"
 
 

@@ -32,14 +32,14 @@ class Group:
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def mean(self, value: Tensor) -> Tensor:
+    def all_reduce_mean(self, value: Tensor) -> Tensor:
         """The mean of ``value`` over all processes."""
         if self.world > 1:
             dist.all_reduce(value)
             value = value / self.world
         return value
 
-    def largest(self, values: list[float]) -> list[float]:
+    def all_reduce_max(self, values: list[float]) -> list[float]:
         """The elementwise maximum over all processes."""
         if self.world == 1:
             return values
@@ -55,14 +55,14 @@ class Group:
         dist.gather_object(dict(part), parts)
         return {key: value for each in parts for key, value in each.items()} if parts else None
 
-    def share_buffers(self, model: nn.Module) -> None:
+    def broadcast_buffers(self, model: nn.Module) -> None:
         """All processes take the main one's buffers: batch statistics are of each process's own
         images, and a checkpoint holds the main one's."""
         if self.world > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
 
-    def tell(self, key: str, value: Any = None) -> Any:
+    def broadcast(self, key: str, value: Any = None) -> Any:
         """The main process's ``value`` (JSON), on all processes.
 
         It travels through the key-value store, not a collective: the others wait for an evaluation

@@ -25,6 +25,11 @@ METRICS_FILE = "metrics.jsonl"
 RESULTS_FILE = "results.csv"
 Kind = Literal["train", "eval"]
 _RESERVED = ("kind", "step", "time")
+#: Names in files of earlier versions, and what they are called now.
+_RENAMED = {
+    "val_oracle_error": "val_true_class_error",
+    "val_mean_oracle_iou": "val_mean_true_class_iou",
+}
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,11 @@ class Entry:
         """The entry, with NaN for null; None where the line is cut or is no entry."""
         try:
             raw = json.loads(line)
-            values = {name: _number(raw[name]) for name in raw if name not in _RESERVED}
+            values = {
+                _RENAMED.get(name, name): _number(raw[name])
+                for name in raw
+                if name not in _RESERVED
+            }
             kind, step, time = raw["kind"], raw["step"], raw.get("time", "")
         except (ValueError, TypeError, LookupError, OverflowError, RecursionError, AttributeError):
             return None

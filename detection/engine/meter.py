@@ -56,7 +56,7 @@ class Meter:
         """What happened since the last call; means over steps and processes. What is no loss, such
         as an error, is of the training batches and named so."""
         seconds = time.perf_counter() - self.started
-        self.agree(group)
+        self.all_reduce(group)
         means = (torch.stack(list(self.sums.values())) / self.steps).tolist()
         named = dict(zip(self.sums, means, strict=True))
         values = {name if is_loss(name) else f"train_{name}": named[name] for name in named}
@@ -69,10 +69,10 @@ class Meter:
         self.restart()
         return values
 
-    def agree(self, group: Group) -> None:
+    def all_reduce(self, group: Group) -> None:
         """Every process takes the mean over all, which is what a checkpoint can hold."""
         if self.sums:
-            means = group.mean(torch.stack(list(self.sums.values())))
+            means = group.all_reduce_mean(torch.stack(list(self.sums.values())))
             self.sums = dict(zip(self.sums, means.unbind(), strict=True))
 
     def to_dict(self) -> dict[str, Any]:

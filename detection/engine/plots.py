@@ -39,7 +39,7 @@ IGNORED_COLOUR = "0.6"
 #: The metrics in the curve of mAP, where they were measured.
 SCORES = ("voc_ap50", "voc_ap50_11point", "coco_ap", "coco_ap50", "coco_ap75")
 #: What classifiers and localizers measure in place of them.
-ERRORS = ("train_top1_error", "val_top1_error", "val_top5_error", "val_oracle_error")
+ERRORS = ("train_top1_error", "val_top1_error", "val_top5_error", "val_true_class_error")
 _CELL_INCHES = 4.0
 
 

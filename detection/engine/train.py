@@ -265,7 +265,7 @@ def _forward_backward(
             with autocast(group.device, plan.precision):
                 losses = network(batch)
             total = torch.stack([losses[name] for name in losses if is_loss(name)]).sum()
-            bad, asked = group.largest([float(not total.isfinite()), float(stop.requested)])
+            bad, asked = group.all_reduce_max([float(not total.isfinite()), float(stop.requested)])
             stopping = stopping or bool(asked)
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value.detach() / len(parts)
@@ -376,7 +376,7 @@ def _evaluate(
 
 
 def _save_last(state: TrainingState, outputs: Outputs, group: Group) -> OSError | None:
-    state.meter.agree(group)
+    state.meter.all_reduce(group)
     return _save(outputs, outputs.last, state.to_dict(), keep_previous=True)
 
 

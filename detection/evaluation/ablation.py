@@ -1,8 +1,8 @@
-"""What does each step of a ladder of improvements bring, and what does it cost?
+"""The table, JSON file and figure of an ablation: the gain and cost of each step.
 
-A ladder is a list of rows, each with everything of the rows above it switched on; the first one is
-the baseline. Numbers come with their bootstrap intervals, gains with those of the paired difference
-to the baseline. Names are data: they are never read as markup or mathematics.
+Every row has the improvements of all rows above it; the first one is the baseline. Numbers come
+with their bootstrap intervals, gains with those of the paired difference to the baseline. Names are
+data: they are never read as markup or mathematics.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Told:
+class Summary:
     """A row's numbers and its gains over the baseline; ``cost`` is in the baseline's seconds."""
 
     numbers: Mapping[str, Interval]
@@ -52,10 +52,10 @@ class Told:
     cost: float | None
 
 
-def tell(row: Row, baseline: Row) -> Told:
+def summarise(row: Row, baseline: Row) -> Summary:
     """The intervals of a row that was measured on the same draws as ``baseline``."""
     seconds, least = row.seconds_per_image, baseline.seconds_per_image
-    return Told(
+    return Summary(
         numbers={name: own.interval(CONFIDENCE) for name, own in row.estimates.items()},
         gains={
             name: own.minus(baseline.estimates[name]).interval(CONFIDENCE)
@@ -65,7 +65,7 @@ def tell(row: Row, baseline: Row) -> Told:
     )
 
 
-def ladder_table(rows: Sequence[Row], *, images: int, resamples: int) -> Table:
+def ablation_table(rows: Sequence[Row], *, images: int, resamples: int) -> Table:
     """A line of numbers and one of gains for each row, in percent, with their intervals."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     table.title = f"{images} images; percent, below it the gain over the baseline"
@@ -75,47 +75,47 @@ def ladder_table(rows: Sequence[Row], *, images: int, resamples: int) -> Table:
     table.add_column("", overflow="fold")
     for heading in (*_HEADINGS.values(), "s/image"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for row, told in _told(rows):
-        if told is None:
+    for row, summary in _summaries(rows):
+        if summary is None:
             table.add_row(Text(row.name), *["-"] * len(_HEADINGS), "-")
             continue
-        numbers = [_percent(told.numbers[name]) for name in _HEADINGS]
+        numbers = [_percent(summary.numbers[name]) for name in _HEADINGS]
         table.add_row(Text(row.name), *numbers, _seconds(row.seconds_per_image))
         if row is not rows[0]:
-            gains = [_percent(told.gains[name], sign="+") for name in _HEADINGS]
-            table.add_row("", *gains, "-" if told.cost is None else f"x{told.cost:.2f}")
+            gains = [_percent(summary.gains[name], sign="+") for name in _HEADINGS]
+            table.add_row("", *gains, "-" if summary.cost is None else f"x{summary.cost:.2f}")
     return table
 
 
-def write_ladder(rows: Sequence[Row], folder: Path, *, about: Mapping[str, Any]) -> list[Path]:
+def write_ablation(rows: Sequence[Row], folder: Path, *, about: Mapping[str, Any]) -> list[Path]:
     """Write ``ablation.json`` and ``ablation.png``; returns what was written.
 
-    ``about`` tells what all rows share: the data, the number of images and resamples.
+    ``about`` is what all rows share: the data, the number of images and resamples.
     """
     written = [folder / "ablation.json", folder / "ablation.png"]
     content = dict(about) | {
         "confidence": CONFIDENCE,
         "definitions": dict(DEFINITIONS),
-        "rows": [_json(row, told) for row, told in _told(rows)],
+        "rows": [_json(row, summary) for row, summary in _summaries(rows)],
     }
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=2)
     written[0].write_text(text + "\n", encoding="utf-8")
     with matplotlib.rc_context({"text.parse_math": False, "text.usetex": False}):
-        ladder_figure(rows).savefig(written[1])
+        ablation_figure(rows).savefig(written[1])
     return written
 
 
-def ladder_figure(rows: Sequence[Row]) -> Figure:
+def ablation_figure(rows: Sequence[Row]) -> Figure:
     """Numbers above, gains over the baseline below: points with their intervals."""
-    shown = [(row.name, told) for row, told in _told(rows) if told is not None]
+    shown = [(row.name, summary) for row, summary in _summaries(rows) if summary is not None]
     figure = Figure(figsize=(12, 2.4 + 0.55 * len(shown)), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(2, len(_HEADINGS), sharey=True, squeeze=False)
     for column, (name, heading) in enumerate(_HEADINGS.items()):
         numbers, gains = grid[0][column], grid[1][column]
         numbers.set_title(heading)
-        _points(numbers, [told.numbers[name] for _, told in shown])
-        _points(gains, [told.gains[name] for _, told in shown])
+        _points(numbers, [summary.numbers[name] for _, summary in shown])
+        _points(gains, [summary.gains[name] for _, summary in shown])
         gains.axvline(0, color="0.6", linewidth=1, zorder=0)
         numbers.set_xlabel("percent")
         gains.set_xlabel("gain over the baseline, points")
@@ -124,8 +124,8 @@ def ladder_figure(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def _told(rows: Sequence[Row]) -> list[tuple[Row, Told | None]]:
-    return [(row, None if row.skipped else tell(row, rows[0])) for row in rows]
+def _summaries(rows: Sequence[Row]) -> list[tuple[Row, Summary | None]]:
+    return [(row, None if row.skipped else summarise(row, rows[0])) for row in rows]
 
 
 def _points(axes: Axes, intervals: Sequence[Interval]) -> None:
@@ -149,17 +149,17 @@ def _seconds(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds:.3g}"
 
 
-def _json(row: Row, told: Told | None) -> dict[str, Any]:
-    if told is None:
+def _json(row: Row, summary: Summary | None) -> dict[str, Any]:
+    if summary is None:
         return {"name": row.name, "skipped": row.skipped}
     return {
         "name": row.name,
         "testing": row.testing,
         "weights": list(row.weights),
-        "metrics": {name: _without_nan(interval) for name, interval in told.numbers.items()},
-        "gain": {name: _without_nan(interval) for name, interval in told.gains.items()},
+        "metrics": {name: _without_nan(interval) for name, interval in summary.numbers.items()},
+        "gain": {name: _without_nan(interval) for name, interval in summary.gains.items()},
         "seconds_per_image": row.seconds_per_image,
-        "cost": told.cost,
+        "cost": summary.cost,
     }
 
 

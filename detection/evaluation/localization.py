@@ -43,23 +43,23 @@ DEFINITIONS: Mapping[str, str] = {
     "top5_localization_error": "share of the images where none of the first 5 predictions has "
     "the image's class and IoU >= 0.5 with one of its boxes (the error of ILSVRC CLS-LOC)",
     "top1_localization_error": "the same with the first prediction alone",
-    "oracle_error": "share of the images where the one box predicted for the true class has IoU "
-    ">= 0.5 with none of its boxes, or is missing",
+    "true_class_error": "share of the images where the one box predicted for the true class has "
+    "IoU >= 0.5 with none of its boxes, or is missing",
     "top5_classification_error": "share of the images whose class is not among the first 5 "
     "predictions",
     "top1_classification_error": "share of the images whose class is not the first prediction",
-    "mean_oracle_iou": "the largest IoU of the box predicted for the true class, 0 where there is "
-    "none, mean over the images",
+    "mean_true_class_iou": "the largest IoU of the box predicted for the true class, 0 where there "
+    "is none, mean over the images",
 }
 #: What is not in DEFINITIONS.
 OTHER_DEFINITIONS: Mapping[str, str] = {
     "images": "images of the class",
-    "oracle_error_interval": "95 % Wilson interval of oracle_error: what other test images of "
-    "the same kind might have given",
+    "true_class_error_interval": "95 % Wilson interval of true_class_error: what other test images "
+    "of the same kind might have given",
     "baseline": "the same numbers where every image gets its true class's mean training box",
 }
 #: The numbers for which the true class is given.
-_ORACLE = ("oracle_error", "mean_oracle_iou")
+_TRUE_CLASS = ("true_class_error", "mean_true_class_iou")
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class ClassLocalization:
 
     name: str
     images: int
-    oracle_error: float
+    true_class_error: float
     top1_localization_error: float
-    mean_oracle_iou: float
+    mean_true_class_iou: float
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ class Localization:
     notes: tuple[str, ...] = ()
 
     @property
-    def oracle_error_interval(self) -> tuple[float, float]:
+    def true_class_error_interval(self) -> tuple[float, float]:
         """95 % interval over images; nan where the error is not defined."""
-        return _wilson(self.metrics["oracle_error"], self.images)
+        return _wilson(self.metrics["true_class_error"], self.images)
 
 
 def evaluate_located(
@@ -97,21 +97,22 @@ def evaluate_located(
     records: Sequence[Record],
     classes: Sequence[str],
     *,
-    oracle: bool = True,
+    true_class: bool = True,
     baseline: Mapping[str, Located] | None = None,
 ) -> Localization:
     """Compare boxes in original pixels by image id with the records' class and its boxes.
 
-    With ``oracle``, an image without an oracle box is wrong, and where no image has predictions
-    there was no classifier: what needs one is nan. Without ``oracle`` only predictions are judged:
-    what needs oracle boxes is nan, and an image without predictions is wrong, be it all of them.
+    With ``true_class``, an image without a box of its true class is wrong, and if no image has
+    predictions there was no classifier: what needs one is nan. Without ``true_class`` only the
+    predictions are evaluated: what needs boxes of the true class is nan, and an image without
+    predictions is wrong, even if that are all of them.
     ``baseline`` are the boxes of a trivial predictor (`mean_box.py`).
 
     Raises ValueError, naming the image, for a record without class or without a box of its class,
-    for an image without an entry, and for an oracle box of another class than the record's.
+    for an image without an entry, and for a true-class box of another class than the record's.
     """
-    guessed = not oracle or any(len(located.predicted) for located in found.values())
-    defined = {name: oracle if name in _ORACLE else guessed for name in DEFINITIONS}
+    guessed = not true_class or any(len(located.predicted) for located in found.values())
+    defined = {name: true_class if name in _TRUE_CLASS else guessed for name in DEFINITIONS}
     labels = torch.tensor([_label(record, classes) for record in records], dtype=torch.int64)
     outcomes = _outcomes(found, records, classes)
     outcomes[:, ~torch.tensor([*defined.values()])] = math.nan
@@ -120,7 +121,7 @@ def evaluate_located(
         len(records),
         _means(outcomes),
         tuple(_row(name, outcomes[labels == label]) for label, name in enumerate(classes)),
-        {name: trivial[name] for name in _ORACLE if name in trivial},
+        {name: trivial[name] for name in _TRUE_CLASS if name in trivial},
     )
 
 
@@ -129,7 +130,7 @@ def evaluate_predictions(
 ) -> Localization:
     """As `evaluate_located` where only predictions are known, such as those of a submission."""
     found = {name: Located(each, Detections.empty()) for name, each in predictions.items()}
-    return evaluate_located(found, records, classes, oracle=False)
+    return evaluate_located(found, records, classes, true_class=False)
 
 
 def _outcomes(
@@ -150,17 +151,17 @@ def _outcome(located: Located, record: Record, classes: Sequence[str]) -> dict[s
     predicted = located.predicted[:GUESSES]
     named = predicted.labels == label
     right = named & (_overlap(predicted.boxes, truth) >= IOU)
-    given = located.oracle.labels.tolist()
+    given = located.true_class.labels.tolist()
     if given not in ([], [label]):
-        raise ValueError(f"{record.image_id}: expected one oracle box, of class {label}: {given}")
-    overlap = _overlap(located.oracle.boxes, truth).sum().item()  # of one box, or of none
+        raise ValueError(f"{record.image_id}: expected one box, of the true class {label}: {given}")
+    overlap = _overlap(located.true_class.boxes, truth).sum().item()  # of one box, or of none
     return {
         "top5_localization_error": not right.any(),
         "top1_localization_error": not right[:1].any(),
-        "oracle_error": overlap < IOU,
+        "true_class_error": overlap < IOU,
         "top5_classification_error": not named.any(),
         "top1_classification_error": not named[:1].any(),
-        "mean_oracle_iou": overlap,
+        "mean_true_class_iou": overlap,
     }
 
 
@@ -197,9 +198,9 @@ def _row(name: str, outcomes: Tensor) -> ClassLocalization:
     return ClassLocalization(
         name,
         len(outcomes),
-        means["oracle_error"],
+        means["true_class_error"],
         means["top1_localization_error"],
-        means["mean_oracle_iou"],
+        means["mean_true_class_iou"],
     )
 
 
@@ -227,13 +228,13 @@ def write_localization(evaluation: Localization, folder: Path) -> tuple[Path, ..
     """
     folder.mkdir(parents=True, exist_ok=True)
     metrics, table = folder / "metrics.json", folder / "per_class.csv"
-    low, high = evaluation.oracle_error_interval
+    low, high = evaluation.true_class_error_interval
     content = {
         "task": "localization",
         "images": evaluation.images,
         "classes": [row.name for row in evaluation.per_class],
         "metrics": without_nan(evaluation.metrics),
-        "oracle_error_interval": None if math.isnan(low) else [low, high],
+        "true_class_error_interval": None if math.isnan(low) else [low, high],
         "baseline": without_nan(evaluation.baseline),
         "per_class": [without_nan(asdict(row)) for row in evaluation.per_class],
         "definitions": {**DEFINITIONS, **OTHER_DEFINITIONS},
@@ -252,18 +253,18 @@ def print_localization(evaluation: Localization, console: Console, *, rows: int 
     worst = sorted(evaluation.per_class, key=_rank)[:rows]
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column("class", overflow="fold")
-    for heading in ("images", "oracle\nerror", "top-1\nerror", "oracle\nIoU"):
+    for heading in ("images", "true class\nerror", "top-1\nerror", "true class\nIoU"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in worst:
-        numbers = (row.oracle_error, row.top1_localization_error, row.mean_oracle_iou)
+        numbers = (row.true_class_error, row.top1_localization_error, row.mean_true_class_iou)
         table.add_row(Text(row.name), str(row.images), *map(shown, numbers))
     console.print(table)
     if hidden := len(evaluation.per_class) - len(worst):
         console.print(Text(f"and {hidden} better classes"))
     console.print(_metric_table(evaluation))
-    if not math.isnan(evaluation.metrics["oracle_error"]):
-        low, high = map(shown, evaluation.oracle_error_interval)
-        console.print(Text(f"oracle_error: {low} to {high} with 95 % confidence"))
+    if not math.isnan(evaluation.metrics["true_class_error"]):
+        low, high = map(shown, evaluation.true_class_error_interval)
+        console.print(Text(f"true_class_error: {low} to {high} with 95 % confidence"))
     if evaluation.testing:
         console.print(Text(f"tested with: {evaluation.testing}"))
     for note in evaluation.notes:
@@ -288,7 +289,7 @@ def _metric_table(evaluation: Localization) -> Table:
 
 
 def _rank(row: ClassLocalization) -> float:
-    """Sorts rows by falling oracle error, without it by falling top-1 error; undefined ones last,
-    equal ones stay in label order."""
-    errors = (row.oracle_error, row.top1_localization_error)
+    """Sorts rows by falling error given the true class, without it by falling top-1 error;
+    undefined ones last, equal ones stay in label order."""
+    errors = (row.true_class_error, row.top1_localization_error)
     return next((-error for error in errors if not undefined(error)), math.inf)

@@ -102,8 +102,10 @@ class LocationPipeline:
             for label, probability in zip(likely, probabilities, strict=True)
             if label in found
         ]
-        oracle = Detections.empty() if truth is None else found.get(truth, Detections.empty())
-        return Located(Detections.cat(predicted), oracle)
+        of_true_class = (
+            Detections.empty() if truth is None else found.get(truth, Detections.empty())
+        )
+        return Located(Detections.cat(predicted), of_true_class)
 
     @torch.inference_mode()
     def boxes_of(self, pixels: np.ndarray, labels: Sequence[int]) -> list[Detections]:

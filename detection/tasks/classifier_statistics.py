@@ -30,12 +30,12 @@ from .classifier import LoadedClassifier, build_test_split, image_rules, test_cr
 @dataclass(frozen=True)
 class Shift:
     """How far exact statistics are from what stood there before, over all channels of all norms:
-    of the mean in deviations, and of the deviation as a fraction of itself."""
+    of the mean in stds, and of the std as a fraction of itself."""
 
     median_mean: float
     largest_mean: float
-    median_deviation: float
-    largest_deviation: float
+    median_std: float
+    largest_std: float
 
 
 def freeze(
@@ -154,7 +154,7 @@ def _frozen(classifier: LoadedClassifier, notes: tuple[str, ...], source: str) -
 
 
 def _statistics(model: nn.Module) -> tuple[Tensor, Tensor]:
-    """Means and deviations of all channels, as copies."""
+    """Means and stds of all channels, as copies."""
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     empty = [torch.zeros(0)]
     means = torch.cat(empty + [n.running_mean.cpu() for n in norms if n.running_mean is not None])
@@ -163,10 +163,10 @@ def _statistics(model: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def _shift(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor]) -> Shift:
-    (old_mean, old_deviation), (mean, deviation) = before, after
-    smallest = torch.finfo(deviation.dtype).tiny  # of a channel that is constant
-    moved = (mean - old_mean).abs() / deviation.clamp(min=smallest)
-    grown = (deviation - old_deviation).abs() / deviation.clamp(min=smallest)
+    (old_mean, old_std), (mean, std) = before, after
+    smallest = torch.finfo(std.dtype).tiny  # of a channel that is constant
+    moved = (mean - old_mean).abs() / std.clamp(min=smallest)
+    grown = (std - old_std).abs() / std.clamp(min=smallest)
     return Shift(
         moved.median().item(), moved.max().item(), grown.median().item(), grown.max().item()
     )

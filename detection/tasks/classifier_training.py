@@ -101,14 +101,14 @@ class ClassifierTraining(Training):
         images = self.splits["val"]
         one_crop = replace(self.classifier, config=_with_one_crop(self.classifier.config))
         with shipped_weights(state), evaluating(state.model):
-            group.share_buffers(state.model)
+            group.broadcast_buffers(state.model)
             scores = score_images(one_crop, images, group)
         accuracy = None
         if scores is not None:
             metrics = evaluate_split(one_crop, images.split, scores).metrics
             outputs.log.evaluation(step, {f"val_{name}": metrics[name] for name in metrics})
             accuracy = 1 - metrics["top1_error"]
-        return group.tell(f"evaluation/{step}", accuracy)
+        return group.broadcast(f"evaluation/{step}", accuracy)
 
     def banner(self) -> list[str]:
         config = self.classifier.config

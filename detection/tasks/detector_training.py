@@ -120,7 +120,7 @@ class DetectorTraining(Training):
         self.detector, self.splits = detector, splits
 
     def join(self, group: Group) -> None:
-        self.detector.model.mean_count = group.mean
+        self.detector.model.mean_count = group.all_reduce_mean
 
     def batches(self, start: int, group: Group) -> BatchLoader:
         plan = _batch_plan(self.settings, self.splits.training, start, group)
@@ -129,13 +129,13 @@ class DetectorTraining(Training):
     def evaluate(self, state: TrainingState, outputs: Outputs, group: Group, step: int) -> float:
         split = self.splits.validation
         with shipped_weights(state), evaluating(state.model):
-            group.share_buffers(state.model)
+            group.broadcast_buffers(state.model)
             found = detect_split(self.detector, split, group)
             loss = _validation_loss(self.detector, split, group)
         metric = None
         if found is not None:
             metric = _score(self.detector, split, found, loss, outputs, step)
-        return group.tell(f"evaluation/{step}", metric)
+        return group.broadcast(f"evaluation/{step}", metric)
 
     def banner(self) -> list[str]:
         config = self.detector.config
@@ -231,4 +231,4 @@ def _validation_loss(detector: Detector, split: DataSplit, group: Group) -> floa
     for batch in _loader(dataset, plan, config, group):
         with autocast(group.device, config.train.precision):
             losses.append(torch.stack(list(detector.model(batch.to(group.device)).values())).sum())
-    return group.mean(torch.stack(losses).mean()).item()
+    return group.all_reduce_mean(torch.stack(losses).mean()).item()

@@ -223,7 +223,7 @@ def _chooser(ensemble: Ensemble) -> Chooser | None:
     return Chooser(build_score_pipeline(classifier), torch.tensor(order))
 
 
-def oracle_pipeline(localizer: LoadedLocalizer) -> LocationPipeline:
+def true_class_pipeline(localizer: LoadedLocalizer) -> LocationPipeline:
     """The middle crop of stage one alone: what evaluations during training can afford."""
     test = localizer.config.test.model_copy(update={"protocol": "centre", "flip": False})
     return LocationPipeline([Proposer(localizer.model, test_crops(test))])

@@ -32,9 +32,9 @@ from .localizer import (
     build_region_localizer,
     describe_network,
     image_rules,
-    oracle_pipeline,
     read_split,
     train_crop,
+    true_class_pipeline,
 )
 from .localizer_testing import evaluate_split, locate_split, propose_split
 from .localizer_weights import AnyLoaded, fill_from_localizer, fill_trunk, load_proposers
@@ -54,7 +54,7 @@ from .run import (
 
 Splits = Mapping[str, DataSplit]
 #: Metrics that an evaluation without a classifier has.
-LOGGED = ("oracle_error", "mean_oracle_iou")
+LOGGED = ("true_class_error", "mean_true_class_iou")
 
 
 def train_localizer(
@@ -107,7 +107,7 @@ class _StageTraining(Training):
     """What both stages share: splits ``train`` and ``val`` of one class an image."""
 
     command = "train-loc"
-    best_name = "1 - oracle error "
+    best_name = "1 - error given the true class "
 
     def __init__(self, localizer: AnyLoaded, splits: Splits, notes: Sequence[str]) -> None:
         config = localizer.config
@@ -138,17 +138,17 @@ class _StageTraining(Training):
         )
 
     def evaluate(self, state: TrainingState, outputs: Outputs, group: Group, step: int) -> float:
-        """How well the true class is located on ``val``; 1 - oracle error chooses ``best.pt``."""
+        """How well the true class is located on ``val``; 1 - its error chooses ``best.pt``."""
         split, config = self.splits["val"], self.localizer.config
         with shipped_weights(state), evaluating(state.model):
-            group.share_buffers(state.model)
+            group.broadcast_buffers(state.model)
             found = locate_split(self.pipeline(), split, config, group)
         accuracy = None
         if found is not None:
             metrics = evaluate_split(found, split, config).metrics
             outputs.log.evaluation(step, {f"val_{name}": metrics[name] for name in LOGGED})
-            accuracy = 1 - metrics["oracle_error"]
-        return group.tell(f"evaluation/{step}", accuracy)
+            accuracy = 1 - metrics["true_class_error"]
+        return group.broadcast(f"evaluation/{step}", accuracy)
 
     def banner(self) -> list[str]:
         network = self.localizer.config.network
@@ -207,7 +207,7 @@ class LocalizerTraining(_StageTraining):
         )
 
     def pipeline(self) -> LocationPipeline:
-        return oracle_pipeline(self.first)
+        return true_class_pipeline(self.first)
 
     def describe_samples(self) -> list[str]:
         crop, head = self.first.config.crop, self.first.config.head
@@ -240,7 +240,7 @@ class RegionTraining(_StageTraining):
             one.model.to(group.device)
         given, records = self.second.config.proposals.file, self.splits["train"].records
         path = Path(given) if given else folder / FILE
-        if not group.tell("proposals/there", path.is_file()):
+        if not group.broadcast("proposals/there", path.is_file()):
             log.message(f"proposing regions in {len(records)} training images")
             split, config = self.splits["train"], self.second.config
             found = propose_split(self.pipeline(), split, config, group, Console(stderr=True))
@@ -249,7 +249,7 @@ class RegionTraining(_StageTraining):
                 write_proposals(
                     {one.image_id: found.get(one.image_id, none) for one in records}, path
                 )
-            group.tell("proposals/written", True)
+            group.broadcast("proposals/written", True)
         self.proposals = read_proposals(path, records)
         counts = [len(self.proposals[record.image_id]) for record in records]
         log.message(f"proposals: {path}, {min(counts)} to {max(counts)} in an image")

@@ -109,7 +109,7 @@ def compute(model: nn.Module, images: Tensor, batch: int, method: Method) -> Non
 
 
 def errors(model: ResNet, truth: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
-    """Of every mean in deviations and of every variance in itself."""
+    """Of every mean in stds and of every variance in itself."""
     layers = dict(model.named_modules())
     found = []
     for name, (mean, var) in truth.items():

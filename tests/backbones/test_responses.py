@@ -17,7 +17,7 @@ def images() -> Tensor:
 
 
 def test_with_exact_statistics_the_norms_own_factors_are_the_response() -> None:
-    """Each channel then has its bias as mean and its weight as deviation."""
+    """Each channel then has its bias as mean and its weight as std."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = CifarResNet(8, classes=2, width=4)

@@ -10,13 +10,13 @@ import pytest
 import torch
 from resdet.detection.config.files import load_config
 from resdet.detection.errors import ConfigError
-from resdet.tools.ablate import LADDER, NAMES, chosen, switches
+from resdet.tools.ablate import NAMES, STEPS, chosen, switches
 
 if TYPE_CHECKING:
     from resdet.tests.conftest import Command
 
 
-def ladder(resdet: Command, out: Path, *words: object) -> dict[str, dict[str, Any]]:
+def ablate(resdet: Command, out: Path, *words: object) -> dict[str, dict[str, Any]]:
     done = resdet("ablate", "--out", out, "--resamples", 50, *words)
     assert done.code == 0, done.err
     assert (out / "ablation.png").stat().st_size > 10_000
@@ -35,7 +35,7 @@ def test_rows_are_cumulative_evaluations(
     resdet: Command, learned_run: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
     first, second = (run / "weights" / "last.pt" for run in (learned_run, tiny_run))
-    rows = ladder(resdet, tmp_path / "out", "--weights", first, "--weights", second)
+    rows = ablate(resdet, tmp_path / "out", "--weights", first, "--weights", second)
     assert list(rows) == NAMES
     assert rows["context"] == {
         "name": "context",
@@ -67,8 +67,8 @@ def test_the_configs_own_values_are_the_ones_measured(
     resdet: Command, learned_run: Path, tmp_path: Path
 ) -> None:
     weights = ("--weights", learned_run / "weights" / "last.pt")
-    options = ("--rungs", "voting,multi-scale", "test.vote.iou=0.8", "test.pyramid=[64, 96]")
-    rows = ladder(resdet, tmp_path, *weights, *options, "test.nms_iou=0.3")
+    options = ("--steps", "voting,multi-scale", "test.vote.iou=0.8", "test.pyramid=[64, 96]")
+    rows = ablate(resdet, tmp_path, *weights, *options, "test.nms_iou=0.3")
     assert list(rows) == ["baseline", "voting", "multi-scale"]
     assert (
         "voting" not in rows["baseline"]["testing"] and "pyramid" not in rows["voting"]["testing"]
@@ -88,12 +88,12 @@ def test_context_is_measured_from_its_own_weights(
     assert done.code == 0, done.err
     plain, context = learned_run / "weights" / "last.pt", run / "weights" / "last.pt"
     options = ("--weights", plain, "--context-weights", context)
-    rows = ladder(resdet, tmp_path / "out", *options, "--rungs", "voting,context")
+    rows = ablate(resdet, tmp_path / "out", *options, "--steps", "voting,context")
     assert rows["context"]["weights"] == [str(context)]
     assert "global context" in rows["context"]["testing"]
     assert "nms at 0.5; box voting" in rows["context"]["testing"]
 
-    own = ladder(resdet, tmp_path / "own", "--weights", context, "--rungs", "context")
+    own = ablate(resdet, tmp_path / "own", "--weights", context, "--steps", "context")
     assert own["context"]["skipped"].startswith("in every row")
     done = resdet("ablate", "--weights", plain, "--context-weights", plain)
     assert (done.code, done.err) == (2, f"error: {plain}: trained without roi.context\n")
@@ -122,7 +122,7 @@ def test_dry_run_and_limit(resdet: Command, learned_run: Path, tmp_path: Path) -
     assert "voting: test.refine.rounds=1 test.vote.iou=0.5 test.pyramid=[]\n" in done.out
     assert "ensemble: one network only" in done.out
     assert not list(tmp_path.iterdir())
-    words = ("--limit", 4, "--rungs", "baseline", "--resamples", 9, "--out", tmp_path)
+    words = ("--limit", 4, "--steps", "baseline", "--resamples", 9, "--out", tmp_path)
     done = resdet("ablate", *weights, *words)
     assert done.code == 0, done.err
     assert json.loads((tmp_path / "ablation.json").read_text())["images"] == 4
@@ -131,7 +131,7 @@ def test_dry_run_and_limit(resdet: Command, learned_run: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--rungs", "baseline,magic"), "error: --rungs: no 'magic'; choose from baseline, "),
+        (("--steps", "baseline,magic"), "error: --steps: no 'magic'; choose from baseline, "),
         (("--limit", 0), "error: --limit: must be at least 1"),
         (("--resamples", 0), "error: --resamples: must be at least 1"),
         (("--out", "/proc/nowhere"), "error: /proc/nowhere: cannot be written"),
@@ -146,17 +146,17 @@ def test_wrong_usage_is_one_line(
     assert done.err.startswith(message) and done.err.count("\n") == 1
 
 
-def test_the_ladder_is_the_papers() -> None:
+def test_the_steps_are_the_papers() -> None:
     """Table 9's order, and Table 9's pyramid for its 600 pixels."""
     assert NAMES == ["baseline", "refinement", "voting", "context", "multi-scale", "ensemble"]
     config = load_config("voc_r101.yaml")
     assert config.image.short_side_test == 600
-    assert switches(LADDER[:1], config) == [
+    assert switches(STEPS[:1], config) == [
         "test.refine.rounds=0",
         "test.vote.iou=null",
         "test.pyramid=[]",
     ]
-    assert switches(LADDER, config)[-1] == "test.pyramid=[200, 400, 600, 800, 1000]"
-    assert [rung.name for rung in chosen("ensemble, voting")] == ["baseline", "voting", "ensemble"]
+    assert switches(STEPS, config)[-1] == "test.pyramid=[200, 400, 600, 800, 1000]"
+    assert [step.name for step in chosen("ensemble, voting")] == ["baseline", "voting", "ensemble"]
     with pytest.raises(ConfigError, match="no 'magic'"):
         chosen("magic")

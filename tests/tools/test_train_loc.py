@@ -210,7 +210,7 @@ def test_a_run_folder_holds_everything(stage: str, request: pytest.FixtureReques
     assert ("proposals.safetensors" in names) == (stage == "second")
     assert set(logged(run, "train")[0]) >= {"loss_cls", "loss_box", "lr"}
     best = load_checkpoint(run / "weights" / "best.pt")
-    errors = {entry["step"]: entry["val_oracle_error"] for entry in logged(run, "eval")}
+    errors = {entry["step"]: entry["val_true_class_error"] for entry in logged(run, "eval")}
     assert list(errors) == [3, 6] and best["classes"] == list(CLASSES)
     assert best["metric"] == pytest.approx(1 - min(errors.values()))
     report = json.loads((run / "data_report.json").read_text())
@@ -266,7 +266,7 @@ def test_two_processes_are_as_one(
     for name, tensor in single["model"].items():
         apart = (double["model"][name] - tensor).abs().max()
         assert apart <= 1e-4 * tensor.abs().max(), name
-    for kind, names in (("train", ("loss", "lr")), ("eval", ("val_mean_oracle_iou",))):
+    for kind, names in (("train", ("loss", "lr")), ("eval", ("val_mean_true_class_iou",))):
         for mine, theirs in zip(logged(two, kind), logged(one, kind), strict=True):
             for name in names:
                 assert mine[name] == pytest.approx(theirs[name], rel=1e-3), name
@@ -279,7 +279,7 @@ def test_eight_images_are_learned_by_heart(folder: Path, tmp_path: Path) -> None
     ran("train-loc", "--cfg", folder / "first.yaml", "--out", tmp_path / "run", *words)
     weights = tmp_path / "run" / "weights" / "last.pt"
     found = metrics_of(tmp_path / "eval", "--weights", weights, "--split", "train")
-    assert found["oracle_error"] == 0
+    assert found["true_class_error"] == 0
 
 
 def test_stage_two_keeps_the_proposals_of_its_beginning(second: Path, folder: Path) -> None:
@@ -345,12 +345,12 @@ def test_the_true_class_is_given_where_there_is_no_classifier(
     words = ("--weights", first / "weights" / "last.pt", "test.protocol=centre", "--mean-box")
     found = metrics_of(tmp_path / "eval", *words)
     last = logged(first, "eval")[-1]
-    for name in ("oracle_error", "mean_oracle_iou"):
+    for name in ("true_class_error", "mean_true_class_iou"):
         assert found[name] == pytest.approx(last[f"val_{name}"]), name
     assert found["top5_localization_error"] is None
     told = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     assert "the true class is given" in told["testing"]
-    assert 0 <= told["baseline"]["oracle_error"] <= 1
+    assert 0 <= told["baseline"]["true_class_error"] <= 1
     assert "mean box" in capsys.readouterr().out
 
 
@@ -370,7 +370,7 @@ def test_classes_are_predicted_by_classifiers(
     classes = metrics_of(tmp_path / "cls", "--weights", classifier)
     assert found["top1_classification_error"] == pytest.approx(classes["top1_error"])
     assert found["top5_classification_error"] == 0  # of two classes
-    assert found["top5_localization_error"] == pytest.approx(found["oracle_error"])
+    assert found["top5_localization_error"] == pytest.approx(found["true_class_error"])
     rows = list(csv.reader(answers.open()))
     assert len(rows) == 1 + len(CLASSES) * VAL and len(rows[1][1].split()) == 10
     capsys.readouterr()
@@ -573,4 +573,6 @@ def test_the_report_tells_of_the_run(stage: str, request: pytest.FixtureRequest)
     ran("eval", "--weights", run / "weights" / "best.pt")
     ran("report", run)
     page = (run / "report.html").read_text()
-    assert "localizer, stage" in page and "oracle_error" in page and "cannot be used" not in page
+    assert (
+        "localizer, stage" in page and "true_class_error" in page and "cannot be used" not in page
+    )

@@ -160,7 +160,7 @@ def test_flip_and_scale_are_drawn_as_often_as_asked() -> None:
     transform = TrainTransform((32, 48, 64), 1000, flip=0.25)
     draws = [transform(pixels, Annotation.empty(), seed) for seed in range(600)]
     flips = sum(geometry.flipped for _, _, geometry in draws)
-    assert 100 < flips < 200  # 150 expected, deviation 10.6
+    assert 100 < flips < 200  # 150 expected, std 10.6
     for short in (32, 48, 64):
         assert 150 < sum(image.shape[0] == short for image, _, _ in draws) < 250
 

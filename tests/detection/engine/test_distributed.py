@@ -111,15 +111,15 @@ from torch import nn
 from resdet.detection.engine.distributed import process_group
 
 with process_group("cpu") as group:
-    told = group.tell("a", {"mean": 0.5} if group.is_main else None)
+    told = group.broadcast("a", {"mean": 0.5} if group.is_main else None)
     gathered = group.gather({f"of{group.rank}": group.rank, f"also{group.rank}": torch.ones(1)})
     norm = nn.BatchNorm2d(1)
     norm.running_mean.fill_(group.rank + 3.0)
-    group.share_buffers(norm)
+    group.broadcast_buffers(norm)
     line = json.dumps({
         "told": told,
-        "mean": group.mean(torch.tensor([1.0, 3.0]) * (group.rank + 1)).tolist(),
-        "largest": group.largest([float(group.rank), -float(group.rank)]),
+        "mean": group.all_reduce_mean(torch.tensor([1.0, 3.0]) * (group.rank + 1)).tolist(),
+        "largest": group.all_reduce_max([float(group.rank), -float(group.rank)]),
         "gathered": sorted(gathered) if gathered is not None else None,
         "buffer": norm.running_mean.item(),
     })
@@ -142,10 +142,10 @@ def test_what_processes_tell_each_other(tmp_path: Path) -> None:
 def test_alone_everything_is_the_identity() -> None:
     with process_group("cpu") as group:
         assert group.is_main and group.world == 1
-        assert group.tell("key", 3) == 3
+        assert group.broadcast("key", 3) == 3
         assert group.gather({"a": 1}) == {"a": 1}
-        assert group.largest([1.0, -2.0]) == [1.0, -2.0]
-        assert group.mean(torch.tensor(4.0)).item() == 4.0
+        assert group.all_reduce_max([1.0, -2.0]) == [1.0, -2.0]
+        assert group.all_reduce_mean(torch.tensor(4.0)).item() == 4.0
 
 
 @pytest.mark.parametrize("device", ["tpu-x", "meta", "cuda:99"])

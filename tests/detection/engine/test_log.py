@@ -287,3 +287,11 @@ def test_a_line_gives_back_its_entry(values: dict[str, float], step: int) -> Non
     for name, value in values.items():
         kept = back.values[name]
         assert kept == value if math.isfinite(value) else math.isnan(kept)
+
+
+def test_former_names_of_values_are_read_as_todays(tmp_path: Path) -> None:
+    line = '{"kind": "eval", "step": 4, "val_oracle_error": 0.5, "val_mean_oracle_iou": null}\n'
+    (tmp_path / "metrics.jsonl").write_text(line)
+    (entry,) = read_history(tmp_path).entries
+    assert entry.values["val_true_class_error"] == 0.5
+    assert list(entry.values) == ["val_true_class_error", "val_mean_true_class_iou"]

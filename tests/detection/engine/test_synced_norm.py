@@ -43,7 +43,7 @@ with process_group("cpu") as group:
     part = slice(0, 2) if group.is_main else slice(2, 7)
     whole, mine = passed(alone, slice(0, 7)), passed(net, part)
     for weights in net.parameters():
-        weights.grad = group.mean(weights.grad) * group.world
+        weights.grad = group.all_reduce_mean(weights.grad) * group.world
     pairs = [(mine, whole[part]), *zip(net.state_dict().values(), alone.state_dict().values())]
     pairs += [(a.grad, b.grad) for a, b in zip(net.parameters(), alone.parameters())]
     pairs += [(net.eval()(images), alone.eval()(images))]  # with the statistics of the step

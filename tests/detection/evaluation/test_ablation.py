@@ -1,4 +1,4 @@
-"""Does a ladder tell each row's numbers, gains and cost, and what was left out?"""
+"""Each row's numbers, gains and cost in the table, the file and the figure of an ablation."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 from resdet.detection.evaluation.ablation import (
     Row,
-    ladder_figure,
-    ladder_table,
-    tell,
-    write_ladder,
+    ablation_figure,
+    ablation_table,
+    summarise,
+    write_ablation,
 )
 from resdet.detection.evaluation.bootstrap import METRICS, Draws, Estimate
 from rich.console import Console
@@ -42,17 +42,17 @@ ROWS = [
 
 def printed(rows: list[Row]) -> str:
     console = Console(width=80, record=True, file=StringIO())
-    console.print(ladder_table(rows, images=2, resamples=101))
+    console.print(ablation_table(rows, images=2, resamples=101))
     return console.export_text()
 
 
-def test_a_row_is_told_with_its_gain_and_cost() -> None:
-    told = tell(ROWS[1], ROWS[0])
-    number, gain = told.numbers["voc_ap50"], told.gains["voc_ap50"]
+def test_the_summary_of_a_row_has_its_gain_and_cost() -> None:
+    summary = summarise(ROWS[1], ROWS[0])
+    number, gain = summary.numbers["voc_ap50"], summary.gains["voc_ap50"]
     assert (number.value, number.low, number.high) == pytest.approx((0.52, 0.406, 0.634))
     # The paired samples are 0.02 apart, with a fifth of the spread.
     assert (gain.value, gain.low, gain.high) == pytest.approx((0.02, 0.001, 0.039))
-    assert told.cost == pytest.approx(1.5)
+    assert summary.cost == pytest.approx(1.5)
 
 
 def test_the_table_fits_a_terminal() -> None:
@@ -66,7 +66,7 @@ def test_the_table_fits_a_terminal() -> None:
 
 
 def test_the_file_holds_the_unrounded_numbers(tmp_path: Path) -> None:
-    written = write_ladder(ROWS, tmp_path, about={"split": "val", "images": 2})
+    written = write_ablation(ROWS, tmp_path, about={"split": "val", "images": 2})
     assert [path.name for path in written] == ["ablation.json", "ablation.png"]
     content = json.loads(written[0].read_text())
     assert (content["split"], content["images"], content["confidence"]) == ("val", 2, 0.95)
@@ -82,7 +82,7 @@ def test_the_file_holds_the_unrounded_numbers(tmp_path: Path) -> None:
 
 
 def test_the_plot_shows_numbers_and_gains_of_what_was_measured() -> None:
-    axes = ladder_figure(ROWS).axes
+    axes = ablation_figure(ROWS).axes
     assert len(axes) == 6
     assert [label.get_text() for label in axes[0].get_yticklabels()] == [
         "baseline",
@@ -98,7 +98,7 @@ def test_undefined_numbers_are_null_and_a_dash(tmp_path: Path) -> None:
     empty = {name: Estimate(math.nan, np.full(101, math.nan), DRAWS) for name in METRICS}
     rows = [Row("baseline", estimates=empty), Row("refinement", estimates=empty)]
     assert "-" in printed(rows)
-    written = write_ladder(rows, tmp_path, about={})
+    written = write_ablation(rows, tmp_path, about={})
     [first, _] = json.loads(written[0].read_text())["rows"]
     assert first["metrics"]["voc_ap50"] == {"value": None, "low": None, "high": None}
     assert first["seconds_per_image"] is None

@@ -50,8 +50,10 @@ def detections(*rows: tuple[int, Box]) -> Detections:
     )
 
 
-def located(*predicted: tuple[int, Box], oracle: tuple[int, Box] | None = None) -> Located:
-    return Located(detections(*predicted), detections(*([] if oracle is None else [oracle])))
+def located(*predicted: tuple[int, Box], true_class: tuple[int, Box] | None = None) -> Located:
+    return Located(
+        detections(*predicted), detections(*([] if true_class is None else [true_class]))
+    )
 
 
 #: IoUs with it below: itself 1; FULL 0.5, exactly; the box HALF 0.5; QUARTER 0.25; AWAY 0.
@@ -69,12 +71,12 @@ RECORDS = [
 ]
 FOUND = {
     # First and right, at exactly 0.5.
-    "a": located((0, FULL), (1, TRUE), oracle=(0, FULL)),
+    "a": located((0, FULL), (1, TRUE), true_class=(0, FULL)),
     # The class is named first, the box is right only the third time, on the second object.
-    "b": located((0, QUARTER), (2, TRUE), (0, AWAY), oracle=(0, QUARTER)),
+    "b": located((0, QUARTER), (2, TRUE), (0, AWAY), true_class=(0, QUARTER)),
     # The class is never named, though the box is right.
-    "c": located((0, TRUE), (3, TRUE), oracle=(1, TRUE)),
-    # Right in the fifth place; the sixth is not looked at. There is no oracle box.
+    "c": located((0, TRUE), (3, TRUE), true_class=(1, TRUE)),
+    # Right in the fifth place; the sixth is not looked at. There is no box of the true class.
     "d": located((0, TRUE), (1, TRUE), (2, TRUE), (3, AWAY), (3, HALF), (3, TRUE)),
 }
 
@@ -85,17 +87,19 @@ def test_by_hand() -> None:
     assert dict(found.metrics) == {
         "top5_localization_error": 1 / 4,  # c
         "top1_localization_error": 3 / 4,  # all but a
-        "oracle_error": 2 / 4,  # b, d
+        "true_class_error": 2 / 4,  # b, d
         "top5_classification_error": 1 / 4,  # c
         "top1_classification_error": 2 / 4,  # c, d
-        "mean_oracle_iou": (0.5 + 0.25 + 1 + 0) / 4,
+        "mean_true_class_iou": (0.5 + 0.25 + 1 + 0) / 4,
     }
     ant, bee, cat, dog = found.per_class
-    assert (ant.images, ant.oracle_error, ant.top1_localization_error) == (2, 0.5, 0.5)
-    assert ant.mean_oracle_iou == 0.375
-    assert (bee.images, bee.oracle_error, bee.top1_localization_error) == (1, 0.0, 1.0)
-    assert (dog.oracle_error, dog.mean_oracle_iou) == (1.0, 0.0)
-    assert cat.images == 0 and math.isnan(cat.oracle_error) and math.isnan(cat.mean_oracle_iou)
+    assert (ant.images, ant.true_class_error, ant.top1_localization_error) == (2, 0.5, 0.5)
+    assert ant.mean_true_class_iou == 0.375
+    assert (bee.images, bee.true_class_error, bee.top1_localization_error) == (1, 0.0, 1.0)
+    assert (dog.true_class_error, dog.mean_true_class_iou) == (1.0, 0.0)
+    assert (
+        cat.images == 0 and math.isnan(cat.true_class_error) and math.isnan(cat.mean_true_class_iou)
+    )
 
 
 def test_the_sixth_prediction_is_not_looked_at() -> None:
@@ -108,19 +112,19 @@ def test_the_sixth_prediction_is_not_looked_at() -> None:
 @pytest.mark.parametrize(("height", "error"), [(500, 0), (499, 1), (2000, 0), (2001, 1)])
 def test_an_overlap_of_half_is_enough_and_no_less(height: float, error: int) -> None:
     """IoUs 0.5 and 0.499 of a smaller box, 0.5 and 0.49975 of a larger one."""
-    found = {"a": located((0, (0, 0, 1000, height)), oracle=(0, (0, 0, 1000, height)))}
+    found = {"a": located((0, (0, 0, 1000, height)), true_class=(0, (0, 0, 1000, height)))}
     metrics = evaluate_located(found, [record("a", 0, (0, 0, 1000, 1000))], NAMES).metrics
-    assert metrics["oracle_error"] == metrics["top1_localization_error"] == error
+    assert metrics["true_class_error"] == metrics["top1_localization_error"] == error
 
 
 def test_boxes_of_other_classes_are_no_truth_and_ignored_ones_are() -> None:
     mixed = record("m", 0, AWAY, TRUE, labels=[0, 1])
     marked = replace(mixed, annotation=replace(mixed.annotation, ignore=torch.ones(2).bool()))
     for each in (mixed, marked):
-        wrong = evaluate_located({"m": located((0, TRUE), oracle=(0, TRUE))}, [each], NAMES)
-        assert wrong.metrics["oracle_error"] == wrong.metrics["top1_localization_error"] == 1
-        right = evaluate_located({"m": located((0, AWAY), oracle=(0, AWAY))}, [each], NAMES)
-        assert right.metrics["oracle_error"] == right.metrics["top1_localization_error"] == 0
+        wrong = evaluate_located({"m": located((0, TRUE), true_class=(0, TRUE))}, [each], NAMES)
+        assert wrong.metrics["true_class_error"] == wrong.metrics["top1_localization_error"] == 1
+        right = evaluate_located({"m": located((0, AWAY), true_class=(0, AWAY))}, [each], NAMES)
+        assert right.metrics["true_class_error"] == right.metrics["top1_localization_error"] == 0
 
 
 @pytest.mark.parametrize(
@@ -138,10 +142,10 @@ def test_boxes_of_other_classes_are_no_truth_and_ignored_ones_are() -> None:
 )
 def test_a_box_with_a_nan_or_no_area_is_wrong(box: Box) -> None:
     metrics = evaluate_located(
-        {"a": located((0, box), oracle=(0, box))}, RECORDS[:1], NAMES
+        {"a": located((0, box), true_class=(0, box))}, RECORDS[:1], NAMES
     ).metrics
-    assert metrics["top5_localization_error"] == metrics["oracle_error"] == 1
-    assert metrics["top5_classification_error"] == metrics["mean_oracle_iou"] == 0
+    assert metrics["top5_localization_error"] == metrics["true_class_error"] == 1
+    assert metrics["top5_classification_error"] == metrics["mean_true_class_iou"] == 0
 
 
 def test_without_a_classifier() -> None:
@@ -149,17 +153,17 @@ def test_without_a_classifier() -> None:
     evaluation = evaluate_located(found, RECORDS, NAMES)
     undefined = {name for name, value in evaluation.metrics.items() if math.isnan(value)}
     assert undefined == {name for name in DEFINITIONS if name.startswith("top")}
-    assert evaluation.metrics["oracle_error"] == 0.5
+    assert evaluation.metrics["true_class_error"] == 0.5
     assert all(math.isnan(row.top1_localization_error) for row in evaluation.per_class)
 
 
 def test_predictions_alone() -> None:
-    """As of a submission: no oracle, and whoever predicts nothing at all is wrong everywhere."""
+    """As of a submission: no true class; without any prediction all images are wrong."""
     predictions = {name: each.predicted for name, each in FOUND.items()}
     evaluation = evaluate_predictions(predictions, RECORDS, NAMES)
     assert evaluation.metrics["top5_localization_error"] == 0.25
-    assert math.isnan(evaluation.metrics["oracle_error"])
-    assert all(map(math.isnan, evaluation.oracle_error_interval))
+    assert math.isnan(evaluation.metrics["true_class_error"])
+    assert all(map(math.isnan, evaluation.true_class_error_interval))
     nothing = dict.fromkeys(FOUND, Detections.empty())
     assert evaluate_predictions(nothing, RECORDS, NAMES).metrics["top5_localization_error"] == 1
     assert evaluate_predictions(nothing, RECORDS, NAMES).metrics["top1_classification_error"] == 1
@@ -168,7 +172,7 @@ def test_predictions_alone() -> None:
 def test_nothing_to_evaluate() -> None:
     evaluation = evaluate_located({}, [], NAMES, baseline={})
     assert all(math.isnan(value) for value in evaluation.metrics.values())
-    assert all(map(math.isnan, evaluation.oracle_error_interval))
+    assert all(map(math.isnan, evaluation.true_class_error_interval))
     assert [row.images for row in evaluation.per_class] == [0] * 4
 
 
@@ -176,7 +180,7 @@ def test_the_interval_is_wilsons() -> None:
     """2 of 4 by the formula; no one can be sure of 0 errors either: 0 of 4 reaches z²/(4 + z²)."""
 
     def interval(share: float) -> tuple[float, float]:
-        return Localization(4, {"oracle_error": share}, ()).oracle_error_interval
+        return Localization(4, {"true_class_error": share}, ()).true_class_error_interval
 
     assert interval(0.5) == pytest.approx((0.1500, 0.8500), abs=1e-4)
     low, high = interval(0.0)
@@ -186,14 +190,14 @@ def test_the_interval_is_wilsons() -> None:
 
 def test_the_baseline_is_judged_by_the_same_rules() -> None:
     trivial = {
-        "a": located(oracle=(0, TRUE)),
-        "b": located(oracle=(0, TRUE)),
-        "c": located(oracle=(1, QUARTER)),
+        "a": located(true_class=(0, TRUE)),
+        "b": located(true_class=(0, TRUE)),
+        "c": located(true_class=(1, QUARTER)),
         "d": located(),
     }
     evaluation = evaluate_located(FOUND, RECORDS, NAMES, baseline=trivial)
-    assert dict(evaluation.baseline) == {"oracle_error": 0.5, "mean_oracle_iou": 2.25 / 4}
-    assert evaluation.metrics["oracle_error"] == 0.5
+    assert dict(evaluation.baseline) == {"true_class_error": 0.5, "mean_true_class_iou": 2.25 / 4}
+    assert evaluation.metrics["true_class_error"] == 0.5
     assert dict(evaluate_located(FOUND, RECORDS, NAMES).baseline) == {}
 
 
@@ -205,7 +209,7 @@ def test_the_baseline_is_judged_by_the_same_rules() -> None:
         ([record("a", 4, TRUE)], FOUND, r"^a\.jpg: label 4 outside 0\.\.3$"),
         ([record("a", 0)], FOUND, r"^a\.jpg: the record has no box of its class 'ant'$"),
         ([record("a", 0, TRUE, labels=[1])], FOUND, r"a\.jpg: the record has no box of its class"),
-        ([record("c", 0, TRUE)], FOUND, r"^c: expected one oracle box, of class 0: \[1\]$"),
+        ([record("c", 0, TRUE)], FOUND, r"^c: expected one box, of the true class 0: \[1\]$"),
     ],
 )
 def test_what_cannot_be_evaluated(
@@ -271,7 +275,7 @@ def test_as_the_development_kit_counts(
 ) -> None:
     records, found = [], {}
     errors: dict[str, list[float]] = {name: [] for name in DEFINITIONS}
-    for number, (label, boxes, others, guessed, oracle) in enumerate(data):
+    for number, (label, boxes, others, guessed, known) in enumerate(data):
         objects = [*((label, box) for box in boxes), *others]
         records.append(
             record(
@@ -283,27 +287,27 @@ def test_as_the_development_kit_counts(
         )
         found[str(number)] = located(
             *((name, ours(box)) for name, box in guessed),
-            oracle=None if oracle is None else (label, ours(oracle)),
+            true_class=None if known is None else (label, ours(known)),
         )
         for most in (1, 5):
             class_wrong, place_wrong = kit_errors(guessed, label, objects, most)
             errors[f"top{most}_classification_error"].append(class_wrong)
             errors[f"top{most}_localization_error"].append(place_wrong)
         truth = [box for name, box in objects if name == label]
-        best = 0.0 if oracle is None else max(kit_overlap(oracle, box) for box in truth)
-        errors["mean_oracle_iou"].append(best)
-        errors["oracle_error"].append(best < 0.5)
+        best = 0.0 if known is None else max(kit_overlap(known, box) for box in truth)
+        errors["mean_true_class_iou"].append(best)
+        errors["true_class_error"].append(best < 0.5)
     evaluation = evaluate_located(found, records, NAMES[:3])
     for name, values in errors.items():
         classifier = any(guessed for _, _, _, guessed, _ in data)
-        expected = share(values) if classifier or "oracle" in name else math.nan
+        expected = share(values) if classifier or "true_class" in name else math.nan
         assert evaluation.metrics[name] == pytest.approx(expected, abs=1e-12, nan_ok=True)
     for label, row in enumerate(evaluation.per_class):
         own = [number for number, (name, *_) in enumerate(data) if name == label]
         assert row.images == len(own)
         if own:
-            expected = share([errors["oracle_error"][number] for number in own])
-            assert row.oracle_error == pytest.approx(expected)
+            expected = share([errors["true_class_error"][number] for number in own])
+            assert row.true_class_error == pytest.approx(expected)
 
 
 # ------------------------------------------------------------------------------------- report
@@ -315,13 +319,13 @@ def test_files_and_table(tmp_path: Path) -> None:
     content = json.loads(metrics.read_text())
     assert content["task"] == "localization" and content["baseline"] == {}
     assert content["metrics"]["top5_localization_error"] == 0.25
-    assert content["oracle_error_interval"] == pytest.approx([0.15, 0.85], abs=1e-4)
-    assert content["per_class"][2]["oracle_error"] is None
+    assert content["true_class_error_interval"] == pytest.approx([0.15, 0.85], abs=1e-4)
+    assert content["per_class"][2]["true_class_error"] is None
     columns = set(content["per_class"][0]) - {"name"}
     assert set(content["definitions"]) >= {*content["metrics"], *columns, *OTHER_DEFINITIONS}
     rows = list(csv.DictReader(table.open()))
     assert [row["name"] for row in rows] == ["dog", "ant", "'=bee", "cat"]  # worst first
-    assert rows[3]["oracle_error"] == ""
+    assert rows[3]["true_class_error"] == ""
     text = shown(evaluation, rows=2)
     assert "dog" in text and "bee" not in text and "and 2 better classes" in text
     assert "0.7500" in text and "0.2500" in text and "0.1500 to 0.8500" in text
@@ -331,7 +335,7 @@ def test_files_and_table(tmp_path: Path) -> None:
 def test_the_baseline_stands_beside_the_metrics() -> None:
     trivial = {each.image_id: located() for each in RECORDS}
     evaluation = evaluate_located(FOUND, RECORDS, NAMES, baseline=trivial)
-    line = next(row for row in shown(evaluation).splitlines() if "mean_oracle_iou" in row)
+    line = next(row for row in shown(evaluation).splitlines() if "mean_true_class_iou" in row)
     assert line.split()[1:3] == ["0.4375", "0.0000"]
 
 
@@ -340,11 +344,11 @@ def test_what_is_undefined_is_written_and_shown_so(tmp_path: Path) -> None:
     evaluation = replace(evaluate_predictions(predictions, RECORDS, NAMES), notes=("[red]odd",))
     metrics, table = write_localization(evaluation, tmp_path)
     content = json.loads(metrics.read_text())
-    assert content["metrics"]["oracle_error"] is content["oracle_error_interval"] is None
+    assert content["metrics"]["true_class_error"] is content["true_class_error_interval"] is None
     names = [row["name"] for row in csv.DictReader(table.open())]
     assert names == ["'=bee", "dog", "ant", "cat"]  # by top-1 error
     text = shown(evaluation)
-    line = next(row for row in text.splitlines() if "mean_oracle_iou" in row)
+    line = next(row for row in text.splitlines() if "mean_true_class_iou" in row)
     assert line.split()[1] == "-" and "confidence" not in text
     assert "note: [red]odd" in text
 

@@ -47,13 +47,13 @@ def test_the_mean_box_of_its_class_in_each_image() -> None:
         record("z", 2, (8, 8), (2, 2, 6, 8)),
     ]
     found = locate_by_mean_box(val, mean_boxes(TRAIN, NAMES))
-    assert found["x"].oracle.boxes.tolist() == [[25, 50, 75, 100]]
-    assert found["x"].oracle.labels.tolist() == [2] and len(found["x"].predicted) == 0
-    assert len(found["y"].oracle) == 0
-    assert found["z"].oracle.boxes.tolist() == [[2, 2, 6, 4]]
+    assert found["x"].true_class.boxes.tolist() == [[25, 50, 75, 100]]
+    assert found["x"].true_class.labels.tolist() == [2] and len(found["x"].predicted) == 0
+    assert len(found["y"].true_class) == 0
+    assert found["z"].true_class.boxes.tolist() == [[2, 2, 6, 4]]
     metrics = evaluate_located(found, val, NAMES).metrics
-    assert metrics["oracle_error"] == pytest.approx(2 / 3)  # z: 8 of 24 px²
-    assert metrics["mean_oracle_iou"] == pytest.approx((1 + 0 + 1 / 3) / 3)
+    assert metrics["true_class_error"] == pytest.approx(2 / 3)  # z: 8 of 24 px²
+    assert metrics["mean_true_class_iou"] == pytest.approx((1 + 0 + 1 / 3) / 3)
 
 
 def test_without_records() -> None:

@@ -93,20 +93,20 @@ def test_what_is_seen_in_a_view_lies_where_it_is_in_the_image(
     crops: tuple[FullImage, ...],
 ) -> None:
     found = LocationPipeline([Proposer(SeesBright(), crops)]).locate(make_image(), 3)
-    assert found.oracle.labels.tolist() == [3] and len(found.predicted) == 0
-    assert iou(found.oracle.boxes, OBJECT).item() > 0.95
+    assert found.true_class.labels.tolist() == [3] and len(found.predicted) == 0
+    assert iou(found.true_class.boxes, OBJECT).item() > 0.95
 
 
 def test_the_best_of_all_views_and_networks_is_taken() -> None:
     far = (0.99, (0.0, 0.0, 10.0, 10.0))
     sure, unsure = SeesBright(0.7, [far]), SeesBright(0.5)
     alone = LocationPipeline([Proposer(unsure, DENSE)]).locate(make_image(), 0)
-    assert iou(alone.oracle.boxes, OBJECT).item() > 0.95
+    assert iou(alone.true_class.boxes, OBJECT).item() > 0.95
     both = LocationPipeline([Proposer(unsure, DENSE), Proposer(sure, DENSE)]).locate(
         make_image(), 0
     )
-    assert both.oracle.scores.item() == pytest.approx(0.99)
-    assert iou(both.oracle.boxes, OBJECT).item() == 0
+    assert both.true_class.scores.item() == pytest.approx(0.99)
+    assert iou(both.true_class.boxes, OBJECT).item() == 0
     assert [shape[2] for shape in sure.seen] == [30, 60, 90]
 
 
@@ -114,7 +114,7 @@ def test_neighbours_vote_on_the_best_box() -> None:
     """Two boxes, of 0.75 and 0.25: the mean of their right sides is 50 - 0.25 x 4."""
     network = SeesBright(0.75, [(0.25, (20.0, 15.0, 46.0, 40.0)), (0.7, (0.0, 0.0, 9.0, 9.0))])
     pipeline = LocationPipeline([Proposer(network, (FullImage(60),))], vote_iou=0.5)
-    found = pipeline.locate(make_image(), 0).oracle
+    found = pipeline.locate(make_image(), 0).true_class
     assert found.boxes.tolist() == [[20.0, 15.0, pytest.approx(49.0), 40.0]]
     assert found.scores.tolist() == [0.75]
 
@@ -124,8 +124,8 @@ def test_one_network_twice_is_itself() -> None:
     for judges in ([], [Judge(JudgesBright(), 48, 8)]):
         alone = LocationPipeline([one], judges).locate(make_image(), 1)
         twice = LocationPipeline([one, one], judges * 2).locate(make_image(), 1)
-        torch.testing.assert_close(alone.oracle.boxes, twice.oracle.boxes)
-        torch.testing.assert_close(alone.oracle.scores, twice.oracle.scores)
+        torch.testing.assert_close(alone.true_class.boxes, twice.true_class.boxes)
+        torch.testing.assert_close(alone.true_class.scores, twice.true_class.scores)
 
 
 def test_stage_two_mends_what_stage_one_likes_better() -> None:
@@ -133,13 +133,13 @@ def test_stage_two_mends_what_stage_one_likes_better() -> None:
     the object's bounds in it."""
     wrong = [(0.95, (10.0, 10.0, 60.0, 50.0)), (0.97, (60.0, 0.0, 80.0, 10.0))]
     first = Proposer(SeesBright(0.5, wrong), (FullImage(60),))
-    before = LocationPipeline([first]).locate(make_image(), 0).oracle
+    before = LocationPipeline([first]).locate(make_image(), 0).true_class
     assert iou(before.boxes, OBJECT).item() == 0
     for at_once in (1, 64):
         pipeline = LocationPipeline(
             [first], [Judge(JudgesBright(), 48, 8)], regions_at_once=at_once
         )
-        after = pipeline.locate(make_image(), 0).oracle
+        after = pipeline.locate(make_image(), 0).true_class
         assert iou(after.boxes, OBJECT).item() > 0.9 and after.scores.item() > 0.95
 
 
@@ -161,11 +161,11 @@ def test_the_most_likely_classes_are_located_in_their_order() -> None:
     found = pipeline.locate(make_image(), 2)
     assert found.predicted.labels.tolist() == [0, 1]
     torch.testing.assert_close(found.predicted.scores, torch.tensor([0.5, 0.3]))
-    assert found.oracle.labels.tolist() == [2]
-    assert found.oracle.scores.item() == pytest.approx(0.9)
+    assert found.true_class.labels.tolist() == [2]
+    assert found.true_class.scores.item() == pytest.approx(0.9)
     assert iou(found.predicted.boxes, OBJECT).min() > 0.95
     unknown = pipeline.locate(make_image())
-    assert len(unknown.oracle) == 0 and unknown.predicted.labels.tolist() == [0, 1]
+    assert len(unknown.true_class) == 0 and unknown.predicted.labels.tolist() == [0, 1]
 
 
 def test_fewer_classes_than_asked_for() -> None:
@@ -184,7 +184,7 @@ def test_nothing_usable_gives_no_box() -> None:
         found = LocationPipeline([Proposer(Nowhere(), DENSE)], judges, names).locate(
             make_image(), 1
         )
-        assert len(found.predicted) == 0 and len(found.oracle) == 0
+        assert len(found.predicted) == 0 and len(found.true_class) == 0
 
 
 def test_a_predictor_gets_the_images_of_a_padded_batch() -> None:

@@ -185,6 +185,6 @@ def test_the_generator_alone_decides_and_every_box_has_its_chance() -> None:
             torch.rand(1)  # the global generator moves on and must not matter
         assert all(torch.equal(a, b) for a, b in zip(*draws, strict=True))
         seen[torch.cat(draws[0])] += 1
-    # 50 times each on average, with a deviation of 6.1
+    # 50 times each on average, with a std of 6.1
     assert seen.min() > 20
     assert seen.max() < 80
