@@ -280,7 +280,7 @@ class Detections:
 class Located:
     """Where one image's class is: ``predicted`` has one box for each of the classes thought most
     likely, best first, whose scores are those classes' probabilities; ``true_class`` has the one
-    box of the true class, whose score is the localizer's, and is empty where the class is not known.
+    box of the true class with the localizer's score, and is empty where the class is not known.
     """
 
     predicted: Detections
