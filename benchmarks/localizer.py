@@ -94,8 +94,10 @@ class DenseLocalizer(Localizer):
         anchors, per_cell = self.anchors(features), len(self.anchors.cells)
         cells = features.shape[2] * features.shape[3]
         found = [
-            self.targets(anchors, one, generator=torch.Generator(features.device).manual_seed(seed))
-            for one, seed in zip(batch.annotations, batch.seeds, strict=True)
+            self.targets(
+                anchors, one, size, generator=torch.Generator(features.device).manual_seed(seed)
+            )
+            for one, size, seed in zip(batch.annotations, batch.sizes, batch.seeds, strict=True)
         ]
         parts = [
             [getattr(target, kind) + image * len(anchors) for image, target in enumerate(found)]
@@ -113,9 +115,9 @@ class DenseLocalizer(Localizer):
         first = slice(len(positives))
         answers = head.deltas_at(wanted[first], which[first], labels[first])
         goals = torch.cat([target.deltas for target in found])
-        box = F.smooth_l1_loss(answers, goals, beta=self.beta, reduction="sum")
+        box = F.smooth_l1_loss(answers, goals, beta=self.loss.smooth_l1_beta, reduction="sum")
         count = self.per_image * len(batch)
-        return {"loss_cls": cls / count, "loss_box": box / count * self.box_weight}
+        return {"loss_cls": cls / count, "loss_box": box / count * self.loss.box_loss_weight}
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ from resdet.detection.models.faster_rcnn import Criterion, FasterRCNN, Select
 from resdet.detection.models.roi_head import RoIHead, decode_regions, roi_loss, roi_targets
 from resdet.detection.models.rpn import RPNHead, rpn_loss, rpn_targets, select_proposals
 from resdet.detection.ops.anchors import AnchorGrid, cell_anchors
+from resdet.detection.ops.matching import Sampler, sample
 from resdet.detection.ops.nms import suppress
 from resdet.detection.ops.roi_align import roi_align
 from resdet.detection.structures import Annotation, Batch, Detections, Geometry, Sample
@@ -101,27 +102,31 @@ def _criterion(rpn: dict[str, Any], roi: dict[str, Any], classes: int, select: S
         select=select,
         rpn_targets=partial(
             rpn_targets,
-            positive_iou=rpn["fg"],
-            negative_iou=rpn["bg"],
-            low_quality=True,
+            sampler=Sampler(
+                positive_iou=rpn["fg"],
+                negative_iou=rpn["bg"],
+                low_quality=True,
+                sample=_sample(rpn),
+            ),
             drop_border=False,
-            count=rpn["batch_per_image"],
-            positive_fraction=rpn["positive_fraction"],
         ),
         roi_targets=partial(
             roi_targets,
             classes=classes,
-            positive_iou=roi["fg"],
-            negative_iou_low=0.0,
+            sampler=Sampler(positive_iou=roi["fg"], negative_iou=roi["fg"], sample=_sample(roi)),
             append_ground_truth=roi["append_gt"],
-            count=roi["batch_per_image"],
-            positive_fraction=roi["positive_fraction"],
             weights=tuple(roi["box_weights"]),
         ),
         rpn_loss=partial(rpn_loss, beta=rpn["smooth_l1_beta"]),
         roi_loss=partial(roi_loss, beta=roi["smooth_l1_beta"]),
         box_loss_weights=(1.0, 1.0),
         rpn_normalizer=rpn["batch_per_image"],
+    )
+
+
+def _sample(stage: dict[str, Any]) -> partial:
+    return partial(
+        sample, count=stage["batch_per_image"], positive_fraction=stage["positive_fraction"]
     )
 
 

@@ -167,7 +167,7 @@ class LocationPipeline:
             warped = [warp(pixels, box, size=judge.size, padding=judge.padding) for box in part]
             images = torch.from_numpy(np.stack([image for image, _ in warped]))
             labels = torch.full((len(part),), label, device=self.device)
-            answers = judge.model.judge(images.permute(0, 3, 1, 2).to(self.device), labels)
+            answers = judge.model.score(images.permute(0, 3, 1, 2).to(self.device), labels)
             scores.append(answers[0].float().cpu())
             boxes += [
                 cut.invert(box)
@@ -226,7 +226,7 @@ def _seen(
     cut = crop.place(size, 0)
     device = proposer.model.anchors.cells.device
     image = crop(pixels, 0).permute(2, 0, 1)[None].to(device)
-    scores, boxes = proposer.model.look(image, torch.tensor(labels, device=device))
+    scores, boxes = proposer.model.score(image, torch.tensor(labels, device=device))
     best = scores.topk(min(BEST_OF_VIEW, scores.shape[1]))
     found = []
     for values, indices, own, label in zip(best.values, best.indices, boxes, labels, strict=True):

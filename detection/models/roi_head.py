@@ -1,4 +1,4 @@
-"""What is in each region: network, decoding, targets, loss (Fast R-CNN on C4 features).
+"""The region head: network, decoding, targets and loss (Fast R-CNN on C4 features).
 
 N images · P regions · R ground-truth boxes · K classes, background is class K · C channels.
 conv5_x runs per region and ends in two sibling layers (ResNet paper, appendix A).
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...backbones.blocks import Block
 from ..ops import boxes as box_ops
-from ..ops.matching import match, sample
+from ..ops.matching import Sampler
 from ..structures import Annotation
 
 Weights = tuple[float, float, float, float]
@@ -150,30 +150,15 @@ def roi_targets(
     annotation: Annotation,
     *,
     classes: int,
-    positive_iou: float,
-    negative_iou_low: float,
+    sampler: Sampler,
     append_ground_truth: bool,
-    count: int,
-    positive_fraction: float,
     weights: Weights,
     generator: torch.Generator,
 ) -> RoiTargets:
-    """Match (P, 4) proposals to one image's objects and sample ``count`` of them."""
-    objects = annotation[~annotation.ignore]
+    """Match (P, 4) proposals to one image's objects and sample them."""
     if append_ground_truth:
-        proposals = torch.cat([proposals, objects.boxes])
-    found = match(
-        proposals,
-        objects.boxes,
-        positive_iou=positive_iou,
-        negative_iou=positive_iou,
-        negative_iou_low=negative_iou_low,
-        ignored=annotation.boxes[annotation.ignore],
-    )
-    positives, negatives = sample(
-        found.state, count=count, positive_fraction=positive_fraction, generator=generator
-    )
-    matched = objects[found.index[positives]] if len(objects) else objects
+        proposals = torch.cat([proposals, annotation.boxes[~annotation.ignore]])
+    positives, negatives, matched = sampler(proposals, annotation, generator)
     boxes = proposals[torch.cat([positives, negatives])]
     labels = torch.cat([matched.labels, torch.full_like(negatives, classes)])
     return RoiTargets(boxes, labels, box_ops.encode(matched.boxes, proposals[positives], weights))
@@ -189,8 +174,8 @@ def roi_loss(
 ) -> tuple[Tensor, Tensor]:
     """Class and box loss: sums over the sampled regions of N images over ``normalizer``.
 
-    Both are divided by the number of all regions, positive or not, as in every reference system:
-    dividing the box loss by the positives alone would weigh it up to four times more.
+    Both are divided by the number of all regions, positive or not, as in every reference system;
+    dividing the box loss by the positives alone would give it up to four times the weight.
     """
     labels = torch.cat([target.labels for target in targets])
     classes = logits.shape[1] - 1

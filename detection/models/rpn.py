@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torchvision.ops import nms
 
 from ..ops import boxes as box_ops
-from ..ops.matching import match, sample
+from ..ops.matching import Sampler
 from ..structures import Annotation
 
-#: The RPN regresses boxes without rescaling the deltas, in every reference system.
+#: The RPN does not rescale the deltas, in every reference system.
 WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
 
@@ -32,7 +32,7 @@ class RPNHead(nn.Module):
         self.deltas = nn.Conv2d(channels, 4 * anchors, 1)
         for layer in (self.conv, self.logits, self.deltas):
             nn.init.normal_(layer.weight, std=0.01)
-            if layer.bias is not None:  # it never is; the type of Conv2d allows it
+            if layer.bias is not None:  # for the type checker: Conv2d allows it
                 nn.init.zeros_(layer.bias)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,8 +57,8 @@ def select_proposals(
     """Each image's best proposals, N x (P, 4), and their logits, sorted by score.
 
     Top ``pre_nms`` by logit, decode, clip, drop what has a side of at most ``min_size`` px, NMS,
-    top ``post_nms``; all per image: choosing over the batch is known to cost AP. Anchors in the
-    padding take part, as in detectron2; what they propose is clipped to the image.
+    top ``post_nms``; all per image: selection over the whole batch costs AP. Anchors in the padding
+    take part, as in detectron2; their proposals are clipped to the image.
     """
     proposals, scores = [], []
     for image_logits, image_deltas, size in zip(
@@ -91,32 +91,20 @@ def rpn_targets(
     annotation: Annotation,
     size: tuple[int, int],
     *,
-    positive_iou: float,
-    negative_iou: float,
-    low_quality: bool,
+    sampler: Sampler,
     drop_border: bool,
-    count: int,
-    positive_fraction: float,
     generator: torch.Generator,
 ) -> RpnTargets:
-    """Match B anchors to one image's objects and sample ``count`` of them."""
-    objects = annotation.boxes[~annotation.ignore]
+    """Match B anchors to one image's objects and sample them.
+
+    With ``drop_border`` anchors that cross the border of the image are left out.
+    """
     allowed = _inside(anchors, size) if drop_border else torch.ones_like(anchors[:, 0]).bool()
     candidates = torch.nonzero(allowed).flatten()
-    found = match(
-        anchors[candidates],
-        objects,
-        positive_iou=positive_iou,
-        negative_iou=negative_iou,
-        low_quality=low_quality,
-        ignored=annotation.boxes[annotation.ignore],
-    )
-    positives, negatives = sample(
-        found.state, count=count, positive_fraction=positive_fraction, generator=generator
-    )
-    matched = objects[found.index[positives]] if len(objects) else objects
+    positives, negatives, matched = sampler(anchors[candidates], annotation, generator)
     positives, negatives = candidates[positives], candidates[negatives]
-    return RpnTargets(positives, negatives, box_ops.encode(matched, anchors[positives], WEIGHTS))
+    deltas = box_ops.encode(matched.boxes, anchors[positives], WEIGHTS)
+    return RpnTargets(positives, negatives, deltas)
 
 
 def _inside(anchors: Tensor, size: tuple[int, int]) -> Tensor:

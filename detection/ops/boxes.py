@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-#: Largest log-scale a delta may ask for: 1000 px from a 16-px anchor (detectron2, Detectron).
+#: Largest log-scale of a delta: 1000 px from a 16-px anchor (detectron2, Detectron).
 SCALE_CLAMP = math.log(1000.0 / 16)
 
 

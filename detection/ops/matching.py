@@ -1,24 +1,26 @@
-"""Which ground truth a box belongs to, and which boxes a loss is computed on.
+"""Matching of boxes with ground truth, and sampling of the boxes that a loss is computed on.
 
 B boxes (anchors or proposals) · R ground-truth boxes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ..structures import Annotation
 from .boxes import covered, iou
 
 POSITIVE, NEGATIVE, NEITHER = 1, 0, -1
 
-#: A box covered by an ignored region by more than this is no evidence of background.
+#: Boxes with a larger share of their area in an ignored region are not used as background.
 IGNORED_SHARE = 0.5
 
-#: Ground-truth boxes compared with all boxes at a time: a number for each of 64 x 36,000 anchors
-#: takes 9 MB, and the arithmetic holds about ten such numbers.
+#: Ground-truth boxes compared with all boxes at a time: one array of 64 x 36,000 anchors takes
+#: 9 MB, and the arithmetic holds about ten of them.
 CHUNK = 64
 
 
@@ -100,3 +102,57 @@ def _choose(indices: Tensor, count: int, generator: torch.Generator) -> Tensor:
         return indices
     order = torch.randperm(len(indices), generator=generator, device=generator.device)
     return indices[order[:count].to(indices.device)]
+
+
+def sample_evenly(
+    state: Tensor, *, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Indices of ``count`` boxes, half of each kind; a kind with too few is drawn from repeatedly.
+
+    A kind without any box gives none, and the other still half of ``count``.
+    """
+    positives, negatives = (
+        _choose_repeatedly(torch.nonzero(state == kind).flatten(), count // 2, generator)
+        for kind in (POSITIVE, NEGATIVE)
+    )
+    return positives, negatives
+
+
+def _choose_repeatedly(indices: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    if len(indices) == 0:
+        return indices
+    order = torch.randperm(len(indices), generator=generator, device=generator.device)
+    turns = torch.arange(count, device=indices.device) % len(indices)
+    return indices[order.to(indices.device)[turns]]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """`match` with its thresholds, then ``sample``: `sample` or `sample_evenly` with its counts."""
+
+    positive_iou: float
+    negative_iou: float
+    sample: Callable[..., tuple[Tensor, Tensor]]
+    negative_iou_low: float = 0.0
+    low_quality: bool = False
+
+    def __call__(
+        self, boxes: Tensor, annotation: Annotation, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Annotation]:
+        """The positives and negatives among (B, 4) boxes, as indices, and each positive's object.
+
+        Ignored objects are never matched; they hide the negatives inside them.
+        """
+        objects = annotation[~annotation.ignore]
+        found = match(
+            boxes,
+            objects.boxes,
+            positive_iou=self.positive_iou,
+            negative_iou=self.negative_iou,
+            negative_iou_low=self.negative_iou_low,
+            low_quality=self.low_quality,
+            ignored=annotation.boxes[annotation.ignore],
+        )
+        positives, negatives = self.sample(found.state, generator=generator)
+        matched = objects[found.index[positives]] if len(objects) else objects
+        return positives, negatives, matched

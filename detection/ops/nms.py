@@ -1,16 +1,17 @@
-"""Which of an image's candidate detections are kept, and where do the kept boxes lie?
+"""Suppression of an image's candidate detections: NMS, Soft-NMS, weighted-box fusion, box voting.
 
 D candidates · S survivors.
 
-One step, whatever made the candidates: one network, several rounds, scales or networks. Classes
-never see each other. First rivals are dropped (NMS), lose score (Soft-NMS) or are merged
-(weighted-box fusion), then the best are taken, then, where asked for, all candidates vote on the
+It is the same step for the candidates of one network and of several rounds, scales or networks.
+Each class is treated by itself. Overlapping detections are dropped (NMS), lose score (Soft-NMS) or
+are merged (weighted-box fusion), then the best are taken, and optionally all candidates vote on the
 boxes of the survivors.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -42,68 +43,65 @@ def suppress(
         nms_iou: overlap above which the lower score is dropped (``nms``), lowered
             (``linear_soft_nms``) or merged (``wbf``; 0.55 in its paper); ``soft_nms`` has none.
         method: ``nms``, or Soft-NMS (Bodla et al., arXiv:1704.04503) with its Gaussian
-            (``soft_nms``) or linear (``linear_soft_nms``) decay of rivals, or weighted-box
-            fusion (``wbf``), see `fuse_rivals`.
+            (``soft_nms``) or linear (``linear_soft_nms``) decay, or weighted-box fusion (``wbf``,
+            see `weighted_box_fusion`).
         soft_sigma: width of the Gaussian; the smaller, the harder. 0.5 in the paper.
-        soft_floor: Soft-NMS drops what has or comes to a lower score; 0.001 in its code. Fusion
-            leaves it out too.
-        vote_iou: overlap from which a candidate votes on a survivor's box; None leaves the boxes.
+        soft_floor: Soft-NMS and fusion drop lower scores; 0.001 in the code of Soft-NMS.
+        vote_iou: overlap from which a candidate votes on a survivor's box; None disables voting.
             0.5 in Gidaris and Komodakis (arXiv:1505.01749), 0.8 in Detectron.
-        vote_score: ``keep`` the survivor's score (both of them; Detectron's ``ID``), or
-            the ``average`` of its voters' scores (Detectron's ``AVG``), of which a survivor
-            that Soft-NMS lowered gets the share that it had left of its own.
+        vote_score: ``keep`` the survivor's score (as both of them do; Detectron's ``ID``), or take
+            the ``average`` of its voters' scores (Detectron's ``AVG``). Where Soft-NMS lowered the
+            survivor, the average is lowered by the same factor.
     """
-    if method == "nms":
-        survivors = drop_rivals(candidates, iou=nms_iou)
-        share = torch.ones_like(survivors.scores)
-    elif method == "wbf":
-        survivors = fuse_rivals(candidates, iou=nms_iou, floor=soft_floor)
-        share = torch.ones_like(survivors.scores)
-    else:
+    if method in ("soft_nms", "linear_soft_nms"):
         sigma = soft_sigma if method == "soft_nms" else None
-        survivors, share = soften_rivals(
+        survivors, factors = soft_nms(
             candidates, iou=nms_iou, sigma=sigma, floor=soft_floor, limit=max_detections
         )
-    best = _best_first(survivors.scores * share)[:max_detections]
-    survivors, share = survivors[best], share[best]
+    else:
+        fuse = partial(weighted_box_fusion, floor=soft_floor)
+        survivors = (fuse if method == "wbf" else nms)(candidates, iou=nms_iou)
+        factors = torch.ones_like(survivors.scores)
+    best = _best_first(survivors.scores * factors)[:max_detections]
+    survivors, factors = survivors[best], factors[best]
     if vote_iou is not None:
         survivors = vote(survivors, candidates, iou=vote_iou, score=vote_score)
-    # Only now: the mean of its voters' scores would give a softened rival its score back.
-    scores = survivors.scores * share
+    # After voting, because the average of the voters' scores is not lowered by Soft-NMS.
+    scores = survivors.scores * factors
     return replace(survivors, scores=scores)[_best_first(scores)]
 
 
-def drop_rivals(candidates: Detections, *, iou: float) -> Detections:
-    """Class-wise greedy NMS: what overlaps a better one of its class by more than ``iou`` goes."""
-    # torchvision parts the classes by shifting their boxes by up to K image sides. In float32 a
-    # thousandth class of a 1000-px image would lie on a grid of 1/16 px.
+def nms(candidates: Detections, *, iou: float) -> Detections:
+    """Class-wise greedy NMS: drops what overlaps a better one of its class by more than ``iou``."""
+    # torchvision separates the classes by shifting their boxes by up to K image sides. In float32
+    # the thousandth class of a 1000-px image would be rounded to 1/16 px.
     boxes, scores = candidates.boxes.double(), candidates.scores.double()
     return candidates[batched_nms(boxes, scores, candidates.labels, iou)]
 
 
-def soften_rivals(
+def soft_nms(
     candidates: Detections, *, iou: float, sigma: float | None, floor: float, limit: int
 ) -> tuple[Detections, Tensor]:
-    """Class-wise Soft-NMS: the best is taken, its rivals lose score, and again, ``limit`` times.
+    """Class-wise Soft-NMS: takes the best ``limit`` times, each lowers those that it overlaps.
 
     The factor for an overlap o is exp(-o²/sigma), or with ``sigma`` None 1 - o where o > ``iou``.
     Taking the best of all classes gives the same as class after class, and stops at the limit.
-    Returns what is taken, with the scores it had, and the share (S,) of them that each has left.
+    Returns the survivors with their original scores, and the factor (S,) on each one's score.
     """
-    here = candidates[candidates.scores >= floor].to("cpu")  # tiny steps: a GPU would only wait
+    here = candidates[candidates.scores >= floor].to("cpu")  # many small steps: faster there
     left, taken = here.scores.clone(), torch.zeros_like(here.scores)
     for _ in range(min(limit, len(here))):
         best = int(left.argmax())
         if left[best] < floor or left[best] == 0:
             break
         taken[best] = left[best]
-        rivals = torch.nonzero(here.labels == here.labels[best]).flatten()
-        overlap = box_ops.iou(here.boxes[rivals], here.boxes[best, None])[:, 0]
-        left[rivals] *= _factor(overlap, iou=iou, sigma=sigma)
+        others = torch.nonzero(here.labels == here.labels[best]).flatten()
+        overlap = box_ops.iou(here.boxes[others], here.boxes[best, None])[:, 0]
+        left[others] *= _factor(overlap, iou=iou, sigma=sigma)
         left[best] = 0.0
     kept, device = taken > 0, candidates.boxes.device
-    share = taken[kept] / here.scores[kept]
-    return here[kept].to(device), share.to(device)
+    factors = taken[kept] / here.scores[kept]
+    return here[kept].to(device), factors.to(device)
 
 
 def _factor(overlap: Tensor, *, iou: float, sigma: float | None) -> Tensor:
@@ -112,23 +110,23 @@ def _factor(overlap: Tensor, *, iou: float, sigma: float | None) -> Tensor:
     return torch.exp(-overlap.square() / sigma)
 
 
-def fuse_rivals(candidates: Detections, *, iou: float, floor: float) -> Detections:
+def weighted_box_fusion(candidates: Detections, *, iou: float, floor: float) -> Detections:
     """Class-wise weighted-box fusion (Solovyev et al., arXiv:1910.13302): the best first, each
     joins the fused box that it overlaps most, if by more than ``iou``, or starts one.
 
     A fused box is the mean of its members, weighted by score, and has the score of its best. The
-    paper's mean score, less where few of N networks agree, is for lists that have been through NMS
-    and say who found what: here weak neighbours of every object are among the candidates.
+    paper's mean score, lower where few of N networks agree, is for lists after NMS, one for each
+    network; here the weak neighbours of every object are among the candidates.
     """
     wanted = (candidates.scores >= floor) & (candidates.scores > 0)
-    here = candidates[wanted].to("cpu")  # tiny steps: a GPU would only wait
+    here = candidates[wanted].to("cpu")  # many small steps: faster there
     here = here[_best_first(here.scores)]
     parts = [_fuse(here[here.labels == label], iou=iou) for label in here.labels.unique()]
     return Detections.cat([here[:0], *parts]).to(candidates.boxes.device)
 
 
 def _fuse(members: Detections, *, iou: float) -> Detections:
-    """`fuse_rivals` of one class, best first; means are kept in float64."""
+    """`weighted_box_fusion` of one class, best first; means are kept in float64."""
     boxes, scores = members.boxes.double(), members.scores.double()
     fused, totals = torch.empty_like(boxes), torch.empty_like(scores)
     firsts: list[int] = []
@@ -147,13 +145,13 @@ def _fuse(members: Detections, *, iou: float) -> Detections:
 def vote(
     survivors: Detections, candidates: Detections, *, iou: float, score: VoteScore = "keep"
 ) -> Detections:
-    """Each survivor's box becomes the mean of the candidates that overlap it, weighted by score.
+    """Box voting: each survivor's box becomes the mean of its voters, weighted by score.
 
     Voters are the candidates of its class with an IoU of at least ``iou`` with it, itself among
-    them, with the scores they had before suppression. A box without area has no voters and stays.
+    them, with their scores before suppression. A box without area has no voters and stays.
     """
     boxes, scores = survivors.boxes.clone(), survivors.scores.clone()
-    for label in survivors.labels.unique():  # class by class: memory of the largest, not of all
+    for label in survivors.labels.unique():  # class by class to bound the memory
         mine = survivors.labels == label
         voters = candidates[candidates.labels == label]
         votes = (box_ops.iou(boxes[mine], voters.boxes) >= iou).double()  # (S, D) of the class

@@ -71,10 +71,10 @@ def _align_on_cpu(
 def _axis_weights(
     start: Tensor, end: Tensor, size: int, length: int, sampling_ratio: int
 ) -> Tensor:
-    """How much each of ``length`` cells counts in each bin along one axis: (P, size, length).
+    """The weight of each of ``length`` cells in each bin along one axis: (P, size, length).
 
-    ``start`` and ``end`` (P,) are in cells. Samples further than one cell outside the map count
-    nothing, those at most one outside take the border cell, as in Detectron's kernel.
+    ``start`` and ``end`` (P,) are in cells. Samples more than one cell outside the map have no
+    weight, those at most one outside take the border cell, as in Detectron's kernel.
     """
     if len(start) == 0:
         return start.new_zeros(0, size, length)
@@ -101,7 +101,7 @@ def _axis_weights(
 
 
 def _windows(rows: Tensor, columns: Tensor) -> list[tuple[int, int, int, int]]:
-    """The cells (y1, y2, x1, x2) that each region reads; empty where it lies off the map."""
+    """The cells (y1, y2, x1, x2) that each region reads; empty where it lies outside the map."""
     spans = []
     for weights in (rows, columns):
         used = (weights > 0).any(dim=1)
@@ -141,7 +141,7 @@ class _SeparableAlign(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         images, rows, columns = ctx.saved_tensors
         crops = grads[0].contiguous()
-        # Hundreds of regions overlap; in bfloat16 their sum would lose the small addends.
+        # Hundreds of regions overlap; in bfloat16 their sum would lose small addends.
         maps = crops.new_zeros(ctx.shape, dtype=torch.promote_types(crops.dtype, torch.float32))
         for region, (image, (y1, y2, x1, x2)) in enumerate(
             zip(images.tolist(), ctx.windows, strict=True)

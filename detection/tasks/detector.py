@@ -28,6 +28,7 @@ from ..models.faster_rcnn import Criterion, FasterRCNN
 from ..models.roi_head import RegionPool, RoIHead, decode_regions, roi_loss, roi_targets
 from ..models.rpn import RPNHead, rpn_loss, rpn_targets, select_proposals
 from ..ops.anchors import AnchorGrid, cell_anchors
+from ..ops.matching import Sampler, sample
 from ..ops.nms import suppress
 from ..ops.roi_align import roi_align, roi_pool
 
@@ -91,21 +92,24 @@ def _criterion(rpn: RpnConfig, roi: RoiConfig, classes: int) -> Criterion:
         select=_select(rpn, rpn.pre_nms_train, rpn.post_nms_train),
         rpn_targets=partial(
             rpn_targets,
-            positive_iou=rpn.positive_iou,
-            negative_iou=rpn.negative_iou,
-            low_quality=rpn.low_quality_matches,
+            sampler=Sampler(
+                positive_iou=rpn.positive_iou,
+                negative_iou=rpn.negative_iou,
+                low_quality=rpn.low_quality_matches,
+                sample=_sample(rpn),
+            ),
             drop_border=rpn.border_anchors == "drop",
-            count=rpn.batch_per_image,
-            positive_fraction=rpn.positive_fraction,
         ),
         roi_targets=partial(
             roi_targets,
             classes=classes,
-            positive_iou=roi.positive_iou,
-            negative_iou_low=roi.negative_iou_low,
+            sampler=Sampler(
+                positive_iou=roi.positive_iou,
+                negative_iou=roi.positive_iou,
+                negative_iou_low=roi.negative_iou_low,
+                sample=_sample(roi),
+            ),
             append_ground_truth=roi.append_ground_truth,
-            count=roi.batch_per_image,
-            positive_fraction=roi.positive_fraction,
             weights=roi.box_weights,
         ),
         rpn_loss=partial(rpn_loss, beta=rpn.smooth_l1_beta),
@@ -123,6 +127,10 @@ def _select(rpn: RpnConfig, pre_nms: int, post_nms: int) -> partial:
         nms_iou=rpn.nms_iou,
         min_size=rpn.min_size,
     )
+
+
+def _sample(stage: RpnConfig | RoiConfig) -> partial:
+    return partial(sample, count=stage.batch_per_image, positive_fraction=stage.positive_fraction)
 
 
 def _suppress(test: TestConfig) -> partial:

@@ -18,16 +18,20 @@ from ...datasets.image import ImageRules
 from ...datasets.loading.crops import CentreCrop, FullImage, PaperCrop, PlacedCrop, ResizedCrop
 from ..config.localizer import (
     AnyLocalizerConfig,
+    HeadConfig,
     LocalizerConfig,
     LocalizerNetworkConfig,
     LocalizerTestConfig,
+    RegionConfig,
     RegionLocalizerConfig,
 )
 from ..errors import ConfigError, DataError
 from ..inference.localize import Chooser, Judge, LocationPipeline, Proposer
 from ..models.class_head import ClassHead
-from ..models.localizer import Localizer, RegionLocalizer, anchor_targets
+from ..models.localizer import HeadLoss, Localizer, RegionLocalizer
+from ..models.rpn import rpn_targets
 from ..ops.anchors import AnchorGrid, cell_anchors
+from ..ops.matching import Sampler, sample_evenly
 from .class_layers import class_difference
 from .classifier import LoadedClassifier, build_score_pipeline, resnet_spec
 
@@ -87,16 +91,25 @@ def _localizer(config: LocalizerConfig, classes: int) -> Localizer:
         head=ClassHead(trunk.channels, classes, len(cells), shared=shared),
         anchors=AnchorGrid(cells, c5.STRIDE if deep else c4.STRIDE),
         targets=partial(
-            anchor_targets,
-            positive_iou=head.positive_iou,
-            negative_iou=head.negative_iou,
-            low_quality=head.low_quality_matches,
-            count=head.per_image,
+            rpn_targets,
+            sampler=Sampler(
+                positive_iou=head.positive_iou,
+                negative_iou=head.negative_iou,
+                low_quality=head.low_quality_matches,
+                sample=partial(sample_evenly, count=head.per_image),
+            ),
+            drop_border=False,
         ),
         per_image=head.per_image,
-        every_class=head.classes_in_loss == "every",
-        smooth_l1_beta=head.smooth_l1_beta,
-        box_loss_weight=head.box_loss_weight,
+        loss=_head_loss(head),
+    )
+
+
+def _head_loss(settings: HeadConfig | RegionConfig) -> HeadLoss:
+    return HeadLoss(
+        every_class=settings.classes_in_loss == "every",
+        smooth_l1_beta=settings.smooth_l1_beta,
+        box_loss_weight=settings.box_loss_weight,
     )
 
 
@@ -118,9 +131,7 @@ def _region_localizer(config: RegionLocalizerConfig, classes: int) -> RegionLoca
         size=region.size,
         padding=region.padding,
         positive_iou=region.positive_iou,
-        every_class=region.classes_in_loss == "every",
-        smooth_l1_beta=region.smooth_l1_beta,
-        box_loss_weight=region.box_loss_weight,
+        loss=_head_loss(region),
     )
 
 

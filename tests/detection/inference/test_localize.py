@@ -42,22 +42,22 @@ class SeesBright(nn.Module):
     ) -> None:
         super().__init__()
         self.anchors = AnchorGrid(torch.zeros(1, 4), 16)
-        self.score, self.wrong = score, wrong
+        self.confidence, self.wrong = score, wrong
         self.seen: list[tuple[int, ...]] = []
 
-    def look(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def score(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         self.seen.append(tuple(images.shape))
         y, x = torch.nonzero(images[0, 0] > 127, as_tuple=True)
         own = torch.stack([x.min(), y.min(), x.max() + 1, y.max() + 1]).float()
         boxes = torch.stack([own, *(torch.tensor(box) for _, box in self.wrong)])
-        scores = torch.tensor([self.score, *(score for score, _ in self.wrong)])
+        scores = torch.tensor([self.confidence, *(score for score, _ in self.wrong)])
         return scores.expand(len(labels), -1), boxes.expand(len(labels), -1, -1)
 
 
 class JudgesBright(nn.Module):
     """Stage two: the share of the region that is bright, and the bounds of what is."""
 
-    def judge(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def score(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         inner = images[:, 0, 8:-8, 8:-8] > 127
         boxes = []
         for image in images[:, 0] > 127:
@@ -176,7 +176,7 @@ def test_fewer_classes_than_asked_for() -> None:
 
 def test_nothing_usable_gives_no_box() -> None:
     class Nowhere(SeesBright):
-        def look(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        def score(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             return torch.ones(len(labels), 2), torch.zeros(len(labels), 2, 4)
 
     names = chooser(0.6, 0.4, order=[0, 1])

@@ -11,12 +11,14 @@ from resdet.backbones.pixels import PIXELS, PixelNorm
 from resdet.detection.models.class_head import ClassHead
 from resdet.detection.models.localizer import (
     REGION_WEIGHTS,
+    HeadLoss,
     Localizer,
     RegionLocalizer,
-    anchor_targets,
 )
+from resdet.detection.models.rpn import RpnTargets, rpn_targets
 from resdet.detection.ops.anchors import AnchorGrid
 from resdet.detection.ops.boxes import encode, iou
+from resdet.detection.ops.matching import Sampler, sample_evenly
 from resdet.detection.structures import Annotation, Batch
 from torch import Tensor, nn
 
@@ -37,7 +39,19 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-targets = partial(anchor_targets, positive_iou=0.7, negative_iou=0.3, low_quality=True)
+def targets(
+    anchors: Tensor,
+    truth: Annotation,
+    size: tuple[int, int] = (32, 64),
+    *,
+    count: int,
+    generator: torch.Generator,
+) -> RpnTargets:
+    draw = partial(sample_evenly, count=count)
+    sampler = Sampler(0.7, 0.3, draw, low_quality=True)
+    return rpn_targets(
+        anchors, truth, size, sampler=sampler, drop_border=False, generator=generator
+    )
 
 
 class GivenMap(nn.Module):
@@ -69,9 +83,7 @@ def make_localizer(*, every_class: bool = False, per_image: int = 2) -> Localize
         anchors=AnchorGrid(ANCHORS[:1], 32),
         targets=partial(targets, count=per_image),
         per_image=per_image,
-        every_class=every_class,
-        smooth_l1_beta=1.0,
-        box_loss_weight=1.0,
+        loss=HeadLoss(every_class, 1.0, 1.0),
     )
 
 
@@ -177,7 +189,7 @@ def test_perfect_outputs_are_decoded_to_the_object() -> None:
         model.head.cls_logits.weight.copy_(torch.tensor([[[2.0, 3.0]], [[0.0, 0.0]]]))
         ways = encode(goal.expand(2, 4), ANCHORS, (1.0, 1.0, 1.0, 1.0))
         model.head.box_deltas.weight[0] = ways.t()
-        scores, boxes = model.look(
+        scores, boxes = model.score(
             torch.zeros(1, 3, 32, 64, dtype=torch.uint8), torch.tensor([0, 1])
         )
     assert scores.shape == (2, 2) and boxes.shape == (2, 2, 4)
@@ -196,9 +208,7 @@ def make_region_localizer(*, every_class: bool = False) -> RegionLocalizer:
         size=64,
         padding=16,
         positive_iou=0.5,
-        every_class=every_class,
-        smooth_l1_beta=1.0,
-        box_loss_weight=1.0,
+        loss=HeadLoss(every_class, 1.0, 1.0),
     )
 
 
@@ -245,7 +255,7 @@ def test_perfect_regions_are_decoded_to_the_object() -> None:
     with torch.no_grad():
         way = encode(goal, model.region, REGION_WEIGHTS)
         model.head.box_deltas.weight[1, :, 0] = way[0] / 2
-        scores, boxes = model.judge(
+        scores, boxes = model.score(
             torch.zeros(3, 3, 64, 64, dtype=torch.uint8), torch.tensor([1, 0, 1])
         )
     torch.testing.assert_close(scores, torch.tensor([-2.0, 1.0, -2.0]).sigmoid())

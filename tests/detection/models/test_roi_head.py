@@ -19,6 +19,7 @@ from resdet.detection.models.roi_head import (
     roi_targets,
 )
 from resdet.detection.ops.boxes import clip
+from resdet.detection.ops.matching import Sampler, sample
 from resdet.detection.ops.roi_align import roi_align, roi_pool
 from resdet.detection.structures import Annotation
 from torch import Tensor, nn
@@ -175,17 +176,24 @@ TRUTH = Annotation(
 )
 
 
-def targets(truth: Annotation = TRUTH, **changes: float) -> RoiTargets:
-    settings = {
-        "classes": CLASSES,
-        "positive_iou": 0.5,
-        "negative_iou_low": 0.0,
-        "append_ground_truth": False,
-        "count": 100,
-        "positive_fraction": 0.5,
-    } | changes
-    generator = torch.Generator().manual_seed(0)
-    return roi_targets(PROPOSALS, truth, weights=WEIGHTS, generator=generator, **settings)
+def targets(
+    truth: Annotation = TRUTH,
+    *,
+    append_ground_truth: bool = False,
+    negative_iou_low: float = 0.0,
+    count: int = 100,
+    positive_fraction: float = 0.5,
+) -> RoiTargets:
+    draw = partial(sample, count=count, positive_fraction=positive_fraction)
+    return roi_targets(
+        PROPOSALS,
+        truth,
+        classes=CLASSES,
+        sampler=Sampler(0.5, 0.5, draw, negative_iou_low),
+        append_ground_truth=append_ground_truth,
+        weights=WEIGHTS,
+        generator=torch.Generator().manual_seed(0),
+    )
 
 
 def test_targets_by_hand() -> None:

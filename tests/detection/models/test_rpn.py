@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from resdet.detection.models.rpn import RPNHead, RpnTargets, rpn_loss, rpn_targets, select_proposals
+from resdet.detection.ops.matching import Sampler, sample
 from resdet.detection.structures import Annotation
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
@@ -34,17 +36,17 @@ def annotation(boxes: list[list[float]], ignore: list[bool]) -> Annotation:
     )
 
 
+def sampler(count: int) -> Sampler:
+    return Sampler(0.7, 0.3, partial(sample, count=count, positive_fraction=0.5), low_quality=True)
+
+
 def targets(truth: Annotation, *, drop_border: bool = False, count: int = 100) -> RpnTargets:
     return rpn_targets(
         ANCHORS,
         truth,
         SIZE,
-        positive_iou=0.7,
-        negative_iou=0.3,
-        low_quality=True,
+        sampler=sampler(count),
         drop_border=drop_border,
-        count=count,
-        positive_fraction=0.5,
         generator=torch.Generator().manual_seed(0),
     )
 
@@ -73,12 +75,8 @@ def test_no_anchor_inside_is_no_target() -> None:
         ANCHORS[3:5],
         annotation([[0.0, 50.0, 5.0, 60.0]], [False]),
         SIZE,
-        positive_iou=0.7,
-        negative_iou=0.3,
-        low_quality=True,
+        sampler=sampler(8),
         drop_border=True,
-        count=8,
-        positive_fraction=0.5,
         generator=torch.Generator(),
     )
     assert (len(nothing.positives), len(nothing.negatives), len(nothing.deltas)) == (0, 0, 0)

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from resdet.detection.ops.matching import CHUNK, NEGATIVE, NEITHER, POSITIVE, match, sample
+from resdet.detection.ops.matching import (
+    CHUNK,
+    NEGATIVE,
+    NEITHER,
+    POSITIVE,
+    Sampler,
+    match,
+    sample,
+    sample_evenly,
+)
+from resdet.detection.structures import Annotation
 from torch import Tensor
 from torchvision.ops import box_iou
 
@@ -188,3 +199,50 @@ def test_the_generator_alone_decides_and_every_box_has_its_chance() -> None:
     # 50 times each on average, with a std of 6.1
     assert seen.min() > 20
     assert seen.max() < 80
+
+
+@pytest.mark.parametrize(
+    ("available", "expected"),
+    [
+        ((50, 500, 9), (32, 32)),
+        ((5, 500, 9), (32, 32)),  # each of the five at least six times
+        ((5, 0, 9), (32, 0)),
+        ((0, 20, 9), (0, 32)),
+        ((0, 0, 9), (0, 0)),
+    ],
+)
+def test_sample_evenly_counts(available: tuple[int, int, int], expected: tuple[int, int]) -> None:
+    state = states(*available)
+    generator = torch.Generator().manual_seed(0)
+    positives, negatives = sample_evenly(state, count=64, generator=generator)
+    assert (len(positives), len(negatives)) == expected
+    assert (state[positives] == POSITIVE).all()
+    assert (state[negatives] == NEGATIVE).all()
+    for drawn in (positives, negatives):
+        times = drawn.unique(return_counts=True)[1]
+        assert len(times) == 0 or times.max() - times.min() <= 1
+
+
+def test_a_sampler_gives_each_positive_its_object_and_leaves_out_ignored_regions() -> None:
+    truth = Annotation(
+        torch.tensor([[50.0, 50.0, 60.0, 60.0], [0.0, 0.0, 10.0, 10.0], [20.0, 0.0, 30.0, 10.0]]),
+        torch.tensor([7, 8, 9]),
+        torch.tensor([True, False, False]),
+    )
+    boxes = torch.tensor(
+        [
+            [20.0, 0.0, 30.0, 9.0],  # the last object
+            [51.0, 51.0, 59.0, 59.0],  # in the ignored region
+            [80.0, 80.0, 90.0, 90.0],  # background
+            [0.0, 0.0, 10.0, 4.0],  # the second object, IoU 0.4
+        ]
+    )
+    draw = partial(sample, count=10, positive_fraction=0.5)
+    generator = torch.Generator()
+    found = Sampler(0.5, 0.5, draw, low_quality=True)(boxes, truth, generator)
+    assert [part.tolist() for part in found[:2]] == [[0, 3], [2]]
+    assert found[2].labels.tolist() == [9, 8]
+    found = Sampler(0.5, 0.5, draw, negative_iou_low=0.1)(boxes, truth, generator)
+    assert [part.tolist() for part in found[:2]] == [[0], [3]]
+    found = Sampler(0.5, 0.5, draw)(boxes, Annotation.empty(), generator)
+    assert (len(found[0]), len(found[1]), len(found[2])) == (0, 4, 0)

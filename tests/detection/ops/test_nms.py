@@ -1,4 +1,4 @@
-"""The one suppression step: worked by hand, and against plain loops."""
+"""Suppression: by hand, and against plain loops."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def plain_nms(rows: list[Row], threshold: Fraction, limit: int) -> list[Row]:
     """Best first, the earlier of equals first; a box must not overlap a kept one too much."""
     kept: list[Row] = []
     for box, score, label in sorted(rows, key=lambda row: -row[1]):
-        rivals = (other for other, _, theirs in kept if theirs == label)
-        if all(overlap(box, other) <= threshold for other in rivals):
+        overlapping = (other for other, _, theirs in kept if theirs == label)
+        if all(overlap(box, other) <= threshold for other in overlapping):
             kept.append((box, score, label))
     return kept[:limit]
 
@@ -118,7 +118,7 @@ def test_the_best_hundred_of_many_classes_sorted() -> None:
     assert torch.equal(found.scores, every.scores.sort(descending=True).values[:100])
 
 
-def test_the_last_of_a_thousand_classes_is_judged_as_the_first() -> None:
+def test_the_last_of_a_thousand_classes_is_treated_as_the_first() -> None:
     """Two boxes of 12 px that overlap by 0.498, in the far corner of an image."""
     shift = 4.02
     pair = [[2000.0 + x, 1000.0, 2012.0 + x, 1012.0] for x in (0.0, shift)]
@@ -212,8 +212,10 @@ def plain_fusion(rows: list[Row], threshold: Fraction, limit: int) -> list[Row]:
     """Lists of members, whose mean is taken anew in exact fractions for every comparison."""
     groups: list[list[Row]] = []
     for row in sorted(rows, key=lambda row: -row[1]):
-        rivals = [group for group in groups if group[0][2] == row[2]]
-        nearest = max(rivals, key=lambda group: overlap(weighted_mean(group), row[0]), default=None)
+        overlapping = [group for group in groups if group[0][2] == row[2]]
+        nearest = max(
+            overlapping, key=lambda group: overlap(weighted_mean(group), row[0]), default=None
+        )
         if nearest is not None and overlap(weighted_mean(nearest), row[0]) > threshold:
             nearest.append(row)
         else:
@@ -316,7 +318,7 @@ def test_all_candidates_vote_also_those_that_soft_nms_or_the_limit_left_out() ->
     assert limited.boxes.tolist() == soft.boxes.tolist() == [[0, 0, 8, 7.5]]
 
 
-def test_the_mean_of_voters_does_not_give_a_softened_rival_its_score_back() -> None:
+def test_the_average_of_voters_does_not_undo_soft_nms() -> None:
     """A box found three times: 0.9, 0.8 and 0.7. Of the twins exp(-1 / 0.5) and its square are
     left, whatever the voters say, so that the lone second object stays ahead of them."""
     rows: list[Row] = [((0, 0, 8, 8), score, 0) for score in (0.9, 0.8, 0.7)]
