@@ -1,18 +1,18 @@
-"""ResNet-18/34/50/101/152: stem, four stages, and the classifier made of them (paper, Table 1).
+"""The ResNet family: ResNet-18/34/50/101/152 for ImageNet (paper, Table 1), 6n+2 nets for CIFAR.
 
-N images · H, W input size · C channels · K classes. Stages are named as in detectron2: res2 is
-conv2_x of the paper, and so on to res5. Without shortcuts the same layers are its plain nets.
+N images · H, W input size · C channels. Stages are named as in detectron2: res2 is conv2_x of the
+paper, and so on to res5. Without shortcuts the same layers are the paper's plain nets.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .base import Backbone
 from .blocks import BasicBlock, Bottleneck, Shortcut, make_blocks
 from .norm import ConvNorm
 
@@ -24,24 +24,6 @@ DEPTHS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int
     101: (Bottleneck, (3, 4, 23, 3)),
     152: (Bottleneck, (3, 8, 36, 3)),
 }
-
-
-@dataclass(frozen=True)
-class ResNetSpec:
-    """What decides the shape of a ResNet; trunk, tail and classifier are built from it."""
-
-    depth: int
-    width: int = 64
-    norm: str = "frozen"
-    stride_in: str = "3x3"
-    #: Channels of conv1 where they differ from ``width``.
-    stem_width: int | None = None
-    #: Paper, section 3.3: its ResNet-18 and -34 have ``A``, its deeper nets and everybody's ``B``.
-    shortcut: Shortcut = "B"
-
-    def channels(self, stage: int) -> int:
-        """Channels that res<stage> ends with."""
-        return self.width * 2 ** (stage - 2) * DEPTHS[self.depth][0].expansion
 
 
 class Stem(nn.Module):
@@ -58,69 +40,6 @@ class Stem(nn.Module):
         return F.max_pool2d(F.relu(self.conv1(images), inplace=True), 3, stride=2, padding=1)
 
 
-def make_stem(spec: ResNetSpec) -> Stem:
-    return Stem(spec.stem_width or spec.width, norm=spec.norm)
-
-
-def make_stage(spec: ResNetSpec, stage: int, *, stride: int | None = None) -> nn.Sequential:
-    """res<stage>, 2 to 5; its first block halves the map except in res2, or as ``stride`` says."""
-    if stride is None:
-        stride = 1 if stage == 2 else 2
-    block, counts = DEPTHS[spec.depth]
-    return make_blocks(
-        block,
-        counts[stage - 2],
-        (spec.stem_width or spec.width) if stage == 2 else spec.channels(stage - 1),
-        spec.width * 2 ** (stage - 2),
-        stride=stride,
-        norm=spec.norm,
-        stride_in=spec.stride_in,
-        shortcut=spec.shortcut,
-    )
-
-
-class ClassifierNet(nn.Module):
-    """(N, 3, H, W) normalised images to (N, K) logits: features, their mean, one linear layer."""
-
-    fc: nn.Linear
-
-    def features(self, images: Tensor) -> Tensor:
-        """(N, C, h, w), the last map, whose mean over all positions ``fc`` reads."""
-        raise NotImplementedError
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.fc(self.features(images).mean(dim=(2, 3)))
-
-
-def make_fc(channels: int, classes: int) -> nn.Linear:
-    """He's initialisation without the factor for a ReLU, as none follows; biases start at 0."""
-    fc = nn.Linear(channels, classes)
-    nn.init.kaiming_normal_(fc.weight, nonlinearity="linear")
-    nn.init.zeros_(fc.bias)
-    return fc
-
-
-class ResNet(ClassifierNet):
-    """The paper's ImageNet nets; its plain ones where the spec has no shortcuts."""
-
-    def __init__(self, spec: ResNetSpec, *, classes: int = 1000) -> None:
-        super().__init__()
-        self.stem = make_stem(spec)
-        self.res2 = make_stage(spec, 2)
-        self.res3 = make_stage(spec, 3)
-        self.res4 = make_stage(spec, 4)
-        self.res5 = make_stage(spec, 5)
-        self.fc = make_fc(spec.channels(5), classes)
-
-    def features(self, images: Tensor) -> Tensor:
-        return self.res5(self.res4(self.res3(self.res2(self.stem(images)))))
-
-
-#: The depths of Table 6; 6n + 2 with n basic blocks in each of the three stages.
-CIFAR_DEPTHS = (20, 32, 44, 56, 110)
-CifarDepth = Literal[20, 32, 44, 56, 110]
-
-
 class CifarStem(nn.Module):
     """conv1, 3x3 at stride 1: (N, 3, H, W) to (N, C, H, W)."""
 
@@ -132,31 +51,88 @@ class CifarStem(nn.Module):
         return F.relu(self.conv1(images), inplace=True)
 
 
-class CifarResNet(ClassifierNet):
-    """(N, 3, H, W) normalised images, 32x32 in the paper, to (N, K) logits.
+@dataclass(frozen=True)
+class ResNet(Backbone):
+    """The paper's ImageNet nets: trunk to conv4_x (stride 16), tail conv5_x.
 
-    ``shortcut`` is ``A`` in the paper, "in all cases"; ``none`` makes its plain nets. Raises
-    ValueError for a depth that is not 6n + 2.
+    Shortcuts are ``A`` in its ResNet-18 and -34 (section 3.3), ``B`` in its deeper nets and in
+    everybody else's.
     """
 
-    def __init__(
-        self,
-        depth: int,
-        *,
-        classes: int,
-        shortcut: Shortcut = "A",
-        width: int = 16,
-        norm: str = "batch",
-    ) -> None:
-        if depth < 8 or depth % 6 != 2:
-            raise ValueError(f"depth {depth}: a net for small images has 6n + 2 layers")
-        super().__init__()
-        stage = partial(make_blocks, BasicBlock, (depth - 2) // 6, norm=norm, shortcut=shortcut)
-        self.stem = CifarStem(width, norm=norm)
-        self.res2 = stage(width, width, stride=1)
-        self.res3 = stage(width, 2 * width, stride=2)
-        self.res4 = stage(2 * width, 4 * width, stride=2)
-        self.fc = make_fc(4 * width, classes)
+    #: Channels of conv1 where they differ from ``width``.
+    stem_width: int | None = None
 
-    def features(self, images: Tensor) -> Tensor:
-        return self.res4(self.res3(self.res2(self.stem(images))))
+    depths = tuple(DEPTHS)
+    strides: ClassVar = {"stem": 4, "res2": 4, "res3": 8, "res4": 16, "res5": 32}
+
+    @property
+    def name(self) -> str:
+        return f"{'plain' if self.shortcut == 'none' else 'ResNet'}-{self.depth}"
+
+    @property
+    def description(self) -> str:
+        shortcuts = "" if self.shortcut == "none" else f"shortcuts {self.shortcut}, "
+        return f"{self.name}, {shortcuts}norm {self.norm}"
+
+    def channels_of(self, stage: str) -> int:
+        if stage == "stem":
+            return self.stem_width or self.width
+        return self._width_of(stage) * DEPTHS[self.depth][0].expansion
+
+    def stage(self, name: str, *, stride: int | None = None) -> nn.Module:
+        if name == "stem":
+            return Stem(self.channels_of(name), norm=self.norm)
+        block, counts = DEPTHS[self.depth]
+        return self._blocks(block, counts[int(name[-1]) - 2], name, stride)
+
+    def _blocks(
+        self, block: type[BasicBlock] | type[Bottleneck], count: int, name: str, stride: int | None
+    ) -> nn.Sequential:
+        """res2 to res5; the first block halves the map except in res2, or as ``stride`` says."""
+        stages = list(self.strides)
+        return make_blocks(
+            block,
+            count,
+            self.channels_of(stages[stages.index(name) - 1]),
+            self._width_of(name),
+            stride=stride or (1 if name == "res2" else 2),
+            norm=self.norm,
+            stride_in=self.stride_in,
+            shortcut=self.shortcut,
+        )
+
+    def _width_of(self, stage: str) -> int:
+        return self.width * 2 ** (int(stage[-1]) - 2)
+
+
+@dataclass(frozen=True)
+class CifarResNet(ResNet):
+    """The paper's nets for 32x32 images (section 4.2): n basic blocks in each of three stages.
+
+    Shortcuts are ``A`` in the paper, "in all cases". Raises ValueError for a depth that is not
+    6n + 2.
+    """
+
+    width: int = 16
+    norm: str = "batch"
+    shortcut: Shortcut = "A"
+
+    depths = (20, 32, 44, 56, 110)  # Table 6
+    strides: ClassVar = {"stem": 1, "res2": 1, "res3": 2, "res4": 4}
+    detects = False
+
+    def __post_init__(self) -> None:
+        if self.depth < 8 or self.depth % 6 != 2:
+            raise ValueError(f"depth {self.depth}: a net for small images has 6n + 2 layers")
+
+    @property
+    def name(self) -> str:
+        return f"{super().name}, for small images"
+
+    def channels_of(self, stage: str) -> int:
+        return self.width if stage == "stem" else self._width_of(stage)
+
+    def stage(self, name: str, *, stride: int | None = None) -> nn.Module:
+        if name == "stem":
+            return CifarStem(self.width, norm=self.norm)
+        return self._blocks(BasicBlock, (self.depth - 2) // 6, name, stride)

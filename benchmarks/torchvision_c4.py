@@ -12,11 +12,8 @@ from typing import Any
 
 import torch
 import torchvision
-from resdet.backbones.c4 import STRIDE
-from resdet.backbones.pixels import PIXELS
 from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.models.faster_rcnn import FasterRCNN
-from resdet.detection.tasks.detector import resnet_spec
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FasterRCNN as TorchvisionRCNN
@@ -27,29 +24,33 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, roi_align
 
 
 class StrideAnchors(AnchorGenerator):
-    """torchvision's generator with the given (A, 4) cell anchors, `STRIDE` px apart."""
+    """torchvision's generator with the given (A, 4) cell anchors, ``stride`` px apart."""
 
-    def __init__(self, cells: Tensor, sizes: tuple[float, ...], ratios: tuple[float, ...]) -> None:
+    def __init__(
+        self, cells: Tensor, stride: int, sizes: tuple[float, ...], ratios: tuple[float, ...]
+    ) -> None:
         super().__init__((sizes,), (ratios,))
         self.cell_anchors = [cells]
+        self.stride = stride
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
         height, width = feature_maps[0].shape[-2:]
-        whole = image_list.tensors.new_empty(0, 3, height * STRIDE, width * STRIDE)
+        whole = image_list.tensors.new_empty(0, 3, height * self.stride, width * self.stride)
         return super().forward(ImageList(whole, image_list.image_sizes), feature_maps)
 
 
 class AlignedPool(MultiScaleRoIAlign):
     """torchvision's RoIAlign of its one feature map, with the half-pixel shift."""
 
-    def __init__(self, size: int, sampling_ratio: int) -> None:
+    def __init__(self, size: int, stride: int, sampling_ratio: int) -> None:
         super().__init__(["0"], size, sampling_ratio)
+        self.stride = stride
 
     def forward(
         self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
     ) -> Tensor:
         size, ratio = self.output_size[0], self.sampling_ratio
-        return roi_align(x["0"], boxes, size, 1 / STRIDE, ratio, aligned=True)
+        return roi_align(x["0"], boxes, size, 1 / self.stride, ratio, aligned=True)
 
 
 def assemble_peer(ours: FasterRCNN, config: DetectorConfig, size: tuple[int, int]) -> Any:
@@ -64,11 +65,13 @@ def assemble_peer(ours: FasterRCNN, config: DetectorConfig, size: tuple[int, int
         raise ValueError("torchvision has box deltas for each class")
     resnet = _resnet(ours.state_dict(), config.backbone.depth)
     rpn, roi, test = config.rpn, config.roi, config.test
-    pixels = PIXELS[config.backbone.pixels]
-    spec = resnet_spec(config.backbone)
-    trunk = _trunk(resnet, spec.channels(4), config.backbone.frozen_stages)
+    backbone = config.backbone.build()
+    pixels, stride = backbone.pixels, backbone.stride
+    trunk = _trunk(resnet, backbone.channels, config.backbone.frozen_stages)
     ratio_major = _ratio_major(len(rpn.anchor_sizes), len(rpn.anchor_ratios))
-    anchors = StrideAnchors(ours.anchors.cells[ratio_major], rpn.anchor_sizes, rpn.anchor_ratios)
+    anchors = StrideAnchors(
+        ours.anchors.cells[ratio_major], stride, rpn.anchor_sizes, rpn.anchor_ratios
+    )
     peer = TorchvisionRCNN(
         trunk,
         min_size=min(size),
@@ -87,7 +90,7 @@ def assemble_peer(ours: FasterRCNN, config: DetectorConfig, size: tuple[int, int
         rpn_bg_iou_thresh=rpn.negative_iou,
         rpn_batch_size_per_image=rpn.batch_per_image,
         rpn_positive_fraction=rpn.positive_fraction,
-        box_roi_pool=AlignedPool(roi.pool_size, roi.sampling_ratio),
+        box_roi_pool=AlignedPool(roi.pool_size, stride, roi.sampling_ratio),
         box_head=nn.Sequential(resnet.layer4, nn.AdaptiveAvgPool2d(1), nn.Flatten()),
         box_predictor=FastRCNNPredictor(resnet.fc.in_features, ours.roi_head.classes + 1),
         box_score_thresh=test.score_threshold,

@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from resdet.backbones.c4 import STRIDE, C4Trunk, make_tail
 from resdet.backbones.norm import ConvNorm
 from resdet.backbones.pixels import PIXELS, PixelNorm
-from resdet.backbones.resnet import ResNetSpec
+from resdet.backbones.resnet import ResNet
 from resdet.backbones.weights.load import check_binding, import_weights, load_into
 from resdet.datasets.loading.transforms import EvalTransform
 from resdet.detection.inference.pipeline import Member, Pipeline
@@ -57,30 +56,30 @@ BOUNDS = {
 
 
 def _assemble(settings: dict[str, Any]) -> FasterRCNN:
-    spec = ResNetSpec(
+    backbone = ResNet(
         depth=settings["depth"],
         width=settings["width_per_group"],
         stem_width=settings["stem_channels"],
         stride_in="1x1" if settings["stride_in_1x1"] else "3x3",
     )
-    assert spec.channels(2) == settings["res2_out_channels"]
+    assert backbone.channels_of("res2") == settings["res2_out_channels"]
     rpn, roi, classes = settings["rpn"], settings["roi"], settings["num_classes"]
-    trunk = C4Trunk(spec)
+    trunk = backbone.trunk()
     cells = cell_anchors(settings["anchor_sizes"], settings["aspect_ratios"])
     select = partial(select_proposals, nms_iou=rpn["nms"], min_size=0.0)
     return FasterRCNN(
         pixels=PixelNorm(PIXELS["msra"]),
         trunk=trunk,
-        anchors=AnchorGrid(cells, STRIDE),
+        anchors=AnchorGrid(cells, trunk.stride),
         rpn_head=RPNHead(trunk.channels, trunk.channels, len(cells)),
         roi_head=RoIHead(
-            make_tail(spec, stride=2),
-            channels=spec.channels(5),
+            backbone.tail(stride=2),
+            channels=backbone.tail_channels,
             classes=classes,
             pool=partial(
                 roi_align,
                 size=roi["resolution"],
-                stride=STRIDE,
+                stride=trunk.stride,
                 sampling_ratio=roi["sampling_ratio"],
             ),
             pool_size=roi["resolution"],

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 from resdet.tools.arguments import expect_positive
 
 if TYPE_CHECKING:
+    from resdet.backbones.base import ClassifierNet
     from resdet.backbones.blocks import Shortcut
-    from resdet.backbones.resnet import ClassifierNet
 
 HELP = "count parameters and multiply-adds of every network"
 
@@ -86,14 +86,14 @@ def run(args: argparse.Namespace) -> int:
 def network_sizes(size: int | None = None, classes: int | None = None) -> list[NetworkSize]:
     """Sizes of all networks; by default for the paper's images and classes, beside its numbers."""
     from resdet.backbones.analysis import measure
-    from resdet.backbones.resnet import CIFAR_DEPTHS, CifarResNet, ResNet, ResNetSpec
+    from resdet.backbones.resnet import CifarResNet, ResNet
 
     def imagenet(depth: int, shortcut: Shortcut, stride_in: str) -> ClassifierNet:
-        spec = ResNetSpec(depth, norm="batch", stride_in=stride_in, shortcut=shortcut)
-        return ResNet(spec, classes=classes or 1000)
+        net = ResNet(depth, norm="batch", stride_in=stride_in, shortcut=shortcut)
+        return net.classifier(classes or 1000)
 
     def cifar(depth: int, shortcut: Shortcut, stride_in: str) -> ClassifierNet:
-        return CifarResNet(depth, classes=classes or 10, shortcut=shortcut)
+        return CifarResNet(depth, shortcut=shortcut).classifier(classes or 10)
 
     def count(name: str, build: Callable[[str], ClassifierNet], side: int) -> NetworkSize:
         first, second = (measure(partial(build, stride_in), side) for stride_in in ("1x1", "3x3"))
@@ -114,7 +114,7 @@ def network_sizes(size: int | None = None, classes: int | None = None) -> list[N
     ]
     return rows + [
         count(f"CIFAR {_name(depth, shortcut)}", partial(cifar, depth, shortcut), size or 32)
-        for depth in CIFAR_DEPTHS
+        for depth in CifarResNet.depths
         for shortcut in LISTED_CIFAR
     ]
 

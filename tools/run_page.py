@@ -36,8 +36,6 @@ from resdet.detection.evaluation.page import (
 from resdet.detection.evaluation.score import DEFINITIONS
 from resdet.detection.inference.folder import DRAWN
 from resdet.detection.inference.records import RECORDS, read_records
-from resdet.detection.tasks.classifier import describe_network
-from resdet.detection.tasks.localizer import describe_network as describe_localizer
 
 #: Drawn images on the page, so that it stays a few MB.
 MAX_DRAWN = 24
@@ -168,7 +166,7 @@ def _config_facts(run_dir: Path, notes: list[str]) -> list[tuple[str, str]]:
 def _classifier_facts(config: ClassifierConfig) -> list[tuple[str, str]]:
     crop, test = config.crop, config.test
     return [
-        ("classifier", f"{describe_network(config.network)}, width {config.network.width}"),
+        ("classifier", f"{config.network.build().description}, width {config.network.width}"),
         *_training_facts(config.network.weights, config.train),
         ("crops", f"{crop.kind}, {crop.size} px; {test.size} px in testing"),
     ]
@@ -178,7 +176,7 @@ def _localizer_facts(config: LocalizerConfig) -> list[tuple[str, str]]:
     crop, head = config.crop, config.head
     anchors = f"{list(head.anchor_sizes)} x {list(head.anchor_ratios)} on {head.level}"
     return [
-        ("localizer, stage one", describe_localizer(config.network)),
+        ("localizer, stage one", config.network.build().description),
         *_training_facts(config.network.weights, config.train),
         ("crops", f"{crop.kind}, {crop.size} px"),
         ("anchors", anchors),
@@ -188,7 +186,7 @@ def _localizer_facts(config: LocalizerConfig) -> list[tuple[str, str]]:
 def _region_localizer_facts(config: RegionLocalizerConfig) -> list[tuple[str, str]]:
     region, proposals = config.region, config.proposals
     return [
-        ("localizer, stage two", describe_localizer(config.network)),
+        ("localizer, stage two", config.network.build().description),
         *_training_facts(config.network.weights, config.train),
         ("regions", f"{region.size} px with a margin of {region.padding}"),
         ("proposals", f"the best {proposals.count} of {', '.join(proposals.weights)}"),
@@ -198,7 +196,7 @@ def _region_localizer_facts(config: RegionLocalizerConfig) -> list[tuple[str, st
 def _detector_facts(config: DetectorConfig) -> list[tuple[str, str]]:
     backbone, image = config.backbone, config.image
     return [
-        ("detector", f"Faster R-CNN, ResNet-{backbone.depth} C4, width {backbone.width}"),
+        ("detector", f"Faster R-CNN, {backbone.build().name} C4, width {backbone.width}"),
         *_training_facts(backbone.weights, config.train),
         ("image sides in testing", f"short {image.short_side_test}, long {image.long_side_max}"),
     ]

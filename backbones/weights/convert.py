@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...detection.errors import WeightsError
 from ..pixels import PIXELS, name_pixels, pixel_buffers
-from ..resnet import DEPTHS, BasicBlock
+from ..resnet import DEPTHS, BasicBlock, Bottleneck
 from .layouts import LAYOUTS, Kind, Layout, rename, why_ignored
 from .rewrites import background_last, norm_from_affine, object_boxes, sigmoid_rows, size_major
 
@@ -51,6 +51,11 @@ class Converted:
     notes: tuple[str, ...] = ()
     mapped: Pairs = ()
     unused: Pairs = ()
+
+    @property
+    def bottlenecks(self) -> bool:
+        """Whether ``stride_in`` makes a difference."""
+        return DEPTHS[self.depth][0] is Bottleneck
 
     @property
     def class_count(self) -> int:

@@ -13,8 +13,6 @@ from ...detection.ops.anchors import cell_anchors
 from ...detection.structures import Record
 from ..catalog import DataSplit
 
-#: Distance of neighbouring anchors in network pixels: the stride of C4.
-STRIDE = 16
 #: An object without an anchor of this IoU is hard to propose.
 GOOD_IOU = 0.5
 #: Fraction of the objects that another anchor size must cover to be suggested.
@@ -58,12 +56,13 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Anchors:
-    """Anchors of a network, and the scale of its training images in pixels."""
+    """Anchors of a network, their distance, and the scale of its training images in pixels."""
 
     sizes: tuple[float, ...]
     ratios: tuple[float, ...]
     short_side: int
     long_side_max: int
+    stride: int
 
 
 @dataclass(frozen=True)
@@ -133,10 +132,12 @@ def fit_anchors(records: Sequence[Record], anchors: Anchors) -> AnchorFit:
     """Count objects without an anchor of IoU 0.5, and search sizes that leave fewer of them."""
     boxes, sizes = _boxes(records)
     scales = _scales(sizes, anchors)[:, None]
-    boxes, grid = boxes * scales, np.ceil(sizes[:, ::-1] * scales / STRIDE)
+    boxes, grid = boxes * scales, np.ceil(sizes[:, ::-1] * scales / anchors.stride)
 
     def overlaps(sizes: Sequence[float]) -> _Floats:
-        return best_anchor_iou(boxes, cell_anchors(sizes, anchors.ratios).numpy(), grid)
+        return best_anchor_iou(
+            boxes, cell_anchors(sizes, anchors.ratios).numpy(), grid, anchors.stride
+        )
 
     def count_poor(sizes: Sequence[float]) -> int:
         return int((overlaps(sizes) < GOOD_IOU).sum())
@@ -155,17 +156,18 @@ def fit_anchors(records: Sequence[Record], anchors: Anchors) -> AnchorFit:
     )
 
 
-def best_anchor_iou(boxes: _Floats, cells: _Floats, grid: _Floats) -> _Floats:
+def best_anchor_iou(boxes: _Floats, cells: _Floats, grid: _Floats, stride: int) -> _Floats:
     """Largest IoU (R,) of each box with any anchor of its image.
 
     ``boxes`` (R, 4) in network pixels, ``cells`` (A, 4) around the origin, ``grid`` (R, 2) columns
-    and rows of the image's feature map. The overlap on each axis decreases with the distance of the
-    centres, so the nearest cell has the best anchor of each shape.
+    and rows of its feature map, whose cells are ``stride`` network pixels apart. The overlap
+    on each axis decreases with the distance of the centres, so the nearest cell has the best anchor
+    of each shape.
     """
     sides = boxes[:, 2:] - boxes[:, :2]
     centres = (boxes[:, 2:] + boxes[:, :2]) / 2
-    nearest = np.clip(np.round(centres / STRIDE), 0, np.maximum(grid - 1, 0))
-    distance = np.abs(centres - nearest * STRIDE)
+    nearest = np.clip(np.round(centres / stride), 0, np.maximum(grid - 1, 0))
+    distance = np.abs(centres - nearest * stride)
     best = np.zeros(len(boxes))
     for anchor in cells[:, 2:] - cells[:, :2]:
         overlap = np.minimum((sides + anchor) / 2 - distance, np.minimum(sides, anchor))

@@ -11,13 +11,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SerializeAsAny, model_validator
 
+from ...backbones.blocks import Shortcut
 from ...datasets.formats import known_source
 from ...datasets.formats.format import Source
 from .base import Count, Fraction, NonNegative, Positive, Section, TrainConfig, TransformSpec
-
-#: Depths by family; the paper's Table 1 and its section 4.2.
-DEPTHS = {"resnet": (18, 34, 50, 101, 152), "cifar": (20, 32, 44, 56, 110)}
-
+from .network import NetworkSection
 
 ClassSource = Annotated[SerializeAsAny[Source], known_source("class")]
 
@@ -57,30 +55,13 @@ class CropConfig(Section):
     padding: NonNegative = 4
 
 
-class NetworkConfig(Section):
-    #: ``resnet``: the paper's nets for ImageNet; ``cifar``: its 6n+2 nets for small images.
-    family: Literal["resnet", "cifar"] = "resnet"
-    depth: Count = 50
-    #: Channels of conv1: 64 in the paper's ImageNet nets, 16 in those for CIFAR.
-    width: Count = 64
+class NetworkConfig(NetworkSection):
+    needs_trunk = False
+
     #: Paper, section 3.3: ``A`` zero-padded identity, ``B`` projections where dimensions grow,
     #: ``C`` all projections; ``none`` is its plain net.
-    shortcut: Literal["A", "B", "C", "none"] = "B"
-    #: ``batch`` is the paper's; ``frozen`` is for fine-tuning, with weights.
+    shortcut: Shortcut = "B"
     norm: Literal["batch", "group", "frozen"] = "batch"
-    #: Where a bottleneck halves the map: ``3x3`` as torchvision, ``1x1`` as the paper's models.
-    stride_in: Literal["3x3", "1x1"] = "3x3"
-    #: Weights to fine-tune, of any known layout; ``fc`` starts anew. Null trains from scratch.
-    weights: str | None = None
-    #: Mean, std and channel order (`backbones/pixels.py`), bound to the trained weights.
-    pixels: Literal["torchvision", "msra", "caffe"] = "torchvision"
-
-    @model_validator(mode="after")
-    def _known_depth(self) -> NetworkConfig:
-        known = DEPTHS[self.family]
-        if self.depth not in known:
-            raise ValueError(f"depth {self.depth}: family {self.family} has {list(known)}")
-        return self
 
 
 class CropTrainConfig(TrainConfig):

@@ -10,11 +10,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticKnownError
 
+from ...backbones import BACKBONES
 from ...datasets.formats import known_source
 from ...datasets.formats.format import Source
 from .base import Count, Fraction, NonNegative, Positive, Section, TrainConfig, TransformSpec
+from .network import NetworkSection
 
 BoxSource = Annotated[SerializeAsAny[Source], known_source("boxes")]
 
@@ -50,21 +53,19 @@ class ImageConfig(Section):
     augment: tuple[TransformSpec, ...] = ()
 
 
-class BackboneConfig(Section):
-    depth: Literal[18, 34, 50, 101, 152] = 101
-    #: Channels of conv1; 64 is the paper's. Narrower nets are for tests.
-    width: Count = 64
-    #: ``frozen`` keeps BN statistics and affine fixed as buffers (paper, appendix A);
-    #: ``batch`` and ``group`` are for training from scratch.
-    norm: Literal["frozen", "batch", "group"] = "frozen"
-    #: Where a bottleneck halves the map: ``3x3`` for torchvision weights, ``1x1`` for MSRA/Caffe.
-    stride_in: Literal["3x3", "1x1"] = "3x3"
-    #: How many of conv1, conv2_x, conv3_x, conv4_x stay fixed; 2 freezes conv1 and conv2_x.
-    frozen_stages: Annotated[int, Field(ge=0, le=4)] = 2
-    #: A path, URL or ``torchvision:ResNet101_Weights.IMAGENET1K_V2``; null trains from scratch.
-    weights: str | None = None
-    #: Mean, std and channel order that go with the weights (`backbones/pixels.py`).
-    pixels: Literal["torchvision", "msra", "caffe"] = "torchvision"
+class BackboneConfig(NetworkSection):
+    depth: int = 101
+    #: How many stages of the trunk stay fixed: of conv1, conv2_x, conv3_x, conv4_x, 2 freezes conv1
+    #: and conv2_x.
+    frozen_stages: NonNegative = 2
+
+    @field_validator("frozen_stages")
+    @classmethod
+    def _stages_exist(cls, frozen: int, info: ValidationInfo) -> int:
+        family = info.data.get("family")
+        if family is not None and frozen > (stages := len(BACKBONES[family].strides) - 1):
+            raise PydanticKnownError("less_than_equal", {"le": stages})
+        return frozen
 
 
 class RpnConfig(Section):

@@ -44,7 +44,8 @@ class LocalizerCropConfig(CropConfig):
 
 
 class LocalizerNetworkConfig(NetworkConfig):
-    family: Literal["resnet"] = "resnet"
+    needs_trunk = True
+
     #: Fine-tuned with the exact statistics of the classifier it starts from.
     norm: Literal["batch", "group", "frozen"] = "frozen"
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...backbones.base import ClassifierNet
 from ...backbones.pixels import PixelNorm
-from ...backbones.resnet import ClassifierNet
 from ..structures import Batch
 
 

@@ -78,7 +78,7 @@ class FasterRCNN(nn.Module):
         self.mean_count: Callable[[Tensor], Tensor] = lambda count: count
 
     def extract(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
-        """Normalise and run the trunk: (N, C, H/16, W/16)."""
+        """Normalise and run the trunk: (N, C, H / stride, W / stride)."""
         return self.trunk(self.pixels(images, sizes))
 
     def propose(self, features: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...backbones.blocks import Block
+from ...backbones.base import RunsOnMap
 from ..ops import boxes as box_ops
 from ..ops.matching import Sampler
 from ..structures import Annotation
@@ -29,7 +28,7 @@ class RoIHead(nn.Module):
     """RoI pooling, conv5_x and the two sibling layers.
 
     ``linear_pool`` says that pooling is a weighted sum (RoIAlign), which lets conv5_1's 1x1
-    convolutions run on the feature map where that is less work (`forward_on_map` of the block);
+    convolutions run on the feature map where that is less work, if the block is a `RunsOnMap`;
     `plain` is the same function in the paper's order.
 
     ``context`` appends to each region's vector that of the whole image, pooled as one more region
@@ -104,18 +103,17 @@ class RoIHead(nn.Module):
 
     def on_map(self, features: Tensor, boxes: Sequence[Tensor]) -> Tensor:
         """The same vectors with conv5_1's 1x1 convolutions computed once per cell: (P, C5)."""
-        crops = self._first_block.forward_on_map(
-            features, lambda maps, step: self.pool(maps, boxes, step=step)
-        )
+        first = self.res5[0]
+        assert isinstance(first, RunsOnMap)  # noqa: S101  narrows types
+        crops = first.forward_on_map(features, lambda maps, step: self.pool(maps, boxes, step=step))
         return self.res5[1:](crops).mean(dim=(2, 3))
 
-    @property
-    def _first_block(self) -> Block:
-        return cast(Block, self.res5[0])
-
     def _map_is_smaller(self, features: Tensor, boxes: Sequence[Tensor]) -> bool:
+        first = self.res5[0]
+        if not isinstance(first, RunsOnMap):
+            return False
         cells = features.shape[0] * features.shape[2] * features.shape[3]
-        bins = (self.pool_size // self._first_block.stride) ** 2
+        bins = (self.pool_size // first.stride) ** 2
         return cells < sum(len(regions) for regions in boxes) * bins
 
 

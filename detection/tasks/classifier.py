@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ...backbones.pixels import PIXELS, PixelNorm
-from ...backbones.resnet import CifarResNet, ClassifierNet, ResNet, ResNetSpec
+from ...backbones.pixels import PixelNorm
 from ...datasets.catalog import DataSplit
 from ...datasets.formats.format import Part
 from ...datasets.loading.crops import (
@@ -19,7 +18,7 @@ from ...datasets.loading.crops import (
     ResizedCrop,
     TenCrop,
 )
-from ..config.classifier import ClassifierConfig, ClassifierTestConfig, NetworkConfig
+from ..config.classifier import ClassifierConfig, ClassifierTestConfig
 from ..errors import ConfigError, DataError
 from ..inference.classify import ScorePipeline, Viewed
 from ..models.classifier import Classifier
@@ -32,15 +31,11 @@ __all__ = [
     "build_score_pipeline",
     "build_test_images",
     "build_test_split",
-    "describe_network",
     "describe_testing",
     "image_rules",
     "test_crops",
     "train_crop",
 ]
-
-#: How much smaller the last map is than the image, by family.
-STRIDES = {"resnet": 32, "cifar": 4}
 
 
 @dataclass(frozen=True)
@@ -59,46 +54,17 @@ class LoadedClassifier:
 
 def build_classifier(config: ClassifierConfig, classes: int) -> Classifier:
     """The network with random weights, in channels-last memory, drawn from ``train.seed``."""
+    backbone = config.network.build()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
-        network = _network(config.network, classes)
+        network = backbone.classifier(classes)
     model = Classifier(
-        PixelNorm(PIXELS[config.network.pixels]),
+        PixelNorm(backbone.pixels),
         network,
-        window=-(-config.test.size // STRIDES[config.network.family]),
+        window=-(-config.test.size // network.stride),
         label_smoothing=config.train.label_smoothing,
     )
     return model.to(memory_format=torch.channels_last)
-
-
-def _network(network: NetworkConfig, classes: int) -> ClassifierNet:
-    if network.family == "cifar":
-        return CifarResNet(
-            network.depth,
-            classes=classes,
-            shortcut=network.shortcut,
-            width=network.width,
-            norm=network.norm,
-        )
-    return ResNet(resnet_spec(network), classes=classes)
-
-
-def resnet_spec(network: NetworkConfig) -> ResNetSpec:
-    return ResNetSpec(
-        depth=network.depth,
-        width=network.width,
-        norm=network.norm,
-        stride_in=network.stride_in,
-        shortcut=network.shortcut,
-    )
-
-
-def describe_network(network: NetworkConfig) -> str:
-    kind = "plain" if network.shortcut == "none" else "ResNet"
-    words = [f"{kind}-{network.depth}"]
-    words += ["for small images"] if network.family == "cifar" else []
-    words += [] if network.shortcut == "none" else [f"shortcuts {network.shortcut}"]
-    return ", ".join([*words, f"norm {network.norm}"])
 
 
 # --------------------------------------------------------------------------------------- data

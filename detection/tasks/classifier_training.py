@@ -15,7 +15,7 @@ from ..engine.synced_norm import synchronise_norms
 from ..engine.train import Outputs, TrainingState, shipped_weights
 from ..evaluation.run import evaluating
 from ..structures import Batch
-from .classifier import LoadedClassifier, build_classifier, describe_network, train_crop
+from .classifier import LoadedClassifier, build_classifier, train_crop
 from .classifier_data import Images, first_batch, read_splits, train_batches
 from .classifier_testing import evaluate_split, score_images
 from .classifier_weights import fill_from_classifier, fill_network
@@ -114,7 +114,7 @@ class ClassifierTraining(Training):
         config = self.classifier.config
         return [
             *(f"{name}: {describe_labelled(part.split)}" for name, part in self.splits.items()),
-            f"model: {describe_network(config.network)}, {describe_size(self.model)}",
+            f"model: {config.network.build().description}, {describe_size(self.model)}",
             f"crops: {config.crop.kind}, {config.crop.size} px; batch {self.settings.batch_size}",
             describe_steps(self.settings, len(self.splits["train"].split.records)),
         ]

@@ -20,6 +20,7 @@ def anchors_in_training(config: DetectorConfig) -> Anchors:
         config.rpn.anchor_ratios,
         sides[len(sides) // 2],
         config.image.long_side_max,
+        config.backbone.build().stride,
     )
 
 

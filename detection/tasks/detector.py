@@ -7,9 +7,7 @@ from functools import partial
 
 import torch
 
-from ...backbones.c4 import STRIDE, C4Trunk, make_tail
-from ...backbones.pixels import PIXELS, PixelNorm
-from ...backbones.resnet import ResNetSpec
+from ...backbones.pixels import PixelNorm
 from ...datasets.catalog import DataSplit, label_images
 from ...datasets.findings import refuse
 from ...datasets.formats import inspect_all
@@ -17,7 +15,6 @@ from ...datasets.formats.format import Difficult, Reading
 from ...datasets.image import ImageRules
 from ...datasets.loading.transforms import EvalTransform, TrainTransform
 from ..config.detector import (
-    BackboneConfig,
     DetectorConfig,
     RoiConfig,
     RpnConfig,
@@ -44,15 +41,6 @@ class Detector:
     others: tuple[Detector, ...] = ()
 
 
-def resnet_spec(backbone: BackboneConfig) -> ResNetSpec:
-    return ResNetSpec(
-        depth=backbone.depth,
-        width=backbone.width,
-        norm=backbone.norm,
-        stride_in=backbone.stride_in,
-    )
-
-
 def build_model(config: DetectorConfig, classes: int) -> FasterRCNN:
     """The network with random weights, in channels-last memory, drawn from ``train.seed``."""
     with torch.random.fork_rng(devices=[]):
@@ -62,20 +50,20 @@ def build_model(config: DetectorConfig, classes: int) -> FasterRCNN:
 
 
 def _assemble(config: DetectorConfig, classes: int) -> FasterRCNN:
-    spec = resnet_spec(config.backbone)
-    trunk = C4Trunk(spec, frozen_stages=config.backbone.frozen_stages)
+    backbone = config.backbone.build()
+    trunk = backbone.trunk(frozen_stages=config.backbone.frozen_stages)
     cells = cell_anchors(config.rpn.anchor_sizes, config.rpn.anchor_ratios)
     rpn, roi = config.rpn, config.roi
     return FasterRCNN(
-        pixels=PixelNorm(PIXELS[config.backbone.pixels]),
+        pixels=PixelNorm(backbone.pixels),
         trunk=trunk,
-        anchors=AnchorGrid(cells, STRIDE),
+        anchors=AnchorGrid(cells, trunk.stride),
         rpn_head=RPNHead(trunk.channels, rpn.channels, len(cells)),
         roi_head=RoIHead(
-            make_tail(spec, stride=roi.tail_stride),
-            channels=spec.channels(5),
+            backbone.tail(stride=roi.tail_stride),
+            channels=backbone.tail_channels,
             classes=classes,
-            pool=_region_pool(roi),
+            pool=_region_pool(roi, trunk.stride),
             pool_size=roi.pool_size,
             linear_pool=roi.pool == "align",
             class_agnostic=roi.class_agnostic_boxes,
@@ -146,10 +134,10 @@ def _suppress(test: TestConfig) -> partial:
     )
 
 
-def _region_pool(roi: RoiConfig) -> RegionPool:
+def _region_pool(roi: RoiConfig, stride: int) -> RegionPool:
     if roi.pool == "pool":
-        return partial(roi_pool, size=roi.pool_size, stride=STRIDE)
-    return partial(roi_align, size=roi.pool_size, stride=STRIDE, sampling_ratio=roi.sampling_ratio)
+        return partial(roi_pool, size=roi.pool_size, stride=stride)
+    return partial(roi_align, size=roi.pool_size, stride=stride, sampling_ratio=roi.sampling_ratio)
 
 
 def image_rules(config: DetectorConfig) -> ImageRules:

@@ -142,7 +142,7 @@ class DetectorTraining(Training):
         rpn = config.rpn
         return [
             *describe_splits(self.splits.by_name()),
-            f"model: ResNet-{config.backbone.depth} C4, norm {config.backbone.norm}, "
+            f"model: {config.backbone.build().name} C4, norm {config.backbone.norm}, "
             f"{describe_size(self.model)}",
             f"anchors: {list(rpn.anchor_sizes)} x {list(rpn.anchor_ratios)}; proposals: "
             f"{rpn.post_nms_train} in training, {rpn.post_nms_test} in testing",

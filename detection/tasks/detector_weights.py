@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...backbones.resnet import DEPTHS, Bottleneck
 from ...backbones.weights.convert import Converted
 from ...backbones.weights.fetch import resolve
 from ...backbones.weights.layouts import LAYOUTS
@@ -140,7 +139,7 @@ def _expect_our_anchors(converted: Converted, path: Path) -> None:
 def _expect_same_network(base: DetectorConfig, stored: DetectorConfig, path: Path) -> None:
     """What shapes cannot tell apart must not differ either: stride, pixels, anchors, pooling."""
     keys = {
-        "backbone": ("depth", "width", "norm", "stride_in", "pixels"),
+        "backbone": ("family", "depth", "width", "norm", "stride_in", "pixels"),
         "rpn": ("channels", "anchor_sizes", "anchor_ratios"),
         "roi": (
             "pool",
@@ -188,8 +187,9 @@ def fill_backbone(detector: Detector) -> list[str]:
 
 def _with_own_stride(converted: Converted, path: Path) -> Converted:
     """With the stride that a checkpoint of this toolkit has in its config; no tensor shows it."""
-    bottlenecks = DEPTHS[converted.depth][0] is Bottleneck
-    if not (bottlenecks and LAYOUTS[converted.layout].own and converted.stride_in is None):
+    if not (
+        converted.bottlenecks and LAYOUTS[converted.layout].own and converted.stride_in is None
+    ):
         return converted
     try:
         state = load_checkpoint(path)

@@ -9,8 +9,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import nn
 
-from ...backbones import c4, c5
-from ...backbones.pixels import PIXELS, PixelNorm
+from ...backbones.pixels import PixelNorm
 from ...datasets.catalog import DataSplit
 from ...datasets.catalog_localization import localization_split
 from ...datasets.formats.format import Part
@@ -20,7 +19,6 @@ from ..config.localizer import (
     AnyLocalizerConfig,
     HeadConfig,
     LocalizerConfig,
-    LocalizerNetworkConfig,
     LocalizerTestConfig,
     RegionConfig,
     RegionLocalizerConfig,
@@ -33,7 +31,7 @@ from ..models.rpn import rpn_targets
 from ..ops.anchors import AnchorGrid, cell_anchors
 from ..ops.matching import Sampler, sample_evenly
 from .class_layers import class_difference
-from .classifier import LoadedClassifier, build_score_pipeline, resnet_spec
+from .classifier import LoadedClassifier, build_score_pipeline
 
 Model = TypeVar("Model", bound=nn.Module)
 Config = TypeVar("Config", bound=AnyLocalizerConfig)
@@ -80,16 +78,15 @@ def build_localizer(config: LocalizerConfig, classes: int) -> Localizer:
 
 def _localizer(config: LocalizerConfig, classes: int) -> Localizer:
     head = config.head
-    deep = head.level == "conv5"
-    spec = resnet_spec(config.network)
-    trunk = c5.C5Trunk(spec) if deep else c4.C4Trunk(spec)
+    backbone = config.network.build()
+    trunk = backbone.trunk(whole=head.level == "conv5")
     cells = cell_anchors(head.anchor_sizes, head.anchor_ratios)
     shared = head.outputs == "shared"
     return Localizer(
-        pixels=PixelNorm(PIXELS[config.network.pixels]),
+        pixels=PixelNorm(backbone.pixels),
         trunk=trunk,
         head=ClassHead(trunk.channels, classes, len(cells), shared=shared),
-        anchors=AnchorGrid(cells, c5.STRIDE if deep else c4.STRIDE),
+        anchors=AnchorGrid(cells, trunk.stride),
         targets=partial(
             rpn_targets,
             sampler=Sampler(
@@ -123,9 +120,10 @@ def build_region_localizer(config: RegionLocalizerConfig, classes: int) -> Regio
 
 def _region_localizer(config: RegionLocalizerConfig, classes: int) -> RegionLocalizer:
     region = config.region
-    trunk = c5.C5Trunk(resnet_spec(config.network))
+    backbone = config.network.build()
+    trunk = backbone.trunk(whole=True)
     return RegionLocalizer(
-        pixels=PixelNorm(PIXELS[config.network.pixels]),
+        pixels=PixelNorm(backbone.pixels),
         trunk=trunk,
         head=ClassHead(trunk.channels, classes, 1),
         size=region.size,
@@ -264,7 +262,3 @@ def describe_locating(ensemble: Ensemble) -> str:
     else:
         words.append(f"{1 + len(ensemble.classifier.others)} classifier(s), top {lead.test.top}")
     return "; ".join(words)
-
-
-def describe_network(network: LocalizerNetworkConfig) -> str:
-    return f"ResNet-{network.depth}, norm {network.norm}"

@@ -30,7 +30,6 @@ from .localizer import (
     build_localizer,
     build_location_pipeline,
     build_region_localizer,
-    describe_network,
     image_rules,
     read_split,
     train_crop,
@@ -154,7 +153,7 @@ class _StageTraining(Training):
         network = self.localizer.config.network
         return [
             *describe_splits(self.splits),
-            f"model: {describe_network(network)}, {describe_size(self.model)}",
+            f"model: {network.build().description}, {describe_size(self.model)}",
             *self.describe_samples(),
             describe_steps(self.settings, len(self.splits["train"].records)),
         ]

@@ -34,7 +34,7 @@ AnyLoaded = LoadedLocalizer | LoadedRegionLocalizer
 _HEAD = ("head.cls_logits.", "head.box_deltas.")
 #: What shapes cannot tell apart must not differ either, by the schema of a stage.
 _SHAPING: Mapping[str, tuple[str, ...]] = {
-    "network": ("depth", "width", "shortcut", "norm", "stride_in", "pixels"),
+    "network": ("family", "depth", "width", "shortcut", "norm", "stride_in", "pixels"),
     "head": ("level", "anchor_sizes", "anchor_ratios", "outputs"),
     "region": ("size", "padding"),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from resdet.backbones.blocks import PaddedIdentity
-from resdet.backbones.resnet import CIFAR_DEPTHS, CifarResNet
+from resdet.backbones.resnet import CifarResNet
 from torch import nn
 
 
@@ -13,9 +13,9 @@ from torch import nn
     ("depth", "millions"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.73)]
 )
 def test_depth_and_parameters_of_table_6(depth: int, millions: float) -> None:
-    assert depth in CIFAR_DEPTHS
+    assert depth in CifarResNet.depths
     with torch.device("meta"):
-        models = [CifarResNet(depth, classes=10, shortcut=option) for option in ("A", "none")]
+        models = [CifarResNet(depth, shortcut=option).classifier(10) for option in ("A", "none")]
     for model in models:
         layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
         assert len(layers) == depth
@@ -25,7 +25,7 @@ def test_depth_and_parameters_of_table_6(depth: int, millions: float) -> None:
 
 
 def test_three_map_sizes() -> None:
-    model = CifarResNet(20, classes=10).eval()
+    model = CifarResNet(20).classifier(10).eval()
     sizes = []
     for name in ("stem", "res2", "res3", "res4"):
         stage = model.get_submodule(name)
@@ -37,7 +37,7 @@ def test_three_map_sizes() -> None:
 
 def test_without_residuals_option_a_carries_the_stem_to_the_end() -> None:
     """Every block then passes its input: a quarter of the positions, zeros in the new channels."""
-    model = CifarResNet(8, classes=2, width=4).eval()
+    model = CifarResNet(8, width=4).classifier(2).eval()
     for name, module in model.named_modules():
         if name.endswith("conv2"):
             nn.init.zeros_(module.weight)
@@ -51,7 +51,7 @@ def test_without_residuals_option_a_carries_the_stem_to_the_end() -> None:
 
 
 def test_without_residuals_a_plain_net_is_silent() -> None:
-    model = CifarResNet(8, classes=2, width=4, shortcut="none").eval()
+    model = CifarResNet(8, width=4, shortcut="none").classifier(2).eval()
     nn.init.zeros_(model.res4[0].conv2.weight)
     with torch.no_grad():
         assert not model.features(torch.randn(1, 3, 8, 8)).any()
@@ -60,4 +60,4 @@ def test_without_residuals_a_plain_net_is_silent() -> None:
 @pytest.mark.parametrize("depth", [18, 2, 0, -4])
 def test_other_depths(depth: int) -> None:
     with pytest.raises(ValueError, match="6n \\+ 2"):
-        CifarResNet(depth, classes=2)
+        CifarResNet(depth).classifier(2)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from resdet.backbones import exact_bn
 from resdet.backbones.exact_bn import Method, Moments, exact_statistics, passes
 from resdet.backbones.norm import ConvNorm
-from resdet.backbones.resnet import CifarResNet, ResNet, ResNetSpec
+from resdet.backbones.resnet import CifarResNet, ResNet
 from resdet.detection.errors import ConfigError, DataError
 from torch import Tensor, nn
 
@@ -88,7 +88,7 @@ class ByHand:
 def network(width: int = 4) -> ResNet:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = ResNet(ResNetSpec(18, width=width, norm="batch"), classes=3)
+        model = ResNet(18, width=width, norm="batch").classifier(3)
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -164,7 +164,7 @@ def test_uneven_batches_count_by_their_images(method: Method) -> None:
 
 
 def test_after_the_layered_method_every_norm_gives_mean_0_and_variance_1() -> None:
-    model, images = CifarResNet(8, classes=2, width=4), make_images()[..., :16, :16]
+    model, images = CifarResNet(8, width=4).classifier(2), make_images()[..., :16, :16]
     compute(model, images, 6, "layered")
     seen: list[Tensor] = []
     for module in model.modules():
@@ -210,7 +210,7 @@ def test_modes_weights_and_hooks_are_as_before(method: Method) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_what_cannot_be_computed(method: Method) -> None:
     run = partial(exact_statistics, method=method)
-    frozen = ResNet(ResNetSpec(18, width=4, norm="frozen"))
+    frozen = ResNet(18, width=4, norm="frozen").classifier()
     with pytest.raises(ConfigError, match="no batch norm"):
         run(frozen, lambda: [torch.zeros(1, 3, 32, 32)], frozen)
     model = network()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from resdet.backbones.resnet import DEPTHS, ResNet, ResNetSpec
+from resdet.backbones.resnet import DEPTHS, ResNet
 from resdet.backbones.weights.load import import_weights, load_into
 from torch import nn
 from torchvision.models import get_model
@@ -37,7 +37,7 @@ def test_logits_equal_torchvision(depth: int, tmp_path: Path) -> None:
     converted = import_weights(tmp_path / "weights.pth")
     assert (converted.layout, converted.depth) == ("torchvision", depth)
     with torch.device("meta"):
-        ours = ResNet(ResNetSpec(depth=depth))
+        ours = ResNet(depth=depth).classifier()
     ours = ours.to_empty(device="cpu")
     load_into(ours, converted.tensors)
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -54,14 +54,14 @@ def test_the_table_of_the_paper() -> None:
     for depth, (block, counts) in DEPTHS.items():
         per_block = 2 if block.expansion == 1 else 3
         assert 1 + per_block * sum(counts) + 1 == depth
-    spec = ResNetSpec(depth=101)
-    assert [spec.channels(stage) for stage in (2, 3, 4, 5)] == [256, 512, 1024, 2048]
+    backbone = ResNet(depth=101)
+    assert [backbone.channels_of(f"res{stage}") for stage in (2, 3, 4, 5)] == [256, 512, 1024, 2048]
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_names_and_sizes_are_torchvisions(depth: int) -> None:
     with torch.device("meta"):
-        ours = ResNet(ResNetSpec(depth=depth, norm="batch"))
+        ours = ResNet(depth=depth, norm="batch").classifier()
         theirs = get_model(f"resnet{depth}")
     counts = [sum(p.numel() for p in net.parameters()) for net in (ours, theirs)]
     millions = {18: 11.69, 34: 21.80, 50: 25.56, 101: 44.55, 152: 60.19}
@@ -73,8 +73,8 @@ def test_names_and_sizes_are_torchvisions(depth: int) -> None:
 def test_a_plain_net_has_the_same_layers_and_option_a_no_more(depth: int) -> None:
     states = {}
     for option in ("A", "B", "C", "none"):
-        spec = ResNetSpec(depth=depth, width=4, norm="batch", shortcut=option)
-        states[option] = set(ResNet(spec, classes=2).state_dict())
+        backbone = ResNet(depth=depth, width=4, norm="batch", shortcut=option)
+        states[option] = set(backbone.classifier(2).state_dict())
     blocks = sum(DEPTHS[depth][1])
     projections = {
         option: {name for name in names if name.endswith("shortcut.weight")}
@@ -89,7 +89,7 @@ def test_he_initialisation() -> None:
     """Variance 2 / fan of the convolutions, norms 1 and 0; activations keep their size."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = ResNet(ResNetSpec(depth=18, norm="batch"), classes=50)
+        model = ResNet(depth=18, norm="batch").classifier(50)
     layer = model.res4[1].conv2
     assert layer.weight.var().item() == pytest.approx(2 / (9 * 256), rel=0.02)
     assert layer.norm.weight.eq(1).all()
@@ -99,7 +99,7 @@ def test_he_initialisation() -> None:
 
 
 def test_the_last_layer_reads_the_mean_of_the_features() -> None:
-    model = ResNet(ResNetSpec(depth=18, width=4, norm="batch"), classes=3).eval()
+    model = ResNet(depth=18, width=4, norm="batch").classifier(3).eval()
     images = torch.randn(2, 3, 96, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         features = model.features(images)
@@ -110,7 +110,7 @@ def test_the_last_layer_reads_the_mean_of_the_features() -> None:
 
 def test_stride_in_moves_the_stride_of_three_blocks() -> None:
     for stride_in, strided in (("1x1", "conv1"), ("3x3", "conv2")):
-        model = ResNet(ResNetSpec(depth=50, width=4, stride_in=stride_in), classes=2)
+        model = ResNet(depth=50, width=4, stride_in=stride_in).classifier(2)
         strides = {
             name
             for name, module in model.named_modules()
@@ -121,6 +121,6 @@ def test_stride_in_moves_the_stride_of_three_blocks() -> None:
 
 
 def test_narrow_stem() -> None:
-    model = ResNet(ResNetSpec(depth=50, width=4, stem_width=6), classes=2)
+    model = ResNet(depth=50, width=4, stem_width=6).classifier(2)
     assert model.stem.conv1.weight.shape == (6, 3, 7, 7)
     assert model(torch.randn(1, 3, 32, 32)).shape == (1, 2)

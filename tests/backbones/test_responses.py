@@ -7,7 +7,7 @@ import torch
 from resdet.backbones.analysis import layer_responses
 from resdet.backbones.exact_bn import exact_statistics
 from resdet.backbones.norm import ConvNorm
-from resdet.backbones.resnet import CifarResNet, ResNet, ResNetSpec
+from resdet.backbones.resnet import CifarResNet, ResNet
 from resdet.detection.errors import DataError
 from torch import Tensor, nn
 
@@ -20,7 +20,7 @@ def test_with_exact_statistics_the_norms_own_factors_are_the_response() -> None:
     """Each channel then has its bias as mean and its weight as std."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = CifarResNet(8, classes=2, width=4)
+        model = CifarResNet(8, width=4).classifier(2)
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.uniform_(module.weight, 0.2, 2)
@@ -41,7 +41,7 @@ def test_with_exact_statistics_the_norms_own_factors_are_the_response() -> None:
 
 def test_a_response_comes_before_nonlinearity_and_addition() -> None:
     """The rectified map has no negative numbers, and the sum is another one than the residual."""
-    model = ResNet(ResNetSpec(50, width=4, norm="batch"), classes=2).eval()
+    model = ResNet(50, width=4, norm="batch").classifier(2).eval()
     with torch.no_grad():
         block = model.res2[1]
         block.conv3.weight.zero_()
@@ -55,6 +55,6 @@ def test_a_response_comes_before_nonlinearity_and_addition() -> None:
 
 
 def test_no_images() -> None:
-    model = CifarResNet(8, classes=2, width=4)
+    model = CifarResNet(8, width=4).classifier(2)
     with pytest.raises(DataError, match="no images"):
         layer_responses(model, [], model)

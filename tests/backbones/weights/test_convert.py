@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from resdet.backbones.resnet import ResNet, ResNetSpec
+from resdet.backbones.resnet import ResNet
 from resdet.backbones.weights.convert import Converted, convert
 from resdet.backbones.weights.layouts import recognise
 from resdet.backbones.weights.load import load_into
@@ -108,7 +108,7 @@ def test_torchvision_logits(narrow_resnet: Narrow, depth: int) -> None:
         theirs = torchvision.models.get_model(f"resnet{depth}").eval()
     converted = read(tensors)
     assert (converted.depth, converted.width, converted.class_count) == (depth, 4, 1000)
-    ours = ResNet(ResNetSpec(depth, width=4, stride_in=converted.stride_in or "1x1"))
+    ours = ResNet(depth, width=4, stride_in=converted.stride_in or "1x1").classifier()
     load_into(ours, converted.tensors)
     images = torch.randn(2, 3, 64, 96)
     with torch.no_grad():
@@ -182,7 +182,7 @@ def test_msra_folded_norms_act_as_scale_and_shift(narrow_resnet: Narrow) -> None
         "caffe",
         "1x1",
     )
-    network = ResNet(ResNetSpec(50, width=4, stride_in="1x1"))
+    network = ResNet(50, width=4, stride_in="1x1").classifier()
     load_into(network, converted.tensors)
     norm = network.res5[2].conv3.norm
     x = torch.randn(1, 128, 2, 2)

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from resdet.backbones.c4 import C4Trunk, make_tail
 from resdet.backbones.pixels import PIXELS, PixelNorm
-from resdet.backbones.resnet import CifarResNet, ResNet, ResNetSpec
+from resdet.backbones.resnet import CifarResNet, ResNet
 from resdet.backbones.weights.freeze import frozen_classifier
 from resdet.backbones.weights.load import (
     check_binding,
@@ -32,19 +31,19 @@ def state_of(network: nn.Module, *, prefix: str = "network.", pixels: str = "msr
 
 def trained(depth: int, **options: str) -> ResNet:
     """A classifier whose statistics are no longer those of a new norm."""
-    spec = ResNetSpec(depth, width=4, norm="batch", **options)
+    backbone = ResNet(depth, width=4, norm="batch", **options)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = ResNet(spec, classes=3)
+        model = backbone.classifier(3)
         for _ in range(3):
             model.train()(torch.randn(4, 3, 64, 64) + 1)
     return model.eval()
 
 
 def detector_parts(depth: int, norm: str, stride_in: str = "3x3") -> nn.ModuleDict:
-    spec = ResNetSpec(depth, width=4, norm=norm, stride_in=stride_in)
-    head = nn.ModuleDict({"res5": make_tail(spec, stride=2)})
-    return nn.ModuleDict({"trunk": C4Trunk(spec), "roi_head": head})
+    backbone = ResNet(depth, width=4, norm=norm, stride_in=stride_in)
+    head = nn.ModuleDict({"res5": backbone.tail(stride=2)})
+    return nn.ModuleDict({"trunk": backbone.trunk(), "roi_head": head})
 
 
 @pytest.mark.parametrize("norm", ["frozen", "batch"])
@@ -97,15 +96,15 @@ def test_a_classifiers_checkpoint_is_taken_as_it_is(norm: str, prefix: str, tmp_
 
 def other_nets() -> dict[str, tuple[nn.Module, str]]:
     def net(depth: int, shortcut: str) -> ResNet:
-        return ResNet(ResNetSpec(depth, width=4, norm="batch", shortcut=shortcut), classes=2)
+        return ResNet(depth, width=4, norm="batch", shortcut=shortcut).classifier(2)
 
-    group = ResNet(ResNetSpec(18, width=4, norm="group"), classes=2)
+    group = ResNet(18, width=4, norm="group").classifier(2)
     return {
         "plain": (net(18, "none"), "a plain net or one with shortcuts A"),
         "A": (net(34, "A"), "a plain net or one with shortcuts A"),
         "A bottleneck": (net(50, "A"), "a plain net or one with shortcuts A"),
         "C": (net(18, "C"), "a net with shortcuts C"),
-        "CIFAR": (CifarResNet(20, classes=2), "a net without conv5_x"),
+        "CIFAR": (CifarResNet(20).classifier(2), "a net without conv5_x"),
         "group": (group, "group norm"),
     }
 
@@ -133,7 +132,7 @@ def test_nets_that_no_detector_can_begin_with(kind: str, tmp_path: Path) -> None
 def test_other_shortcuts_are_read_as_classifiers_all_the_same(
     shortcut: str, tmp_path: Path
 ) -> None:
-    network = ResNet(ResNetSpec(18, width=4, norm="batch", shortcut=shortcut), classes=2)
+    network = ResNet(18, width=4, norm="batch", shortcut=shortcut).classifier(2)
     path = tmp_path / "best.pt"
     torch.save({"model": state_of(network)}, path)
     load_into(network, import_weights(path).tensors)

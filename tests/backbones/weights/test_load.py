@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from resdet.backbones.c4 import C4Trunk, make_tail
-from resdet.backbones.resnet import ResNet, ResNetSpec
+from resdet.backbones.resnet import ResNet
 from resdet.backbones.weights.convert import Converted, convert
 from resdet.backbones.weights.load import (
     check_binding,
@@ -87,12 +86,12 @@ def test_nothing_into_nothing() -> None:
 
 def test_a_classifier_fills_trunk_and_tail(classifier: Converted) -> None:
     tensors, notes = split_backbone(classifier.tensors)
-    spec = ResNetSpec(50, width=4)
+    backbone = ResNet(50, width=4)
     detector = nn.ModuleDict(
-        {"trunk": C4Trunk(spec), "roi_head": nn.ModuleDict({"res5": make_tail(spec, stride=2)})}
+        {"trunk": backbone.trunk(), "roi_head": nn.ModuleDict({"res5": backbone.tail(stride=2)})}
     )
     load_into(detector, tensors)
-    network = ResNet(spec)
+    network = backbone.classifier()
     load_into(network, classifier.tensors)
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():

@@ -636,7 +636,7 @@ def test_blood_cells_read_as_zero_based(shared_data: Path) -> None:
 
 def test_anchors_that_do_not_fit_are_reported_with_better_ones(clean_voc: Path) -> None:
     data = folder_data(clean_voc, FORMATS["voc"], classes=CLASSES)
-    big = Anchors((512.0,), (1.0,), short_side=HEIGHT, long_side_max=WIDTH)
+    big = Anchors((512.0,), (1.0,), short_side=HEIGHT, long_side_max=WIDTH, stride=16)
     report = check(replace(data, anchors=big), Effort(decode=False))
     (finding,) = report.findings
     assert (finding.kind, finding.severity) == ("anchors_do_not_fit", "warning")

@@ -41,7 +41,7 @@ def test_the_nearest_anchor_is_the_best_of_the_whole_grid(corners: list[RawBox])
     cells = cell_anchors(SIZES, RATIOS)
     grid = grid_anchors(cells, (15, 20), 16)
     expected = box_iou(torch.from_numpy(boxes), grid.double()).max(dim=1).values
-    found = best_anchor_iou(boxes, cells.numpy(), np.tile((20.0, 15.0), (len(boxes), 1)))
+    found = best_anchor_iou(boxes, cells.numpy(), np.tile((20.0, 15.0), (len(boxes), 1)), 16)
     assert found == pytest.approx(expected.numpy(), abs=1e-6)
 
 
@@ -49,23 +49,23 @@ def test_objects_without_a_good_anchor_and_sizes_for_them() -> None:
     small = [(x, x, x + 8.0, x + 8.0) for x in range(4, 84, 8)]
     big = [(44.0, 44.0, 108.0, 108.0)]  # as 128 px at scale 2, centred at 152: 8 px off the grid
     records = assemble([_image(*small, *big)], classes=["dog"]).records
-    anchors = Anchors((128.0,), (1.0,), short_side=480, long_side_max=1000)
+    anchors = Anchors((128.0,), (1.0,), short_side=480, long_side_max=1000, stride=16)
     fit = fit_anchors(records, anchors)
     assert (fit.objects, fit.poor) == (11, 10)
     assert fit.suggested_sizes == (16.0,)  # at the training scale
-    two = fit_anchors(records, Anchors((128.0, 256.0), (1.0,), 480, 1000))
+    two = fit_anchors(records, Anchors((128.0, 256.0), (1.0,), 480, 1000, 16))
     assert (two.poor, two.suggested_sizes, two.suggested_poor) == (10, (16.0, 128.0), 0)
 
 
 def test_no_sizes_are_suggested_for_anchors_that_fit() -> None:
     records = assemble([_image((48, 48, 80, 80))], classes=["dog"]).records
-    fit = fit_anchors(records, Anchors((32.0, 64.0), (1.0,), 240, 1000))
+    fit = fit_anchors(records, Anchors((32.0, 64.0), (1.0,), 240, 1000, 16))
     assert (fit.poor, fit.suggested_sizes, fit.suggested_poor) == (0, (32.0, 64.0), 0)
 
 
 def test_the_long_side_limits_the_scale() -> None:
     records = assemble([_image((0, 0, 64, 64), size=(100, 1000))], classes=["dog"]).records
-    _, scaled, _ = size_histograms(records, Anchors(SIZES, RATIOS, 600, 500))
+    _, scaled, _ = size_histograms(records, Anchors(SIZES, RATIOS, 600, 500, 16))
     assert scaled.counts[scaled.edges.index(32.0)] == 1  # 64 px, halved
 
 
@@ -98,5 +98,5 @@ def test_statistics_of_an_empty_split() -> None:
     split = assemble([], classes=["dog"])
     assert count_splits({}) == count_classes({}) == ()
     assert all(sum(each.counts) == 0 for each in size_histograms(split.records, None))
-    fit = fit_anchors(split.records, Anchors(SIZES, RATIOS, 600, 1000))
+    fit = fit_anchors(split.records, Anchors(SIZES, RATIOS, 600, 1000, 16))
     assert (fit.objects, fit.poor, fit.suggested_sizes) == (0, 0, SIZES)

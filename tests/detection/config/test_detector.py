@@ -14,6 +14,7 @@ from resdet.detection.config.files import config_from_dict, load_config
 from resdet.detection.errors import ConfigError
 
 VOC = "{format: voc, root: /r, split: s}"
+DEPTHS = "18, 34, 50, 101 or 152 for family resnet"
 
 
 def load(folder: Path, text: str) -> DetectorConfig:
@@ -39,8 +40,17 @@ def load(folder: Path, text: str) -> DetectorConfig:
         ("roi: {class_agnostic_boxes: 1}", "roi.class_agnostic_boxes", "must be a valid boolean"),
         ("roi: {class_agnostic_boxes: yes}", "roi.class_agnostic_boxes", "must be a valid boolean"),
         ("backbone: {weights: 5}", "backbone.weights", "must be a valid string (got 5)"),
-        ("backbone: {depth: '18'}", "backbone.depth", "must be 18, 34, 50, 101 or 152 (got '18')"),
-        ("backbone: {depth: 20}", "backbone.depth", "must be 18, 34, 50, 101 or 152 (got 20)"),
+        ("backbone: {depth: '18'}", "backbone.depth", f"must be {DEPTHS} (got '18')"),
+        ("backbone: {depth: 20}", "backbone.depth", f"must be {DEPTHS} (got 20)"),
+        ("backbone: {depth: 18.0}", "backbone.depth", "must be a valid integer (got 18.0)"),
+        ("backbone: {family: vgg}", "backbone.family", "must be 'resnet' (got 'vgg')"),
+        ("backbone: {family: cifar}", "backbone.family", "must be 'resnet' (got 'cifar')"),
+        ("backbone: {family: [resnet]}", "backbone.family", "must be a valid string"),
+        (
+            "backbone: {pixels: imagenet}",
+            "backbone.pixels",
+            "must be 'torchvision', 'msra' or 'caffe' (got 'imagenet')",
+        ),
         ("data: {root: 5}", "data.root", ""),
         ("data: {classes: cat}", "data.classes", ""),
         ("data: {classes: [1]}", "data.classes.0", "must be a valid string (got 1)"),
@@ -61,7 +71,11 @@ def load(folder: Path, text: str) -> DetectorConfig:
             "must be greater than or equal to 1 (got 0)",
         ),
         ("train: {lr: 0}", "train.lr", "must be greater than 0 (got 0)"),
-        ("backbone: {frozen_stages: 5}", "backbone.frozen_stages", ""),
+        (
+            "backbone: {frozen_stages: 5}",
+            "backbone.frozen_stages",
+            "must be less than or equal to 4",
+        ),
         ("train: {milestones: [2, 2]}", "train", "milestones must rise: [2, 2]"),
         ("rpn: null", "rpn", "must be an object (got null)"),
     ],

@@ -9,8 +9,7 @@ from functools import partial
 import pytest
 import torch
 import torchvision.ops
-from resdet.backbones.c4 import STRIDE, make_tail
-from resdet.backbones.resnet import ResNetSpec
+from resdet.backbones.resnet import ResNet
 from resdet.detection.models.roi_head import (
     RoIHead,
     RoiTargets,
@@ -39,12 +38,12 @@ def make_head(
     agnostic: bool = False,
     context: bool = False,
 ) -> RoIHead:
-    spec = ResNetSpec(depth=depth, width=2, norm=norm, stride_in=stride_in)
+    backbone = ResNet(depth=depth, width=2, norm=norm, stride_in=stride_in)
     return RoIHead(
-        make_tail(spec, stride=stride),
-        channels=spec.channels(5),
+        backbone.tail(stride=stride),
+        channels=backbone.tail_channels,
         classes=CLASSES,
-        pool=partial(roi_align, size=size, stride=STRIDE, sampling_ratio=0),
+        pool=partial(roi_align, size=size, stride=backbone.stride, sampling_ratio=0),
         pool_size=size,
         linear_pool=True,
         class_agnostic=agnostic,
@@ -109,10 +108,10 @@ def test_forward_is_the_same_function_whichever_order_is_less_work(count: int) -
 
 def test_a_pool_that_is_not_linear_is_never_moved() -> None:
     head = make_head()
-    head.pool = partial(roi_pool, size=14, stride=STRIDE)
+    head.pool = partial(roi_pool, size=14, stride=16)
     head.linear_pool = False
     features, boxes = torch.randn(1, 32, 2, 3), [regions(30)]
-    crops = torchvision.ops.roi_pool(features, boxes, 14, 1 / STRIDE)
+    crops = torchvision.ops.roi_pool(features, boxes, 14, 1 / 16)
     expected = head.cls_logits(head.res5(crops).mean(dim=(2, 3)))
     torch.testing.assert_close(
         head(features, boxes, SIZES[: len(boxes)])[0], expected, rtol=1e-4, atol=1e-5
