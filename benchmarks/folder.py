@@ -30,7 +30,7 @@ from resdet.detection.config.files import config_from_dict
 from resdet.detection.engine.checkpoint import save_checkpoint
 from resdet.detection.environment import describe_environment
 from resdet.detection.inference.records import RECORDS, scan
-from resdet.detection.tasks.detector import build_model
+from resdet.detection.tasks.detector_network import build_detector
 
 CLASSES = ["cat", "dog"]
 #: One image in so many is bad.
@@ -136,7 +136,7 @@ def write_weights(path: Path) -> None:
         "test": {"max_detections": 5},
     }
     config = config_from_dict(values)
-    model = build_model(config, len(CLASSES)).state_dict()
+    model = build_detector(config, len(CLASSES)).state_dict()
     stored = {"config": config.model_dump(mode="json"), "classes": CLASSES, "model": model}
     save_checkpoint(path, {**stored, "step": 0})
 

@@ -26,7 +26,8 @@ from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.config.files import override
 from resdet.detection.environment import describe_environment
 from resdet.detection.structures import Annotation, Batch
-from resdet.detection.tasks.detector import Detector, build_pipeline
+from resdet.detection.tasks.base import Loaded
+from resdet.detection.tasks.detector_network import build_pipeline
 from sides import make_model
 
 PLAIN = "plain"
@@ -100,8 +101,8 @@ class Test:
         sizes = (f"backbone.depth={args.depth}", f"image.short_side_test={args.side}")
         config = override(DetectorConfig(), [*sizes, *switches(name, args.side)])
         model = make_model(config, args.classes).to(args.device).eval()
-        detector = Detector(model, config, tuple(f"class {i}" for i in range(args.classes)))
-        self.pipeline = build_pipeline(detector)
+        detector = Loaded(model, config, tuple(f"class {i}" for i in range(args.classes)))
+        self.pipeline = build_pipeline([detector])
         image = draw_image(*args.size)
         sample = make_sample(image, Annotation.empty(), self.pipeline.transforms, image_id="")
         self.batch = Batch.collate([sample]).to(args.device)

@@ -32,12 +32,9 @@ from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.config.files import load_config
 from resdet.detection.environment import describe_environment
 from resdet.detection.structures import Batch, Record
-from resdet.detection.tasks.detector import (
-    build_split,
-    image_rules,
-    test_transform,
-    train_transform,
-)
+from resdet.detection.tasks.base import image_rules
+from resdet.detection.tasks.detector import DETECTION
+from resdet.detection.tasks.detector_network import eval_transform, train_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -101,7 +98,7 @@ def make_config(args: argparse.Namespace, folder: Path) -> DetectorConfig:
 
 
 def measure(config: DetectorConfig, args: argparse.Namespace) -> dict[str, Any]:
-    records = build_split(config, "train").records[: args.images]
+    records = DETECTION.read(config, "train", training=True).records[: args.images]
     report: dict[str, Any] = {"machine": describe_environment(), "settings": vars(args)}
     print(json.dumps(report["machine"], indent=1))
     report["agreement"] = compare(records, config)
@@ -129,7 +126,7 @@ def compare(records: Sequence[Record], config: DetectorConfig) -> dict[str, floa
         update={"short_side_train": (config.image.short_side_test,)}
     )
     peer = TorchvisionDataset(records, config.model_copy(update={"image": one_scale}), flip=0.0)
-    ours = DetectionDataset(records, test_transform(config), rules=image_rules(config))
+    ours = DetectionDataset(records, eval_transform(config), rules=image_rules(config))
     size, pixels, boxes = 0.0, 0.0, 0.0
     for index in range(min(8, len(records))):
         sample, (image, target) = ours[SampleKey(index, 0)], peer[index]

@@ -29,7 +29,7 @@ from resdet.detection.environment import describe_environment
 from resdet.detection.models.class_head import ClassHead
 from resdet.detection.models.localizer import Localizer
 from resdet.detection.structures import Annotation, Batch
-from resdet.detection.tasks.localizer import build_localizer
+from resdet.detection.tasks.localizer_network import build_localizer
 from torch import Tensor, nn
 
 SIDES = ("ours", "dense")

@@ -17,7 +17,8 @@ from resdet.detection.evaluation.run import autocast
 from resdet.detection.inference.pipeline import restore
 from resdet.detection.models.faster_rcnn import FasterRCNN
 from resdet.detection.structures import Annotation, Batch, Detections, Geometry
-from resdet.detection.tasks.detector import Detector, build_model, build_pipeline
+from resdet.detection.tasks.detector import Detector
+from resdet.detection.tasks.detector_network import build_detector, build_pipeline
 from torch import Tensor, nn
 from torchvision_c4 import assemble_peer
 
@@ -31,7 +32,7 @@ class Ours:
 
     def __init__(self, detector: Detector, batch: Batch, precision: str) -> None:
         self.model = model = detector.model
-        self.pipeline = build_pipeline(detector)
+        self.pipeline = build_pipeline([detector])
         self.batch = batch
         self.autocast = lambda: autocast(batch.images.device, precision)
         self.optimizer = make_sgd(model, lr=1e-6, momentum=0.9, weight_decay=1e-4, decay_bias=True)
@@ -162,7 +163,7 @@ def make_config(args: argparse.Namespace) -> DetectorConfig:
 def make_model(config: DetectorConfig, classes: int) -> FasterRCNN:
     """Random weights and norms; the last norm of a block is small, so that 33 residual sums keep
     the activations around 1."""
-    model = build_model(config, classes)
+    model = build_detector(config, classes)
     generator = torch.Generator().manual_seed(1)
     for name, module in model.named_modules():
         if not isinstance(module, ConvNorm):

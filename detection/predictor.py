@@ -1,4 +1,4 @@
-"""What is in these images? Weights in, detections in displayed pixels out: the Python interface.
+"""The Python interface: trained weights in, detections in displayed pixels out.
 
 predictor = resdet.load("best.pt")
 (found,) = predictor.predict(["street.jpg"], score_threshold=0.5)
@@ -14,12 +14,11 @@ from pathlib import Path
 
 import torch
 
-from ..datasets.loading.transforms import Untouched
-from .errors import ConfigError
-from .inference.predictor import (
-    Predictor,
-    pick_device,
-)
+from .errors import ConfigError, WeightsError
+from .inference.predictor import Predictor, pick_device
+from .tasks.base import image_rules
+from .tasks.checkpoints import load_members, read_checkpoint
+from .tasks.registry import TASKS
 
 #: Beginnings of the overrides that make sense for trained weights.
 TESTING = (
@@ -51,8 +50,6 @@ def load(
 
     Raises WeightsError for an unusable file, ConfigError for a wrong device or override.
     """
-    from .engine.checkpoint import read_task  # late: a first import should be quick
-
     for text in overrides:
         if not text.startswith(TESTING):
             raise ConfigError(f"override {text}: with trained weights only {', '.join(TESTING)}")
@@ -60,45 +57,21 @@ def load(
     paths = [weights] if isinstance(weights, str | os.PathLike) else weights
     if not paths:
         raise ConfigError("load: no weights given")
-    files = [Path(path) for path in paths]
-    find = _locator if read_task(files[0]).startswith("localization") else _detector
-    return find(files, place, overrides)
-
-
-def _detector(paths: list[Path], place: torch.device, overrides: Sequence[str]) -> Predictor:
-    from .tasks import detector as build
-    from .tasks import detector_weights as stored
-
-    detector = stored.load_detectors(paths, place, overrides=overrides)
-    pipeline = build.build_pipeline(detector)
+    first = read_checkpoint(Path(paths[0]), *TASKS.values())
+    task = first.task
+    others = [read_checkpoint(Path(path), task) for path in paths[1:]]
+    members = load_members([first, *others], place, overrides=overrides)
+    pipeline = task.pipeline(members).to(place)
+    config = members[0].config
+    try:
+        parts = task.predictor_parts(pipeline)
+    except (ConfigError, WeightsError) as error:
+        raise type(error)(f"{first.path}: {error}") from error
     return Predictor(
-        pipeline,
-        detector.classes,
-        pipeline.transforms,
-        place,
-        replace(build.image_rules(detector.config), on_truncated="warn"),
-        detector.config.test.precision,
-        build.describe_testing(detector),
-    )
-
-
-def _locator(paths: list[Path], place: torch.device, overrides: Sequence[str]) -> Predictor:
-    from .inference.localize import ImageLocator
-    from .tasks import localizer as build_localizer
-    from .tasks import localizer_weights as stored_localizer
-
-    ensemble = stored_localizer.load_ensemble(paths, place, overrides=overrides)
-    if ensemble.classifier is None:
-        raise ConfigError(
-            f"{paths[0]}: a localizer finds the box of a class that is known; name the classifier "
-            "that knows it: test.classifiers=[FILE]"
-        )
-    return Predictor(
-        ImageLocator(build_localizer.build_location_pipeline(ensemble)),
-        ensemble.classes,
-        (Untouched(),),
-        place,
-        replace(build_localizer.image_rules(ensemble.lead), on_truncated="warn"),
-        ensemble.lead.test.precision,
-        build_localizer.describe_locating(ensemble),
+        *parts,
+        classes=members[0].classes,
+        device=place,
+        rules=replace(image_rules(config), on_truncated="warn"),
+        precision=config.test.precision,
+        testing=task.describe_testing(members, pipeline),
     )

@@ -94,10 +94,10 @@ def tiny_config(scenes: Path) -> Path:
 #: Imports once and forks for each command: a process of its own, without the seconds of importing.
 _FORK_SERVER = """
 import json, os, sys, traceback
-import resdet.detection.evaluation.report, resdet.detection.tasks.detector_training
+import resdet.detection.evaluation.report, resdet.detection.tasks.registry
 import resdet.tools.eval
 import resdet.tools.infer, resdet.tools.train_det
-import resdet.detection.tasks.classifier_training, resdet.tools.train_cls
+import resdet.tools.train_cls
 from resdet.tools.cli import main
 
 for line in sys.stdin:

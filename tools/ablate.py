@@ -20,11 +20,11 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cache, reduce
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from resdet.detection.errors import ConfigError, DataError
+from resdet.detection.errors import ConfigError
 from resdet.tools.arguments import add_config_arguments
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from resdet.detection.engine.distributed import Group
     from resdet.detection.evaluation.ablation import Row
     from resdet.detection.evaluation.columns import Columns
-    from resdet.detection.tasks.detector import Detector
+    from resdet.detection.tasks.base import Loaded, Part
+    from resdet.detection.tasks.checkpoints import Checkpoint
 
 HELP = "measure the paper's improvements one by one, with confidence intervals"
 
@@ -198,26 +199,35 @@ def _value(config: object, key: str) -> object:
     return reduce(getattr, key.split("."), config)
 
 
+@cache
+def _read(path: Path) -> Checkpoint:
+    from resdet.detection.tasks.checkpoints import read_checkpoint
+    from resdet.detection.tasks.detector import DETECTION
+
+    return read_checkpoint(path, DETECTION)
+
+
 def _config_of(
     weights: Path, base: DetectorConfig | None, overrides: Sequence[str] = ()
 ) -> DetectorConfig:
     from resdet.detection.config.files import override
-    from resdet.detection.tasks.detector_weights import read_stored
 
-    return override(base or read_stored(weights).config, overrides)
+    config: Any = _read(weights).config
+    return override(base or config, overrides)
 
 
 def load_trial(
     trial: Trial, base: DetectorConfig | None, args: argparse.Namespace, device: torch.device | str
-) -> Detector:
+) -> list[Loaded]:
     """The network or ensemble of a trial. One with context is tested on the same images and in
     the same way as the first one: its own config may say something else."""
     from resdet.detection.config.files import override
-    from resdet.detection.tasks.detector_weights import load_detectors
+    from resdet.detection.tasks.checkpoints import load_members
 
     if trial.weights[0] == args.context_weights:
         base = override(_config_of(args.weights[0], base), ["roi.context=true"])
-    return load_detectors(trial.weights, device, base=base, overrides=trial.overrides)
+    checkpoints = [_read(path) for path in trial.weights]
+    return load_members(checkpoints, device, base=base, overrides=trial.overrides)
 
 
 def expect_usable(
@@ -226,7 +236,7 @@ def expect_usable(
     """Said before the hours of the first rows: the last row has all files that those lack.
 
     Raises:
-        ResdetError: as `load_detectors` and `build_test_split`.
+        ResdetError: as `load_members` and `read_eval_split`.
     """
     last = [trial for trial in trials if not trial.skipped][-1]
     _split(load_trial(last, base, args, "cpu"), args.split, args.limit)
@@ -241,56 +251,60 @@ def measure_trials(
     """Measure trial after trial on the same draws; None on all processes but the main one."""
     from resdet.detection.evaluation.ablation import Row
     from resdet.detection.evaluation.bootstrap import bootstrap, draw
-    from resdet.detection.tasks.detector import describe_testing
 
     rows, draws = [], None
     for trial in trials:
         if trial.skipped:
             rows.append(Row(trial.name, skipped=trial.skipped))
             continue
-        detector = load_trial(trial, base, args, group.device)
-        measured = measure(detector, args.split, args.limit, group)
+        members = load_trial(trial, base, args, group.device)
+        measured = measure(members, args.split, args.limit, group)
         if measured is None:
             continue
-        columns, seconds = measured
+        columns, seconds, testing = measured
         draws = draws or draw(columns.image_ids, resamples=args.resamples)
         weights = tuple(map(str, trial.weights))
         estimates = bootstrap(columns, draws)
-        rows.append(Row(trial.name, describe_testing(detector), weights, estimates, seconds))
+        rows.append(Row(trial.name, testing, weights, estimates, seconds))
         print(f"{trial.name}: {100 * estimates['voc_ap50'].value:.1f} ({rows[-1].testing})")
     return rows if group.is_main else None
 
 
 def measure(
-    detector: Detector, which: str, limit: int | None, group: Group
-) -> tuple[Columns, float | None] | None:
-    """Detections beside the truth, and seconds per image once everything is warm."""
+    members: Sequence[Loaded], part: Part, limit: int | None, group: Group
+) -> tuple[Columns, float | None, str] | None:
+    """Detections beside the truth, seconds per image once everything is warm, and the testing in
+    words."""
     from resdet.detection.evaluation.columns import gather
     from resdet.detection.evaluation.run import Timer
-    from resdet.detection.tasks.detector_testing import detect_split
+    from resdet.detection.tasks.detector import DETECTION
     from rich.console import Console
 
-    split = _split(detector, which, limit)
-    detect_split(detector, replace(split, records=split.records[: group.world]), group)
+    pipeline, config = DETECTION.pipeline(members), members[0].config
+    split = _split(members, part, limit)
+    warm_up = replace(split, records=split.records[: group.world])
+    DETECTION.predict_split(pipeline, config, warm_up, group)
     timer = Timer()
-    found = detect_split(detector, split, group, progress=Console(stderr=True), timer=timer)
+    found = DETECTION.predict_split(
+        pipeline, config, split, group, progress=Console(stderr=True), timer=timer
+    )
     if found is None:
         return None
     # Truncated images may have been left out: data.on_truncated=skip.
     records = [record for record in split.records if record.image_id in found]
-    return gather(found, records, len(detector.classes)), timer.seconds_per_image
+    columns = gather(found, records, len(split.classes))
+    return columns, timer.seconds_per_image, DETECTION.describe_testing(members, pipeline)
 
 
-def _split(detector: Detector, which: str, limit: int | None) -> DataSplit:
+def _split(members: Sequence[Loaded], part: Part, limit: int | None) -> DataSplit:
     from resdet.detection.config.files import missing_paths
-    from resdet.detection.tasks.detector_testing import build_test_split
+    from resdet.detection.tasks.checkpoints import read_eval_split
+    from resdet.detection.tasks.detector import DETECTION
 
-    missing = missing_paths(detector.config)
+    missing = missing_paths(members[0].config)
     if missing:
         raise ConfigError("\n".join(missing))
-    split = build_test_split(detector, which)
-    if not split.records:
-        raise DataError(f"data.{which}: no images to evaluate")
+    split = read_eval_split(DETECTION, members[0], part)
     return replace(split, records=split.records[:limit])
 
 

@@ -1,4 +1,4 @@
-"""The command ``eval``: how good is a detector, a classifier or a localizer on a data set?
+"""The command ``eval``: scores of a detector, a classifier or a localizer on a data set.
 
 resdet eval --weights runs/detector/weights/best.pt test.nms_iou=0.4
 resdet eval --weights classifier.pt test.protocol=ten_crop
@@ -9,19 +9,18 @@ resdet eval --weights localizer.pt test.classifiers=[classifier.pt] --submission
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from resdet.detection.errors import ConfigError, DataError
+from resdet.detection.errors import ConfigError
 from resdet.tools.arguments import add_config_arguments
 
 if TYPE_CHECKING:
     from resdet.datasets.catalog import DataSplit
-    from resdet.detection.config.base import Section
-    from resdet.detection.engine.distributed import Group
+    from resdet.detection.tasks.base import Loaded, Task
 
 HELP = "score a detector (mAP, COCO AP), a classifier or a localizer (top-1 and top-5 error)"
 
@@ -58,140 +57,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from resdet.detection.engine.checkpoint import read_task
+    from resdet.detection.config.files import dump_config, missing_paths, read_config
     from resdet.detection.engine.distributed import process_group
+    from resdet.detection.evaluation.run import Timer
+    from resdet.detection.tasks.checkpoints import (
+        load_members,
+        read_checkpoint,
+        read_eval_split,
+    )
+    from resdet.detection.tasks.registry import TASKS
+    from rich.console import Console
 
-    evaluate = {
-        "detection": _evaluate_detector,
-        "classification": _evaluate_classifier,
-        "localization": _evaluate_localizer,
-        "localization_rcnn": _evaluate_localizer,
-    }
-    task = read_task(args.weights[0])
-    _expect_options_for(task, args)
+    first = read_checkpoint(args.weights[0], *TASKS.values())
+    task = first.task
+    _expect_options_for(task.name, args)
+    checkpoints = [first, *(read_checkpoint(path, task) for path in args.weights[1:])]
+    base = read_config(task.schema, args.cfg) if args.cfg else None
     with process_group(args.device) as group:
-        return evaluate[task](args, group)
-
-
-def _evaluate_detector(args: argparse.Namespace, group: Group) -> int:
-    from resdet.detection.config.files import load_config
-    from resdet.detection.evaluation.report import print_table, write_report
-    from resdet.detection.evaluation.run import Timer
-    from resdet.detection.tasks.detector import describe_testing
-    from resdet.detection.tasks.detector_testing import build_test_split, detect_split, score_split
-    from resdet.detection.tasks.detector_weights import load_detectors
-    from rich.console import Console
-
-    base = load_config(args.cfg) if args.cfg else None
-    detector = load_detectors(args.weights, group.device, base=base, overrides=args.overrides)
-    if _printed(args, detector.config):
-        return 0
-    split = build_test_split(detector, args.split)
-    folder = _folder(args, split, group)
-    if args.dry_run:
-        print(_dry_run(split, detector.classes))
-        return 0
-    timer = Timer()
-    found = detect_split(detector, split, group, progress=Console(stderr=True), timer=timer)
-    if found is None:
-        return 0
-    evaluation = replace(
-        score_split(detector, split, found, coco=not args.no_coco),
-        testing=describe_testing(detector),
-        seconds_per_image=timer.seconds_per_image,
+        members = load_members(checkpoints, group.device, base=base, overrides=args.overrides)
+        config: Any = members[0].config
+        if args.print_config:
+            print(dump_config(config), end="")
+            return 0
+        if missing := missing_paths(config):
+            raise ConfigError("\n".join(missing))
+        pipeline = task.pipeline(members).to(group.device)
+        if args.submission and pipeline.chooser is None:
+            raise ConfigError(
+                "--submission: classes must be predicted; name test.classifiers=[FILE]"
+            )
+        split = read_eval_split(task, members[0], args.split)
+        folder = args.out or _beside(args.weights[0])
+        if group.is_main:  # before the hours of evaluation, not after them
+            _expect_writable(folder)
+            if args.submission:
+                _expect_writable(args.submission.absolute().parent)
+        if args.dry_run:
+            print(f"{len(split.records)} images, classes {', '.join(split.classes)}")
+            return 0
+        options = _options(args, task, members[0], split) if group.is_main else {}
+        timer = Timer()
+        found = task.predict_split(pipeline, config, split, group, Console(stderr=True), timer)
+        if found is None:
+            return 0
+        evaluation = replace(
+            task.evaluate(found, split, config, **options),
+            testing=task.describe_testing(members, pipeline),
+            seconds_per_image=timer.seconds_per_image,
+        )
+    task.print_evaluation(evaluation, Console())
+    written = (
+        *task.write_evaluation(evaluation, folder),
+        *_write_predictions(args, folder, found, split),
     )
-    print_table(evaluation, Console())
-    _say_written(write_report(evaluation, folder, detections=found if args.save_json else None))
-    return 0
-
-
-def _evaluate_classifier(args: argparse.Namespace, group: Group) -> int:
-    from resdet.detection.config.classifier import ClassifierConfig
-    from resdet.detection.config.files import read_config
-    from resdet.detection.evaluation.classification import (
-        print_classification,
-        write_classification,
-    )
-    from resdet.detection.evaluation.run import Timer
-    from resdet.detection.tasks.classifier import build_test_images, describe_testing
-    from resdet.detection.tasks.classifier_testing import evaluate_split, score_images
-    from resdet.detection.tasks.classifier_weights import load_classifiers
-    from rich.console import Console
-
-    base = read_config(ClassifierConfig, args.cfg) if args.cfg else None
-    classifier = load_classifiers(args.weights, group.device, base=base, overrides=args.overrides)
-    if _printed(args, classifier.config):
-        return 0
-    images = build_test_images(classifier, args.split)
-    folder = _folder(args, images.split, group)
-    if args.dry_run:
-        print(_dry_run(images.split, classifier.classes))
-        return 0
-    timer = Timer()
-    scores = score_images(classifier, images, group, progress=Console(stderr=True), timer=timer)
-    if scores is None:
-        return 0
-    evaluation = replace(
-        evaluate_split(classifier, images.split, scores),
-        testing=describe_testing(classifier),
-        seconds_per_image=timer.seconds_per_image,
-    )
-    print_classification(evaluation, Console())
-    _say_written(write_classification(evaluation, folder))
-    return 0
-
-
-def _evaluate_localizer(args: argparse.Namespace, group: Group) -> int:
-    from resdet.datasets.formats.submission import write_submission
-    from resdet.detection.evaluation.localization import print_localization, write_localization
-    from resdet.detection.evaluation.mean_box import locate_by_mean_box, mean_boxes
-    from resdet.detection.evaluation.run import Timer
-    from resdet.detection.tasks.localizer import (
-        build_location_pipeline,
-        describe_locating,
-        read_split,
-    )
-    from resdet.detection.tasks.localizer_testing import evaluate_split, locate_split
-    from resdet.detection.tasks.localizer_weights import load_ensemble, read_base
-    from rich.console import Console
-
-    base = read_base(args.weights[0], args.cfg) if args.cfg else None
-    ensemble = load_ensemble(args.weights, group.device, base=base, overrides=args.overrides)
-    config, classes = ensemble.lead, ensemble.classes
-    if args.submission and ensemble.classifier is None:
-        raise ConfigError("--submission: classes must be predicted; name test.classifiers=[FILE]")
-    if _printed(args, config):
-        return 0
-    split = read_split(config, args.split, classes)
-    folder = _folder(args, split, group)
-    if args.dry_run:
-        print(_dry_run(split, classes))
-        return 0
-    trivial = None
-    if group.is_main:  # before the hours of evaluation, not after them
-        if args.submission:
-            _expect_writable(args.submission.absolute().parent)
-        if args.mean_box:
-            boxes = mean_boxes(read_split(config, "train", classes).records, classes)
-            trivial = locate_by_mean_box(split.records, boxes)
-    timer = Timer()
-    found = locate_split(
-        build_location_pipeline(ensemble), split, config, group, Console(stderr=True), timer
-    )
-    if found is None:
-        return 0
-    evaluation = replace(
-        evaluate_split(found, split, config, trivial),
-        testing=describe_locating(ensemble),
-        seconds_per_image=timer.seconds_per_image,
-    )
-    print_localization(evaluation, Console())
-    written = write_localization(evaluation, folder)
-    if args.submission:
-        predicted = {name: located.predicted for name, located in found.items()}
-        write_submission(predicted, classes, args.submission)
-        written = (*written, args.submission)
-    _say_written(written)
+    print("written: " + ", ".join(str(path) for path in written))
     return 0
 
 
@@ -203,34 +122,37 @@ def _expect_options_for(task: str, args: argparse.Namespace) -> None:
         raise ConfigError("--mean-box and --submission are for localizers")
 
 
-def _printed(args: argparse.Namespace, config: Section) -> bool:
-    """Whether the config was only to be printed; else its paths are known to exist."""
-    from resdet.detection.config.files import dump_config, missing_paths
+def _options(
+    args: argparse.Namespace, task: Task, leader: Loaded, split: DataSplit
+) -> dict[str, Any]:
+    """What `Task.evaluate` takes of one task only."""
+    if args.no_coco:
+        return {"coco": False}
+    if not args.mean_box:
+        return {}
+    from resdet.detection.evaluation.mean_box import locate_by_mean_box, mean_boxes
 
-    if args.print_config:
-        print(dump_config(config), end="")
-        return True
-    if missing := missing_paths(config):
-        raise ConfigError("\n".join(missing))
-    return False
-
-
-def _folder(args: argparse.Namespace, split: DataSplit, group: Group) -> Path:
-    """Where the report goes, known to be writable; there is something to report."""
-    if not split.records:
-        raise DataError(f"data.{args.split}: no images to evaluate")
-    folder = args.out or _beside(args.weights[0])
-    if group.is_main:
-        _expect_writable(folder)
-    return folder
+    train = task.read(leader.config, "train", leader.classes)
+    boxes = mean_boxes(train.records, leader.classes)
+    return {"baseline": locate_by_mean_box(split.records, boxes)}
 
 
-def _dry_run(split: DataSplit, classes: Sequence[str]) -> str:
-    return f"{len(split.records)} images, classes {', '.join(classes)}"
+def _write_predictions(
+    args: argparse.Namespace, folder: Path, found: Mapping[str, Any], split: DataSplit
+) -> tuple[Path, ...]:
+    """The files that ``--save-json`` and ``--submission`` ask for."""
+    if args.save_json:
+        from resdet.detection.evaluation.report import write_detections
 
+        write_detections(found, split.classes, folder / "detections.json")
+        return (folder / "detections.json",)
+    if args.submission:
+        from resdet.datasets.formats.submission import write_submission
 
-def _say_written(paths: Sequence[Path]) -> None:
-    print("written: " + ", ".join(str(path) for path in paths))
+        predicted = {name: located.predicted for name, located in found.items()}
+        write_submission(predicted, split.classes, args.submission)
+        return (args.submission,)
+    return ()
 
 
 def _expect_writable(folder: Path) -> None:

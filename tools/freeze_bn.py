@@ -57,14 +57,17 @@ def run(args: argparse.Namespace) -> int:
     expect_positive(args, "images")
     from resdet.backbones.weights.load import write_converted
     from resdet.detection.engine.distributed import process_group
+    from resdet.detection.tasks.checkpoints import read_checkpoint
+    from resdet.detection.tasks.classifier import CLASSIFICATION
     from resdet.detection.tasks.classifier_statistics import freeze
-    from resdet.detection.tasks.classifier_weights import load_classifier
     from rich.console import Console
 
     with process_group(args.device) as group:
         if group.world > 1:
             raise ConfigError("freeze-bn runs in one process; start it without torchrun")
-        classifier = load_classifier(args.checkpoint, group.device, overrides=args.overrides)
+        classifier = read_checkpoint(args.checkpoint, CLASSIFICATION).load(
+            group.device, args.overrides
+        )
         frozen, shift = freeze(
             classifier,
             group.device,

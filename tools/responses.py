@@ -53,8 +53,9 @@ def run(args: argparse.Namespace) -> int:
     paths = [Path(word) for word in others]
     names = short_names(paths)
     from resdet.detection.engine.distributed import process_group
+    from resdet.detection.tasks.checkpoints import read_checkpoint
+    from resdet.detection.tasks.classifier import CLASSIFICATION
     from resdet.detection.tasks.classifier_statistics import measure_responses
-    from resdet.detection.tasks.classifier_weights import load_classifier
     from rich.console import Console
 
     found: dict[str, list[Response]] = {}
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         if group.world > 1:
             raise ConfigError("responses runs in one process; start it without torchrun")
         for name, path in zip(names, paths, strict=True):
-            classifier = load_classifier(path, group.device, overrides=overrides)
+            classifier = read_checkpoint(path, CLASSIFICATION).load(group.device, overrides)
             found[name] = measure_responses(
                 classifier,
                 group.device,

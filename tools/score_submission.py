@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from resdet.detection.config.localizer import LocalizerConfig
     from resdet.detection.errors import ConfigError, DataError
     from resdet.detection.evaluation.localization import evaluate_predictions, print_localization
-    from resdet.detection.tasks.localizer import read_split
+    from resdet.detection.tasks.localizer import LOCALIZATION
     from rich.console import Console
 
     config = config_from_args(args, LocalizerConfig)
@@ -37,8 +37,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if missing := missing_paths(config):
         raise ConfigError("\n".join(missing))
-    classes = read_split(config, "train").classes
-    split = read_split(config, "val", classes)
+    split = LOCALIZATION.read_both(config)["val"]
+    classes = split.classes
     predictions = read_submission(args.submission, classes)
     absent = [one.image_id for one in split.records if one.image_id not in predictions]
     if absent:

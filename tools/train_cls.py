@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from resdet.tools.training import Trainer, add_training_arguments, run_trainer
+from resdet.tools.training import add_training_arguments, run_training
 
 HELP = "train a classifier on ImageNet or folders of classes"
 
@@ -19,11 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from resdet.detection.config.classifier import ClassifierConfig
-    from resdet.detection.tasks.classifier_training import check_training, train_classifier
-
-    trainer = Trainer("classification", ClassifierConfig, train_classifier, check_training)
-    return run_trainer(args, trainer)
+    return run_training(args, "train-cls")
 
 
 if __name__ == "__main__":

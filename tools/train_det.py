@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from resdet.tools.training import Trainer, add_training_arguments, run_trainer
+from resdet.tools.training import add_training_arguments, run_training
 
 HELP = "train a detector on VOC or COCO data"
 
@@ -14,10 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from resdet.detection.config.detector import DetectorConfig
-    from resdet.detection.tasks.detector_training import check_training, train_detector
-
-    return run_trainer(args, Trainer("detection", DetectorConfig, train_detector, check_training))
+    return run_training(args, "train-det")
 
 
 if __name__ == "__main__":

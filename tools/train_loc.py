@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 
-from resdet.tools.training import Trainer, add_training_arguments, run_trainer
+from resdet.tools.training import add_training_arguments, run_training
 
 HELP = "train a localizer, stage one or two, on ILSVRC CLS-LOC data"
 
@@ -23,14 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from resdet.detection.config.localizer import LocalizerConfig, RegionLocalizerConfig
-    from resdet.detection.tasks.localizer_training import check_training, train_localizer
-
-    return run_trainer(
-        args,
-        Trainer("localization", LocalizerConfig, train_localizer, check_training),
-        Trainer("localization_rcnn", RegionLocalizerConfig, train_localizer, check_training),
-    )
+    return run_training(args, "train-loc")
 
 
 if __name__ == "__main__":

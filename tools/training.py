@@ -1,12 +1,11 @@
-"""What do the commands that train share: options, and which run starts, goes on or is refused?"""
+"""Options of the commands that train, and how a run is started, resumed or refused."""
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +15,11 @@ from resdet.tools.arguments import add_config_arguments, config_from_args
 if TYPE_CHECKING:
     from resdet.detection.config.base import Section
     from resdet.detection.engine.distributed import Group
-    from resdet.detection.tasks.run import Start
+    from resdet.detection.tasks.base import Task
+    from resdet.detection.tasks.checkpoints import Checkpoint
 
 LATEST = "auto"
-#: What a resumed run may be told anew.
+#: Beginnings of the settings that a resumed run may change.
 CHANGEABLE = (
     "data.",
     "train.iterations",
@@ -27,16 +27,6 @@ CHANGEABLE = (
     "train.checkpoint_every",
     "train.log_every",
 )
-
-
-@dataclass(frozen=True)
-class Trainer:
-    """One task: the ``schema`` of its configs, the run, and the check that a dry run makes."""
-
-    task: str
-    schema: type[Section]
-    train: Callable[[Any, Path, Group, Start], int]
-    check: Callable[[Any, Start], list[str]]
 
 
 def add_training_arguments(parser: argparse.ArgumentParser, *, weights: str) -> None:
@@ -54,7 +44,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, weights: str) -> 
         nargs="?",
         const=LATEST,
         metavar="CHECKPOINT",
-        help="go on with a stopped run: its last.pt or its folder, or the latest run of --cfg",
+        help="continue a stopped run: its last.pt or its folder, or the latest run of --cfg",
     )
     parser.add_argument(
         "--weights",
@@ -65,70 +55,74 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, weights: str) -> 
     parser.add_argument(
         "--reset-head",
         action="store_true",
-        help="with --weights: allow other classes, their layers start anew",
+        help="with --weights: allow other classes, whose layers are re-initialised",
     )
     parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: a GPU if there is one)")
     parser.add_argument("--amp", action="store_true", help="same as train.precision=bf16")
     parser.add_argument("--seed", type=int, help="same as train.seed=N")
 
 
-def run_trainer(args: argparse.Namespace, *trainers: Trainer) -> int:
-    """Do what the options ask for, with the trainer whose task it is; the exit code."""
+def run_training(args: argparse.Namespace, command: str) -> int:
+    """Do what the options of ``command`` ask for; the exit code."""
     from resdet.detection.config.files import dump_config, missing_paths
     from resdet.detection.engine.distributed import process_group
     from resdet.detection.files import folder_lock
-    from resdet.detection.tasks.run import Start
+    from resdet.detection.tasks.base import ALONE
+    from resdet.detection.tasks.checkpoints import read_checkpoint
+    from resdet.detection.tasks.registry import TASKS
+    from resdet.detection.tasks.training import Start, Training
 
     args.overrides += ["train.precision=bf16"] if args.amp else []
     args.overrides += [f"train.seed={args.seed}"] if args.seed is not None else []
     _expect_compatible(args)
-    checkpoint = _checkpoint_to_resume(args) if args.resume else None
-    trainer = _chosen(trainers, checkpoint, args)
-    config = (
-        _config_of_run(checkpoint, args, trainer)
-        if checkpoint
-        else config_from_args(args, trainer.schema)
-    )
+    tasks = [task for task in TASKS.values() if task.command == command]
+    checkpoint = None
+    if args.resume:
+        checkpoint = read_checkpoint(_checkpoint_to_resume(args), *tasks)
+        task, config = checkpoint.task, _config_of_run(checkpoint, args.overrides)
+    else:
+        task = _task_of_config(args, tasks)
+        config = config_from_args(args, task.schema)
     if args.print_config:
         print(dump_config(config), end="")
         return 0
     if missing := missing_paths(config):
         raise ConfigError("\n".join(missing))
-    start = Start(checkpoint or args.weights, checkpoint is not None, args.reset_head)
+    start = Start(checkpoint, resume=True)
+    if not checkpoint:
+        weights = read_checkpoint(args.weights, task) if args.weights else None
+        start = Start(weights, reset_head=args.reset_head)
     if args.dry_run:
         if args.out and not checkpoint:
             _expect_empty(args.out)
-        print("\n".join(trainer.check(config, start)))
+        print("\n".join(Training(task, config, start).banner(ALONE, "none: dry run")))
         return 0
     with process_group(args.device) as group:
-        folder = checkpoint.parent.parent if checkpoint else _folder(args, group)
+        folder = checkpoint.path.parent.parent if checkpoint else _folder(args, group)
         with folder_lock(folder) if group.is_main else nullcontext():
             if group.is_main and not checkpoint:
                 _expect_empty(folder)
-            return trainer.train(config, folder, group, start)
+            return Training(task, config, start).run(folder, group)
 
 
-def _chosen(
-    trainers: tuple[Trainer, ...], checkpoint: Path | None, args: argparse.Namespace
-) -> Trainer:
-    """The first where none fits, which then says what is wrong."""
+def _task_of_config(args: argparse.Namespace, tasks: Sequence[Task]) -> Task:
+    """The one that the config states; the first where none fits, whose schema then says so."""
     from resdet.detection.config.files import stated_task
-    from resdet.detection.engine.checkpoint import read_task
 
-    if len(trainers) == 1 or (checkpoint is None and args.cfg is None):
-        return trainers[0]
-    task = read_task(checkpoint) if checkpoint else stated_task(args.cfg)
-    return next((trainer for trainer in trainers if trainer.task == task), trainers[0])
+    if len(tasks) == 1 or args.cfg is None:
+        return tasks[0]
+    name = stated_task(args.cfg)
+    return next((task for task in tasks if task.name == name), tasks[0])
 
 
 def _expect_compatible(args: argparse.Namespace) -> None:
     """An option that would do nothing is a mistake."""
     if args.resume and args.weights:
-        raise ConfigError("--resume goes on with its own weights; leave out --weights")
+        raise ConfigError("--resume continues with its own weights; leave out --weights")
     if args.reset_head and not args.weights:
         raise ConfigError("--reset-head goes with --weights")
     if args.resume not in (None, LATEST) and args.out:
-        raise ConfigError("--resume FILE goes on in the folder of that file; leave out --out")
+        raise ConfigError("--resume FILE continues in the folder of that file; leave out --out")
 
 
 def _checkpoint_to_resume(args: argparse.Namespace) -> Path:
@@ -155,18 +149,15 @@ def _latest(args: argparse.Namespace) -> Path:
     return found[-1]
 
 
-def _config_of_run(checkpoint: Path, args: argparse.Namespace, trainer: Trainer) -> Section:
+def _config_of_run(checkpoint: Checkpoint, overrides: Sequence[str]) -> Section:
     """The checkpoint's own config: a resumed run must not change under way.
 
-    Only where the data lie, how long and how often may be given anew.
+    Only where the data lie, how long and how often may be set again.
     """
-    from resdet.detection.config.files import check_dict, override
-    from resdet.detection.engine.checkpoint import expect_task, load_checkpoint
+    from resdet.detection.config.files import override
 
-    state = load_checkpoint(checkpoint)
-    expect_task(state, trainer.task, checkpoint)
-    config = check_dict(trainer.schema, state["config"], str(checkpoint))
-    changed = override(config, args.overrides)
+    config = checkpoint.config
+    changed = override(config, overrides)
     before, after = _flat(config.model_dump(mode="json")), _flat(changed.model_dump(mode="json"))
     refused = [
         f"{key}={after.get(key)} (was {before.get(key)})"
@@ -176,7 +167,8 @@ def _config_of_run(checkpoint: Path, args: argparse.Namespace, trainer: Trainer)
     ]
     if refused:
         raise ConfigError(
-            f"--resume goes on with the config of {checkpoint}; cannot change {', '.join(refused)}"
+            f"--resume continues with the config of {checkpoint.path}; cannot change "
+            f"{', '.join(refused)}"
         )
     return changed
 
@@ -206,5 +198,5 @@ def _expect_empty(folder: Path) -> None:
         raise ConfigError(f"{folder}: cannot be a run folder: {error.strerror}") from error
     if not unused:
         raise ConfigError(
-            f"{folder}: not empty; give another --out, or --resume {folder} to go on with it"
+            f"{folder}: not empty; give another --out, or --resume {folder} to continue it"
         )

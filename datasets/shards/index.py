@@ -48,7 +48,7 @@ class ShardSet:
     def __len__(self) -> int:
         return sum(map(len, self.shards))
 
-    def split(self) -> DataSplit:
+    def split(self) -> ShardSplit:
         """A record for each image; its path is the shard, its size unknown."""
         empty = Annotation.empty()
         records = tuple(
@@ -56,7 +56,14 @@ class ShardSet:
             for shard in self.shards
             for key, label in zip(shard.keys, shard.labels, strict=True)
         )
-        return DataSplit(records, self.classes)
+        return ShardSplit(records, self.classes, shards=self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardSplit(DataSplit):
+    """A split whose images are read as a stream from ``shards``."""
+
+    shards: ShardSet
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,16 @@ class ScorePipeline:
         for crop in self.crops:
             self._views[crop] = range(first, first := first + _count(crop))
 
+    def to(self, device: torch.device) -> ScorePipeline:
+        for member in self.members:
+            member.model.to(device)
+        return self
+
+    def eval(self) -> ScorePipeline:
+        for member in self.members:
+            member.model.eval()
+        return self
+
     @torch.inference_mode()
     def predict(self, batch: Batch) -> list[Tensor]:
         """(K,) scores of each image, float32 on the CPU, that add up to 1.

@@ -91,6 +91,22 @@ class LocationPipeline:
     def device(self) -> torch.device:
         return self.proposers[0].model.anchors.cells.device
 
+    def to(self, device: torch.device) -> LocationPipeline:
+        for model in self._models():
+            model.to(device)
+        return self
+
+    def eval(self) -> LocationPipeline:
+        for model in self._models():
+            model.eval()
+        return self
+
+    def _models(self) -> Iterator[nn.Module]:
+        yield from (proposer.model for proposer in self.proposers)
+        yield from (judge.model for judge in self.judges)
+        if self.chooser is not None:
+            yield from (member.model for member in self.chooser.scores.members)
+
     @torch.inference_mode()
     def locate(self, pixels: np.ndarray, truth: int | None = None) -> Located:
         """Boxes of the classes that the classifiers think most likely, and of the ``truth``."""
@@ -194,13 +210,11 @@ class ImageLocator:
         self.pipeline = pipeline
 
     def to(self, device: torch.device) -> ImageLocator:
-        for model in self._models():
-            model.to(device)
+        self.pipeline.to(device)
         return self
 
     def eval(self) -> ImageLocator:
-        for model in self._models():
-            model.eval()
+        self.pipeline.eval()
         return self
 
     def predict(self, batch: Batch) -> list[Detections]:
@@ -209,13 +223,6 @@ class ImageLocator:
             self.pipeline.locate(image[:, :h, :w].permute(1, 2, 0).numpy()).predicted
             for image, (h, w) in images
         ]
-
-    def _models(self) -> Iterator[nn.Module]:
-        pipeline = self.pipeline
-        yield from (proposer.model for proposer in pipeline.proposers)
-        yield from (judge.model for judge in pipeline.judges)
-        if pipeline.chooser is not None:
-            yield from (member.model for member in pipeline.chooser.scores.members)
 
 
 def _seen(

@@ -63,8 +63,8 @@ class Predictor:
     def __init__(
         self,
         model: Model,
-        classes: Sequence[str],
         transforms: Sequence[Transform],
+        classes: Sequence[str],
         device: torch.device | str = "cpu",
         rules: ImageRules = KEEP_TRUNCATED,
         precision: str = "fp32",

@@ -1,14 +1,24 @@
-"""From a classifier's configuration to objects."""
+"""The task of classification: one of K classes for each image."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
+from rich.console import Console
+from torch import Tensor
 
 from ...backbones.pixels import PixelNorm
+from ...backbones.weights.fetch import resolve
+from ...backbones.weights.load import check_binding, import_weights, load_into
 from ...datasets.catalog import DataSplit
-from ...datasets.formats.format import Part
+from ...datasets.catalog_classes import describe_labelled, labelled_split, labelled_splits
+from ...datasets.formats.format import Source
+from ...datasets.formats.shards import ShardsSource
 from ...datasets.loading.crops import (
     CentreCrop,
     Crop,
@@ -18,82 +28,272 @@ from ...datasets.loading.crops import (
     ResizedCrop,
     TenCrop,
 )
+from ...datasets.loading.dataset import ClassificationDataset, eval_loader
+from ...datasets.shards.index import ShardSplit, read_shards
+from ...datasets.shards.plan import StreamPlan
+from ...datasets.shards.stream import ShardEvalLoader, ShardTrainLoader
 from ..config.classifier import ClassifierConfig, ClassifierTestConfig
-from ..errors import ConfigError, DataError
+from ..config.localizer import LocalizerConfig
+from ..engine.distributed import Group
+from ..engine.plots import plot_image_labels
+from ..engine.synced_norm import synchronise_norms
+from ..errors import ConfigError, WeightsError
+from ..evaluation.classification import (
+    Classification,
+    evaluate_scores,
+    print_classification,
+    write_classification,
+)
 from ..inference.classify import ScorePipeline, Viewed
 from ..models.classifier import Classifier
-from .class_layers import class_difference
-from .classifier_data import Images, image_rules, read_split
+from ..structures import Batch
+from .base import ALONE, Loaded, Part, Splits, Task, image_rules, with_notes, without_truncated
+from .training import describe_size
 
-__all__ = [
-    "LoadedClassifier",
-    "build_classifier",
-    "build_score_pipeline",
-    "build_test_images",
-    "build_test_split",
-    "describe_testing",
-    "image_rules",
-    "test_crops",
-    "train_crop",
-]
+LoadedClassifier = Loaded[Classifier, ClassifierConfig]
 
 
-@dataclass(frozen=True)
-class LoadedClassifier:
-    """A network with what it needs to be used: its configuration and class names."""
+class ClassificationTask(Task):
+    """Classifiers: class folders, ImageNet or tar shards, top-1 and top-5 error."""
 
-    model: Classifier
-    config: ClassifierConfig
-    classes: tuple[str, ...]
-    #: Further members of an ensemble, with their classes in the order of this one's.
-    others: tuple[LoadedClassifier, ...] = ()
+    name = "classification"
+    noun = "a classifier"
+    command = "train-cls"
+    schema = ClassifierConfig
+    metric = "top-1 accuracy"
+    class_layers: ClassVar[Mapping[str, int]] = {"network.fc.": 1}
+    network_settings: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "network": ("family", "depth", "width", "shortcut", "norm", "stride_in", "pixels")
+    }
+    plot_labels = staticmethod(plot_image_labels)
 
+    # -- network ---------------------------------------------------------------------------------
 
-# ------------------------------------------------------------------------------------ network
-
-
-def build_classifier(config: ClassifierConfig, classes: int) -> Classifier:
-    """The network with random weights, in channels-last memory, drawn from ``train.seed``."""
-    backbone = config.network.build()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
-        network = backbone.classifier(classes)
-    model = Classifier(
-        PixelNorm(backbone.pixels),
-        network,
-        window=-(-config.test.size // network.stride),
-        label_smoothing=config.train.label_smoothing,
-    )
-    return model.to(memory_format=torch.channels_last)
-
-
-# --------------------------------------------------------------------------------------- data
-
-
-def build_test_images(classifier: LoadedClassifier, part: Part) -> Images:
-    """The images of ``train`` or ``val``, labelled in the classifier's order.
-
-    Raises:
-        DataError: the data name classes that the classifier does not know.
-    """
-    config, own = classifier.config, classifier.config.data.classes
-    if own is not None and set(own) != set(classifier.classes):
-        raise DataError(class_difference("the classifier", classifier.classes, "the data", own))
-    return read_split(config, part, classifier.classes)
-
-
-def build_test_split(classifier: LoadedClassifier, part: Part) -> DataSplit:
-    """The same as files; raises ConfigError for a stream of shards."""
-    images = build_test_images(classifier, part)
-    if images.shards is not None:
-        raise ConfigError(
-            f"data.source: {images.shards.folder} holds shards, and this needs images as files:"
-            " set data.source to an image_folder or ilsvrc"
+    def build(self, config: ClassifierConfig, classes: int) -> Classifier:
+        backbone = config.network.build()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.train.seed)
+            network = backbone.classifier(classes)
+        model = Classifier(
+            PixelNorm(backbone.pixels),
+            network,
+            window=-(-config.test.size // network.stride),
+            label_smoothing=config.train.label_smoothing,
         )
-    return images.split
+        return model.to(memory_format=torch.channels_last)
+
+    def load_pretrained(self, loaded: LoadedClassifier) -> list[str]:
+        """Load ``network.weights``, of any known layout, into all but the last layer."""
+        settings = loaded.config.network
+        if settings.weights is None:
+            return [f"weights: random, seed {loaded.config.train.seed}"]
+        missing = ("pixels.", *self.class_layers)
+        return load_classifier_weights(loaded, "network.", ("fc.",), missing, "fc re-initialised")
+
+    def join(self, loaded: Loaded, group: Group) -> None:
+        """Batch norm over the images of all processes, and compilation, where asked for."""
+        settings = loaded.config.train
+        if settings.sync_norm:
+            synchronise_norms(loaded.model, group)
+        if settings.compile:
+            # In place, so that the tensors keep their names; the batch around it is Python's.
+            loaded.model.network.compile()
+
+    # -- data ------------------------------------------------------------------------------------
+
+    def read(
+        self,
+        config: ClassifierConfig,
+        part: Part,
+        classes: tuple[str, ...] | None = None,
+        *,
+        training: bool = False,
+    ) -> DataSplit:
+        source, known = _source(config), classes or config.data.classes
+        if isinstance(source, ShardsSource):
+            folder = source.root / (source.train if part == "train" else source.val)
+            return read_shards(folder, classes=known).split()
+        if known is None:
+            return self.read_both(config)[part]
+        return labelled_split(source, part, classes=known, rules=image_rules(config))
+
+    def read_both(
+        self, config: ClassifierConfig, classes: tuple[str, ...] | None = None
+    ) -> dict[str, DataSplit]:
+        """Raises DataError, too, where validation has a class that training lacks."""
+        source, known = _source(config), classes or config.data.classes
+        if isinstance(source, ShardsSource):
+            return super().read_both(config, classes)
+        train, val = labelled_splits(source, classes=known, rules=image_rules(config))
+        return {"train": train, "val": val}
+
+    def train_dataset(
+        self, config: ClassifierConfig, split: DataSplit, prepared: None
+    ) -> ClassificationDataset:
+        return ClassificationDataset(split.records, train_crop(config), rules=image_rules(config))
+
+    def train_batches(
+        self, config: ClassifierConfig, split: DataSplit, prepared: None, start: int, group: Group
+    ) -> Iterable[Batch]:
+        settings, source = config.train, config.data.source
+        if not (isinstance(split, ShardSplit) and isinstance(source, ShardsSource)):
+            return super().train_batches(config, split, prepared, start, group)
+        counts = tuple(map(len, split.shards.shards))
+        return ShardTrainLoader(
+            split.shards,
+            train_crop(config),
+            StreamPlan(
+                counts,
+                settings.batch_size,
+                settings.seed,
+                lanes=source.lanes,
+                buffer=source.buffer,
+            ),
+            steps=settings.iterations,
+            start_step=start,
+            rank=group.rank,
+            world=group.world,
+            accumulate=settings.accumulate,
+            workers=config.data.workers,
+            pin_memory=group.device.type == "cuda",
+            rules=image_rules(config),
+        )
+
+    def first_batch(self, config: ClassifierConfig, split: DataSplit, prepared: None) -> Any:
+        if not isinstance(split, ShardSplit):
+            return super().first_batch(config, split, prepared)
+        data = config.data.model_copy(update={"workers": 0})
+        config = config.model_copy(update={"data": data})
+        return next(iter(self.train_batches(config, split, prepared, 0, ALONE)))
+
+    def eval_batches(
+        self, pipeline: ScorePipeline, config: ClassifierConfig, split: DataSplit, group: Group
+    ) -> Iterable[Batch]:
+        rules, pin_memory = image_rules(config), group.device.type == "cuda"
+        if isinstance(split, ShardSplit):
+            return ShardEvalLoader(
+                split.shards,
+                *pipeline.crops,
+                batch_size=config.test.batch_size,
+                rank=group.rank,
+                world=group.world,
+                workers=config.data.workers,
+                pin_memory=pin_memory,
+                rules=rules,
+            )
+        return eval_loader(
+            ClassificationDataset(split.records, *pipeline.crops, rules=rules),
+            batch_size=config.test.batch_size,
+            workers=config.data.workers,
+            rank=group.rank,
+            world=group.world,
+            pin_memory=pin_memory,
+        )
+
+    # -- prediction and evaluation -----------------------------------------------------------------
+
+    def pipeline(self, members: Sequence[LoadedClassifier]) -> ScorePipeline:
+        """An ensemble's members take the leader's protocol, each with crops of its own size."""
+        lead = members[0].config.test
+        return ScorePipeline([_viewed(member, lead) for member in members])
+
+    def quick(self, config: ClassifierConfig) -> ClassifierConfig:
+        """One crop: testing as often as every few thousand steps must be cheap."""
+        test = config.test.model_copy(update={"protocol": "one_crop", "flip": False})
+        return config.model_copy(update={"test": test})
+
+    def evaluate(
+        self,
+        found: Mapping[str, Tensor],
+        split: DataSplit,
+        config: ClassifierConfig,
+        *,
+        quick: bool = False,
+        **options: Any,
+    ) -> Classification:
+        records, notes = without_truncated(split, found, config)
+        return with_notes(evaluate_scores(found, records, split.classes), notes)
+
+    def logged(self, evaluation: Classification) -> dict[str, float]:
+        return {f"val_{name}": value for name, value in evaluation.metrics.items()}
+
+    def worth(self, evaluation: Classification, config: ClassifierConfig) -> float:
+        return 1 - evaluation.metrics["top1_error"]
+
+    def print_evaluation(self, evaluation: Classification, console: Console) -> None:
+        print_classification(evaluation, console)
+
+    def write_evaluation(self, evaluation: Classification, folder: Path) -> tuple[Path, ...]:
+        return write_classification(evaluation, folder)
+
+    # -- words -----------------------------------------------------------------------------------
+
+    def describe(self, loaded: LoadedClassifier, splits: Splits) -> list[str]:
+        config = loaded.config
+        return [
+            *(f"{name}: {describe_labelled(split)}" for name, split in splits.items()),
+            f"model: {config.network.build().description}, {describe_size(loaded.model)}",
+            f"crops: {config.crop.kind}, {config.crop.size} px; batch {config.train.batch_size}",
+        ]
+
+    def describe_testing(self, members: Sequence[LoadedClassifier], pipeline: ScorePipeline) -> str:
+        test = members[0].config.test
+        protocols = {
+            "one_crop": f"middle crop {test.size} of shorter side {test.resize}",
+            "ten_crop": f"10 crops of {test.size} of shorter side {test.resize}",
+            "multi_scale": "fully convolutional, shorter sides "
+            + ", ".join(map(str, test.short_sides)),
+        }
+        words = [protocols[test.protocol]]
+        words += ["flipped too"] if test.flip and test.protocol != "ten_crop" else []
+        words += [f"ensemble of {len(members)}"] if len(members) > 1 else []
+        return "; ".join(words)
+
+    def data_report(self, config: Any, splits: Splits, path: Path) -> str:
+        """Of data with one class an image."""
+        content = {}
+        for name, split in splits.items():
+            counts = Counter(record.image_label for record in split.records)
+            content[name] = {
+                "images": len(split.records),
+                "classes": {label: counts[index] for index, label in enumerate(split.classes)},
+                "problems": list(split.problems),
+            }
+        report = {"task": self.name, "splits": content}
+        return json.dumps(report, ensure_ascii=False, indent=1) + "\n"
 
 
-def train_crop(config: ClassifierConfig) -> Crop:
+CLASSIFICATION = ClassificationTask()
+
+
+def load_classifier_weights(
+    loaded: Loaded, prefix: str, replaced: tuple[str, ...], missing: tuple[str, ...], done: str
+) -> list[str]:
+    """Load ``network.weights``, a classifier of any known layout, under ``prefix``, all but the
+    layers ``replaced``; ``missing`` layers of the model have none. ``done`` says what was done with
+    them; returned with all else."""
+    settings = loaded.config.network
+    path = resolve(settings.weights)
+    converted = import_weights(path)
+    if converted.kind != "classifier":
+        raise WeightsError(f"{path}: holds a {converted.kind}, not a classifier")
+    check_binding(
+        converted, pixels=settings.pixels, stride_in=settings.stride_in, section="network"
+    )
+    tensors = {
+        f"{prefix}{name}": tensor
+        for name, tensor in converted.tensors.items()
+        if not name.startswith(replaced)
+    }
+    load_into(loaded.model, tensors, allow_missing=missing, source=str(path))
+    return [
+        f"weights: {path} ({converted.layout}, {len(tensors)} tensors); {done}",
+        *converted.notes,
+    ]
+
+
+def train_crop(config: ClassifierConfig | LocalizerConfig) -> Crop:
+    """The random crop of training, of a classifier or of the first stage of a localizer."""
     crop = config.crop
     if crop.kind == "paper":
         return PaperCrop(crop.short_sides, crop.size, crop.flip, crop.colour_std)
@@ -102,44 +302,23 @@ def train_crop(config: ClassifierConfig) -> Crop:
     return ResizedCrop(crop.size, crop.scale, crop.ratio, crop.flip, crop.augment)
 
 
-def test_crops(test: ClassifierTestConfig) -> tuple[Crop, ...]:
-    """What ``test.protocol`` looks at."""
-    mirrored = (False, True) if test.flip else (False,)
+def eval_crops(test: ClassifierTestConfig) -> tuple[Crop, ...]:
+    """The crops of ``test.protocol``."""
+    flips = (False, True) if test.flip else (False,)
     if test.protocol == "ten_crop":
         return (TenCrop(test.resize, test.size),)
     if test.protocol == "one_crop":
-        return tuple(CentreCrop(test.resize, test.size, flipped) for flipped in mirrored)
-    return tuple(FullImage(side, flipped) for side in test.short_sides for flipped in mirrored)
-
-
-# ------------------------------------------------------------------------------------ testing
-
-
-def build_score_pipeline(classifier: LoadedClassifier) -> ScorePipeline:
-    """What scores images as ``classifier.config.test`` says, alone or as an ensemble.
-
-    An ensemble's members take the leader's protocol, each with crops of its own size.
-    """
-    members = (classifier, *classifier.others)
-    return ScorePipeline([_viewed(member, classifier.config.test) for member in members])
+        return tuple(CentreCrop(test.resize, test.size, flipped) for flipped in flips)
+    return tuple(FullImage(side, flipped) for side in test.short_sides for flipped in flips)
 
 
 def _viewed(member: LoadedClassifier, lead: ClassifierTestConfig) -> Viewed:
     own = member.config.test
     test = lead.model_copy(update={"resize": own.resize, "size": own.size})
-    return Viewed(member.model, test_crops(test), dense=test.protocol == "multi_scale")
+    return Viewed(member.model, eval_crops(test), dense=test.protocol == "multi_scale")
 
 
-def describe_testing(classifier: LoadedClassifier) -> str:
-    """One line that says which crops, sizes and networks make the scores."""
-    test = classifier.config.test
-    parts = {
-        "one_crop": f"middle crop {test.size} of shorter side {test.resize}",
-        "ten_crop": f"10 crops of {test.size} of shorter side {test.resize}",
-        "multi_scale": "fully convolutional, shorter sides "
-        + ", ".join(map(str, test.short_sides)),
-    }
-    words = [parts[test.protocol]]
-    words += ["mirrored too"] if test.flip and test.protocol != "ten_crop" else []
-    words += [f"ensemble of {1 + len(classifier.others)}"] if classifier.others else []
-    return "; ".join(words)
+def _source(config: ClassifierConfig) -> Source:
+    if config.data.source is None:
+        raise ConfigError("data.source: not given; set its format and root")
+    return config.data.source

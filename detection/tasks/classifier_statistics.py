@@ -20,11 +20,14 @@ from ...backbones.analysis import Response, layer_responses
 from ...backbones.exact_bn import Method, exact_statistics, passes
 from ...backbones.weights.convert import Converted
 from ...backbones.weights.freeze import frozen_classifier
-from ...datasets.formats.format import Part
 from ...datasets.loading.crops import Crop
 from ...datasets.loading.dataset import ClassificationDataset, eval_loader
+from ...datasets.shards.index import ShardSplit
+from ..errors import ConfigError
 from ..structures import Batch, Record
-from .classifier import LoadedClassifier, build_test_split, image_rules, test_crops, train_crop
+from .base import Part, image_rules
+from .checkpoints import read_eval_split
+from .classifier import CLASSIFICATION, LoadedClassifier, eval_crops, train_crop
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def freeze(
         ConfigError, DataError: no batch norm, no images, or data that are not the classifier's.
     """
     _frozen(classifier, (), source)
-    records = _sample(build_test_split(classifier, "train").records, images)
+    records = _sample(_records(classifier, "train"), images)
     batches = _Images(
         classifier, records, (train_crop(classifier.config),), classifier.config.train.batch_size
     )
@@ -94,8 +97,8 @@ def measure_responses(
     """
     config = classifier.config
     test = config.test.model_copy(update={"protocol": "one_crop", "flip": False})
-    records = _sample(build_test_split(classifier, part).records, images)
-    batches = _Images(classifier, records, test_crops(test), test.batch_size)
+    records = _sample(_records(classifier, part), images)
+    batches = _Images(classifier, records, eval_crops(test), test.batch_size)
     return layer_responses(
         classifier.model, batches.once("responses", device, progress), _logits(classifier)
     )
@@ -131,6 +134,17 @@ class _Images:
         if progress is not None:
             batches = track(loader, title, console=progress, transient=True)
         return (batch.to(device) for batch in batches)
+
+
+def _records(classifier: LoadedClassifier, part: Part) -> Sequence[Record]:
+    """Those of a split; raises ConfigError for a stream of shards."""
+    split = read_eval_split(CLASSIFICATION, classifier, part)
+    if isinstance(split, ShardSplit):
+        raise ConfigError(
+            f"data.source: {split.shards.folder} holds shards, and this needs images as files:"
+            " set data.source to an image_folder or ilsvrc"
+        )
+    return split.records
 
 
 def _sample(records: Sequence[Record], images: int | None) -> list[Record]:

@@ -1,4 +1,4 @@
-"""Which data set does a configuration describe, as the data doctor takes it?"""
+"""The data set of a configuration, as ``check-data`` takes it."""
 
 from __future__ import annotations
 
@@ -6,22 +6,10 @@ from pathlib import Path
 
 from ...datasets.checks.check import DataSet
 from ...datasets.checks.sources import sources_data
-from ...datasets.checks.statistics import Anchors
 from ...datasets.formats.format import Reading
 from ..config.detector import DetectorConfig
-from .detector import image_rules
-
-
-def anchors_in_training(config: DetectorConfig) -> Anchors:
-    """Of several training scales the middle one."""
-    sides = sorted(config.image.short_side_train)
-    return Anchors(
-        config.rpn.anchor_sizes,
-        config.rpn.anchor_ratios,
-        sides[len(sides) // 2],
-        config.image.long_side_max,
-        config.backbone.build().stride,
-    )
+from .base import image_rules
+from .detector_network import anchors_in_training
 
 
 def configured_data(config: DetectorConfig, origin: Path, *, workers: int = 0) -> DataSet:

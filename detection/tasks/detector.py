@@ -1,237 +1,299 @@
-"""From a configuration to objects: the only place that knows both."""
+"""The task of detection: objects of K classes as scored boxes (Faster R-CNN C4)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import partial
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
+from rich.console import Console
+from torch import Tensor
 
-from ...backbones.pixels import PixelNorm
+from ...backbones.weights.convert import Converted
+from ...backbones.weights.fetch import resolve
+from ...backbones.weights.layouts import LAYOUTS
+from ...backbones.weights.load import check_binding, import_weights, load_into, split_backbone
 from ...datasets.catalog import DataSplit, label_images
+from ...datasets.checks.check import summarise
+from ...datasets.checks.report import report_as_dict
 from ...datasets.findings import refuse
 from ...datasets.formats import inspect_all
 from ...datasets.formats.format import Difficult, Reading
-from ...datasets.image import ImageRules
-from ...datasets.loading.transforms import EvalTransform, TrainTransform
-from ..config.detector import (
-    DetectorConfig,
-    RoiConfig,
-    RpnConfig,
-    TestConfig,
+from ...datasets.loading.dataset import DetectionDataset, eval_loader, train_loader
+from ...datasets.loading.transforms import EvalTransform
+from ..config.detector import DetectorConfig, TestConfig
+from ..engine.checkpoint import load_checkpoint
+from ..engine.distributed import Group
+from ..engine.plots import plot_detections, plot_labels
+from ..errors import WeightsError
+from ..evaluation.report import print_table, write_report
+from ..evaluation.run import autocast
+from ..evaluation.score import Evaluation, evaluate
+from ..inference.pipeline import Pipeline
+from ..models.faster_rcnn import FasterRCNN
+from ..structures import Batch, Detections
+from .base import Loaded, Part, Splits, Task, image_rules, with_notes, without_truncated
+from .detector_network import (
+    anchors_in_training,
+    build_detector,
+    build_pipeline,
+    eval_transform,
+    train_transform,
 )
-from ..inference.pipeline import Member, Pipeline
-from ..models.faster_rcnn import Criterion, FasterRCNN
-from ..models.roi_head import RegionPool, RoIHead, decode_regions, roi_loss, roi_targets
-from ..models.rpn import RPNHead, rpn_loss, rpn_targets, select_proposals
-from ..ops.anchors import AnchorGrid, cell_anchors
-from ..ops.matching import Sampler, sample
-from ..ops.nms import suppress
-from ..ops.roi_align import roi_align, roi_pool
+from .training import describe_size, describe_splits
+
+Detector = Loaded[FasterRCNN, DetectorConfig]
 
 
-@dataclass(frozen=True)
-class Detector:
-    """A network with what it needs to be used: its configuration and class names."""
+class DetectionTask(Task):
+    """Detectors: VOC and COCO data, mean average precision."""
 
-    model: FasterRCNN
-    config: DetectorConfig
-    classes: tuple[str, ...]
-    #: Further members of an ensemble, with their classes in the order of this one's.
-    others: tuple[Detector, ...] = ()
-
-
-def build_model(config: DetectorConfig, classes: int) -> FasterRCNN:
-    """The network with random weights, in channels-last memory, drawn from ``train.seed``."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
-        model = _assemble(config, classes)
-    return model.to(memory_format=torch.channels_last)
-
-
-def _assemble(config: DetectorConfig, classes: int) -> FasterRCNN:
-    backbone = config.backbone.build()
-    trunk = backbone.trunk(frozen_stages=config.backbone.frozen_stages)
-    cells = cell_anchors(config.rpn.anchor_sizes, config.rpn.anchor_ratios)
-    rpn, roi = config.rpn, config.roi
-    return FasterRCNN(
-        pixels=PixelNorm(backbone.pixels),
-        trunk=trunk,
-        anchors=AnchorGrid(cells, trunk.stride),
-        rpn_head=RPNHead(trunk.channels, rpn.channels, len(cells)),
-        roi_head=RoIHead(
-            backbone.tail(stride=roi.tail_stride),
-            channels=backbone.tail_channels,
-            classes=classes,
-            pool=_region_pool(roi, trunk.stride),
-            pool_size=roi.pool_size,
-            linear_pool=roi.pool == "align",
-            class_agnostic=roi.class_agnostic_boxes,
-            context=roi.context,
+    name = "detection"
+    noun = "a detector"
+    command = "train-det"
+    schema = DetectorConfig
+    metric = "mAP"
+    class_layers: ClassVar[Mapping[str, int]] = {
+        "roi_head.cls_logits.": 1,
+        "roi_head.box_deltas.": 4,
+    }
+    network_settings: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "backbone": ("family", "depth", "width", "norm", "stride_in", "pixels"),
+        "rpn": ("channels", "anchor_sizes", "anchor_ratios"),
+        "roi": (
+            "pool",
+            "pool_size",
+            "tail_stride",
+            "class_agnostic_boxes",
+            "box_weights",
+            "context",
         ),
-        select=_select(rpn, rpn.pre_nms_test, rpn.post_nms_test),
-        decode=partial(decode_regions, weights=roi.box_weights),
-        criterion=_criterion(rpn, roi, classes),
-    )
+    }
+    by_shape = True
+    plot_labels = staticmethod(plot_labels)
+
+    # -- network ---------------------------------------------------------------------------------
+
+    def build(self, config: DetectorConfig, classes: int) -> FasterRCNN:
+        return build_detector(config, classes)
+
+    def load_pretrained(self, loaded: Detector) -> list[str]:
+        """Load ``backbone.weights`` into trunk and conv5_x."""
+        backbone = loaded.config.backbone
+        if backbone.weights is None:
+            return [f"weights: random, seed {loaded.config.train.seed}"]
+        path = resolve(backbone.weights)
+        converted = _with_own_stride(import_weights(path), path)
+        check_binding(converted, pixels=backbone.pixels, stride_in=backbone.stride_in)
+        if converted.kind == "classifier":
+            tensors, notes = split_backbone(converted.tensors, source=str(path))
+        else:
+            kept = ("trunk.", "roi_head.res5.")
+            tensors = {k: v for k, v in converted.tensors.items() if k.startswith(kept)}
+            notes = ("RPN and sibling layers of the detector are left out",)
+        heads = ("pixels.", "rpn_head.", *self.class_layers)
+        load_into(loaded.model, tensors, allow_missing=heads, source=str(path))
+        done = f"weights: {path} ({converted.layout}, {len(tensors)} tensors)"
+        return [done, *converted.notes, *notes]
+
+    def read_converted(
+        self, converted: Converted, path: Path
+    ) -> tuple[Mapping[str, Tensor], DetectorConfig, tuple[str, ...]]:
+        if converted.kind != "detector":
+            raise WeightsError(f"{path}: holds a {converted.kind}, not a detector")
+        if LAYOUTS[converted.layout].own:
+            raise WeightsError(
+                f"{path}: made from a checkpoint of this toolkit, without the config that came "
+                "with it; use the checkpoint itself"
+            )
+        if converted.anchors == "rounded":
+            raise WeightsError(
+                f"{path}: trained with rounded anchors centred at 16k + 7.5, which this network "
+                "does not have; its boxes would be off by half a cell. Use it as backbone.weights"
+            )
+        classes = converted.classes or tuple(f"class{i}" for i in range(converted.class_count))
+        return converted.tensors, _config_of(converted), classes
+
+    def join(self, loaded: Detector, group: Group) -> None:
+        loaded.model.mean_count = group.all_reduce_mean
+
+    # -- data ------------------------------------------------------------------------------------
+
+    def read(
+        self,
+        config: DetectorConfig,
+        part: Part,
+        classes: tuple[str, ...] | None = None,
+        *,
+        training: bool = False,
+    ) -> DataSplit:
+        """In training ``data.difficult`` decides about difficult objects; evaluation ignores them
+        always, also where training left them out."""
+        data = config.data
+        difficult: Difficult = data.difficult if training else "ignore"
+        sources = data.train if part == "train" else data.val
+        images, findings = inspect_all(sources, Reading(image_rules(config), difficult))
+        known = classes or data.classes
+        if known is None:
+            refuse(findings, "data")  # half of the data would make half a class list
+        split = label_images(
+            images, classes=known, ignore_classes=data.ignore_classes, on_bad_box=data.on_bad_box
+        )
+        findings += split.findings
+        refuse(findings, "data")
+        return replace(split, findings=tuple(findings))
+
+    def train_dataset(
+        self, config: DetectorConfig, split: DataSplit, prepared: None
+    ) -> DetectionDataset:
+        return DetectionDataset(split.records, train_transform(config), rules=image_rules(config))
+
+    def eval_batches(
+        self, pipeline: Pipeline, config: DetectorConfig, split: DataSplit, group: Group
+    ) -> Iterable[Batch]:
+        return eval_loader(
+            DetectionDataset(split.records, *pipeline.transforms, rules=image_rules(config)),
+            batch_size=config.test.batch_size,
+            workers=config.data.workers,
+            rank=group.rank,
+            world=group.world,
+            pin_memory=group.device.type == "cuda",
+        )
+
+    # -- prediction and evaluation -----------------------------------------------------------------
+
+    def pipeline(self, members: Sequence[Detector]) -> Pipeline:
+        return build_pipeline(members)
+
+    def predictor_parts(self, pipeline: Pipeline) -> tuple[Pipeline, tuple[EvalTransform, ...]]:
+        return pipeline, pipeline.transforms
+
+    def evaluate(
+        self,
+        found: Mapping[str, Detections],
+        split: DataSplit,
+        config: DetectorConfig,
+        *,
+        quick: bool = False,
+        coco: bool = True,
+        **options: Any,
+    ) -> Evaluation:
+        """VOC's and, with ``coco``, COCO's numbers, which take a minute for 5,000 images: ``quick``
+        leaves them out unless ``eval.metric`` is one of them."""
+        records, notes = without_truncated(split, found, config)
+        coco = coco and (not quick or config.eval.metric.startswith("coco"))
+        return with_notes(evaluate(found, records, split.classes, coco=coco), notes)
+
+    def logged(self, evaluation: Evaluation) -> dict[str, float]:
+        return dict(evaluation.metrics)
+
+    def worth(self, evaluation: Evaluation, config: DetectorConfig) -> float:
+        return evaluation.metrics[config.eval.metric]
+
+    @torch.no_grad()
+    def validate(self, loaded: Detector, split: DataSplit, group: Group) -> dict[str, float]:
+        """The mean loss over ``val_loss_batches`` batches as large as training's, images as in
+        testing."""
+        config = loaded.config
+        count = config.train.val_loss_batches
+        if count == 0:
+            return {}
+        dataset = DetectionDataset(split.records, eval_transform(config), rules=image_rules(config))
+        settings = config.train.model_copy(update={"iterations": count})
+        plan, pin_memory = self.batch_plan(settings, split, 0, group), group.device.type == "cuda"
+        losses = []
+        for batch in train_loader(
+            dataset, plan, workers=config.data.workers, pin_memory=pin_memory
+        ):
+            with autocast(group.device, config.train.precision):
+                outputs = loaded.model(batch.to(group.device))
+            losses.append(torch.stack(list(outputs.values())).sum())
+        return {"val_loss": group.all_reduce_mean(torch.stack(losses).mean()).item()}
+
+    def show_predictions(
+        self, loaded: Detector, split: DataSplit, found: Mapping[str, Detections], folder: Path
+    ) -> None:
+        shown = [record for record in split.records if record.image_id in found][:8]
+        path = folder / "samples" / "val_detections.jpg"
+        plot_detections(shown, found, loaded.classes, path, rules=image_rules(loaded.config))
+
+    def print_evaluation(self, evaluation: Evaluation, console: Console) -> None:
+        print_table(evaluation, console)
+
+    def write_evaluation(self, evaluation: Evaluation, folder: Path) -> tuple[Path, ...]:
+        return write_report(evaluation, folder)
+
+    # -- words -----------------------------------------------------------------------------------
+
+    def describe(self, loaded: Detector, splits: Splits) -> list[str]:
+        config = loaded.config
+        rpn = config.rpn
+        return [
+            *describe_splits(splits),
+            f"model: {config.backbone.build().name} C4, norm {config.backbone.norm}, "
+            f"{describe_size(loaded.model)}",
+            f"anchors: {list(rpn.anchor_sizes)} x {list(rpn.anchor_ratios)}; proposals: "
+            f"{rpn.post_nms_train} in training, {rpn.post_nms_test} in testing",
+        ]
+
+    def describe_testing(self, members: Sequence[Detector], pipeline: Pipeline) -> str:
+        config = members[0].config
+        test = config.test
+        scales = test.scales or (config.image.short_side_test,)
+        parts = ["shorter side " + ", ".join(map(str, scales))]
+        if len(members) > 1:
+            parts.append(f"ensemble of {len(members)}")
+        if test.flip:
+            parts.append("flipped too")
+        if test.pyramid:
+            parts.append("regions on the pyramid " + ", ".join(map(str, test.pyramid)))
+        if any(member.config.roi.context for member in members):
+            parts.append("global context")
+        if test.refine.rounds:
+            parts.append(f"{test.refine.rounds} round(s) of refinement")
+        parts.append(_describe_suppression(test))
+        if test.vote.iou is not None:
+            mean = ", mean score" if test.vote.score == "average" else ""
+            parts.append(f"box voting at {test.vote.iou:g}{mean}")
+        return "; ".join(parts)
+
+    def data_report(self, config: DetectorConfig, splits: Splits, path: Path) -> str:
+        report = summarise(str(path), splits, anchors_in_training(config), path)
+        return json.dumps(report_as_dict(report), ensure_ascii=False, indent=1) + "\n"
 
 
-def _criterion(rpn: RpnConfig, roi: RoiConfig, classes: int) -> Criterion:
-    return Criterion(
-        select=_select(rpn, rpn.pre_nms_train, rpn.post_nms_train),
-        rpn_targets=partial(
-            rpn_targets,
-            sampler=Sampler(
-                positive_iou=rpn.positive_iou,
-                negative_iou=rpn.negative_iou,
-                low_quality=rpn.low_quality_matches,
-                sample=_sample(rpn),
-            ),
-            drop_border=rpn.border_anchors == "drop",
-        ),
-        roi_targets=partial(
-            roi_targets,
-            classes=classes,
-            sampler=Sampler(
-                positive_iou=roi.positive_iou,
-                negative_iou=roi.positive_iou,
-                negative_iou_low=roi.negative_iou_low,
-                sample=_sample(roi),
-            ),
-            append_ground_truth=roi.append_ground_truth,
-            weights=roi.box_weights,
-        ),
-        rpn_loss=partial(rpn_loss, beta=rpn.smooth_l1_beta),
-        roi_loss=partial(roi_loss, beta=roi.smooth_l1_beta),
-        box_loss_weights=(rpn.box_loss_weight, roi.box_loss_weight),
-        rpn_normalizer=rpn.batch_per_image if rpn.normalizer == "fixed" else None,
-    )
+DETECTION = DetectionTask()
 
 
-def _select(rpn: RpnConfig, pre_nms: int, post_nms: int) -> partial:
-    return partial(
-        select_proposals,
-        pre_nms=pre_nms,
-        post_nms=post_nms,
-        nms_iou=rpn.nms_iou,
-        min_size=rpn.min_size,
-    )
+def _config_of(converted: Converted) -> DetectorConfig:
+    """What a converted detector says of itself, on the defaults, which are detectron2's C4."""
+    config = DetectorConfig()
+    rpn_channels = len(converted.tensors["rpn_head.conv.weight"])
+    backbone = config.backbone.model_dump() | {
+        "depth": converted.depth,
+        "width": converted.width,
+        "pixels": converted.pixels,
+        "stride_in": converted.stride_in or config.backbone.stride_in,
+    }
+    rpn = config.rpn.model_dump() | {"channels": rpn_channels}
+    return DetectorConfig.model_validate(config.model_dump() | {"backbone": backbone, "rpn": rpn})
 
 
-def _sample(stage: RpnConfig | RoiConfig) -> partial:
-    return partial(sample, count=stage.batch_per_image, positive_fraction=stage.positive_fraction)
-
-
-def _suppress(test: TestConfig) -> partial:
-    return partial(
-        suppress,
-        nms_iou=test.nms_iou,
-        max_detections=test.max_detections,
-        method=test.suppress.method,
-        soft_sigma=test.suppress.soft_sigma,
-        soft_floor=test.suppress.soft_floor,
-        vote_iou=test.vote.iou,
-        vote_score=test.vote.score,
-    )
-
-
-def _region_pool(roi: RoiConfig, stride: int) -> RegionPool:
-    if roi.pool == "pool":
-        return partial(roi_pool, size=roi.pool_size, stride=stride)
-    return partial(roi_align, size=roi.pool_size, stride=stride, sampling_ratio=roi.sampling_ratio)
-
-
-def image_rules(config: DetectorConfig) -> ImageRules:
-    data = config.data
-    return ImageRules(exif=data.exif, on_truncated=data.on_truncated, max_pixels=data.max_pixels)
-
-
-def build_split(
-    config: DetectorConfig, which: str, *, classes: tuple[str, ...] | None = None
-) -> DataSplit:
-    """The images of ``train`` or ``val``, labelled by name.
-
-    ``classes`` (of a checkpoint, or of the training split) go before the configured ones. In
-    training ``data.difficult`` decides about difficult objects; evaluation ignores them always.
-
-    Raises:
-        DataError: anything in the annotations, ids or headers of the images is an error.
-    """
-    data = config.data
-    difficult: Difficult = data.difficult if which == "train" else "ignore"
-    sources = data.train if which == "train" else data.val
-    images, findings = inspect_all(sources, Reading(image_rules(config), difficult))
-    known = classes or data.classes
-    if known is None:
-        refuse(findings, "data")  # half of the data would make half a class list
-    split = label_images(
-        images, classes=known, ignore_classes=data.ignore_classes, on_bad_box=data.on_bad_box
-    )
-    findings += split.findings
-    refuse(findings, "data")
-    return replace(split, findings=tuple(findings))
-
-
-def train_transform(config: DetectorConfig) -> TrainTransform:
-    image = config.image
-    return TrainTransform(
-        image.short_side_train,
-        image.long_side_max,
-        image.flip,
-        image.augment,
-    )
-
-
-def test_transform(config: DetectorConfig, short_side: int | None = None) -> EvalTransform:
-    """The resize of testing, or the same to another shorter side: the longer one's limit follows,
-    so that the aspect ratios it cuts short stay the same."""
-    image = config.image
-    side = short_side or image.short_side_test
-    limit = round(image.long_side_max * side / image.short_side_test)
-    return EvalTransform(side, limit)
-
-
-def build_pipeline(detector: Detector) -> Pipeline:
-    """What finds objects as ``detector.config.test`` says, alone or as an ensemble."""
-    test = detector.config.test
-    return Pipeline(
-        [_member(member, test) for member in (detector, *detector.others)],
-        suppress=_suppress(test),
-        score_threshold=test.score_threshold,
-        flip=test.flip,
-        rounds=test.refine.rounds,
-        region_side=test.pyramid_region,
-    )
-
-
-def _member(detector: Detector, test: TestConfig) -> Member:
-    scales = test.scales or (detector.config.image.short_side_test,)
-    return Member(
-        detector.model,
-        tuple(test_transform(detector.config, side) for side in scales),
-        tuple(test_transform(detector.config, side) for side in test.pyramid),
-    )
-
-
-def describe_testing(detector: Detector) -> str:
-    """One line that says which sizes, networks and options make the detections."""
-    test = detector.config.test
-    scales = test.scales or (detector.config.image.short_side_test,)
-    parts = ["shorter side " + ", ".join(map(str, scales))]
-    if detector.others:
-        parts.append(f"ensemble of {1 + len(detector.others)}")
-    if test.flip:
-        parts.append("mirrored too")
-    if test.pyramid:
-        parts.append("regions on the pyramid " + ", ".join(map(str, test.pyramid)))
-    if any(member.config.roi.context for member in (detector, *detector.others)):
-        parts.append("global context")
-    if test.refine.rounds:
-        parts.append(f"{test.refine.rounds} round(s) of refinement")
-    parts.append(_describe_suppression(test))
-    if test.vote.iou is not None:
-        mean = ", mean score" if test.vote.score == "average" else ""
-        parts.append(f"box voting at {test.vote.iou:g}{mean}")
-    return "; ".join(parts)
+def _with_own_stride(converted: Converted, path: Path) -> Converted:
+    """With the stride that a checkpoint of this toolkit has in its config; no tensor shows it."""
+    own = LAYOUTS[converted.layout].own
+    if not (converted.bottlenecks and own and converted.stride_in is None):
+        return converted
+    try:
+        state = load_checkpoint(path)
+    except WeightsError:  # tensors without a config, such as a state dict saved alone
+        return converted
+    settings = state["config"].get("backbone") or state["config"].get("network")
+    stride = settings.get("stride_in") if isinstance(settings, dict) else None
+    return replace(converted, stride_in=stride)
 
 
 def _describe_suppression(test: TestConfig) -> str:

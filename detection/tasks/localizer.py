@@ -1,264 +1,394 @@
-"""From a localizer's configuration to objects, for either stage."""
+"""The tasks of localization: the box of a known class in an image, in two stages (ResNet paper,
+appendix C)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
-from typing import Generic, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, cast
 
 import torch
-from torch import nn
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
 
-from ...backbones.pixels import PixelNorm
 from ...datasets.catalog import DataSplit
 from ...datasets.catalog_localization import localization_split
-from ...datasets.formats.format import Part
-from ...datasets.image import ImageRules
-from ...datasets.loading.crops import CentreCrop, FullImage, PaperCrop, PlacedCrop, ResizedCrop
+from ...datasets.loading.crops import CentreCrop, FullImage, PlacedCrop, UncroppedImage
+from ...datasets.loading.dataset import (
+    ClassificationDataset,
+    ImageDataset,
+    LocalizationDataset,
+    eval_loader,
+)
+from ...datasets.loading.regions import RegionDataset
+from ...datasets.loading.transforms import Untouched
 from ..config.localizer import (
     AnyLocalizerConfig,
-    HeadConfig,
     LocalizerConfig,
     LocalizerTestConfig,
-    RegionConfig,
     RegionLocalizerConfig,
 )
+from ..engine.distributed import Group
+from ..engine.log import RunLog
+from ..engine.plots import plot_labels
+from ..engine.synced_norm import synchronise_norms
 from ..errors import ConfigError, DataError
-from ..inference.localize import Chooser, Judge, LocationPipeline, Proposer
-from ..models.class_head import ClassHead
-from ..models.localizer import HeadLoss, Localizer, RegionLocalizer
-from ..models.rpn import rpn_targets
-from ..ops.anchors import AnchorGrid, cell_anchors
-from ..ops.matching import Sampler, sample_evenly
-from .class_layers import class_difference
-from .classifier import LoadedClassifier, build_score_pipeline
-
-Model = TypeVar("Model", bound=nn.Module)
-Config = TypeVar("Config", bound=AnyLocalizerConfig)
-
-
-@dataclass(frozen=True)
-class Loaded(Generic[Model, Config]):
-    """A network with its configuration and class names (wnids)."""
-
-    model: Model
-    config: Config
-    classes: tuple[str, ...]
-
+from ..evaluation.localization import (
+    Localization,
+    evaluate_located,
+    print_localization,
+    write_localization,
+)
+from ..evaluation.run import Timer, autocast
+from ..inference.localize import Chooser, ImageLocator, Judge, LocationPipeline, Proposer
+from ..models.localizer import Localizer, RegionLocalizer
+from ..structures import Batch, Located
+from .base import Loaded, Part, Splits, Task, image_rules, with_notes, without_truncated
+from .checkpoints import class_difference, load_members, read_checkpoint
+from .classifier import CLASSIFICATION, load_classifier_weights, train_crop
+from .localizer_network import build_localizer, build_region_localizer
+from .region_proposals import FILE, each_image, read_proposals, write_proposals
+from .training import Training, describe_size, describe_splits
 
 LoadedLocalizer = Loaded[Localizer, LocalizerConfig]
 LoadedRegionLocalizer = Loaded[RegionLocalizer, RegionLocalizerConfig]
+_NETWORK = ("family", "depth", "width", "shortcut", "norm", "stride_in", "pixels")
 
 
-@dataclass(frozen=True)
-class Ensemble:
-    """All networks that locate together; the classes of all have the order of ``classes``.
+class _StageTask(Task):
+    """What both stages share: data with one class an image, and the errors of localization."""
 
-    ``lead`` is the configuration whose ``test`` holds: stage two's, where there is one.
-    """
+    command = "train-loc"
+    metric = "1 - error given the true class"
+    class_layers: ClassVar[Mapping[str, int]] = {"head.cls_logits.": 1, "head.box_deltas.": 1}
+    plot_labels = staticmethod(plot_labels)
 
-    lead: AnyLocalizerConfig
-    classes: tuple[str, ...]
-    proposers: tuple[LoadedLocalizer, ...]
-    judges: tuple[LoadedRegionLocalizer, ...] = ()
-    #: An ensemble of them hangs together by `LoadedClassifier.others`.
-    classifier: LoadedClassifier | None = None
+    def load_pretrained(self, loaded: Loaded) -> list[str]:
+        """Load ``network.weights``, a classifier of any known layout, into the trunk."""
+        network = loaded.config.network
+        if network.weights is None and network.norm == "frozen":
+            raise ConfigError(
+                "network.weights: not given, and network.norm=frozen has no statistics without "
+                "them; name a classifier (`resdet freeze-bn` writes one), or train with "
+                "network.norm=batch"
+            )
+        if network.weights is None:
+            return [f"weights: random, seed {loaded.config.train.seed}"]
+        replaced = ("fc.",) if hasattr(loaded.model.trunk, "res5") else ("fc.", "res5.")
+        left_out = " and ".join(name.rstrip(".") for name in replaced)
+        missing = ("pixels.", *self.class_layers)
+        return load_classifier_weights(loaded, "trunk.", replaced, missing, f"{left_out} left out")
+
+    def join(self, loaded: Loaded, group: Group) -> None:
+        settings = loaded.config.train
+        if settings.sync_norm:
+            synchronise_norms(loaded.model, group)
+        if settings.compile:
+            # In place, so that the tensors keep their names; the anchors around it are Python's.
+            loaded.model.trunk.compile()
+
+    def read(
+        self,
+        config: AnyLocalizerConfig,
+        part: Part,
+        classes: tuple[str, ...] | None = None,
+        *,
+        training: bool = False,
+    ) -> DataSplit:
+        data, source = config.data, config.data.source
+        if source is None:
+            raise ConfigError("data.source: not given; set its format and root")
+        return localization_split(
+            source,
+            part,
+            classes=classes or data.classes,
+            on_bad_box=data.on_bad_box,
+            rules=image_rules(config),
+        )
+
+    def eval_batches(
+        self,
+        pipeline: LocationPipeline,
+        config: AnyLocalizerConfig,
+        split: DataSplit,
+        group: Group,
+    ) -> Iterable[Batch]:
+        """Whole images, one at a time."""
+        return eval_loader(
+            ClassificationDataset(split.records, UncroppedImage(), rules=image_rules(config)),
+            batch_size=1,
+            workers=config.data.workers,
+            rank=group.rank,
+            world=group.world,
+        )
+
+    def predict_split(
+        self,
+        pipeline: LocationPipeline,
+        config: AnyLocalizerConfig,
+        split: DataSplit,
+        group: Group,
+        progress: Console | None = None,
+        timer: Timer | None = None,
+    ) -> dict[str, Located] | None:
+        """The boxes of the classes asked for in every image."""
+        batches = self.eval_batches(pipeline, config, split, group)
+        if progress is not None and group.is_main:
+            batches = track(batches, "evaluating", console=progress, transient=True)
+        with autocast(group.device, config.test.precision):
+            return group.gather(each_image(pipeline.locate, batches, timer))
+
+    def predictor_parts(self, pipeline: LocationPipeline) -> tuple[ImageLocator, tuple[Untouched]]:
+        if pipeline.chooser is None:
+            raise ConfigError(
+                "a localizer finds the box of a class that is known; name the classifier that "
+                "knows it: test.classifiers=[FILE]"
+            )
+        return ImageLocator(pipeline), (Untouched(),)
+
+    def evaluate(
+        self,
+        found: Mapping[str, Located],
+        split: DataSplit,
+        config: AnyLocalizerConfig,
+        *,
+        quick: bool = False,
+        baseline: Mapping[str, Located] | None = None,
+        **options: Any,
+    ) -> Localization:
+        records, notes = without_truncated(split, found, config)
+        return with_notes(evaluate_located(found, records, split.classes, baseline=baseline), notes)
+
+    def logged(self, evaluation: Localization) -> dict[str, float]:
+        """Those that an evaluation without a classifier has."""
+        names = ("true_class_error", "mean_true_class_iou")
+        return {f"val_{name}": evaluation.metrics[name] for name in names}
+
+    def worth(self, evaluation: Localization, config: AnyLocalizerConfig) -> float:
+        return 1 - evaluation.metrics["true_class_error"]
+
+    def print_evaluation(self, evaluation: Localization, console: Console) -> None:
+        print_localization(evaluation, console)
+
+    def write_evaluation(self, evaluation: Localization, folder: Path) -> tuple[Path, ...]:
+        return write_localization(evaluation, folder)
+
+    def data_report(self, config: Any, splits: Splits, path: Path) -> str:
+        return CLASSIFICATION.data_report(config, splits, path)
+
+    def describe_testing(self, members: Sequence[Loaded], pipeline: LocationPipeline) -> str:
+        config = members[0].config
+        crops: Sequence[Any] = pipeline.proposers[0].crops
+        sides = [str(crop.short_side) for crop in crops if isinstance(crop, FullImage)]
+        words = [
+            "fully convolutional, shorter sides " + ", ".join(dict.fromkeys(sides))
+            if sides
+            else f"middle crop {crops[0].size} of shorter side {crops[0].resize}"
+        ]
+        words += ["flipped too"] if any(crop.flipped for crop in crops) else []
+        if pipeline.judges:
+            words.append(f"{pipeline.count} proposals of each class to stage two")
+        counts = {"stage one": len(pipeline.proposers), "stage two": len(pipeline.judges)}
+        words += [f"ensemble of {count} ({name})" for name, count in counts.items() if count > 1]
+        if pipeline.vote_iou is not None:
+            words.append(f"box voting at {pipeline.vote_iou:g}")
+        if pipeline.chooser is None:
+            words.append("no classifier: the true class is given")
+        else:
+            count = len(pipeline.chooser.scores.members)
+            words.append(f"{count} classifier(s), top {config.test.top}")
+        return "; ".join(words)
 
 
-# ------------------------------------------------------------------------------------ network
+class LocalizationTask(_StageTask):
+    """The first stage: a per-class RPN on crops of images."""
+
+    name = "localization"
+    noun = "a localizer"
+    schema = LocalizerConfig
+    network_settings: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "network": _NETWORK,
+        "head": ("level", "anchor_sizes", "anchor_ratios", "outputs"),
+    }
+
+    def build(self, config: LocalizerConfig, classes: int) -> Localizer:
+        return build_localizer(config, classes)
+
+    def train_dataset(
+        self, config: LocalizerConfig, split: DataSplit, prepared: None
+    ) -> ImageDataset:
+        return LocalizationDataset(
+            split.records,
+            cast(PlacedCrop, train_crop(config)),
+            least_visible=config.crop.least_visible,
+            rules=image_rules(config),
+        )
+
+    def pipeline(self, members: Sequence[LoadedLocalizer]) -> LocationPipeline:
+        """An ensemble's members take the leader's protocol, each with crops of its own size."""
+        lead = members[0].config.test
+        proposers = []
+        for member in members:
+            own = member.config.test
+            sizes = {name: getattr(own, name) for name in ("resize", "size", "short_sides")}
+            proposers.append(Proposer(member.model, _eval_crops(lead.model_copy(update=sizes))))
+        return LocationPipeline(
+            proposers, (), _chooser(members[0]), top=lead.top, vote_iou=lead.vote_iou
+        )
+
+    def quick(self, config: LocalizerConfig) -> LocalizerConfig:
+        """The middle crop, and the true class in place of a classifier's."""
+        update = {"protocol": "centre", "flip": False, "classifiers": (), "vote_iou": None}
+        return config.model_copy(update={"test": config.test.model_copy(update=update)})
+
+    def describe(self, loaded: LoadedLocalizer, splits: Splits) -> list[str]:
+        config = loaded.config
+        crop, head = config.crop, config.head
+        return [
+            *describe_splits(splits),
+            f"model: {config.network.build().description}, {describe_size(loaded.model)}",
+            f"crops: {crop.kind}, {crop.size} px; batch {config.train.batch_size}; "
+            f"{head.per_image} anchors each, of {list(head.anchor_sizes)} x "
+            f"{list(head.anchor_ratios)} on {head.level}",
+        ]
 
 
-def build_localizer(config: LocalizerConfig, classes: int) -> Localizer:
-    """Stage one with random weights, in channels-last memory, drawn from ``train.seed``."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
-        model = _localizer(config, classes)
-    return model.to(memory_format=torch.channels_last)
+class RegionLocalizationTask(_StageTask):
+    """The second stage: an R-CNN on regions that the first stage proposes for a class."""
+
+    name = "localization_rcnn"
+    noun = "the second stage of a localizer"
+    schema = RegionLocalizerConfig
+    network_settings: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "network": _NETWORK,
+        "region": ("size", "padding"),
+    }
+
+    def build(self, config: RegionLocalizerConfig, classes: int) -> RegionLocalizer:
+        return build_region_localizer(config, classes)
+
+    def prepare(self, run: Training, folder: Path, group: Group, log: RunLog) -> dict[str, Tensor]:
+        """Propose regions, unless they are given or the run that is resumed has them."""
+        config, split = run.loaded.config, run.splits["train"]
+        given, records = config.proposals.file, split.records
+        path = Path(given) if given else folder / FILE
+        if not group.broadcast("proposals/there", path.is_file()):
+            log.message(f"proposing regions in {len(records)} training images")
+            batches = track(
+                self.eval_batches(run.pipeline, config, split, group),
+                "proposing",
+                console=Console(stderr=True),
+                transient=True,
+                disable=not group.is_main,
+            )
+            with autocast(group.device, config.test.precision):
+                found = group.gather(each_image(run.pipeline.propose, batches))
+            if found is not None:
+                none = torch.zeros(0, 4)  # of a truncated image that was skipped
+                write_proposals(
+                    {one.image_id: found.get(one.image_id, none) for one in records}, path
+                )
+            group.broadcast("proposals/written", True)
+        proposals = read_proposals(path, records)
+        counts = [len(proposals[record.image_id]) for record in records]
+        log.message(f"proposals: {path}, {min(counts)} to {max(counts)} in an image")
+        return proposals
+
+    def train_dataset(
+        self, config: RegionLocalizerConfig, split: DataSplit, prepared: Mapping[str, Tensor]
+    ) -> ImageDataset:
+        region = config.region
+        return RegionDataset(
+            split.records,
+            prepared,
+            size=region.size,
+            padding=region.padding,
+            positive_iou=region.positive_iou,
+            positive_fraction=region.positive_fraction,
+            flip=region.flip,
+            rules=image_rules(config),
+        )
+
+    def pipeline(self, members: Sequence[LoadedRegionLocalizer]) -> LocationPipeline:
+        """With the first stages that the members' configurations name; these keep their crops."""
+        config = members[0].config
+        return LocationPipeline(
+            [Proposer(one.model, _eval_crops(one.config.test)) for one in _first_stages(members)],
+            [
+                Judge(member.model, member.config.region.size, member.config.region.padding)
+                for member in members
+            ],
+            _chooser(members[0]),
+            count=config.proposals.count,
+            nms_iou=config.proposals.nms_iou,
+            regions_at_once=config.test.batch_size,
+            top=config.test.top,
+            vote_iou=config.test.vote_iou,
+        )
+
+    def quick(self, config: RegionLocalizerConfig) -> RegionLocalizerConfig:
+        """The true class in place of a classifier's."""
+        return config.model_copy(
+            update={"test": config.test.model_copy(update={"classifiers": ()})}
+        )
+
+    def follow(
+        self, config: RegionLocalizerConfig, lead: RegionLocalizerConfig
+    ) -> RegionLocalizerConfig:
+        """The first stages that the given configuration names propose for all members."""
+        return config.model_copy(update={"proposals": lead.proposals})
+
+    def describe(self, loaded: LoadedRegionLocalizer, splits: Splits) -> list[str]:
+        config = loaded.config
+        region, proposals = config.region, config.proposals
+        return [
+            *describe_splits(splits),
+            f"model: {config.network.build().description}, {describe_size(loaded.model)}",
+            f"regions: {region.size} px with a margin of {region.padding}; batch "
+            f"{config.train.batch_size}; the best {proposals.count} of {len(proposals.weights)} "
+            "network(s) of stage one",
+        ]
 
 
-def _localizer(config: LocalizerConfig, classes: int) -> Localizer:
-    head = config.head
-    backbone = config.network.build()
-    trunk = backbone.trunk(whole=head.level == "conv5")
-    cells = cell_anchors(head.anchor_sizes, head.anchor_ratios)
-    shared = head.outputs == "shared"
-    return Localizer(
-        pixels=PixelNorm(backbone.pixels),
-        trunk=trunk,
-        head=ClassHead(trunk.channels, classes, len(cells), shared=shared),
-        anchors=AnchorGrid(cells, trunk.stride),
-        targets=partial(
-            rpn_targets,
-            sampler=Sampler(
-                positive_iou=head.positive_iou,
-                negative_iou=head.negative_iou,
-                low_quality=head.low_quality_matches,
-                sample=partial(sample_evenly, count=head.per_image),
-            ),
-            drop_border=False,
-        ),
-        per_image=head.per_image,
-        loss=_head_loss(head),
-    )
+LOCALIZATION = LocalizationTask()
+LOCALIZATION_RCNN = RegionLocalizationTask()
 
 
-def _head_loss(settings: HeadConfig | RegionConfig) -> HeadLoss:
-    return HeadLoss(
-        every_class=settings.classes_in_loss == "every",
-        smooth_l1_beta=settings.smooth_l1_beta,
-        box_loss_weight=settings.box_loss_weight,
-    )
+def _eval_crops(test: LocalizerTestConfig) -> tuple[PlacedCrop, ...]:
+    """The crops of ``test.protocol``."""
+    flips = (False, True) if test.flip else (False,)
+    if test.protocol == "centre":
+        return tuple(CentreCrop(test.resize, test.size, flipped) for flipped in flips)
+    return tuple(FullImage(side, flipped) for side in test.short_sides for flipped in flips)
 
 
-def build_region_localizer(config: RegionLocalizerConfig, classes: int) -> RegionLocalizer:
-    """Stage two, likewise."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
-        model = _region_localizer(config, classes)
-    return model.to(memory_format=torch.channels_last)
-
-
-def _region_localizer(config: RegionLocalizerConfig, classes: int) -> RegionLocalizer:
-    region = config.region
-    backbone = config.network.build()
-    trunk = backbone.trunk(whole=True)
-    return RegionLocalizer(
-        pixels=PixelNorm(backbone.pixels),
-        trunk=trunk,
-        head=ClassHead(trunk.channels, classes, 1),
-        size=region.size,
-        padding=region.padding,
-        positive_iou=region.positive_iou,
-        loss=_head_loss(region),
-    )
-
-
-# --------------------------------------------------------------------------------------- data
-
-
-def image_rules(config: AnyLocalizerConfig) -> ImageRules:
-    data = config.data
-    return ImageRules(exif=data.exif, on_truncated=data.on_truncated, max_pixels=data.max_pixels)
-
-
-def read_split(
-    config: AnyLocalizerConfig, part: Part, classes: tuple[str, ...] | None = None
-) -> DataSplit:
-    """The images of ``train`` or ``val`` with their classes and boxes; ``classes`` go before
-    those configured.
+def _first_stages(members: Sequence[LoadedRegionLocalizer]) -> list[LoadedLocalizer]:
+    """The first stages that the members' configurations name, with the members' classes.
 
     Raises:
-        ConfigError: there is no ``data.source``.
-        DataError: anything in the data is an error.
+        ConfigError: none is named.
+        WeightsError, DataError: a file is unusable, or has other classes.
     """
-    data, source = config.data, config.data.source
-    if source is None:
-        raise ConfigError("data.source: not given; set its format and root")
-    split = localization_split(
-        source,
-        part,
-        classes=classes or data.classes,
-        on_bad_box=data.on_bad_box,
-        rules=image_rules(config),
-    )
-    if not split.records:
-        raise DataError(f"{source.title}: no images in {part!r}")
-    return split
-
-
-def train_crop(config: LocalizerConfig) -> PlacedCrop:
-    crop = config.crop
-    if crop.kind == "paper":
-        return PaperCrop(crop.short_sides, crop.size, crop.flip, crop.colour_std)
-    return ResizedCrop(crop.size, crop.scale, crop.ratio, crop.flip, crop.augment)
-
-
-def test_crops(test: LocalizerTestConfig) -> tuple[PlacedCrop, ...]:
-    """What ``test.protocol`` looks at."""
-    mirrored = (False, True) if test.flip else (False,)
-    if test.protocol == "centre":
-        return tuple(CentreCrop(test.resize, test.size, flipped) for flipped in mirrored)
-    return tuple(FullImage(side, flipped) for side in test.short_sides for flipped in mirrored)
-
-
-# ------------------------------------------------------------------------------------ testing
-
-
-def build_location_pipeline(ensemble: Ensemble) -> LocationPipeline:
-    """What locates as the lead's ``test`` says. A proposer below stage two keeps its own crops."""
-    lead = ensemble.lead
-    if isinstance(lead, RegionLocalizerConfig):
-        proposers = [Proposer(one.model, test_crops(one.config.test)) for one in ensemble.proposers]
-        judges = [
-            Judge(one.model, one.config.region.size, one.config.region.padding)
-            for one in ensemble.judges
-        ]
-        return LocationPipeline(
-            proposers,
-            judges,
-            _chooser(ensemble),
-            count=lead.proposals.count,
-            nms_iou=lead.proposals.nms_iou,
-            regions_at_once=lead.test.batch_size,
-            top=lead.test.top,
-            vote_iou=lead.test.vote_iou,
+    paths = dict.fromkeys(path for one in members for path in one.config.proposals.weights)
+    if not paths:
+        raise ConfigError(
+            "proposals.weights: stage two scores proposals of stage one; name its checkpoint, "
+            "proposals.weights=[FILE]"
         )
-    proposers = [
-        Proposer(one.model, test_crops(_with_own_sizes(lead.test, one.config.test)))
-        for one in ensemble.proposers
-    ]
-    return LocationPipeline(
-        proposers, (), _chooser(ensemble), top=lead.test.top, vote_iou=lead.test.vote_iou
-    )
+    classes = members[0].classes
+    stages = [read_checkpoint(Path(path), LOCALIZATION) for path in paths]
+    return [stage.ordered_as(classes, "the second stage").load() for stage in stages]
 
 
-def _with_own_sizes(lead: LocalizerTestConfig, own: LocalizerTestConfig) -> LocalizerTestConfig:
-    """An ensemble's members take the leader's protocol, each with crops of its own size."""
-    sizes = {name: getattr(own, name) for name in ("resize", "size", "short_sides")}
-    return lead.model_copy(update=sizes)
-
-
-def _chooser(ensemble: Ensemble) -> Chooser | None:
-    classifier = ensemble.classifier
-    if classifier is None:
+def _chooser(lead: Loaded) -> Chooser | None:
+    """The classifiers that ``test.classifiers`` names; raises DataError for other classes."""
+    paths = [Path(path) for path in lead.config.test.classifiers]
+    if not paths:
         return None
-    if set(classifier.classes) != set(ensemble.classes):
-        raise DataError(
-            class_difference(
-                "the classifier", classifier.classes, "the localizer", ensemble.classes
-            )
-        )
-    order = [classifier.classes.index(name) for name in ensemble.classes]
-    return Chooser(build_score_pipeline(classifier), torch.tensor(order))
-
-
-def true_class_pipeline(localizer: LoadedLocalizer) -> LocationPipeline:
-    """The middle crop of stage one alone: what evaluations during training can afford."""
-    test = localizer.config.test.model_copy(update={"protocol": "centre", "flip": False})
-    return LocationPipeline([Proposer(localizer.model, test_crops(test))])
-
-
-def describe_locating(ensemble: Ensemble) -> str:
-    """One line that says which views, stages and networks make the boxes."""
-    lead = ensemble.lead
-    if isinstance(lead, RegionLocalizerConfig):
-        views = ensemble.proposers[0].config.test
-    else:
-        views = lead.test
-    words = [
-        f"middle crop {views.size} of shorter side {views.resize}"
-        if views.protocol == "centre"
-        else "fully convolutional, shorter sides " + ", ".join(map(str, views.short_sides))
-    ]
-    words += ["mirrored too"] if views.flip else []
-    if isinstance(lead, RegionLocalizerConfig):
-        words.append(f"{lead.proposals.count} proposals of each class to stage two")
-    counts = {"proposer": len(ensemble.proposers), "stage two": len(ensemble.judges)}
-    words += [f"ensemble of {count} ({name})" for name, count in counts.items() if count > 1]
-    if lead.test.vote_iou is not None:
-        words.append(f"box voting at {lead.test.vote_iou:g}")
-    if ensemble.classifier is None:
-        words.append("no classifier: the true class is given")
-    else:
-        words.append(f"{1 + len(ensemble.classifier.others)} classifier(s), top {lead.test.top}")
-    return "; ".join(words)
+    members = load_members([read_checkpoint(path, CLASSIFICATION) for path in paths])
+    classes = members[0].classes
+    if set(classes) != set(lead.classes):
+        raise DataError(class_difference("the classifier", classes, "the localizer", lead.classes))
+    order = [classes.index(name) for name in lead.classes]
+    return Chooser(CLASSIFICATION.pipeline(members), torch.tensor(order))

@@ -31,7 +31,8 @@ from resdet.detection.engine.history import METRICS_FILE, read_history
 from resdet.detection.errors import ConfigError, DataError, ImageError, WeightsError
 from resdet.detection.inference.records import META, RECORDS, scan
 from resdet.detection.inference.results import export_results
-from resdet.detection.tasks.detector_weights import read_stored
+from resdet.detection.tasks.checkpoints import read_checkpoint
+from resdet.detection.tasks.registry import TASKS
 from resdet.tests.fuzz.mutation import mutate
 from resdet.tests.fuzz.structures import as_json, coco, spoil, voc_xml, yaml_text
 
@@ -208,7 +209,7 @@ def _read_checkpoint(path: Path) -> None:
 
 
 def _read_detector(path: Path) -> None:
-    read_stored(path)
+    read_checkpoint(path, *TASKS.values())
 
 
 def _pickles() -> list[bytes]:

@@ -13,7 +13,7 @@ from resdet.backbones.weights.load import read_converted
 from resdet.detection.config.classifier import ClassifierConfig
 from resdet.detection.config.files import check_dict
 from resdet.detection.engine.checkpoint import load_checkpoint, save_checkpoint
-from resdet.detection.tasks.classifier import build_classifier
+from resdet.detection.tasks.classifier import CLASSIFICATION
 from resdet.tools.cli import run_tool
 
 if TYPE_CHECKING:
@@ -136,7 +136,9 @@ def untrained(best: Path, path: Path, **network: object) -> Path:
     """A checkpoint like ``best``, of another network."""
     state = load_checkpoint(best)
     values = state["config"] | {"network": state["config"]["network"] | network}
-    model = build_classifier(check_dict(ClassifierConfig, values, "test"), len(state["classes"]))
+    model = CLASSIFICATION.build(
+        check_dict(ClassifierConfig, values, "test"), len(state["classes"])
+    )
     save_checkpoint(path, state | {"config": values, "model": model.state_dict()})
     return path
 
@@ -187,7 +189,7 @@ def test_wrong_words(
         (best, ["--out", "a.pt"], 2, "a.pt: the output file must end in .safetensors"),
         (best, ["--force", "--images", "0"], 2, "--images 0: expected at least 1"),
         (best, ["--force", "train.batchsize=3"], 2, "batch_size"),
-        (tiny_run / "weights" / "last.pt", [], 3, "last.pt: holds a detector"),
+        (tiny_run / "weights" / "last.pt", [], 3, "last.pt: a checkpoint of the task 'detection'"),
     ):
         assert run_tool("freeze-bn", [str(path), *words]) == code
         said = capsys.readouterr().err

@@ -21,7 +21,7 @@ from resdet.detection.config.files import config_from_dict
 from resdet.detection.engine.checkpoint import save_checkpoint
 from resdet.detection.errors import ConfigError, WeightsError
 from resdet.detection.predictor import load
-from resdet.detection.tasks.detector import build_model
+from resdet.detection.tasks.detector_network import build_detector
 from resdet.tools import infer
 
 CLASSES = ["cat", "dog"]
@@ -39,7 +39,7 @@ def weights(tmp_path_factory) -> Path:
         }
     )
     path = tmp_path_factory.mktemp("weights") / "best.pt"
-    state = build_model(config, len(CLASSES)).state_dict()
+    state = build_detector(config, len(CLASSES)).state_dict()
     contents = {"config": config.model_dump(mode="json"), "classes": CLASSES, "model": state}
     save_checkpoint(path, {**contents, "step": 0})
     return path

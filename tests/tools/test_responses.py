@@ -14,7 +14,7 @@ from resdet.backbones.norm import ConvNorm
 from resdet.detection.config.classifier import ClassifierConfig
 from resdet.detection.config.files import check_dict
 from resdet.detection.engine.checkpoint import save_checkpoint
-from resdet.detection.tasks.classifier import build_classifier
+from resdet.detection.tasks.classifier import CLASSIFICATION
 from resdet.tools.cli import run_tool
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             "network": {"family": "cifar", "depth": 20, "width": 4, "shortcut": shortcut},
             "test": {"resize": 36, "size": 32, "batch_size": 3},
         }
-        model = build_classifier(check_dict(ClassifierConfig, config, "test"), 2)
+        model = CLASSIFICATION.build(check_dict(ClassifierConfig, config, "test"), 2)
         state = {"task": "classification", "config": config, "classes": ["a", "b"], "step": 1}
         paths.append(folder / name / "best.pt")
         save_checkpoint(paths[-1], state | {"model": model.state_dict(), "metric": 0.5})

@@ -228,7 +228,7 @@ def test_fine_tuning_takes_classes_by_name(
     fewer = (*words, f"data.source.root={tmp_path / 'colours'}")
     refused(*fewer, parts=("lacking [], too many ['blue']", "--reset-head"))
     ran(*fewer, "--reset-head")
-    assert "the last layer starts anew" in capsys.readouterr().out
+    assert "class layers re-initialised" in capsys.readouterr().out
 
 
 def test_fine_tuning_from_weights_of_any_layout(
@@ -237,7 +237,7 @@ def test_fine_tuning_from_weights_of_any_layout(
     """All but the last layer is taken; pixels must be those that the weights were trained with."""
     weights = f"network.weights={undisturbed / 'weights' / 'best.pt'}"
     ran("train-cls", "--cfg", config, weights, "--dry-run")
-    assert "fc starts anew" in capsys.readouterr().out
+    assert "fc re-initialised" in capsys.readouterr().out
     words = ("train-cls", "--cfg", config, weights, "network.pixels=msra", "--dry-run")
     assert main([str(word) for word in words]) == 2
     assert "pixels is msra, not torchvision" in capsys.readouterr().err
@@ -293,15 +293,16 @@ def test_each_command_refuses_the_others_checkpoints(
     for name, source in (("cls", undisturbed), ("det", tiny_run)):
         shutil.copytree(source / "weights", tmp_path / name / "weights")
     cls, det = (tmp_path / name / "weights" / "last.pt" for name in ("cls", "det"))
-    detector = (str(det), "holds a detector", "a classifier is needed")
-    classifier = (str(cls), "holds a classifier", "a detector is needed")
+    detector = (str(det), "of the task 'detection'", "needed: a classifier (`resdet train-cls`)")
+    classifier = (str(cls), "of the task 'classification'", "needed: a detector")
     refused("train-cls", "--resume", det, parts=detector)
     refused("train-cls", "--cfg", config, "--weights", det, "--dry-run", parts=detector)
     refused("train-det", "--resume", cls, parts=classifier)
     refused("train-det", "--cfg", tiny_config, "--weights", cls, "--dry-run", parts=classifier)
     refused("eval", "--weights", cls, "--weights", det, parts=detector)
     refused("eval", "--weights", det, "--weights", cls, parts=classifier)
-    refused("infer", "--weights", cls, undisturbed, "--out", tmp_path / "o", parts=classifier)
+    no_boxes = (str(cls), "a classifier gives no boxes")
+    refused("infer", "--weights", cls, undisturbed, "--out", tmp_path / "o", parts=no_boxes)
 
 
 def test_each_command_refuses_the_others_configs(
@@ -318,7 +319,7 @@ def test_a_checkpoint_of_an_unknown_task(
 ) -> None:
     path = tmp_path / "odd.pt"
     save_checkpoint(path, load_checkpoint(undisturbed / "weights" / "best.pt") | {"task": "poetry"})
-    refused("eval", "--weights", path, parts=("odd.pt", "unknown task 'poetry'"))
+    refused("eval", "--weights", path, parts=("odd.pt", "of the task 'poetry'"))
 
 
 # -------------------------------------------------------------------------------- evaluation

@@ -20,7 +20,9 @@ import pytest
 import resdet
 import torch
 from resdet.detection.engine.checkpoint import load_checkpoint, save_checkpoint
-from resdet.detection.tasks.localizer_weights import load_ensemble
+from resdet.detection.inference.localize import LocationPipeline
+from resdet.detection.tasks.checkpoints import load_members, read_checkpoint
+from resdet.detection.tasks.localizer import LOCALIZATION_RCNN
 from resdet.tools.cli import main
 from safetensors.torch import load_file
 
@@ -309,7 +311,7 @@ def test_fine_tuning_takes_classes_by_name(
     said = refused(capsys, *other, code=3)
     assert "lacking ['n00000002'], too many ['n00000009']" in said and "--reset-head" in said
     ran(*other, "--reset-head")
-    assert "class layers start anew" in capsys.readouterr().out
+    assert "class layers re-initialised" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("stage", "left_out"), [("first", "fc and res5"), ("second", "fc")])
@@ -437,9 +439,14 @@ def test_an_ensemble_of_stage_two_joins_all_proposers(
     state["config"]["proposals"]["weights"] = [str(moved)]
     save_checkpoint(paths[1], state)
     words = [f"test.classifiers=[{classifier}]"]
-    both = load_ensemble(paths, overrides=words)
+
+    def ensemble(*overrides: str) -> LocationPipeline:
+        checkpoints = [read_checkpoint(path, LOCALIZATION_RCNN) for path in paths]
+        return LOCALIZATION_RCNN.pipeline(load_members(checkpoints, overrides=overrides))
+
+    both = ensemble(*words)
     assert (len(both.proposers), len(both.judges)) == (2, 2)
-    one = load_ensemble(paths, overrides=[*words, f"proposals.weights=[{moved}]"])
+    one = ensemble(*words, f"proposals.weights=[{moved}]")
     assert (len(one.proposers), len(one.judges)) == (1, 2)
     predictor = resdet.load(paths[1], "cpu", [*words, f"proposals.weights=[{moved}]"])
     assert predictor.classes == tuple(CLASSES)
@@ -498,9 +505,9 @@ def test_stage_two_needs_stage_one(
     said = refused(capsys, *words, "proposals.weights=[nowhere.pt]", code=2)
     assert "proposals.weights: not found" in said and "nowhere.pt" in said
     itself = f"proposals.weights=[{second / 'weights' / 'best.pt'}]"
-    assert "holds the second stage of a localizer" in refused(capsys, *words, itself, code=3)
+    assert "of the task 'localization_rcnn'" in refused(capsys, *words, itself, code=3)
     wrong = f"proposals.weights=[{classifier}]"
-    assert "holds a classifier" in refused(capsys, *words, wrong, code=3)
+    assert "of the task 'classification'" in refused(capsys, *words, wrong, code=3)
 
 
 def test_each_command_refuses_the_others_files(
@@ -508,9 +515,9 @@ def test_each_command_refuses_the_others_files(
 ) -> None:
     one, two = (run / "weights" / "best.pt" for run in (first, second))
     both = ("eval", "--weights", one, "--weights", two)
-    assert "holds the second stage of a localizer" in refused(capsys, *both, code=3)
+    assert "of the task 'localization_rcnn'" in refused(capsys, *both, code=3)
     wrong = ("train-cls", "--cfg", folder / "classifier.yaml", "--weights", one, "--dry-run")
-    assert "holds a localizer, made by `resdet train-loc`" in refused(capsys, *wrong, code=3)
+    assert "of the task 'localization'" in refused(capsys, *wrong, code=3)
     assert main(["train-loc", "--cfg", str(folder / "classifier.yaml"), "--dry-run"]) == 2
     assert "this config is for 'classification'" in capsys.readouterr().err
     said = refused(capsys, "eval", "--weights", classifier, "--mean-box", code=2)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from resdet.detection.config.base import TrainConfig
 from resdet.detection.engine.optim import MovingAverage, learning_rate, make_sgd
-from resdet.detection.tasks.detector_training import scaled_lr
+from resdet.detection.tasks.training import scaled_lr
 from torch import nn
 
 

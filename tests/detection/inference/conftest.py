@@ -63,7 +63,7 @@ def model() -> SpotFinder:
 @pytest.fixture
 def predictor(model: SpotFinder) -> Predictor:
     """Network size 80 x 120 for the images of `spot`; exactly twice their size."""
-    return Predictor(model, CLASSES, [EvalTransform(80, 120)])
+    return Predictor(model, [EvalTransform(80, 120)], CLASSES)
 
 
 @pytest.fixture

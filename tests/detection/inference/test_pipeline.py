@@ -21,8 +21,9 @@ from resdet.detection.inference.pipeline import Pipeline, restore
 from resdet.detection.ops.nms import suppress
 from resdet.detection.predictor import load
 from resdet.detection.structures import Annotation, Batch, Detections, Geometry
-from resdet.detection.tasks.detector import Detector, build_model, build_pipeline, describe_testing
-from resdet.detection.tasks.detector_weights import load_detectors
+from resdet.detection.tasks.checkpoints import load_members, read_checkpoint
+from resdet.detection.tasks.detector import DETECTION, Detector
+from resdet.detection.tasks.detector_network import build_detector, build_pipeline
 
 CLASSES = ("cat", "dog", "owl")
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -65,7 +66,7 @@ def detector(
             "test": test or {},
         }
     )
-    model = build_model(config, len(classes))
+    model = build_detector(config, len(classes))
     # Of the size that training gives them; as initialised, all boxes would be their proposals.
     torch.manual_seed(seed)
     torch.nn.init.normal_(model.roi_head.box_deltas.weight, std=0.3)
@@ -73,15 +74,24 @@ def detector(
     return Detector(model.eval(), config, classes)
 
 
-def switched(names: Sequence[str]) -> Detector:
-    """The detector with these options; its partner has another depth, size and context."""
+def switched(names: Sequence[str]) -> list[Detector]:
+    """A detector or an ensemble with these options; the partner has another depth, size and
+    context."""
     test: dict[str, Any] = {}
     for name in names:
         test |= OPTIONS[name]
     lead = detector(test=test, context="context" in names)
     if "ensemble" not in names:
-        return lead
-    return replace(lead, others=(detector(seed=1, depth=34, context=True, side=80),))
+        return [lead]
+    return [lead, detector(seed=1, depth=34, context=True, side=80)]
+
+
+def loaded(*paths: Path) -> list[Detector]:
+    return load_members([read_checkpoint(path, DETECTION) for path in paths])
+
+
+def described(*members: Detector) -> str:
+    return DETECTION.describe_testing(members, build_pipeline(members))
 
 
 def make_images(count: int = 2) -> list[np.ndarray]:
@@ -90,8 +100,11 @@ def make_images(count: int = 2) -> list[np.ndarray]:
     return [cv2.resize(one, (100 + 10 * i, 80)) for i, one in enumerate(rough)]
 
 
-def found(one: Detector, images: Sequence[np.ndarray] | None = None) -> list[Detections]:
-    return run(build_pipeline(one), make_images() if images is None else images)
+def found(
+    one: Detector | list[Detector], images: Sequence[np.ndarray] | None = None
+) -> list[Detections]:
+    members = one if isinstance(one, list) else [one]
+    return run(build_pipeline(members), make_images() if images is None else images)
 
 
 def run(pipeline: Pipeline, images: Sequence[np.ndarray]) -> list[Detections]:
@@ -173,7 +186,7 @@ def test_a_network_twice_is_that_network(
 ) -> None:
     """Both propose the same, both score it the same; NMS takes one of each pair."""
     one = detector(context=context)
-    expect_equal(found(replace(one, others=(detector(context=context),))), baseline[context])
+    expect_equal(found([one, detector(context=context)]), baseline[context])
 
 
 @pytest.mark.parametrize("test", [{}, {"vote": {"iou": 1.0}}, OPTIONS["scales"], OPTIONS["flip"]])
@@ -255,9 +268,9 @@ class Look:
         return probs[0], self.mirror(moved[0] / self.factors)
 
 
-def candidates_step_by_step(one: Detector, image: np.ndarray) -> Detections:
+def candidates_step_by_step(members: list[Detector], image: np.ndarray) -> Detections:
     """The procedure of appendix B as a plain loop over passes, rounds, networks and regions."""
-    test, members, parts = one.config.test, (one, *one.others), []
+    test, parts = members[0].config.test, []
     for flipped in (False, True) if test.flip else (False,):
         for index in range(max(1, len(test.scales))):
             own = [(m.config.image.short_side_test,) for m in members]
@@ -282,10 +295,10 @@ def candidates_step_by_step(one: Detector, image: np.ndarray) -> Detections:
 @torch.no_grad()
 @pytest.mark.parametrize("names", TOGETHER, ids="+".join)
 def test_candidates_are_those_of_the_procedure_step_by_step(names: tuple[str, ...]) -> None:
-    one, image = switched(names), make_images()[1]
-    expected = candidates_step_by_step(one, image)
+    members, image = switched(names), make_images()[1]
+    expected = candidates_step_by_step(members, image)
     solid = (expected.boxes[:, 2:] - expected.boxes[:, :2] > 0).all(dim=1)
-    pipeline = build_pipeline(one)
+    pipeline = build_pipeline(members)
     pipeline.suppress = lambda candidates: candidates
     (ours,) = run(pipeline, [image])
     torch.testing.assert_close(ours.boxes, expected.boxes[solid], rtol=1e-3, atol=1e-2)
@@ -343,12 +356,12 @@ def test_training_mode_is_refused() -> None:
         found(one)
 
 
-def test_what_is_on_is_told() -> None:
-    text = describe_testing(switched(TOGETHER[-1]))
+def test_the_testing_in_words() -> None:
+    text = described(*switched(TOGETHER[-1]))
     for words in (
         "shorter side 64, 96",
         "ensemble of 2",
-        "mirrored",
+        "flipped",
         "pyramid 48, 64, 96",
         "context",
         "1 round",
@@ -356,10 +369,10 @@ def test_what_is_on_is_told() -> None:
         "voting at 0.5",
     ):
         assert words in text
-    plain = describe_testing(detector())
+    plain = described(detector())
     assert plain == "shorter side 64; nms at 0.5"
     linear = {"suppress": {"method": "linear_soft_nms"}, "vote": {"iou": 0.8, "score": "average"}}
-    text = describe_testing(replace(detector(test=linear), others=(detector(context=True),)))
+    text = described(detector(test=linear), detector(context=True))
     assert text == (
         "shorter side 64; ensemble of 2; global context; linear_soft_nms at 0.5; "
         "box voting at 0.8, mean score"
@@ -381,10 +394,10 @@ def test_members_are_brought_into_the_order_of_the_first(tmp_path: Path) -> None
     paths = [saved(first, tmp_path / "a.pt"), saved(second, tmp_path / "b.pt")]
     shuffled = replace(second, classes=("owl", "cat", "dog"))
     other = saved(shuffled, tmp_path / "c.pt")
-    joint = load_detectors([paths[0], other])
-    assert joint.classes == CLASSES and len(joint.others) == 1
+    joint = loaded(paths[0], other)
+    assert [one.classes for one in joint] == [CLASSES, CLASSES]
     # As if the second's rows had been stored in the first's order: cat is row 1 of (owl, cat, dog).
-    logits = joint.others[0].model.roi_head.cls_logits.weight
+    logits = joint[1].model.roi_head.cls_logits.weight
     stored = second.model.roi_head.cls_logits.weight
     torch.testing.assert_close(logits, stored[[1, 2, 0, 3]])
     predictor = load([paths[0], other])
@@ -397,6 +410,6 @@ def test_members_of_other_classes_are_refused(tmp_path: Path) -> None:
     one = saved(detector(), tmp_path / "a.pt")
     two = saved(detector(classes=("cat", "dog", "emu")), tmp_path / "b.pt")
     with pytest.raises(DataError) as caught:
-        load_detectors([one, two])
+        loaded(one, two)
     message = str(caught.value)
     assert "a.pt" in message and "b.pt" in message and "emu" in message and "owl" in message

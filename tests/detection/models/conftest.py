@@ -14,7 +14,7 @@ from resdet.detection.inference.pipeline import Member, Pipeline
 from resdet.detection.models.faster_rcnn import FasterRCNN
 from resdet.detection.ops.nms import suppress
 from resdet.detection.structures import Annotation, Batch, Detections, Geometry, Sample
-from resdet.detection.tasks.detector import build_model
+from resdet.detection.tasks.detector_network import build_detector
 
 Box = tuple[float, float, float, float]
 COLOURS = torch.tensor([[220, 30, 40], [30, 60, 230]], dtype=torch.uint8)
@@ -39,7 +39,7 @@ def tiny_model(**sections: dict[str, Any]) -> FasterRCNN:
         name: {**settings.get(name, {}), **sections.get(name, {})}
         for name in settings.keys() | sections.keys()
     }
-    return build_model(DetectorConfig(**merged), 2)
+    return build_detector(DetectorConfig(**merged), 2)
 
 
 def make_sample(

@@ -14,10 +14,9 @@ from resdet.detection.config.classifier import ClassifierConfig
 from resdet.detection.inference.classify import ScorePipeline, Viewed
 from resdet.detection.models.classifier import Classifier
 from resdet.detection.structures import Batch, Sample
-from resdet.detection.tasks.classifier import build_classifier, test_crops, train_crop
+from resdet.detection.tasks.classifier import CLASSIFICATION, eval_crops, train_crop
 from torch.nn import functional
 
-test_crops.__test__ = False  # type: ignore[attr-defined]  # no test, whatever its name
 CLASSES = 6
 
 
@@ -162,7 +161,7 @@ def test_multi_scale_is_a_loop_over_scales(model: Classifier) -> None:
             }
         }
     )
-    crops = test_crops(config.test)
+    crops = eval_crops(config.test)
     assert crops == tuple(FullImage(side, flip) for side in (48, 64, 96) for flip in (False, True))
     pipeline = ScorePipeline([Viewed(model, crops, dense=True)])
     pixels = make_image(70, 90)
@@ -220,7 +219,7 @@ def test_the_window_is_the_last_map_of_a_test_crop() -> None:
                     "test": {"size": size, "resize": size},
                 }
             )
-            model = build_classifier(config, 3).eval()
+            model = CLASSIFICATION.build(config, 3).eval()
             with torch.inference_mode():
                 features = model.network.features(torch.zeros(1, 3, size, size))
             assert model.window == cells
@@ -232,7 +231,7 @@ def test_weights_follow_the_seed() -> None:
         config = ClassifierConfig.model_validate(
             {"network": {"depth": 18, "width": 4}, "train": {"seed": seed}}
         )
-        return build_classifier(config, 3).network.fc.weight
+        return CLASSIFICATION.build(config, 3).network.fc.weight
 
     assert torch.equal(first(1), first(1))
     assert not torch.equal(first(1), first(2))

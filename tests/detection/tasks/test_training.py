@@ -1,4 +1,4 @@
-"""When does a run end, what does it keep, and what does not stop it?"""
+"""Training runs: when one ends, what it keeps, and which failures do not stop it."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ import torch
 from resdet.detection.config.base import TrainConfig
 from resdet.detection.config.files import load_config
 from resdet.detection.engine.checkpoint import load_checkpoint
-from resdet.detection.engine.distributed import Group
 from resdet.detection.engine.log import RunLog
 from resdet.detection.engine.signals import StopRequest
 from resdet.detection.engine.train import Outputs, Plan, TrainingState, train
 from resdet.detection.errors import ConfigError, DataError, WeightsError
 from resdet.detection.structures import Annotation, Batch, Geometry, Sample
-from resdet.detection.tasks.detector_training import (
-    Start,
-    check_training,
-    scaled_lr,
-    train_detector,
-)
+from resdet.detection.tasks.base import ALONE
+from resdet.detection.tasks.checkpoints import read_checkpoint
+from resdet.detection.tasks.detector import DETECTION
+from resdet.detection.tasks.training import FRESH, Start, Training, scaled_lr
 
-ALONE = Group(0, 1, torch.device("cpu"))
-FRESH = Start()
 GROUP_NORM = ("backbone.norm=group", "rpn.post_nms_test=100")
 
 
 def run(config: Path, folder: Path, *overrides: str, start: Start = FRESH) -> int:
     folder.mkdir(exist_ok=True)
-    return train_detector(load_config(config, overrides), folder, ALONE, start)
+    return Training(DETECTION, load_config(config, overrides), start).run(folder, ALONE)
+
+
+def banner(config: Path, *overrides: str, start: Start = FRESH) -> list[str]:
+    """As a dry run prints it."""
+    return Training(DETECTION, load_config(config, overrides), start).banner(ALONE, "none")
 
 
 def logged(folder: Path, kind: str) -> list[dict[str, Any]]:
@@ -114,7 +114,7 @@ def test_best_follows_the_chosen_metric(
     tiny_config: Path, learned_run: Path, tmp_path: Path
 ) -> None:
     metric = "coco_ap"
-    start = Start(learned_run / "weights" / "best.pt")
+    start = Start(read_checkpoint(learned_run / "weights" / "best.pt", DETECTION))
     settings = (f"eval.metric={metric}", "train.eval_every=1", "train.iterations=3")
     assert run(tiny_config, tmp_path, *GROUP_NORM, *settings, start=start) == 0
     evaluations = logged(tmp_path, "eval")
@@ -136,7 +136,7 @@ def test_a_image_that_cannot_be_written_stops_nothing(tiny_config: Path, tmp_pat
     assert run(tiny_config, tmp_path, *settings, "train.iterations=2") == 0
     text = (tmp_path / "train.log").read_text()
     # The first batch, the detections of the one evaluation, the curves.
-    assert text.count("an image of the run was not drawn, training goes on") == 3
+    assert text.count("an image of the run was not drawn, training continues") == 3
     assert "done: 2 steps" in text
     assert load_checkpoint(tmp_path / "weights" / "best.pt")["step"] == 2
     assert [entry["lr"] for entry in logged(tmp_path, "train")] == [pytest.approx(0.005)]
@@ -169,11 +169,11 @@ def test_the_learning_rate_is_proportional_to_the_batch(
     assert scaled_lr(settings) == pytest.approx(expected)
 
 
-def test_a_check_tells_what_would_start_and_leaves_nothing(
+def test_a_dry_run_says_what_would_start_and_leaves_nothing(
     tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    lines = check_training(load_config(tiny_config))
+    lines = banner(tiny_config)
     assert any("train: images: 12" in line for line in lines)
     assert any("val: images: 6" in line for line in lines)
     assert "weights: random, seed 0" in lines
@@ -185,11 +185,11 @@ def test_what_cannot_start_is_refused_before_the_first_step(
 ) -> None:
     best = learned_run / "weights" / "best.pt"
     with pytest.raises(WeightsError, match=r"best\.pt: .*--resume needs last\.pt"):
-        check_training(load_config(tiny_config), Start(best, resume=True))
+        banner(tiny_config, start=Start(read_checkpoint(best, DETECTION), resume=True))
     with pytest.raises(ConfigError, match=r"backbone\.norm=group, the config says batch"):
-        check_training(load_config(tiny_config), Start(best))
-    with pytest.raises(DataError, match=r"data\.val: no images in 0 source"):
-        check_training(load_config(tiny_config, ["data.val=[]"]))
+        banner(tiny_config, start=Start(read_checkpoint(best, DETECTION)))
+    with pytest.raises(DataError, match=r"data\.val: no images"):
+        banner(tiny_config, "data.val=[]")
     with pytest.raises(ConfigError, match=r"batch_size 2 cannot be divided"):
         run(tiny_config, tmp_path, "train.accumulate=4")
     assert not (tmp_path / "weights").exists()

@@ -1,4 +1,4 @@
-"""What do files put into a network, and when is one refused?"""
+"""Weights from files: what is loaded into a network, and which files are refused."""
 
 from __future__ import annotations
 
@@ -15,13 +15,9 @@ from resdet.detection.config.detector import BackboneConfig, DetectorConfig, Roi
 from resdet.detection.engine.checkpoint import save_checkpoint
 from resdet.detection.errors import ConfigError, DataError, WeightsError
 from resdet.detection.structures import Annotation, Batch, Detections, Geometry, Sample
-from resdet.detection.tasks.detector import Detector, build_model, build_pipeline
-from resdet.detection.tasks.detector_weights import (
-    fill_backbone,
-    fill_from_detector,
-    load_detector,
-    read_stored,
-)
+from resdet.detection.tasks.checkpoints import load_members, load_trained, read_checkpoint
+from resdet.detection.tasks.detector import DETECTION, Detector
+from resdet.detection.tasks.detector_network import build_detector, build_pipeline
 from torch import Tensor
 from torchvision.models.resnet import BasicBlock, ResNet
 
@@ -41,7 +37,7 @@ def configured(**backbone: object) -> DetectorConfig:
 def detector(config: DetectorConfig, *, seed: int, classes: Sequence[str] = CLASSES) -> Detector:
     """Random weights whose scores are far apart, so that rounding does not change an order."""
     train = config.train.model_copy(update={"seed": seed})
-    model = build_model(config.model_copy(update={"train": train}), len(classes)).eval()
+    model = build_detector(config.model_copy(update={"train": train}), len(classes)).eval()
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in model.state_dict().items():
         if name.endswith("norm.weight"):
@@ -80,7 +76,7 @@ def scene(*, seed: int = 3) -> Batch:
 
 
 def predict(one: Detector) -> Detections:
-    return build_pipeline(one).predict(scene())[0]
+    return build_pipeline([one]).predict(scene())[0]
 
 
 def expect_equal(one: Detections, other: Detections) -> None:
@@ -88,6 +84,17 @@ def expect_equal(one: Detections, other: Detections) -> None:
     assert torch.equal(one.labels, other.labels)
     torch.testing.assert_close(one.scores, other.scores)
     torch.testing.assert_close(one.boxes, other.boxes)
+
+
+def load(path: Path, base: DetectorConfig | None = None, overrides: Sequence[str] = ()) -> Detector:
+    """As a command does with one ``--weights``."""
+    (one,) = load_members([read_checkpoint(path, DETECTION)], base=base, overrides=overrides)
+    return one
+
+
+def start_from(one: Detector, path: Path, *, reset_head: bool) -> list[str]:
+    """As a training with ``--weights`` does."""
+    return load_trained(one, read_checkpoint(path, DETECTION), reset_head=reset_head)
 
 
 def state_of(one: Detector) -> dict[str, Tensor]:
@@ -104,10 +111,10 @@ def saved(one: Detector, path: Path, **more: object) -> Path:
 # ------------------------------------------------------------------------------- backbones
 
 
-def test_without_backbone_weights_the_seed_is_told() -> None:
+def test_without_backbone_weights_the_notes_name_the_seed() -> None:
     one = detector(configured(), seed=4)
     before = state_of(one)
-    assert fill_backbone(one) == ["weights: random, seed 0"]
+    assert DETECTION.load_pretrained(one) == ["weights: random, seed 0"]
     assert all(torch.equal(tensor, before[name]) for name, tensor in state_of(one).items())
 
 
@@ -117,7 +124,7 @@ def test_a_torchvision_file_fills_trunk_and_res5_and_nothing_else(tmp_path: Path
     torch.save(source.state_dict(), path)
     one = detector(configured(weights=str(path)), seed=4)
     before = state_of(one)
-    notes = fill_backbone(one)
+    notes = DETECTION.load_pretrained(one)
     assert str(path) in notes[0] and "torchvision" in notes[0]
     assert any("fc.weight" in note for note in notes)
     after = state_of(one)
@@ -136,12 +143,12 @@ def test_a_torchvision_file_fills_trunk_and_res5_and_nothing_else(tmp_path: Path
         assert torch.equal(after[ours], theirs[name]), ours
 
 
-def test_the_filled_trunk_computes_what_torchvision_does(tmp_path: Path) -> None:
+def test_the_loaded_trunk_computes_what_torchvision_does(tmp_path: Path) -> None:
     source = narrow_torchvision()
     path = tmp_path / "resnet18.pth"
     torch.save(source.state_dict(), path)
     one = detector(configured(weights=str(path)), seed=4)
-    fill_backbone(one)
+    DETECTION.load_pretrained(one)
     x = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         ours = one.model.trunk(x)
@@ -166,7 +173,7 @@ def test_other_pixels_or_stride_name_the_setting_that_fixes_it(tmp_path: Path) -
     def fill(**backbone: object) -> Detector:
         settings = {"depth": 50, "weights": str(path)} | backbone
         filled = detector(configured(**settings), seed=2)
-        fill_backbone(filled)
+        DETECTION.load_pretrained(filled)
         return filled
 
     with pytest.raises(ConfigError, match=r"set backbone\.pixels=msra backbone\.stride_in=1x1$"):
@@ -185,7 +192,7 @@ def test_a_detector_gives_its_backbone_alone(tmp_path: Path) -> None:
     path = saved(source, tmp_path / "best.pt")
     one = detector(configured(weights=str(path)), seed=2, classes=("bee",))
     before = state_of(one)
-    assert any("left out" in note for note in fill_backbone(one))
+    assert any("left out" in note for note in DETECTION.load_pretrained(one))
     for name, tensor in state_of(one).items():
         origin = state_of(source) if name.startswith(("trunk.", "roi_head.res5.")) else before
         assert torch.equal(tensor, origin[name]), name
@@ -197,11 +204,11 @@ def test_backbones_that_do_not_fit_or_exist(tmp_path: Path) -> None:
     wide = detector(configured(weights=str(path), width=16), seed=0)
     before = state_of(wide)
     with pytest.raises(WeightsError, match=r"resnet18\.pth do not fit .*of another shape"):
-        fill_backbone(wide)
+        DETECTION.load_pretrained(wide)
     assert all(torch.equal(tensor, before[name]) for name, tensor in state_of(wide).items())
     missing = detector(configured(weights=str(tmp_path / "none.pth")), seed=0)
     with pytest.raises(WeightsError, match=r"none\.pth: no such weights file"):
-        fill_backbone(missing)
+        DETECTION.load_pretrained(missing)
 
 
 # ------------------------------------------------------------------------------- detectors
@@ -211,7 +218,7 @@ def test_the_same_classes_give_the_same_detections(tmp_path: Path) -> None:
     source = detector(configured(), seed=1)
     path = saved(source, tmp_path / "best.pt")
     one = detector(configured(), seed=2)
-    assert fill_from_detector(one, path, reset_head=True) == [f"weights: {path}"]
+    assert start_from(one, path, reset_head=True) == [f"weights: {path}"]
     expect_equal(predict(one), predict(source))
 
 
@@ -225,7 +232,7 @@ def test_reordered_classes_give_the_same_detections_under_the_names(
     source = detector(config, seed=1)
     path = saved(source, tmp_path / "best.pt")
     one = detector(config, seed=2, classes=("owl", "cat", "dog"))
-    notes = fill_from_detector(one, path, reset_head=False)
+    notes = start_from(one, path, reset_head=False)
     assert any("reordered by name" in note for note in notes)
     expected, found = predict(source), predict(one)
     for name in CLASSES:
@@ -241,7 +248,7 @@ def test_other_classes_are_refused_with_both_lists(tmp_path: Path) -> None:
     one = detector(configured(), seed=2, classes=("cat", "bee"))
     before = state_of(one)
     with pytest.raises(DataError) as caught:
-        fill_from_detector(one, path, reset_head=False)
+        start_from(one, path, reset_head=False)
     message = str(caught.value)
     assert message.startswith(str(path)) and "\n" not in message
     for part in (
@@ -255,16 +262,16 @@ def test_other_classes_are_refused_with_both_lists(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in state_of(one).items())
 
 
-def test_reset_head_starts_the_class_layers_alone_anew(tmp_path: Path) -> None:
+def test_reset_head_re_initialises_the_class_layers_alone(tmp_path: Path) -> None:
     source = detector(configured(), seed=1)
     path = saved(source, tmp_path / "best.pt")
     one = detector(configured(), seed=2, classes=("cat", "bee"))
     before = state_of(one)
-    assert any("anew" in note for note in fill_from_detector(one, path, reset_head=True))
+    assert any("re-initialised" in note for note in start_from(one, path, reset_head=True))
     layers = ("roi_head.cls_logits", "roi_head.box_deltas")
-    anew = {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
+    fresh = {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
     for name, tensor in state_of(one).items():
-        origin = before if name in anew else state_of(source)
+        origin = before if name in fresh else state_of(source)
         assert torch.equal(tensor, origin[name]), name
 
 
@@ -288,12 +295,12 @@ def test_another_network_is_refused_naming_the_setting(
     changed = getattr(config, section).model_copy(update={key: value})
     other = config.model_copy(update={section: changed})
     one = detector(other, seed=2)
-    for load in (
-        lambda: fill_from_detector(one, path, reset_head=True),
-        lambda: load_detector(path, base=other),
+    for attempt in (
+        lambda: start_from(one, path, reset_head=True),
+        lambda: load(path, base=other),
     ):
         with pytest.raises(ConfigError, match=rf"{section}\.{key}=") as caught:
-            load()
+            attempt()
         assert str(path) in str(caught.value) and str(value) in str(caught.value)
 
 
@@ -303,20 +310,20 @@ def test_another_network_is_refused_naming_the_setting(
 def test_a_checkpoint_is_loaded_with_its_config_and_classes(tmp_path: Path) -> None:
     source = detector(configured(), seed=1)
     path = saved(source, tmp_path / "best.pt")
-    loaded = load_detector(path)
+    loaded = load(path)
     assert loaded.classes == CLASSES and loaded.config == source.config
     assert not loaded.model.training
     expect_equal(predict(loaded), predict(source))
-    few = load_detector(path, overrides=["test.max_detections=7"])
+    few = load(path, overrides=["test.max_detections=7"])
     assert len(predict(few)) == 7
 
 
 def test_the_moving_average_goes_before_the_raw_weights(tmp_path: Path) -> None:
     raw, average = detector(configured(), seed=1), detector(configured(), seed=2)
     path = saved(raw, tmp_path / "last.pt", average=average.model.state_dict())
-    expect_equal(predict(load_detector(path)), predict(average))
+    expect_equal(predict(load(path)), predict(average))
     without = saved(raw, tmp_path / "none.pt", average=None)
-    expect_equal(predict(load_detector(without)), predict(raw))
+    expect_equal(predict(load(without)), predict(raw))
 
 
 def in_detectron2_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -354,13 +361,13 @@ def test_a_converted_detector_gives_equal_outputs(
     source, file = converted
     path = tmp_path / "c4.safetensors"
     write_converted(file, path)
-    stored = read_stored(path)
-    assert stored.classes == CLASSES and stored.config == source.config
-    loaded = load_detector(path, overrides=["image.short_side_test=96"])
+    checkpoint = read_checkpoint(path, DETECTION)
+    assert checkpoint.classes == CLASSES and checkpoint.config == source.config
+    loaded = load(path, overrides=["image.short_side_test=96"])
     assert loaded.config.image.short_side_test == 96
     expect_equal(predict(loaded), predict(source))
     again = detector(source.config, seed=2)
-    fill_from_detector(again, path, reset_head=False)
+    start_from(again, path, reset_head=False)
     expect_equal(predict(again), predict(source))
 
 
@@ -369,7 +376,7 @@ def test_classes_without_names_are_numbered(
 ) -> None:
     path = tmp_path / "c4.safetensors"
     write_converted(replace(converted[1], classes=()), path)
-    assert read_stored(path).classes == ("class0", "class1", "class2")
+    assert read_checkpoint(path, DETECTION).classes == ("class0", "class1", "class2")
 
 
 def test_converted_files_that_are_no_detector_of_ours(
@@ -379,17 +386,17 @@ def test_converted_files_that_are_no_detector_of_ours(
     path = tmp_path / "c4.safetensors"
     write_converted(replace(file, anchors="rounded"), path)
     with pytest.raises(WeightsError, match=r"c4\.safetensors: .*16k \+ 7\.5.*backbone\.weights"):
-        load_detector(path)
+        load(path)
     backbone = source.config.backbone.model_copy(update={"weights": str(path)})
     user = source.config.model_copy(update={"backbone": backbone})
-    fill_backbone(detector(user, seed=2))  # as the message advises
+    DETECTION.load_pretrained(detector(user, seed=2))  # as the message advises
     torch.save(narrow_torchvision().state_dict(), tmp_path / "r18.pth")
     classifier = convert(narrow_torchvision().state_dict(), "torchvision")
     write_converted(classifier, path)
     with pytest.raises(WeightsError, match=r"holds a classifier, not a detector"):
-        load_detector(path)
+        load(path)
     with pytest.raises(WeightsError, match=r"r18\.pth: not a checkpoint .*convert-weights"):
-        load_detector(tmp_path / "r18.pth")
+        load(tmp_path / "r18.pth")
 
 
 def test_a_converted_checkpoint_of_ours_has_lost_its_config(tmp_path: Path) -> None:
@@ -397,4 +404,4 @@ def test_a_converted_checkpoint_of_ours_has_lost_its_config(tmp_path: Path) -> N
     path = tmp_path / "ours.safetensors"
     write_converted(convert(state_of(detector(configured(), seed=1)), "resdet"), path)
     with pytest.raises(WeightsError, match=r"ours\.safetensors: .*use the checkpoint itself"):
-        load_detector(path)
+        load(path)

@@ -1,0 +1,298 @@
+"""The interface of a task, and the prediction of a whole split, which all tasks share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import nn
+
+from ...backbones.weights.convert import Converted
+from ...datasets.catalog import DataSplit
+from ...datasets.formats.format import Part
+from ...datasets.image import ImageRules
+from ...datasets.loading.dataset import train_loader
+from ...datasets.loading.sampling import BatchPlan, any_shape
+from ..config.base import Section, TrainConfig
+from ..engine.distributed import Group
+from ..engine.log import RunLog
+from ..engine.plots import plot_batch
+from ..errors import WeightsError
+from ..evaluation.run import Timer, detect
+from ..structures import Batch
+
+Splits = Mapping[str, DataSplit]
+Model = TypeVar("Model", bound=nn.Module)
+Config = TypeVar("Config", bound=Section)
+
+#: A single process.
+ALONE = Group(0, 1, torch.device("cpu"))
+#: Images of the first batch that are drawn.
+SHOWN = 16
+
+
+@dataclass(frozen=True)
+class Loaded(Generic[Model, Config]):
+    """A network with its configuration and class names, in label order; an ensemble is a sequence
+    of them, with the classes of all in the order of the first one's."""
+
+    model: Model
+    config: Config
+    classes: tuple[str, ...]
+
+
+class Task(ABC):
+    """What differs between detection, classification and the stages of localization.
+
+    Everything else (starting, resuming, matching classes, training, evaluating, reporting) is
+    generic: `checkpoints.py` and `training.py`. ``config`` is always of the task's ``schema``.
+    """
+
+    #: Marks configurations and checkpoints.
+    name: ClassVar[str]
+    #: What a checkpoint of it holds, with its article, and the command that trains it.
+    noun: ClassVar[str]
+    command: ClassVar[str]
+    schema: ClassVar[type[Section]]
+    #: What ``best.pt`` is chosen by, for people.
+    metric: ClassVar[str]
+    #: Layers whose rows belong to classes: {prefix of their tensors: rows of a class}. Rows beyond
+    #: those of the classes are the background's.
+    class_layers: ClassVar[Mapping[str, int]]
+    #: Settings that shapes of tensors do not show and that must fit a checkpoint: {section: keys}.
+    network_settings: ClassVar[Mapping[str, tuple[str, ...]]]
+    #: Whether the images of a batch should have one orientation, because they are padded.
+    by_shape: ClassVar[bool] = False
+    #: What draws the statistics of labels.
+    plot_labels: ClassVar[Callable[..., object]]
+
+    # -- network ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def build(self, config: Any, classes: int) -> nn.Module:
+        """The network with random weights drawn from ``train.seed``, in channels-last memory."""
+
+    @abstractmethod
+    def load_pretrained(self, loaded: Loaded) -> list[str]:
+        """Load the pretrained weights that the configuration names; what was done, in words.
+
+        Raises:
+            WeightsError: unreadable or not fitting.
+            ConfigError: trained with other pixels or strides than the configuration says.
+        """
+
+    def read_converted(
+        self, converted: Converted, path: Path
+    ) -> tuple[Mapping[str, torch.Tensor], Section, tuple[str, ...]]:
+        """Tensors, configuration and classes of a file of ``convert-weights``; raises
+        WeightsError where it cannot stand for a checkpoint."""
+        raise WeightsError(f"{path}: converted weights are no checkpoint of {self.noun}")
+
+    def join(self, loaded: Loaded, group: Group) -> None:  # noqa: B027  optional
+        """Prepare the model, on its device by now, for training in ``group``."""
+
+    # -- data ------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def read(
+        self,
+        config: Any,
+        part: Part,
+        classes: tuple[str, ...] | None = None,
+        *,
+        training: bool = False,
+    ) -> DataSplit:
+        """The images of one split, labelled by name; ``classes`` go before those configured.
+
+        Raises:
+            ConfigError: no data are configured.
+            DataError: anything in the data is an error.
+        """
+
+    def read_both(
+        self, config: Any, classes: tuple[str, ...] | None = None
+    ) -> dict[str, DataSplit]:
+        """``train`` and ``val`` with the same classes; raises as `read`."""
+        train = self.read(config, "train", classes, training=True)
+        return {"train": train, "val": self.read(config, "val", train.classes)}
+
+    def prepare(self, run: Any, folder: Path, group: Group, log: RunLog) -> Any:
+        """Make what training needs beyond weights and data, and keep it in the run ``folder``,
+        where a resumed run finds it; handed to `train_batches`."""
+        return None
+
+    @abstractmethod
+    def train_dataset(self, config: Any, split: DataSplit, prepared: Any) -> Any:
+        """The training samples by `SampleKey`, with what `prepare` made."""
+
+    def train_batches(
+        self, config: Any, split: DataSplit, prepared: Any, start: int, group: Group
+    ) -> Iterable[Batch]:
+        """This process's batches from step ``start`` on, the same after every restart."""
+        return train_loader(
+            self.train_dataset(config, split, prepared),
+            self.batch_plan(config.train, split, start, group),
+            workers=config.data.workers,
+            pin_memory=group.device.type == "cuda",
+        )
+
+    def batch_plan(
+        self, settings: TrainConfig, split: DataSplit, start: int = 0, group: Group = ALONE
+    ) -> BatchPlan:
+        """Which images make up this process's batches."""
+        records = split.records
+        return BatchPlan(
+            [record.size for record in records] if self.by_shape else any_shape(len(records)),
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            start_step=start,
+            steps=settings.iterations,
+            rank=group.rank,
+            world=group.world,
+            accumulate=settings.accumulate,
+        )
+
+    def show_inputs(self, loaded: Loaded, split: DataSplit, prepared: Any, folder: Path) -> None:
+        """Draw the first batch and the labels' statistics into ``folder``."""
+        first = self.first_batch(loaded.config, split, prepared)
+        plot_batch(first, loaded.classes, folder / "samples" / "train_batch0.jpg")
+        self.plot_labels(split.records, loaded.classes, folder / "plots" / "labels.png")
+
+    def first_batch(self, config: Any, split: DataSplit, prepared: Any) -> Batch:
+        """The beginning of the first batch, read in this process."""
+        dataset = self.train_dataset(config, split, prepared)
+        keys = next(iter(self.batch_plan(config.train, split)))[:SHOWN]
+        return Batch.collate([dataset[key] for key in keys], pad=self.by_shape)
+
+    @abstractmethod
+    def eval_batches(
+        self, pipeline: Any, config: Any, split: DataSplit, group: Group
+    ) -> Iterable[Any]:
+        """Every image of ``split`` once over all processes, as ``pipeline`` takes them."""
+
+    # -- prediction and evaluation -----------------------------------------------------------------
+
+    @abstractmethod
+    def pipeline(self, members: Sequence[Loaded]) -> Any:
+        """What predicts as the first member's configuration says, alone or as an ensemble."""
+
+    def predictor_parts(self, pipeline: Any) -> tuple[Any, tuple[Any, ...]]:
+        """The model of a `Predictor` and the views of an image that it takes.
+
+        Raises WeightsError where the task gives no boxes, ConfigError where its configuration
+        does not.
+        """
+        raise WeightsError(f"{self.noun} gives no boxes; detectors and localizers do")
+
+    def follow(self, config: Any, lead: Any) -> Any:
+        """The configuration of a further member of an ensemble whose first member was given the
+        configuration ``lead``."""
+        return config
+
+    def quick(self, config: Any) -> Any:
+        """The configuration with the testing that evaluations during training can afford."""
+        return config
+
+    def predict_split(
+        self,
+        pipeline: Any,
+        config: Any,
+        split: DataSplit,
+        group: Group,
+        progress: Console | None = None,
+        timer: Timer | None = None,
+    ) -> dict[str, Any] | None:
+        """The prediction for every image by image id; each process takes its share, the main one
+        gets all and the others None. The models must be in evaluation mode. ``timer`` gets what
+        this process spent on its share."""
+        batches = self.eval_batches(pipeline, config, split, group)
+        if progress is not None and group.is_main:
+            batches = track(batches, "evaluating", console=progress, transient=True)
+        precision = config.test.precision
+        found = detect(pipeline, batches, device=group.device, precision=precision, timer=timer)
+        return group.gather(found)
+
+    @abstractmethod
+    def evaluate(
+        self,
+        found: Mapping[str, Any],
+        split: DataSplit,
+        config: Any,
+        *,
+        quick: bool = False,
+        **options: Any,
+    ) -> Any:
+        """The numbers for the predictions of one split; ``quick`` leaves out slow ones that
+        ``best.pt`` is not chosen by. ``options`` are those of the task's own.
+
+        Truncated images that ``data.on_truncated: skip`` left out are not counted; a note says so.
+        """
+
+    @abstractmethod
+    def logged(self, evaluation: Any) -> dict[str, float]:
+        """The metrics that evaluations during training log."""
+
+    @abstractmethod
+    def worth(self, evaluation: Any, config: Any) -> float:
+        """The number that ``best.pt`` is chosen by; larger is better."""
+
+    def validate(self, loaded: Loaded, split: DataSplit, group: Group) -> dict[str, float]:
+        """Further metrics of an evaluation during training, on all processes."""
+        return {}
+
+    def show_predictions(  # noqa: B027  optional
+        self, loaded: Loaded, split: DataSplit, found: Mapping[str, Any], folder: Path
+    ) -> None:
+        """Draw some predictions of an evaluation during training into ``folder``."""
+
+    @abstractmethod
+    def print_evaluation(self, evaluation: Any, console: Console) -> None:
+        """Show the numbers on a terminal."""
+
+    @abstractmethod
+    def write_evaluation(self, evaluation: Any, folder: Path) -> tuple[Path, ...]:
+        """Write the numbers as JSON, CSV and plots; returns what was written."""
+
+    # -- words -----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def describe(self, loaded: Loaded, splits: Splits) -> list[str]:
+        """Data, network and steps in a few lines, for the start of a run."""
+
+    @abstractmethod
+    def describe_testing(self, members: Sequence[Loaded], pipeline: Any) -> str:
+        """One line that says which sizes, networks and options make the predictions."""
+
+    @abstractmethod
+    def data_report(self, config: Any, splits: Splits, path: Path) -> str:
+        """``data_report.json`` of a run as text: what was found in the data that the configuration
+        at ``path`` names."""
+
+
+def image_rules(config: Any) -> ImageRules:
+    """How the images of ``config.data`` are read."""
+    data = config.data
+    return ImageRules(exif=data.exif, on_truncated=data.on_truncated, max_pixels=data.max_pixels)
+
+
+def without_truncated(
+    split: DataSplit, found: Mapping[str, Any], config: Any
+) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+    """The records to evaluate, and a note on those that ``data.on_truncated: skip`` left out."""
+    if config.data.on_truncated != "skip":
+        return split.records, ()
+    records = tuple(record for record in split.records if record.image_id in found)
+    left_out = len(split.records) - len(records)
+    note = f"{left_out} truncated image(s) left out (data.on_truncated: skip)"
+    return records, (note,) if left_out else ()
+
+
+def with_notes(evaluation: Any, notes: Sequence[str]) -> Any:
+    """The evaluation with ``notes`` after its own."""
+    return replace(evaluation, notes=(*evaluation.notes, *notes))

@@ -1,0 +1,191 @@
+"""Trained networks from files: checkpoints, their classes matched by name, and what uses them.
+
+K classes. A checkpoint is read once: a command reads it to learn its task, and hands it on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...backbones.weights.load import import_weights, load_into
+from ...datasets.catalog import DataSplit
+from ..config.base import Section
+from ..config.files import check_dict, override
+from ..engine.checkpoint import load_checkpoint
+from ..errors import ConfigError, DataError, WeightsError
+from .base import Loaded, Part, Task
+
+Tensors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network in a file: weights, configuration and class names.
+
+    ``tensors`` are the moving average where there is one, else the weights; ``state`` is all that
+    the file holds, for resuming.
+    """
+
+    path: Path
+    task: Task
+    tensors: Tensors
+    config: Section
+    classes: tuple[str, ...]
+    state: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def expect_network(self, config: Section) -> None:
+        """Raises ConfigError where ``config`` describes another network, in settings that the
+        shapes of the tensors do not show."""
+        for section, names in self.task.network_settings.items():
+            for name in names:
+                trained = getattr(getattr(self.config, section), name)
+                given = getattr(getattr(config, section, None), name, None)
+                if trained != given:
+                    raise ConfigError(
+                        f"{self.path} was trained with {section}.{name}={trained}, the config "
+                        f"says {given}"
+                    )
+
+    def ordered_as(self, classes: Sequence[str], owner: str) -> Checkpoint:
+        """The same network with its classes in the order of ``classes``, which are those of
+        ``owner``; raises DataError where the two have other classes."""
+        if self.classes == tuple(classes):
+            return self
+        if set(self.classes) != set(classes):
+            raise DataError(class_difference(str(self.path), self.classes, owner, classes))
+        tensors = _reordered(
+            self.tensors, self.task.class_layers, [self.classes.index(name) for name in classes]
+        )
+        return replace(self, tensors=tensors, classes=tuple(classes))
+
+    def load(self, device: str | torch.device = "cpu", overrides: Sequence[str] = ()) -> Loaded:
+        """The network in evaluation mode, its configuration under ``overrides``.
+
+        Raises:
+            WeightsError: the tensors do not fit the configuration.
+            ConfigError: an override is wrong.
+        """
+        config = override(self.config, overrides)
+        model = self.task.build(config, len(self.classes))
+        load_into(model, self.tensors, source=str(self.path))
+        return Loaded(model.to(device).eval(), config, self.classes)
+
+
+def read_checkpoint(path: Path, *tasks: Task) -> Checkpoint:
+    """The checkpoint of one of ``tasks``, or a detector that ``convert-weights`` wrote.
+
+    Raises:
+        WeightsError: unreadable, of another task, or not fitting its task's schema.
+    """
+    if path.suffix == ".safetensors":
+        tensors, config, classes = tasks[0].read_converted(import_weights(path), path)
+        return Checkpoint(path, tasks[0], tensors, config, classes)
+    state = load_checkpoint(path)
+    name = state.get("task", "detection")  # the first detectors' checkpoints have none
+    task = next((task for task in tasks if task.name == name), None)
+    if task is None:
+        needed = " or ".join(f"{each.noun} (`resdet {each.command}`)" for each in tasks)
+        raise WeightsError(f"{path}: a checkpoint of the task {name!r:.60}; needed: {needed}")
+    config = check_dict(task.schema, state["config"], str(path))
+    tensors = state.get("average") or state["model"]
+    return Checkpoint(path, task, tensors, config, tuple(state["classes"]), state)
+
+
+def load_members(
+    checkpoints: Sequence[Checkpoint],
+    device: str | torch.device = "cpu",
+    *,
+    base: Section | None = None,
+    overrides: Sequence[str] = (),
+) -> list[Loaded]:
+    """A network, or an ensemble of several: the first one leads, with its configuration (or
+    ``base``, whose network must be the same) and its order of classes.
+
+    Raises:
+        DataError: the classes of two of them differ.
+        ConfigError: ``base`` describes another network.
+        WeightsError: the tensors do not fit the configuration.
+    """
+    first, *others = checkpoints
+    if base is not None:
+        first.expect_network(base)
+        first = replace(first, config=base)
+        others = [replace(one, config=one.task.follow(one.config, base)) for one in others]
+    ordered = [other.ordered_as(first.classes, str(first.path)) for other in others]
+    return [checkpoint.load(device, overrides) for checkpoint in (first, *ordered)]
+
+
+def load_trained(loaded: Loaded, checkpoint: Checkpoint, *, reset_head: bool) -> list[str]:
+    """Load a trained network's weights into ``loaded``, to train on; what was done, in words.
+
+    Classes are matched by name: another order is mapped, other names are an error unless
+    ``reset_head`` lets the class layers be re-initialised.
+
+    Raises:
+        DataError: other classes, naming both lists and the difference.
+        ConfigError: the checkpoint is of another network.
+        WeightsError: the tensors do not fit.
+    """
+    checkpoint.expect_network(loaded.config)
+    notes, tensors = [f"weights: {checkpoint.path}"], checkpoint.tensors
+    missing: tuple[str, ...] = ()
+    if set(checkpoint.classes) == set(loaded.classes):
+        tensors = checkpoint.ordered_as(loaded.classes, "the data").tensors
+        if checkpoint.classes != loaded.classes:
+            notes.append(f"classes of {checkpoint.path} reordered by name")
+    elif reset_head:
+        missing = tuple(checkpoint.task.class_layers)
+        tensors = {k: v for k, v in tensors.items() if not k.startswith(missing)}
+        notes.append("class layers re-initialised (--reset-head)")
+    else:
+        difference = class_difference(
+            str(checkpoint.path), checkpoint.classes, "the data", loaded.classes
+        )
+        raise DataError(f"{difference}; with --reset-head the class layers are re-initialised")
+    load_into(loaded.model, tensors, allow_missing=missing, source=str(checkpoint.path))
+    return notes
+
+
+def read_eval_split(task: Task, loaded: Loaded, part: Part) -> DataSplit:
+    """The images of ``train`` or ``val`` for evaluation, labelled in the network's order.
+
+    Raises:
+        DataError: the data name classes that the network does not know, or lack some, or hold no
+            images.
+    """
+    config, own = loaded.config, loaded.config.data.classes
+    if own is not None and set(own) != set(loaded.classes):
+        raise DataError(class_difference("the checkpoint", loaded.classes, "the data", own))
+    split = task.read(config, part, loaded.classes)
+    if not split.records:
+        raise DataError(f"data.{part}: no images to evaluate")
+    return split
+
+
+def _reordered(tensors: Tensors, layers: Mapping[str, int], order: Sequence[int]) -> Tensors:
+    """``tensors`` with the rows of the class layers in the ``order`` (K,) of old labels; the
+    background stays last, and a layer that all classes share as it is."""
+    moved = dict(tensors)
+    for name, tensor in tensors.items():
+        rows = next((rows for prefix, rows in layers.items() if name.startswith(prefix)), 0)
+        count = rows * len(order)
+        if count > 0 and tensor.dim() and count <= len(tensor):
+            classes = tensor[:count].unflatten(0, (-1, rows))[list(order)].flatten(0, 1)
+            moved[name] = torch.cat([classes, tensor[count:]])
+    return moved
+
+
+def class_difference(owner: str, known: Sequence[str], other: str, wanted: Sequence[str]) -> str:
+    """One line that names both class lists and what differs."""
+    missing = sorted(set(wanted) - set(known))
+    extra = sorted(set(known) - set(wanted))
+    return (
+        f"{owner} knows the classes {list(known)}, {other} {list(wanted)}: "
+        f"lacking {missing}, too many {extra}"
+    )

@@ -1,0 +1,80 @@
+"""The networks of both stages of a localizer, assembled from a configuration."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from ...backbones.pixels import PixelNorm
+from ..config.localizer import HeadConfig, LocalizerConfig, RegionConfig, RegionLocalizerConfig
+from ..models.class_head import ClassHead
+from ..models.localizer import HeadLoss, Localizer, RegionLocalizer
+from ..models.rpn import rpn_targets
+from ..ops.anchors import AnchorGrid, cell_anchors
+from ..ops.matching import Sampler, sample_evenly
+
+
+def build_localizer(config: LocalizerConfig, classes: int) -> Localizer:
+    """Stage one with random weights, in channels-last memory, drawn from ``train.seed``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        model = _localizer(config, classes)
+    return model.to(memory_format=torch.channels_last)
+
+
+def _localizer(config: LocalizerConfig, classes: int) -> Localizer:
+    head = config.head
+    backbone = config.network.build()
+    trunk = backbone.trunk(whole=head.level == "conv5")
+    cells = cell_anchors(head.anchor_sizes, head.anchor_ratios)
+    shared = head.outputs == "shared"
+    return Localizer(
+        pixels=PixelNorm(backbone.pixels),
+        trunk=trunk,
+        head=ClassHead(trunk.channels, classes, len(cells), shared=shared),
+        anchors=AnchorGrid(cells, trunk.stride),
+        targets=partial(
+            rpn_targets,
+            sampler=Sampler(
+                positive_iou=head.positive_iou,
+                negative_iou=head.negative_iou,
+                low_quality=head.low_quality_matches,
+                sample=partial(sample_evenly, count=head.per_image),
+            ),
+            drop_border=False,
+        ),
+        per_image=head.per_image,
+        loss=_head_loss(head),
+    )
+
+
+def _head_loss(settings: HeadConfig | RegionConfig) -> HeadLoss:
+    return HeadLoss(
+        every_class=settings.classes_in_loss == "every",
+        smooth_l1_beta=settings.smooth_l1_beta,
+        box_loss_weight=settings.box_loss_weight,
+    )
+
+
+def build_region_localizer(config: RegionLocalizerConfig, classes: int) -> RegionLocalizer:
+    """Stage two, likewise."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        model = _region_localizer(config, classes)
+    return model.to(memory_format=torch.channels_last)
+
+
+def _region_localizer(config: RegionLocalizerConfig, classes: int) -> RegionLocalizer:
+    region = config.region
+    backbone = config.network.build()
+    trunk = backbone.trunk(whole=True)
+    return RegionLocalizer(
+        pixels=PixelNorm(backbone.pixels),
+        trunk=trunk,
+        head=ClassHead(trunk.channels, classes, 1),
+        size=region.size,
+        padding=region.padding,
+        positive_iou=region.positive_iou,
+        loss=_head_loss(region),
+    )

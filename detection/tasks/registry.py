@@ -1,0 +1,18 @@
+"""The tasks by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .base import Task
+from .classifier import CLASSIFICATION
+from .detector import DETECTION
+from .localizer import LOCALIZATION, LOCALIZATION_RCNN
+
+#: By what configurations and checkpoints are marked with. To add a task, add its line here.
+TASKS: Mapping[str, Task] = {
+    "detection": DETECTION,
+    "classification": CLASSIFICATION,
+    "localization": LOCALIZATION,
+    "localization_rcnn": LOCALIZATION_RCNN,
+}

@@ -1,0 +1,298 @@
+"""A training run of any task: folder, log, weights to start from, checkpoints, evaluations."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...datasets.catalog import describe
+from ...datasets.findings import count_kinds
+from ..config.base import TrainConfig
+from ..config.files import dump_config
+from ..engine.distributed import Group
+from ..engine.log import RunLog
+from ..engine.optim import MovingAverage, learning_rate, make_sgd
+from ..engine.plots import plot_curves
+from ..engine.signals import StopRequest
+from ..engine.train import Outputs, Plan, TrainingState, shipped_weights, train
+from ..environment import describe_environment
+from ..errors import ConfigError, DataError, WeightsError
+from ..evaluation.run import evaluating
+from .base import Loaded, Splits, Task
+from .checkpoints import Checkpoint, load_trained
+
+
+@dataclass(frozen=True)
+class Start:
+    """The ``checkpoint`` that a run starts from in place of the weights its configuration names.
+
+    ``resume`` continues with its optimizer and step; else only its weights are taken, and
+    ``reset_head`` allows other classes than it was trained on.
+    """
+
+    checkpoint: Checkpoint | None = None
+    resume: bool = False
+    reset_head: bool = False
+
+    @property
+    def resumed(self) -> Checkpoint | None:
+        """The checkpoint to resume; raises WeightsError where it lacks the optimizer's state."""
+        if not (self.checkpoint and self.resume):
+            return None
+        if "optimizer" not in self.checkpoint.state:
+            raise WeightsError(
+                f"{self.checkpoint.path}: holds weights without the optimizer's state: --resume "
+                "needs last.pt, --weights starts a new run from it"
+            )
+        return self.checkpoint
+
+
+#: A new run with the weights that its configuration names.
+FRESH = Start()
+
+
+class Training:
+    """A network with its data, ready to train; ``notes`` say where its weights come from.
+
+    Raises:
+        ConfigError, DataError, WeightsError: naming what is wrong.
+    """
+
+    def __init__(self, task: Task, config: Any, start: Start = FRESH) -> None:
+        resumed = start.resumed
+        splits = task.read_both(config, resumed.classes if resumed else None)
+        for name, split in splits.items():
+            if not split.records:
+                raise DataError(f"data.{name}: no images")
+        classes = splits["train"].classes
+        loaded = Loaded(task.build(config, len(classes)), config, classes)
+        self.task, self.loaded, self.splits, self.start = task, loaded, splits, start
+        self.notes = [*describe_findings(splits), *self._load_weights()]
+        #: Of the network while it learns, with the testing that a run can afford.
+        self.pipeline = task.pipeline([replace(loaded, config=task.quick(config))])
+        #: What the task made for this run beyond weights and data.
+        self.prepared: Any = None
+
+    @property
+    def settings(self) -> TrainConfig:
+        settings: TrainConfig = self.loaded.config.train
+        return settings
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What every checkpoint carries, so that it can be used alone."""
+        return {
+            "task": self.task.name,
+            "config": self.loaded.config.model_dump(mode="json"),
+            "classes": list(self.loaded.classes),
+        }
+
+    def _load_weights(self) -> list[str]:
+        """Load the weights that the run starts from; what was done, in words."""
+        start = self.start
+        if start.checkpoint is None:
+            return self.task.load_pretrained(self.loaded)
+        if start.resume:
+            return [f"resuming from {start.checkpoint.path}"]
+        return load_trained(self.loaded, start.checkpoint, reset_head=start.reset_head)
+
+    def banner(self, group: Group, folder: Path | str) -> list[str]:
+        """One screen that says what is about to happen."""
+        settings = self.settings
+        return [
+            f"device: {group.device} x {group.world}, {settings.precision}",
+            *self.task.describe(self.loaded, self.splits),
+            describe_steps(settings, len(self.splits["train"].records)),
+            f"lr: {scaled_lr(settings):g} = {settings.lr:g} x batch {settings.batch_size} / "
+            f"{settings.base_batch_size}",
+            f"run folder: {folder}",
+            *self.notes,
+        ]
+
+    def run(self, folder: Path, group: Group) -> int:
+        """Train, and leave weights, logs and images in ``folder``. Returns the exit code.
+
+        Raises:
+            ConfigError, DataError: before the first step, or as `train`.
+            DivergedError: when the loss stays non-finite.
+        """
+        task, loaded, resumed = self.task, self.loaded, self.start.resumed
+        self.pipeline.to(group.device)
+        task.join(loaded, group)
+        state = _initial_state(loaded.model, self.settings, group)
+        if resumed:
+            state.load_dict(resumed.state)
+        log = _open_log(folder, self.settings, state.step, group)
+        with log, StopRequest() as stop:
+            if group.is_main:
+                self._write_run_files(folder)
+                for line in self.banner(group, folder):
+                    log.message(line)
+            self.prepared = task.prepare(self, folder, group, log)
+            split = self.splits["train"]
+            outputs = Outputs(folder, log, self.identity, group.rank)
+            batches = task.train_batches(loaded.config, split, self.prepared, state.step, group)
+            if group.is_main and state.step == 0:
+                draw(log, task.show_inputs, loaded, split, self.prepared, folder)
+            stopped = train(
+                state,
+                batches,
+                plan=make_plan(self.settings),
+                outputs=outputs,
+                group=group,
+                evaluate=partial(self.evaluate, state, outputs, group),
+                stop=stop,
+            )
+            if group.is_main:
+                draw(log, plot_curves, folder)
+                log.message(self._farewell(state, outputs, stopped))
+        # A process that was not asked itself stops with one that was.
+        return stop.exit_code or (128 + signal.SIGTERM if stopped else 0)
+
+    def evaluate(self, state: TrainingState, outputs: Outputs, group: Group, step: int) -> float:
+        """Log the metrics of the weights that would be shipped, on ``val``; the number that
+        ``best.pt`` is chosen by, on all processes."""
+        task, loaded, split = self.task, self.loaded, self.splits["val"]
+        config = task.quick(loaded.config)
+        with shipped_weights(state), evaluating(state.model):
+            group.broadcast_buffers(state.model)
+            found = task.predict_split(self.pipeline, config, split, group)
+            further = task.validate(loaded, split, group)
+        worth = None
+        if found is not None:
+            evaluation = task.evaluate(found, split, config, quick=True)
+            outputs.log.evaluation(step, {**task.logged(evaluation), **further})
+            draw(outputs.log, task.show_predictions, loaded, split, found, outputs.folder)
+            worth = task.worth(evaluation, config)
+        return group.broadcast(f"evaluation/{step}", worth)
+
+    def _write_run_files(self, folder: Path) -> None:
+        """Configuration, machine, and what was found in the data."""
+        path = folder / "config.yaml"
+        try:
+            path.write_text(dump_config(self.loaded.config), encoding="utf-8")
+            environment = json.dumps(describe_environment(), indent=1)
+            (folder / "env.json").write_text(environment, encoding="utf-8")
+            report = self.task.data_report(self.loaded.config, self.splits, path)
+            (folder / "data_report.json").write_text(report, encoding="utf-8")
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ConfigError(f"{error.filename or folder}: cannot be written: {reason}") from error
+
+    def _farewell(self, state: TrainingState, outputs: Outputs, stopped: bool) -> str:
+        if stopped:
+            command = f"resdet {self.task.command} --resume {shlex.quote(str(outputs.last))}"
+            return f"stopped at step {state.step}; continue with: {command}"
+        return (
+            f"done: {state.step} steps, best {self.task.metric} {state.best:.4f}; "
+            f"weights in {outputs.best.parent}"
+        )
+
+
+def describe_splits(splits: Splits) -> list[str]:
+    """What each named split holds."""
+    return [f"{name}: {describe(split)}" for name, split in splits.items()]
+
+
+def describe_findings(splits: Splits) -> list[str]:
+    """What is wrong with the data, the first of it in full."""
+    lines = []
+    for name, split in splits.items():
+        lines += [f"WARNING: data.{name}: {problem}" for problem in split.problems[:10]]
+        if split.findings:
+            lines.append(f"found in data.{name}: {count_kinds(split.findings)}")
+    return lines
+
+
+def describe_size(model: nn.Module) -> str:
+    """How many parameters a network has, and how many of them are trained."""
+    parameters = list(model.parameters())
+    count = sum(p.numel() for p in parameters)
+    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    return f"{count / 1e6:.1f} M parameters, {trained / 1e6:.1f} M trained"
+
+
+def describe_steps(settings: TrainConfig, images: int) -> str:
+    """How many steps and epochs a run has."""
+    per_epoch = -(-images // settings.batch_size)
+    return (
+        f"steps: {settings.iterations}, {settings.iterations / per_epoch:.1f} epochs of {per_epoch}"
+    )
+
+
+def scaled_lr(settings: TrainConfig) -> float:
+    """The linear scaling rule: ``lr`` belongs to ``base_batch_size`` images a step."""
+    return settings.lr * settings.batch_size / settings.base_batch_size
+
+
+def make_plan(settings: TrainConfig) -> Plan:
+    """When and how to train, from the configuration."""
+    return Plan(
+        iterations=settings.iterations,
+        accumulate=settings.accumulate,
+        precision=settings.precision,
+        clip_norm=settings.clip_norm,
+        log_every=settings.log_every,
+        eval_every=settings.eval_every,
+        checkpoint_every=settings.checkpoint_every,
+        patience=settings.patience,
+        max_nonfinite=settings.max_nonfinite,
+        learning_rate=partial(
+            learning_rate,
+            base=scaled_lr(settings),
+            total=settings.iterations,
+            warmup=settings.warmup_iterations,
+            warmup_factor=settings.warmup_factor,
+            schedule=settings.schedule,
+            milestones=settings.milestones,
+            gamma=settings.gamma,
+        ),
+        plateau=settings.plateau_evaluations if settings.schedule == "plateau" else None,
+        gamma=settings.gamma,
+    )
+
+
+def draw(log: RunLog, plot: Callable[..., object], *content: Any) -> None:
+    """Images are for people: one that cannot be drawn or written does not stop training."""
+    try:
+        plot(*content)
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        log.message(f"warning: an image of the run was not drawn, training continues: {reason}")
+
+
+def _initial_state(model: nn.Module, settings: TrainConfig, group: Group) -> TrainingState:
+    model.train()
+    return TrainingState(
+        model,
+        make_sgd(
+            model,
+            lr=settings.lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            decay_bias=settings.decay_bias,
+            decay_norm=settings.decay_norm,
+        ),
+        torch.amp.GradScaler(group.device.type, enabled=settings.precision == "fp16"),
+        None if settings.ema_decay is None else MovingAverage(model, settings.ema_decay),
+    )
+
+
+def _open_log(folder: Path, settings: TrainConfig, start: int, group: Group) -> RunLog:
+    if not group.is_main:
+        return RunLog.silent()
+    return RunLog(
+        folder,
+        total_steps=settings.iterations,
+        start_step=start,
+        tensorboard=settings.tensorboard,
+    )
