@@ -14,7 +14,8 @@ from resdet.tools.arguments import add_device_argument, split_overrides
 from resdet.tools.progress import inference_progress
 
 if TYPE_CHECKING:
-    from resdet.detection.inference.folder import InputFile, Summary
+    from resdet.detection.inference.folder import Summary
+    from resdet.detection.inference.inputs import InputFile
 
 HELP = "run a model on images, folders, globs or lists of images"
 
@@ -73,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
     Raises ConfigError and WeightsError like `load`, `find_inputs` and `run_folder` do.
     """
     from resdet.detection.engine.signals import StopRequest
-    from resdet.detection.inference.folder import FolderOptions, find_inputs, run_folder
+    from resdet.detection.inference.folder import FolderOptions, run_folder
+    from resdet.detection.inference.inputs import find_inputs
     from resdet.detection.predictor import load
 
     overrides, inputs = split_overrides(args.inputs)

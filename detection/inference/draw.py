@@ -1,4 +1,4 @@
-"""How do detections and ground truth look on their image?"""
+"""Drawings of detections and ground truth on their images."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.utils import draw_bounding_boxes
 
+from ..files import write_file
 from ..structures import Annotation, Detections
 
 Colour = tuple[int, int, int]
 
 #: Objects that are neither right nor wrong.
 IGNORED: Colour = (150, 150, 150)
+#: The largest side that libjpeg writes.
+JPEG_SIDE = 65_500
 
 
 def draw_detections(
@@ -32,12 +36,8 @@ def draw_detections(
     upward = detections.scores.argsort(stable=True)
     labels = detections.labels[upward].tolist()
     scores = detections.scores[upward].tolist()
-    captions = [
-        f"{classes[label]} {score:.2f}" for label, score in zip(labels, scores, strict=True)
-    ]
-    return _draw(
-        pixels, detections.boxes[upward], captions, [class_colour(label) for label in labels]
-    )
+    captions = [f"{classes[one]} {score:.2f}" for one, score in zip(labels, scores, strict=True)]
+    return _draw(pixels, detections.boxes[upward], captions, [*map(class_colour, labels)])
 
 
 def draw_annotation(
@@ -45,14 +45,9 @@ def draw_annotation(
 ) -> NDArray[np.uint8]:
     """A copy of ``pixels`` (h, w, 3) uint8 RGB with the true boxes; ignored objects are grey."""
     labels, ignore = annotation.labels.tolist(), annotation.ignore.tolist()
-    captions = [
-        f"{classes[label]} (ignored)" if ignored else classes[label]
-        for label, ignored in zip(labels, ignore, strict=True)
-    ]
-    colours = [
-        IGNORED if ignored else class_colour(label)
-        for label, ignored in zip(labels, ignore, strict=True)
-    ]
+    objects = list(zip(labels, ignore, strict=True))
+    captions = [classes[label] + " (ignored)" * ignored for label, ignored in objects]
+    colours = [IGNORED if ignored else class_colour(label) for label, ignored in objects]
     return _draw(pixels, annotation.boxes, captions, colours)
 
 
@@ -70,12 +65,21 @@ def draw_comparison(
     return np.concatenate([truth, gap, found], axis=1)
 
 
+def save_jpeg(pixels: NDArray[np.uint8], path: Path) -> None:
+    """Write (h, w, 3) uint8 RGB whole or not at all, making the folder. Raises OSError."""
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise OSError(0, "the image cannot be encoded as JPEG", str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, data.tobytes())
+
+
 @cache
 def class_colour(label: int) -> Colour:
-    """The RGB colour of a class: strong, the same in every image, unlike its neighbours'.
+    """The RGB colour of a class: saturated, fixed, and unlike those of the labels beside it.
 
-    The hue advances by the golden ratio, which keeps any number of classes spread out; every
-    second round of six is darker.
+    The hue advances by the golden ratio, which spreads out any number of classes; six labels by
+    turns are bright and dark.
     """
     hue = (0.02 + label * 0.6180339887) % 1.0
     value = 1.0 if (label // 6) % 2 == 0 else 0.7
@@ -114,7 +118,7 @@ def _readable_on(colour: Colour) -> str:
 
 @cache
 def _font() -> str:
-    """DejaVu Sans, which matplotlib brings along: Latin, Greek, Cyrillic, Arabic and symbols."""
-    import matplotlib  # late: it takes 0.2 s and only images need it
+    """DejaVu Sans, part of matplotlib: Latin, Greek, Cyrillic, Arabic and symbols."""
+    import matplotlib  # late: it takes 0.2 s and only drawings need it
 
     return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")

@@ -1,8 +1,8 @@
-"""How do 100,000 images become results, through bad files, full disks and restarts?
+"""Detection in folders of images: resumable, with records, drawings, COCO JSON and CSV.
 
-Images are read and resized by threads ahead of the network, drawn and encoded by threads behind
-it (OpenCV and Pillow release the interpreter lock for that), and recorded in input order by the
-caller's thread. All queues are short, so that memory does not grow with the number of images.
+Threads read and resize images ahead of the network, other threads draw and encode behind it (OpenCV
+and Pillow release the interpreter lock), and the caller's thread writes records in input order.
+All queues are short, so that memory does not grow with the number of images.
 """
 
 from __future__ import annotations
@@ -18,25 +18,30 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-import cv2
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ..errors import ConfigError, ImageError
-from ..files import LOCK, folder_lock, part_of, write_file
+from ..files import LOCK, folder_lock, part_of
 from ..structures import Detections
-from .draw import draw_detections
-from .inputs import InputFile, drawn_name, find_inputs
+from .draw import JPEG_SIDE, draw_detections, save_jpeg
+from .inputs import InputFile, drawn_name
 from .predictor import Predictor, Prepared
-from .records import META, RECORDS, Entry, RecordWriter, check_same_run, scan, write_meta
+from .records import (
+    META,
+    RECORDS,
+    Entry,
+    RecordWriter,
+    check_same_run,
+    detection_record,
+    scan,
+    write_meta,
+)
 from .results import export_results
 
-__all__ = ["DRAWN", "FolderOptions", "InputFile", "Summary", "find_inputs", "run_folder"]
-
 DRAWN = "drawn"
-#: The largest side that libjpeg writes.
-JPEG_SIDE = 65_500
+
+#: An image that is prepared, or the reason why it cannot be used.
+Item = tuple[InputFile, Prepared | str]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -44,10 +49,10 @@ Out = TypeVar("Out")
 
 @dataclass(frozen=True)
 class FolderOptions:
-    """What `run_folder` keeps and writes.
+    """The settings of `run_folder`.
 
-    ``only_classes`` are names, empty for all. ``provenance`` says in ``meta.json`` what else the
-    results depend on, such as the weights file; a resumed run must have the same.
+    ``only_classes`` are names, empty for all. ``provenance`` is what else the results depend on,
+    such as the weights file; it is kept in ``meta.json``, and a resumed run must have the same.
     """
 
     score_threshold: float = 0.5
@@ -61,10 +66,10 @@ class FolderOptions:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did: ``new`` images in ``seconds``.
+    """The counts of a run, which processed ``new`` images in ``seconds``.
 
     ``done``, ``detections`` and ``failures`` (name, reason) include the records of earlier runs,
-    ``total`` what is still to be done.
+    ``total`` the images that are not processed yet.
     """
 
     out: Path
@@ -75,15 +80,6 @@ class Summary:
     failures: tuple[tuple[str, str], ...]
     seconds: float
     interrupted: bool
-
-
-@dataclass(frozen=True)
-class _Item:
-    """An image on its way: prepared, or failed with a reason."""
-
-    file: InputFile
-    prepared: Prepared | None
-    error: str = ""
 
 
 def run_folder(
@@ -103,12 +99,12 @@ def run_folder(
     image that cannot be used; the run goes on. A record is written after its image is drawn.
 
     With ``options.resume`` recorded files are skipped and the result equals that of a run without
-    interruption: batches are cut at the same places. ``stop`` is asked between batches; when it
-    says yes, images under way are finished and recorded. ``report(done, total, failed)`` is
-    called after each record.
+    interruption: batches are the same. ``stop`` is called between batches; once it returns True,
+    images under way are finished and recorded. ``report(done, total, failed)`` is called after each
+    record.
 
-    Raises ConfigError for wrong options, a folder that holds something else, that another run is
-    writing to, or that cannot be written (records written before stay valid).
+    Raises ConfigError for wrong options and for a folder that holds something else, that another
+    run is writing to, or that cannot be written (earlier records stay valid).
     """
     _check(options, predictor.classes)
     try:
@@ -116,7 +112,7 @@ def run_folder(
             raise ConfigError(f"{out}: is a file, not a folder")
         with folder_lock(out):
             return _run(predictor, files, out, options, stop, report)
-    except OSError as error:  # what goes wrong in reading images is recorded, so this is output
+    except OSError as error:  # errors in reading images are recorded, so this is output
         raise ConfigError(
             f"{error.filename or out}: cannot write results: {error.strerror or error}; "
             f"what is in {out} stays valid and can be resumed"
@@ -132,7 +128,7 @@ def _run(
     report: Callable[[int, int, int], None],
 ) -> Summary:
     _open(out, _meta(predictor, options), resume=options.resume)
-    with RecordWriter(out / RECORDS) as writer:
+    with contextlib.closing(RecordWriter(out / RECORDS)) as writer:
         entries = _resumable(scan(out / RECORDS), files, options.batch_size)
         writer.keep(entries[-1].end if entries else 0)
         recorded = {entry.file for entry in entries}
@@ -182,8 +178,8 @@ def _meta(predictor: Predictor, options: FolderOptions) -> dict[str, Any]:
 
 
 def _open(out: Path, meta: Mapping[str, Any], *, resume: bool) -> None:
-    """Make ``out`` the folder of this run, or make sure that it already is."""
-    # A crash before the first record may have left the settings half written.
+    """Write the settings to an empty ``out``, or check those of the run to resume."""
+    # A crash may have left the temporary file of the settings.
     if all(path.name in (part_of(out / META).name, LOCK) for path in out.iterdir()):
         write_meta(out, meta)
     elif resume:
@@ -193,9 +189,9 @@ def _open(out: Path, meta: Mapping[str, Any], *, resume: bool) -> None:
 
 
 def _resumable(entries: list[Entry], files: Sequence[InputFile], batch_size: int) -> list[Entry]:
-    """The records to keep: up to the end of a batch, so that batches are cut as before.
+    """The records to keep: up to the end of a batch, so that the batches are the same again.
 
-    A batch changes the last bits of its images' scores, by the order in which sums are made.
+    The size of a batch changes the last bits of its scores, by the order of summation.
     """
     recorded = {entry.file for entry in entries}
     if all(file.name in recorded for file in files):
@@ -210,10 +206,13 @@ def _records(
     options: FolderOptions,
     stop: Callable[[], bool],
 ) -> Generator[dict[str, Any], None, None]:
-    def prepare(file: InputFile) -> _Item:
-        return _prepare(predictor, file)
+    def prepare(file: InputFile) -> Item:
+        try:
+            return file, predictor.prepare(file.path)
+        except ImageError as error:
+            return file, str(error).removeprefix(f"{file.path}: ")
 
-    def finish(result: tuple[_Item, Detections]) -> dict[str, Any]:
+    def finish(result: tuple[Item, Detections]) -> dict[str, Any]:
         return _finish(*result, predictor.classes, out if options.draw else None)
 
     ahead = options.batch_size + options.workers
@@ -247,77 +246,42 @@ def _in_order(
         yield pending.popleft().result()
 
 
-def _prepare(predictor: Predictor, file: InputFile) -> _Item:
-    try:
-        return _Item(file, predictor.prepare(file.path))
-    except ImageError as error:
-        return _Item(file, None, str(error).removeprefix(f"{file.path}: "))
-
-
 def _detected(
     predictor: Predictor,
-    items: Iterator[_Item],
+    items: Iterator[Item],
     options: FolderOptions,
     stop: Callable[[], bool],
-) -> Iterator[tuple[_Item, Detections]]:
+) -> Iterator[tuple[Item, Detections]]:
     wanted = torch.tensor(
         [not options.only_classes or name in options.only_classes for name in predictor.classes]
     )
     while not stop() and (chunk := list(islice(items, options.batch_size))):
-        usable = [item.prepared for item in chunk if item.prepared is not None]
+        usable = [prepared for _, prepared in chunk if not isinstance(prepared, str)]
         try:
             results = iter(predictor.detect(usable, score_threshold=options.score_threshold))
         except torch.OutOfMemoryError as error:
             raise ConfigError(
-                f"{chunk[0].file.path}: out of GPU memory with batch size {options.batch_size}; "
+                f"{chunk[0][0].path}: out of GPU memory with batch size {options.batch_size}; "
                 f"resume with a smaller one"
             ) from error
         for item in chunk:
-            found = Detections.empty() if item.prepared is None else next(results)
+            found = Detections.empty() if isinstance(item[1], str) else next(results)
             yield item, found[wanted[found.labels]]
 
 
 def _finish(
-    item: _Item, found: Detections, classes: Sequence[str], out: Path | None
+    item: Item, found: Detections, classes: Sequence[str], out: Path | None
 ) -> dict[str, Any]:
-    """The record of one image, after its drawing is in place."""
-    if item.prepared is None:
-        return {"file": item.file.name, "error": item.error}
+    """The record of one image, after its drawing is written."""
+    file, prepared = item
+    if isinstance(prepared, str):
+        return {"file": file.name, "error": prepared}
     if not (found.boxes.isfinite().all() and found.scores.isfinite().all()):
-        return {"file": item.file.name, "error": "the network gave boxes or scores that are NaN"}
-    height, width = item.prepared.size
-    record: dict[str, Any] = {
-        "file": item.file.name,
-        "width": width,
-        "height": height,
-        "orientation": item.prepared.loaded.orientation,
-        "warnings": list(item.prepared.loaded.warnings),
-        "detections": _listed(found, classes),
-    }
-    if out is not None and max(height, width) > JPEG_SIDE:
+        return {"file": file.name, "error": "the network gave boxes or scores that are NaN"}
+    record = detection_record(file.name, prepared.loaded, found, classes)
+    if out is not None and max(prepared.size) > JPEG_SIDE:
         record["warnings"].append(f"not drawn: a JPEG holds at most {JPEG_SIDE} pixels a side")
     elif out is not None:
-        record["drawn"] = f"{DRAWN}/{drawn_name(item.file.name)}"
-        _save(draw_detections(item.prepared.loaded.pixels, found, classes), out / record["drawn"])
+        record["drawn"] = f"{DRAWN}/{drawn_name(file.name)}"
+        save_jpeg(draw_detections(prepared.loaded.pixels, found, classes), out / record["drawn"])
     return record
-
-
-def _listed(found: Detections, classes: Sequence[str]) -> list[dict[str, Any]]:
-    columns = zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
-    return [
-        {
-            "label": classes[label],
-            "score": round(score, 6),
-            "box": [round(side, 3) for side in box],
-        }
-        for label, score, box in columns
-    ]
-
-
-def _save(pixels: NDArray[np.uint8], path: Path) -> None:
-    """Write a JPEG at once or not at all."""
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
-    if not done:
-        raise OSError(0, "the image cannot be encoded as JPEG", str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, data.tobytes())

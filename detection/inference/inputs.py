@@ -1,4 +1,4 @@
-"""Which images does the user mean, and under which names do their results appear?"""
+"""Search for input images, and the names under which their results appear."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from ...datasets.image import IMAGE_SUFFIXES
 from ..errors import ConfigError
 
-#: Names that Windows gives to devices, whatever their extension.
+#: Device names of Windows, with any extension.
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])( *\.|$)", re.IGNORECASE)
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
 #: Bytes of one path component: file systems allow 255, less room for a suffix.
@@ -22,7 +22,7 @@ _LONGEST = 200
 
 @dataclass(frozen=True)
 class InputFile:
-    """An image at ``path``; ``name`` is its place below the input, unique, with POSIX slashes."""
+    """An image at ``path``; ``name`` is its unique path below the input, with POSIX slashes."""
 
     path: Path
     name: str
@@ -45,8 +45,8 @@ def find_inputs(
     glob (``day*/**/*.jpg``), a list file (``.txt``, one path a line, relative to the list's folder
     or else the working folder) or one image. Names are relative to the folder, to the part of the
     glob before its first wildcard, or to the list's folder; where several inputs hold the same
-    name, all names begin with their folder's. A file that is named twice counts once. ``exclude``
-    is a folder left out of the search: the results of an earlier run.
+    name, all names begin with their folder's. A file that is given twice counts once. ``exclude``
+    is a folder to leave out, such as the results of an earlier run.
 
     Raises ConfigError for an input that does not exist or holds no image.
     """
@@ -62,18 +62,18 @@ def find_inputs(
 def safe_name(name: str) -> str:
     """``name`` as a relative path that stays in its folder and is legal on every file system.
 
-    Harmless names are unchanged; where characters, ``..`` or device names had to be replaced, a
-    hash of the name keeps different names different.
+    Safe names are unchanged; where characters, ``..`` or device names had to be replaced, a hash of
+    the name keeps different names different.
     """
     safe = "/".join(_safe_part(part) for part in name.split("/") if part) or "_"
     return name if safe == name else _marked(safe, name)
 
 
 def drawn_name(name: str) -> str:
-    """Where the drawn JPEG of an image called ``name`` lies: a safe relative path, its own.
+    """The path of an image's drawn JPEG below ``drawn/``: safe, relative and unique.
 
-    ``a.jpg`` stays and ``a.png`` becomes ``a.png.jpg``; an image that is really called so, or that
-    has no known extension, is marked by a hash.
+    ``a.jpg`` stays and ``a.png`` becomes ``a.png.jpg``; an input of that very name, or without a
+    known extension, gets a hash.
     """
     path = PurePath(name)
     jpeg = path.suffix.lower() in (".jpg", ".jpeg")
@@ -177,7 +177,7 @@ def _is_new(file: InputFile, seen: set[str]) -> bool:
 
 
 def _printable(name: str) -> str:
-    """Bytes that are not UTF-8 written out, so that every result file can hold the name."""
+    """The name with bytes that are not UTF-8 escaped, so that every result file can hold it."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

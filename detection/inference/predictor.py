@@ -1,4 +1,4 @@
-"""Images in, detections in displayed pixels out, for a network that is loaded."""
+"""The `Predictor`: detections in displayed pixels from paths, arrays or PIL images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..structures import Annotation, Batch, Detections, Sample
 #: A file, a PIL image, or RGB pixels (h, w, 3) uint8 as displayed.
 ImageInput = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
-#: What is left of a cut JPEG is still worth looking at, with a warning.
+#: The intact part of a truncated JPEG is used, with a warning.
 KEEP_TRUNCATED = ImageRules(on_truncated="warn")
 
 #: PIL modes that hold 8 bits a channel, so that RGB is a plain conversion.

@@ -1,4 +1,4 @@
-"""How do results survive a crash? One JSON line an image, in order, appended and repairable.
+"""The records of a run: one JSON line an image, appended in order and repairable after a crash.
 
 A run's folder holds ``meta.json`` (what the results depend on) and ``detections.jsonl``. A line is
 written whole or not at all, so that after a crash everything but a cut last line is valid.
@@ -9,14 +9,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from ...datasets.image import LoadedImage
 from ..errors import ConfigError, DataError
 from ..files import write_file
+from ..structures import Detections
 
 RECORDS = "detections.jsonl"
 META = "meta.json"
@@ -26,7 +27,7 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the file of records: its image, what went wrong, and the byte it ends at."""
+    """One line of the file of records: its image, error, detections and the byte it ends at."""
 
     file: str
     error: str | None
@@ -35,23 +36,15 @@ class Entry:
 
 
 class RecordWriter:
-    """Appends records to a file; each is with the system when `write` returns.
+    """Appends records to a file; each has reached the operating system when `write` returns.
 
-    There must be one writer only: `files.folder_lock` sees to that.
+    There must be one writer only, which `folder_lock` ensures.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab", buffering=0)
 
-    def __enter__(self) -> RecordWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._file.close()
 
     def keep(self, end: int) -> None:
@@ -83,7 +76,7 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def scan(path: Path) -> list[Entry]:
-    """What a file of records holds; a last line that was cut by a crash does not count.
+    """The entries of a file of records, without a last line that was cut by a crash.
 
     Raises DataError for damage anywhere else.
     """
@@ -96,7 +89,7 @@ def scan(path: Path) -> list[Entry]:
 
 
 def write_meta(folder: Path, meta: Json) -> None:
-    """Write ``meta.json`` at once or not at all."""
+    """Write ``meta.json`` whole or not at all."""
     text = json.dumps(meta, ensure_ascii=False, indent=2) + "\n"
     write_file(folder / META, text)
 
@@ -131,6 +124,29 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def detection_record(
+    name: str, image: LoadedImage, found: Detections, classes: Sequence[str]
+) -> dict[str, Any]:
+    """The record of an image with its detections, rounded to 1/1000 px; see `run_folder`."""
+    height, width = image.pixels.shape[:2]
+    columns = zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
+    return {
+        "file": name,
+        "width": width,
+        "height": height,
+        "orientation": image.orientation,
+        "warnings": list(image.warnings),
+        "detections": [
+            {
+                "label": classes[label],
+                "score": round(score, 6),
+                "box": [round(side, 3) for side in box],
+            }
+            for label, score, box in columns
+        ],
+    }
+
+
 def _lines(path: Path, *, repair: bool) -> Iterator[tuple[dict[str, Any], int]]:
     end = 0
     size = path.stat().st_size
@@ -156,7 +172,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 
 def _is_record(record: object) -> bool:
-    """Whether those who read records find what they read: see `run_folder` for the fields."""
+    """Whether it has the fields that `run_folder` describes, as far as they are read again."""
     if not isinstance(record, dict) or not isinstance(record.get("file"), str):
         return False
     if record.get("error") is not None:
@@ -179,5 +195,5 @@ def _is_detection(found: object) -> bool:
 
 
 def _is_sane(value: object) -> bool:
-    """Whether one can calculate with it: NaN, infinity and integers beyond floats are not."""
+    """Whether it is a number within the range of floats, neither NaN nor infinite."""
     return isinstance(value, int | float) and abs(value) < 1e30

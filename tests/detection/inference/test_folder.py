@@ -18,13 +18,8 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 from resdet.detection.errors import ConfigError, DataError
-from resdet.detection.inference.folder import (
-    FolderOptions,
-    InputFile,
-    Summary,
-    find_inputs,
-    run_folder,
-)
+from resdet.detection.inference.folder import FolderOptions, Summary, run_folder
+from resdet.detection.inference.inputs import InputFile, find_inputs
 
 Run = Callable[..., Summary]
 DEFAULT = FolderOptions(0.01)
