@@ -13,7 +13,7 @@ import torch
 from resdet.backbones.norm import ConvNorm
 from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.engine.optim import make_sgd
-from resdet.detection.evaluation.run import autocast
+from resdet.detection.evaluation.prediction import autocast
 from resdet.detection.inference.pipeline import restore
 from resdet.detection.models.faster_rcnn import FasterRCNN
 from resdet.detection.structures import Annotation, Batch, Detections, Geometry

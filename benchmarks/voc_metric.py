@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import torch
-from resdet.detection.evaluation.score import evaluate
+from resdet.detection.evaluation.detection import evaluate
 from resdet.detection.structures import Annotation, Detections, Record
 
 CLASSES = 20

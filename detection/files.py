@@ -1,4 +1,4 @@
-"""Atomic writing of files, their SHA-256, and the lock of an output folder."""
+"""Atomic writing of files, safe CSV cells, SHA-256 of a file, and the lock of an output folder."""
 
 from __future__ import annotations
 
@@ -66,6 +66,13 @@ def write_file(
     """Replace ``path`` by ``content`` (text as UTF-8); raises as `atomic_write`."""
     with atomic_write(path, sync=sync, error=error) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def csv_cell(value: object) -> object:
+    """A CSV cell; text that a spreadsheet would run as a formula is quoted (OWASP)."""
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return f"'{value}"
+    return value
 
 
 def sha256_of(path: Path) -> str:

@@ -276,7 +276,7 @@ def measure(
     """Detections beside the truth, seconds per image once everything is warm, and the testing in
     words."""
     from resdet.detection.evaluation.columns import gather
-    from resdet.detection.evaluation.run import Timer
+    from resdet.detection.evaluation.prediction import Timer
     from resdet.detection.tasks.detector import DETECTION
     from rich.console import Console
 

@@ -59,7 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from resdet.detection.config.files import dump_config, missing_paths, read_config
     from resdet.detection.engine.distributed import process_group
-    from resdet.detection.evaluation.run import Timer
+    from resdet.detection.evaluation.prediction import Timer
+    from resdet.detection.evaluation.report import print_report, write_report
     from resdet.detection.tasks.checkpoints import (
         load_members,
         read_checkpoint,
@@ -105,9 +106,9 @@ def run(args: argparse.Namespace) -> int:
             testing=task.describe_testing(members, pipeline),
             seconds_per_image=timer.seconds_per_image,
         )
-    task.print_evaluation(evaluation, Console())
+    print_report(evaluation, Console())
     written = (
-        *task.write_evaluation(evaluation, folder),
+        *write_report(evaluation, folder),
         *_write_predictions(args, folder, found, split),
     )
     print("written: " + ", ".join(str(path) for path in written))
@@ -130,7 +131,7 @@ def _options(
         return {"coco": False}
     if not args.mean_box:
         return {}
-    from resdet.detection.evaluation.mean_box import locate_by_mean_box, mean_boxes
+    from resdet.detection.evaluation.localization import locate_by_mean_box, mean_boxes
 
     train = task.read(leader.config, "train", leader.classes)
     boxes = mean_boxes(train.records, leader.classes)
@@ -142,10 +143,9 @@ def _write_predictions(
 ) -> tuple[Path, ...]:
     """The files that ``--save-json`` and ``--submission`` ask for."""
     if args.save_json:
-        from resdet.detection.evaluation.report import write_detections
+        from resdet.detection.evaluation.detection import write_detections
 
-        write_detections(found, split.classes, folder / "detections.json")
-        return (folder / "detections.json",)
+        return (write_detections(found, split.classes, folder / "detections.json"),)
     if args.submission:
         from resdet.datasets.formats.submission import write_submission
 

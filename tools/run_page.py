@@ -25,6 +25,7 @@ from resdet.detection.config.localizer import LocalizerConfig, RegionLocalizerCo
 from resdet.detection.engine.history import History, read_history
 from resdet.detection.engine.plots import plot_curves
 from resdet.detection.errors import ConfigError, ResdetError
+from resdet.detection.evaluation.detection import DEFINITIONS
 from resdet.detection.evaluation.page import (
     ClassTable,
     InlineImage,
@@ -33,7 +34,6 @@ from resdet.detection.evaluation.page import (
     Section,
     class_table,
 )
-from resdet.detection.evaluation.score import DEFINITIONS
 from resdet.detection.inference.folder import DRAWN
 from resdet.detection.inference.records import RECORDS, read_records
 

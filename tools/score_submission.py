@@ -27,7 +27,8 @@ def run(args: argparse.Namespace) -> int:
     from resdet.detection.config.files import dump_config, missing_paths
     from resdet.detection.config.localizer import LocalizerConfig
     from resdet.detection.errors import ConfigError, DataError
-    from resdet.detection.evaluation.localization import evaluate_predictions, print_localization
+    from resdet.detection.evaluation.localization import evaluate_predictions
+    from resdet.detection.evaluation.report import print_report
     from resdet.detection.tasks.localizer import LOCALIZATION
     from rich.console import Console
 
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         print(f"{len(predictions)} predictions for {len(split.records)} images")
         return 0
-    print_localization(evaluate_predictions(predictions, split.records, classes), Console())
+    print_report(evaluate_predictions(predictions, split.records, classes), Console())
     return 0
 
 

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from ..files import write_file
+from ..files import csv_cell, write_file
 
 METRICS_FILE = "metrics.jsonl"
 RESULTS_FILE = "results.csv"
@@ -122,16 +122,11 @@ def results_table(evaluations: Sequence[Entry]) -> str:
     names = list(dict.fromkeys(name for entry in evaluations for name in entry.values))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["step", *map(_safe_cell, names)])
+    writer.writerow(["step", *map(csv_cell, names)])
     for entry in evaluations:
         numbers = (entry.values.get(name, math.nan) for name in names)
         writer.writerow([entry.step, *("" if math.isnan(n) else repr(n) for n in numbers)])
     return text.getvalue()
-
-
-def _safe_cell(name: str) -> str:
-    """A name that spreadsheets will not run as a formula."""
-    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
 
 
 class GrowingFile:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import ConfigError, DivergedError, ResdetError, WeightsError
-from ..evaluation.run import autocast
+from ..evaluation.prediction import autocast
 from ..structures import Batch
 from .checkpoint import load_checkpoint, previous_of, save_checkpoint
 from .distributed import Group

@@ -7,7 +7,6 @@ data: they are never read as markup or mathematics.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,11 +17,11 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from .bootstrap import DEFINITIONS, Estimate, Interval
+from .report import plain_table, without_nan, write_json
 
 CONFIDENCE = 0.95
 _HEADINGS = {"voc_ap50": "mAP@0.5", "voc_ap75": "mAP@0.75", "voc_ap": "mAP@.5:.95"}
@@ -67,7 +66,7 @@ def summarise(row: Row, baseline: Row) -> Summary:
 
 def ablation_table(rows: Sequence[Row], *, images: int, resamples: int) -> Table:
     """A line of numbers and one of gains for each row, in percent, with their intervals."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table = plain_table(padding=(0, 1, 0, 0))
     table.title = f"{images} images; percent, below it the gain over the baseline"
     skipped = [f"{row.name}: {row.skipped}" for row in rows if row.skipped]
     intervals = f"in brackets: {CONFIDENCE:.0%} bootstrap intervals, {resamples} resamples"
@@ -98,8 +97,7 @@ def write_ablation(rows: Sequence[Row], folder: Path, *, about: Mapping[str, Any
         "definitions": dict(DEFINITIONS),
         "rows": [_json(row, summary) for row, summary in _summaries(rows)],
     }
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=2)
-    written[0].write_text(text + "\n", encoding="utf-8")
+    write_json(content, written[0])
     with matplotlib.rc_context({"text.parse_math": False, "text.usetex": False}):
         ablation_figure(rows).savefig(written[1])
     return written
@@ -156,13 +154,10 @@ def _json(row: Row, summary: Summary | None) -> dict[str, Any]:
         "name": row.name,
         "testing": row.testing,
         "weights": list(row.weights),
-        "metrics": {name: _without_nan(interval) for name, interval in summary.numbers.items()},
-        "gain": {name: _without_nan(interval) for name, interval in summary.gains.items()},
+        "metrics": {
+            name: without_nan(asdict(interval)) for name, interval in summary.numbers.items()
+        },
+        "gain": {name: without_nan(asdict(interval)) for name, interval in summary.gains.items()},
         "seconds_per_image": row.seconds_per_image,
         "cost": summary.cost,
     }
-
-
-def _without_nan(interval: Interval) -> dict[str, float | None]:
-    """JSON has no nan: undefined numbers become null."""
-    return {name: None if math.isnan(value) else value for name, value in asdict(interval).items()}

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .columns import Bools, Columns, Floats, Ints
-from .score import mean_defined
+from .detection import mean_defined
 from .voc import area_ap, outcomes, precision_recall
 
 #: The IoUs whose area APs are averaged.

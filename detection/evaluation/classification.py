@@ -1,4 +1,4 @@
-"""How good are these class scores: top-1 and top-5 error, overall and per class?
+"""The evaluation of class scores: top-1 and top-5 error, overall and per class.
 
 N images · K classes. Errors are fractions in [0, 1]; what is not defined, such as the error of a
 class without images, is nan.
@@ -9,26 +9,20 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from torch import Tensor
 
 from ..structures import Record
-from .tables import shown, undefined, without_nan, write_json, write_rows
+from .report import Evaluation
 
-#: What each number is; two numbers may only be compared where these lines agree.
 DEFINITIONS: Mapping[str, str] = {
     "top1_error": "share of the images whose class has not the highest score",
     "top5_error": "share of the images whose class is not among the 5 highest scores",
     "loss": "mean of -log of the averaged softmax score of the true class",
 }
-#: The columns of the per-class table that are not in DEFINITIONS.
 CLASS_DEFINITIONS: Mapping[str, str] = {
     "images": "images of the class",
     "taken_for": "the class most often put first in its place",
@@ -48,16 +42,28 @@ class ClassErrors:
     taken_for_images: int
 
 
-@dataclass(frozen=True)
-class Classification:
-    """Everything known about the scores of one data set."""
+@dataclass(frozen=True, eq=False)
+class Classification(Evaluation):
+    """The errors of the scores of one data set."""
 
-    images: int
-    metrics: Mapping[str, float]
     per_class: tuple[ClassErrors, ...]
-    testing: str = ""
-    seconds_per_image: float | None = None
-    notes: tuple[str, ...] = ()
+
+    task = "classification"
+    row_type = ClassErrors
+    definitions = DEFINITIONS
+    class_definitions = CLASS_DEFINITIONS
+    headings: ClassVar[Mapping[str, str]] = {
+        "images": "images",
+        "top1_error": "top-1\nerror",
+        "top5_error": "top-5\nerror",
+        "taken_for": "predicted\ninstead",
+        "taken_for_images": "for\nimages",
+    }
+
+    @staticmethod
+    def rank(row: ClassErrors) -> float:
+        """Worst top-1 error first."""
+        return -row.top1_error
 
 
 def evaluate_scores(
@@ -123,71 +129,3 @@ def _row(
         classes[other] if count else "",
         count,
     )
-
-
-# ------------------------------------------------------------------------------------- report
-
-
-def write_classification(evaluation: Classification, folder: Path) -> tuple[Path, ...]:
-    """Write ``metrics.json`` and ``per_class.csv``, worst class first; returns what was written.
-
-    The folder is made; existing files are replaced.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    metrics, table = folder / "metrics.json", folder / "per_class.csv"
-    content = {
-        "task": "classification",
-        "images": evaluation.images,
-        "classes": [row.name for row in evaluation.per_class],
-        "metrics": without_nan(evaluation.metrics),
-        "per_class": [without_nan(asdict(row)) for row in evaluation.per_class],
-        "definitions": {**DEFINITIONS, **CLASS_DEFINITIONS},
-        "testing": evaluation.testing,
-        "seconds_per_image": evaluation.seconds_per_image,
-        "notes": list(evaluation.notes),
-    }
-    write_json(content, metrics)
-    names = [field.name for field in fields(ClassErrors)]
-    write_rows(names, sorted(evaluation.per_class, key=_rank), table)
-    return metrics, table
-
-
-def print_classification(evaluation: Classification, console: Console, *, rows: int = 20) -> None:
-    """The ``rows`` worst classes, then every overall number with its definition, then notes."""
-    worst = sorted(evaluation.per_class, key=_rank)[:rows]
-    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    table.add_column("class", overflow="fold")
-    for heading in ("images", "top-1\nerror", "top-5\nerror"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("taken for", overflow="fold")
-    for row in worst:
-        taken = f"{row.taken_for} ({row.taken_for_images})" if row.taken_for else ""
-        errors = (shown(row.top1_error), shown(row.top5_error))
-        table.add_row(Text(row.name), str(row.images), *errors, Text(taken))
-    console.print(table)
-    if hidden := len(evaluation.per_class) - len(worst):
-        console.print(Text(f"and {hidden} better classes"))
-    console.print(_metric_table(evaluation))
-    if evaluation.testing:
-        console.print(Text(f"tested with: {evaluation.testing}"))
-    for note in evaluation.notes:
-        console.print(Text(f"note: {note}", style="yellow"))
-
-
-def _metric_table(evaluation: Classification) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    table.add_column("metric", no_wrap=True)
-    table.add_column(f"{evaluation.images} images", justify="right", no_wrap=True)
-    table.add_column("definition", overflow="fold")
-    for name, value in evaluation.metrics.items():
-        table.add_row(name, shown(value), DEFINITIONS[name])
-    if evaluation.seconds_per_image is not None:
-        table.add_row(
-            "seconds per image", f"{evaluation.seconds_per_image:.4f}", "network, without reading"
-        )
-    return table
-
-
-def _rank(row: ClassErrors) -> float:
-    """Sorts rows by falling top-1 error; undefined ones last, equal ones stay in label order."""
-    return math.inf if undefined(row.top1_error) else -row.top1_error

@@ -1,4 +1,4 @@
-"""Where is the object of each image's class: the localization errors of ILSVRC, and per class?
+"""The localization errors of ILSVRC, overall and per class, and the mean-box baseline.
 
 N images · P predictions of an image, best first · R boxes of its class · K classes. Errors are
 fractions in [0, 1]; what is not defined, such as the error of a class without images, is nan.
@@ -18,27 +18,22 @@ x2 - x1 here is the same width and the IoU is the same number.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from torch import Tensor
 
 from ..ops.boxes import iou
-from ..structures import Detections, Located, Record
-from .tables import shown, undefined, without_nan, write_json, write_rows
+from ..structures import Annotation, Detections, Located, Record
+from .report import Evaluation, without_nan
 
 #: The least overlap of a right box.
 IOU = 0.5
 #: So many predictions of an image are looked at.
 GUESSES = 5
 
-#: What each number is; two numbers may only be compared where these lines agree.
 DEFINITIONS: Mapping[str, str] = {
     "top5_localization_error": "share of the images where none of the first 5 predictions has "
     "the image's class and IoU >= 0.5 with one of its boxes (the error of ILSVRC CLS-LOC)",
@@ -73,23 +68,57 @@ class ClassLocalization:
     mean_true_class_iou: float
 
 
-@dataclass(frozen=True)
-class Localization:
-    """Everything known about the boxes of one data set; ``metrics`` has the keys of DEFINITIONS."""
+@dataclass(frozen=True, eq=False)
+class Localization(Evaluation):
+    """The errors of the boxes of one data set; ``baseline`` is that of the mean boxes."""
 
-    images: int
-    metrics: Mapping[str, float]
     per_class: tuple[ClassLocalization, ...]
-    #: Those of the metrics that a predictor which never looks at an image has too.
-    baseline: Mapping[str, float] = field(default_factory=dict)
-    testing: str = ""
-    seconds_per_image: float | None = None
-    notes: tuple[str, ...] = ()
+
+    task = "localization"
+    row_type = ClassLocalization
+    definitions = DEFINITIONS
+    class_definitions = OTHER_DEFINITIONS
+    headings: ClassVar[Mapping[str, str]] = {
+        "images": "images",
+        "true_class_error": "true class\nerror",
+        "top1_localization_error": "top-1\nerror",
+        "mean_true_class_iou": "true class\nIoU",
+    }
+    cost = "all but reading"
+
+    @staticmethod
+    def rank(row: ClassLocalization) -> float:
+        """Worst error given the true class first; if that is undefined, worst top-1 error."""
+        first, second = row.true_class_error, row.top1_localization_error
+        return -second if math.isnan(first) else -first
 
     @property
     def true_class_error_interval(self) -> tuple[float, float]:
-        """95 % interval over images; nan where the error is not defined."""
-        return _wilson(self.metrics["true_class_error"], self.images)
+        """95 % Wilson interval; nan where the error is not defined.
+
+        A bootstrap over the images would draw from the same binomial distribution, but its interval
+        has no width at an error of 0 or 1.
+        """
+        from scipy.stats import binomtest  # half a second to import
+
+        error = self.metrics["true_class_error"]
+        if math.isnan(error):
+            return math.nan, math.nan
+        wrong = binomtest(round(error * self.images), self.images)
+        low, high = wrong.proportion_ci(0.95, method="wilson")
+        return float(low), float(high)
+
+    def more(self) -> dict[str, Any]:
+        low, high = self.true_class_error_interval
+        return {
+            "true_class_error_interval": None if math.isnan(low) else [low, high],
+            "baseline": without_nan(self.baseline),
+        }
+
+    def remarks(self) -> Iterator[str]:
+        low, high = self.true_class_error_interval
+        if not math.isnan(low):
+            yield f"true_class_error: {low:.4f} to {high:.4f} with 95 % confidence"
 
 
 def evaluate_located(
@@ -106,14 +135,14 @@ def evaluate_located(
     predictions there was no classifier: what needs one is nan. Without ``true_class`` only the
     predictions are evaluated: what needs boxes of the true class is nan, and an image without
     predictions is wrong, even if that are all of them.
-    ``baseline`` are the boxes of a trivial predictor (`mean_box.py`).
+    ``baseline`` are the boxes of a trivial predictor, such as `locate_by_mean_box`.
 
     Raises ValueError, naming the image, for a record without class or without a box of its class,
     for an image without an entry, and for a true-class box of another class than the record's.
     """
     guessed = not true_class or any(len(located.predicted) for located in found.values())
     defined = {name: true_class if name in _TRUE_CLASS else guessed for name in DEFINITIONS}
-    labels = torch.tensor([_label(record, classes) for record in records], dtype=torch.int64)
+    labels = torch.tensor([_label(record, len(classes)) for record in records], dtype=torch.int64)
     outcomes = _outcomes(found, records, classes)
     outcomes[:, ~torch.tensor([*defined.values()])] = math.nan
     trivial = {} if baseline is None else _means(_outcomes(baseline, records, classes))
@@ -121,7 +150,7 @@ def evaluate_located(
         len(records),
         _means(outcomes),
         tuple(_row(name, outcomes[labels == label]) for label, name in enumerate(classes)),
-        {name: trivial[name] for name in _TRUE_CLASS if name in trivial},
+        baseline={name: trivial[name] for name in _TRUE_CLASS if name in trivial},
     )
 
 
@@ -146,7 +175,7 @@ def _outcomes(
 
 
 def _outcome(located: Located, record: Record, classes: Sequence[str]) -> dict[str, float]:
-    label = _label(record, classes)
+    label = _label(record, len(classes))
     truth = _truth(record, label, classes[label])
     predicted = located.predicted[:GUESSES]
     named = predicted.labels == label
@@ -173,11 +202,11 @@ def _overlap(boxes: Tensor, truth: Tensor) -> Tensor:
     return iou(boxes.double(), truth.double()).amax(dim=1)
 
 
-def _label(record: Record, classes: Sequence[str]) -> int:
+def _label(record: Record, count: int) -> int:
     if record.image_label is None:
         raise ValueError(f"{record.path}: the record has no class")
-    if not 0 <= record.image_label < len(classes):
-        raise ValueError(f"{record.path}: label {record.image_label} outside 0..{len(classes) - 1}")
+    if not 0 <= record.image_label < count:
+        raise ValueError(f"{record.path}: label {record.image_label} outside 0..{count - 1}")
     return record.image_label
 
 
@@ -204,92 +233,49 @@ def _row(name: str, outcomes: Tensor) -> ClassLocalization:
     )
 
 
-def _wilson(share: float, count: int) -> tuple[float, float]:
-    """95 % score interval of a share of ``count`` (Wilson 1927).
+# ---------------------------------------------------------------------------------- mean boxes
 
-    A bootstrap over the images would draw from the same binomial, but find no width at all around
-    0 and 1.
+
+def mean_boxes(records: Sequence[Record], classes: Sequence[str]) -> Tensor:
+    """(K, 4) f32: the mean of all boxes of each class, as fractions of width and height.
+
+    An image with several boxes counts as often; a class without a box has nan. Raises ValueError
+    for a record with boxes whose size is not known.
     """
-    if math.isnan(share):
-        return math.nan, math.nan
-    z = 1.959964
-    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + (z / 2 / count) ** 2)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    annotated = [record for record in records if len(record.annotation)]
+    annotations = [Annotation.empty(), *(record.annotation for record in annotated)]
+    sides = [_sides(record).expand(len(record.annotation), 4) for record in annotated]
+    labels = torch.cat([annotation.labels for annotation in annotations])
+    boxes = torch.cat([annotation.boxes for annotation in annotations])
+    fractions = boxes / torch.cat([torch.zeros(0, 4, dtype=torch.float64), *sides])
+    total = torch.zeros(len(classes), 4, dtype=torch.float64).index_add_(0, labels, fractions)
+    count = labels.bincount(minlength=len(classes))[:, None]
+    return (total / count).float()  # 0 / 0 is nan
 
 
-# ------------------------------------------------------------------------------------- report
+def locate_by_mean_box(records: Sequence[Record], boxes: Tensor) -> dict[str, Located]:
+    """The mean box (K, 4) of each record's class in its image, in pixels, by image id.
 
-
-def write_localization(evaluation: Localization, folder: Path) -> tuple[Path, ...]:
-    """Write ``metrics.json`` and ``per_class.csv``, worst class first; returns what was written.
-
-    The folder is made; existing files are replaced.
+    It has score 1 and is left out where the class has none. There are no predicted classes. Raises
+    ValueError for a record without class or size.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    metrics, table = folder / "metrics.json", folder / "per_class.csv"
-    low, high = evaluation.true_class_error_interval
-    content = {
-        "task": "localization",
-        "images": evaluation.images,
-        "classes": [row.name for row in evaluation.per_class],
-        "metrics": without_nan(evaluation.metrics),
-        "true_class_error_interval": None if math.isnan(low) else [low, high],
-        "baseline": without_nan(evaluation.baseline),
-        "per_class": [without_nan(asdict(row)) for row in evaluation.per_class],
-        "definitions": {**DEFINITIONS, **OTHER_DEFINITIONS},
-        "testing": evaluation.testing,
-        "seconds_per_image": evaluation.seconds_per_image,
-        "notes": list(evaluation.notes),
+    return {
+        record.image_id: Located(Detections.empty(), _mean_box(record, boxes)) for record in records
     }
-    write_json(content, metrics)
-    names = [each.name for each in fields(ClassLocalization)]
-    write_rows(names, sorted(evaluation.per_class, key=_rank), table)
-    return metrics, table
 
 
-def print_localization(evaluation: Localization, console: Console, *, rows: int = 20) -> None:
-    """The ``rows`` worst classes, then every overall number with its definition, then notes."""
-    worst = sorted(evaluation.per_class, key=_rank)[:rows]
-    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    table.add_column("class", overflow="fold")
-    for heading in ("images", "true class\nerror", "top-1\nerror", "true class\nIoU"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in worst:
-        numbers = (row.true_class_error, row.top1_localization_error, row.mean_true_class_iou)
-        table.add_row(Text(row.name), str(row.images), *map(shown, numbers))
-    console.print(table)
-    if hidden := len(evaluation.per_class) - len(worst):
-        console.print(Text(f"and {hidden} better classes"))
-    console.print(_metric_table(evaluation))
-    if not math.isnan(evaluation.metrics["true_class_error"]):
-        low, high = map(shown, evaluation.true_class_error_interval)
-        console.print(Text(f"true_class_error: {low} to {high} with 95 % confidence"))
-    if evaluation.testing:
-        console.print(Text(f"tested with: {evaluation.testing}"))
-    for note in evaluation.notes:
-        console.print(Text(f"note: {note}", style="yellow"))
+def _mean_box(record: Record, boxes: Tensor) -> Detections:
+    label = _label(record, len(boxes))
+    fractions = boxes[label]
+    if fractions.isnan().any():
+        return Detections.empty()
+    pixels = (fractions.double() * _sides(record)).float()
+    return Detections(pixels[None], torch.ones(1), torch.tensor([label]))
 
 
-def _metric_table(evaluation: Localization) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    table.add_column("metric", no_wrap=True)
-    table.add_column(f"{evaluation.images} images", justify="right", no_wrap=True)
-    if evaluation.baseline:
-        table.add_column("mean box", justify="right", no_wrap=True)
-    table.add_column("definition", overflow="fold")
-    for name, value in evaluation.metrics.items():
-        trivial = [shown(evaluation.baseline.get(name, math.nan))] if evaluation.baseline else []
-        table.add_row(name, shown(value), *trivial, DEFINITIONS[name])
-    if evaluation.seconds_per_image is not None:
-        gap = [""] if evaluation.baseline else []
-        seconds = f"{evaluation.seconds_per_image:.4f}"
-        table.add_row("seconds per image", seconds, *gap, "all but reading")
-    return table
-
-
-def _rank(row: ClassLocalization) -> float:
-    """Sorts rows by falling error given the true class, without it by falling top-1 error;
-    undefined ones last, equal ones stay in label order."""
-    errors = (row.true_class_error, row.top1_localization_error)
-    return next((-error for error in errors if not undefined(error)), math.inf)
+def _sides(record: Record) -> Tensor:
+    """(4,) f64: width, height, width, height."""
+    height, width = record.size
+    if min(height, width) <= 0:
+        raise ValueError(f"{record.path}: the size of the image is not known")
+    return torch.tensor([width, height, width, height], dtype=torch.float64)

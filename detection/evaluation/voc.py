@@ -1,4 +1,4 @@
-"""What is the PASCAL VOC average precision of each class, by area and by eleven points?
+"""The PASCAL VOC average precision of each class, by area and by eleven points.
 
 D detections · R objects · K classes · M detections of a class that count.
 
@@ -28,6 +28,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .columns import Bools, Columns, Floats, Ints
+
+#: The least overlap of a right detection.
+VOC_IOU = 0.5
 
 
 @dataclass(frozen=True, eq=False)

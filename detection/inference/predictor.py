@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from ...datasets.image import ImageRules, LoadedImage, read_image
 from ...datasets.loading.transforms import Transform, make_sample
 from ..errors import ConfigError, ImageError
-from ..evaluation.run import autocast
+from ..evaluation.prediction import autocast
 from ..structures import Annotation, Batch, Detections, Sample
 
 #: A file, a PIL image, or RGB pixels (h, w, 3) uint8 as displayed.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import DataError
-from ..files import atomic_write
+from ..files import atomic_write, csv_cell
 from .records import RECORDS, Json, read_meta, read_records
 
 COCO = "detections.coco.json"
@@ -91,17 +91,12 @@ def _write_items(file: IO[str], items: Iterable[Json]) -> None:
 
 def _rows(record: Json) -> Iterator[list[Any]]:
     """A row a detection; an image without any, or a failed one, has one row without a label."""
-    start = [_cell(record["file"]), record.get("width", ""), record.get("height", "")]
+    start = [csv_cell(record["file"]), record.get("width", ""), record.get("height", "")]
     detections = record.get("detections", ())
     for detection in detections:
-        yield [*start, _cell(detection["label"]), detection["score"], *detection["box"], ""]
+        yield [*start, csv_cell(detection["label"]), detection["score"], *detection["box"], ""]
     if not detections:
-        yield [*start, "", "", "", "", "", "", _cell(record.get("error", ""))]
-
-
-def _cell(text: str) -> str:
-    """Text that no spreadsheet runs as a formula (OWASP, CSV injection)."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+        yield [*start, "", "", "", "", "", "", csv_cell(record.get("error", ""))]
 
 
 def _dump(value: object) -> str:

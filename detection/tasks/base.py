@@ -24,7 +24,7 @@ from ..engine.distributed import Group
 from ..engine.log import RunLog
 from ..engine.plots import plot_batch
 from ..errors import WeightsError
-from ..evaluation.run import Timer, detect
+from ..evaluation.prediction import Timer, detect
 from ..structures import Batch
 
 Splits = Mapping[str, DataSplit]
@@ -250,14 +250,6 @@ class Task(ABC):
         self, loaded: Loaded, split: DataSplit, found: Mapping[str, Any], folder: Path
     ) -> None:
         """Draw some predictions of an evaluation during training into ``folder``."""
-
-    @abstractmethod
-    def print_evaluation(self, evaluation: Any, console: Console) -> None:
-        """Show the numbers on a terminal."""
-
-    @abstractmethod
-    def write_evaluation(self, evaluation: Any, folder: Path) -> tuple[Path, ...]:
-        """Write the numbers as JSON, CSV and plots; returns what was written."""
 
     # -- words -----------------------------------------------------------------------------------
 

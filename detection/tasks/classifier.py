@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from ...backbones.pixels import PixelNorm
@@ -41,8 +40,6 @@ from ..errors import ConfigError, WeightsError
 from ..evaluation.classification import (
     Classification,
     evaluate_scores,
-    print_classification,
-    write_classification,
 )
 from ..inference.classify import ScorePipeline, Viewed
 from ..models.classifier import Classifier
@@ -219,12 +216,6 @@ class ClassificationTask(Task):
 
     def worth(self, evaluation: Classification, config: ClassifierConfig) -> float:
         return 1 - evaluation.metrics["top1_error"]
-
-    def print_evaluation(self, evaluation: Classification, console: Console) -> None:
-        print_classification(evaluation, console)
-
-    def write_evaluation(self, evaluation: Classification, folder: Path) -> tuple[Path, ...]:
-        return write_classification(evaluation, folder)
 
     # -- words -----------------------------------------------------------------------------------
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from ...backbones.weights.convert import Converted
@@ -29,9 +28,8 @@ from ..engine.checkpoint import load_checkpoint
 from ..engine.distributed import Group
 from ..engine.plots import plot_detections, plot_labels
 from ..errors import WeightsError
-from ..evaluation.report import print_table, write_report
-from ..evaluation.run import autocast
-from ..evaluation.score import Evaluation, evaluate
+from ..evaluation.detection import DetectionEvaluation, evaluate
+from ..evaluation.prediction import autocast
 from ..inference.pipeline import Pipeline
 from ..models.faster_rcnn import FasterRCNN
 from ..structures import Batch, Detections
@@ -180,17 +178,17 @@ class DetectionTask(Task):
         quick: bool = False,
         coco: bool = True,
         **options: Any,
-    ) -> Evaluation:
+    ) -> DetectionEvaluation:
         """VOC's and, with ``coco``, COCO's numbers, which take a minute for 5,000 images: ``quick``
         leaves them out unless ``eval.metric`` is one of them."""
         records, notes = without_truncated(split, found, config)
         coco = coco and (not quick or config.eval.metric.startswith("coco"))
         return with_notes(evaluate(found, records, split.classes, coco=coco), notes)
 
-    def logged(self, evaluation: Evaluation) -> dict[str, float]:
+    def logged(self, evaluation: DetectionEvaluation) -> dict[str, float]:
         return dict(evaluation.metrics)
 
-    def worth(self, evaluation: Evaluation, config: DetectorConfig) -> float:
+    def worth(self, evaluation: DetectionEvaluation, config: DetectorConfig) -> float:
         return evaluation.metrics[config.eval.metric]
 
     @torch.no_grad()
@@ -219,12 +217,6 @@ class DetectionTask(Task):
         shown = [record for record in split.records if record.image_id in found][:8]
         path = folder / "samples" / "val_detections.jpg"
         plot_detections(shown, found, loaded.classes, path, rules=image_rules(loaded.config))
-
-    def print_evaluation(self, evaluation: Evaluation, console: Console) -> None:
-        print_table(evaluation, console)
-
-    def write_evaluation(self, evaluation: Evaluation, folder: Path) -> tuple[Path, ...]:
-        return write_report(evaluation, folder)
 
     # -- words -----------------------------------------------------------------------------------
 

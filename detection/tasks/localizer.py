@@ -37,10 +37,8 @@ from ..errors import ConfigError, DataError
 from ..evaluation.localization import (
     Localization,
     evaluate_located,
-    print_localization,
-    write_localization,
 )
-from ..evaluation.run import Timer, autocast
+from ..evaluation.prediction import Timer, autocast
 from ..inference.localize import Chooser, ImageLocator, Judge, LocationPipeline, Proposer
 from ..models.localizer import Localizer, RegionLocalizer
 from ..structures import Batch, Located
@@ -167,12 +165,6 @@ class _StageTask(Task):
 
     def worth(self, evaluation: Localization, config: AnyLocalizerConfig) -> float:
         return 1 - evaluation.metrics["true_class_error"]
-
-    def print_evaluation(self, evaluation: Localization, console: Console) -> None:
-        print_localization(evaluation, console)
-
-    def write_evaluation(self, evaluation: Localization, folder: Path) -> tuple[Path, ...]:
-        return write_localization(evaluation, folder)
 
     def data_report(self, config: Any, splits: Splits, path: Path) -> str:
         return CLASSIFICATION.data_report(config, splits, path)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import DataError
-from ..evaluation.run import Timer
+from ..evaluation.prediction import Timer
 from ..files import atomic_write
 from ..structures import Batch, Record
 

@@ -26,7 +26,7 @@ from ..engine.signals import StopRequest
 from ..engine.train import Outputs, Plan, TrainingState, shipped_weights, train
 from ..environment import describe_environment
 from ..errors import ConfigError, DataError, WeightsError
-from ..evaluation.run import evaluating
+from ..evaluation.prediction import evaluating
 from .base import Loaded, Splits, Task
 from .checkpoints import Checkpoint, load_trained
 

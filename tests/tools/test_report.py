@@ -15,9 +15,9 @@ from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.config.files import dump_config
 from resdet.detection.engine.log import RunLog
 from resdet.detection.errors import ConfigError
+from resdet.detection.evaluation.detection import evaluate
 from resdet.detection.evaluation.page import Page
 from resdet.detection.evaluation.report import write_report
-from resdet.detection.evaluation.score import evaluate
 from resdet.detection.structures import Annotation, Detections, Record
 from resdet.tools import report
 from resdet.tools.run_page import MAX_DRAWN, _read_scores, build_page

@@ -17,7 +17,7 @@ from resdet.detection.evaluation.bootstrap import (
     draw,
 )
 from resdet.detection.evaluation.columns import gather
-from resdet.detection.evaluation.score import evaluate
+from resdet.detection.evaluation.detection import evaluate
 from resdet.detection.evaluation.voc import area_ap, precision_recall
 from resdet.detection.structures import Annotation, Detections, Record
 

@@ -14,11 +14,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from resdet.detection.evaluation.classification import (
+    Classification,
     evaluate_scores,
     label_ranks,
-    print_classification,
-    write_classification,
 )
+from resdet.detection.evaluation.report import print_report, write_report
 from resdet.detection.structures import Record
 from rich.console import Console
 
@@ -88,16 +88,17 @@ def test_nothing_to_score() -> None:
     assert [row.images for row in found.per_class] == [0] * 7
 
 
-def test_a_image_without_scores_or_class_is_not_passed_over() -> None:
+def test_an_image_without_scores_or_class_is_not_passed_over() -> None:
     with pytest.raises(ValueError, match=r"1 images, the first: z"):
         evaluate_scores(SCORES, [*RECORDS, record("z", 1)], NAMES)
     with pytest.raises(ValueError, match=r"n\.jpg: the record has no class"):
         evaluate_scores(SCORES, [record("n", None)], NAMES)
 
 
-def test_files_and_table(tmp_path: Path) -> None:
+def test_files_and_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Classification, "max_rows", 2)
     evaluation = evaluate_scores(SCORES, RECORDS, NAMES)
-    metrics, table = write_classification(evaluation, tmp_path / "new")
+    metrics, table = write_report(evaluation, tmp_path / "new")
     content = json.loads(metrics.read_text())
     assert content["metrics"]["top1_error"] == 0.75
     assert content["per_class"][2]["top1_error"] is None
@@ -106,6 +107,6 @@ def test_files_and_table(tmp_path: Path) -> None:
     assert [row["name"] for row in rows[:3]] == ["'=bee", "gnu", "ant"]  # worst first, no formula
     assert rows[3]["top1_error"] == ""
     text = io.StringIO()
-    print_classification(evaluation, Console(file=text, width=90), rows=2)
+    print_report(evaluation, Console(file=text, width=90))
     assert "=bee" in text.getvalue() and "and 5 better classes" in text.getvalue()
     assert "0.7500" in text.getvalue()

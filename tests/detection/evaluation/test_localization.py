@@ -20,9 +20,8 @@ from resdet.detection.evaluation.localization import (
     Localization,
     evaluate_located,
     evaluate_predictions,
-    print_localization,
-    write_localization,
 )
+from resdet.detection.evaluation.report import print_report, write_report
 from resdet.detection.structures import Annotation, Detections, Located, Record
 from rich.console import Console
 
@@ -313,9 +312,10 @@ def test_as_the_development_kit_counts(
 # ------------------------------------------------------------------------------------- report
 
 
-def test_files_and_table(tmp_path: Path) -> None:
+def test_files_and_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Localization, "max_rows", 2)
     evaluation = replace(evaluate_located(FOUND, RECORDS, NAMES), seconds_per_image=0.25)
-    metrics, table = write_localization(evaluation, tmp_path / "new")
+    metrics, table = write_report(evaluation, tmp_path / "new")
     content = json.loads(metrics.read_text())
     assert content["task"] == "localization" and content["baseline"] == {}
     assert content["metrics"]["top5_localization_error"] == 0.25
@@ -326,10 +326,10 @@ def test_files_and_table(tmp_path: Path) -> None:
     rows = list(csv.DictReader(table.open()))
     assert [row["name"] for row in rows] == ["dog", "ant", "'=bee", "cat"]  # worst first
     assert rows[3]["true_class_error"] == ""
-    text = shown(evaluation, rows=2)
+    text = shown(evaluation)
     assert "dog" in text and "bee" not in text and "and 2 better classes" in text
     assert "0.7500" in text and "0.2500" in text and "0.1500 to 0.8500" in text
-    assert "mean box" not in text
+    assert "baseline" not in text
 
 
 def test_the_baseline_stands_beside_the_metrics() -> None:
@@ -342,7 +342,7 @@ def test_the_baseline_stands_beside_the_metrics() -> None:
 def test_what_is_undefined_is_written_and_shown_so(tmp_path: Path) -> None:
     predictions = {name: each.predicted for name, each in FOUND.items()}
     evaluation = replace(evaluate_predictions(predictions, RECORDS, NAMES), notes=("[red]odd",))
-    metrics, table = write_localization(evaluation, tmp_path)
+    metrics, table = write_report(evaluation, tmp_path)
     content = json.loads(metrics.read_text())
     assert content["metrics"]["true_class_error"] is content["true_class_error_interval"] is None
     names = [row["name"] for row in csv.DictReader(table.open())]
@@ -353,7 +353,7 @@ def test_what_is_undefined_is_written_and_shown_so(tmp_path: Path) -> None:
     assert "note: [red]odd" in text
 
 
-def shown(evaluation: Localization, rows: int = 20) -> str:
+def shown(evaluation: Localization) -> str:
     text = io.StringIO()
-    print_localization(evaluation, Console(file=text, width=100), rows=rows)
+    print_report(evaluation, Console(file=text, width=100))
     return text.getvalue()

@@ -1,4 +1,4 @@
-"""Can the files and the table be read back, whatever the class names are?"""
+"""The files and the printed table of an evaluation, with hostile class names."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from matplotlib import image as mpl_image
-from resdet.detection.evaluation.report import (
-    pr_figure,
-    print_table,
+from resdet.detection.evaluation.detection import (
+    DEFINITIONS,
+    DetectionEvaluation,
+    evaluate,
     write_detections,
-    write_report,
 )
-from resdet.detection.evaluation.score import DEFINITIONS, Evaluation, evaluate
+from resdet.detection.evaluation.figures import pr_figure
+from resdet.detection.evaluation.report import print_report, write_report
 from resdet.detection.structures import Annotation, Detections, Record
 from rich.console import Console
 
@@ -44,22 +45,21 @@ def records() -> list[Record]:
 
 
 @pytest.fixture(scope="module")
-def evaluation() -> Evaluation:
+def evaluation() -> DetectionEvaluation:
     return evaluate(DETECTIONS, records(), NAMES)
 
 
-def printed(evaluation: Evaluation, width: int = 100) -> str:
+def printed(evaluation: DetectionEvaluation, width: int = 100) -> str:
     stream = io.StringIO()
-    print_table(evaluation, Console(file=stream, width=width))
+    print_report(evaluation, Console(file=stream, width=width))
     return stream.getvalue()
 
 
-def test_files(evaluation: Evaluation, tmp_path: Path) -> None:
+def test_files(evaluation: DetectionEvaluation, tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "eval"
-    written = write_report(evaluation, folder, detections=DETECTIONS)
+    written = write_report(evaluation, folder)
     names = [
         "confusion_matrix.png",
-        "detections.json",
         "metrics.json",
         "per_class.csv",
         "pr_curve.png",
@@ -69,7 +69,7 @@ def test_files(evaluation: Evaluation, tmp_path: Path) -> None:
     assert len(write_report(evaluation, folder)) == 4  # again, over the old files
 
 
-def test_metrics_json(evaluation: Evaluation, tmp_path: Path) -> None:
+def test_metrics_json(evaluation: DetectionEvaluation, tmp_path: Path) -> None:
     write_report(evaluation, tmp_path)
     text = (tmp_path / "metrics.json").read_text(encoding="utf-8")
     content = json.loads(text, parse_constant=pytest.fail)  # NaN and Infinity are not JSON
@@ -82,7 +82,7 @@ def test_metrics_json(evaluation: Evaluation, tmp_path: Path) -> None:
     assert content["notes"] == ["without objects, left out of the means: eel"]
 
 
-def test_per_class_csv(evaluation: Evaluation, tmp_path: Path) -> None:
+def test_per_class_csv(evaluation: DetectionEvaluation, tmp_path: Path) -> None:
     write_report(evaluation, tmp_path)
     with (tmp_path / "per_class.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -106,12 +106,12 @@ def test_detections_json(tmp_path: Path) -> None:
     assert second["category_name"] == "=cmd()"
 
 
-def test_pr_curve(evaluation: Evaluation, tmp_path: Path) -> None:
+def test_pr_curve(evaluation: DetectionEvaluation, tmp_path: Path) -> None:
     write_report(evaluation, tmp_path)
     pixels = mpl_image.imread(tmp_path / "pr_curve.png")
     assert pixels.shape[0] > 300
     assert pixels.std() > 0.01
-    [axes] = pr_figure(evaluation).axes
+    [axes] = pr_figure(evaluation.ranked_curves(), evaluation.metrics["voc_ap50"]).axes
     assert [line.get_label() for line in axes.lines] == [
         "1.000 [bold]été[/bold]",
         "0.000 =cmd()",
@@ -122,7 +122,7 @@ def test_pr_curve(evaluation: Evaluation, tmp_path: Path) -> None:
     assert not any(text.get_parse_math() for text in legend.get_texts())
 
 
-def test_table(evaluation: Evaluation) -> None:
+def test_table(evaluation: DetectionEvaluation) -> None:
     text = printed(evaluation)
     positions = [text.index(name) for name in ("[bold]été[/bold]", "=cmd()", "_$x$", "eel")]
     assert positions == sorted(positions)
@@ -135,7 +135,7 @@ def test_table(evaluation: Evaluation) -> None:
     assert "note: without objects, left out of the means: eel" in text
 
 
-def test_a_narrow_terminal_loses_no_number(evaluation: Evaluation) -> None:
+def test_a_narrow_terminal_loses_no_number(evaluation: DetectionEvaluation) -> None:
     rows = [line.split() for line in printed(evaluation, width=80).splitlines()]
     [totals] = [row for row in rows if row[:1] == ["all"]]
     assert totals[1:6] == ["3", "0", "2", "0.333", "0.333"]
@@ -143,7 +143,8 @@ def test_a_narrow_terminal_loses_no_number(evaluation: Evaluation) -> None:
 
 def test_empty_everything(tmp_path: Path) -> None:
     for nothing in (evaluate({}, [], []), evaluate({}, [], ["cat"], coco=False)):
-        write_report(nothing, tmp_path, detections={})
+        write_report(nothing, tmp_path)
+        write_detections({}, [], tmp_path / "detections.json")
         content = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
         assert set(content["metrics"].values()) == {None}
         assert json.loads((tmp_path / "detections.json").read_text(encoding="utf-8")) == []

@@ -16,7 +16,7 @@ from resdet.datasets.loading.transforms import EvalTransform, make_sample
 from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.engine.checkpoint import save_checkpoint
 from resdet.detection.errors import DataError
-from resdet.detection.evaluation.run import autocast
+from resdet.detection.evaluation.prediction import autocast
 from resdet.detection.inference.pipeline import Pipeline, restore
 from resdet.detection.ops.nms import suppress
 from resdet.detection.predictor import load

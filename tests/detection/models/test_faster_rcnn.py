@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from resdet.detection.evaluation.score import evaluate
+from resdet.detection.evaluation.detection import evaluate
 from resdet.detection.models.faster_rcnn import LOSSES, FasterRCNN
 from resdet.detection.models.rpn import RpnTargets
 from resdet.detection.structures import Batch, Detections, Record, Sample

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from resdet.detection.errors import DataError
-from resdet.detection.evaluation.score import DEFINITIONS, Evaluation, evaluate
+from resdet.detection.evaluation.detection import DEFINITIONS, DetectionEvaluation, evaluate
 from resdet.detection.structures import Annotation, Detections, Record
 
 ONE = (10.0, 10.0, 40.0, 40.0)
@@ -89,7 +89,7 @@ def test_nothing_right() -> None:
     assert (missing.recall, missing.f1, missing.voc_ap50) == (0.0, 0.0, 0.0)
 
 
-def without_nan(result: Evaluation) -> list[tuple[object, ...]]:
+def without_nan(result: DetectionEvaluation) -> list[tuple[object, ...]]:
     """Rows that compare equal when undefined."""
     return [
         tuple("nan" if value != value else value for value in vars(row).values())

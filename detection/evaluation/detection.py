@@ -1,4 +1,4 @@
-"""How good are these detections: which numbers, overall and per class?
+"""The evaluation of detections: VOC and COCO average precision, overall and per class.
 
 R objects · D detections · K classes. Numbers are fractions in [0, 1]; what is not defined, such as
 the AP of a class without objects, is nan and left out of every mean.
@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
+from matplotlib.figure import Figure
 
 from ..errors import DataError
 from ..structures import Detections, Record
 from .coco import COCO_METRICS, CocoScores, coco_scores
 from .columns import Columns, Floats, Ints, gather
 from .confusion import Confusion, confusion
-from .voc import PrecisionRecall, area_ap, best_objects, eleven_point_ap, precision_recall
+from .figures import MATRIX_LIMIT, confusion_figure, pr_figure
+from .report import Evaluation, shown, write_json
+from .voc import VOC_IOU, PrecisionRecall, area_ap, best_objects, eleven_point_ap, precision_recall
 
-VOC_IOU = 0.5
-
-#: What each number is; two numbers may only be compared where these lines agree.
 DEFINITIONS: Mapping[str, str] = {
     "voc_ap50": "VOC AP at IoU >= 0.5, area under the curve (VOC 2010 and later), difficult "
     "objects ignored; mean over classes with objects",
@@ -43,7 +46,6 @@ DEFINITIONS: Mapping[str, str] = {
     "coco_ar_large": "COCO recall, 100 detections, box area from 96 x 96 px",
 }
 
-#: The columns of the per-class table that are not in DEFINITIONS.
 CLASS_DEFINITIONS: Mapping[str, str] = {
     "objects": "objects to be found",
     "ignored": "difficult or crowd objects, neither right nor wrong",
@@ -76,22 +78,71 @@ class ClassScores:
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
-    """Everything known about one set of detections.
+class DetectionEvaluation(Evaluation):
+    """The numbers of one set of detections; without COCO only ``voc_ap50``, ``voc_ap50_11point``.
 
-    ``metrics`` has the keys of DEFINITIONS (without COCO only ``voc_ap50``, ``voc_ap50_11point``);
-    ``per_class`` and ``curves`` are in label order; ``notes`` are one-line warnings for the user.
+    ``curves`` are in label order.
     """
 
-    images: int
-    metrics: dict[str, float]
     per_class: tuple[ClassScores, ...]
     curves: tuple[PrecisionRecall, ...]
     confusion: Confusion
-    notes: tuple[str, ...] = ()
-    #: How the detections were made, and what they cost where that was measured.
-    testing: str = ""
-    seconds_per_image: float | None = None
+
+    task = "detection"
+    row_type = ClassScores
+    definitions = DEFINITIONS
+    class_definitions = CLASS_DEFINITIONS
+    headings: ClassVar[Mapping[str, str]] = {
+        "objects": "objects",
+        "ignored": "ignored",
+        "detections": "found",
+        "voc_ap50": "AP50\narea",
+        "voc_ap50_11point": "AP50\n11-pt",
+        "coco_ap": "COCO\nAP",
+        "precision": "P",
+        "recall": "R",
+        "threshold": "score",
+    }
+    cost = "network and suppression, without reading"
+    digits = 3
+    max_rows = None
+
+    @staticmethod
+    def rank(row: ClassScores) -> float:
+        """Best AP first."""
+        return -row.voc_ap50
+
+    def more(self) -> dict[str, Any]:
+        confusion = {
+            "counts": self.confusion.counts.tolist(),
+            "score": self.confusion.score,
+            "iou": self.confusion.iou,
+            "layout": "row found as, column truly is; last: background",
+        }
+        return {"confusion": confusion}
+
+    def total(self, name: str) -> str:
+        """Sums of the counts, and the means that are metrics."""
+        if name in ("objects", "ignored", "detections"):
+            return str(sum(getattr(row, name) for row in self.per_class))
+        return shown(self.metrics[name], self.digits) if name in self.metrics else ""
+
+    def remarks(self) -> Iterator[str]:
+        for name, heading in self.headings.items():
+            if name in CLASS_DEFINITIONS:
+                yield f"{heading}: {CLASS_DEFINITIONS[name]}"
+
+    def figures(self) -> dict[str, Figure]:
+        names = [row.name for row in self.per_class]
+        figures = {"pr_curve.png": pr_figure(self.ranked_curves(), self.metrics["voc_ap50"])}
+        if 0 < len(names) <= MATRIX_LIMIT:
+            figures["confusion_matrix.png"] = confusion_figure(names, self.confusion)
+        return figures
+
+    def ranked_curves(self) -> dict[str, PrecisionRecall]:
+        """The curves of the classes with objects, best first."""
+        curves = {row.name: curve for row, curve in zip(self.per_class, self.curves, strict=True)}
+        return {row.name: curves[row.name] for row in self.ranked if row.objects}
 
 
 def evaluate(
@@ -100,7 +151,7 @@ def evaluate(
     classes: Sequence[str],
     *,
     coco: bool = True,
-) -> Evaluation:
+) -> DetectionEvaluation:
     """Score the detections (original pixels) of every image of a data set.
 
     An image where nothing was found has an empty Detections. ``coco=False`` leaves out the COCO
@@ -122,7 +173,24 @@ def evaluate(
     )
     metrics = _metrics(rows, scores)
     notes = _notes(columns, rows, metrics["voc_ap50"])
-    return Evaluation(len(records), metrics, rows, curves, confusion(columns), notes)
+    return DetectionEvaluation(len(records), metrics, rows, curves, confusion(columns), notes=notes)
+
+
+def write_detections(
+    detections: Mapping[str, Detections], classes: Sequence[str], path: Path
+) -> Path:
+    """Write a JSON list of results as in COCO, with the class names, images by sorted id.
+
+    ``bbox`` is (x, y, width, height) in original pixels, ``category_id`` is label + 1; scores and
+    boxes are not rounded.
+    """
+    results = [
+        result
+        for image_id in sorted(detections)
+        for result in _results(image_id, detections[image_id].to("cpu"), classes)
+    ]
+    write_json(results, path, indent=None)
+    return path
 
 
 def mean_defined(values: Iterable[float]) -> float:
@@ -213,3 +281,17 @@ def _permutation(columns: Columns, agnostic: Columns, classes: Sequence[str]) ->
         if row.any() and row.argmax() != true
     ]
     return f"the labels look permuted (boxes are right, names are wrong): {', '.join(pairs)}"
+
+
+def _results(image_id: str, found: Detections, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
+    corner, opposite = found.boxes.double().split(2, dim=1)
+    bboxes = torch.cat([corner, opposite - corner], dim=1).tolist()
+    rows = zip(bboxes, found.scores.tolist(), found.labels.tolist(), strict=True)
+    for bbox, score, label in rows:
+        yield {
+            "image_id": image_id,
+            "category_id": label + 1,
+            "category_name": classes[label],
+            "bbox": bbox,
+            "score": score,
+        }

@@ -1,4 +1,4 @@
-"""What a model answers for each image of a data set, and what that costs."""
+"""A model's predictions for all images of a data set, with autocast and timing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Answer = TypeVar("Answer", Detections, Tensor)
 
 
 class Network(Protocol[Answer]):
-    """What can be evaluated: an answer for each image of a batch."""
+    """A model with a prediction for each image of a batch."""
 
     def predict(self, batch: Batch) -> list[Answer]: ...
 
@@ -42,7 +42,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @dataclass
 class Timer:
-    """What the answers cost, without the wait for images to be read."""
+    """Time spent on predictions, without the wait for images to be read."""
 
     seconds: float = 0.0
     images: int = 0
@@ -60,8 +60,8 @@ def detect(
     precision: str,
     timer: Timer | None = None,
 ) -> dict[str, Answer]:
-    """The answers for all images of ``batches`` by image id, on the CPU: detections in original
-    pixels, or class scores."""
+    """The predictions for all images of ``batches`` by image id, on the CPU: detections in
+    original pixels, or class scores."""
     found: dict[str, Answer] = {}
     timer = timer or Timer()
     for batch in batches:

@@ -1,4 +1,4 @@
-"""The trivial localizer: means worked by hand, and what they are in images of other sizes."""
+"""The mean boxes of the classes, worked by hand, and their boxes in images of other sizes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from resdet.detection.evaluation.localization import evaluate_located
-from resdet.detection.evaluation.mean_box import locate_by_mean_box, mean_boxes
+from resdet.detection.evaluation.localization import (
+    evaluate_located,
+    locate_by_mean_box,
+    mean_boxes,
+)
 from resdet.detection.structures import Annotation, Record
 
 NAMES = ("ant", "bee", "cat")
@@ -61,7 +64,7 @@ def test_without_records() -> None:
     assert locate_by_mean_box([], mean_boxes([], NAMES)) == {}
 
 
-def test_a_image_of_unknown_size_or_class_is_told() -> None:
+def test_an_image_of_unknown_size_or_class_is_an_error() -> None:
     unknown = record("u", 0, (0, 0), (0, 0, 1, 1))
     with pytest.raises(ValueError, match=r"^u\.jpg: the size of the image is not known$"):
         mean_boxes([unknown], NAMES)
