@@ -8,15 +8,15 @@ height. Class names are in ``data.yaml`` or ``classes.txt``.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from ...detection.errors import ConfigError
 from ..findings import Fault, Finding
-from ..image import IMAGE_SUFFIXES, ImageRules
+from ..image import IMAGE_SUFFIXES
 from ..records import RawImage, RawObject, first_few
 from .format import (
     DEFAULT_READING,
@@ -24,7 +24,6 @@ from .format import (
     Fit,
     Format,
     Inspected,
-    Outgoing,
     Place,
     Reading,
     Splits,
@@ -32,24 +31,23 @@ from .format import (
     Writer,
     checked_size,
     fit_box,
-    number,
     write_new,
 )
-from .yolo_names import format_names, read_names, read_text
-
-#: Of a fraction of the image's side: 1e-8 px of a side of 10 000 px, so that the corners that
-#: come back, rounded to `PIXEL_DECIMALS`, are those that went in.
-FRACTION_DECIMALS = 12
-#: Corners may exceed the image by this part of its side without being called clipped: YOLO files
-#: usually have six decimals, and a corner is the sum of two.
-ROUNDING = 1e-6
-
-_COLUMNS = ("class", "cx", "cy", "w", "h")
+from .yolo_text import (
+    ROUNDING,
+    format_line,
+    format_names,
+    is_image_list,
+    read_labels,
+    read_lines,
+    read_names,
+)
 
 
 class YoloSource(SplitSource):
-    """``root/images/<split>`` and ``root/labels/<split>``, or ``root/<split>/{images,labels}``;
-    ``split`` null takes all of ``root/images``."""
+    """``root/images/<split>`` and ``root/labels/<split>``, or ``root/<split>/{images,labels}``, or
+    the images of ``root/images`` that ``root/<split>.txt`` lists; ``split`` null takes all of
+    ``root/images``."""
 
     format: Literal["yolo"] = "yolo"
 
@@ -67,48 +65,86 @@ def inspect_yolo(source: YoloSource, reading: Reading = DEFAULT_READING) -> Insp
     except Fault as fault:
         names, findings = None, [fault.finding]
     try:
-        images, labels = split_folders(source.root, source.split)
+        images, labels = _folders(source)
         files = _by_stem(images)
+        texts = {_stem(path, labels): path for path in sorted(labels.rglob("*.txt"))}
+        if "classes" not in files:  # labelling tools leave their list of names here
+            texts.pop("classes", None)
+        if _is_listed(source):
+            files, faults = _listed(_list_path(source), files)
+            findings += faults
+            texts = {name: texts[name] for name in files if name in texts}
     except Fault as fault:
         return [], [*findings, fault.finding]
-    texts = {_stem(path, labels): path for path in sorted(labels.rglob("*.txt"))}
-    if "classes" not in files:  # labelling tools leave their list of names here
-        texts.pop("classes", None)
     findings += _unpaired(files, texts, images)
     found = []
     for image_id, paths in files.items():
-        if len(paths) > 1:
-            continue
+        path, text = paths[0], texts.get(image_id)
         try:
-            image, faults = _read_image(
-                image_id, paths[0], texts.get(image_id), names, reading.rules
+            size = checked_size(path, None, path, reading.rules)
+            objects, faults = (
+                ([], []) if text is None or names is None else read_labels(text, size, names)
             )
         except Fault as fault:
             findings.append(fault.finding)
             continue
-        found.append(image)
-        findings += faults
+        if len(paths) == 1:
+            found.append(RawImage(image_id, path, size, tuple(objects), text or path))
+            findings += [replace(finding, image=path) for finding in faults]
     return found, findings
 
 
-def split_folders(root: Path, split: str | None) -> tuple[Path, Path]:
+def _folders(source: YoloSource) -> tuple[Path, Path]:
     """The folders of the images and of the label files of a split; raises `Fault`."""
-    layouts = (
-        [
-            (root / "images" / split, root / "labels" / split),
-            (root / split / "images", root / split / "labels"),
-        ]
-        if split
-        else [(root / "images", root / "labels")]
-    )
+    layouts = _layouts(source.root, source.split)
+    if source.split is None or _is_listed(source):
+        layouts = [(source.root / "images", source.root / "labels")]
     for images, labels in layouts:
         if images.is_dir():
             if not labels.is_dir():
                 raise Fault.of("missing_folder", labels, f"no such folder, beside {images}")
             return images, labels
     tried = " and ".join(str(images) for images, _ in layouts)
-    reason = f"no images of the split {split!r}: tried {tried}"
-    raise Fault.of("missing_folder", root, reason)
+    reason = f"no images of the split {source.split!r}: tried {tried}"
+    raise Fault.of("missing_folder", source.root, reason)
+
+
+def _layouts(root: Path, split: str | None) -> list[tuple[Path, Path]]:
+    """Where a split may have its folders."""
+    folders = [
+        (root / kind / str(split), root / str(split) / kind) for kind in ("images", "labels")
+    ]
+    return list(zip(*folders, strict=True))
+
+
+def _list_path(source: YoloSource) -> Path:
+    return source.root / f"{source.split}.txt"
+
+
+def _is_listed(source: YoloSource) -> bool:
+    """Folders of the split go before a list."""
+    folders = _layouts(source.root, source.split)
+    return _list_path(source).is_file() and not any(images.is_dir() for images, _ in folders)
+
+
+def _listed(
+    path: Path, files: Mapping[str, list[Path]]
+) -> tuple[dict[str, list[Path]], list[Finding]]:
+    """Those of ``files`` that a list has; its lines are paths such as ``./images/a.jpg``."""
+    known = {found: name for name, paths in files.items() for found in paths}
+    wanted: dict[str, list[Path]] = {}
+    findings = []
+    for line in read_lines(path):
+        image = path.parent / line
+        if image not in known:
+            findings.append(Finding("missing_image", "error", path, "no such image", line))
+        elif known[image] in wanted:
+            findings.append(Finding("listed_twice", "error", path, "is listed twice", line))
+        else:
+            wanted[known[image]] = [image]
+    if not wanted and not findings:
+        findings.append(Finding("empty_image_set", "error", path, "lists no images"))
+    return dict(sorted(wanted.items())), findings
 
 
 def _by_stem(images: Path) -> dict[str, list[Path]]:
@@ -146,81 +182,6 @@ def _unpaired(
     return findings
 
 
-# ---------------------------------------------------------------------------------- one label file
-
-
-def _read_image(
-    image_id: str, path: Path, text: Path | None, names: Sequence[str] | None, rules: ImageRules
-) -> tuple[RawImage, list[Finding]]:
-    """Raises `Fault` where the image cannot be used. Without ``names`` no label is read."""
-    size = checked_size(path, None, path, rules)
-    objects, findings = [], []
-    if text and names is not None:
-        for line, words in enumerate(read_text(text).split("\n"), 1):
-            try:
-                if words.strip():
-                    objects.append(_object(words.split(), text, f"line {line}", size, names))
-            except Fault as fault:
-                findings.append(replace(fault.finding, image=path))
-    return RawImage(image_id, path, size, tuple(objects), text or path), findings
-
-
-def _object(
-    columns: Sequence[str], path: Path, where: str, size: tuple[int, int], names: Sequence[str]
-) -> RawObject:
-    if len(columns) != len(_COLUMNS):
-        reason = f"{len(columns)} columns, expected 5 ({' '.join(_COLUMNS)})"
-        reason += _other_format(len(columns))
-        raise Fault.of("malformed_object", path, reason, object=where)
-    name = _class_name(columns[0], path, where, names)
-    middle_x, middle_y, part_x, part_y = (
-        _fraction(text, path, where, column)
-        for column, text in zip(_COLUMNS[1:], columns[1:], strict=True)
-    )
-    height, width = size
-    box = (
-        (middle_x - part_x / 2) * width,
-        (middle_y - part_y / 2) * height,
-        (middle_x + part_x / 2) * width,
-        (middle_y + part_y / 2) * height,
-    )
-    return RawObject(name, box, reference=where)
-
-
-def _other_format(columns: int) -> str:
-    """What such a line most likely is."""
-    if columns == len(_COLUMNS) + 1:
-        return ": a prediction with its score?"
-    if columns >= 7 and columns % 2 == 1:
-        return ": segments and oriented boxes are not read"
-    return ": keypoints are not read" if columns > len(_COLUMNS) else ""
-
-
-def _class_name(text: str, path: Path, where: str, names: Sequence[str]) -> str:
-    if not (text.isascii() and text.isdigit()):
-        reason = f"class is {text!r:.40}, expected a whole number"
-        raise Fault.of("not_a_number", path, reason, object=where)
-    if len(text) > 9 or int(text) >= len(names):
-        reason = f"class {text:.40} is outside the {len(names)} names (from 0)"
-        raise Fault.of("unknown_category", path, reason, object=where)
-    return names[int(text)]
-
-
-def _fraction(text: str, path: Path, where: str, column: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        reason = f"{column} is {text!r:.40}, expected a number"
-        raise Fault.of("not_a_number", path, reason, object=where) from None
-    if not math.isfinite(value):
-        reason = f"{column} is {text:.40}, not a finite number"
-        raise Fault.of("not_a_number", path, reason, object=where)
-    if not 0 <= value <= 1:
-        reason = f"{column} is {text:.40}, outside 0..1: in pixels?"
-        raise Fault.of("not_a_fraction", path, reason, object=where)
-    return value
-
-
 # ---------------------------------------------------------------------------------- writing
 
 
@@ -249,46 +210,54 @@ def _write(out: Path, splits: Splits, classes: Sequence[str], place: Place) -> N
     for split, images in splits.items():
         for image in images:
             place(image.source, out / "images" / split / image.name)
-            lines = [_line(obj, numbers[obj.name], image) for obj in image.objects]
+            lines = [format_line(obj, numbers[obj.name], image.size) for obj in image.objects]
             label = out / "labels" / split / image.name.with_suffix(".txt")
             write_new(label, "".join(f"{line}\n" for line in lines))
     write_new(out / "data.yaml", format_names(list(splits), classes))
 
 
-def _line(obj: RawObject, label: int, image: Outgoing) -> str:
-    height, width = image.size
-    x1, y1, x2, y2 = obj.box
-    fractions = (
-        (x1 + x2) / 2 / width,
-        (y1 + y2) / 2 / height,
-        (x2 - x1) / width,
-        (y2 - y1) / height,
-    )
-    return " ".join([str(label), *(number(part, FRACTION_DECIMALS) for part in fractions)])
-
-
-# ---------------------------------------------------------------------------------- the format
-
-
 def _splits(root: Path) -> dict[str, YoloSource]:
     pairs = [*root.glob("images/*"), *root.glob("*/images")]
-    names = {path.name if path.parent.name == "images" else path.parent.name for path in pairs}
-    found = sorted(names, key=lambda name: (not name.startswith("train"), name))
-    splits = [name for name in found if _is_split(root, name)]
-    if splits or not _is_split(root, None):
-        return {name: YoloSource(root=root, split=name) for name in splits}
-    return {"all": YoloSource(root=root, split=None)}
+    names = [path.name if path.parent.name == "images" else path.parent.name for path in pairs]
+    lists = [path.stem for path in root.glob("*.txt") if is_image_list(path)]
+    found = [
+        each for name in {*names, *lists} if _is_split(each := YoloSource(root=root, split=name))
+    ]
+    whole = YoloSource(root=root, split=None)
+    if not found:
+        return {"all": whole} if _is_split(whole) else {}
+    order = sorted(found, key=lambda each: (not str(each.split).startswith("train"), each.split))
+    return {str(each.split): each for each in order}
 
 
-def _is_split(root: Path, split: str | None) -> bool:
+def _is_split(source: YoloSource) -> bool:
     try:
-        return all(folder.is_dir() for folder in split_folders(root, split))
+        _folders(source)
     except Fault:
         return False
+    return True
 
 
 def _contents(source: YoloSource, images: Sequence[RawImage]) -> Contents:
-    return Contents(split_folders(source.root, source.split)[0], read_names(source.root))
+    return Contents(_folders(source)[0], read_names(source.root))
+
+
+def _divide(
+    source: YoloSource, parts: Mapping[str, Sequence[str]], folder: Path | None
+) -> dict[Path, str]:
+    """``<part>.txt`` beside ``images``."""
+    if source.split is not None:
+        raise ConfigError("--split: a yolo folder is divided as a whole")
+    files = _by_stem(_folders(source)[0])
+    for part in parts:
+        if any(images.is_dir() for images, _ in _layouts(source.root, part)):
+            raise ConfigError(f"--parts: {part!r} is a folder of images already")
+    return {
+        source.root / f"{part}.txt": "".join(
+            f"./{files[name][0].relative_to(source.root).as_posix()}\n" for name in names
+        )
+        for part, names in parts.items()
+    }
 
 
 FORMAT = Format(
@@ -301,4 +270,5 @@ FORMAT = Format(
     inspect=inspect_yolo,
     contents=_contents,
     writer=Writer(fit=_fit, write=_write, known_suffixes=True),
+    divide=_divide,
 )

@@ -10,12 +10,12 @@ from resdet.datasets.formats.format import Inspected, Reading, Source
 from resdet.datasets.records import RawImage
 
 
-def read(name: str, root: Path, split: str, **options: Any) -> list[RawImage]:
+def read(name: str, root: Path, split: str | None, **options: Any) -> list[RawImage]:
     """The images; raises DataError for faults. ``options`` are the source's or `Reading`'s."""
     return formats.read_images(*_source(name, root, split, options))
 
 
-def inspect(name: str, root: Path, split: str, **options: Any) -> Inspected:
+def inspect(name: str, root: Path, split: str | None, **options: Any) -> Inspected:
     return formats.inspect(*_source(name, root, split, options))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from resdet.datasets.formats.yolo_names import read_names
+from resdet.datasets.formats.yolo_text import read_names
 from resdet.detection.errors import DataError
 from resdet.tests.datasets.formats.sources import inspect, read
 

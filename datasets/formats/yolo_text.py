@@ -1,0 +1,225 @@
+"""The text files of a YOLO folder: labels, class names and lists of images."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from ..findings import Fault, Finding
+from ..image import IMAGE_SUFFIXES
+from ..records import RawObject
+from .format import number, rounded
+
+NAMES_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt")
+#: Of a fraction of the image's side: 1e-8 px of a side of 10 000 px, so that the corners that
+#: come back, rounded to `PIXEL_DECIMALS`, are those that went in.
+FRACTION_DECIMALS = 12
+#: Corners that exceed the image by this part of its side are on its edge: YOLO files usually have
+#: six decimals, and a corner is the sum of two.
+ROUNDING = 1e-6
+
+#: An image with 20 000 objects, or 30 000 class names.
+_LARGEST_FILE = 2**20
+_COLUMNS = ("class", "cx", "cy", "w", "h")
+
+
+def read_text(path: Path) -> str:
+    """Of names or labels; raises `Fault`."""
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            reason = f"larger than {_LARGEST_FILE // 2**20} MB, not of this format"
+            raise _malformed(path, reason)
+        return path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _malformed(path, f"cannot be read ({error})") from error
+
+
+def _malformed(path: Path, reason: str) -> Fault:
+    return Fault.of("malformed_file", path, reason)
+
+
+def read_lines(path: Path) -> list[str]:
+    """Without blanks around them, and without empty ones; raises `Fault`."""
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+
+
+def is_image_list(path: Path) -> bool:
+    """Whether the first line is the path of an image."""
+    try:
+        lines = read_lines(path)
+    except Fault:
+        return False
+    return bool(lines) and Path(lines[0]).suffix.lower() in IMAGE_SUFFIXES
+
+
+# ---------------------------------------------------------------------------------- labels
+
+
+def read_labels(
+    path: Path, size: tuple[int, int], names: Sequence[str]
+) -> tuple[list[RawObject], list[Finding]]:
+    """The objects of an image of ``size`` (h, w), and the errors of the other lines; raises `Fault`
+    for an unreadable file."""
+    objects, findings = [], []
+    for index, line in enumerate(read_text(path).split("\n"), 1):
+        try:
+            if line.strip():
+                objects.append(_object(line.split(), path, f"line {index}", size, names))
+        except Fault as fault:
+            findings.append(fault.finding)
+    return objects, findings
+
+
+def _object(
+    columns: Sequence[str], path: Path, where: str, size: tuple[int, int], names: Sequence[str]
+) -> RawObject:
+    if len(columns) != len(_COLUMNS):
+        reason = f"{len(columns)} columns, expected 5 ({' '.join(_COLUMNS)})"
+        reason += _other_format(len(columns))
+        raise Fault.of("malformed_object", path, reason, object=where)
+    name = _class_name(columns[0], path, where, names)
+    middle_x, middle_y, part_x, part_y = (
+        _fraction(text, path, where, column)
+        for column, text in zip(_COLUMNS[1:], columns[1:], strict=True)
+    )
+    height, width = size
+    box = (
+        _corner(middle_x - part_x / 2, width),
+        _corner(middle_y - part_y / 2, height),
+        _corner(middle_x + part_x / 2, width),
+        _corner(middle_y + part_y / 2, height),
+    )
+    return RawObject(name, box, reference=where)
+
+
+def _corner(fraction: float, side: int) -> float:
+    """In pixels; what only rounding moved outside the image is on its edge."""
+    inside = min(max(fraction, 0.0), 1.0)
+    return rounded((inside if abs(fraction - inside) <= ROUNDING else fraction) * side)
+
+
+def _other_format(columns: int) -> str:
+    """What such a line most likely is."""
+    if columns == len(_COLUMNS) + 1:
+        return ": a prediction with its score?"
+    if columns >= 7 and columns % 2 == 1:
+        return ": segments and oriented boxes are not read"
+    return ": keypoints are not read" if columns > len(_COLUMNS) else ""
+
+
+def _class_name(text: str, path: Path, where: str, names: Sequence[str]) -> str:
+    if not (text.isascii() and text.isdigit()):
+        reason = f"class is {text!r:.40}, expected a whole number"
+        raise Fault.of("not_a_number", path, reason, object=where)
+    if len(text) > 9 or int(text) >= len(names):
+        reason = f"class {text:.40} is outside the {len(names)} names (from 0)"
+        raise Fault.of("unknown_category", path, reason, object=where)
+    return names[int(text)]
+
+
+def _fraction(text: str, path: Path, where: str, column: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        reason = f"{column} is {text!r:.40}, expected a number"
+        raise Fault.of("not_a_number", path, reason, object=where) from None
+    if not math.isfinite(value):
+        reason = f"{column} is {text:.40}, not a finite number"
+        raise Fault.of("not_a_number", path, reason, object=where)
+    if not 0 <= value <= 1:
+        reason = f"{column} is {text:.40}, outside 0..1: in pixels?"
+        raise Fault.of("not_a_fraction", path, reason, object=where)
+    return value
+
+
+def format_line(obj: RawObject, label: int, size: tuple[int, int]) -> str:
+    """The line of an object in an image of ``size`` (h, w)."""
+    height, width = size
+    x1, y1, x2, y2 = obj.box
+    fractions = (
+        (x1 + x2) / 2 / width,
+        (y1 + y2) / 2 / height,
+        (x2 - x1) / width,
+        (y2 - y1) / height,
+    )
+    return " ".join([str(label), *(number(part, FRACTION_DECIMALS) for part in fractions)])
+
+
+# ---------------------------------------------------------------------------------- class names
+
+
+def read_names(root: Path) -> tuple[str, ...]:
+    """Class names in the order of their numbers; raises `Fault`."""
+    for path in (root / name for name in NAMES_FILES):
+        if path.is_file():
+            text = read_text(path)
+            names = _lines(text) if path.suffix == ".txt" else _yaml_names(text, path)
+            return _checked(names, path)
+    reason = f"no class names: expected one of {', '.join(NAMES_FILES)}"
+    raise Fault.of("missing_file", root, reason)
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.rstrip().split("\n")]
+
+
+def _checked(names: list[str], path: Path) -> tuple[str, ...]:
+    if "" in names:
+        raise _malformed(path, f"class {names.index('')} has no name")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise _malformed(path, f"class {twice[0]!r} stands twice")
+    return tuple(names)
+
+
+def _yaml_names(text: str, path: Path) -> list[str]:
+    """``names`` as a list, or by number, and ``nc`` if there.
+
+    Names are taken as they are written, not as YAML 1.1 reads them: there ``no`` is false and
+    ``010`` is eight. Nothing is constructed, so that aliases cannot grow and tags do nothing.
+    """
+    try:
+        top = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise _malformed(path, f"not readable as YAML ({reason})") from error
+    entries = _mapping(top)
+    names = _scalars(entries.get("names"))
+    if names is None:
+        raise _malformed(path, "`names` is missing, or neither a list nor numbered names")
+    count = entries.get("nc")
+    if isinstance(count, yaml.ScalarNode) and count.value != str(len(names)):
+        raise _malformed(path, f"nc is {count.value!r:.40}, but there are {len(names)} names")
+    return names
+
+
+def _mapping(node: yaml.Node | None) -> dict[str, yaml.Node]:
+    if not isinstance(node, yaml.MappingNode):
+        return {}
+    return {key.value: value for key, value in node.value if isinstance(key, yaml.ScalarNode)}
+
+
+def _scalars(node: yaml.Node | None) -> list[str] | None:
+    """The texts of a list, or of a mapping whose keys are 0, 1, 2 and so on in any order."""
+    if isinstance(node, yaml.SequenceNode):
+        items: list[yaml.Node | None] = list(node.value)
+    elif isinstance(node, yaml.MappingNode):
+        numbered = _mapping(node)
+        items = [numbered.get(str(number)) for number in range(len(node.value))]
+    else:
+        return None
+    texts = [item.value for item in items if isinstance(item, yaml.ScalarNode)]
+    return texts if len(texts) == len(items) else None
+
+
+def format_names(splits: Sequence[str], classes: Sequence[str]) -> str:
+    """The ``data.yaml``, without ``path``: that would be relative to the reader's data folder."""
+    # JSON's quotes are YAML's, and keep every reader from taking a name for a number or a truth.
+    folders = [f"{split}: {json.dumps(f'images/{split}')}" for split in splits]
+    names = [f"  {i}: {json.dumps(name, ensure_ascii=False)}" for i, name in enumerate(classes)]
+    return "\n".join([*folders, "names:" if names else "names: {}", *names]) + "\n"
