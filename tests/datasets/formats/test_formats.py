@@ -20,9 +20,10 @@ from resdet.datasets.formats.format import (
     checked_size,
 )
 from resdet.datasets.records import RawImage, RawObject
-from resdet.detection.config.files import config_from_dict
+from resdet.detection.config.detector import DetectorConfig
+from resdet.detection.config.files import check_dict
 from resdet.detection.errors import ConfigError
-from resdet.detection.tasks.detector import build_split
+from resdet.detection.tasks.detector import DETECTION
 from resdet.tests.datasets.formats.sources import inspect, read
 from resdet.tools.cli import main
 
@@ -218,15 +219,11 @@ def test_a_yolo_folder_is_recognised_and_checked(
 
 def test_training_sees_the_boxes_of_voc(yolo: Path, scenes: Path) -> None:
     """What has no place in YOLO, difficult objects, is left out of VOC too."""
-    splits = [
-        build_split(
-            config_from_dict(
-                {"data": {"train": [{"format": name, "root": str(root), "split": "train"}]}}
-            ),
-            "train",
-        )
-        for name, root in (("voc", scenes), ("yolo", yolo))
-    ]
+    splits = []
+    for name, root in (("voc", scenes), ("yolo", yolo)):
+        data = {"train": [{"format": name, "root": str(root), "split": "train"}]}
+        config = check_dict(DetectorConfig, {"data": data}, "test")
+        splits.append(DETECTION.read(config, "train", training=True))
     assert splits[0].classes == splits[1].classes
     for voc, own in zip(splits[0].records, splits[1].records, strict=True):
         assert (voc.image_id, voc.size) == (own.image_id, own.size)
