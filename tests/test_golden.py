@@ -23,7 +23,7 @@ from resdet.backbones.pixels import PIXELS, PixelNorm
 from resdet.backbones.resnet import ResNet
 from resdet.backbones.weights.load import check_binding, import_weights, load_into
 from resdet.datasets.loading.transforms import EvalTransform
-from resdet.detection.inference.pipeline import Member, Pipeline
+from resdet.detection.inference.pipeline import DetectorMember, Pipeline
 from resdet.detection.models.faster_rcnn import Criterion, FasterRCNN, Select
 from resdet.detection.models.roi_head import RoIHead, decode_regions, roi_loss, roi_targets
 from resdet.detection.models.rpn import RPNHead, rpn_loss, rpn_targets, select_proposals
@@ -168,7 +168,7 @@ def pipeline(model: FasterRCNN, settings: dict[str, Any]) -> Pipeline:
     """The plain detector; the images are given at network size, so no transform runs."""
     roi = settings["roi"]
     return Pipeline(
-        [Member(model, (EvalTransform(256, 320),))],
+        [DetectorMember(model, (EvalTransform(256, 320),))],
         suppress=partial(suppress, nms_iou=roi["nms"], max_detections=roi["detections"]),
         score_threshold=roi["score_threshold"],
     )

@@ -1,4 +1,4 @@
-"""What are the class scores of an image, over all its crops, sizes and networks?
+"""Class scores of images: the mean over their crops, sizes and networks.
 
 N images · K classes.
 """
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...datasets.loading.crops import Crop, TenCrop
 from ..models.classifier import Classifier
@@ -17,40 +17,32 @@ from ..structures import Batch
 
 
 @dataclass(frozen=True)
-class Viewed:
-    """A network and the crops it looks at; ``dense`` in its fully-convolutional form."""
+class ClassifierMember:
+    """A network and the crops that it scores, with ``dense`` in its fully-convolutional form."""
 
     model: Classifier
     crops: tuple[Crop, ...]
     dense: bool = False
 
 
-class ScorePipeline:
+class ScorePipeline(nn.Module):
     """The mean of the softmax scores of all members over all their views.
 
     ``crops`` are what batches must be made with: every crop of any member, once. Raises ValueError
     without members, or for one that has no crops.
     """
 
-    def __init__(self, members: Sequence[Viewed]) -> None:
+    def __init__(self, members: Sequence[ClassifierMember]) -> None:
+        super().__init__()
         if not members or not all(member.crops for member in members):
             raise ValueError("a pipeline needs networks, and crops for each")
         self.members = tuple(members)
+        self.networks = nn.ModuleList(member.model for member in members)
         self.crops = tuple(dict.fromkeys(crop for member in members for crop in member.crops))
         self._views: dict[Crop, range] = {}
         first = 0
         for crop in self.crops:
             self._views[crop] = range(first, first := first + _count(crop))
-
-    def to(self, device: torch.device) -> ScorePipeline:
-        for member in self.members:
-            member.model.to(device)
-        return self
-
-    def eval(self) -> ScorePipeline:
-        for member in self.members:
-            member.model.eval()
-        return self
 
     @torch.inference_mode()
     def predict(self, batch: Batch) -> list[Tensor]:
@@ -64,11 +56,11 @@ class ScorePipeline:
         scores = torch.stack([self._scores(member, parts) for member in self.members]).mean(dim=0)
         return list(scores.cpu().unbind())
 
-    def _scores(self, member: Viewed, parts: Sequence[Batch]) -> Tensor:
+    def _scores(self, member: ClassifierMember, parts: Sequence[Batch]) -> Tensor:
         """(N, K): the mean over the member's views."""
-        answer = member.model.dense_logits if member.dense else member.model.logits
+        logits = member.model.dense_logits if member.dense else member.model.logits
         views = [parts[index] for crop in member.crops for index in self._views[crop]]
-        return torch.stack([answer(view.images).float().softmax(dim=1) for view in views]).mean(0)
+        return torch.stack([logits(view.images).float().softmax(dim=1) for view in views]).mean(0)
 
 
 def _count(crop: Crop) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...datasets.loading.transforms import EvalTransform
 from ..models.faster_rcnn import FasterRCNN
@@ -20,7 +20,7 @@ from .scorers import EnsembleScorer, FeatureMap, NetworkScorer, Scorer, score_re
 
 
 @dataclass(frozen=True)
-class Member:
+class DetectorMember:
     """One network, the ``scales`` it proposes on, one pass for each, and the ``pyramid`` of scales,
     small to large, that regions are scored on where those are not the pass's own."""
 
@@ -29,7 +29,7 @@ class Member:
     pyramid: tuple[EvalTransform, ...] = ()
 
 
-class Pipeline:
+class Pipeline(nn.Module):
     """Detections from one or several networks; the classes of all have the same order.
 
     ``transforms`` are the views that a batch must carry: the first one its own, the others in
@@ -40,7 +40,7 @@ class Pipeline:
 
     def __init__(
         self,
-        members: Sequence[Member],
+        members: Sequence[DetectorMember],
         *,
         suppress: Callable[[Detections], Detections],
         score_threshold: float = 0.0,
@@ -48,7 +48,9 @@ class Pipeline:
         rounds: int = 0,
         region_side: float = 224.0,
     ) -> None:
-        self.members = members
+        super().__init__()
+        self.members = tuple(members)
+        self.networks = nn.ModuleList(member.model for member in members)
         self.suppress = suppress
         self.score_threshold = score_threshold
         self.orientations = (False, True) if flip else (False,)
@@ -63,20 +65,10 @@ class Pipeline:
             )
         )
 
-    def to(self, device: torch.device) -> Pipeline:
-        for member in self.members:
-            member.model.to(device)
-        return self
-
-    def eval(self) -> Pipeline:
-        for member in self.members:
-            member.model.eval()
-        return self
-
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Detections]:
         """Detections in original pixels, suppressed and sorted by score. Needs ``eval()``."""
-        if any(member.model.training for member in self.members):
+        if any(network.training for network in self.networks):
             raise RuntimeError("predict needs the models in eval mode: call eval() first")
         views = dict(zip(self.transforms, (batch, *batch.views), strict=True))
         candidates: list[list[Detections]] = [[] for _ in range(len(batch))]
@@ -96,7 +88,7 @@ class Pipeline:
                 yield EnsembleScorer(members) if len(members) > 1 else members[0]
 
     def _network_scorers(
-        self, member: Member, views: Mapping[EvalTransform, Batch], flipped: bool
+        self, member: DetectorMember, views: Mapping[EvalTransform, Batch], flipped: bool
     ) -> list[NetworkScorer]:
         """One network's scorer for each of its passes; every scale is extracted once."""
         maps = {

@@ -1,11 +1,11 @@
-"""What does a feature say about one class, among a thousand, at the price of one?
+"""Per-class linear layers, evaluated only for the requested classes.
 
 The two sibling layers of the localizer (ResNet paper, appendix C): for each class and anchor a
 binary logistic output and a box regression. With 1000 classes and 9 anchors those are 45,000
-numbers at each position, of which training needs a handful and testing those of five classes: rows
-of the weights are taken first, and only their outputs are computed.
+numbers at each position, of which training needs a few and testing those of five classes: rows of
+the weights are selected first, and only their outputs are computed.
 
-S samples · L labels asked for · P positions · A anchors · K classes · C channels.
+S samples · L requested labels · P positions · A anchors · K classes · C channels.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 
 class PerClassLinear(nn.Module):
-    """A linear layer whose (O,) outputs are chosen by class: ``weight`` (K, O, C), ``bias`` (K, O).
+    """A linear layer with (O,) outputs for each class: ``weight`` (K, O, C), ``bias`` (K, O).
 
-    Classes come first, so that their rows can be reordered or taken like those of any class layer.
+    Classes come first, so that their rows can be reordered or selected as in any class layer.
     """
 
     def __init__(self, channels: int, classes: int, outputs: int) -> None:
@@ -43,10 +43,10 @@ class PerClassLinear(nn.Module):
 
     def all_classes(self, rows: Tensor, outputs: Tensor) -> Tensor:
         """Output ``outputs[s]`` of every class at ``rows[s]``: (S, K)."""
-        if len(rows) == 0:  # still a function of the weights: each process needs a gradient
+        if len(rows) == 0:  # still a function of the weights: every process needs a gradient
             return self.picked(rows, outputs, outputs)[:, None] + self.bias[:, 0]
         answers = rows.new_zeros(len(rows), len(self.weight))
-        for output in outputs.unique():  # one product for each anchor, never (S, K, C) weights
+        for output in outputs.unique():  # one product for each anchor avoids (S, K, C) weights
             mine = outputs == output
             answers[mine] = nn.functional.linear(
                 rows[mine], self.weight[:, output], self.bias[:, output]
@@ -55,9 +55,9 @@ class PerClassLinear(nn.Module):
 
 
 class ClassHead(nn.Module):
-    """Logits and box deltas of chosen classes.
+    """Logits and box deltas of the requested classes.
 
-    ``shared``: one set of outputs serves all anchors of a position, in place of one for each.
+    With ``shared`` all anchors of a position share one set of outputs.
     """
 
     def __init__(self, channels: int, classes: int, anchors: int, *, shared: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Which class does an image belong to?
+"""The classifier: a network, its pixel normalisation, and its scores of crops or whole images.
 
 N images · K classes · C channels · h, w the last feature map.
 """
@@ -14,10 +14,10 @@ from ..structures import Batch
 
 
 class Classifier(nn.Module):
-    """A network with the pixels it expects; images are (N, 3, H, W) uint8 RGB, unpadded.
+    """A network with its pixel normalisation; images are (N, 3, H, W) uint8 RGB, unpadded.
 
-    ``window`` is the side of the last map of an image as large as the training crops, which the
-    mean before ``fc`` is taken over; see `dense_logits`.
+    ``window`` is the side of the last map for an image of the training size: the mean before ``fc``
+    is over that many cells; see `dense_logits`.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Classifier(nn.Module):
         self.label_smoothing = label_smoothing
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """``loss_cls``, the cross-entropy, and ``top1_error``, a fraction that is only measured.
+        """``loss_cls``, the cross-entropy, and ``top1_error``, a fraction without gradient.
 
         With ``label_smoothing`` e the true class's target is 1 - e + e / K, any other's e / K
         (Szegedy et al., arXiv:1512.00567, section 7).
@@ -46,16 +46,15 @@ class Classifier(nn.Module):
         return {"loss_cls": loss, "top1_error": wrong.float().mean()}
 
     def logits(self, images: Tensor) -> Tensor:
-        """(N, K): each image is one crop, all of whose positions are averaged."""
+        """(N, K): each image is one crop, over all positions of which the mean is taken."""
         return self.network(self.pixels.normalise(images))
 
     def dense_logits(self, images: Tensor) -> Tensor:
         """(N, K): the fully-convolutional form (paper, section 3.4), for images of any size.
 
-        Mean and ``fc`` slide over the last map as the layers of the network at its training size,
-        in steps of one cell, and the answers of all positions are averaged. An image of the
-        training size has one position: `logits`. Where the map is smaller than the window, the
-        window is cut to it.
+        Mean and ``fc`` slide over the last map in steps of one cell, as the network of the training
+        size, and the logits of all positions are averaged. An image of the training size has one
+        position: `logits`. Where the map is smaller than the window, the window is cut to it.
         """
         features = self.network.features(self.pixels.normalise(images))
         height, width = (min(self.window, side) for side in features.shape[2:])

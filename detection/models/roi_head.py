@@ -27,12 +27,12 @@ RegionPool = Callable[..., Tensor]
 class RoIHead(nn.Module):
     """RoI pooling, conv5_x and the two sibling layers.
 
-    ``linear_pool`` says that pooling is a weighted sum (RoIAlign), which lets conv5_1's 1x1
-    convolutions run on the feature map where that is less work, if the block is a `RunsOnMap`;
-    `plain` is the same function in the paper's order.
+    With ``linear_pool``, for pooling that is a weighted sum (RoIAlign), conv5_1's 1x1 convolutions
+    run on the feature map where that is less work, if the block is a `RunsOnMap`; `plain` is the
+    same function in the paper's order.
 
-    ``context`` appends to each region's vector that of the whole image, pooled as one more region
-    (global context, ResNet paper, appendix B).
+    ``context`` appends to each region's features those of the whole image, pooled as one more
+    region (global context, ResNet paper, appendix B).
     """
 
     def __init__(
@@ -76,21 +76,21 @@ class RoIHead(nn.Module):
     ) -> Tensor:
         """The input of the sibling layers: one row per region, (P, V)."""
         if not self.context:
-            return self._vectors(features, boxes)
+            return self._own_features(features, boxes)
         whole = [features.new_tensor([[0, 0, w, h]], dtype=torch.float32) for h, w in sizes]
         joined = [torch.cat(pair) for pair in zip(whole, boxes, strict=True)]
-        vectors = self._vectors(features, joined).split([len(regions) for regions in joined])
-        return torch.cat([torch.cat([v[1:], v[:1].expand(len(v) - 1, -1)], 1) for v in vectors])
+        parts = self._own_features(features, joined).split([len(regions) for regions in joined])
+        return torch.cat([torch.cat([f[1:], f[:1].expand(len(f) - 1, -1)], 1) for f in parts])
 
-    def classify(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+    def classify(self, roi_features: Tensor) -> tuple[Tensor, Tensor]:
         """(P, V) to logits (P, K + 1) and deltas (P, K or 1, 4), float32."""
-        deltas = self.box_deltas(vectors)
-        return self.cls_logits(vectors).float(), deltas.float().unflatten(1, (-1, 4))
+        deltas = self.box_deltas(roi_features)
+        return self.cls_logits(roi_features).float(), deltas.float().unflatten(1, (-1, 4))
 
-    def _vectors(self, features: Tensor, boxes: Sequence[Tensor]) -> Tensor:
-        """(P, C5), by whichever order of operations is less work."""
+    def _own_features(self, features: Tensor, boxes: Sequence[Tensor]) -> Tensor:
+        """(P, C5), by the order of operations that is less work."""
         if not any(len(regions) for regions in boxes):
-            # One region is run and dropped, so that every process has a gradient for every weight.
+            # One region runs and is dropped, so that every process has a gradient of every weight.
             dummy = features.new_zeros(1, 4, dtype=torch.float32)
             return self.plain(features[:1], [dummy])[:0]
         if self.linear_pool and self._map_is_smaller(features, boxes):
@@ -102,7 +102,7 @@ class RoIHead(nn.Module):
         return self.res5(self.pool(features, boxes)).mean(dim=(2, 3))
 
     def on_map(self, features: Tensor, boxes: Sequence[Tensor]) -> Tensor:
-        """The same vectors with conv5_1's 1x1 convolutions computed once per cell: (P, C5)."""
+        """The same features with conv5_1's 1x1 convolutions computed once per cell: (P, C5)."""
         first = self.res5[0]
         assert isinstance(first, RunsOnMap)  # noqa: S101  narrows types
         crops = first.forward_on_map(features, lambda maps, step: self.pool(maps, boxes, step=step))

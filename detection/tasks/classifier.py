@@ -41,7 +41,7 @@ from ..evaluation.classification import (
     Classification,
     evaluate_scores,
 )
-from ..inference.classify import ScorePipeline, Viewed
+from ..inference.classify import ClassifierMember, ScorePipeline
 from ..models.classifier import Classifier
 from ..structures import Batch
 from .base import ALONE, Loaded, Part, Splits, Task, image_rules, with_notes, without_truncated
@@ -192,7 +192,7 @@ class ClassificationTask(Task):
     def pipeline(self, members: Sequence[LoadedClassifier]) -> ScorePipeline:
         """An ensemble's members take the leader's protocol, each with crops of its own size."""
         lead = members[0].config.test
-        return ScorePipeline([_viewed(member, lead) for member in members])
+        return ScorePipeline([_member(member, lead) for member in members])
 
     def quick(self, config: ClassifierConfig) -> ClassifierConfig:
         """One crop: testing as often as every few thousand steps must be cheap."""
@@ -303,10 +303,10 @@ def eval_crops(test: ClassifierTestConfig) -> tuple[Crop, ...]:
     return tuple(FullImage(side, flipped) for side in test.short_sides for flipped in flips)
 
 
-def _viewed(member: LoadedClassifier, lead: ClassifierTestConfig) -> Viewed:
+def _member(member: LoadedClassifier, lead: ClassifierTestConfig) -> ClassifierMember:
     own = member.config.test
     test = lead.model_copy(update={"resize": own.resize, "size": own.size})
-    return Viewed(member.model, eval_crops(test), dense=test.protocol == "multi_scale")
+    return ClassifierMember(member.model, eval_crops(test), dense=test.protocol == "multi_scale")
 
 
 def _source(config: ClassifierConfig) -> Source:

@@ -16,7 +16,7 @@ from ..config.detector import (
     RpnConfig,
     TestConfig,
 )
-from ..inference.pipeline import Member, Pipeline
+from ..inference.pipeline import DetectorMember, Pipeline
 from ..models.faster_rcnn import Criterion, FasterRCNN
 from ..models.roi_head import RegionPool, RoIHead, decode_regions, roi_loss, roi_targets
 from ..models.rpn import RPNHead, rpn_loss, rpn_targets, select_proposals
@@ -170,9 +170,9 @@ def build_pipeline(members: Sequence[Loaded[FasterRCNN, DetectorConfig]]) -> Pip
     )
 
 
-def _member(detector: Loaded[FasterRCNN, DetectorConfig], test: TestConfig) -> Member:
+def _member(detector: Loaded[FasterRCNN, DetectorConfig], test: TestConfig) -> DetectorMember:
     scales = test.scales or (detector.config.image.short_side_test,)
-    return Member(
+    return DetectorMember(
         detector.model,
         tuple(eval_transform(detector.config, side) for side in scales),
         tuple(eval_transform(detector.config, side) for side in test.pyramid),

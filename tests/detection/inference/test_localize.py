@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from resdet.datasets.loading.crops import CentreCrop, FullImage
-from resdet.detection.inference.classify import ScorePipeline, Viewed
+from resdet.detection.inference.classify import ClassifierMember, ScorePipeline
 from resdet.detection.inference.localize import (
     Chooser,
     ImageLocator,
@@ -79,7 +79,7 @@ class Knows(nn.Module):
 
 
 def chooser(*probabilities: float, order: Sequence[int]) -> Chooser:
-    views = Viewed(Knows(*probabilities), (CentreCrop(32, 24),))  # type: ignore[arg-type]
+    views = ClassifierMember(Knows(*probabilities), (CentreCrop(32, 24),))  # type: ignore[arg-type]
     return Chooser(ScorePipeline([views]), torch.tensor(order))
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from resdet.datasets.loading.transforms import EvalTransform
 from resdet.detection.config.detector import DetectorConfig
-from resdet.detection.inference.pipeline import Member, Pipeline
+from resdet.detection.inference.pipeline import DetectorMember, Pipeline
 from resdet.detection.models.faster_rcnn import FasterRCNN
 from resdet.detection.ops.nms import suppress
 from resdet.detection.structures import Annotation, Batch, Detections, Geometry, Sample
@@ -66,7 +66,7 @@ def detect_with(
 ) -> list[Detections]:
     """The detections of samples of network size, from the pipeline without options."""
     pipeline = Pipeline(
-        [Member(model, (EvalTransform(96, 128),))],
+        [DetectorMember(model, (EvalTransform(96, 128),))],
         suppress=partial(suppress, nms_iou=0.5, max_detections=limit),
         score_threshold=threshold,
     )

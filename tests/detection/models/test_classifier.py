@@ -11,7 +11,7 @@ from resdet.backbones.pixels import PIXELS, PixelNorm
 from resdet.backbones.resnet import ResNet
 from resdet.datasets.loading.crops import CentreCrop, Crop, FullImage, TenCrop, crop_sample
 from resdet.detection.config.classifier import ClassifierConfig
-from resdet.detection.inference.classify import ScorePipeline, Viewed
+from resdet.detection.inference.classify import ClassifierMember, ScorePipeline
 from resdet.detection.models.classifier import Classifier
 from resdet.detection.structures import Batch, Sample
 from resdet.detection.tasks.classifier import CLASSIFICATION, eval_crops, train_crop
@@ -137,7 +137,7 @@ def one_by_one(model: Classifier, views: list[np.ndarray], *, dense: bool) -> to
 
 def test_ten_crops_are_a_loop_over_crops(model: Classifier) -> None:
     """Images whose shorter side is 72 already, so that the crops can be cut by hand."""
-    pipeline = ScorePipeline([Viewed(model, (TenCrop(72, 64),))])
+    pipeline = ScorePipeline([ClassifierMember(model, (TenCrop(72, 64),))])
     images = [make_image(72, 80, 1), make_image(72, 80, 2)]
     found = pipeline.predict(made(pipeline.crops, *images))
     for pixels, scores in zip(images, found, strict=True):
@@ -163,7 +163,7 @@ def test_multi_scale_is_a_loop_over_scales(model: Classifier) -> None:
     )
     crops = eval_crops(config.test)
     assert crops == tuple(FullImage(side, flip) for side in (48, 64, 96) for flip in (False, True))
-    pipeline = ScorePipeline([Viewed(model, crops, dense=True)])
+    pipeline = ScorePipeline([ClassifierMember(model, crops, dense=True)])
     pixels = make_image(70, 90)
     (scores,) = pipeline.predict(made(crops, pixels))
     views = [FullImage(side)(pixels).numpy() for side in (48, 64, 96)]
@@ -176,11 +176,11 @@ def test_an_ensemble_averages_scores_and_one_member_is_itself(model: Classifier)
     torch.manual_seed(1)
     backbone = ResNet(depth=18, width=4, norm="batch")
     other = Classifier(model.pixels, backbone.classifier(CLASSES), window=1).eval()
-    one = Viewed(model, (CentreCrop(72, 64),))
-    two = Viewed(other, (CentreCrop(40, 32), CentreCrop(40, 32, True)))
+    one = ClassifierMember(model, (CentreCrop(72, 64),))
+    two = ClassifierMember(other, (CentreCrop(40, 32), CentreCrop(40, 32, True)))
     pixels = make_image(80, 75)
 
-    def scores(*members: Viewed) -> torch.Tensor:
+    def scores(*members: ClassifierMember) -> torch.Tensor:
         pipeline = ScorePipeline(members)
         return pipeline.predict(made(pipeline.crops, pixels))[0]
 
@@ -190,7 +190,7 @@ def test_an_ensemble_averages_scores_and_one_member_is_itself(model: Classifier)
 
 
 def test_a_batch_of_other_views_is_refused(model: Classifier) -> None:
-    pipeline = ScorePipeline([Viewed(model, (TenCrop(72, 64),))])
+    pipeline = ScorePipeline([ClassifierMember(model, (TenCrop(72, 64),))])
     with pytest.raises(ValueError, match="1 views"):
         pipeline.predict(made((CentreCrop(72, 64),), make_image(72, 72)))
     with pytest.raises(ValueError, match="needs networks"):
