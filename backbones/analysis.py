@@ -1,8 +1,8 @@
-"""How strongly does each layer of a network respond? (ResNet paper, section 4.1, Fig. 7.)
+"""Analysis of networks: the responses of their layers, parameters and multiply-adds.
 
 A response is a layer's output after its norm and before the nonlinearity and the addition, so that
-its standard deviation tells how much the layer changes what passes through. Projections on the
-shortcuts are no layers in this count, as in the paper's.
+its std tells how much the layer changes what passes through (ResNet paper, section 4.1, Fig. 7).
+Projections on the shortcuts do not count as layers, as in the paper.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..detection.errors import DataError
 from .exact_bn import Moments
@@ -34,9 +35,9 @@ class Response:
 def layer_responses(
     model: nn.Module, batches: Iterable[T], run: Callable[[T], object]
 ) -> list[Response]:
-    """The responses of all layers in the order in which they run, in one pass over ``batches``.
+    """The responses of all layers in the order in which they run, from one pass over ``batches``.
 
-    ``run`` pushes a batch through the model, which should be in evaluation mode.
+    ``run`` computes a batch with the model, which should be in evaluation mode.
 
     Raises:
         DataError: there are no images.
@@ -48,13 +49,13 @@ def layer_responses(
     }
     moments: dict[ConvNorm, Moments] = {}
 
-    def hear(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+    def record(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
         assert isinstance(layer, ConvNorm)  # noqa: S101  narrows types
         moments.setdefault(layer, Moments()).add(output.flatten(1).unsqueeze(1))
 
     with ExitStack() as stack, torch.no_grad():
         for layer in layers:
-            stack.callback(layer.register_forward_hook(hear).remove)
+            stack.callback(layer.register_forward_hook(record).remove)
         for batch in batches:
             run(batch)
     if not moments:
@@ -67,8 +68,8 @@ def layer_responses(
 
 @dataclass(frozen=True)
 class Complexity:
-    """``multiply_adds`` are those of convolutions and linear layers, which is what the paper calls
-    FLOPs (Table 1); norms, activations and pooling are under 1 % of them and left out."""
+    """``multiply_adds`` are those of convolutions and linear layers, which the paper calls FLOPs
+    (Table 1); norms, activations and pooling are under 1 % of them and not counted."""
 
     parameters: int
     multiply_adds: int
@@ -77,21 +78,12 @@ class Complexity:
 def measure(build: Callable[[], nn.Module], size: int) -> Complexity:
     """The complexity of the network that ``build`` makes, for one image of ``size`` x ``size``.
 
-    A forward pass is counted, on the meta device: shapes are real, numbers and memory are not.
+    A forward pass is counted on the meta device, which computes shapes only.
     """
     with torch.device("meta"):
         network = build().eval()
         images = torch.empty(1, 3, size, size)
-    counted: list[int] = []
-
-    def count(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        # Each number of the output is one row of the weight times as many inputs.
-        assert isinstance(layer.weight, Tensor)  # noqa: S101  narrows types
-        counted.append(output.numel() * layer.weight[0].numel())
-
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            module.register_forward_hook(count)
-    with torch.no_grad():
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(images)
-    return Complexity(sum(p.numel() for p in network.parameters()), sum(counted))
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return Complexity(parameters, counter.get_total_flops() // 2)

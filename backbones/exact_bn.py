@@ -1,30 +1,29 @@
-"""What are the true mean and variance of every batch norm's input over a data set?
+"""Exact mean and variance of the inputs of every batch norm over a data set.
 
-Training leaves moving averages behind, of the last few batches and of weights that were still
-changing. "After pre-training, we compute the BN statistics (means and variances) for each layer on
-the ImageNet training set" (ResNet paper, appendix A); the norms are then fixed.
+Training leaves moving averages of the last few batches, made while the weights still changed.
+"After pre-training, we compute the BN statistics (means and variances) for each layer on the
+ImageNet training set" (ResNet paper, appendix A); the norms are then frozen.
 
-The paper does not say what the layers *before* a norm use while its statistics are taken:
+The paper does not say what the layers *before* a norm use while its statistics are computed:
 
-- ``pooled``: the statistics of their own batch, as in training. One pass over the data serves all
-  layers, and is what "precise BN" means elsewhere. Each layer's mean and variance are exact for the
-  inputs it got, over all images and positions at once (a mean of the batches' variances would
-  lack the variance between their means). But those inputs are not quite the ones that the fixed
-  network will give it: they differ by how far a batch's statistics are from the data set's, which
-  shrinks as batches grow and is nothing when one batch holds all the data. Images must be in
-  random order: batches of one class each have other statistics.
-- ``layered``: the fixed statistics that they will have afterwards. Each norm's input then has
-  exactly mean 0 and variance 1 in the finished network, whatever the batch size and the order of
-  the images. It costs a pass for each norm (20 for ResNet-18, 104 for ResNet-101), each stopped
-  at its norm, so about half as many whole ones.
+- ``pooled``: the statistics of the current batch, as in training ("precise BN"). One pass serves
+  all layers. Each mean and variance is exact over all images and positions (a mean of the batches'
+  variances would lack the variance between their means), but for inputs that differ from those in
+  the frozen network by how far a batch's statistics are from the data set's: less in larger
+  batches, nothing when one batch holds all the data. Images must come in random order.
+- ``layered``: the frozen statistics. Each norm's input then has exactly mean 0 and variance 1 in
+  the frozen network, whatever the batch size and the order. It takes a pass for each norm (20 for
+  ResNet-18, 104 for ResNet-101), each stopped at its norm.
 
 The variance is that of the population (divided by n, not n - 1).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import islice
 from typing import Literal, TypeVar
 
 import torch
@@ -35,13 +34,13 @@ from ..detection.errors import ConfigError, DataError
 T = TypeVar("T")
 Method = Literal["pooled", "layered"]
 
-#: Activations become float64 so many numbers at a time (128 MB).
+#: Numbers that are converted to float64 at a time (128 MB).
 PART = 2**24
 _NO_IMAGES = "no images to compute batch norm statistics on"
 
 
 class Moments:
-    """Mean and variance (C,) in float64 of all that was added, in constant memory.
+    """Mean and variance (C,) in float64 of all values added, in constant memory.
 
     Groups are merged by Chan, Golub and LeVeque's formula: E[x^2] - E[x]^2 would lose the variance
     of channels whose mean is large against it.
@@ -101,7 +100,7 @@ def exact_statistics(
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     if not norms:
         raise ConfigError("the network has no batch norm whose statistics could be computed")
-    with torch.no_grad(), _as_before(model):
+    with torch.no_grad(), _modes_kept(model):
         model.eval()
         if method == "pooled":
             _pooled(norms, batches(), run)
@@ -119,13 +118,11 @@ def passes(model: nn.Module, method: Method) -> int:
 
 def _pooled(norms: list[nn.BatchNorm2d], batches: Iterable[T], run: Callable[[T], object]) -> None:
     moments = {norm: Moments() for norm in norms}
-    with ExitStack() as stack:
-        for norm in norms:
-            stack.enter_context(_listening(norm, moments[norm].add))
+    with _recording({norm: found.add for norm, found in moments.items()}):
         for batch in batches:
             _run_training(run, batch)
-    for norm in norms:
-        _store(norm, moments[norm])
+    for norm, found in moments.items():
+        _store(norm, found)
 
 
 def _run_training(run: Callable[[T], object], batch: T) -> None:
@@ -150,9 +147,9 @@ def _layered(
             moments.add(values)
             raise _Reached
 
-        with _listening(norm, take):
+        with _recording({norm: take}):
             for batch in batches():
-                with _until_reached():
+                with suppress(_Reached):
                     run(batch)
         _store(norm, moments)
 
@@ -160,21 +157,18 @@ def _layered(
 def _in_order(
     norms: list[nn.BatchNorm2d], batches: Iterable[T], run: Callable[[T], object]
 ) -> list[nn.BatchNorm2d]:
-    """The norms as the forward pass meets them: each one's input depends on those before only."""
+    """The norms in the order of the forward pass: each one's input depends on those before only."""
     order: list[nn.BatchNorm2d] = []
-    with ExitStack() as stack:
-        for norm in norms:
-
-            def note(_: Tensor, norm: nn.BatchNorm2d = norm) -> None:
-                order.append(norm)
-
-            stack.enter_context(_listening(norm, note))
-        for batch in batches:
+    with _recording({norm: partial(_append, order, norm) for norm in norms}):
+        for batch in islice(batches, 1):
             _run_training(run, batch)
-            break
     if not order:
         raise DataError(_NO_IMAGES)
     return order
+
+
+def _append(order: list[nn.BatchNorm2d], norm: nn.BatchNorm2d, _: Tensor) -> None:
+    order.append(norm)
 
 
 class _Reached(Exception):
@@ -182,29 +176,23 @@ class _Reached(Exception):
 
 
 @contextmanager
-def _until_reached() -> Iterator[None]:
-    try:
-        yield
-    except _Reached:
-        return
-
-
-@contextmanager
-def _listening(norm: nn.BatchNorm2d, hear: Callable[[Tensor], object]) -> Iterator[None]:
-    """``norm`` uses batch statistics, leaves its own alone, and ``hear`` gets its inputs."""
-
-    def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        hear(inputs[0])
-
-    handle = norm.register_forward_pre_hook(hook)
-    momentum, norm.momentum = norm.momentum, 0.0
-    norm.train()
+def _recording(callbacks: Mapping[nn.BatchNorm2d, Callable[[Tensor], object]]) -> Iterator[None]:
+    """The norms use batch statistics without updating their own; callbacks get their inputs."""
+    momenta = {norm: norm.momentum for norm in callbacks}
+    handles = [
+        norm.register_forward_pre_hook(lambda _, inputs, call=call: call(inputs[0]))
+        for norm, call in callbacks.items()
+    ]
+    for norm in callbacks:
+        norm.momentum = 0.0
+        norm.train()
     try:
         yield
     finally:
-        handle.remove()
-        norm.momentum = momentum
-        norm.eval()
+        for handle, (norm, momentum) in zip(handles, momenta.items(), strict=True):
+            handle.remove()
+            norm.momentum = momentum
+            norm.eval()
 
 
 def _store(norm: nn.BatchNorm2d, moments: Moments) -> None:
@@ -216,7 +204,7 @@ def _store(norm: nn.BatchNorm2d, moments: Moments) -> None:
 
 
 @contextmanager
-def _as_before(model: nn.Module) -> Iterator[None]:
+def _modes_kept(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     try:
         yield

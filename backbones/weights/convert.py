@@ -1,20 +1,21 @@
-"""How do the tensors of a known layout become a network of ours, with none unaccounted for?"""
+"""Conversion of a file's tensors to the names of this package, accounting for every one."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
+import torch
 from torch import Tensor
 
 from ...detection.errors import WeightsError
 from ..pixels import PIXELS, name_pixels, pixel_buffers
-from ..resnet import DEPTHS, BasicBlock, Bottleneck
-from .layouts import LAYOUTS, Kind, Layout, rename, why_ignored
-from .rewrites import background_last, norm_from_affine, object_boxes, sigmoid_rows, size_major
+from ..resnet import DEPTHS, BasicBlock, Bottleneck, ResNet
+from .layouts import HEADS, LAYOUTS, Kind, Layout, rename, why_ignored
+from .rewrites import complete_norms, convert_heads
 
 T = TypeVar("T")
 StrideIn = Literal["3x3", "1x1"]
@@ -85,9 +86,9 @@ def convert(
     rules = _entry(LAYOUTS, layout, "layout")
     mapped, unused = account(tensors, rules)
     ours = {target: _checked(tensors[name], name) for name, target in mapped}
-    notes = [*rules.notes, *_complete_norms(ours)]
+    notes = [*rules.notes, *complete_norms(ours)]
     if rules.kind == "detector":
-        notes += _convert_heads(ours, rules, ratios)
+        notes += convert_heads(ours, rules, ratios)
     depth = _depth(ours)
     if not rules.own:  # our own nets may hold other norms and shortcuts; load_into checks them
         _expect_whole(ours, depth, rules.kind)
@@ -111,6 +112,57 @@ def convert(
         mapped=mapped,
         unused=unused,
     )
+
+
+def frozen_classifier(
+    tensors: Mapping[str, Tensor],
+    *,
+    stride_in: StrideIn,
+    classes: tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
+    source: str = "weights",
+) -> Converted:
+    """A trained classifier's state dict, ``pixels.*`` included, for `write_converted`.
+
+    Norms keep their names and numbers; the counters of batch norm, which moving averages need, are
+    left out. ``stride_in`` is what the network was trained with; ``source`` names it in errors.
+
+    Raises:
+        WeightsError: not a network that a detector can begin with, or its norms have no statistics.
+    """
+    kept = {
+        name: tensor.detach().cpu()
+        for name, tensor in tensors.items()
+        if not name.endswith(".num_batches_tracked")
+    }
+    try:
+        converted = convert(kept, "resdet_classifier", stride_in=stride_in)
+    except WeightsError as error:
+        raise WeightsError(f"{source}: {error}") from error
+    expect_projections(converted.tensors, source=source)
+    if "stem.conv1.norm.running_var" not in converted.tensors:
+        raise WeightsError(f"{source}: norms without statistics (group norm) cannot be frozen")
+    return replace(converted, classes=classes, notes=(*converted.notes, *notes))
+
+
+def expect_projections(names: Iterable[str], *, source: str = "weights") -> None:
+    """Refuse a classifier whose shortcuts are not a detector's, which are B.
+
+    The names show it: conv5_x projects in its first block, where the shape changes, and there only.
+
+    Raises:
+        WeightsError: names the shortcuts.
+    """
+    found = set(names)
+    if "res5.0.conv1.weight" not in found:
+        return
+    other = None
+    if "res5.0.shortcut.weight" not in found:
+        other = "a plain net or one with shortcuts A (no projections)"
+    elif "res5.1.shortcut.weight" in found:
+        other = "a net with shortcuts C (a projection in every block)"
+    if other:
+        raise WeightsError(f"{source}: {other}; a detector's backbone has shortcuts B")
 
 
 def account(names: Iterable[str], rules: Layout) -> tuple[Pairs, Pairs]:
@@ -168,56 +220,6 @@ def _ending(ours: Mapping[str, Tensor], suffix: str) -> Tensor:
     raise WeightsError(f"{suffix} is missing")
 
 
-def _complete_norms(ours: dict[str, Tensor]) -> list[str]:
-    """Folded norms to frozen ones, and Caffe's bias of conv1 into the mean that follows it."""
-    notes = []
-    for name in [name for name in ours if name.endswith(".norm.scale")]:
-        norm = name.removesuffix(".scale")
-        if f"{norm}.shift" not in ours:
-            raise WeightsError(f"{norm} has a scale and no shift")
-        factors = ours.pop(name), ours.pop(f"{norm}.shift")
-        ours |= {f"{norm}.{key}": value for key, value in norm_from_affine(*factors).items()}
-    bias, mean = ours.pop("stem.conv1.bias", None), "stem.conv1.norm.running_mean"
-    if bias is not None and mean in ours:
-        if bias.shape != ours[mean].shape:
-            raise WeightsError(f"conv1 has {len(bias)} biases for {len(ours[mean])} channels")
-        if bias.any():
-            notes.append("the bias of conv1 went into the mean of its norm")
-        ours[mean] = ours[mean] - bias
-    return notes
-
-
-def _convert_heads(ours: dict[str, Tensor], rules: Layout, ratios: int) -> list[str]:
-    """RPN and sibling layers to a sigmoid, anchors size by size, background last."""
-    notes = []
-    for name in [name for name in ours if name.startswith("rpn_head.logits.")]:
-        if rules.rpn == "softmax":
-            if not len(ours[name]) or len(ours[name]) % 2:
-                raise WeightsError(f"{len(ours[name])} rows at {name} are no pairs of scores")
-            ours[name] = sigmoid_rows(ours[name])
-        if rules.anchor_order == "ratio_major":
-            deltas = name.replace("logits", "deltas")
-            anchors = len(ours[name])
-            if not anchors or anchors % ratios or len(ours.get(deltas, ())) != 4 * anchors:
-                raise WeightsError(f"{anchors} anchors at {name} do not fit {ratios} ratios x 4")
-            ours[name] = size_major(ours[name], anchors=anchors, ratios=ratios)
-            ours[deltas] = size_major(ours[deltas], anchors=anchors, ratios=ratios)
-            notes.append(f"{name}, {deltas}: anchors reordered from ratio-major to size-major")
-    for name in [name for name in ours if name.startswith("roi_head.cls_logits.")]:
-        boxes = name.replace("cls_logits", "box_deltas")
-        if rules.background == "first":
-            ours[name] = background_last(ours[name])
-            notes.append(f"{name}: background row moved from first to last")
-        if boxes in ours:
-            before = len(ours[boxes])
-            ours[boxes] = object_boxes(
-                ours[boxes], classes=len(ours[name]) - 1, background=rules.background
-            )
-            if len(ours[boxes]) < before:
-                notes.append(f"{boxes}: the 4 rows of the background left out")
-    return notes
-
-
 _BLOCK = re.compile(r"(?:trunk\.|roi_head\.)?res([2-5])\.(\d+)\.(conv[123])\.weight")
 
 
@@ -242,25 +244,13 @@ def _expect_whole(ours: Mapping[str, Tensor], depth: int, kind: Kind) -> None:
         raise WeightsError(f"{len(missing)} tensors are missing: {first_few(missing)}")
 
 
-def _names(depth: int, kind: Kind) -> Iterator[str]:
-    trunk, tail = ("trunk.", "roi_head.") if kind == "detector" else ("", "")
-    block, counts = DEPTHS[depth]
-    convs = ("conv1", "conv2") if block is BasicBlock else ("conv1", "conv2", "conv3")
-    layers = [f"{trunk}stem.conv1"]
-    for stage, count in zip((2, 3, 4, 5), counts, strict=True):
-        start = f"{tail if stage == 5 else trunk}res{stage}"
-        layers += [f"{start}.{index}.{conv}" for index in range(count) for conv in convs]
-        if stage > 2 or block is not BasicBlock:
-            layers.append(f"{start}.0.shortcut")
-    for layer in layers:
-        yield f"{layer}.weight"
-        yield from (
-            f"{layer}.norm.{key}" for key in ("weight", "bias", "running_mean", "running_var")
-        )
-    if kind == "detector":
-        heads = ("rpn_head.conv", "rpn_head.logits", "rpn_head.deltas")
-        for head in (*heads, "roi_head.cls_logits", "roi_head.box_deltas"):
-            yield from (f"{head}.weight", f"{head}.bias")
+def _names(depth: int, kind: Kind) -> list[str]:
+    with torch.device("meta"):
+        names = list(ResNet(depth, width=1).trunk(whole=True).state_dict())
+    if kind == "classifier":
+        return names
+    parts = [f"roi_head.{name}" if name.startswith("res5.") else f"trunk.{name}" for name in names]
+    return parts + [f"{head}.{part}" for head in HEADS for part in ("weight", "bias")]
 
 
 def _pixels_of(tensors: Mapping[str, Tensor], rules: Layout) -> str:

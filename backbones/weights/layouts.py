@@ -1,15 +1,14 @@
-"""Whose weights are these, and what does each of their tensors become in our names?
+"""The layouts of weights files: each system's names of a network's tensors, and its conventions.
 
-A layout is one system's way of naming the tensors of a ResNet or of a Faster R-CNN C4, with the
-conventions that its weights were trained under and that no tensor shows: pixels, max-pool, which
-row is the background, how anchors are counted. Layouts are told apart by their tensors' names: one
-file name has stood for different contents (detectron2 #4108).
+Conventions are what weights were trained under and no tensor shows: pixels, max-pool, which row is
+the background, how anchors are counted. Layouts are told apart by their tensors' names: one file
+name has stood for different contents (detectron2 #4108).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,19 +16,26 @@ from ...detection.errors import WeightsError
 
 Kind = Literal["classifier", "detector"]
 
-#: Rules of a layout: a pattern for whole names and the name or the reason it stands for.
-Rules = tuple[tuple[str, str], ...]
+#: A pattern in a name and its replacement, as `re.sub` takes them; applied one after another.
+Renames = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
+#: A pattern of whole names and the reason that it stands for.
+Reasons = tuple[tuple[str, str], ...]
+
+_PIXELS = ((r"pixels?[._](?:mean|std|channels)", "read to name the pixels"),)
+_COUNTERS = ((r".*\.num_batches_tracked", "a counter that frozen statistics do not need"),)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One naming scheme. ``marks`` are patterns that must each match a name of the file."""
+    """One naming scheme; ``marks`` are patterns that must each match a name of the file."""
 
     title: str
     kind: Kind
     marks: tuple[str, ...]
-    names: Rules
-    ignored: Rules = ()
+    #: From its names to ours.
+    renames: Renames
+    #: Tensors that are left out on purpose.
+    ignored: Reasons = _COUNTERS
     #: An entry of PIXELS, where the file has no mean of its own; None where it always does.
     pixels: str | None = None
     #: ``pad1``: 3x3 padded by one; ``ceil``: Caffe's, no padding and the last window cut off.
@@ -44,55 +50,55 @@ class Layout:
     own: bool = False
 
 
-_STAT = r"(?P<stat>weight|bias|running_mean|running_var)"
-_HEAD = r"(?P<stat>weight|bias)"
-_CONV = r"(?P<block>\d+)\.conv(?P<conv>[123])\.weight"
-_NORM = rf"(?P<block>\d+)\.bn(?P<conv>[123])\.{_STAT}"
-_DOWN = r"(?P<block>\d+)\.downsample\.0\.weight"
-_DOWN_NORM = rf"(?P<block>\d+)\.downsample\.1\.{_STAT}"
-_PIXELS = ((r"pixels?[._](?:mean|std|channels)", "read to name the pixels"),)
-_COUNTERS = ((r".*\.num_batches_tracked", "a counter that frozen statistics do not need"),)
+#: The layers that a detector adds to its backbone.
+HEADS = (
+    "rpn_head.conv",
+    "rpn_head.logits",
+    "rpn_head.deltas",
+    "roi_head.cls_logits",
+    "roi_head.box_deltas",
+)
+# Our names. Before `rewrites`, folded norms still have a scale and a shift, and conv1 a bias.
+_NORM = r"norm\.(?:weight|bias|running_mean|running_var|scale|shift)"
+_STEM = rf"stem\.conv1\.(?:weight|bias|{_NORM})"
+_BLOCK = rf"\d+\.(?:conv[123]|shortcut)\.(?:weight|{_NORM})"
+_OURS = {
+    "classifier": rf"{_STEM}|res[2-5]\.{_BLOCK}|fc\.(?:weight|bias)",
+    "detector": rf"trunk\.(?:{_STEM}|res[234]\.{_BLOCK})|roi_head\.res5\.{_BLOCK}"
+    rf"|(?:{'|'.join(HEADS)})\.(?:weight|bias)",
+}
+_OWN = {"classifier": r"(?:stem|res[2-5]|fc)\..+", "detector": r"(?:trunk|rpn_head|roi_head)\..+"}
 
 
-def _torch_stages(source: str, target: str) -> Rules:
-    """The four kinds of names under ``source`` of every torchvision-style stage."""
-    return (
-        (rf"{source}\.{_CONV}", f"{target}.{{block}}.conv{{conv}}.weight"),
-        (rf"{source}\.{_NORM}", f"{target}.{{block}}.conv{{conv}}.norm.{{stat}}"),
-        (rf"{source}\.{_DOWN}", f"{target}.{{block}}.shortcut.weight"),
-        (rf"{source}\.{_DOWN_NORM}", f"{target}.{{block}}.shortcut.norm.{{stat}}"),
-    )
+def _heads(conv: str, logits: str, deltas: str, classes: str, boxes: str) -> Renames:
+    """The layers of the RPN and the two sibling layers under another system's names."""
+    pairs = zip((conv, logits, deltas, classes, boxes), HEADS, strict=True)
+    return tuple((rf"^{re.escape(theirs)}\b", name) for theirs, name in pairs)
 
 
-def _detectron2_stages(source: str, target: str) -> Rules:
-    return (
-        (
-            rf"{source}(?P<rest>\.\d+\.(?:conv[123]|shortcut)\.(?:norm\.)?{_STAT})",
-            f"{target}{{rest}}",
-        ),
-    )
-
-
-def _heads(conv: str, logits: str, deltas: str, classes: str, boxes: str) -> Rules:
-    """The two RPN outputs and the two sibling layers, under another system's names."""
-    return (
-        (rf"{re.escape(conv)}\.{_HEAD}", "rpn_head.conv.{stat}"),
-        (rf"{re.escape(logits)}\.{_HEAD}", "rpn_head.logits.{stat}"),
-        (rf"{re.escape(deltas)}\.{_HEAD}", "rpn_head.deltas.{stat}"),
-        (rf"{re.escape(classes)}\.{_HEAD}", "roi_head.cls_logits.{stat}"),
-        (rf"{re.escape(boxes)}\.{_HEAD}", "roi_head.box_deltas.{stat}"),
-    )
-
-
-#: ``res4_11`` and Caffe's own ``res4b11``, ``res4c`` are the same block.
-_CAFFE_BLOCK = r"res(?P<stage>[2-5])(?:_(?P<block>\d+)|(?P<letter>[a-z])(?P<number>\d*))"
-_CAFFE_CONV = rf"{_CAFFE_BLOCK}_branch(?P<branch>1|2a|2b|2c)"
-_CAFFE_SHARED: Rules = (
-    (r"conv1_w", "stem.conv1.weight"),
-    (r"conv1_b", "stem.conv1.bias"),
-    (rf"{_CAFFE_CONV}_w", "res{stage}.{block}.{caffe}.weight"),
-    (r"fc1000_w", "fc.weight"),
-    (r"fc1000_b", "fc.bias"),
+_TORCHVISION: Renames = (
+    (r"\bbn([123])\.", r"conv\1.norm."),
+    (r"\bdownsample\.0\.", "shortcut."),
+    (r"\bdownsample\.1\.", "shortcut.norm."),
+    (r"\blayer([1-4])\.", lambda match: f"res{int(match[1]) + 1}."),
+    (r"^(trunk\.)?conv1\.", r"\1stem.conv1."),
+)
+_CAFFE: Renames = (
+    (r"^fc1000_", "fc."),
+    (r"^conv1_", "stem.conv1."),
+    (r"^res_conv1_", "stem.conv1."),
+    # res4_11 and Caffe's own res4b11, res4c: the same block.
+    (r"^(res\d)(?:_|[a-z])(\d+)_", r"\1.\2."),
+    (r"^(res\d)([a-z])_", lambda match: f"{match[1]}.{ord(match[2]) - ord('a')}."),
+    (r"\bbranch1_", "shortcut."),
+    (r"\bbranch2([abc])_", lambda match: f"conv{'abc'.index(match[1]) + 1}."),
+    (r"\bbn_gamma$", "norm.weight"),
+    (r"\bbn_beta$", "norm.bias"),
+    (r"\bbn_s$", "norm.scale"),
+    (r"\bbn_b$", "norm.shift"),
+    (r"\bbn_(running_\w+)$", r"norm.\1"),
+    (r"\bw$", "weight"),
+    (r"\bb$", "bias"),
 )
 
 LAYOUTS: dict[str, Layout] = {
@@ -100,7 +106,7 @@ LAYOUTS: dict[str, Layout] = {
         title="resdet detector",
         kind="detector",
         marks=(r"trunk\.stem\.conv1\.weight", r"pixels\.mean"),
-        names=((r"(?P<rest>(?:trunk|rpn_head|roi_head)\..+)", "{rest}"),),
+        renames=(),
         ignored=_PIXELS,
         own=True,
     ),
@@ -108,7 +114,7 @@ LAYOUTS: dict[str, Layout] = {
         title="resdet classifier",
         kind="classifier",
         marks=(r"(?:network\.)?stem\.conv1\.weight", r"pixels\.mean"),
-        names=((r"(?:network\.)?(?P<rest>(?:stem|res[2-5]|fc)\..+)", "{rest}"),),
+        renames=((r"^network\.", ""),),
         ignored=_PIXELS,
         own=True,
     ),
@@ -116,53 +122,30 @@ LAYOUTS: dict[str, Layout] = {
         title="torchvision classifier",
         kind="classifier",
         marks=(r"conv1\.weight", r"layer1\.0\.conv1\.weight"),
-        names=(
-            (r"conv1\.weight", "stem.conv1.weight"),
-            (rf"bn1\.{_STAT}", "stem.conv1.norm.{stat}"),
-            *_torch_stages(r"layer(?P<layer>[1-4])", "res{stage}"),
-            (rf"fc\.{_HEAD}", "fc.{stat}"),
-        ),
-        ignored=_COUNTERS,
+        renames=_TORCHVISION,
         pixels="torchvision",
     ),
     "detectron2_classifier": Layout(
         title="torchvision classifier in detectron2's names",
         kind="classifier",
         marks=(r"stem\.conv1\.weight", r"res2\.0\.conv1\.weight"),
-        names=(
-            (rf"stem\.conv1\.(?P<rest>(?:norm\.)?{_STAT})", "stem.conv1.{rest}"),
-            *_detectron2_stages(r"res(?P<stage>[2-5])", "res{stage}"),
-            (rf"(?:stem\.)?fc\.{_HEAD}", "fc.{stat}"),
-        ),
-        ignored=_COUNTERS,
+        renames=((r"^stem\.fc\.", "fc."),),
         pixels="torchvision",
     ),
     "msra": Layout(
         title="MSRA classifier, norms as trained (detectron2's R-50.pkl, R-101.pkl)",
         kind="classifier",
-        marks=(r"conv1_w", r"res_conv1_bn_gamma"),
-        names=(
-            *_CAFFE_SHARED,
-            (
-                r"res_conv1_bn_(?P<caffe_stat>gamma|beta|running_mean|running_var)",
-                "stem.conv1.norm.{stat}",
-            ),
-            (
-                rf"{_CAFFE_CONV}_bn_(?P<caffe_stat>gamma|beta|running_mean|running_var)",
-                "res{stage}.{block}.{caffe}.norm.{stat}",
-            ),
-        ),
+        marks=("conv1_w", "res_conv1_bn_gamma"),
+        renames=_CAFFE,
+        ignored=(),
         pixels="msra",
     ),
     "msra_folded": Layout(
         title="MSRA classifier, norms folded to scale and shift (Detectron's R-50.pkl, R-101.pkl)",
         kind="classifier",
-        marks=(r"conv1_w", r"res_conv1_bn_s"),
-        names=(
-            *_CAFFE_SHARED,
-            (r"res_conv1_bn_(?P<caffe_stat>s|b)", "stem.conv1.norm.{stat}"),
-            (rf"{_CAFFE_CONV}_bn_(?P<caffe_stat>s|b)", "res{stage}.{block}.{caffe}.norm.{stat}"),
-        ),
+        marks=("conv1_w", "res_conv1_bn_s"),
+        renames=_CAFFE,
+        ignored=(),
         pixels="caffe",
         notes=("folded norms became mean 0 and variance 1 - eps, which multiply and add the same",),
     ),
@@ -174,10 +157,9 @@ LAYOUTS: dict[str, Layout] = {
             r"roi_heads\.res5\.0\.conv1\.weight",
             r"proposal_generator\.rpn_head\.objectness_logits\.weight",
         ),
-        names=(
-            (rf"backbone\.stem\.conv1\.(?P<rest>(?:norm\.)?{_STAT})", "trunk.stem.conv1.{rest}"),
-            *_detectron2_stages(r"backbone\.res(?P<stage>[234])", "trunk.res{stage}"),
-            *_detectron2_stages(r"roi_heads\.res5", "roi_head.res5"),
+        renames=(
+            (r"^backbone\.", "trunk."),
+            (r"^roi_heads\.res5\.", "roi_head.res5."),
             *_heads(
                 "proposal_generator.rpn_head.conv",
                 "proposal_generator.rpn_head.objectness_logits",
@@ -201,11 +183,9 @@ LAYOUTS: dict[str, Layout] = {
             r"rpn_head\.rpn_cls\.weight",
             r"roi_head\.shared_head\.layer4\.0\.conv1\.weight",
         ),
-        names=(
-            (r"backbone\.conv1\.weight", "trunk.stem.conv1.weight"),
-            (rf"backbone\.bn1\.{_STAT}", "trunk.stem.conv1.norm.{stat}"),
-            *_torch_stages(r"backbone\.layer(?P<layer>[123])", "trunk.res{stage}"),
-            *_torch_stages(r"roi_head\.shared_head\.layer4", "roi_head.res5"),
+        renames=(
+            (r"^backbone\.", "trunk."),
+            (r"^roi_head\.shared_head\.", "roi_head."),
             *_heads(
                 "rpn_head.rpn_conv",
                 "rpn_head.rpn_cls",
@@ -213,8 +193,8 @@ LAYOUTS: dict[str, Layout] = {
                 "roi_head.bbox_head.fc_cls",
                 "roi_head.bbox_head.fc_reg",
             ),
+            *_TORCHVISION,
         ),
-        ignored=_COUNTERS,
         pixels="msra",
         anchor_order="ratio_major",
         notes=("mmdetection bounds shrinking as well as growing box deltas; resdet only growing",),
@@ -223,11 +203,11 @@ LAYOUTS: dict[str, Layout] = {
         title="jwyang/faster-rcnn.pytorch ResNet",
         kind="detector",
         marks=(r"RCNN_base\.4\.0\.conv1\.weight", r"RCNN_rpn\.RPN_cls_score\.weight"),
-        names=(
-            (r"RCNN_base\.0\.weight", "trunk.stem.conv1.weight"),
-            (rf"RCNN_base\.1\.{_STAT}", "trunk.stem.conv1.norm.{stat}"),
-            *_torch_stages(r"RCNN_base\.(?P<slot>[456])", "trunk.res{stage}"),
-            *_torch_stages(r"RCNN_top\.0", "roi_head.res5"),
+        renames=(
+            (r"^RCNN_base\.0\.", "trunk.conv1."),
+            (r"^RCNN_base\.1\.", "trunk.bn1."),
+            (r"^RCNN_base\.([456])\.", lambda match: f"trunk.layer{int(match[1]) - 3}."),
+            (r"^RCNN_top\.0\.", "roi_head.layer4."),
             *_heads(
                 "RCNN_rpn.RPN_Conv",
                 "RCNN_rpn.RPN_cls_score",
@@ -235,8 +215,8 @@ LAYOUTS: dict[str, Layout] = {
                 "RCNN_cls_score",
                 "RCNN_bbox_pred",
             ),
+            *_TORCHVISION,
         ),
-        ignored=_COUNTERS,
         pixels="caffe",
         max_pool="ceil",
         anchors="rounded",
@@ -251,8 +231,8 @@ LAYOUTS: dict[str, Layout] = {
     ),
 }
 
-#: Files that people try and that no conversion makes right, with the reason.
-OUT_OF_SCOPE: Rules = (
+#: Files that people try and that no conversion makes right.
+OUT_OF_SCOPE: Reasons = (
     (r"backbone\.body\..+", "torchvision detection models have a feature pyramid, not C4"),
     (r"backbone\.bottom_up\..+", "a detectron2 feature pyramid, not C4"),
     (r"neck\..+", "an mmdetection feature pyramid, not C4"),
@@ -261,9 +241,6 @@ OUT_OF_SCOPE: Rules = (
         "mmdetection version 1, whose anchors and boxes count pixels in another way",
     ),
 )
-
-_CAFFE_BRANCH = {"1": "shortcut", "2a": "conv1", "2b": "conv2", "2c": "conv3"}
-_CAFFE_STAT = {"gamma": "weight", "beta": "bias", "s": "scale", "b": "shift"}
 
 
 def recognise(names: Iterable[str]) -> str:
@@ -285,30 +262,12 @@ def recognise(names: Iterable[str]) -> str:
 
 
 def rename(name: str, layout: Layout) -> str | None:
-    """Our name of a tensor, None when the layout does not know it."""
-    for pattern, target in layout.names:
-        match = re.fullmatch(pattern, name)
-        if match:
-            return target.format_map(_fields(match.groupdict()))
-    return None
+    """Our name of a tensor, None when the layout does not have it."""
+    for pattern, replacement in layout.renames:
+        name = re.sub(pattern, replacement, name)
+    return name if re.fullmatch((_OWN if layout.own else _OURS)[layout.kind], name) else None
 
 
 def why_ignored(name: str, layout: Layout) -> str | None:
     """Why a tensor is left out on purpose, None when it must not be."""
     return next((why for pattern, why in layout.ignored if re.fullmatch(pattern, name)), None)
-
-
-def _fields(groups: Mapping[str, str | None]) -> dict[str, str]:
-    """What the names leave implicit: torchvision's layer1 and jwyang's slot 4 are res2."""
-    fields = {key: value for key, value in groups.items() if value is not None}
-    if "layer" in fields:
-        fields["stage"] = str(int(fields["layer"]) + 1)
-    if "slot" in fields:
-        fields["stage"] = str(int(fields["slot"]) - 2)
-    if "letter" in fields:  # res4a, res4b1 ... res4b22 or res4a, res4b, res4c
-        fields["block"] = fields["number"] or str(ord(fields["letter"]) - ord("a"))
-    if "branch" in fields:
-        fields["caffe"] = _CAFFE_BRANCH[fields["branch"]]
-    if "caffe_stat" in fields:
-        fields["stat"] = _CAFFE_STAT.get(fields["caffe_stat"], fields["caffe_stat"])
-    return fields

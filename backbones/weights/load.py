@@ -1,4 +1,4 @@
-"""How does a weights file get into a network, whole and under the conditions it was trained in?
+"""Loading of weights files into networks, and the files of converted weights.
 
 `import_weights` accounts for every tensor of the file, `load_into` for every one of the network.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ...detection.errors import ConfigError, WeightsError
 from ...detection.files import write_file
 from ..pixels import PIXELS
 from ..resnet import DEPTHS
-from .convert import Converted, StrideIn, convert, first_few
+from .convert import Converted, StrideIn, convert, expect_projections, first_few
 from .layouts import recognise
 from .pickles import read_tensors
 
@@ -34,7 +34,7 @@ def import_weights(
     pixels: str | None = None,
     stride_in: StrideIn | None = None,
 ) -> Converted:
-    """Read a weights file of any known layout, or one that ``convert_weights`` wrote.
+    """Read a weights file of any known layout, or one that `write_converted` wrote.
 
     ``layout`` overrules what the names say; the other options are those of `convert`.
 
@@ -56,7 +56,7 @@ def import_weights(
 def check_binding(
     converted: Converted, *, pixels: str, stride_in: str, section: str = "backbone"
 ) -> None:
-    """Refuse a config that would run the weights under other conditions than they were trained in.
+    """Refuse a config under which weights would run otherwise than they were trained.
 
     ``section`` is the part of the config that describes the network.
 
@@ -75,7 +75,7 @@ def check_binding(
 def split_backbone(
     tensors: Mapping[str, Tensor], *, source: str = "weights"
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """A classifier's tensors under a detector's names, and a note of what was left out.
+    """Rename a classifier's tensors to a detector's; returns them and a note of what was left out.
 
     conv1 to conv4_x become the trunk, conv5_x the region head (paper, appendix A). ``source`` names
     the weights in the error.
@@ -97,54 +97,32 @@ def split_backbone(
     return ours, (note,) if left_out else ()
 
 
-def expect_projections(names: Iterable[str], *, source: str = "weights") -> None:
-    """Refuse a classifier whose shortcuts are not a detector's, which are B.
-
-    The names show it: conv5_x projects in its first block, where the shape changes, and there only.
-
-    Raises:
-        WeightsError: names the shortcuts.
-    """
-    found = set(names)
-    if "res5.0.conv1.weight" not in found:
-        return
-    other = None
-    if "res5.0.shortcut.weight" not in found:
-        other = "a plain net or one with shortcuts A (no projections)"
-    elif "res5.1.shortcut.weight" in found:
-        other = "a net with shortcuts C (a projection in every block)"
-    if other:
-        raise WeightsError(f"{source}: {other}; a detector's backbone has shortcuts B")
-
-
 def load_into(
     module: nn.Module,
     tensors: Mapping[str, Tensor],
     *,
     allow_missing: Sequence[str] = (),
-    allow_unused: Sequence[str] = (),
     source: str = "weights",
 ) -> None:
-    """Fill every parameter and buffer of ``module`` and use every tensor, or change nothing.
+    """Load every parameter and buffer of ``module`` and use every tensor, or change nothing.
 
-    ``allow_missing`` and ``allow_unused`` are names, or prefixes ending in a dot, that may stay as
-    they are or be passed over. The batch counters of BN are neither required nor in the way: only
-    averages without momentum read them. ``source`` names the weights in the error.
+    ``allow_missing`` are names, or prefixes ending in a dot, that may keep their values. The batch
+    counters of BN are optional, as only averages without momentum read them. ``source`` names the
+    weights in the error.
 
     Raises:
         WeightsError: tensors missing, unexpected or of another shape or kind, by name.
     """
     state = module.state_dict()
+    prefixes = tuple(entry for entry in allow_missing if entry.endswith("."))
     missing = [
         name
         for name in state
-        if name not in tensors and not _is_counter(name) and not _listed(name, allow_missing)
+        if name not in tensors
+        and not _is_counter(name)
+        and not (name in allow_missing or name.startswith(prefixes))
     ]
-    unexpected = [
-        name
-        for name in tensors
-        if name not in state and not _is_counter(name) and not _listed(name, allow_unused)
-    ]
+    unexpected = [name for name in tensors if name not in state and not _is_counter(name)]
     common = [name for name in tensors if name in state]
     unlike = [
         f"{name} {_describe(tensors[name])} for {_describe(state[name])}"
@@ -163,18 +141,12 @@ def _is_counter(name: str) -> bool:
     return name.endswith(".num_batches_tracked")
 
 
-def _listed(name: str, allowed: Sequence[str]) -> bool:
-    return any(
-        name == entry or (entry.endswith(".") and name.startswith(entry)) for entry in allowed
-    )
-
-
 def _describe(tensor: Tensor) -> str:
     kind = "" if tensor.is_floating_point() else f" {tensor.dtype}".replace("torch.", "")
     return f"{tuple(tensor.shape)}{kind}"
 
 
-#: Raised when a header changes its meaning.
+#: Increased when a header changes its meaning.
 VERSION = "1"
 _HEADER = tuple(field.name for field in fields(Converted) if field.name != "tensors")
 
@@ -203,7 +175,7 @@ def is_archive(path: Path) -> bool:
 
 
 def read_converted(path: Path) -> Converted:
-    """What `write_converted` wrote, with the same numbers.
+    """Read what `write_converted` wrote.
 
     Raises:
         WeightsError: damaged, not ours, or of another version.

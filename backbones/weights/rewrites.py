@@ -1,7 +1,7 @@
-"""Which numbers change when another system's weights become ours, and how?
+"""Rewritten numbers of another system's weights: norms, and the rows of RPN and sibling layers.
 
-A anchors per cell · K classes. Every function takes the rows (output channels) of a weight or bias,
-so that one call serves both, and computes the same network.
+A anchors per cell · K classes. ``rows`` are the output channels of a weight or of a bias, so that
+one function serves both. Every function keeps what the network computes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,57 @@ from torch import Tensor
 
 from ...detection.errors import WeightsError
 from ..norm import EPS
+from .layouts import Layout
+
+
+def complete_norms(ours: dict[str, Tensor]) -> list[str]:
+    """Folded norms to frozen ones, and Caffe's bias of conv1 into the mean that follows it."""
+    notes = []
+    for name in [name for name in ours if name.endswith(".norm.scale")]:
+        norm = name.removesuffix(".scale")
+        if f"{norm}.shift" not in ours:
+            raise WeightsError(f"{norm} has a scale and no shift")
+        factors = ours.pop(name), ours.pop(f"{norm}.shift")
+        ours |= {f"{norm}.{key}": value for key, value in norm_from_affine(*factors).items()}
+    bias, mean = ours.pop("stem.conv1.bias", None), "stem.conv1.norm.running_mean"
+    if bias is not None and mean in ours:
+        if bias.shape != ours[mean].shape:
+            raise WeightsError(f"conv1 has {len(bias)} biases for {len(ours[mean])} channels")
+        if bias.any():
+            notes.append("the bias of conv1 went into the mean of its norm")
+        ours[mean] = ours[mean] - bias
+    return notes
+
+
+def convert_heads(ours: dict[str, Tensor], rules: Layout, ratios: int) -> list[str]:
+    """RPN and sibling layers to a sigmoid, anchors size by size, background last."""
+    notes = []
+    for name in [name for name in ours if name.startswith("rpn_head.logits.")]:
+        if rules.rpn == "softmax":
+            if not len(ours[name]) or len(ours[name]) % 2:
+                raise WeightsError(f"{len(ours[name])} rows at {name} are no pairs of scores")
+            ours[name] = sigmoid_rows(ours[name])
+        if rules.anchor_order == "ratio_major":
+            deltas = name.replace("logits", "deltas")
+            anchors = len(ours[name])
+            if not anchors or anchors % ratios or len(ours.get(deltas, ())) != 4 * anchors:
+                raise WeightsError(f"{anchors} anchors at {name} do not fit {ratios} ratios x 4")
+            ours[name] = size_major(ours[name], anchors=anchors, ratios=ratios)
+            ours[deltas] = size_major(ours[deltas], anchors=anchors, ratios=ratios)
+            notes.append(f"{name}, {deltas}: anchors reordered from ratio-major to size-major")
+    for name in [name for name in ours if name.startswith("roi_head.cls_logits.")]:
+        boxes = name.replace("cls_logits", "box_deltas")
+        if rules.background == "first":
+            ours[name] = background_last(ours[name])
+            notes.append(f"{name}: background row moved from first to last")
+        if boxes in ours:
+            before = len(ours[boxes])
+            ours[boxes] = object_boxes(
+                ours[boxes], classes=len(ours[name]) - 1, background=rules.background
+            )
+            if len(ours[boxes]) < before:
+                notes.append(f"{boxes}: the 4 rows of the background left out")
+    return notes
 
 
 def sigmoid_rows(rows: Tensor) -> Tensor:

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from ...backbones.analysis import Response, layer_responses
 from ...backbones.exact_bn import Method, exact_statistics, passes
-from ...backbones.weights.convert import Converted
-from ...backbones.weights.freeze import frozen_classifier
+from ...backbones.weights.convert import Converted, frozen_classifier
 from ...datasets.loading.crops import Crop
 from ...datasets.loading.dataset import ClassificationDataset, eval_loader
 from ...datasets.shards.index import ShardSplit
@@ -51,7 +50,7 @@ def freeze(
     progress: Console | None = None,
 ) -> tuple[Converted, Shift]:
     """Give ``classifier`` exact batch norm statistics over its training set; it is then written as
-    `archive.write_converted` takes it.
+    `write_converted` takes it.
 
     Images are cropped as in training and come in a random order, always the same; ``images``
     takes the first so many of them. ``source`` names the classifier in errors.

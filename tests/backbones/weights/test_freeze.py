@@ -8,7 +8,7 @@ import pytest
 import torch
 from resdet.backbones.pixels import PIXELS, PixelNorm
 from resdet.backbones.resnet import CifarResNet, ResNet
-from resdet.backbones.weights.freeze import frozen_classifier
+from resdet.backbones.weights.convert import frozen_classifier
 from resdet.backbones.weights.load import (
     check_binding,
     import_weights,

@@ -66,16 +66,18 @@ def test_all_faults_are_named_and_nothing_is_changed() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
 
 
-def test_only_listed_names_may_be_left() -> None:
+def test_only_listed_names_may_be_missing() -> None:
     module = small()
-    tensors = filled(nn.Sequential(nn.Linear(2, 3)), 3.0) | {"fc.bias": torch.ones(1)}
-    load_into(module, tensors, allow_missing=["1."], allow_unused=["fc.bias"])
+    tensors = filled(nn.Sequential(nn.Linear(2, 3)), 3.0)
+    load_into(module, tensors, allow_missing=["1."])
     assert (module[0].weight == 3).all()
     assert (module[1].weight == 1).all()
     with pytest.raises(WeightsError, match=r"4 missing \(1\.weight"):
-        load_into(module, tensors, allow_missing=["1"], allow_unused=["fc."])  # no prefix: no dot
+        load_into(module, tensors, allow_missing=["1"])  # no prefix: no dot
+    with pytest.raises(WeightsError, match=r"3 missing \(1\.bias"):
+        load_into(module, tensors, allow_missing=["1.weight"])
     with pytest.raises(WeightsError, match=r"1 unexpected \(fc\.bias\)"):
-        load_into(module, tensors, allow_missing=["1."], allow_unused=["fc"])
+        load_into(module, tensors | {"fc.bias": torch.ones(1)}, allow_missing=["1."])
 
 
 def test_nothing_into_nothing() -> None:
