@@ -182,7 +182,7 @@ def test_a_localizer_on_a_new_family(level: str, stride: int) -> None:
     config = LocalizerConfig.model_validate_json(json.dumps({"network": network, "head": head}))
     model = build_localizer(config, classes=2)
     assert model.anchors.stride == stride
-    scores, boxes = model.look(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), torch.tensor([0, 1]))
+    scores, boxes = model.score(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), torch.tensor([0, 1]))
     cells = (64 // stride) ** 2 * 3
     assert (scores.shape, boxes.shape) == ((2, cells), (2, cells, 4))
 
