@@ -1,36 +1,38 @@
-"""How fast is the detector, and how much memory does training take, beside torchvision's?
+"""Speed and training memory of the detector compared with torchvision's Faster R-CNN.
 
     python benchmarks/detector.py [--device cuda --precision bf16] [--threads 2] [--json out.json]
 
-Both sides have the same random weights, settings and input, and run in turns in one process, so
-that whatever else the machine does falls on both; a ratio is taken within each turn. Their outputs
-are compared first. Peak memory is measured in a process of its own for each side.
+Both sides have the same random weights, settings and input and run in turns in one process, so that
+other load on the machine affects both. Ratios are computed within each turn. The outputs are
+compared first. Peak memory is measured in a separate process for each side.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
-import resource
-import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from resdet.detection.environment import describe_environment
+from measuring import (
+    describe_machine,
+    in_own_process,
+    in_turns,
+    make_parser,
+    peak_mb,
+    ratios,
+    spread,
+    write_json,
+)
 from resdet.detection.structures import Detections
 from sides import SIDES, Side, make_side
 from torch import Tensor
 
 MEASUREMENTS = ("inference", "parts", "train", "memory")
-#: Largest difference of a tensor as a share of its largest value, and largest share of boxes that
-#: only one side has. bf16 has 8 bits, which moves most boxes by more than the 0.05 px allowed.
+#: {precision: (largest difference of a tensor relative to its largest value, largest fraction of
+#: boxes that only one side has)}. bf16 rounds most boxes by more than the allowed 0.05 px.
 TOLERANCE = {"fp32": (1e-4, 0.02), "bf16": (5e-2, 1.0)}
 
 
@@ -40,71 +42,60 @@ def main() -> None:
     if args.child:
         print(json.dumps(measure_memory(args)))
         return
-    report: dict[str, Any] = {"machine": describe_machine(), "settings": vars(args)}
-    print(json.dumps(report, default=str, indent=1))
+    print(json.dumps(describe_machine() | vars(args), default=str, indent=1))
+    report: dict[str, Any] = {}
     if "memory" in args.measure:
-        # First, because on Linux a process inherits the peak of the one that starts it.
-        report["memory_mb"] = {name: in_own_process(name) for name in SIDES}
+        # First: on Linux, a child process inherits the peak memory of its parent.
+        report["memory_mb"] = {name: in_own_process("--child", name) for name in SIDES}
         show("training step, peak MB", report["memory_mb"])
     sides = [make_side(name, args) for name in SIDES]
     report["agreement"] = compare(sides, precision=args.precision)
     show("largest difference / largest value", report["agreement"])
     if "inference" in args.measure:
-        report["inference_s"] = in_turns({s.name: s.detect for s in sides}, args)
+        report["inference_s"] = compare_times({s.name: s.detect for s in sides}, args)
         show("inference, s", report["inference_s"])
     if "parts" in args.measure:
         report["parts_s"] = measure_parts(sides, args)
         for part, result in report["parts_s"].items():
             show(f"{part}, s", result)
     if "train" in args.measure:
-        report["train_s"] = in_turns({s.name: s.step for s in sides}, args)
+        report["train_s"] = compare_times({s.name: s.step for s in sides}, args)
         show("training step, s", report["train_s"])
-    if args.json:
-        args.json.write_text(json.dumps(report, default=str, indent=1) + "\n")
+    write_json(report, args)
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser = make_parser(
+        __doc__,
+        device="cpu",
+        threads=torch.get_num_threads(),
+        repeats=5,
+        warmup=2,
+        size=(600, 1000),
+        batch=1,
+        depth=101,
+        classes=20,
+    )
     parser.add_argument("--precision", default="fp32", choices=tuple(TOLERANCE))
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--measure", nargs="+", default=MEASUREMENTS, choices=MEASUREMENTS)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--warmup", type=int, default=2)
-    parser.add_argument("--size", type=int, nargs=2, default=(600, 1000), metavar=("H", "W"))
-    parser.add_argument("--batch", type=int, default=1, help="images")
-    parser.add_argument("--depth", type=int, default=101, choices=(18, 34, 50, 101, 152))
-    parser.add_argument("--classes", type=int, default=20)
     parser.add_argument("--proposals", type=int, default=300, help="per image, in inference")
     parser.add_argument("--rois", type=int, default=128, help="per image, in training")
     parser.add_argument(
         "--peer-layout",
         default="contiguous",
         choices=("contiguous", "channels_last"),
-        help="memory layout of torchvision's network; contiguous is what it has by itself",
+        help="memory layout of torchvision's network (its default is contiguous)",
     )
-    parser.add_argument("--json", type=Path, help="also write everything to this file")
     parser.add_argument("--child", choices=SIDES, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def describe_machine() -> dict[str, object]:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = {line.partition(":")[2].strip() for line in lines if line.startswith("model name")}
-    cpu = ", ".join(sorted(names)) or platform.processor()
-    return {"cpu": cpu, **describe_environment()}
-
-
-# ----------------------------------------------------------------------------- what is compared
-
-
 @torch.no_grad()
 def compare(sides: Sequence[Side], *, precision: str) -> dict[str, float]:
-    """Every stage on the same input; ends the program where they differ by more than `TOLERANCE`.
+    """Differences of all stages on the same input; exits if one is above `TOLERANCE`.
 
-    Proposals and detections are also compared as sets, because a last bit may swap neighbours in
-    the order, or move one over a threshold.
+    Proposals and detections are compared as sets: rounding may change their order, or move a score
+    across a threshold.
     """
     ours, peer = sides
     for side in sides:
@@ -140,98 +131,64 @@ def difference(first: Tensor, second: Tensor) -> float:
 
 
 def labelled(found: Detections) -> Tensor:
-    """(D, 6): box, a label that is far from every other, score in 1/100."""
+    """(D, 6) box, label and score, scaled so that different labels are far apart."""
     return torch.cat([found.boxes, found.labels[:, None] * 1e4, found.scores[:, None] * 100], dim=1)
 
 
 def unmatched(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
-    """The share of rows with no row of the other side within 0.05."""
-    lonely, total = 0, 0
+    """Fraction of rows without a row of the other side within 0.05."""
+    missing, total = 0, 0
     for a, b in zip(first, second, strict=True):
         near = torch.cdist(a.float(), b.float(), p=torch.inf) < 0.05
-        lonely += int((~near.any(dim=1)).sum() + (~near.any(dim=0)).sum())
+        missing += int((~near.any(dim=1)).sum() + (~near.any(dim=0)).sum())
         total += len(a) + len(b)
-    return lonely / max(total, 1)
+    return missing / max(total, 1)
 
 
-# ----------------------------------------------------------------------------- measuring
-
-
-def in_turns(
+def compare_times(
     calls: Mapping[str, Callable[[], object]], args: argparse.Namespace
 ) -> dict[str, dict[str, Any]]:
-    """Seconds of each call, A B A B ..., and the ratio of the second to the first in each turn."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(-args.warmup, args.repeats):
-        for name, call in calls.items():
-            seconds = timed(call, args.device)
-            if turn >= 0:
-                times[name].append(seconds)
-    first, second = times.values()
-    ratios = [b / a for a, b in zip(first, second, strict=True)]
-    return {**{name: spread(runs) for name, runs in times.items()}, "ratio": spread(ratios)}
-
-
-def timed(call: Callable[[], object], device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    call()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def spread(values: Sequence[float]) -> dict[str, Any]:
-    return {
-        "median": statistics.median(values),
-        "min": min(values),
-        "max": max(values),
-        "all": list(values),
-    }
+    """Seconds of each of two calls, and the ratio of the second to the first in each turn."""
+    seconds = in_turns(calls, repeats=args.repeats, warmup=args.warmup, device=args.device)
+    ours, peer = seconds.values()
+    seconds["ratio"] = ratios(peer, ours)
+    return {name: spread(values) for name, values in seconds.items()}
 
 
 @torch.no_grad()
 def measure_parts(
     sides: Sequence[Side], args: argparse.Namespace
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Each stage alone; its input is what the stage before gave on our side."""
+    """Time of each stage; both sides get the input that our previous stage computed."""
     ours, peer = sides
     for side in sides:
         side.model.eval()
     with ours.autocast():
-        peer.trunk()  # leaves its inputs behind
+        peer.trunk()  # stores the inputs of the other stages
         features = ours.trunk()
         proposals = ours.proposals(features)
         scored = ours.head(features, proposals)
         return {
-            "trunk": in_turns({s.name: s.trunk for s in sides}, args),
-            "proposals": in_turns({s.name: partial(s.proposals, features) for s in sides}, args),
-            "head": in_turns({s.name: partial(s.head, features, proposals) for s in sides}, args),
-            "finish": in_turns({s.name: partial(s.finish, scored, proposals) for s in sides}, args),
+            "trunk": compare_times({s.name: s.trunk for s in sides}, args),
+            "proposals": compare_times(
+                {s.name: partial(s.proposals, features) for s in sides}, args
+            ),
+            "head": compare_times(
+                {s.name: partial(s.head, features, proposals) for s in sides}, args
+            ),
+            "finish": compare_times(
+                {s.name: partial(s.finish, scored, proposals) for s in sides}, args
+            ),
         }
 
 
-def in_own_process(side: str) -> dict[str, float]:
-    command = [sys.executable, *sys.argv, "--child", side]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603  itself
-    return json.loads(done.stdout)
-
-
 def measure_memory(args: argparse.Namespace) -> dict[str, float]:
-    """MB: the most that training steps hold, and the most that was held before the first."""
+    """Peak memory in MB during training steps, and before the first step."""
     side = make_side(args.child, args)
     before = peak_mb(args.device)
     for _ in range(args.warmup + 1):
         side.step()
     return {"peak": peak_mb(args.device), "before": before}
-
-
-def peak_mb(device: str) -> float:
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def show(title: str, values: Mapping[str, Any]) -> None:

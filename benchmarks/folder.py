@@ -1,18 +1,17 @@
-"""Does `infer` over a large folder hold its memory, its speed and every record, even when killed?
+"""Memory, speed and completeness of ``infer`` on a large folder, with a kill and a resume.
 
     python benchmarks/folder.py [--images 20000] [--draw] [--json out.json]
 
-Drawn are N small images, one in a hundred of them bad in one of six ways. A detector of random
-weights goes over them with the real command; it is killed (SIGKILL) in the middle and told to
-``--resume``. Its resident memory is sampled all the time. In the end every image must have one
-record, in order, every bad one a reason, and no image may have been done twice.
+The script generates N small images, one in a hundred of them bad in one of six ways. The infer
+command processes them with a detector of random weights, is killed (SIGKILL) in the middle and
+continued with ``--resume``. Its resident memory is sampled. At the end each image must have one
+record, in order, each bad image an error, and no image may have been processed twice.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
 import signal
 import subprocess
@@ -25,46 +24,40 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measuring import make_parser, write_json
 from PIL import Image
 from resdet.detection.config.files import config_from_dict
 from resdet.detection.engine.checkpoint import save_checkpoint
-from resdet.detection.environment import describe_environment
 from resdet.detection.inference.records import RECORDS, scan
 from resdet.detection.tasks.detector_network import build_detector
 
 CLASSES = ["cat", "dog"]
-#: One image in so many is bad.
+#: One of so many images is bad.
 BAD_EVERY = 100
-#: Seconds between two samples of the memory.
+#: Seconds between two memory samples.
 SAMPLE_EVERY = 0.2
 
 
 @dataclass
 class Part:
-    """One process of the run: what it wrote and said, and (records, bytes) as they were seen."""
+    """One process of the run; ``samples`` are (records written, bytes of resident memory)."""
 
     seconds: float = 0.0
-    #: Records where the clock started: importing and loading do not count.
+    #: Records at the start of the time measurement, which excludes importing and loading.
     first: int = 0
     last: int = 0
     exit_code: int = 0
-    said: str = ""
+    output: str = ""
     samples: list[tuple[int, int]] = field(default_factory=list)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--images", type=int, default=2000)
-    parser.add_argument("--size", type=int, nargs=2, default=(120, 160), metavar=("H", "W"))
-    parser.add_argument("--draw", action="store_true", help="write the drawn images as well")
+    parser = make_parser(__doc__, images=2000, size=(120, 160), workers=1)
     parser.add_argument("--batch-size", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--json", type=Path, help="also write everything to this file")
+    parser.add_argument("--draw", action="store_true", help="also write images with drawn boxes")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        report = measure(Path(name), args)
-    if args.json:
-        args.json.write_text(json.dumps(report, default=str, indent=1) + "\n")
+        write_json(measure(Path(name), args), args)
 
 
 def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -79,8 +72,6 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     check_records(out / RECORDS, args.images, bad)
     check_processes(killed, resumed, args.images, args.batch_size)
     report = {
-        "machine": describe_environment(),
-        "settings": vars(args),
         "bad": len(bad),
         "killed_at": killed.last,
         "images_per_second": [
@@ -93,7 +84,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def draw_images(folder: Path, count: int, size: tuple[int, int]) -> set[str]:
-    """``count`` files; the names of the bad ones."""
+    """Write ``count`` files and return the names of the bad ones."""
     folder.mkdir()
     random = np.random.default_rng(0)
     patterns = [encoded(random.integers(0, 256, (*size, 3), dtype=np.uint8)) for _ in range(50)]
@@ -114,7 +105,7 @@ def encoded(pixels: np.ndarray) -> bytes:
 
 
 def spoiled(data: bytes, number: int) -> bytes:
-    """Ways of being no image at all; a JPEG that is merely cut would be kept, with a warning."""
+    """Content that is not an image; a truncated JPEG would be kept with a warning."""
     ways = (
         b"",
         b"<html><body>404 Not Found</body></html>",
@@ -127,7 +118,7 @@ def spoiled(data: bytes, number: int) -> bytes:
 
 
 def write_weights(path: Path) -> None:
-    """An untrained ResNet-18 of width 4: the folder is measured, not the network."""
+    """Write an untrained ResNet-18 of width 4: the network should take little time."""
     values = {
         "image": {"short_side_test": 96, "long_side_max": 160},
         "backbone": {"depth": 18, "width": 4, "norm": "batch"},
@@ -142,30 +133,30 @@ def write_weights(path: Path) -> None:
 
 
 def run(words: Sequence[object], records: Path, *, kill_at: int | None = None) -> Part:
-    """The command to its end, or until it has written ``kill_at`` records."""
+    """Run the command to its end, or until it has written ``kill_at`` records."""
     command = [sys.executable, "-m", "resdet.tools.cli", "infer", *map(str, words)]
     child = subprocess.Popen(  # noqa: S603  itself
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
-    part, started, counted = Part(), 0.0, Lines(records)
-    before = counted.count()
+    part, started, counter = Part(), 0.0, LineCounter(records)
+    before = counter.count()
     while child.poll() is None:
         time.sleep(SAMPLE_EVERY)
-        done = counted.count()
+        done = counter.count()
         if done > before and not started:
             started, part.first = time.perf_counter(), done
         part.samples.append((done, resident(child.pid)))
         if kill_at is not None and done >= kill_at:
             os.kill(child.pid, signal.SIGKILL)
-    part.said, _ = child.communicate()
+    part.output, _ = child.communicate()
     part.exit_code = child.returncode
     part.seconds = time.perf_counter() - started
-    part.last = Lines(records).count()
+    part.last = LineCounter(records).count()
     return part
 
 
-class Lines:
-    """Whole lines of a growing file, each read once."""
+class LineCounter:
+    """Counts complete lines of a growing file, reading each byte once."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.at, self.lines = path, 0, 0
@@ -181,7 +172,7 @@ class Lines:
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory of a process; 0 when it has just ended."""
+    """Resident bytes of a process; 0 if it has ended."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError):
@@ -189,7 +180,7 @@ def resident(pid: int) -> int:
 
 
 def check_records(path: Path, count: int, bad: set[str]) -> None:
-    """Ends the program where a record is missing, doubled, out of order or without its reason."""
+    """Exit if a record is missing, duplicated, out of order or without its error."""
     entries = scan(path)
     names = [entry.file for entry in entries]
     if names != [f"{number:06}.jpg" for number in range(count)]:
@@ -200,17 +191,19 @@ def check_records(path: Path, count: int, bad: set[str]) -> None:
 
 
 def check_processes(killed: Part, resumed: Part, count: int, batch_size: int) -> None:
-    """Ends the program where the second process did more again than one unfinished batch."""
+    """Exit if the second process repeated more than one unfinished batch."""
     if killed.exit_code != -signal.SIGKILL or resumed.exit_code != 0:
         raise SystemExit(f"exit codes {killed.exit_code} and {resumed.exit_code}")
     kept = killed.last - killed.last % batch_size
-    if not count // 2 <= killed.last < count or f"({kept} earlier)" not in resumed.said:
-        raise SystemExit(f"killed after {killed.last}, then said: {resumed.said}")
+    if not count // 2 <= killed.last < count or f"({kept} earlier)" not in resumed.output:
+        raise SystemExit(f"killed after {killed.last}, then printed: {resumed.output}")
 
 
 def memory_over_time(parts: Sequence[Part], count: int) -> dict[str, float]:
-    """MB at shares of the whole run, and the largest of each process while images were left:
-    a process that ends touches its libraries once more."""
+    """MB at several percentages of the run, and the peak of each process before its last image.
+
+    A process that exits accesses its libraries once more.
+    """
     samples = [sample for part in parts for sample in part.samples if sample[1]]
     shares = {
         f"{share}%": next(memory for done, memory in samples if done >= count * share / 100) / 1e6
@@ -225,9 +218,9 @@ def memory_over_time(parts: Sequence[Part], count: int) -> dict[str, float]:
 
 def print_report(report: dict[str, Any], count: int) -> None:
     before, after = report["images_per_second"]
-    print(f"{count} images, {report['bad']} of them bad: each has its one record, in order")
-    print(f"killed after {report['killed_at']} records, resumed from there: none lost, none twice")
-    print(f"images a second: {before:.1f} before, {after:.1f} after the restart")
+    print(f"{count} images, {report['bad']} of them bad: each has one record, in order")
+    print(f"killed after {report['killed_at']} records, then resumed: none lost, none repeated")
+    print(f"images per second: {before:.1f} before, {after:.1f} after the restart")
     for when, megabytes in report["rss_mb"].items():
         print(f"  resident memory, {when:18s} {megabytes:7.1f} MB")
 

@@ -1,27 +1,28 @@
-"""How many images a second does the data pipeline deliver, and where does its time go?
+"""Speed of the data pipeline compared with Pillow and torchvision's v2 transforms.
 
     python benchmarks/loader.py [--cfg my.yaml] [--workers 0 2] [--images 400] [--json out.json]
 
-Without a configuration the images are drawn: JPEGs of VOC's size, 500 x 375, which both sides
-resize to 800 x 600. Beside ours runs what a torchvision user writes: Pillow decodes, v2 transforms
-flip and resize, images with their boxes stay lists. The two run in turns, and a ratio is taken in
-each turn. Both deliver uint8; ours also pads to one tensor per batch.
+Without a config the images are generated JPEGs of 500 x 375, the size of VOC images, which both
+sides resize to 800 x 600. The other side is typical torchvision code: Pillow decodes, v2 transforms
+flip and resize, images and boxes stay in lists. Both run in turns; ratios are computed within each
+turn. Both return uint8; ours also pads the images to one tensor per batch.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import torch
+from measuring import describe_machine, in_turns, make_parser, ratios, spread, write_json
 from PIL import Image
 from resdet.datasets.acquire.synthetic import make_scenes
 from resdet.datasets.image import read_image
@@ -30,7 +31,6 @@ from resdet.datasets.loading.sampling import BatchPlan, SampleKey
 from resdet.datasets.loading.transforms import resize
 from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.config.files import load_config
-from resdet.detection.environment import describe_environment
 from resdet.detection.structures import Batch, Record
 from resdet.detection.tasks.base import image_rules
 from resdet.detection.tasks.detector import DETECTION
@@ -40,12 +40,12 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 from torchvision.tv_tensors import BoundingBoxes
 
-#: Grey levels, mean difference of the resized images: the two round differently.
+#: Mean difference of the resized images in grey levels: the two round differently.
 PIXEL_TOLERANCE = 2.0
 
 
 class TorchvisionDataset(Dataset):
-    """The same records with Pillow and torchvision: (3, h, w) uint8 and its boxes and labels."""
+    """The same records with Pillow and torchvision: (3, h, w) uint8, boxes and labels."""
 
     def __init__(self, records: Sequence[Record], config: DetectorConfig, flip: float) -> None:
         image = config.image
@@ -70,23 +70,15 @@ class TorchvisionDataset(Dataset):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--cfg", type=Path, help="measure the training data of this configuration")
-    parser.add_argument("--images", type=int, default=400, help="drawn, and read in each turn")
-    parser.add_argument("--size", type=int, nargs=2, default=(375, 500), metavar=("H", "W"))
-    parser.add_argument("--batch", type=int, default=2)
+    parser = make_parser(__doc__, images=400, size=(375, 500), batch=2, threads=1, repeats=3)
+    parser.add_argument("--cfg", type=Path, help="use the training data of this config")
     parser.add_argument("--workers", type=int, nargs="+", default=(0, 2))
-    parser.add_argument("--threads", type=int, default=1, help="of the main process")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="also write everything to this file")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
 
     with tempfile.TemporaryDirectory() as folder:
-        report = measure(make_config(args, Path(folder)), args)
-    if args.json:
-        args.json.write_text(json.dumps(report, default=str, indent=1) + "\n")
+        write_json(measure(make_config(args, Path(folder)), args), args)
 
 
 def make_config(args: argparse.Namespace, folder: Path) -> DetectorConfig:
@@ -99,28 +91,28 @@ def make_config(args: argparse.Namespace, folder: Path) -> DetectorConfig:
 
 def measure(config: DetectorConfig, args: argparse.Namespace) -> dict[str, Any]:
     records = DETECTION.read(config, "train", training=True).records[: args.images]
-    report: dict[str, Any] = {"machine": describe_environment(), "settings": vars(args)}
-    print(json.dumps(report["machine"], indent=1))
-    report["agreement"] = compare(records, config)
+    print(json.dumps(describe_machine(), indent=1))
+    report: dict[str, Any] = {"agreement": compare(records, config)}
     print(f"{len(records)} images, differences {report['agreement']}")
     report["ms_per_image"] = measure_parts(records, config, args.batch)
     for part, milliseconds in report["ms_per_image"].items():
-        print(f"  {part:24s} {milliseconds:.3f} ms an image")
+        print(f"  {part:24s} {milliseconds:.3f} ms per image")
     report["images_per_second"] = {}
     for workers in args.workers:
-        rates = in_turns(records, config, args, workers)
+        rates = measure_loaders(records, config, args, workers)
         report["images_per_second"][workers] = rates
-        print(f"workers {workers}: images a second, and the ratio ours / torchvision")
+        print(f"workers {workers}: images per second, and the ratio ours / torchvision")
         for name, values in rates.items():
-            low, high = min(values), max(values)
-            print(f"  {name:24s} median {statistics.median(values):.2f}  {low:.2f} to {high:.2f}")
+            each = spread(values)
+            numbers = f"median {each['median']:.2f}  {each['min']:.2f} to {each['max']:.2f}"
+            print(f"  {name:24s} {numbers}")
     return report
 
 
 def compare(records: Sequence[Record], config: DetectorConfig) -> dict[str, float]:
-    """Both pipelines without flip on the first images; ends the program where they disagree.
+    """Differences of both pipelines without flip on the first images; exits if they are large.
 
-    Sizes may differ by the one pixel that torchvision rounds down.
+    Sizes may differ by one pixel, because torchvision rounds down.
     """
     one_scale = config.image.model_copy(
         update={"short_side_train": (config.image.short_side_test,)}
@@ -145,9 +137,9 @@ def compare(records: Sequence[Record], config: DetectorConfig) -> dict[str, floa
 def measure_parts(
     records: Sequence[Record], config: DetectorConfig, batch: int
 ) -> dict[str, float]:
-    """Milliseconds an image in this process, by timing the functions that the loader calls.
+    """Milliseconds per image of the functions that the loader calls, in this process.
 
-    The resize is inside the transform; what is left of that is the flip and the augmentation.
+    The transform includes the resize; the rest of it is flip and augmentation.
     """
     rules, transform = image_rules(config), train_transform(config)
     dataset = DetectionDataset(records, transform, rules=rules)
@@ -157,13 +149,13 @@ def measure_parts(
     total: dict[str, float] = dict.fromkeys(("read and decode", "transform", "resize", "all"), 0.0)
     samples = []
     for key, record in zip(keys, records, strict=True):
-        loaded = timed(total, "read and decode", partial(read_image, record.path, rules))
+        loaded = add_time(total, "read and decode", partial(read_image, record.path, rules))
         arguments = loaded.pixels, record.annotation, key.seed
-        timed(total, "transform", partial(transform, *arguments))
-        timed(total, "resize", partial(resize, loaded.pixels, shorter, longest))
-        samples.append(timed(total, "all", partial(dataset.__getitem__, key)))
+        add_time(total, "transform", partial(transform, *arguments))
+        add_time(total, "resize", partial(resize, loaded.pixels, shorter, longest))
+        samples.append(add_time(total, "all", partial(dataset.__getitem__, key)))
         if len(samples) == batch:
-            timed(total, "collate", partial(Batch.collate, samples))
+            add_time(total, "collate", partial(Batch.collate, samples))
             samples = []
     per_image = {name: 1e3 * seconds / len(records) for name, seconds in total.items()}
     whole, transformed = per_image.pop("all"), per_image.pop("transform")
@@ -172,24 +164,26 @@ def measure_parts(
     return per_image
 
 
-def timed(total: dict[str, float], name: str, call: Callable[[], Any]) -> Any:
+def add_time(total: dict[str, float], name: str, call: Callable[[], Any]) -> Any:
     start = time.perf_counter()
     result = call()
     total[name] = total.get(name, 0.0) + time.perf_counter() - start
     return result
 
 
-def in_turns(
+def measure_loaders(
     records: Sequence[Record], config: DetectorConfig, args: argparse.Namespace, workers: int
 ) -> Mapping[str, list[float]]:
-    """Images a second of each side, start of the workers included, after one turn of warm-up."""
+    """Images per second of each side, including the start of the workers, after one warm-up."""
     dataset = DetectionDataset(records, train_transform(config), rules=image_rules(config))
     peer = TorchvisionDataset(records, config, config.image.flip)
     steps = len(records) // args.batch
     plan = BatchPlan([r.size for r in records], batch_size=args.batch, seed=0, steps=steps)
-    rates: dict[str, list[float]] = {"ours": [], "torchvision": [], "ratio": []}
-    for turn in range(-1, args.repeats):
-        ours = rate(train_loader(dataset, plan, workers=workers), steps * args.batch)
+
+    def load_ours() -> None:
+        deque(train_loader(dataset, plan, workers=workers), maxlen=0)
+
+    def load_theirs() -> None:
         loader: DataLoader = DataLoader(
             peer,
             args.batch,
@@ -198,18 +192,12 @@ def in_turns(
             num_workers=workers,
             collate_fn=_as_lists,
         )
-        theirs = rate(loader, steps * args.batch)
-        if turn >= 0:
-            for name, value in zip(rates, (ours, theirs, ours / theirs), strict=True):
-                rates[name].append(value)
-    return rates
+        deque(loader, maxlen=0)
 
-
-def rate(batches: Iterable[object], images: int) -> float:
-    start = time.perf_counter()
-    for _ in batches:
-        pass
-    return images / (time.perf_counter() - start)
+    calls = {"ours": load_ours, "torchvision": load_theirs}
+    seconds = in_turns(calls, repeats=args.repeats, warmup=1)
+    rates = {name: [steps * args.batch / each for each in seconds[name]] for name in calls}
+    return rates | {"ratio": ratios(rates["ours"], rates["torchvision"])}
 
 
 def _as_lists(samples: list[Any]) -> tuple[Any, ...]:

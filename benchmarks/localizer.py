@@ -1,31 +1,26 @@
-"""What does a training step of the localizer's first stage need, in memory and in time?
+"""Memory and time of a training step of the localizer's first stage.
 
     python benchmarks/localizer.py [--device cuda] [--threads 2] [--repeats 3] [--json out.json]
 
-Beside it the same network whose head computes all its outputs, of every class at every position,
-and then takes those that have a loss. Both run in processes of their own, whose peak memory is
-read; the losses are compared first. The bytes of one image are the difference between the peaks of
-large and small batches of maps, without the trunk, divided by the difference in images.
+It is compared with the same network whose head computes the outputs of all classes at all positions
+and then selects those with a loss. Both run in separate processes, and their losses are compared.
+The memory per image is the difference of the peaks with many and with few feature maps, without the
+trunk, divided by the difference in the number of images.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
-import subprocess
-import sys
-import time
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from measuring import in_own_process, make_parser, peak_mb, timed, write_json
 from resdet.detection.config.files import override
 from resdet.detection.config.localizer import LocalizerConfig
 from resdet.detection.engine.optim import make_sgd
-from resdet.detection.environment import describe_environment
 from resdet.detection.models.class_head import ClassHead
 from resdet.detection.models.localizer import Localizer
 from resdet.detection.structures import Annotation, Batch
@@ -33,12 +28,12 @@ from resdet.detection.tasks.localizer_network import build_localizer
 from torch import Tensor, nn
 
 SIDES = ("ours", "dense")
-#: Images of the two batches of maps.
+#: Sizes of the two batches of feature maps.
 FEW, MANY = 1, 129
 
 
 class GivenMaps(nn.Module):
-    """A trunk that costs nothing: a map of the right shape for each image."""
+    """A trunk without cost: the same map, of the right shape, for each image."""
 
     def __init__(self, channels: int, side: int) -> None:
         super().__init__()
@@ -49,9 +44,9 @@ class GivenMaps(nn.Module):
 
 
 class DenseHead(nn.Module):
-    """Everything, then a few: the outputs of all classes at all P positions of the N maps.
+    """Computes the outputs of all classes at all P positions of N maps, then selects some.
 
-    It is given the maps before the losses ask it, and finds rows again by their place.
+    `compute` gets the maps; `logits_at` and `deltas_at` then select the sampled positions.
     """
 
     def __init__(self, head: ClassHead) -> None:
@@ -64,8 +59,8 @@ class DenseHead(nn.Module):
         self.logits = self.deltas = torch.zeros(0)
         self.places = torch.zeros(0, dtype=torch.int64)
 
-    def see(self, features: Tensor, places: Tensor) -> None:
-        """``places`` (S,) are the samples' positions among all N * P."""
+    def compute(self, features: Tensor, places: Tensor) -> None:
+        """``places`` (S,) are the positions of the samples among all N * P."""
         self.places = places
         self.logits, self.deltas = (
             F.conv2d(features, layer.weight.flatten(0, 1)[:, :, None, None], layer.bias.flatten())
@@ -87,7 +82,7 @@ class DenseHead(nn.Module):
 
 
 class DenseLocalizer(Localizer):
-    """The same losses from a `DenseHead`: positives of all images come first here."""
+    """The same losses from a `DenseHead`; here the positives of all images come first."""
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         features = self.trunk(self.pixels.normalise(batch.images))
@@ -107,7 +102,7 @@ class DenseLocalizer(Localizer):
         chosen = torch.cat([positives, negatives])
         places = chosen // per_cell
         head = DenseHead(self.head)
-        head.see(features, places)
+        head.compute(features, places)
         labels, which = batch.labels[places // cells], chosen % per_cell
         logits = head.logits_at(features, which, labels)
         wanted = (torch.arange(len(chosen), device=logits.device) < len(positives)).float()
@@ -121,51 +116,47 @@ class DenseLocalizer(Localizer):
 
 
 def main() -> None:
-    args = parse_arguments()
+    parser = make_parser(
+        __doc__,
+        device="cpu",
+        threads=torch.get_num_threads(),
+        repeats=3,
+        depth=101,
+        classes=1000,
+        batch=8,
+    )
+    parser.add_argument("--size", type=int, default=224, help="side of the crops")
+    parser.add_argument("--level", default="conv5", choices=("conv4", "conv5"))
+    parser.add_argument("--outputs", default="per_anchor", choices=("per_anchor", "shared"))
+    parser.add_argument("--child", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--maps-only", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.child:
         print(json.dumps(measure(args.child, args)))
         return
-    report: dict[str, Any] = {"machine": describe_environment(), "sides": {}}
+    sides = {}
     for side in SIDES:
-        whole = in_own_process("--child", side)
         few, many = (
             in_own_process("--child", side, "--maps-only", "--batch", str(count))["peak_mb"]
             for count in (FEW, MANY)
         )
-        report["sides"][side] = whole | {"kb_per_image": (many - few) * 1024 / (MANY - FEW)}
-    ours, dense = (report["sides"][side] for side in SIDES)
-    for name, loss in ours["losses"].items():
-        if abs(loss - dense["losses"][name]) > 1e-4 * abs(loss) + 1e-6:
-            raise SystemExit(f"the two disagree: {ours['losses']} and {dense['losses']}")
-    for side, found in report["sides"].items():
+        head = {"kb_per_image": (many - few) * 1024 / (MANY - FEW)}
+        sides[side] = in_own_process("--child", side) | head
+    ours, dense = (sides[side]["losses"] for side in SIDES)
+    for name, loss in ours.items():
+        if abs(loss - dense[name]) > 1e-4 * abs(loss) + 1e-6:
+            raise SystemExit(f"the losses differ: {ours} and {dense}")
+    for side, found in sides.items():
         print(
             f"{side:<6} step {found['seconds']:.3f} s, peak {found['peak_mb']:.0f} MB (model and "
-            f"momentum {found['weights_mb']:.0f} MB), head {found['kb_per_image']:.0f} KB an image"
+            f"momentum {found['weights_mb']:.0f} MB), head {found['kb_per_image']:.0f} KB per image"
         )
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--depth", type=int, default=101, choices=(18, 34, 50, 101, 152))
-    parser.add_argument("--classes", type=int, default=1000)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--level", default="conv5", choices=("conv4", "conv5"))
-    parser.add_argument("--outputs", default="per_anchor", choices=("per_anchor", "shared"))
-    parser.add_argument("--json", type=Path, help="also write everything to this file")
-    parser.add_argument("--child", choices=SIDES, help=argparse.SUPPRESS)
-    parser.add_argument("--maps-only", action="store_true", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    write_json({"sides": sides}, args)
 
 
 def measure(side: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of a step (median, after the first), losses of the first, and the peak, MB."""
+    """Median seconds of a step without the first, losses of the first step, and peak MB."""
     words = (f"network.depth={args.depth}", "network.norm=frozen", f"head.level={args.level}")
     config = override(LocalizerConfig(), [*words, f"head.outputs={args.outputs}"])
     model = build_localizer(config, args.classes)
@@ -176,28 +167,27 @@ def measure(side: str, args: argparse.Namespace) -> dict[str, Any]:
     model.to(args.device).train()
     sgd = make_sgd(model, lr=1e-6, momentum=0.9, weight_decay=0.0, decay_bias=True)
     batch = draw_batch(args).to(args.device)
-    losses, seconds = {}, []
-    for turn in range(1 + args.repeats):
-        start = time.perf_counter()
+    losses: list[dict[str, Tensor]] = []
+
+    def step() -> None:
         sgd.zero_grad()
         found = model(batch)
         sum(found.values()).backward()
+        losses.append({name: loss.detach() for name, loss in found.items()})
         sgd.step()
-        if args.device == "cuda":
-            torch.cuda.synchronize()
-        losses = losses or {name: loss.item() for name, loss in found.items()}
-        seconds += [time.perf_counter() - start] if turn else []
+
+    seconds = [timed(step, args.device) for _ in range(1 + args.repeats)]
     bytes_of = sum(p.numel() * p.element_size() for p in model.parameters())
     return {
-        "losses": losses,
-        "seconds": statistics.median(seconds),
+        "losses": {name: loss.item() for name, loss in losses[0].items()},
+        "seconds": statistics.median(seconds[1:]),
         "peak_mb": peak_mb(args.device),
         "weights_mb": 2 * bytes_of / 2**20,
     }
 
 
 def draw_batch(args: argparse.Namespace) -> Batch:
-    """Noise, and one object in each image."""
+    """Noise images with one object each."""
     random = torch.Generator().manual_seed(0)
     count, size = args.batch, args.size
     corners = torch.rand(count, 2, generator=random) * size / 3
@@ -216,19 +206,6 @@ def draw_batch(args: argparse.Namespace) -> Batch:
         list(range(count)),
         labels,
     )
-
-
-def peak_mb(device: str) -> float:
-    """Of the GPU, or of this process."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def in_own_process(*words: str) -> dict[str, Any]:
-    command = [sys.executable, __file__, *sys.argv[1:], *words]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603  itself
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The two detectors of the benchmark: one method for each thing that is measured.
+"""The two detectors of the benchmark, with one method per measured stage.
 
-Both have the same random weights, settings and input. Labels are 0..K-1 with the background last at
-the ends of both, K classes, P proposals.
+Both have the same random weights, settings and input. The methods of both take and return resdet's
+conventions: labels 0..K-1, background last. K classes, P proposals.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SIDES = ("ours", "torchvision")
 
 
 class Ours:
-    """resdet, one method for each thing that is measured."""
+    """resdet's detector."""
 
     name = "ours"
 
@@ -70,7 +70,7 @@ class Ours:
 
 
 class Torchvision:
-    """The peer, with the same methods and the same conventions at their ends."""
+    """torchvision's detector with the same methods."""
 
     name = "torchvision"
 
@@ -128,7 +128,7 @@ Side = Ours | Torchvision
 
 
 def make_side(name: str, args: argparse.Namespace) -> Side:
-    """One of `SIDES`; every call draws the same weights and images."""
+    """One of `SIDES`; every call generates the same weights and images."""
     batch, config = make_batch(args), make_config(args)
     model = make_model(config, args.classes)
     if name == "ours":
@@ -141,7 +141,7 @@ def make_side(name: str, args: argparse.Namespace) -> Side:
 
 
 def make_config(args: argparse.Namespace) -> DetectorConfig:
-    """Ours with the settings that torchvision's losses have built in."""
+    """Our config with the settings that are fixed in torchvision's losses."""
     return DetectorConfig.model_validate(
         {
             "backbone": {"depth": args.depth},
@@ -161,8 +161,10 @@ def make_config(args: argparse.Namespace) -> DetectorConfig:
 
 @torch.no_grad()
 def make_model(config: DetectorConfig, classes: int) -> FasterRCNN:
-    """Random weights and norms; the last norm of a block is small, so that 33 residual sums keep
-    the activations around 1."""
+    """A model with random weights and norms.
+
+    The last norm of a block is small, which keeps activations near 1 over 33 residual sums.
+    """
     model = build_detector(config, classes)
     generator = torch.Generator().manual_seed(1)
     for name, module in model.named_modules():

@@ -1,8 +1,9 @@
-"""What would a user take instead? torchvision's Faster R-CNN assembled as C4, with our weights.
+"""torchvision's Faster R-CNN assembled as C4 with our weights.
 
-All layers, the region proposals and the box head are torchvision's. Two seams are set so that both
-do the same work and their outputs can be compared: anchors lie at our places (torchvision rounds
-them, and puts them 15 px apart where 600 px make 38 cells), and RoIAlign is half-pixel aligned.
+All layers, the RPN and the box head are torchvision's. Two parts are adapted so that both sides do
+the same work and their outputs can be compared: anchors have our positions (torchvision rounds
+them, and for 600 px, which are 38 cells, uses a stride of 15 px), and RoIAlign is half-pixel
+aligned.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, roi_align
 
 
 class StrideAnchors(AnchorGenerator):
-    """torchvision's generator with the given (A, 4) cell anchors, ``stride`` px apart."""
+    """torchvision's generator with given cell anchors (A, 4) at a distance of ``stride`` px."""
 
     def __init__(
         self, cells: Tensor, stride: int, sizes: tuple[float, ...], ratios: tuple[float, ...]
@@ -40,7 +41,7 @@ class StrideAnchors(AnchorGenerator):
 
 
 class AlignedPool(MultiScaleRoIAlign):
-    """torchvision's RoIAlign of its one feature map, with the half-pixel shift."""
+    """torchvision's RoIAlign on one feature map, with half-pixel alignment."""
 
     def __init__(self, size: int, stride: int, sampling_ratio: int) -> None:
         super().__init__(["0"], size, sampling_ratio)
@@ -54,10 +55,10 @@ class AlignedPool(MultiScaleRoIAlign):
 
 
 def assemble_peer(ours: FasterRCNN, config: DetectorConfig, size: tuple[int, int]) -> Any:
-    """The peer of ``ours`` for images of ``size`` (h, w), with the same weights and settings.
+    """torchvision's model with the weights and settings of ``ours``, for images of ``size`` (h, w).
 
-    It takes RGB images (3, h, w) float32 in 0..1. Frozen norms and bottlenecks that halve the map
-    in their 3x3 are what torchvision has, so the configuration must ask for them, and for RGB.
+    It takes RGB images (3, h, w) float32 in 0..1. The config must have frozen norms, the stride of
+    bottlenecks in the 3x3 convolution and RGB pixels, like torchvision.
     """
     if config.backbone.norm != "frozen" or config.backbone.stride_in != "3x3":
         raise ValueError("torchvision's ResNet has frozen norms and its stride in the 3x3")
@@ -143,7 +144,7 @@ def _trunk(resnet: Any, channels: int, frozen_stages: int) -> Any:
 
 
 def _ratio_major(sizes: int, ratios: int) -> list[int]:
-    """Where torchvision's anchors (ratio outermost) stand among ours (size outermost)."""
+    """Indices of torchvision's anchors (ratio-major) among ours (size-major)."""
     return [size * ratios + ratio for ratio in range(ratios) for size in range(sizes)]
 
 
@@ -159,7 +160,7 @@ def _copy_heads(ours: FasterRCNN, peer: Any, ratio_major: list[int]) -> None:
     head.bbox_pred.bias.copy_(source["deltas.bias"][box_rows.flatten()])
 
     predictor, roi = peer.roi_heads.box_predictor, ours.roi_head
-    # torchvision's background is class 0 and has box deltas, which nothing reads.
+    # torchvision's background is class 0; its box deltas are unused.
     predictor.cls_score.weight.copy_(roi.cls_logits.weight.roll(1, 0))
     predictor.cls_score.bias.copy_(roi.cls_logits.bias.roll(1, 0))
     predictor.bbox_pred.weight[4:].copy_(roi.box_deltas.weight)

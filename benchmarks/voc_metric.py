@@ -1,18 +1,17 @@
-"""How long does the VOC metric take on a data set of the size of VOC 2007 test?
+"""Time of the VOC metric on a data set of the size of VOC 2007 test.
 
     OMP_NUM_THREADS=1 python benchmarks/voc_metric.py [--images 4952] [--detections 250000]
 
-The detections are in memory as they come from a detector: one Detections per image. The bound is
-2 s on one core.
+The detections are in memory, one `Detections` per image. The limit is 2 s on one core.
 """
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 
 import torch
+from measuring import make_parser, write_json
 from resdet.detection.evaluation.detection import evaluate
 from resdet.detection.structures import Annotation, Detections, Record
 
@@ -38,7 +37,7 @@ def random_record(number: int, generator: torch.Generator) -> Record:
 
 
 def random_detections(record: Record, count: int, generator: torch.Generator) -> Detections:
-    """A shaken copy of every object that there is room for, and random boxes."""
+    """Perturbed copies of as many objects as ``count`` allows, and random boxes."""
     copies = min(count, len(record.annotation))
     boxes = random_boxes(count, generator)
     labels = torch.randint(CLASSES, (count,), generator=generator)
@@ -51,12 +50,7 @@ def random_detections(record: Record, count: int, generator: torch.Generator) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=4952)
-    parser.add_argument("--detections", type=int, default=250_000)
-    parser.add_argument("--repeats", type=int, default=5)
-    args = parser.parse_args()
-
+    args = make_parser(__doc__, images=4952, detections=250_000, repeats=5).parse_args()
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     records = [random_record(number, generator) for number in range(args.images)]
@@ -71,11 +65,13 @@ def main() -> None:
     names = [f"class {label}" for label in range(CLASSES)]
     total = sum(len(found) for found in detections.values())
     print(f"{len(records)} images, {total} detections, {CLASSES} classes")
+    times = []
     for _ in range(args.repeats):
         start = time.perf_counter()
         result = evaluate(detections, records, names, coco=False)
-        seconds = time.perf_counter() - start
-        print(f"{seconds:.3f} s   voc_ap50 {result.metrics['voc_ap50']:.4f}")
+        times.append(time.perf_counter() - start)
+        print(f"{times[-1]:.3f} s   voc_ap50 {result.metrics['voc_ap50']:.4f}")
+    write_json({"seconds": times}, args)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Do the benchmarks run, and do the two sides that they time do the same?"""
+"""The benchmarks run, and the two sides that they compare give the same outputs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_detector_compares_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
     sides = [sides_module.make_side(name, args) for name in sides_module.SIDES]
 
     found = detector.compare(sides, precision="fp32")
-    assert 0 < found["features"] < 1e-4, "0: a tensor was compared with itself"
+    assert 0 < found["features"] < 1e-4, "0 means that a tensor was compared with itself"
     assert found["class logits"] < 1e-4 and found["box deltas"] < 1e-4
     assert found["proposals only one has"] == 0 and found["detections only one has"] == 0
 
@@ -48,13 +48,13 @@ def test_detector_compares_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
         detector.compare(sides, precision="fp32")
 
 
-def test_improvements_are_measured_beside_the_plain_test(tmp_path: Path) -> None:
+def test_improvements_are_compared_with_plain_inference(tmp_path: Path) -> None:
     out, pyramid = tmp_path / "out.json", "pyramid of five scales"
     tiny = "--depth 18 --size 64 96 --side 64 --classes 3 --repeats 1 --warmup 0 --threads 1"
     report = run("improvements.py", [*tiny.split(), "--only", pyramid], out)
     assert set(report["seconds"]) == set(report["peak_mb"]) == {"plain", pyramid}
     assert all(min(seconds) > 0 for seconds in report["seconds"].values())
-    assert report["proposals"] > 20, "else the cost of the regions is not seen"
+    assert report["proposals"] > 20, "otherwise the cost of the regions is not measured"
     assert all(peak > 100 for peak in report["peak_mb"].values())
 
 
