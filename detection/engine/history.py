@@ -1,8 +1,8 @@
-"""What was measured in a run, and how does it stay true when the run is killed and resumed?
+"""The history of a run: ``metrics.jsonl`` and ``results.csv``, consistent after a resume.
 
-``metrics.jsonl`` is the one record: an object a line, ``{"kind": "train" | "eval", "step": ...,
-"time": ..., <name>: <number or null>}``; a number that is not finite is null, as JSON has none.
-``results.csv`` is a view of its evaluations, one row each, written anew every time.
+``metrics.jsonl`` has an object per line, ``{"kind": "train" | "eval", "step": ..., "time": ...,
+<name>: <number or null>}``; a number that is not finite is null, as JSON has none. ``results.csv``
+has a row for each of its evaluations and is rewritten every time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _RENAMED = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the history: the ``values`` measured at ``step``; ``time`` is ISO 8601, UTC."""
+    """A line of the history: the ``values`` at ``step``; ``time`` is ISO 8601, UTC."""
 
     kind: Kind
     step: int
@@ -55,7 +55,7 @@ class Entry:
 
     @staticmethod
     def from_line(line: str) -> Entry | None:
-        """The entry, with NaN for null; None where the line is cut or is no entry."""
+        """The entry, with NaN for null; None if the line is incomplete or no entry."""
         try:
             raw = json.loads(line)
             values = {
@@ -90,7 +90,7 @@ class History:
 
 
 def read_history(folder: Path) -> History:
-    """The history of a run folder; an empty one where nothing was logged yet."""
+    """The history of a run folder; empty if nothing was logged yet."""
     try:
         text = (folder / METRICS_FILE).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -105,10 +105,11 @@ def read_history(folder: Path) -> History:
 
 
 def cut_history(folder: Path, *, last_step: int) -> History:
-    """Forget what came after ``last_step``, and damaged lines; what stays is also returned.
+    """Remove all entries after ``last_step``, and damaged lines; returns the others.
 
-    A killed run has logged past its last checkpoint, perhaps half a line, and the resumed run
-    logs those steps again. ``last_step`` 0 is a new run and keeps nothing. Raises ``OSError``.
+    A killed run may have logged steps after its last checkpoint, and an incomplete line; the
+    resumed run logs those steps again. ``last_step`` 0 is a new run and keeps nothing. Raises
+    ``OSError``.
     """
     old = read_history(folder)
     kept = tuple(entry for entry in old.entries if last_step > 0 and entry.step <= last_step)
@@ -129,10 +130,10 @@ def results_table(evaluations: Sequence[Entry]) -> str:
     return text.getvalue()
 
 
-class GrowingFile:
-    """Lines added to the end of a file, none of them half.
+class LineFile:
+    """A file that grows by whole lines.
 
-    What could not be written (a full disk) waits in memory and is tried again with the next call.
+    Lines that could not be written (a full disk) are kept in memory and written by the next call.
     """
 
     def __init__(self, path: Path) -> None:
@@ -140,7 +141,7 @@ class GrowingFile:
         self._pending: list[str] = []
         with suppress(OSError):
             if path.read_bytes()[-1:] not in (b"", b"\n"):
-                self._pending.append("\n")  # the last line was cut: do not write on into it
+                self._pending.append("\n")  # the last line is incomplete
 
     def append(self, lines: Iterable[str]) -> None:
         """Raises ``OSError``; the lines are kept for the next call then."""

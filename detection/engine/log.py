@@ -1,7 +1,7 @@
-"""How does a training run tell what it is doing: on the terminal, in files, in TensorBoard?
+"""The log of a training run: terminal, ``train.log``, ``metrics.jsonl``, CSV and TensorBoard.
 
-``RunLog`` sends each message, step and evaluation to a few sinks. Logging never stops training:
-a sink that fails (a full disk, a closed pipe) is named once, and the run goes on.
+``RunLog`` sends each message, step and evaluation to several sinks. Logging never stops training:
+the first failure of a sink (a full disk, a closed pipe) is logged, and the run continues.
 """
 
 from __future__ import annotations
@@ -13,27 +13,18 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from ..errors import ConfigError
 from ..files import write_file
-from .history import (
-    METRICS_FILE,
-    RESULTS_FILE,
-    Entry,
-    GrowingFile,
-    cut_history,
-    results_table,
-)
+from .history import METRICS_FILE, RESULTS_FILE, Entry, LineFile, cut_history, results_table
 
 LOG_FILE = "train.log"
-#: The eta looks back over so many logged steps, pauses for evaluation included.
+#: The eta is computed from so many logged steps, pauses for evaluation included.
 ETA_WINDOW = 50
-#: What the progress bar has room for.
+#: The values in the progress bar.
 _SHOWN = ("loss", "lr", "images_per_s", "eta")
 _FORMATS: Mapping[str, Callable[[float], str]] = {
     "lr": lambda value: f"lr {value:.2e}",
@@ -47,21 +38,22 @@ _FORMATS: Mapping[str, Callable[[float], str]] = {
 class RunLog:
     """The log of one training run, in ``folder``; a context manager.
 
-    Writes ``metrics.jsonl`` and ``results.csv`` (see ``history.py``), ``train.log`` (what was
-    said, with times) and, if wanted, ``tensorboard/``. On a terminal a progress bar stands below
-    the messages; elsewhere (a pipe, CI, NO_COLOR) every step is one plain line.
+    Writes ``metrics.jsonl`` and ``results.csv`` (see ``history.py``), ``train.log`` (all lines,
+    with times) and optionally ``tensorboard/``. A terminal has a progress bar below the messages;
+    elsewhere (a pipe, CI, NO_COLOR) every step is one plain line.
 
     ``start_step`` is the step of the checkpoint a run resumes from: entries after it, logged by
-    the killed run, are cut off, so that the history equals that of an uninterrupted run. For that
-    the training loop saves the checkpoint of a step after logging the step. Raises ConfigError
-    where the folder cannot be made.
+    the killed run, are removed, so that the history equals that of an uninterrupted run. For that
+    the training loop saves the checkpoint of a step after logging the step. Without a ``folder``
+    (all processes but the first) nothing is logged. Raises ConfigError if the folder cannot be
+    created.
     """
 
     def __init__(
         self,
         folder: Path | None,
         *,
-        total_steps: int,
+        total_steps: int = 0,
         start_step: int = 0,
         tensorboard: bool = False,
         console: Console | None = None,
@@ -82,20 +74,15 @@ class RunLog:
         if tensorboard:
             self._open("tensorboard", lambda: _TensorBoard(folder / "tensorboard", start_step))
 
-    @classmethod
-    def silent(cls) -> RunLog:
-        """A log that says and writes nothing: for all processes but the first."""
-        return cls(None, total_steps=0)
-
     def message(self, text: str) -> None:
-        """Lines for people; control characters are made visible."""
+        """Lines of text; control characters are escaped."""
         text = _printable(text)
-        self._tell(lambda sink: sink.message(text))
+        self._send(lambda sink: sink.message(text))
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
-        """What was measured at a training step, once every ``train.log_every`` steps.
+        """The values of a training step, every ``train.log_every`` steps.
 
-        The loop gives loss, loss_rpn_cls, loss_rpn_box, loss_cls, loss_box, lr, images_per_s,
+        The loop passes loss, loss_rpn_cls, loss_rpn_box, loss_cls, loss_box, lr, images_per_s,
         data_wait (fraction of the time spent waiting for data) and mem_gb; ``eta`` (seconds) is
         added here.
         """
@@ -103,29 +90,24 @@ class RunLog:
         entry = Entry("train", step, {name: float(v) for name, v in values.items()} | {"eta": eta})
         width = len(str(self._total_steps))
         line = f"step {step:>{width}}/{self._total_steps}  {_words(entry.values)}"
-        self._tell(lambda sink: sink.entry(entry, line))
+        self._send(lambda sink: sink.entry(entry, line))
 
     def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         """The metrics after ``step`` training steps."""
         entry = Entry("eval", step, {name: float(v) for name, v in metrics.items()})
-        self._tell(
+        self._send(
             lambda sink: sink.entry(entry, f"evaluation at step {step}  {_words(entry.values)}")
         )
 
     def close(self) -> None:
-        """Take the bar off the terminal and finish the files; nothing is logged afterwards."""
-        self._tell(lambda sink: sink.close())
+        """Remove the progress bar and finish the files; nothing is logged afterwards."""
+        self._send(lambda sink: sink.close())
         self._sinks = []
 
     def __enter__(self) -> RunLog:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _open(self, name: str, make: Callable[[], _Sink]) -> None:
@@ -134,7 +116,7 @@ class RunLog:
         except Exception as error:
             self._warn(name, error)
 
-    def _tell(self, call: Callable[[_Sink], None]) -> None:
+    def _send(self, call: Callable[[_Sink], None]) -> None:
         for sink in list(self._sinks):
             try:
                 call(sink)
@@ -145,22 +127,25 @@ class RunLog:
         if name in self._failed:
             return
         self._failed.add(name)
-        self.message(f"warning: {name} cannot be written, training goes on: {error}")
+        self.message(f"warning: {name} cannot be written, training continues: {error}")
 
 
-class _Sink(Protocol):
-    """A place the log goes to; ``line`` is the entry in words."""
+class _Sink:
+    """A destination of the log; by default an entry is its ``line``, as a message."""
 
     name: str
 
-    def message(self, text: str) -> None: ...
+    def message(self, text: str) -> None:
+        return
 
-    def entry(self, entry: Entry, line: str) -> None: ...
+    def entry(self, entry: Entry, line: str) -> None:
+        self.message(line)
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        return
 
 
-class _Lines:
+class _Lines(_Sink):
     """A pipe or a dumb terminal: plain lines, never wrapped."""
 
     def __init__(self, console: Console) -> None:
@@ -170,15 +155,9 @@ class _Lines:
     def message(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
-    def entry(self, entry: Entry, line: str) -> None:
-        self.message(line)
-
-    def close(self) -> None:
-        return
-
 
 class _Bar(_Lines):
-    """A terminal: one live line for the steps, everything else above it."""
+    """A terminal: a progress bar for the steps, everything else above it."""
 
     def __init__(self, console: Console, start_step: int, total_steps: int) -> None:
         super().__init__(console)
@@ -203,39 +182,30 @@ class _Bar(_Lines):
         self._progress.stop()
 
 
-class _TextFile:
-    """``train.log``: every line with the local time; a resumed run writes on."""
+class _TextFile(_Sink):
+    """``train.log``: every line with the local time; a resumed run appends."""
 
     def __init__(self, path: Path) -> None:
         self.name = path.name
-        self._file = GrowingFile(path)
+        self._file = LineFile(path)
 
     def message(self, text: str) -> None:
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         self._file.append(f"{now}  {line}\n" for line in text.split("\n"))
 
-    def entry(self, entry: Entry, line: str) -> None:
-        self.message(line)
 
-    def close(self) -> None:
-        return
-
-
-class _History:
+class _History(_Sink):
     """``metrics.jsonl`` and ``results.csv``."""
 
-    def __init__(self, folder: Path, start_step: int, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, start_step: int, message: Callable[[str], None]) -> None:
         self.name = METRICS_FILE
         kept = cut_history(folder, last_step=start_step)
         for number in kept.damaged:
-            say(f"{folder / METRICS_FILE}:{number}: not a whole line, left out")
-        self._file = GrowingFile(folder / METRICS_FILE)
+            message(f"{folder / METRICS_FILE}:{number}: not a whole line, left out")
+        self._file = LineFile(folder / METRICS_FILE)
         self._table = folder / RESULTS_FILE
         self._evaluations = list(kept.of("eval"))
         self._write_table()
-
-    def message(self, text: str) -> None:
-        return
 
     def entry(self, entry: Entry, line: str) -> None:
         if entry.kind == "eval":
@@ -256,8 +226,8 @@ class _History:
             self._table.unlink(missing_ok=True)
 
 
-class _TensorBoard:
-    """Scalars for TensorBoard; given up after the first failure, as its writer thread is dead."""
+class _TensorBoard(_Sink):
+    """Scalars for TensorBoard; closed after the first failure, as its writer thread is dead."""
 
     def __init__(self, folder: Path, start_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -266,9 +236,6 @@ class _TensorBoard:
         self._writer: SummaryWriter | None = SummaryWriter(
             str(folder), purge_step=start_step + 1 if start_step else None
         )
-
-    def message(self, text: str) -> None:
-        return
 
     def entry(self, entry: Entry, line: str) -> None:
         writer, self._writer = self._writer, None
@@ -285,14 +252,14 @@ class _TensorBoard:
 
 
 class _Clock:
-    """Seconds to the end, from the steps logged last."""
+    """Estimates the remaining seconds from the steps logged last."""
 
     def __init__(self, start_step: int, total_steps: int) -> None:
         self._total_steps = total_steps
         self._seen = deque([(start_step, time.monotonic())], maxlen=ETA_WINDOW)
 
     def eta(self, step: int) -> float:
-        """NaN until a step was made."""
+        """NaN before the first step."""
         now = time.monotonic()
         first_step, first_time = self._seen[0]
         self._seen.append((step, now))
@@ -302,7 +269,7 @@ class _Clock:
 
 
 def format_duration(seconds: float) -> str:
-    """Whole seconds as ``1 day, 2:03:04`` or ``2:03:04``; ``?`` when not known."""
+    """Whole seconds as ``1 day, 2:03:04`` or ``2:03:04``; ``?`` if unknown."""
     return str(timedelta(seconds=round(seconds))) if math.isfinite(seconds) else "?"
 
 
@@ -314,7 +281,7 @@ def _words(values: Mapping[str, float]) -> str:
 
 
 def _printable(text: str) -> str:
-    """Names are data: an escape sequence in a file name must not move the cursor."""
+    """An escape sequence in a file name must not move the cursor."""
     return "".join(
         char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
         for char in text
@@ -326,9 +293,6 @@ def _terminal(console: Console, start_step: int, total_steps: int) -> _Sink:
 
 
 def _is_plain(console: Console) -> bool:
-    wants_plain = any(_is_set(name) for name in ("CI", "NO_COLOR"))
-    return wants_plain or not console.is_terminal or console.is_dumb_terminal
-
-
-def _is_set(name: str) -> bool:
-    return os.environ.get(name, "").lower() not in ("", "0", "false")
+    unset = ("", "0", "false")
+    wanted = any(os.environ.get(name, "").lower() not in unset for name in ("CI", "NO_COLOR"))
+    return wanted or not console.is_terminal or console.is_dumb_terminal

@@ -1,102 +1,31 @@
-"""The training loop, on one page.
+"""The training loop.
 
 A step is a pure function of the weights, the optimizer and the step number: the batch plan, the
 learning rate and every random draw follow from the seed and the step. So a run that was killed and
-resumed ends with the weights of one that was not.
+resumed ends with the same weights as one that was not.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..errors import ConfigError, DivergedError, ResdetError, WeightsError
+from ..errors import ConfigError, DivergedError, ResdetError
 from ..evaluation.prediction import autocast
 from ..structures import Batch
-from .checkpoint import load_checkpoint, previous_of, save_checkpoint
 from .distributed import Group
-from .log import RunLog
-from .meter import Meter, is_loss
-from .optim import BATCH_NORMS, MovingAverage
+from .meter import is_loss
+from .optim import BATCH_NORMS
 from .signals import StopRequest
-
-
-@dataclass
-class TrainingState:
-    """All that a step changes; what a checkpoint must hold to go on as if nothing had happened."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    average: MovingAverage | None = None
-    #: Steps done, and of those how many in a row were skipped for a non-finite loss.
-    step: int = 0
-    skipped: int = 0
-    best: float = float("-inf")
-    #: Evaluations since the best.
-    stale: int = 0
-    #: How often a plateau lowered the learning rate, and evaluations since the best or the last of
-    #: these drops.
-    drops: int = 0
-    flat: int = 0
-    #: Of the steps since the last line of the log, which a resumed run goes on with.
-    meter: Meter = field(default_factory=Meter)
-
-    def weights(self) -> dict[str, Tensor]:
-        """What is evaluated and shipped: the moving average where there is one."""
-        return self.average.state if self.average else self.model.state_dict()
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "model": self.model.state_dict(),
-            "average": self.average.state if self.average else None,
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "step": self.step,
-            "skipped": self.skipped,
-            "best": self.best,
-            "stale": self.stale,
-            "drops": self.drops,
-            "flat": self.flat,
-            "meter": self.meter.to_dict(),
-        }
-
-    def load_dict(self, state: Mapping[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        if self.average:
-            self.average.load(state["average"])
-        self.step, self.skipped = state["step"], state["skipped"]
-        self.best, self.stale = state["best"], state["stale"]
-        # A checkpoint from before there were plateaus had none.
-        self.drops, self.flat = state.get("drops", 0), state.get("flat", 0)
-        self.meter.load(state["meter"])
-
-
-@contextmanager
-def shipped_weights(state: TrainingState) -> Iterator[None]:
-    """Inside, the model carries the moving average where there is one."""
-    if state.average is None:
-        yield
-        return
-    own = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
-    state.model.load_state_dict(state.average.state)
-    try:
-        yield
-    finally:
-        state.model.load_state_dict(own)
+from .state import Outputs, TrainingState
 
 
 @dataclass(frozen=True)
@@ -116,25 +45,6 @@ class Plan:
     #: Evaluations without a better result after which the rate is multiplied by ``gamma``.
     plateau: int | None = None
     gamma: float = 0.1
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """Where a run leaves what it makes; ``identity`` (config, classes) goes into checkpoints."""
-
-    folder: Path
-    log: RunLog
-    identity: Mapping[str, Any] = field(default_factory=dict)
-    #: Of the process; 0 is the main one, which alone writes checkpoints.
-    rank: int = 0
-
-    @property
-    def last(self) -> Path:
-        return self.folder / "weights" / "last.pt"
-
-    @property
-    def best(self) -> Path:
-        return self.folder / "weights" / "best.pt"
 
 
 def train(
@@ -190,30 +100,30 @@ def train(
         if evaluated:
             with meter.paused():
                 _evaluate(state, evaluate, plan, outputs)
-        # The weights that gave a non-finite loss must not push out those that did not.
+        # Weights that gave a non-finite loss must not replace good ones.
         due = step % plan.checkpoint_every == 0 and state.skipped == 0
         if due or evaluated or stopping:
-            unsaved = _save_last(state, outputs, group)
+            unsaved = outputs.save_last(state, group)
         if stopping:
             stopped = not done
             break
     if not stopped and _patience_ended(state, plan):
         outputs.log.message(f"stopped: no better result in {state.stale} evaluations")
-    _expect_saved(unsaved, state, outputs)
+    outputs.expect_saved(unsaved, state)
     return stopped
 
 
 @contextmanager
 def _saved_before_an_error(state: TrainingState, outputs: Outputs, group: Group) -> Iterator[None]:
-    """An image gone bad or a dead worker ends the run, but what was learned is kept.
+    """Save a checkpoint before an unreadable image or a dead worker ends the run.
 
-    Among several processes only one has the error, and the others wait for it elsewhere.
+    Not with several processes: only one has the error, and the others wait for it elsewhere.
     """
     try:
         yield
     except ResdetError:
         if group.world == 1 and state.step > 0 and state.skipped == 0:
-            _save_last(state, outputs, group)
+            outputs.save_last(state, group)
             outputs.log.message(f"saved at step {state.step} before an error ends the run")
         raise
 
@@ -223,7 +133,7 @@ def _patience_ended(state: TrainingState, plan: Plan) -> bool:
 
 
 def _moving_statistics(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    """The buffers that a forward pass changes, each with a copy. Empty without batch norm."""
+    """The buffers that a forward pass changes, each with a copy; empty without batch norm."""
     buffers = [
         buffer
         for module in model.modules()
@@ -234,7 +144,7 @@ def _moving_statistics(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
 
 
 def _restore(statistics: list[tuple[Tensor, Tensor]]) -> None:
-    """A skipped step leaves nothing behind: one NaN in a running mean would stay for ever."""
+    """Undo a skipped step: a NaN in a running mean would never leave it."""
     for buffer, before in statistics:
         buffer.copy_(before)
 
@@ -255,7 +165,7 @@ def _forward_backward(
 ) -> tuple[dict[str, Tensor], bool, bool]:
     """Gradients of the mean loss over ``parts``; whether it was finite, and whether to stop.
 
-    Both answers are those of any process, so that all take the same turn.
+    Both are true if they are for any process, so that all processes do the same.
     """
     state.optimizer.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
@@ -265,8 +175,10 @@ def _forward_backward(
             with autocast(group.device, plan.precision):
                 losses = network(batch)
             total = torch.stack([losses[name] for name in losses if is_loss(name)]).sum()
-            bad, asked = group.all_reduce_max([float(not total.isfinite()), float(stop.requested)])
-            stopping = stopping or bool(asked)
+            bad, requested = group.all_reduce_max(
+                [float(not total.isfinite()), float(stop.requested)]
+            )
+            stopping = stopping or bool(requested)
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value.detach() / len(parts)
             if bad:
@@ -319,7 +231,7 @@ def _report_nonfinite(
     outputs: Outputs,
     rate: float,
 ) -> None:
-    """Skip the step, say which images it was, and give up after too many in a row."""
+    """Log the skipped step with its images; raises DivergedError after too many in a row."""
     state.skipped += 1
     report = {
         "step": state.step,
@@ -335,23 +247,12 @@ def _report_nonfinite(
     except OSError as error:
         outputs.log.message(f"WARNING: {path} not written ({error}): {json.dumps(report)}")
     if state.skipped >= plan.max_nonfinite:
-        good = _last_good(outputs, before=state.step - state.skipped)
+        good = outputs.last_good(before=state.step - state.skipped)
         raise DivergedError(
             f"training diverged: {state.skipped} non-finite losses in a row up to step {state.step}"
             f" at lr {rate:g} (see {path}); {good}. "
             "Lower train.lr, lengthen train.warmup_iterations or set train.clip_norm=10"
         )
-
-
-def _last_good(outputs: Outputs, *, before: int) -> str:
-    """The newest checkpoint whose weights gave a finite loss; those after ``before`` steps, the
-    first whose loss was not, may have been saved in good faith."""
-    for path in (outputs.last, previous_of(outputs.last)):
-        with contextlib.suppress(WeightsError):
-            step = load_checkpoint(path)["step"]
-            if step < before:
-                return f"the last good checkpoint is {path}, of step {step}"
-    return "no checkpoint was saved before that"
 
 
 def _evaluate(
@@ -371,35 +272,4 @@ def _evaluate(
             )
         return
     state.best, state.stale, state.flat = metric, 0, 0
-    best = {"model": state.weights(), "step": state.step, "metric": metric}
-    _save(outputs, outputs.best, best)
-
-
-def _save_last(state: TrainingState, outputs: Outputs, group: Group) -> OSError | None:
-    state.meter.all_reduce(group)
-    return _save(outputs, outputs.last, state.to_dict(), keep_previous=True)
-
-
-def _expect_saved(unsaved: OSError | None, state: TrainingState, outputs: Outputs) -> None:
-    """A run whose result is not on the disk must not end as if it were."""
-    if unsaved is not None:
-        kept = outputs.last.exists()
-        then = "--resume goes on from the checkpoint before" if kept else "train again"
-        raise ConfigError(
-            f"{outputs.last}: step {state.step} could not be saved: {unsaved}; make room, then "
-            f"{then}"
-        ) from unsaved
-
-
-def _save(
-    outputs: Outputs, path: Path, content: Mapping[str, Any], *, keep_previous: bool = False
-) -> OSError | None:
-    """A checkpoint that cannot be written is said aloud; the old one stands, training goes on."""
-    if outputs.rank != 0:
-        return None
-    try:
-        save_checkpoint(path, {**outputs.identity, **content}, keep_previous=keep_previous)
-    except OSError as error:
-        outputs.log.message(f"WARNING: {path} not saved ({error}); training goes on without it")
-        return error
-    return None
+    outputs.save_best(state)

@@ -23,7 +23,8 @@ from ..engine.log import RunLog
 from ..engine.optim import MovingAverage, learning_rate, make_sgd
 from ..engine.plots import plot_curves
 from ..engine.signals import StopRequest
-from ..engine.train import Outputs, Plan, TrainingState, shipped_weights, train
+from ..engine.state import Outputs, TrainingState, shipped_weights
+from ..engine.train import Plan, train
 from ..environment import describe_environment
 from ..errors import ConfigError, DataError, WeightsError
 from ..evaluation.prediction import evaluating
@@ -289,7 +290,7 @@ def _initial_state(model: nn.Module, settings: TrainConfig, group: Group) -> Tra
 
 def _open_log(folder: Path, settings: TrainConfig, start: int, group: Group) -> RunLog:
     if not group.is_main:
-        return RunLog.silent()
+        return RunLog(None)
     return RunLog(
         folder,
         total_steps=settings.iterations,

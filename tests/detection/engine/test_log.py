@@ -217,7 +217,7 @@ def test_control_characters_in_names_stay_visible(tmp_path: Path) -> None:
 
 
 def test_the_silent_log_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with RunLog.silent() as log:
+    with RunLog(None) as log:
         log.message("x")
         train(log, start=0, stop=40)
     assert capsys.readouterr() == ("", "")

@@ -12,7 +12,8 @@ from resdet.detection.config.base import TrainConfig
 from resdet.detection.engine.distributed import Group
 from resdet.detection.engine.log import RunLog
 from resdet.detection.engine.signals import StopRequest
-from resdet.detection.engine.train import Outputs, Plan, TrainingState, train
+from resdet.detection.engine.state import Outputs, TrainingState
+from resdet.detection.engine.train import Plan, train
 from resdet.detection.structures import Batch, Sample
 
 ALONE = Group(0, 1, torch.device("cpu"))
@@ -54,7 +55,7 @@ def rates(metrics: Sequence[float], folder: Path, *, plateau: int) -> tuple[list
 
     pixels = torch.ones(4, 4, 3, dtype=torch.uint8)
     batch = Batch.collate([Sample(pixels, label=0)], pad=False)
-    outputs = Outputs(folder, RunLog.silent(), {"config": {}, "classes": []})
+    outputs = Outputs(folder, RunLog(None), {"config": {}, "classes": []})
     train(
         state,
         itertools.repeat(batch),

@@ -21,7 +21,8 @@ from resdet.detection.engine.checkpoint import load_checkpoint
 from resdet.detection.engine.distributed import Group
 from resdet.detection.engine.log import RunLog
 from resdet.detection.engine.signals import StopRequest
-from resdet.detection.engine.train import Outputs, Plan, TrainingState, train
+from resdet.detection.engine.state import Outputs, TrainingState
+from resdet.detection.engine.train import Plan, train
 from resdet.detection.errors import ConfigError
 from resdet.detection.structures import Annotation, Batch, Geometry, Sample
 
@@ -134,7 +135,7 @@ def test_history_goes_on_between_two_lines_of_the_log(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted_saves_and_prints_how_to_go_on(
+def test_interrupted_saves_and_prints_how_to_continue(
     resdet: Command,
     tiny_config: Path,
     tiny_run: Path,
@@ -153,7 +154,7 @@ def test_interrupted_saves_and_prints_how_to_go_on(
     assert stopped.err == ""
     state = load_checkpoint(run / "weights" / "last.pt")
     assert 2 <= state["step"] < 8
-    command = stopped.out.split("go on with: ")[1].strip()
+    command = stopped.out.split("continue with: ")[1].strip()
     assert f"stopped at step {state['step']}" in stopped.out
     if number == signal.SIGINT:  # run what was printed, as it is
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -237,7 +238,7 @@ def train_on(
         state,
         map(make, values),
         plan=plan,
-        outputs=Outputs(folder, RunLog.silent(), {"config": {}, "classes": []}),
+        outputs=Outputs(folder, RunLog(None), {"config": {}, "classes": []}),
         group=Group(0, 1, torch.device("cpu")),
         evaluate=lambda step: 0.0,
         stop=StopRequest(),

@@ -15,7 +15,8 @@ from resdet.detection.config.files import load_config
 from resdet.detection.engine.checkpoint import load_checkpoint
 from resdet.detection.engine.log import RunLog
 from resdet.detection.engine.signals import StopRequest
-from resdet.detection.engine.train import Outputs, Plan, TrainingState, train
+from resdet.detection.engine.state import Outputs, TrainingState
+from resdet.detection.engine.train import Plan, train
 from resdet.detection.errors import ConfigError, DataError, WeightsError
 from resdet.detection.structures import Annotation, Batch, Geometry, Sample
 from resdet.detection.tasks.base import ALONE
@@ -92,7 +93,7 @@ def test_patience_counts_evaluations_since_the_best(
     )
     pixels = torch.ones(4, 4, 3, dtype=torch.uint8)
     batch = Batch.collate([Sample(pixels, Annotation.empty(), Geometry((4, 4)), "p")])
-    outputs = Outputs(tmp_path, RunLog.silent(), {"config": {}, "classes": []})
+    outputs = Outputs(tmp_path, RunLog(None), {"config": {}, "classes": []})
     scores = iter(metrics)
     stopped = train(
         state,

@@ -1,0 +1,150 @@
+"""The state of a training run, its output folder and its checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError, WeightsError
+from .checkpoint import load_checkpoint, previous_of, save_checkpoint
+from .distributed import Group
+from .log import RunLog
+from .meter import Meter
+from .optim import MovingAverage
+
+_COUNTERS = ("step", "skipped", "best", "stale")
+#: Checkpoints of earlier versions lack these.
+_PLATEAU_COUNTERS = ("drops", "flat")
+
+
+@dataclass
+class TrainingState:
+    """Everything that a step changes and that a checkpoint must contain to resume exactly."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    average: MovingAverage | None = None
+    #: Steps done, and the number of last ones in a row that were skipped for a non-finite loss.
+    step: int = 0
+    skipped: int = 0
+    best: float = float("-inf")
+    #: Evaluations since the best.
+    stale: int = 0
+    #: How often a plateau lowered the learning rate, and evaluations since the best or the last of
+    #: these drops.
+    drops: int = 0
+    flat: int = 0
+    #: Of the steps since the last line of the log, which a resumed run continues.
+    meter: Meter = field(default_factory=Meter)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights to evaluate and ship: the moving average if there is one."""
+        return self.average.state if self.average else self.model.state_dict()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "average": self.average.state if self.average else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            **{name: getattr(self, name) for name in (*_COUNTERS, *_PLATEAU_COUNTERS)},
+            "meter": self.meter.to_dict(),
+        }
+
+    def load_dict(self, state: Mapping[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average:
+            self.average.load(state["average"])
+        for name in _COUNTERS:
+            setattr(self, name, state[name])
+        for name in _PLATEAU_COUNTERS:
+            setattr(self, name, state.get(name, 0))
+        self.meter.load(state["meter"])
+
+
+@contextmanager
+def shipped_weights(state: TrainingState) -> Iterator[None]:
+    """Within the context, the model has the moving average if there is one."""
+    if state.average is None:
+        yield
+        return
+    own = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+    state.model.load_state_dict(state.average.state)
+    try:
+        yield
+    finally:
+        state.model.load_state_dict(own)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The folder and log of a run; ``identity`` (config, classes) goes into checkpoints."""
+
+    folder: Path
+    log: RunLog
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    #: Of the process; 0 is the main one, which alone writes checkpoints.
+    rank: int = 0
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "weights" / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "weights" / "best.pt"
+
+    def save_best(self, state: TrainingState) -> None:
+        """Save the weights to ship as ``best.pt``."""
+        content = {"model": state.weights(), "step": state.step, "metric": state.best}
+        self._save(self.best, content)
+
+    def save_last(self, state: TrainingState, group: Group) -> OSError | None:
+        """Save the whole state as ``last.pt``; the previous one is kept. Returns the failure."""
+        state.meter.all_reduce(group)
+        return self._save(self.last, state.to_dict(), keep_previous=True)
+
+    def expect_saved(self, failure: OSError | None, state: TrainingState) -> None:
+        """Raises ConfigError for a failure of the last `save_last`: the result is not on disk."""
+        if failure is not None:
+            resumable = self.last.exists()
+            then = "--resume continues from the previous checkpoint" if resumable else "train again"
+            raise ConfigError(
+                f"{self.last}: step {state.step} could not be saved: {failure}; make room, then "
+                f"{then}"
+            ) from failure
+
+    def last_good(self, *, before: int) -> str:
+        """The newest checkpoint whose weights gave a finite loss, in words.
+
+        ``before`` is the first step without: checkpoints from it on may have bad weights.
+        """
+        for path in (self.last, previous_of(self.last)):
+            with contextlib.suppress(WeightsError):
+                step = load_checkpoint(path)["step"]
+                if step < before:
+                    return f"the last good checkpoint is {path}, of step {step}"
+        return "no checkpoint was saved before that"
+
+    def _save(
+        self, path: Path, content: Mapping[str, Any], *, keep_previous: bool = False
+    ) -> OSError | None:
+        """A failure is logged, and training continues with the old checkpoint in place."""
+        if self.rank != 0:
+            return None
+        try:
+            save_checkpoint(path, {**self.identity, **content}, keep_previous=keep_previous)
+        except OSError as error:
+            self.log.message(f"WARNING: {path} not saved ({error}); training continues without it")
+            return error
+        return None
