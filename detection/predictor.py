@@ -64,14 +64,13 @@ def load(
     pipeline = task.pipeline(members).to(place)
     config = members[0].config
     try:
-        parts = task.predictor_parts(pipeline)
+        return task.predictor(
+            pipeline,
+            classes=members[0].classes,
+            device=place,
+            rules=replace(image_rules(config), on_truncated="warn"),
+            precision=config.test.precision,
+            testing=task.describe_testing(members, pipeline),
+        )
     except (ConfigError, WeightsError) as error:
         raise type(error)(f"{first.path}: {error}") from error
-    return Predictor(
-        *parts,
-        classes=members[0].classes,
-        device=place,
-        rules=replace(image_rules(config), on_truncated="warn"),
-        precision=config.test.precision,
-        testing=task.describe_testing(members, pipeline),
-    )

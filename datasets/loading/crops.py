@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -36,6 +36,7 @@ class Crop(Protocol):
     def __call__(self, pixels: np.ndarray, seed: int) -> Tensor: ...
 
 
+@runtime_checkable
 class PlacedCrop(Crop, Protocol):
     """A crop that gives one view, and says of an image of ``size`` (h, w) which."""
 
@@ -252,20 +253,6 @@ class FullImage:
         return replace(CropGeometry.at_short_side(size, self.short_side), flipped=self.flipped)
 
 
-@dataclass(frozen=True)
-class UncroppedImage:
-    """The image as it is, for whoever resizes it later: a localizer that looks at it in several
-    sizes."""
-
-    fixed: ClassVar[bool] = False
-
-    def __call__(self, pixels: np.ndarray, seed: int = 0) -> Tensor:
-        return _to_tensor(pixels)
-
-    def place(self, size: tuple[int, int], seed: int = 0) -> CropGeometry:
-        return CropGeometry.whole(size, size)
-
-
 def crop_sample(
     pixels: np.ndarray,
     crops: Sequence[Crop],
@@ -274,10 +261,17 @@ def crop_sample(
     seed: int = 0,
     label: int | None = None,
 ) -> Sample:
-    """The image ``pixels`` (h, w, 3) uint8 under all crops; a crop may give several views."""
-    tensors = (crop(pixels, seed) for crop in crops)
-    images = [one for made in tensors for one in (made if made.dim() == 4 else made[None])]
-    first, *views = (Sample(image, image_id=image_id, seed=seed, label=label) for image in images)
+    """The image ``pixels`` (h, w, 3) uint8 under all crops; a crop may give several views.
+
+    The views of placed crops have their geometry.
+    """
+    samples = []
+    for crop in crops:
+        made = crop(pixels, seed)
+        geometry = crop.place(_size(pixels), seed) if isinstance(crop, PlacedCrop) else None
+        for image in made if made.dim() == 4 else (made,):
+            samples.append(Sample(image, None, geometry, image_id, seed, label))
+    first, *views = samples
     return replace(first, views=tuple(views))
 
 

@@ -7,19 +7,20 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from ...detection.errors import ConfigError, DataError, ImageError
-from ...detection.structures import Record, Sample
-from ..image import ImageRules, LoadedImage, read_image
-from .crop_geometry import crop_annotation
+from ...detection.structures import Batch, Record, Sample
+from ..image import ImageRules, LoadedImage, TruncatedImage, read_image
+from .crop_geometry import CropGeometry, crop_annotation
 from .crops import Crop, PlacedCrop, crop_sample
 from .sampling import BatchPlan, SampleKey, fixed_keys
 from .transforms import Transform, make_sample
-from .workers import BatchLoader, BatchReader
+from .workers import BatchLoader
 
 #: `Record.size` of an image whose header was not read.
 UNKNOWN_SIZE = (0, 0)
@@ -47,10 +48,9 @@ class ImageDataset(Dataset[Sample], ABC):
 
     def __getitem__(self, key: SampleKey) -> Sample:
         record = self.records[key.index]
-        loaded = read_image(record.path, self.rules)
+        loaded = read_record(record, self.rules)
         for warning in loaded.warnings:
             warnings.warn(f"{record.path}: {warning}", stacklevel=2)
-        _check_size(record, loaded)
         try:
             return self.make(loaded.pixels, record, key.seed)
         except ConfigError as error:
@@ -59,6 +59,32 @@ class ImageDataset(Dataset[Sample], ABC):
     @abstractmethod
     def make(self, pixels: np.ndarray, record: Record, seed: int) -> Sample:
         """The sample of one image, ``pixels`` (h, w, 3) uint8."""
+
+    def read(self, keys: Sequence[SampleKey], *, replace_truncated: bool) -> Batch | None:
+        """The samples of the keys as a batch, or None where nothing is left of it.
+
+        Of an image that raises TruncatedImage, the next whole one of the data set takes the place,
+        or it is left out.
+        """
+        samples = [self._whole(key) if replace_truncated else self._or_none(key) for key in keys]
+        found = [sample for sample in samples if sample is not None]
+        return Batch.collate(found, pad=self.pad) if found else None
+
+    def _whole(self, key: SampleKey) -> Sample:
+        count = len(self)
+        for offset in range(count):
+            index = (key.index + offset) % count
+            sample = self._or_none(SampleKey(index, key.seed), "the next image takes its place")
+            if sample is not None:
+                return sample
+        raise DataError(f"all {count} images are truncated")
+
+    def _or_none(self, key: SampleKey, otherwise: str = "left out") -> Sample | None:
+        try:
+            return self[key]
+        except TruncatedImage as error:
+            warnings.warn(f"{error}; {otherwise}", stacklevel=2)
+            return None
 
     def batches(self, batch_size: int) -> list[list[SampleKey]]:
         """Every image once, in order; images that cannot share a batch are in different ones.
@@ -133,22 +159,20 @@ class LocalizationDataset(ClassificationDataset):
         if not 0 <= least_visible <= 1:
             raise ConfigError(f"least_visible: {least_visible:g} is not between 0 and 1")
         super().__init__(records, *crops, rules=rules)
-        self.placed = crops
         self.least_visible = least_visible
 
     def make(self, pixels: np.ndarray, record: Record, seed: int) -> Sample:
         sample = super().make(pixels, record, seed)
-        size = (pixels.shape[0], pixels.shape[1])
-        first, *views = (
-            replace(
-                view,
-                annotation=crop_annotation(
-                    record.annotation, crop.place(size, seed), least_visible=self.least_visible
-                ),
-            )
-            for view, crop in zip((sample, *sample.views), self.placed, strict=True)
-        )
+        first, *views = (self._annotated(view, record) for view in (sample, *sample.views))
         return replace(first, views=tuple(views))
+
+    def _annotated(self, view: Sample, record: Record) -> Sample:
+        if not isinstance(view.geometry, CropGeometry):
+            raise TypeError("the crops of a LocalizationDataset must be placed")
+        annotation = crop_annotation(
+            record.annotation, view.geometry, least_visible=self.least_visible
+        )
+        return replace(view, annotation=annotation)
 
 
 def class_of(record: Record) -> int:
@@ -158,10 +182,12 @@ def class_of(record: Record) -> int:
     return record.image_label
 
 
-def _check_size(record: Record, loaded: LoadedImage) -> None:
+def read_record(record: Record, rules: ImageRules) -> LoadedImage:
+    """The image of a record; raises ImageError where it cannot be read or has another size."""
+    loaded = read_image(record.path, rules)
     height, width = loaded.pixels.shape[:2]
     if record.size in (UNKNOWN_SIZE, (height, width)):
-        return
+        return loaded
     reason = "the file has changed or the annotation is of another image"
     if (width, height) == record.size and loaded.orientation >= 5:
         reason = (
@@ -180,8 +206,8 @@ def train_loader(
     """The batches of ``plan``. Under ``on_truncated: skip`` the next whole image of the data set
     takes the place of a truncated one, with a warning, so that the batch keeps its size.
     """
-    reader = BatchReader(dataset, replace=True)
-    return BatchLoader(reader, plan, workers=workers, pin_memory=pin_memory)
+    read = partial(dataset.read, replace_truncated=True)
+    return BatchLoader(read, plan, workers=workers, pin_memory=pin_memory)
 
 
 def eval_loader(
@@ -201,6 +227,6 @@ def eval_loader(
     inside the loop. Each image has one fixed seed. Under ``on_truncated: skip`` a truncated
     image is left out with a warning.
     """
-    reader = BatchReader(dataset, replace=False)
+    read = partial(dataset.read, replace_truncated=False)
     batches = dataset.batches(batch_size)[rank::world]
-    return BatchLoader(reader, batches, workers=workers, pin_memory=pin_memory)
+    return BatchLoader(read, batches, workers=workers, pin_memory=pin_memory)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -16,11 +18,12 @@ from torch import Tensor
 
 from ...detection.errors import ConfigError, DataError
 from ...detection.ops.boxes import iou
-from ...detection.structures import Annotation, Record, Sample
+from ...detection.structures import Annotation, Batch, Record, Sample
 from ..image import ImageRules
 from .crop_geometry import CropGeometry, flip
-from .dataset import ImageDataset, class_of
+from .dataset import ImageDataset, class_of, read_record
 from .transforms import interpolation
+from .workers import BatchLoader
 
 #: What is seen beyond an image's edge: the mean of ImageNet, RGB, which normalisation makes 0.
 OUTSIDE = (124, 116, 104)
@@ -126,7 +129,57 @@ def _weights(scale: float, offset: float, size: int, length: int) -> csr_array:
     return csr_array(flat, shape=(size, length))
 
 
-# ------------------------------------------------------------------------------------ learning
+# ------------------------------------------------------------------------------------- inference
+
+
+@dataclass(frozen=True)
+class Square:
+    """The input of a network of stage two: ``size`` pixels, of which ``padding`` are context."""
+
+    size: int
+    padding: int
+
+
+def warp_regions(pixels: np.ndarray, boxes: Tensor, squares: Sequence[Square]) -> Batch:
+    """The regions ``boxes`` (P, 4) of ``pixels`` (h, w, 3) uint8: a batch of P images with their
+    geometries for the first square, and a view of it for each other one."""
+    samples = []
+    for box in boxes:
+        warped = (warp(pixels, box, size=one.size, padding=one.padding) for one in squares)
+        first, *views = (
+            Sample(torch.from_numpy(image), None, geometry) for image, geometry in warped
+        )
+        samples.append(replace(first, views=tuple(views)))
+    return Batch.collate(samples, pad=False)
+
+
+def region_loader(
+    regions: Sequence[tuple[Record, Tensor]],
+    squares: Sequence[Square],
+    *,
+    rules: ImageRules,
+    workers: int,
+) -> BatchLoader:
+    """`warp_regions` of each image's boxes, in order: the workers read, crop and warp.
+
+    Warnings about the images are not repeated: their proposals come from an earlier reading.
+    Raises ImageError as `ImageDataset` does.
+    """
+    read = partial(_read_regions, regions, squares, rules)
+    return BatchLoader(read, [[index] for index in range(len(regions))], workers=workers)
+
+
+def _read_regions(
+    regions: Sequence[tuple[Record, Tensor]],
+    squares: Sequence[Square],
+    rules: ImageRules,
+    indices: list[int],
+) -> Batch:
+    [(record, boxes)] = (regions[index] for index in indices)
+    return warp_regions(read_record(record, rules).pixels, boxes, squares)
+
+
+# -------------------------------------------------------------------------------------- training
 
 
 class RegionDataset(ImageDataset):

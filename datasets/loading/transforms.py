@@ -119,17 +119,6 @@ class EvalTransform:
         )
 
 
-@dataclass(frozen=True)
-class Untouched:
-    """The image as it is, for networks that cut and resize it themselves."""
-
-    def __call__(
-        self, pixels: np.ndarray, annotation: Annotation, seed: int = 0
-    ) -> tuple[Tensor, Annotation, Geometry]:
-        size = (pixels.shape[0], pixels.shape[1])
-        return _to_tensor(pixels), annotation, Geometry(size)
-
-
 class TrainTransform:
     """Flip left-right, augment, resize to one of several shorter sides.
 

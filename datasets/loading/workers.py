@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from threading import current_thread, main_thread
-from typing import Any, ClassVar, Protocol
+from typing import Any, Generic, TypeVar
 
 import cv2
 import torch
@@ -16,55 +15,33 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ...detection.errors import DataError, ResdetError
-from ...detection.structures import Batch, Sample
-from ..image import TruncatedImage
-from .sampling import SampleKey
+from ...detection.structures import Batch
+
+Key = TypeVar("Key")
 
 
-class Images(Protocol):
-    """A data set whose samples are drawn by `SampleKey`; ``pad`` is for `Batch.collate`."""
-
-    pad: ClassVar[bool]
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, key: SampleKey) -> Sample: ...
+Read = Callable[[list[Key]], "Batch | None"]
 
 
-class BatchReader(Dataset["Batch | ResdetError | None"]):
+class _BatchReader(Dataset["Batch | ResdetError | None"], Generic[Key]):
     """Reads whole batches inside a worker.
 
     An expected failure is returned, not raised: the data loader would re-raise it with the worker's
-    traceback as its message, and a user is owed one line. ``replace`` says what happens to an
-    image that raises TruncatedImage: the next of the data set that is whole takes its place, or
-    it is left out; None stands for a batch of which nothing is left.
+    traceback as its message, where a user needs one line.
     """
 
-    def __init__(self, dataset: Images, *, replace: bool) -> None:
-        self.dataset = dataset
-        self.replace = replace
+    def __init__(self, read: Read[Key]) -> None:
+        self.read = read
 
-    def __getitems__(self, keys: list[SampleKey]) -> Batch | ResdetError | None:
+    def __getitems__(self, keys: list[Key]) -> Batch | ResdetError | None:
         try:
-            items = [item for key in keys if (item := self._item(key)) is not None]
-            return handed_over(Batch.collate(items, pad=self.dataset.pad)) if items else None
+            batch = self.read(keys)
+            return None if batch is None else to_shared_memory(batch)
         except ResdetError as error:
             return error
 
-    def _item(self, key: SampleKey) -> Sample | None:
-        count = len(self.dataset)
-        for offset in range(count if self.replace else 1):
-            try:
-                return self.dataset[SampleKey((key.index + offset) % count, key.seed)]
-            except TruncatedImage as error:
-                fate = "the next image takes its place" if self.replace else "left out"
-                warnings.warn(f"{error}; {fate}", stacklevel=2)
-        if self.replace:
-            raise DataError(f"all {count} images are truncated")
-        return None
 
-
-def handed_over(batch: Batch) -> Batch:
+def to_shared_memory(batch: Batch) -> Batch:
     """In a worker, ``batch`` moved to shared memory, through which it reaches the main process.
 
     Left to the queue's own thread, a lack of it would be printed, the batch be lost, and the main
@@ -89,19 +66,22 @@ def _tensors(batch: Batch) -> Iterator[Tensor]:
         yield from _tensors(view)
 
 
-class BatchLoader:
-    """Iterates over batches; an image that fails raises its ImageError here, whoever read it."""
+class BatchLoader(Generic[Key]):
+    """Iterates over what ``read`` makes of each list of keys, in order; None is left out.
+
+    An image that fails raises its ImageError here, whichever process read it.
+    """
 
     def __init__(
         self,
-        reader: BatchReader,
-        batches: Iterable[list[SampleKey]],
+        read: Read[Key],
+        batches: Iterable[list[Key]],
         *,
         workers: int,
-        pin_memory: bool,
+        pin_memory: bool = False,
     ) -> None:
         self._loader = data_loader(
-            reader, workers=workers, batch_sampler=batches, pin_memory=pin_memory
+            _BatchReader(read), workers=workers, batch_sampler=batches, pin_memory=pin_memory
         )
 
     def __len__(self) -> int:
@@ -137,7 +117,7 @@ def received(loader: DataLoader) -> Iterator[Any]:
 
 
 def _started(loader: DataLoader) -> Iterator[Any]:
-    """The iterator, whose workers' deaths are told by its ``next`` and nowhere else.
+    """The iterator, whose workers' deaths are reported by its ``next`` and nowhere else.
 
     PyTorch's handler of SIGCHLD raises in whatever the main process is doing: half an update of the
     weights may be done, and nobody there knows what the error means. Without it ``next`` looks

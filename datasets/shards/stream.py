@@ -19,7 +19,7 @@ from ...detection.structures import Batch, Sample
 from ..image import ImageRules, TruncatedImage
 from ..loading.crops import Crop
 from ..loading.sampling import sample_seed
-from ..loading.workers import data_loader, handed_over, received
+from ..loading.workers import data_loader, received, to_shared_memory
 from .index import ShardSet
 from .plan import Segment, StreamPlan
 from .reader import Packed, read_segment, require_webdataset, unpacked
@@ -120,9 +120,9 @@ class _LaneReader(IterableDataset["Batch | ResdetError"]):
         for _ in self.steps:
             try:
                 samples = [lane.sample() for lane in lanes for _ in range(self.plan.per_step)]
-                part = handed_over(Batch.collate(samples, pad=False))
+                part = to_shared_memory(Batch.collate(samples, pad=False))
             except ResdetError as error:
-                # Returned, not raised: a user is owed one line without the worker's traceback.
+                # Returned, not raised: a user needs one line without the worker's traceback.
                 yield error
                 return
             yield part
@@ -263,7 +263,7 @@ class _ShardReader(IterableDataset["Batch | ResdetError | None"]):
                 )
             except TruncatedImage as error:
                 warnings.warn(f"{error}; left out", stacklevel=2)
-        return handed_over(Batch.collate(samples, pad=False)) if samples else None
+        return to_shared_memory(Batch.collate(samples, pad=False)) if samples else None
 
 
 class ShardEvalLoader:

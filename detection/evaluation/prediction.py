@@ -47,29 +47,25 @@ class Timer:
     seconds: float = 0.0
     images: int = 0
 
+    @contextmanager
+    def measure(self, images: int = 0) -> Iterator[None]:
+        """Adds the time inside, and ``images``."""
+        start = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - start
+        self.images += images
+
     @property
     def seconds_per_image(self) -> float | None:
         return self.seconds / self.images if self.images else None
 
 
 def detect(
-    model: Network[Answer],
-    batches: Iterable[Batch],
-    *,
-    device: torch.device,
-    precision: str,
-    timer: Timer | None = None,
-) -> dict[str, Answer]:
-    """The predictions for all images of ``batches`` by image id, on the CPU: detections in
-    original pixels, or class scores."""
-    found: dict[str, Answer] = {}
-    timer = timer or Timer()
+    model: Network[Answer], batches: Iterable[Batch], *, device: torch.device, timer: Timer
+) -> Iterator[tuple[str, Answer]]:
+    """(image id, answer) for all images of ``batches``, on the CPU: detections in original pixels,
+    or class scores."""
     for batch in batches:
-        start = time.perf_counter()
-        with autocast(device, precision):
-            results = model.predict(batch.to(device))
-        for image_id, answer in zip(batch.image_ids, results, strict=True):
-            found[image_id] = answer.to("cpu")
-        timer.seconds += time.perf_counter() - start
-        timer.images += len(batch)
-    return found
+        with timer.measure(len(batch)):
+            answers = [answer.to("cpu") for answer in model.predict(batch.to(device))]
+        yield from zip(batch.image_ids, answers, strict=True)

@@ -1,50 +1,49 @@
-"""Where is each class in an image, over all sizes, stages and networks of a localizer?
+"""The best box of each requested class, over the views, stages and networks of a localizer.
 
-L labels asked for · P proposals of one label. Images are (h, w, 3) uint8 RGB, boxes in their
-pixels. A box is asked for by class, so that 1000 classes cost what the five asked for do.
+L requested labels · P proposals of one label. Boxes are in the pixels of their image. A box is
+requested by class, so that 1000 classes cost no more than the five that are requested.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from ...datasets.loading.crops import PlacedCrop, crop_sample
-from ...datasets.loading.regions import warp
+from ...datasets.loading.crops import Crop, PlacedCrop
+from ...datasets.loading.regions import Square, warp_regions
 from ..models.localizer import Localizer, RegionLocalizer
 from ..ops import boxes as box_ops
 from ..ops.nms import vote
-from ..structures import Batch, Detections, Located
+from ..structures import Batch, Detections, Located, Sample
 from .classify import ScorePipeline
 
-#: Anchors of one view and class that are looked at further; a dense view has thousands.
+#: Anchors of one view and class that are used; a dense view has thousands.
 BEST_OF_VIEW = 1000
 
 
 @dataclass(frozen=True)
-class Proposer:
-    """A network of stage one and the crops of an image it looks at."""
+class FirstStage:
+    """A network of stage one and the crops of an image that it scores."""
 
     model: Localizer
     crops: tuple[PlacedCrop, ...]
 
 
 @dataclass(frozen=True)
-class Judge:
-    """A network of stage two and how it wants its regions."""
+class SecondStage:
+    """A network of stage two and the input it takes."""
 
     model: RegionLocalizer
-    size: int
-    padding: int
+    square: Square
 
 
 @dataclass(frozen=True)
-class Chooser:
+class Classifiers:
     """The classifiers that say which classes to look for.
 
     ``order[i]`` is the place of the localizer's class i among the classifiers' classes.
@@ -53,27 +52,41 @@ class Chooser:
     scores: ScorePipeline
     order: Tensor
 
-    def probabilities(self, pixels: np.ndarray, device: torch.device) -> Tensor:
-        """(K,) of the localizer's classes, on the CPU."""
-        batch = Batch.collate([crop_sample(pixels, self.scores.crops)], pad=False)
-        return self.scores.predict(batch.to(device))[0][self.order]
+
+@dataclass(frozen=True)
+class Candidates:
+    """What a stage found in one image: scored boxes for each requested label, and the ``likely``
+    labels, best first, with their ``probabilities``."""
+
+    boxes: dict[int, Detections]
+    likely: list[int]
+    probabilities: list[float]
+
+    def rescored(self, parts: Iterable[tuple[int, Detections]]) -> Candidates:
+        """The same labels with the boxes of ``parts`` (label, boxes), joined in order."""
+        found: dict[int, list[Detections]] = {label: [] for label in self.boxes}
+        for label, boxes in parts:
+            found[label].append(boxes)
+        return replace(self, boxes={k: Detections.cat(joined) for k, joined in found.items()})
 
 
-class LocationPipeline:
-    """One box for each class asked for, from one or several networks of either stage.
+class LocationPipeline(nn.Module):
+    """One box for each requested class, from one or several networks of either stage.
 
-    Without ``judges`` it is the best of stage one: candidates of all views and networks are joined.
-    With them, the best proposals of each class, left by NMS at ``nms_iou``, are warped, and scored
-    and regressed again; the members' scores and boxes are averaged. Proposals of several networks
-    are joined, and ``count`` times as many as there are networks are kept. With
+    Without ``second`` stages it is the best of stage one: candidates of all views and networks are
+    joined. With them, the best proposals of each class, left by NMS at ``nms_iou``, are warped, and
+    scored and regressed again; the members' scores and boxes are averaged. Proposals of several
+    networks are joined, and ``count`` times as many as there are networks are kept. With
     ``vote_iou`` all candidates that overlap the best box by as much vote on it.
+
+    ``crops`` are what batches of images must be made with, as `crop_sample` does.
     """
 
     def __init__(
         self,
-        proposers: Sequence[Proposer],
-        judges: Sequence[Judge] = (),
-        chooser: Chooser | None = None,
+        first: Sequence[FirstStage],
+        second: Sequence[SecondStage] = (),
+        classifiers: Classifiers | None = None,
         *,
         count: int = 200,
         nms_iou: float = 0.7,
@@ -81,117 +94,48 @@ class LocationPipeline:
         top: int = 5,
         vote_iou: float | None = None,
     ) -> None:
-        self.proposers, self.judges, self.chooser = tuple(proposers), tuple(judges), chooser
+        super().__init__()
+        self.first, self.second, self.classifiers = tuple(first), tuple(second), classifiers
+        self.networks = nn.ModuleList([stage.model for stage in (*first, *second)])
+        if classifiers is not None:
+            self.networks.append(classifiers.scores)
         self.count, self.nms_iou = count, nms_iou
         self.regions_at_once = regions_at_once
         self.top = top
         self.vote_iou = vote_iou
+        self._scored: tuple[Crop, ...] = classifiers.scores.crops if classifiers else ()
+        self._placed = tuple(dict.fromkeys(crop for stage in self.first for crop in stage.crops))
+        self.crops: tuple[Crop, ...] = (*self._scored, *self._placed)
+        self.squares = tuple(dict.fromkeys(stage.square for stage in self.second))
 
     @property
     def device(self) -> torch.device:
-        return self.proposers[0].model.anchors.cells.device
+        return self.first[0].model.anchors.cells.device
 
-    def to(self, device: torch.device) -> LocationPipeline:
-        for model in self._models():
-            model.to(device)
-        return self
+    def locate(self, sample: Sample, pixels: np.ndarray, truth: int | None = None) -> Located:
+        """The boxes in an image at hand: those of the classes that the classifiers think most
+        likely, and that of the ``truth``. ``sample`` is what `crop_sample` makes of its ``pixels``
+        (h, w, 3) uint8 and ``crops``."""
+        candidates = self.first_stage(Batch.collate([sample], pad=False), truth)
+        if self.second:
+            candidates = candidates.rescored(
+                (label, self.score_regions(warp_regions(pixels, boxes, self.squares), label))
+                for label, boxes in self.parts(candidates)
+            )
+        return self.located(candidates, truth)
 
-    def eval(self) -> LocationPipeline:
-        for model in self._models():
-            model.eval()
-        return self
-
-    def _models(self) -> Iterator[nn.Module]:
-        yield from (proposer.model for proposer in self.proposers)
-        yield from (judge.model for judge in self.judges)
-        if self.chooser is not None:
-            yield from (member.model for member in self.chooser.scores.members)
-
-    @torch.inference_mode()
-    def locate(self, pixels: np.ndarray, truth: int | None = None) -> Located:
-        """Boxes of the classes that the classifiers think most likely, and of the ``truth``."""
-        likely, probabilities = self._likely(pixels)
-        asked = list(dict.fromkeys([*likely, *([] if truth is None else [truth])]))
-        found = {int(row.labels[0]): row for row in self.boxes_of(pixels, asked)}
+    def located(self, candidates: Candidates, truth: int | None = None) -> Located:
+        """The best box of each label that has one, scored with the label's probability."""
+        best = {
+            label: self._merged(found) for label, found in candidates.boxes.items() if len(found)
+        }
         predicted = [
-            Detections(found[label].boxes, torch.tensor([probability]), found[label].labels)
-            for label, probability in zip(likely, probabilities, strict=True)
-            if label in found
+            Detections(best[label].boxes, torch.tensor([probability]), best[label].labels)
+            for label, probability in zip(candidates.likely, candidates.probabilities, strict=True)
+            if label in best
         ]
-        of_true_class = (
-            Detections.empty() if truth is None else found.get(truth, Detections.empty())
-        )
-        return Located(Detections.cat(predicted), of_true_class)
-
-    @torch.inference_mode()
-    def boxes_of(self, pixels: np.ndarray, labels: Sequence[int]) -> list[Detections]:
-        """The best box of each label, one row each, on the CPU; what has none is left out."""
-        candidates = self._candidates(pixels, labels)
-        if self.judges:
-            proposals = {label: self._best(candidates[label]).boxes for label in labels}
-            candidates = {label: self._judged(pixels, proposals[label], label) for label in labels}
-        return [self._merged(candidates[label]) for label in labels if len(candidates[label])]
-
-    @torch.inference_mode()
-    def propose(self, pixels: np.ndarray, label: int) -> Tensor:
-        """(P, 4) regions that may show ``label``, best first, on the CPU."""
-        return self._best(self._candidates(pixels, [label])[label]).boxes
-
-    def _likely(self, pixels: np.ndarray) -> tuple[list[int], list[float]]:
-        if self.chooser is None:
-            return [], []
-        scores = self.chooser.probabilities(pixels, self.device)
-        best = scores.topk(min(self.top, len(scores)))
-        return best.indices.tolist(), best.values.tolist()
-
-    # ---------------------------------------------------------------------------- stage one
-
-    def _candidates(self, pixels: np.ndarray, labels: Sequence[int]) -> dict[int, Detections]:
-        """Scored boxes of each label over all views of all proposers, best of each first."""
-        found: dict[int, list[Detections]] = {label: [] for label in labels}
-        for proposer in self.proposers:
-            if not labels:
-                break
-            for crop in proposer.crops:
-                for label, part in zip(labels, _seen(proposer, crop, pixels, labels), strict=True):
-                    found[label].append(part)
-        return {label: Detections.cat(parts) for label, parts in found.items()}
-
-    def _best(self, candidates: Detections) -> Detections:
-        """The best that do not overlap a better one: ``count`` for each network."""
-        kept = nms(candidates.boxes, candidates.scores, self.nms_iou)
-        return candidates[kept[: self.count * len(self.proposers)]]
-
-    # ---------------------------------------------------------------------------- stage two
-
-    def _judged(self, pixels: np.ndarray, proposals: Tensor, label: int) -> Detections:
-        """The proposals (P, 4) of one label with new scores and boxes, averaged over the judges."""
-        if len(proposals) == 0:
-            return Detections.empty()
-        answers = [self._judge(judge, pixels, proposals, label) for judge in self.judges]
-        scores = torch.stack([scores for scores, _ in answers]).mean(dim=0)
-        boxes = torch.stack([boxes for _, boxes in answers]).mean(dim=0)
-        boxes = box_ops.clip(boxes, (pixels.shape[0], pixels.shape[1]))
-        return _usable(boxes, scores, label)
-
-    def _judge(
-        self, judge: Judge, pixels: np.ndarray, proposals: Tensor, label: int
-    ) -> tuple[Tensor, Tensor]:
-        """Scores (P,) and boxes (P, 4) of one network, a few regions at a time."""
-        scores, boxes = [], []
-        for part in proposals.split(self.regions_at_once):
-            warped = [warp(pixels, box, size=judge.size, padding=judge.padding) for box in part]
-            images = torch.from_numpy(np.stack([image for image, _ in warped]))
-            labels = torch.full((len(part),), label, device=self.device)
-            answers = judge.model.score(images.permute(0, 3, 1, 2).to(self.device), labels)
-            scores.append(answers[0].float().cpu())
-            boxes += [
-                cut.invert(box)
-                for (_, cut), box in zip(warped, answers[1].float().cpu(), strict=True)
-            ]
-        return torch.cat(scores), torch.stack(boxes)
-
-    # ------------------------------------------------------------------------------- answer
+        true_class = Detections.empty() if truth is None else best.get(truth, Detections.empty())
+        return Located(Detections.cat(predicted), true_class)
 
     def _merged(self, candidates: Detections) -> Detections:
         """The best of one label, where the others may have voted on its box."""
@@ -201,45 +145,94 @@ class LocationPipeline:
             return survivor
         return vote(survivor, candidates, iou=self.vote_iou)
 
+    # ---------------------------------------------------------------------------- stage one
 
-class ImageLocator:
-    """A pipeline with classifiers as a `Predictor` takes it: images in, boxes of the most likely
-    classes out, scored with their probabilities. Batches must hold the images untouched."""
+    @torch.inference_mode()
+    def first_stage(self, batch: Batch, truth: int | None = None) -> Candidates:
+        """Stage one on a batch of one image, for the likely labels and the ``truth``, on the CPU:
+        the proposals where there is a second stage, else all candidates."""
+        batch = batch.to(self.device)
+        parts = (batch, *batch.views)
+        count = len(parts) - len(self._placed)
+        likely, probabilities = self._likely(parts[:count])
+        labels = list(dict.fromkeys([*likely, *([] if truth is None else [truth])]))
+        views = dict(zip(self._placed, parts[count:], strict=True))
+        found: dict[int, list[Detections]] = {label: [] for label in labels}
+        for stage in self.first if labels else ():
+            for crop in stage.crops:
+                scored = _score_view(stage.model, views[crop], labels)
+                for label, part in zip(labels, scored, strict=True):
+                    found[label].append(part)
+        boxes = {label: Detections.cat(joined) for label, joined in found.items()}
+        if self.second:
+            boxes = {label: self._best(candidates) for label, candidates in boxes.items()}
+        return Candidates(boxes, likely, probabilities)
 
-    def __init__(self, pipeline: LocationPipeline) -> None:
-        self.pipeline = pipeline
+    @torch.inference_mode()
+    def propose(self, batch: Batch, label: int) -> Tensor:
+        """(P, 4) regions of the one image that may show ``label``, best first, on the CPU."""
+        return self._best(self.first_stage(batch, label).boxes[label]).boxes
 
-    def to(self, device: torch.device) -> ImageLocator:
-        self.pipeline.to(device)
-        return self
+    def _likely(self, views: Sequence[Batch]) -> tuple[list[int], list[float]]:
+        if self.classifiers is None:
+            return [], []
+        batch = replace(views[0], views=tuple(views[1:]))
+        scores = self.classifiers.scores.predict(batch)[0][self.classifiers.order]
+        best = scores.topk(min(self.top, len(scores)))
+        return best.indices.tolist(), best.values.tolist()
 
-    def eval(self) -> ImageLocator:
-        self.pipeline.eval()
-        return self
+    def _best(self, candidates: Detections) -> Detections:
+        """The best that do not overlap a better one: ``count`` for each network."""
+        kept = nms(candidates.boxes, candidates.scores, self.nms_iou)
+        return candidates[kept[: self.count * len(self.first)]]
 
-    def predict(self, batch: Batch) -> list[Detections]:
-        images = zip(batch.images.cpu(), batch.sizes, strict=True)
+    # ---------------------------------------------------------------------------- stage two
+
+    def parts(self, candidates: Candidates) -> list[tuple[int, Tensor]]:
+        """(label, boxes) of what stage two scores, at most ``regions_at_once`` boxes each."""
         return [
-            self.pipeline.locate(image[:, :h, :w].permute(1, 2, 0).numpy()).predicted
-            for image, (h, w) in images
+            (label, boxes)
+            for label, found in candidates.boxes.items()
+            if len(found)
+            for boxes in found.boxes.split(self.regions_at_once)
         ]
 
+    @torch.inference_mode()
+    def score_regions(self, regions: Batch, label: int) -> Detections:
+        """Scores and boxes averaged over the networks of stage two, on the CPU; ``regions`` are
+        `warp_regions` of the image, some boxes and ``squares``."""
+        views = dict(zip(self.squares, (regions, *regions.views), strict=True))
+        members = [
+            _score_regions(stage.model, views[stage.square].to(self.device), label)
+            for stage in self.second
+        ]
+        scores = torch.stack([scores for scores, _ in members]).mean(dim=0)
+        boxes = torch.stack([boxes for _, boxes in members]).mean(dim=0)
+        return _usable(box_ops.clip(boxes, regions.geometries[0].original), scores, label)
 
-def _seen(
-    proposer: Proposer, crop: PlacedCrop, pixels: np.ndarray, labels: Sequence[int]
-) -> list[Detections]:
+
+def _score_view(model: Localizer, view: Batch, labels: Sequence[int]) -> list[Detections]:
     """The best anchors of each label in one view of the image, in the image's pixels."""
-    size = (pixels.shape[0], pixels.shape[1])
-    cut = crop.place(size, 0)
-    device = proposer.model.anchors.cells.device
-    image = crop(pixels, 0).permute(2, 0, 1)[None].to(device)
-    scores, boxes = proposer.model.score(image, torch.tensor(labels, device=device))
+    geometry = view.geometries[0]
+    scores, boxes = model.score(view.images, torch.tensor(labels, device=view.images.device))
     best = scores.topk(min(BEST_OF_VIEW, scores.shape[1]))
     found = []
     for values, indices, own, label in zip(best.values, best.indices, boxes, labels, strict=True):
-        original = box_ops.clip(cut.invert(own[indices].float().cpu()), size)
-        found.append(_usable(original, values.float().cpu(), label))
+        original = geometry.invert(own[indices].float().cpu())
+        clipped = box_ops.clip(original, geometry.original)
+        found.append(_usable(clipped, values.float().cpu(), label))
     return found
+
+
+def _score_regions(model: RegionLocalizer, regions: Batch, label: int) -> tuple[Tensor, Tensor]:
+    """Scores (P,) and boxes (P, 4), in the image's pixels, of one network."""
+    labels = torch.full((len(regions),), label, device=regions.images.device)
+    scores, boxes = model.score(regions.images, labels)
+    original = [
+        geometry.invert(box)
+        for geometry, box in zip(regions.geometries, boxes.float().cpu(), strict=True)
+    ]
+    return scores.float().cpu(), torch.stack(original)
 
 
 def _usable(boxes: Tensor, scores: Tensor, label: int) -> Detections:

@@ -1,13 +1,14 @@
-"""The `Predictor`: detections in displayed pixels from paths, arrays or PIL images."""
+"""Images in, detections in displayed pixels out, for a network that is loaded."""
 
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,27 +16,33 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from ...datasets.image import ImageRules, LoadedImage, read_image
+from ...datasets.loading.crops import crop_sample
 from ...datasets.loading.transforms import Transform, make_sample
 from ..errors import ConfigError, ImageError
 from ..evaluation.prediction import autocast
 from ..structures import Annotation, Batch, Detections, Sample
+from .localize import LocationPipeline
 
 #: A file, a PIL image, or RGB pixels (h, w, 3) uint8 as displayed.
 ImageInput = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
-#: The intact part of a truncated JPEG is used, with a warning.
+#: What is left of a cut JPEG is still worth looking at, with a warning.
 KEEP_TRUNCATED = ImageRules(on_truncated="warn")
 
 #: PIL modes that hold 8 bits a channel, so that RGB is a plain conversion.
 _EIGHT_BIT = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"})
 
 
-class Model(Protocol):
-    """What a predictor needs of a network; `Pipeline` and `FasterRCNN` are."""
+class Movable(Protocol):
+    """One or several networks, moved and switched to eval mode together."""
 
     def to(self, device: torch.device) -> object: ...
 
     def eval(self) -> object: ...
+
+
+class Model(Movable, Protocol):
+    """What a `DetectionPredictor` needs of its networks; `Pipeline` is one."""
 
     def predict(self, batch: Batch) -> list[Detections]: ...
 
@@ -53,33 +60,30 @@ class Prepared:
         return self.loaded.pixels.shape[0], self.loaded.pixels.shape[1]
 
 
-class Predictor:
-    """A network with the classes, the resizes and the reading rules that belong to it.
+class Predictor(ABC):
+    """Networks with the classes and the reading rules that belong to them.
 
-    ``classes`` are the names in label order; ``transforms`` the views that ``model`` looks at, the
-    first one its batch and the others `Batch.views`. It is moved to ``device``, in eval mode.
+    ``classes`` are the names in label order. The networks are moved to ``device``, in eval mode.
     """
 
     def __init__(
         self,
-        model: Model,
-        transforms: Sequence[Transform],
+        networks: Movable,
+        *,
         classes: Sequence[str],
         device: torch.device | str = "cpu",
         rules: ImageRules = KEEP_TRUNCATED,
         precision: str = "fp32",
         testing: str = "",
     ) -> None:
-        self.model = model
         self.classes = tuple(classes)
-        self.transforms = tuple(transforms)
         self.device = torch.device(device)
         self.rules = rules
         self.precision = precision
         #: Sizes, networks and options in words.
         self.testing = testing
-        model.to(self.device)
-        model.eval()
+        networks.to(self.device)
+        networks.eval()
 
     def predict(
         self,
@@ -107,26 +111,16 @@ class Predictor:
             found += self.detect(chunk, score_threshold=score_threshold)
         return found
 
+    @abstractmethod
     def prepare(self, image: ImageInput) -> Prepared:
-        """Read, check and resize one image; safe to call from several threads."""
-        loaded = self._load(image)
-        name = os.fspath(image) if isinstance(image, str | os.PathLike) else ""
-        sample = make_sample(loaded.pixels, Annotation.empty(), self.transforms, image_id=name)
-        return Prepared(loaded, sample)
+        """Read and check one image and make the networks' input; safe to call from several
+        threads."""
 
-    @torch.inference_mode()
+    @abstractmethod
     def detect(
         self, prepared: Sequence[Prepared], *, score_threshold: float | None = None
     ) -> list[Detections]:
-        """The detections of prepared images, in their order; one pass per network size."""
-        found = [Detections.empty()] * len(prepared)
-        for indices in _by_shape(prepared):
-            batch = Batch.collate([prepared[index].sample for index in indices])
-            with autocast(self.device, self.precision):
-                results = self.model.predict(batch.to(self.device))
-            for index, result in zip(indices, results, strict=True):
-                found[index] = _above(result.to("cpu"), score_threshold)
-        return found
+        """The detections of prepared images, in their order."""
 
     def _load(self, image: ImageInput) -> LoadedImage:
         if isinstance(image, str | os.PathLike):
@@ -143,6 +137,56 @@ class Predictor:
                 f"got {image.shape} of {image.dtype}"
             )
         return LoadedImage(image, 1)
+
+
+class DetectionPredictor(Predictor):
+    """Detectors; ``transforms`` are the views that ``model`` takes, the first one as its batch and
+    the others as `Batch.views`."""
+
+    def __init__(self, model: Model, transforms: Sequence[Transform], **options: Any) -> None:
+        super().__init__(model, **options)
+        self.model = model
+        self.transforms = tuple(transforms)
+
+    def prepare(self, image: ImageInput) -> Prepared:
+        loaded = self._load(image)
+        name = os.fspath(image) if isinstance(image, str | os.PathLike) else ""
+        sample = make_sample(loaded.pixels, Annotation.empty(), self.transforms, image_id=name)
+        return Prepared(loaded, sample)
+
+    @torch.inference_mode()
+    def detect(
+        self, prepared: Sequence[Prepared], *, score_threshold: float | None = None
+    ) -> list[Detections]:
+        """One pass per network size."""
+        found = [Detections.empty()] * len(prepared)
+        for indices in _by_shape(prepared):
+            batch = Batch.collate([prepared[index].sample for index in indices])
+            with autocast(self.device, self.precision):
+                results = self.model.predict(batch.to(self.device))
+            for index, result in zip(indices, results, strict=True):
+                found[index] = _above(result.to("cpu"), score_threshold)
+        return found
+
+
+class LocationPredictor(Predictor):
+    """Localizers with classifiers: the boxes of the most likely classes, scored with the classes'
+    probabilities."""
+
+    def __init__(self, pipeline: LocationPipeline, **options: Any) -> None:
+        super().__init__(pipeline, **options)
+        self.pipeline = pipeline
+
+    def prepare(self, image: ImageInput) -> Prepared:
+        loaded = self._load(image)
+        return Prepared(loaded, crop_sample(loaded.pixels, self.pipeline.crops))
+
+    def detect(
+        self, prepared: Sequence[Prepared], *, score_threshold: float | None = None
+    ) -> list[Detections]:
+        with autocast(self.device, self.precision):
+            found = [self.pipeline.locate(one.sample, one.loaded.pixels) for one in prepared]
+        return [_above(one.predicted, score_threshold) for one in found]
 
 
 def pick_device(name: torch.device | str | None) -> torch.device:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -24,7 +24,8 @@ from ..engine.distributed import Group
 from ..engine.log import RunLog
 from ..engine.plots import plot_batch
 from ..errors import WeightsError
-from ..evaluation.prediction import Timer, detect
+from ..evaluation.prediction import Timer, autocast, detect
+from ..inference.predictor import Predictor
 from ..structures import Batch
 
 Splits = Mapping[str, DataSplit]
@@ -170,11 +171,18 @@ class Task(ABC):
         keys = next(iter(self.batch_plan(config.train, split)))[:SHOWN]
         return Batch.collate([dataset[key] for key in keys], pad=self.by_shape)
 
-    @abstractmethod
     def eval_batches(
         self, pipeline: Any, config: Any, split: DataSplit, group: Group
-    ) -> Iterable[Any]:
-        """Every image of ``split`` once over all processes, as ``pipeline`` takes them."""
+    ) -> Iterable[Batch]:
+        """Every image of ``split`` once over all processes, as ``pipeline.predict`` takes them."""
+        raise NotImplementedError(f"{self.name}: predictions are not made batch by batch")
+
+    def predictions(
+        self, pipeline: Any, config: Any, split: DataSplit, group: Group, timer: Timer
+    ) -> Iterator[tuple[str, Any]]:
+        """(image id, prediction) of each image in this process's share of ``split``."""
+        batches = self.eval_batches(pipeline, config, split, group)
+        return detect(pipeline, batches, device=group.device, timer=timer)
 
     # -- prediction and evaluation -----------------------------------------------------------------
 
@@ -182,8 +190,8 @@ class Task(ABC):
     def pipeline(self, members: Sequence[Loaded]) -> Any:
         """What predicts as the first member's configuration says, alone or as an ensemble."""
 
-    def predictor_parts(self, pipeline: Any) -> tuple[Any, tuple[Any, ...]]:
-        """The model of a `Predictor` and the views of an image that it takes.
+    def predictor(self, pipeline: Any, **options: Any) -> Predictor:
+        """The `Predictor` of a pipeline; ``options`` are those of its constructor.
 
         Raises WeightsError where the task gives no boxes, ConfigError where its configuration
         does not.
@@ -211,12 +219,12 @@ class Task(ABC):
         """The prediction for every image by image id; each process takes its share, the main one
         gets all and the others None. The models must be in evaluation mode. ``timer`` gets what
         this process spent on its share."""
-        batches = self.eval_batches(pipeline, config, split, group)
+        found = self.predictions(pipeline, config, split, group, timer or Timer())
+        share = len(split.records) / group.world
         if progress is not None and group.is_main:
-            batches = track(batches, "evaluating", console=progress, transient=True)
-        precision = config.test.precision
-        found = detect(pipeline, batches, device=group.device, precision=precision, timer=timer)
-        return group.gather(found)
+            found = iter(track(found, "evaluating", share, console=progress, transient=True))
+        with autocast(group.device, config.test.precision):
+            return group.gather(dict(found))
 
     @abstractmethod
     def evaluate(

@@ -22,7 +22,6 @@ from ...datasets.findings import refuse
 from ...datasets.formats import inspect_all
 from ...datasets.formats.format import Difficult, Reading
 from ...datasets.loading.dataset import DetectionDataset, eval_loader, train_loader
-from ...datasets.loading.transforms import EvalTransform
 from ..config.detector import DetectorConfig, TestConfig
 from ..engine.checkpoint import load_checkpoint
 from ..engine.distributed import Group
@@ -31,6 +30,7 @@ from ..errors import WeightsError
 from ..evaluation.detection import DetectionEvaluation, evaluate
 from ..evaluation.prediction import autocast
 from ..inference.pipeline import Pipeline
+from ..inference.predictor import DetectionPredictor
 from ..models.faster_rcnn import FasterRCNN
 from ..structures import Batch, Detections
 from .base import Loaded, Part, Splits, Task, image_rules, with_notes, without_truncated
@@ -166,8 +166,8 @@ class DetectionTask(Task):
     def pipeline(self, members: Sequence[Detector]) -> Pipeline:
         return build_pipeline(members)
 
-    def predictor_parts(self, pipeline: Pipeline) -> tuple[Pipeline, tuple[EvalTransform, ...]]:
-        return pipeline, pipeline.transforms
+    def predictor(self, pipeline: Pipeline, **options: Any) -> DetectionPredictor:
+        return DetectionPredictor(pipeline, pipeline.transforms, **options)
 
     def evaluate(
         self,

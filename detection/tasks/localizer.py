@@ -3,7 +3,7 @@ appendix C)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -14,15 +14,12 @@ from torch import Tensor
 
 from ...datasets.catalog import DataSplit
 from ...datasets.catalog_localization import localization_split
-from ...datasets.loading.crops import CentreCrop, FullImage, PlacedCrop, UncroppedImage
+from ...datasets.loading.crops import CentreCrop, FullImage, PlacedCrop
 from ...datasets.loading.dataset import (
-    ClassificationDataset,
     ImageDataset,
     LocalizationDataset,
-    eval_loader,
 )
-from ...datasets.loading.regions import RegionDataset
-from ...datasets.loading.transforms import Untouched
+from ...datasets.loading.regions import RegionDataset, Square
 from ..config.localizer import (
     AnyLocalizerConfig,
     LocalizerConfig,
@@ -39,14 +36,16 @@ from ..evaluation.localization import (
     evaluate_located,
 )
 from ..evaluation.prediction import Timer, autocast
-from ..inference.localize import Chooser, ImageLocator, Judge, LocationPipeline, Proposer
+from ..inference.localize import Classifiers, FirstStage, LocationPipeline, SecondStage
+from ..inference.locate_records import RecordReader, locate_records, propose_records
+from ..inference.predictor import LocationPredictor
 from ..models.localizer import Localizer, RegionLocalizer
-from ..structures import Batch, Located
+from ..structures import Located
 from .base import Loaded, Part, Splits, Task, image_rules, with_notes, without_truncated
 from .checkpoints import class_difference, load_members, read_checkpoint
 from .classifier import CLASSIFICATION, load_classifier_weights, train_crop
 from .localizer_network import build_localizer, build_region_localizer
-from .region_proposals import FILE, each_image, read_proposals, write_proposals
+from .region_proposals import FILE, read_proposals, write_proposals
 from .training import Training, describe_size, describe_splits
 
 LoadedLocalizer = Loaded[Localizer, LocalizerConfig]
@@ -105,45 +104,26 @@ class _StageTask(Task):
             rules=image_rules(config),
         )
 
-    def eval_batches(
+    def predictions(
         self,
         pipeline: LocationPipeline,
         config: AnyLocalizerConfig,
         split: DataSplit,
         group: Group,
-    ) -> Iterable[Batch]:
-        """Whole images, one at a time."""
-        return eval_loader(
-            ClassificationDataset(split.records, UncroppedImage(), rules=image_rules(config)),
-            batch_size=1,
-            workers=config.data.workers,
-            rank=group.rank,
-            world=group.world,
-        )
+        timer: Timer,
+    ) -> Iterator[tuple[str, Located]]:
+        """The boxes of the requested classes in each image."""
+        records = split.records[group.rank :: group.world]
+        reader = RecordReader(image_rules(config), config.data.workers)
+        return locate_records(pipeline, records, reader, timer)
 
-    def predict_split(
-        self,
-        pipeline: LocationPipeline,
-        config: AnyLocalizerConfig,
-        split: DataSplit,
-        group: Group,
-        progress: Console | None = None,
-        timer: Timer | None = None,
-    ) -> dict[str, Located] | None:
-        """The boxes of the classes asked for in every image."""
-        batches = self.eval_batches(pipeline, config, split, group)
-        if progress is not None and group.is_main:
-            batches = track(batches, "evaluating", console=progress, transient=True)
-        with autocast(group.device, config.test.precision):
-            return group.gather(each_image(pipeline.locate, batches, timer))
-
-    def predictor_parts(self, pipeline: LocationPipeline) -> tuple[ImageLocator, tuple[Untouched]]:
-        if pipeline.chooser is None:
+    def predictor(self, pipeline: LocationPipeline, **options: Any) -> LocationPredictor:
+        if pipeline.classifiers is None:
             raise ConfigError(
                 "a localizer finds the box of a class that is known; name the classifier that "
                 "knows it: test.classifiers=[FILE]"
             )
-        return ImageLocator(pipeline), (Untouched(),)
+        return LocationPredictor(pipeline, **options)
 
     def evaluate(
         self,
@@ -171,7 +151,7 @@ class _StageTask(Task):
 
     def describe_testing(self, members: Sequence[Loaded], pipeline: LocationPipeline) -> str:
         config = members[0].config
-        crops: Sequence[Any] = pipeline.proposers[0].crops
+        crops: Sequence[Any] = pipeline.first[0].crops
         sides = [str(crop.short_side) for crop in crops if isinstance(crop, FullImage)]
         words = [
             "fully convolutional, shorter sides " + ", ".join(dict.fromkeys(sides))
@@ -179,16 +159,16 @@ class _StageTask(Task):
             else f"middle crop {crops[0].size} of shorter side {crops[0].resize}"
         ]
         words += ["flipped too"] if any(crop.flipped for crop in crops) else []
-        if pipeline.judges:
+        if pipeline.second:
             words.append(f"{pipeline.count} proposals of each class to stage two")
-        counts = {"stage one": len(pipeline.proposers), "stage two": len(pipeline.judges)}
+        counts = {"stage one": len(pipeline.first), "stage two": len(pipeline.second)}
         words += [f"ensemble of {count} ({name})" for name, count in counts.items() if count > 1]
         if pipeline.vote_iou is not None:
             words.append(f"box voting at {pipeline.vote_iou:g}")
-        if pipeline.chooser is None:
+        if pipeline.classifiers is None:
             words.append("no classifier: the true class is given")
         else:
-            count = len(pipeline.chooser.scores.members)
+            count = len(pipeline.classifiers.scores.members)
             words.append(f"{count} classifier(s), top {config.test.top}")
         return "; ".join(words)
 
@@ -224,9 +204,9 @@ class LocalizationTask(_StageTask):
         for member in members:
             own = member.config.test
             sizes = {name: getattr(own, name) for name in ("resize", "size", "short_sides")}
-            proposers.append(Proposer(member.model, _eval_crops(lead.model_copy(update=sizes))))
+            proposers.append(FirstStage(member.model, _eval_crops(lead.model_copy(update=sizes))))
         return LocationPipeline(
-            proposers, (), _chooser(members[0]), top=lead.top, vote_iou=lead.vote_iou
+            proposers, (), _classifiers(members[0]), top=lead.top, vote_iou=lead.vote_iou
         )
 
     def quick(self, config: LocalizerConfig) -> LocalizerConfig:
@@ -267,15 +247,18 @@ class RegionLocalizationTask(_StageTask):
         path = Path(given) if given else folder / FILE
         if not group.broadcast("proposals/there", path.is_file()):
             log.message(f"proposing regions in {len(records)} training images")
-            batches = track(
-                self.eval_batches(run.pipeline, config, split, group),
+            own = records[group.rank :: group.world]
+            reader = RecordReader(image_rules(config), config.data.workers)
+            proposed = track(
+                propose_records(run.pipeline, own, reader),
                 "proposing",
+                total=len(own),
                 console=Console(stderr=True),
                 transient=True,
                 disable=not group.is_main,
             )
             with autocast(group.device, config.test.precision):
-                found = group.gather(each_image(run.pipeline.propose, batches))
+                found = group.gather(dict(proposed))
             if found is not None:
                 none = torch.zeros(0, 4)  # of a truncated image that was skipped
                 write_proposals(
@@ -306,12 +289,13 @@ class RegionLocalizationTask(_StageTask):
         """With the first stages that the members' configurations name; these keep their crops."""
         config = members[0].config
         return LocationPipeline(
-            [Proposer(one.model, _eval_crops(one.config.test)) for one in _first_stages(members)],
+            [FirstStage(one.model, _eval_crops(one.config.test)) for one in _first_stages(members)],
             [
-                Judge(member.model, member.config.region.size, member.config.region.padding)
+                SecondStage(member.model, Square(region.size, region.padding))
                 for member in members
+                for region in (member.config.region,)
             ],
-            _chooser(members[0]),
+            _classifiers(members[0]),
             count=config.proposals.count,
             nms_iou=config.proposals.nms_iou,
             regions_at_once=config.test.batch_size,
@@ -373,7 +357,7 @@ def _first_stages(members: Sequence[LoadedRegionLocalizer]) -> list[LoadedLocali
     return [stage.ordered_as(classes, "the second stage").load() for stage in stages]
 
 
-def _chooser(lead: Loaded) -> Chooser | None:
+def _classifiers(lead: Loaded) -> Classifiers | None:
     """The classifiers that ``test.classifiers`` names; raises DataError for other classes."""
     paths = [Path(path) for path in lead.config.test.classifiers]
     if not paths:
@@ -383,4 +367,4 @@ def _chooser(lead: Loaded) -> Chooser | None:
     if set(classes) != set(lead.classes):
         raise DataError(class_difference("the classifier", classes, "the localizer", lead.classes))
     order = [classes.index(name) for name in lead.classes]
-    return Chooser(CLASSIFICATION.pipeline(members), torch.tensor(order))
+    return Classifiers(CLASSIFICATION.pipeline(members), torch.tensor(order))

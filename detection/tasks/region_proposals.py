@@ -6,23 +6,17 @@ P proposals of one image, for its own class.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import DataError
-from ..evaluation.prediction import Timer
 from ..files import atomic_write
-from ..structures import Batch, Record
-
-Answer = TypeVar("Answer")
+from ..structures import Record
 
 FILE = "proposals.safetensors"
 
@@ -53,20 +47,3 @@ def read_proposals(path: Path, records: Iterable[Record]) -> dict[str, Tensor]:
 
 def _fits(boxes: Tensor) -> bool:
     return boxes.dim() == 2 and boxes.shape[1] == 4 and boxes.dtype == torch.float32
-
-
-def each_image(
-    answer: Callable[[np.ndarray, int], Answer],
-    batches: Iterable[Batch],
-    timer: Timer | None = None,
-) -> dict[str, Answer]:
-    """``answer(pixels, label)`` by image id, for batches of one whole image."""
-    timer = timer or Timer()
-    answers = {}
-    for batch in batches:
-        start = time.perf_counter()
-        pixels = batch.images[0].permute(1, 2, 0).numpy()
-        answers[batch.image_ids[0]] = answer(pixels, int(batch.labels[0]))
-        timer.seconds += time.perf_counter() - start
-        timer.images += 1
-    return answers

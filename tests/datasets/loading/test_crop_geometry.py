@@ -14,7 +14,6 @@ from resdet.datasets.loading.crops import (
     PaperCrop,
     PlacedCrop,
     ResizedCrop,
-    UncroppedImage,
 )
 from resdet.detection.structures import Annotation
 
@@ -173,7 +172,6 @@ CROPS = [
     CentreCrop(60, 50, flipped=True),
     FullImage(45),
     FullImage(90, flipped=True),
-    UncroppedImage(),
 ]
 SIZES = st.tuples(st.integers(40, 130), st.integers(40, 130))
 
@@ -228,6 +226,7 @@ def test_parts_of_images_of_any_size_are_whole_pixels(size: tuple[int, int], see
 
 def test_the_whole_image_is_as_it_was() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    assert np.array_equal(UncroppedImage()(pixels), pixels) and not UncroppedImage().fixed
+    whole = FullImage(20)
+    assert np.array_equal(whole(pixels), pixels) and not whole.fixed
     boxes = torch.tensor([[1.5, 2.25, 3.0, 7.0]])
-    assert torch.equal(UncroppedImage().place((20, 30)).apply(boxes), boxes)
+    assert torch.equal(whole.place((20, 30)).apply(boxes), boxes)

@@ -19,7 +19,6 @@ from resdet.datasets.loading.crops import (
     PaperCrop,
     ResizedCrop,
     TenCrop,
-    UncroppedImage,
     random_part,
 )
 from resdet.detection.errors import ConfigError
@@ -197,7 +196,6 @@ CROPS = [
     CentreCrop(28, 24),
     TenCrop(28, 24),
     FullImage(24),
-    UncroppedImage(),
 ]
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from resdet.datasets.loading.transforms import EvalTransform
-from resdet.detection.inference.predictor import Predictor
+from resdet.detection.inference.predictor import DetectionPredictor
 from resdet.detection.structures import Batch, Detections
 from torch import Tensor, nn
 
@@ -61,9 +61,9 @@ def model() -> SpotFinder:
 
 
 @pytest.fixture
-def predictor(model: SpotFinder) -> Predictor:
+def predictor(model: SpotFinder) -> DetectionPredictor:
     """Network size 80 x 120 for the images of `spot`; exactly twice their size."""
-    return Predictor(model, [EvalTransform(80, 120)], CLASSES)
+    return DetectionPredictor(model, [EvalTransform(80, 120)], classes=CLASSES)
 
 
 @pytest.fixture

@@ -1,24 +1,35 @@
-"""How views, stages, networks and classifiers are put together into one box for each class."""
+"""Views, stages, networks and classifiers together give one box for each class."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
-from resdet.datasets.loading.crops import CentreCrop, FullImage
+from resdet.datasets import image as images
+from resdet.datasets.image import ImageRules
+from resdet.datasets.loading.crops import CentreCrop, FullImage, crop_sample
+from resdet.datasets.loading.regions import Square
 from resdet.detection.inference.classify import ClassifierMember, ScorePipeline
 from resdet.detection.inference.localize import (
-    Chooser,
-    ImageLocator,
-    Judge,
+    Classifiers,
+    FirstStage,
     LocationPipeline,
-    Proposer,
+    SecondStage,
 )
+from resdet.detection.inference.locate_records import (
+    RecordReader,
+    locate_records,
+    propose_records,
+)
+from resdet.detection.inference.predictor import LocationPredictor
 from resdet.detection.ops.anchors import AnchorGrid
 from resdet.detection.ops.boxes import iou
-from resdet.detection.structures import Batch, Geometry
+from resdet.detection.structures import Annotation, Batch, Located, Record
 from torch import Tensor, nn
 
 #: An image of 60 x 80 with one bright block.
@@ -29,6 +40,11 @@ def make_image() -> np.ndarray:
     pixels = np.zeros((60, 80, 3), np.uint8)
     pixels[15:40, 20:50] = 255
     return pixels
+
+
+def located(pipeline: LocationPipeline, truth: int | None = None) -> Located:
+    pixels = make_image()
+    return pipeline.locate(crop_sample(pixels, pipeline.crops), pixels, truth)
 
 
 class SeesBright(nn.Module):
@@ -54,7 +70,7 @@ class SeesBright(nn.Module):
         return scores.expand(len(labels), -1), boxes.expand(len(labels), -1, -1)
 
 
-class JudgesBright(nn.Module):
+class ScoresBright(nn.Module):
     """Stage two: the share of the region that is bright, and the bounds of what is."""
 
     def score(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,9 +94,9 @@ class Knows(nn.Module):
         return self.answer.expand(len(images), -1)
 
 
-def chooser(*probabilities: float, order: Sequence[int]) -> Chooser:
+def classifiers(*probabilities: float, order: Sequence[int]) -> Classifiers:
     views = ClassifierMember(Knows(*probabilities), (CentreCrop(32, 24),))  # type: ignore[arg-type]
-    return Chooser(ScorePipeline([views]), torch.tensor(order))
+    return Classifiers(ScorePipeline([views]), torch.tensor(order))
 
 
 DENSE = (FullImage(30), FullImage(60), FullImage(90))
@@ -92,7 +108,7 @@ DENSE = (FullImage(30), FullImage(60), FullImage(90))
 def test_what_is_seen_in_a_view_lies_where_it_is_in_the_image(
     crops: tuple[FullImage, ...],
 ) -> None:
-    found = LocationPipeline([Proposer(SeesBright(), crops)]).locate(make_image(), 3)
+    found = located(LocationPipeline([FirstStage(SeesBright(), crops)]), 3)
     assert found.true_class.labels.tolist() == [3] and len(found.predicted) == 0
     assert iou(found.true_class.boxes, OBJECT).item() > 0.95
 
@@ -100,11 +116,9 @@ def test_what_is_seen_in_a_view_lies_where_it_is_in_the_image(
 def test_the_best_of_all_views_and_networks_is_taken() -> None:
     far = (0.99, (0.0, 0.0, 10.0, 10.0))
     sure, unsure = SeesBright(0.7, [far]), SeesBright(0.5)
-    alone = LocationPipeline([Proposer(unsure, DENSE)]).locate(make_image(), 0)
+    alone = located(LocationPipeline([FirstStage(unsure, DENSE)]), 0)
     assert iou(alone.true_class.boxes, OBJECT).item() > 0.95
-    both = LocationPipeline([Proposer(unsure, DENSE), Proposer(sure, DENSE)]).locate(
-        make_image(), 0
-    )
+    both = located(LocationPipeline([FirstStage(unsure, DENSE), FirstStage(sure, DENSE)]), 0)
     assert both.true_class.scores.item() == pytest.approx(0.99)
     assert iou(both.true_class.boxes, OBJECT).item() == 0
     assert [shape[2] for shape in sure.seen] == [30, 60, 90]
@@ -113,17 +127,17 @@ def test_the_best_of_all_views_and_networks_is_taken() -> None:
 def test_neighbours_vote_on_the_best_box() -> None:
     """Two boxes, of 0.75 and 0.25: the mean of their right sides is 50 - 0.25 x 4."""
     network = SeesBright(0.75, [(0.25, (20.0, 15.0, 46.0, 40.0)), (0.7, (0.0, 0.0, 9.0, 9.0))])
-    pipeline = LocationPipeline([Proposer(network, (FullImage(60),))], vote_iou=0.5)
-    found = pipeline.locate(make_image(), 0).true_class
+    pipeline = LocationPipeline([FirstStage(network, (FullImage(60),))], vote_iou=0.5)
+    found = located(pipeline, 0).true_class
     assert found.boxes.tolist() == [[20.0, 15.0, pytest.approx(49.0), 40.0]]
     assert found.scores.tolist() == [0.75]
 
 
 def test_one_network_twice_is_itself() -> None:
-    one = Proposer(SeesBright(), DENSE)
-    for judges in ([], [Judge(JudgesBright(), 48, 8)]):
-        alone = LocationPipeline([one], judges).locate(make_image(), 1)
-        twice = LocationPipeline([one, one], judges * 2).locate(make_image(), 1)
+    one = FirstStage(SeesBright(), DENSE)
+    for second in ([], [SecondStage(ScoresBright(), Square(48, 8))]):
+        alone = located(LocationPipeline([one], second), 1)
+        twice = located(LocationPipeline([one, one], second * 2), 1)
         torch.testing.assert_close(alone.true_class.boxes, twice.true_class.boxes)
         torch.testing.assert_close(alone.true_class.scores, twice.true_class.scores)
 
@@ -132,22 +146,24 @@ def test_stage_two_mends_what_stage_one_likes_better() -> None:
     """Stage one is surer of a loose box and of a corner; stage two of what is all bright, and finds
     the object's bounds in it."""
     wrong = [(0.95, (10.0, 10.0, 60.0, 50.0)), (0.97, (60.0, 0.0, 80.0, 10.0))]
-    first = Proposer(SeesBright(0.5, wrong), (FullImage(60),))
-    before = LocationPipeline([first]).locate(make_image(), 0).true_class
+    first = FirstStage(SeesBright(0.5, wrong), (FullImage(60),))
+    before = located(LocationPipeline([first]), 0).true_class
     assert iou(before.boxes, OBJECT).item() == 0
     for at_once in (1, 64):
         pipeline = LocationPipeline(
-            [first], [Judge(JudgesBright(), 48, 8)], regions_at_once=at_once
+            [first], [SecondStage(ScoresBright(), Square(48, 8))], regions_at_once=at_once
         )
-        after = pipeline.locate(make_image(), 0).true_class
+        after = located(pipeline, 0).true_class
         assert iou(after.boxes, OBJECT).item() > 0.9 and after.scores.item() > 0.95
 
 
 def test_proposals_are_the_best_that_do_not_overlap() -> None:
     near = (0.8, (21.0, 15.0, 50.0, 40.0))
     others = [(0.1 * place, (5.0 * place, 0.0, 5.0 * place + 5, 5.0)) for place in range(1, 7)]
-    first = Proposer(SeesBright(0.9, [near, *others]), (FullImage(60),))
-    found = LocationPipeline([first], count=3).propose(make_image(), 0)
+    first = FirstStage(SeesBright(0.9, [near, *others]), (FullImage(60),))
+    pipeline = LocationPipeline([first], count=3)
+    batch = Batch.collate([crop_sample(make_image(), pipeline.crops)], pad=False)
+    found = pipeline.propose(batch, 0)
     assert found.tolist() == [OBJECT[0].tolist(), [30.0, 0.0, 35.0, 5.0], [25.0, 0.0, 30.0, 5.0]]
 
 
@@ -156,22 +172,22 @@ def test_proposals_are_the_best_that_do_not_overlap() -> None:
 
 def test_the_most_likely_classes_are_located_in_their_order() -> None:
     """Classifier's classes a, b, c; the localizer calls them b, c, a."""
-    names = chooser(0.2, 0.5, 0.3, order=[1, 2, 0])
-    pipeline = LocationPipeline([Proposer(SeesBright(), DENSE)], chooser=names, top=2)
-    found = pipeline.locate(make_image(), 2)
+    names = classifiers(0.2, 0.5, 0.3, order=[1, 2, 0])
+    pipeline = LocationPipeline([FirstStage(SeesBright(), DENSE)], classifiers=names, top=2)
+    found = located(pipeline, 2)
     assert found.predicted.labels.tolist() == [0, 1]
     torch.testing.assert_close(found.predicted.scores, torch.tensor([0.5, 0.3]))
     assert found.true_class.labels.tolist() == [2]
     assert found.true_class.scores.item() == pytest.approx(0.9)
     assert iou(found.predicted.boxes, OBJECT).min() > 0.95
-    unknown = pipeline.locate(make_image())
+    unknown = located(pipeline)
     assert len(unknown.true_class) == 0 and unknown.predicted.labels.tolist() == [0, 1]
 
 
 def test_fewer_classes_than_asked_for() -> None:
-    names = chooser(0.6, 0.4, order=[0, 1])
-    pipeline = LocationPipeline([Proposer(SeesBright(), DENSE)], chooser=names, top=5)
-    assert pipeline.locate(make_image()).predicted.labels.tolist() == [0, 1]
+    names = classifiers(0.6, 0.4, order=[0, 1])
+    pipeline = LocationPipeline([FirstStage(SeesBright(), DENSE)], classifiers=names, top=5)
+    assert located(pipeline).predicted.labels.tolist() == [0, 1]
 
 
 def test_nothing_usable_gives_no_box() -> None:
@@ -179,22 +195,118 @@ def test_nothing_usable_gives_no_box() -> None:
         def score(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             return torch.ones(len(labels), 2), torch.zeros(len(labels), 2, 4)
 
-    names = chooser(0.6, 0.4, order=[0, 1])
-    for judges in ([], [Judge(JudgesBright(), 48, 8)]):
-        found = LocationPipeline([Proposer(Nowhere(), DENSE)], judges, names).locate(
-            make_image(), 1
-        )
+    names = classifiers(0.6, 0.4, order=[0, 1])
+    for second in ([], [SecondStage(ScoresBright(), Square(48, 8))]):
+        found = located(LocationPipeline([FirstStage(Nowhere(), DENSE)], second, names), 1)
         assert len(found.predicted) == 0 and len(found.true_class) == 0
 
 
-def test_a_predictor_gets_the_images_of_a_padded_batch() -> None:
-    names = chooser(0.6, 0.4, order=[0, 1])
-    locator = ImageLocator(LocationPipeline([Proposer(SeesBright(), DENSE)], chooser=names))
-    images = torch.zeros(2, 3, 60, 100, dtype=torch.uint8)
-    images[0, :, :, :80] = torch.from_numpy(make_image()).permute(2, 0, 1)
-    images[1, :, 5:10, 90:100] = 255
-    sizes = [(60, 80), (60, 100)]
-    batch = Batch(images, sizes, [], [Geometry(size) for size in sizes], ["a", "b"], [0, 0])
-    first, second = locator.to(torch.device("cpu")).eval().predict(batch)
-    assert iou(first.boxes[:1], OBJECT).item() > 0.95
+def test_a_predictor_finds_the_likely_classes() -> None:
+    names = classifiers(0.6, 0.4, order=[0, 1])
+    pipeline = LocationPipeline([FirstStage(SeesBright(), DENSE)], classifiers=names)
+    other = np.zeros((60, 100, 3), np.uint8)
+    other[5:10, 90:100] = 255
+    predictor = LocationPredictor(pipeline, classes=["a", "b"])
+    first, second = predictor.predict([make_image(), other], batch_size=2)
+    assert iou(first.boxes[:1], OBJECT).item() > 0.95 and first.labels.tolist() == [0, 1]
     assert iou(second.boxes[:1], torch.tensor([[90.0, 5.0, 100.0, 10.0]])).item() > 0.8
+    [best] = predictor.predict([make_image()], score_threshold=0.5)
+    assert best.labels.tolist() == [0]
+
+
+# ------------------------------------------------------------------------------------ data sets
+
+
+def make_records(folder: Path, count: int = 5) -> list[Record]:
+    """The bright block a little further right in each image; every second one is larger."""
+    records = []
+    for index in range(count):
+        pixels = np.zeros((60, 80 + index % 2, 3), np.uint8)
+        pixels[15:40, 20 + index : 50 + index] = 255
+        path = folder / f"{index}.png"
+        assert cv2.imwrite(str(path), pixels)
+        records.append(Record(str(index), path, pixels.shape[:2], Annotation.empty(), index % 2))
+    return records
+
+
+def make_pipeline(*, regions_at_once: int = 2) -> LocationPipeline:
+    """Both stages, the second with two networks of different inputs."""
+    wrong = [(0.95, (10.0, 10.0, 60.0, 50.0)), (0.97, (60.0, 0.0, 80.0, 10.0))]
+    return LocationPipeline(
+        [FirstStage(SeesBright(0.5, wrong), (FullImage(60), CentreCrop(60, 48)))],
+        [SecondStage(ScoresBright(), Square(size, 8)) for size in (48, 64)],
+        classifiers(0.6, 0.4, order=[0, 1]),
+        regions_at_once=regions_at_once,
+    )
+
+
+def one_by_one(pipeline: LocationPipeline, records: Sequence[Record]) -> dict[str, Located]:
+    found = {}
+    for record in records:
+        pixels = images.read_image(record.path).pixels
+        sample = crop_sample(pixels, pipeline.crops)
+        found[record.image_id] = pipeline.locate(sample, pixels, record.image_label)
+    return found
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("chunk", [2, 100])
+def test_a_data_set_gives_what_its_images_give(
+    workers: int, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever crops and warps, and however many images wait for stage two."""
+    monkeypatch.setattr("resdet.detection.inference.locate_records.CHUNK", chunk)
+    records, reader = make_records(tmp_path), RecordReader(ImageRules(), workers)
+    for pipeline in (make_pipeline(), LocationPipeline([FirstStage(SeesBright(), DENSE)])):
+        found = dict(locate_records(pipeline, records, reader))
+        expected = one_by_one(pipeline, records)
+        assert found.keys() == expected.keys()
+        for name, one in expected.items():
+            for field in ("predicted", "true_class"):
+                mine, other = getattr(found[name], field), getattr(one, field)
+                assert torch.equal(mine.boxes, other.boxes)
+                assert torch.equal(mine.scores, other.scores)
+                assert torch.equal(mine.labels, other.labels)
+
+
+def test_the_main_process_neither_reads_nor_crops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers write down what was read, each image twice; the main process reads nothing."""
+    records, log = make_records(tmp_path), tmp_path / "log"
+    read = images.decode_image
+
+    def logged(data: bytes, name: str, rules: ImageRules) -> images.LoadedImage:
+        with log.open("a") as file:
+            file.write(f"{os.getpid()} {name}\n")
+        return read(data, name, rules)
+
+    monkeypatch.setattr(images, "decode_image", logged)
+    pipeline = make_pipeline(regions_at_once=100)
+    assert len(dict(locate_records(pipeline, records, RecordReader(ImageRules(), 2)))) == 5
+    lines = [line.split() for line in log.read_text().splitlines()]
+    assert str(os.getpid()) not in {process for process, _ in lines}
+    names = [name for _, name in lines]
+    # Two labels are asked for, each with its own regions.
+    assert all(names.count(str(record.path)) == 1 + 2 for record in records)
+
+
+def test_truncated_images_are_left_out(tmp_path: Path) -> None:
+    records = make_records(tmp_path, 3)
+    data = records[1].path.read_bytes()
+    records[1].path.write_bytes(data[: len(data) - 30])
+    reader = RecordReader(ImageRules(on_truncated="skip"), 0)
+    with pytest.warns(UserWarning, match="left out"):
+        assert dict(locate_records(make_pipeline(), records, reader)).keys() == {"0", "2"}
+
+
+def test_proposals_of_a_data_set(tmp_path: Path) -> None:
+    records = make_records(tmp_path)
+    found = dict(propose_records(make_pipeline(), records, RecordReader(ImageRules(), 0)))
+    for index, record in enumerate(records):
+        expected = OBJECT + torch.tensor([index, 0.0, index, 0.0])
+        assert iou(found[record.image_id], expected).max() > 0.9
+
+
+def test_no_images() -> None:
+    assert dict(locate_records(make_pipeline(), [], RecordReader(ImageRules(), 2))) == {}
