@@ -96,7 +96,8 @@ class LocationPipeline(nn.Module):
     ) -> None:
         super().__init__()
         self.first, self.second, self.classifiers = tuple(first), tuple(second), classifiers
-        self.networks = nn.ModuleList([stage.model for stage in (*first, *second)])
+        self.networks = nn.ModuleList(stage.model for stage in first)
+        self.networks.extend(stage.model for stage in second)
         if classifiers is not None:
             self.networks.append(classifiers.scores)
         self.count, self.nms_iou = count, nms_iou
