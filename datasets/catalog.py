@@ -6,17 +6,15 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 
+from ..detection.config.base import OnBadBox
 from ..detection.structures import Annotation, Record
 from .class_names import class_list, unknown_names
 from .findings import Finding, Outcome, refuse
 from .records import RawBox, RawImage, RawObject
-
-OnBadBox = Literal["error", "drop", "clip", "fix"]
 
 #: A box with at least this part of its area inside the image is cut to it under every policy.
 LEAST_INSIDE = 0.5

@@ -6,6 +6,7 @@ the files.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
@@ -14,6 +15,13 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
+#: At least one size in pixels.
+Sizes = Annotated[tuple[Count, ...], Field(min_length=1)]
+#: Of a network's arithmetic; boxes and scores are float32 always.
+Precision = Literal["fp32", "bf16", "fp16"]
+#: Of a bad box: ``clip`` cuts to the image, ``drop`` leaves out, ``fix`` swaps corners; all are
+#: counted.
+OnBadBox = Literal["error", "drop", "clip", "fix"]
 
 
 class Section(BaseModel):
@@ -29,6 +37,21 @@ class TransformSpec(Section):
 
     name: str
     params: dict[str, JsonValue] = {}
+
+
+class DataSection(Section):
+    """What every data section says beside its sources."""
+
+    #: Prefix of the sources' relative paths; else the config file's folder, then the working
+    #: folder.
+    root: Path | None = None
+    #: Class names in label order; those of the training data, sorted, when absent.
+    classes: tuple[str, ...] | None = None
+    on_truncated: Literal["error", "warn", "skip"] = "error"
+    exif: Literal["apply", "ignore"] = "apply"
+    #: Larger images are refused from their header, before decoding (Pillow's own bomb limit).
+    max_pixels: Count = 178_956_970
+    workers: NonNegative = 2
 
 
 class TrainConfig(Section):
@@ -55,7 +78,7 @@ class TrainConfig(Section):
     milestones: tuple[Count, ...] = ()
     plateau_evaluations: Count = 5
     gamma: Fraction = 0.1
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     #: Largest gradient norm; null does not clip.
     clip_norm: Positive | None = None
     #: Decay of the exponential moving average of the weights; null keeps none.

@@ -6,31 +6,32 @@ comes from `base.py`.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, SerializeAsAny, model_validator
 
 from ...backbones.blocks import Shortcut
 from ...datasets.formats import known_source
 from ...datasets.formats.format import Source
-from .base import Count, Fraction, NonNegative, Positive, Section, TrainConfig, TransformSpec
+from .base import (
+    Count,
+    DataSection,
+    Fraction,
+    NonNegative,
+    Positive,
+    Precision,
+    Section,
+    Sizes,
+    TrainConfig,
+    TransformSpec,
+)
 from .network import NetworkSection
 
 ClassSource = Annotated[SerializeAsAny[Source], known_source("class")]
 
 
-class ClassifierDataConfig(Section):
-    #: Prefix of the source's relative paths; else the config file's folder, then the working one.
-    root: Path | None = None
+class ClassifierDataConfig(DataSection):
     source: ClassSource | None = None
-    #: Class names in label order; the folders of training, sorted, when absent.
-    classes: tuple[str, ...] | None = None
-    on_truncated: Literal["error", "warn", "skip"] = "error"
-    exif: Literal["apply", "ignore"] = "apply"
-    #: Larger images are refused from their header, before decoding (Pillow's own bomb limit).
-    max_pixels: Count = 178_956_970
-    workers: NonNegative = 2
 
 
 class CropConfig(Section):
@@ -92,29 +93,34 @@ class ClassifierTrainConfig(CropTrainConfig):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
-class ClassifierTestConfig(Section):
-    """How `resdet eval` looks at images; evaluations during training take one crop."""
+class CropTestConfig(Section):
+    """The sizes of images and crops in testing."""
 
-    #: ``one_crop``: the middle; ``ten_crop``: corners and middle, mirrored too; ``multi_scale``:
-    #: whole images through the fully-convolutional form. Softmax scores are averaged.
-    protocol: Literal["one_crop", "ten_crop", "multi_scale"] = "one_crop"
     #: Shorter side of the images that crops are cut from, and the side of the crops.
     resize: Count = 256
     size: Count = 224
-    #: ``multi_scale``: shorter sides (paper, section 3.4).
-    short_sides: Annotated[tuple[Count, ...], Field(min_length=1)] = (224, 256, 384, 480, 640)
-    #: ``one_crop`` and ``multi_scale``: look at the mirrored images too.
+    #: Shorter sides of whole images that are tested fully convolutionally.
+    short_sides: Sizes = (224, 256, 384, 480, 640)
+    #: Average with the flipped images; ten crops always do.
     flip: bool = False
-    batch_size: Count = 32
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
 
     @model_validator(mode="after")
-    def _sizes_make_sense(self) -> ClassifierTestConfig:
+    def _sizes_make_sense(self) -> Self:
         if self.size > self.resize:
             raise ValueError(f"a crop of size {self.size} does not fit into resize {self.resize}")
         if list(self.short_sides) != sorted(set(self.short_sides)):
             raise ValueError(f"short_sides must rise: {list(self.short_sides)}")
         return self
+
+
+class ClassifierTestConfig(CropTestConfig):
+    """Testing by `resdet eval`; evaluations during training take one crop."""
+
+    #: ``one_crop``: the middle; ``ten_crop``: corners and middle, flipped too; ``multi_scale``:
+    #: whole images at ``short_sides`` (paper, section 3.4). Softmax scores are averaged.
+    protocol: Literal["one_crop", "ten_crop", "multi_scale"] = "one_crop"
+    batch_size: Count = 32
 
 
 class ClassifierConfig(Section):

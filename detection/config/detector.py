@@ -7,7 +7,6 @@ the files. Numbers come from the ResNet paper (arXiv:1512.03385), the Faster R-C
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
@@ -16,36 +15,38 @@ from pydantic_core import PydanticKnownError
 from ...backbones import BACKBONES
 from ...datasets.formats import known_source
 from ...datasets.formats.format import Source
-from .base import Count, Fraction, NonNegative, Positive, Section, TrainConfig, TransformSpec
+from .base import (
+    Count,
+    DataSection,
+    Fraction,
+    NonNegative,
+    OnBadBox,
+    Positive,
+    Precision,
+    Section,
+    Sizes,
+    TrainConfig,
+    TransformSpec,
+)
 from .network import NetworkSection
 
 BoxSource = Annotated[SerializeAsAny[Source], known_source("boxes")]
 
 
-class DataConfig(Section):
-    #: Prefix of the relative paths below; else the config file's folder, then the working folder.
-    root: Path | None = None
+class DataConfig(DataSection):
     train: tuple[BoxSource, ...] = ()
     val: tuple[BoxSource, ...] = ()
-    #: Class names in label order; taken from the data (sorted) when absent.
-    classes: tuple[str, ...] | None = None
     #: Names in the annotations that are left out on purpose.
     ignore_classes: tuple[str, ...] = ()
     #: Training only. ``exclude``: as if absent (paper); ``ignore``: neither positive nor negative;
     #: ``include``: as any object (detectron2). COCO crowds are always ``ignore``.
     difficult: Literal["exclude", "ignore", "include"] = "exclude"
-    #: ``clip`` cuts to the image, ``drop`` leaves out, ``fix`` swaps corners; all are counted.
-    on_bad_box: Literal["error", "drop", "clip", "fix"] = "error"
-    on_truncated: Literal["error", "warn", "skip"] = "error"
-    exif: Literal["apply", "ignore"] = "apply"
-    #: Larger images are refused from their header, before decoding (Pillow's own bomb limit).
-    max_pixels: Count = 178_956_970
-    workers: NonNegative = 2
+    on_bad_box: OnBadBox = "error"
 
 
 class ImageConfig(Section):
     #: Shorter sides to draw from in training; one value is single-scale training.
-    short_side_train: Annotated[tuple[Count, ...], Field(min_length=1)] = (600,)
+    short_side_train: Sizes = (600,)
     short_side_test: Count = 600
     long_side_max: Count = 1000
     #: Probability of the left-right flip, the paper's only augmentation for detection.
@@ -162,7 +163,7 @@ class TestConfig(Section):
 
     batch_size: Count = 1
     #: Of the network; boxes and scores are float32 always.
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
 
     @model_validator(mode="after")
     def _sizes_rise(self) -> TestConfig:

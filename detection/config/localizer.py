@@ -7,32 +7,33 @@ classifiers have too comes from `classifier.py`.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SerializeAsAny, model_validator
 
 from ...datasets.formats import known_source
 from ...datasets.formats.format import Source
-from .base import Count, Fraction, NonNegative, Positive, Section
-from .classifier import CropConfig, CropTrainConfig, NetworkConfig
+from .base import (
+    Count,
+    DataSection,
+    Fraction,
+    NonNegative,
+    OnBadBox,
+    Positive,
+    Precision,
+    Section,
+    Sizes,
+)
+from .classifier import CropConfig, CropTestConfig, CropTrainConfig, NetworkConfig
 
 LocalizationSource = Annotated[SerializeAsAny[Source], known_source("both")]
 
 
-class LocalizerDataConfig(Section):
-    #: Prefix of the source's relative root; else the config file's folder, then the working one.
-    root: Path | None = None
+class LocalizerDataConfig(DataSection):
+    """Classes are wnids."""
+
     source: LocalizationSource | None = None
-    #: wnids in label order; those of the training images, sorted, when absent.
-    classes: tuple[str, ...] | None = None
-    #: ``clip`` cuts to the image, ``drop`` leaves out, ``fix`` swaps corners; all are counted.
-    on_bad_box: Literal["error", "drop", "clip", "fix"] = "error"
-    on_truncated: Literal["error", "warn", "skip"] = "error"
-    exif: Literal["apply", "ignore"] = "apply"
-    #: Larger images are refused from their header, before decoding (Pillow's own bomb limit).
-    max_pixels: Count = 178_956_970
-    workers: NonNegative = 2
+    on_bad_box: OnBadBox = "error"
 
 
 class LocalizerCropConfig(CropConfig):
@@ -96,29 +97,16 @@ class AnswerConfig(Section):
     #: least this IoU; null leaves it as it is.
     vote_iou: Fraction | None = None
     #: Of all networks that take part, classifiers too.
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
 
 
-class LocalizerTestConfig(AnswerConfig):
+class LocalizerTestConfig(AnswerConfig, CropTestConfig):
     #: ``centre``: the middle crop; ``dense``: whole images at ``short_sides``, whose boxes are
     #: joined. Evaluations during training take the middle crop.
     protocol: Literal["centre", "dense"] = "dense"
-    #: ``centre``: shorter side of the image the crop is cut from, and side of the crop.
-    resize: Count = 256
-    size: Count = 224
-    #: ``dense``: shorter sides, not stated in the paper; those of its dense classification less the
-    #: largest two, at which a large object is larger than any anchor.
-    short_sides: Annotated[tuple[Count, ...], Field(min_length=1)] = (224, 256, 384)
-    #: Look at the mirrored images too.
-    flip: bool = False
-
-    @model_validator(mode="after")
-    def _sizes_make_sense(self) -> LocalizerTestConfig:
-        if self.size > self.resize:
-            raise ValueError(f"a crop of size {self.size} does not fit into resize {self.resize}")
-        if list(self.short_sides) != sorted(set(self.short_sides)):
-            raise ValueError(f"short_sides must rise: {list(self.short_sides)}")
-        return self
+    #: Not stated in the paper; those of its dense classification less the largest two, at which a
+    #: large object is larger than any anchor.
+    short_sides: Sizes = (224, 256, 384)
 
 
 class LocalizerConfig(Section):
