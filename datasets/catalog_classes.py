@@ -1,13 +1,15 @@
-"""Records with one class an image: the training and the validation images of a classifier."""
+"""Records with one class an image: those of classifiers, and those with boxes of localizers."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from ..detection.errors import DataError
 from ..detection.structures import Annotation, Record
-from .catalog import DataSplit
+from .catalog import DataSplit, OnBadBox, label_images
 from .convert.split import Member, same_bytes, stratified_split
 from .findings import Finding, refuse
 from .formats import inspect
@@ -18,10 +20,7 @@ from .records import RawImage, first_few
 
 
 def labelled_splits(
-    source: Source,
-    *,
-    classes: Sequence[str] | None = None,
-    rules: ImageRules = DEFAULT_RULES,
+    source: Source, *, classes: Sequence[str] | None = None, rules: ImageRules = DEFAULT_RULES
 ) -> tuple[DataSplit, DataSplit]:
     """The training and the validation images, with labels of one class list.
 
@@ -31,30 +30,74 @@ def labelled_splits(
     cannot be opened.
     """
     parts = _images(source, ("train", "val"), rules)
-    train, val = parts["train"], parts["val"]
-    names = tuple(sorted({_class(image) for image in train}) if classes is None else classes)
-    return _split(source, "train", train, names), _split(source, "val", val, names)
+    names = _classes(parts["train"]) if classes is None else tuple(classes)
+    return _label(source, "train", parts["train"], names), _label(
+        source, "val", parts["val"], names
+    )
 
 
 def labelled_split(
+    source: Source, part: Part, *, classes: Sequence[str], rules: ImageRules = DEFAULT_RULES
+) -> DataSplit:
+    """One of the two, with the labels of ``classes``; raises as `labelled_splits`."""
+    return _label(source, part, _images(source, (part,), rules)[part], tuple(classes))
+
+
+def localization_split(
     source: Source,
     part: Part,
     *,
-    classes: Sequence[str],
+    classes: Sequence[str] | None,
     rules: ImageRules = DEFAULT_RULES,
+    on_bad_box: OnBadBox = "error",
 ) -> DataSplit:
-    """One of the two, with the labels of ``classes``, for testing; raises as `labelled_splits`."""
-    return _split(source, part, _images(source, (part,), rules)[part], tuple(classes))
+    """The images of one part, all with boxes, all of the image's class; ``classes`` None takes
+    those of the training images, sorted.
+
+    Training images without a box, or whose boxes ``on_bad_box`` drops, cannot teach where the
+    object is: they are left out, and a warning counts them. ILSVRC has boxes for only part of them.
+    Raises DataError, naming file, object and reason, for a validation image without a box and for
+    all else that would make a result wrong: what `inspect` calls an error, a class that is not in
+    ``classes``, and a box that ``on_bad_box`` does not settle.
+    """
+    images, findings = inspect(source, Reading(rules, part=part))
+    title = f"{source.title}: {part}"
+    refuse(findings, title)
+    if not images:
+        raise DataError(f"{source.title}: no images in {part!r}")
+    if classes is None:
+        classes = _classes(images if part == "train" else _read(source, "train", rules))
+    findings += _other_classes(images, classes, part)
+    refuse(findings, title)
+    labelled = label_images(images, classes=classes, on_bad_box=on_bad_box)
+    labels = _labels(images, labelled.classes)
+    records = tuple(
+        replace(record, image_label=labels[record.image_id])
+        for record in labelled.records
+        if len(record.annotation)
+    )
+    findings += labelled.findings
+    findings += _without_box(source, part, images, records)
+    seen = {record.image_label for record in records}
+    if missing := [name for label, name in enumerate(classes) if label not in seen]:
+        kind = "absent_class" if part == "train" else "class_missing_in_split"
+        reason = f"no boxes of {len(missing)} classes in {part}: {first_few(missing)}"
+        findings.append(Finding(kind, "warning", Path(source.title), reason))
+    refuse(findings, f"{title} (on_bad_box: {on_bad_box})")
+    return DataSplit(records, labelled.classes, tuple(findings))
 
 
 def describe_labelled(split: DataSplit) -> str:
-    """One line for the banner: how many images, and how many the classes have."""
+    """One line for the log: how many images, and how many the classes have."""
     counts = Counter(record.image_label for record in split.records)
     sizes = [counts[label] for label in range(len(split.classes))]
     return (
         f"images: {len(split.records)}, classes: {len(split.classes)} "
         f"with {min(sizes)} to {max(sizes)} images each"
     )
+
+
+# ---------------------------------------------------------------------------------- reading
 
 
 def _images(source: Source, parts: Sequence[Part], rules: ImageRules) -> dict[Part, list[RawImage]]:
@@ -85,13 +128,26 @@ def _held_out(images: list[RawImage], fraction: float, seed: int) -> dict[Part, 
     }
 
 
+# ---------------------------------------------------------------------------------- labels
+
+
 def _class(image: RawImage) -> str:
     if image.image_class is None:
         raise DataError(f"{image.path}: the image has no class")
     return image.image_class
 
 
-def _split(
+def _classes(images: Sequence[RawImage]) -> tuple[str, ...]:
+    return tuple(sorted({_class(image) for image in images}))
+
+
+def _labels(images: Sequence[RawImage], classes: Sequence[str]) -> dict[str, int]:
+    """{image id: label}."""
+    labels = {name: label for label, name in enumerate(classes)}
+    return {image.image_id: labels[_class(image)] for image in images}
+
+
+def _label(
     source: Source, part: Part, images: Sequence[RawImage], classes: tuple[str, ...]
 ) -> DataSplit:
     if not images:
@@ -99,25 +155,48 @@ def _split(
     twice = [name for name, count in Counter(classes).items() if count > 1]
     if twice:
         raise DataError(f"class list: listed twice: {', '.join(twice)}")
-    findings = list(_compare(images, classes, part))
+    findings = list(_other_classes(images, classes, part))
     refuse(findings, f"{source.title}: {part}")
-    labels = {name: label for label, name in enumerate(classes)}
+    seen = {_class(image) for image in images}
+    if missing := [name for name in classes if name not in seen]:
+        reason = f"no images of {len(missing)} classes: {first_few(missing)}"
+        folder = images[0].source.parent
+        findings.append(Finding("class_missing_in_split", "warning", folder, reason))
+    labels = _labels(images, classes)
     empty = Annotation.empty()  # one for all: a million would be gigabytes
     records = tuple(
-        Record(image.image_id, image.path, image.size, empty, labels[_class(image)])
+        Record(image.image_id, image.path, image.size, empty, labels[image.image_id])
         for image in images
     )
     return DataSplit(records, classes, tuple(findings))
 
 
-def _compare(images: Sequence[RawImage], classes: tuple[str, ...], part: Part) -> Iterable[Finding]:
-    known, counts = set(classes), Counter(_class(image) for image in images)
+def _other_classes(
+    images: Sequence[RawImage], classes: Sequence[str], part: Part
+) -> Iterator[Finding]:
+    """One error for each class that is not in ``classes``, at its first image."""
+    counts = Counter(_class(image) for image in images)
     first = {_class(image): image for image in reversed(images)}
-    other = "training lacks" if part == "val" else "is not in the class list"
-    for name in sorted(counts.keys() - known):
+    why = "training lacks" if part == "val" else "is not in the class list"
+    for name in sorted(counts.keys() - set(classes)):
         image = first[name]
-        reason = f"{counts[name]} images of a class that {other} (first {image.path.name})"
-        yield Finding("class_not_in_train", "error", image.source, reason, name)
-    if missing := [name for name in classes if name not in counts]:
-        reason = f"no images of {len(missing)} classes: {first_few(missing)}"
-        yield Finding("class_missing_in_split", "warning", images[0].source.parent, reason)
+        reason = f"{counts[name]} images of a class that {why} (first {image.path.name})"
+        yield Finding("class_not_in_train", "error", image.source, reason, name, image.path)
+
+
+def _without_box(
+    source: Source, part: Part, images: Sequence[RawImage], records: Sequence[Record]
+) -> Iterator[Finding]:
+    used = {record.image_id for record in records}
+    without = [image for image in images if image.image_id not in used]
+    place = Path(source.title)
+    if part == "val":
+        for image in without:
+            reason = "the image has no box"
+            yield Finding("image_without_box", "error", image.source, reason, "", image.path)
+    elif without:
+        names = first_few([image.image_id for image in without])
+        reason = f"{len(without)} of {len(images)} images have no box and are left out: {names}"
+        yield Finding("image_without_box", "warning", place, reason)
+    if not records:
+        yield Finding("no_objects", "error", place, f"no image of {part} has a box")

@@ -18,7 +18,7 @@ from ..findings import Fault, Finding
 from ..image import IMAGE_SUFFIXES, ImageRules
 from ..records import RawBox, RawImage, RawObject, first_few
 from .cls_loc_files import read_list, read_mapping, read_solution
-from .format import DEFAULT_READING, Format, Inspected, Part, Reading, Source, checked_size
+from .format import DEFAULT_READING, Format, Inspected, Part, Reading, RootSource, checked_size
 from .voc_xml import claimed_size, parse_annotation, read_objects
 
 #: Lists of the training images: those with a class, and of these those with boxes.
@@ -26,19 +26,14 @@ _TRAIN_LISTS = ("train_cls", "train_loc")
 Row = tuple[str, RawBox]
 
 
-class ClsLocSource(Source):
+class ClsLocSource(RootSource):
     """ILSVRC CLS-LOC as it is distributed, below ``root``: ``Data/CLS-LOC``,
     ``Annotations/CLS-LOC``, ``ImageSets/CLS-LOC``, ``LOC_synset_mapping.txt`` and
     ``LOC_val_solution.csv``."""
 
     format: Literal["cls_loc"] = "cls_loc"
-    root: Path
     #: ILSVRC counts pixels from 1 and includes the last one, as PASCAL does.
     coordinates: Coordinates = "one_based"
-
-    @property
-    def title(self) -> str:
-        return str(self.root)
 
 
 def inspect_cls_loc(source: ClsLocSource, reading: Reading = DEFAULT_READING) -> Inspected:
@@ -180,22 +175,26 @@ class _Split:
             tree, xml, coordinates=self.coordinates, difficult="include"
         )
         image = RawImage(image_id, path, size, tuple(objects), xml, image_class)
-        findings += _question_objects(image)
+        findings += _question_objects(image, required=not self._lists_unboxed)
         if rows is not None:
             written, _ = read_objects(tree, xml, coordinates="zero_based", difficult="include")
             findings += _compare_rows(image, written, rows)
         return image, [replace(finding, image=path) for finding in findings]
 
+    @property
+    def _lists_unboxed(self) -> bool:
+        """Of the training images of classification only part have boxes; all others have."""
+        return list_path(self.root, self.split).stem == "train_cls"
+
     def _without_xml(self, image_id: str, image: Path) -> list[Finding]:
-        """Only part of the training images have boxes; all of val have."""
-        if self.split == "train" and list_path(self.root, self.split).stem == "train_cls":
+        if self._lists_unboxed:
             return []
         folder = self.root / "Annotations" / "CLS-LOC" / self.split
         reason = f"no annotation in {folder}"
         return [Finding("missing_annotation", "error", image, reason, image_id, image)]
 
 
-def _question_objects(image: RawImage) -> list[Finding]:
+def _question_objects(image: RawImage, *, required: bool) -> list[Finding]:
     names = sorted({obj.name for obj in image.objects})
     if len(names) > 1:
         reason = f"objects of several classes: {', '.join(names)}"
@@ -203,6 +202,8 @@ def _question_objects(image: RawImage) -> list[Finding]:
     if image.image_class is not None and names not in ([], [image.image_class]):
         reason = f"the object is {names[0]}, the image {image.image_class}"
         return [Finding("other_class", "error", image.source, reason)]
+    if not names and required:
+        return [Finding("image_without_box", "error", image.source, "the image has no box")]
     if not names:
         return [Finding("no_objects_in_image", "warning", image.source, "has no usable object")]
     if len(image.objects) > 1:

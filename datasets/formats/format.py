@@ -37,10 +37,19 @@ class Source(Section):
         return self.format
 
 
-class SplitSource(Source):
-    """One split of a data set that is found by its name."""
+class RootSource(Source):
+    """A data set in a folder."""
 
     root: Path
+
+    @property
+    def title(self) -> str:
+        return str(self.root)
+
+
+class SplitSource(RootSource):
+    """One split of a data set that is found by its name."""
+
     split: str | None
 
     @property

@@ -24,7 +24,7 @@ from ..findings import Fault, Finding, refuse
 from ..image import IMAGE_SUFFIXES, ImageRules
 from ..records import RawImage, first_few
 from .cls_loc_files import read_mapping, read_solution
-from .format import DEFAULT_READING, Format, Inspected, Reading, Source, checked_size
+from .format import DEFAULT_READING, Format, Inspected, Reading, RootSource, checked_size
 from .image_folder import inspect_image_folder
 
 SOLUTION = "LOC_val_solution.csv"
@@ -39,19 +39,14 @@ KITS = ("", "ILSVRC2012_devkit_t12/data", "devkit/data", "data")
 _NUMBER = re.compile(r"_val_(\d{8})$")
 
 
-class IlsvrcSource(Source):
+class IlsvrcSource(RootSource):
     """ILSVRC2012 as it is distributed: training folders by wnid, flat validation images with
     their ground truth."""
 
     format: Literal["ilsvrc"] = "ilsvrc"
-    root: Path
     train: str = "train"
     val: str = "val"
     headers: bool = False
-
-    @property
-    def title(self) -> str:
-        return str(self.root)
 
 
 def images_folder(root: Path, split: str) -> Path:

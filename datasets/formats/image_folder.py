@@ -16,18 +16,17 @@ from ...detection.config.base import NonNegative
 from ..findings import Fault, Finding
 from ..image import DEFAULT_RULES, IMAGE_SUFFIXES, ImageRules
 from ..records import RawImage, RawObject, first_few
-from .format import DEFAULT_READING, Format, Inspected, Reading, Source, checked_size
+from .format import DEFAULT_READING, Format, Inspected, Reading, RootSource, checked_size
 
 #: Names of splits, the one that is trained on first. A class may be called so too; it
 #: holds images and no folders.
 _SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 
 
-class FolderSource(Source):
+class FolderSource(RootSource):
     """``root/<train>/<class>/**`` and ``root/<val>/<class>/**``: images in class folders."""
 
     format: Literal["image_folder"] = "image_folder"
-    root: Path
     train: str = "train"
     val: str = "val"
     #: For sets without validation images: the part of each class that is held out of ``train``,
@@ -38,16 +37,11 @@ class FolderSource(Source):
     #: Look at every image's header before training; a million take minutes.
     headers: bool = True
 
-    @property
-    def title(self) -> str:
-        return str(self.root)
 
-
-class ImagesSource(Source):
+class ImagesSource(RootSource):
     """A folder of images without annotations."""
 
     format: Literal["images"] = "images"
-    root: Path
 
 
 def splits_of_folder(root: Path) -> dict[str, Path]:

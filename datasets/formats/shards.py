@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from ...detection.config.base import Count
-from .format import Format, Source
+from .format import Format, RootSource
 
 
-class ShardsSource(Source):
+class ShardsSource(RootSource):
     """Tar shards that ``resdet write-shards`` made, read as a stream."""
 
     format: Literal["shards"] = "shards"
-    root: Path
     train: str = "train"
     val: str = "val"
     #: Parts of a batch that are read side by side; a multiple of the processes.

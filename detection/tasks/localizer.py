@@ -13,7 +13,7 @@ from rich.progress import track
 from torch import Tensor
 
 from ...datasets.catalog import DataSplit
-from ...datasets.catalog_localization import localization_split
+from ...datasets.catalog_classes import localization_split
 from ...datasets.loading.crops import CentreCrop, FullImage, PlacedCrop
 from ...datasets.loading.dataset import (
     ImageDataset,

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from resdet.datasets.catalog_localization import localization_split
+from resdet.datasets.catalog_classes import localization_split
 from resdet.datasets.formats.cls_loc import ClsLocSource
 from resdet.datasets.image import ImageRules
 from resdet.datasets.loading.crops import CentreCrop, FullImage, PaperCrop
