@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 
 from ...detection.errors import ConfigError, DataError
 from ..formats import FORMATS, read_images
-from ..formats.format import Contents, Outgoing, Reading, Source, Splits, Writer, write_new
+from ..formats.format import Contents, Reading, Source
+from ..formats.writing import Outgoing, Splits, Writer, write_new
 from ..image import DEFAULT_RULES, IMAGE_SUFFIXES, ImageRules
 from ..records import RawImage, first_few
 from .placing import all_or_nothing, placer

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...detection.errors import DataError
-from ..formats.format import Place
+from ..formats.writing import Place
 
 
 def expect_free(out: Path) -> None:

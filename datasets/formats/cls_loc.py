@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,7 @@ from ..findings import Fault, Finding
 from ..image import IMAGE_SUFFIXES, ImageRules
 from ..records import RawBox, RawImage, RawObject, first_few
 from .cls_loc_files import read_list, read_mapping, read_solution
-from .format import DEFAULT_READING, Format, Inspected, Part, Reading, RootSource, checked_size
+from .format import Format, Inspected, Part, Reading, RootSource, checked_size
 from .voc_xml import claimed_size, parse_annotation, read_objects
 
 #: Lists of the training images: those with a class, and of these those with boxes.
@@ -36,7 +37,7 @@ class ClsLocSource(RootSource):
     coordinates: Coordinates = "one_based"
 
 
-def inspect_cls_loc(source: ClsLocSource, reading: Reading = DEFAULT_READING) -> Inspected:
+def inspect_cls_loc(source: ClsLocSource, reading: Reading) -> Inspected:
     """The usable images of a split, in the order of its list, and everything wrong with it.
 
     An image's ``image_class`` (a wnid) is its folder in train, and in val what the solution file
@@ -181,7 +182,7 @@ class _Split:
             findings += _compare_rows(image, written, rows)
         return image, [replace(finding, image=path) for finding in findings]
 
-    @property
+    @cached_property
     def _lists_unboxed(self) -> bool:
         """Of the training images of classification only part have boxes; all others have."""
         return list_path(self.root, self.split).stem == "train_cls"

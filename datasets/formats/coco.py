@@ -17,32 +17,9 @@ from ..coordinates import question_coordinates
 from ..findings import Fault, Finding
 from ..image import IMAGE_SUFFIXES
 from ..records import RawImage, first_few
-from .coco_json import (
-    category_names,
-    claimed_size,
-    extra_keys,
-    image_path,
-    images_by_id,
-    instances,
-    listed_twice,
-    load_json,
-    objects_by_image,
-    pycocotools_notes,
-)
-from .format import (
-    DEFAULT_READING,
-    Contents,
-    Format,
-    Inspected,
-    Place,
-    Reading,
-    Source,
-    Splits,
-    Writer,
-    checked_size,
-    fit_box,
-    write_new,
-)
+from . import coco_json
+from .format import Contents, Format, Inspected, Reading, Source, checked_size
+from .writing import Place, Splits, Writer, fit_box, write_new
 
 
 class CocoSource(Source):
@@ -57,7 +34,7 @@ class CocoSource(Source):
         return str(self.annotations)
 
 
-def inspect_coco(source: CocoSource, reading: Reading = DEFAULT_READING) -> Inspected:
+def inspect_coco(source: CocoSource, reading: Reading) -> Inspected:
     """The usable images of a COCO JSON, in its order, and everything that is wrong with it.
 
     Images without objects are included. Crowds become ``ignore``; a missing ``iscrowd`` is 0;
@@ -66,21 +43,23 @@ def inspect_coco(source: CocoSource, reading: Reading = DEFAULT_READING) -> Insp
     """
     annotations = source.annotations
     try:
-        content = load_json(annotations)
+        content = coco_json.load_json(annotations)
     except Fault as fault:
         return [], [fault.finding]
-    findings = pycocotools_notes(content["annotations"], annotations)
-    names = category_names(content["categories"], annotations, findings)
-    entries = images_by_id(content["images"], annotations, findings)
+    findings = coco_json.pycocotools_notes(content["annotations"], annotations)
+    names = coco_json.category_names(content["categories"], annotations, findings)
+    entries = coco_json.images_by_id(content["images"], annotations, findings)
     paths = {key: source.images / str(entry.get("file_name")) for key, entry in entries.items()}
-    findings += listed_twice(paths, annotations)
-    objects = objects_by_image(content["annotations"], paths, names, annotations, findings)
+    findings += coco_json.listed_twice(paths, annotations)
+    objects = coco_json.objects_by_image(
+        content["annotations"], paths, names, annotations, findings
+    )
     found = []
     for image_id, entry in entries.items():
         where = f"image {image_id}"
         try:
-            path = image_path(source.images, entry, annotations, where)
-            claimed = claimed_size(entry, annotations, where)
+            path = coco_json.image_path(source.images, entry, annotations, where)
+            claimed = coco_json.claimed_size(entry, annotations, where)
             size = checked_size(path, claimed, annotations, reading.rules, object=where)
         except Fault as fault:
             findings.append(fault.finding)
@@ -107,7 +86,7 @@ def compare_categories(paths: Sequence[Path]) -> list[Finding]:
     findings = []
     for path in dict.fromkeys(paths):
         try:
-            names = category_names(load_json(path)["categories"], path, [])
+            names = coco_json.category_names(coco_json.load_json(path)["categories"], path, [])
         except Fault:
             continue
         for key, name in names.items():
@@ -124,7 +103,7 @@ def _unlisted(images: Path, annotations: Sequence[Path]) -> list[Finding]:
     listed: set[str] = set()
     for path in annotations:
         try:
-            listed |= {str(entry.get("file_name")) for entry in load_json(path)["images"]}
+            listed |= {str(entry.get("file_name")) for entry in coco_json.load_json(path)["images"]}
         except Fault:
             return []  # `inspect_coco` says why; every image would seem unlisted
     files = (path for path in images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
@@ -156,12 +135,12 @@ def _named(root: Path, split: str | None) -> CocoSource:
 
 def _contents(source: CocoSource, images: Sequence[RawImage]) -> Contents:
     """Classes are in the order of the category ids."""
-    content = load_json(source.annotations)
+    content = coco_json.load_json(source.annotations)
     categories = content["categories"]
     if all(isinstance(entry["id"], int) for entry in categories):
         categories = sorted(categories, key=lambda entry: int(entry["id"]))
     classes = tuple(str(entry["name"]) for entry in categories)
-    return Contents(source.images, classes, Counter(extra_keys(content)))
+    return Contents(source.images, classes, Counter(coco_json.extra_keys(content)))
 
 
 def _write(out: Path, splits: Splits, classes: Sequence[str], place: Place) -> None:
@@ -169,7 +148,7 @@ def _write(out: Path, splits: Splits, classes: Sequence[str], place: Place) -> N
     for split, images in splits.items():
         for image in images:
             place(image.source, out / split / image.name)
-        text = json.dumps(instances(images, classes), ensure_ascii=False, allow_nan=False)
+        text = json.dumps(coco_json.instances(images, classes), ensure_ascii=False, allow_nan=False)
         write_new(out / "annotations" / f"instances_{split}.json", text + "\n")
 
 
@@ -178,7 +157,7 @@ def _divide(
 ) -> dict[Path, str]:
     """``<part>.json``, by default beside the source's: its content with the images of the part
     alone. Everything else is kept, ids, masks and unknown keys included."""
-    content, whole = load_json(source.annotations), source.annotations
+    content, whole = coco_json.load_json(source.annotations), source.annotations
     texts = {}
     for part, names in parts.items():
         path = (folder or whole.parent) / f"{part}.json"

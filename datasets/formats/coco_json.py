@@ -12,7 +12,7 @@ from typing import Any
 from ..findings import Fault, Finding
 from ..image import is_file
 from ..records import RawBox, RawObject
-from .format import Outgoing, extent, rounded
+from .writing import Outgoing, extent, rounded
 
 Entry = dict[str, Any]
 #: The lists of a file, and what `RawImage` holds of their entries; other keys belong to COCO only.

@@ -24,7 +24,7 @@ from ..findings import Fault, Finding, refuse
 from ..image import IMAGE_SUFFIXES, ImageRules
 from ..records import RawImage, first_few
 from .cls_loc_files import read_mapping, read_solution
-from .format import DEFAULT_READING, Format, Inspected, Reading, RootSource, checked_size
+from .format import Format, Inspected, Reading, RootSource, checked_size
 from .image_folder import inspect_image_folder
 
 SOLUTION = "LOC_val_solution.csv"
@@ -64,7 +64,7 @@ def class_names(root: Path) -> dict[str, str]:
     return names
 
 
-def inspect_ilsvrc(source: IlsvrcSource, reading: Reading = DEFAULT_READING) -> Inspected:
+def inspect_ilsvrc(source: IlsvrcSource, reading: Reading) -> Inspected:
     """The images of a split with their wnids, and everything that is wrong with it.
 
     A split whose images lie in class folders is read as such, any other as val.

@@ -16,7 +16,7 @@ from ...detection.config.base import NonNegative
 from ..findings import Fault, Finding
 from ..image import DEFAULT_RULES, IMAGE_SUFFIXES, ImageRules
 from ..records import RawImage, RawObject, first_few
-from .format import DEFAULT_READING, Format, Inspected, Reading, RootSource, checked_size
+from .format import Format, Inspected, Reading, RootSource, checked_size
 
 #: Names of splits, the one that is trained on first. A class may be called so too; it
 #: holds images and no folders.
@@ -80,7 +80,7 @@ def inspect_image_folder(
     return images, findings
 
 
-def inspect_images(source: ImagesSource, reading: Reading = DEFAULT_READING) -> Inspected:
+def inspect_images(source: ImagesSource, reading: Reading) -> Inspected:
     """The images of a folder without annotations, by path, and what is wrong with the folder."""
     folder = source.root
     files, others = _files(folder)

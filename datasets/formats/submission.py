@@ -20,7 +20,7 @@ from ...detection.files import write_file
 from ...detection.structures import Detections
 from ..findings import Fault
 from ..records import RawBox
-from .format import number
+from .writing import number
 
 HEADER = ("ImageId", "PredictionString")
 #: The most predictions an image may have.

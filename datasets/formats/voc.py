@@ -15,34 +15,12 @@ from typing import Literal, NamedTuple
 
 from ..coordinates import Coordinates, question_coordinates
 from ..findings import Fault, Finding
-from ..image import IMAGE_SUFFIXES, ImageRules
+from ..image import IMAGE_SUFFIXES
 from ..parallel import Died, map_items
 from ..records import RawImage, RawObject, first_few
-from .format import (
-    DEFAULT_READING,
-    Contents,
-    Difficult,
-    Fit,
-    Format,
-    Inspected,
-    Place,
-    Reading,
-    Splits,
-    SplitSource,
-    Writer,
-    checked_size,
-    fit_box,
-    rounded,
-    write_new,
-)
-from .voc_xml import (
-    claimed_size,
-    extra_tags,
-    format_annotation,
-    names_another_file,
-    parse_annotation,
-    read_objects,
-)
+from . import voc_xml
+from .format import Contents, Format, Inspected, Reading, SplitSource, checked_size
+from .writing import Fit, Place, Splits, Writer, fit_box, rounded, write_new
 
 #: The devkit's class image sets end each line with whether the class is there ...
 _PRESENCE = re.compile(r"^(.*\S)\s+(-1|0|1)$")
@@ -71,7 +49,7 @@ class VocSource(SplitSource):
         return f"{self.root}: image set {self.split!r}"
 
 
-def inspect_voc(source: VocSource, reading: Reading = DEFAULT_READING) -> Inspected:
+def inspect_voc(source: VocSource, reading: Reading) -> Inspected:
     """The usable images of an image set, in its order, and everything that is wrong with it.
 
     Images without objects are included. A class's image set (``dog_train.txt``) is read as the
@@ -81,15 +59,10 @@ def inspect_voc(source: VocSource, reading: Reading = DEFAULT_READING) -> Inspec
         pairs, findings = _pair(source.root, source.split)
     except Fault as fault:
         return [], [fault.finding]
-    read = partial(
-        _read_pair,
-        coordinates=source.coordinates,
-        difficult=reading.difficult,
-        rules=reading.rules,
-    )
-    share = reading.workers if len(pairs) >= _WORTH_SHARING else 0
+    read = partial(_read_pair, source=source, reading=reading)
+    workers = reading.workers if len(pairs) >= _WORTH_SHARING else 0
     images: dict[int, RawImage] = {}
-    for index, result in map_items(read, pairs, workers=share):
+    for index, result in map_items(read, pairs, workers=workers):
         if isinstance(result, Died):
             xml = pairs[index].xml
             findings.append(Finding("reader_crashed", "error", xml, result.reason))
@@ -103,18 +76,21 @@ def inspect_voc(source: VocSource, reading: Reading = DEFAULT_READING) -> Inspec
 
 
 def _read_pair(
-    pair: _Pair, *, coordinates: Coordinates, difficult: Difficult, rules: ImageRules
+    pair: _Pair, *, source: VocSource, reading: Reading
 ) -> tuple[RawImage | None, list[Finding]]:
     """None: the image cannot be used."""
     image_id, image, xml = pair
     try:
-        tree = parse_annotation(xml)
-        size = checked_size(image, claimed_size(tree, xml), xml, rules, object="<size>")
+        tree = voc_xml.parse_annotation(xml)
+        claimed = voc_xml.claimed_size(tree, xml)
+        size = checked_size(image, claimed, xml, reading.rules, object="<size>")
     except Fault as fault:
         return None, [replace(fault.finding, image=image)]
-    objects, faults = read_objects(tree, xml, coordinates=coordinates, difficult=difficult)
+    objects, faults = voc_xml.read_objects(
+        tree, xml, coordinates=source.coordinates, difficult=reading.difficult
+    )
     findings = [replace(finding, image=image) for finding in faults]
-    if other := names_another_file(tree, image_id):
+    if other := voc_xml.names_another_file(tree, image_id):
         reason = f"<filename> is {other!r}, the image {image.name}: the id decides"
         findings.append(Finding("other_filename", "warning", xml, reason, image=image))
     return RawImage(image_id, image, size, tuple(objects), xml), findings
@@ -286,7 +262,9 @@ def _write(out: Path, splits: Splits, classes: Sequence[str], place: Place) -> N
                 continue
             written.add(target)
             place(image.source, target)
-            write_new(out / "Annotations" / f"{image.name.stem}.xml", format_annotation(image))
+            write_new(
+                out / "Annotations" / f"{image.name.stem}.xml", voc_xml.format_annotation(image)
+            )
         write_new(_set_path(out, split), "".join(f"{image.name.stem}\n" for image in images))
 
 
@@ -300,8 +278,8 @@ def _divide(
 
 
 def _contents(source: VocSource, images: Sequence[RawImage]) -> Contents:
-    trees = (parse_annotation(image.source) for image in images)
-    extras = Counter(tag for tree in trees for tag in extra_tags(tree))
+    trees = (voc_xml.parse_annotation(image.source) for image in images)
+    extras = Counter(tag for tree in trees for tag in voc_xml.extra_tags(tree))
     return Contents(source.root / "JPEGImages", extras=extras)
 
 

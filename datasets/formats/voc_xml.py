@@ -15,7 +15,8 @@ from defusedxml.ElementTree import fromstring
 from ..coordinates import Coordinates
 from ..findings import Fault, Finding
 from ..records import RawBox, RawObject
-from .format import Difficult, Outgoing, number
+from .format import Difficult
+from .writing import Outgoing, number
 
 _LARGEST_XML = 10 * 2**20
 _ENCODING = re.compile(rb"""^<\?xml[^>]*encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")

@@ -18,30 +18,9 @@ from ...detection.errors import ConfigError
 from ..findings import Fault, Finding
 from ..image import IMAGE_SUFFIXES
 from ..records import RawImage, RawObject, first_few
-from .format import (
-    DEFAULT_READING,
-    Contents,
-    Fit,
-    Format,
-    Inspected,
-    Place,
-    Reading,
-    Splits,
-    SplitSource,
-    Writer,
-    checked_size,
-    fit_box,
-    write_new,
-)
-from .yolo_text import (
-    ROUNDING,
-    format_line,
-    format_names,
-    is_image_list,
-    read_labels,
-    read_lines,
-    read_names,
-)
+from . import yolo_text
+from .format import Contents, Format, Inspected, Reading, SplitSource, checked_size
+from .writing import Fit, Place, Splits, Writer, fit_box, write_new
 
 
 class YoloSource(SplitSource):
@@ -52,7 +31,7 @@ class YoloSource(SplitSource):
     format: Literal["yolo"] = "yolo"
 
 
-def inspect_yolo(source: YoloSource, reading: Reading = DEFAULT_READING) -> Inspected:
+def inspect_yolo(source: YoloSource, reading: Reading) -> Inspected:
     """The usable images of a split, ordered by name, and everything that is wrong with it.
 
     An id is the path below the split's folder without its suffix. An image without a label file
@@ -60,7 +39,7 @@ def inspect_yolo(source: YoloSource, reading: Reading = DEFAULT_READING) -> Insp
     Segments, oriented boxes and predictions with scores have other columns and are refused.
     """
     try:
-        names: Sequence[str] | None = read_names(source.root)
+        names: Sequence[str] | None = yolo_text.read_names(source.root)
         findings = []
     except Fault as fault:
         names, findings = None, [fault.finding]
@@ -83,7 +62,9 @@ def inspect_yolo(source: YoloSource, reading: Reading = DEFAULT_READING) -> Insp
         try:
             size = checked_size(path, None, path, reading.rules)
             objects, faults = (
-                ([], []) if text is None or names is None else read_labels(text, size, names)
+                ([], [])
+                if text is None or names is None
+                else yolo_text.read_labels(text, size, names)
             )
         except Fault as fault:
             findings.append(fault.finding)
@@ -134,7 +115,7 @@ def _listed(
     known = {found: name for name, paths in files.items() for found in paths}
     wanted: dict[str, list[Path]] = {}
     findings = []
-    for line in read_lines(path):
+    for line in yolo_text.read_lines(path):
         image = path.parent / line
         if image not in known:
             findings.append(Finding("missing_image", "error", path, "no such image", line))
@@ -199,7 +180,7 @@ def _fit(obj: RawObject, size: tuple[int, int]) -> Fit:
     if clipped is None:
         return None, "objects outside the image are left out"
     cuts = zip(inside, obj.box, (width, height) * 2, strict=True)
-    if any(abs(new - old) > ROUNDING * side for new, old, side in cuts):
+    if any(abs(new - old) > yolo_text.ROUNDING * side for new, old, side in cuts):
         return clipped, "boxes that reach over the edge of the image are clipped"
     return clipped, ""
 
@@ -210,16 +191,18 @@ def _write(out: Path, splits: Splits, classes: Sequence[str], place: Place) -> N
     for split, images in splits.items():
         for image in images:
             place(image.source, out / "images" / split / image.name)
-            lines = [format_line(obj, numbers[obj.name], image.size) for obj in image.objects]
+            lines = [
+                yolo_text.format_line(obj, numbers[obj.name], image.size) for obj in image.objects
+            ]
             label = out / "labels" / split / image.name.with_suffix(".txt")
             write_new(label, "".join(f"{line}\n" for line in lines))
-    write_new(out / "data.yaml", format_names(list(splits), classes))
+    write_new(out / "data.yaml", yolo_text.format_names(list(splits), classes))
 
 
 def _splits(root: Path) -> dict[str, YoloSource]:
     pairs = [*root.glob("images/*"), *root.glob("*/images")]
     names = [path.name if path.parent.name == "images" else path.parent.name for path in pairs]
-    lists = [path.stem for path in root.glob("*.txt") if is_image_list(path)]
+    lists = [path.stem for path in root.glob("*.txt") if yolo_text.is_image_list(path)]
     found = [
         each for name in {*names, *lists} if _is_split(each := YoloSource(root=root, split=name))
     ]
@@ -239,7 +222,7 @@ def _is_split(source: YoloSource) -> bool:
 
 
 def _contents(source: YoloSource, images: Sequence[RawImage]) -> Contents:
-    return Contents(_folders(source)[0], read_names(source.root))
+    return Contents(_folders(source)[0], yolo_text.read_names(source.root))
 
 
 def _divide(

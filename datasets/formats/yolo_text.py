@@ -13,7 +13,7 @@ import yaml
 from ..findings import Fault, Finding
 from ..image import IMAGE_SUFFIXES
 from ..records import RawObject
-from .format import number, rounded
+from .writing import number, rounded
 
 NAMES_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt")
 #: Of a fraction of the image's side: 1e-8 px of a side of 10 000 px, so that the corners that
@@ -178,43 +178,25 @@ def _checked(names: list[str], path: Path) -> tuple[str, ...]:
 
 
 def _yaml_names(text: str, path: Path) -> list[str]:
-    """``names`` as a list, or by number, and ``nc`` if there.
+    """``names`` as a list, or by the numbers 0, 1, 2 and so on, and ``nc`` if there.
 
     Names are taken as they are written, not as YAML 1.1 reads them: there ``no`` is false and
-    ``010`` is eight. Nothing is constructed, so that aliases cannot grow and tags do nothing.
+    ``010`` is eight. The loader makes texts, lists and mappings only.
     """
     try:
-        top = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise _malformed(path, f"not readable as YAML ({reason})") from error
-    entries = _mapping(top)
-    names = _scalars(entries.get("names"))
-    if names is None:
+        raise _malformed(path, f"not readable as YAML ({' '.join(str(error).split())})") from error
+    content = content if isinstance(content, dict) else {}
+    names = content.get("names")
+    if isinstance(names, dict):
+        names = [names.get(str(index)) for index in range(len(names))]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise _malformed(path, "`names` is missing, or neither a list nor numbered names")
-    count = entries.get("nc")
-    if isinstance(count, yaml.ScalarNode) and count.value != str(len(names)):
-        raise _malformed(path, f"nc is {count.value!r:.40}, but there are {len(names)} names")
+    count = content.get("nc", str(len(names)))
+    if count != str(len(names)):
+        raise _malformed(path, f"nc is {count!r:.40}, but there are {len(names)} names")
     return names
-
-
-def _mapping(node: yaml.Node | None) -> dict[str, yaml.Node]:
-    if not isinstance(node, yaml.MappingNode):
-        return {}
-    return {key.value: value for key, value in node.value if isinstance(key, yaml.ScalarNode)}
-
-
-def _scalars(node: yaml.Node | None) -> list[str] | None:
-    """The texts of a list, or of a mapping whose keys are 0, 1, 2 and so on in any order."""
-    if isinstance(node, yaml.SequenceNode):
-        items: list[yaml.Node | None] = list(node.value)
-    elif isinstance(node, yaml.MappingNode):
-        numbered = _mapping(node)
-        items = [numbered.get(str(number)) for number in range(len(node.value))]
-    else:
-        return None
-    texts = [item.value for item in items if isinstance(item, yaml.ScalarNode)]
-    return texts if len(texts) == len(items) else None
 
 
 def format_names(splits: Sequence[str], classes: Sequence[str]) -> str:

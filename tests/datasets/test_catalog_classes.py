@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from resdet.datasets.catalog_classes import describe_labelled, labelled_split, labelled_splits
-from resdet.datasets.formats.ilsvrc import IlsvrcSource, class_names, inspect_ilsvrc
+from resdet.datasets.formats.ilsvrc import IlsvrcSource, class_names
 from resdet.datasets.formats.image_folder import FolderSource
 from resdet.detection.errors import DataError
+from resdet.tests.datasets.formats.sources import inspect
 from scipy.io import savemat
 
 FOX, DOG, CAT = "n02119789", "n02100735", "n02123045"
@@ -253,7 +254,7 @@ def test_an_unknown_wnid_in_the_solution(kaggle: Path) -> None:
 
 def test_an_unknown_wnid_among_the_folders(kaggle: Path) -> None:
     save(kaggle / "Data" / "CLS-LOC" / "train" / "n99999999" / "a.JPEG")
-    images, findings = inspect_ilsvrc(IlsvrcSource(root=kaggle, headers=True))
+    images, findings = inspect("ilsvrc", kaggle, "train", headers=True)
     assert len(images) == 7
     assert [(each.kind, each.object) for each in findings] == [("unknown_class", "n99999999")]
 
