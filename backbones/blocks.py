@@ -1,13 +1,9 @@
 """The residual blocks of the ResNet paper: basic (two 3x3) and bottleneck (1x1, 3x3, 1x1).
 
-N images · P regions · C channels. Shortcuts as in paper section 3.3 and 4.1, by their letter:
-``A`` the identity, every stride-th cell of it where the map halves, with zeros for new channels;
-``B`` a 1x1 projection where the shape changes, else the identity; ``C`` a projection in every
-block; ``none`` no shortcut at all, which makes the paper's plain nets.
-
-A block can also run straight from a feature map: `forward_on_map` equals ``forward(pool(map, 1))``,
-but pulls its linear 1x1 convolutions in front of the pooling, where each cell is computed once
-instead of once per overlapping region.
+N images · P regions · C channels. Shortcuts are named as in the paper, sections 3.3 and 4.1:
+``A`` the identity, subsampled where the map halves, with zeros for new channels; ``B`` a 1x1
+projection where the shape changes, else the identity; ``C`` a projection in every block; ``none``
+no shortcut, which makes the paper's plain nets.
 """
 
 from __future__ import annotations
@@ -41,14 +37,14 @@ class PaddedIdentity(nn.Module):
         return self.pad(x[:, :, :: self.stride, :: self.stride])
 
     def pad(self, x: Tensor) -> Tensor:
-        """The new channels alone, for a map that is already as small as it should be."""
+        """Add the new channels to a map that is already subsampled."""
         return F.pad(x, (0, 0, 0, 0, 0, self.extra))
 
 
 def make_shortcut(
     option: Shortcut, inputs: int, outputs: int, *, stride: int, norm: str
 ) -> nn.Module | None:
-    """What stands beside a block's residual; None in plain nets."""
+    """The shortcut of one block; None in plain nets."""
     if option == "none":
         return None
     same_shape = stride == 1 and inputs == outputs
@@ -58,23 +54,29 @@ def make_shortcut(
 
 
 class Block(nn.Module):
-    """Shared by both kinds: ``relu(residual(x) + shortcut(x))``, or ``relu(residual(x))``."""
+    """``relu(residual(x) + shortcut(x))``, or ``relu(residual(x))`` in plain nets.
+
+    A block can also run straight from a feature map (`RunsOnMap`): its linear 1x1 convolutions run
+    before the pooling, once per cell instead of once per overlapping region.
+    """
 
     expansion: int
 
     def __init__(
-        self, inputs: int, outputs: int, *, stride: int, norm: str, shortcut: Shortcut
+        self, inputs: int, width: int, *, stride: int, norm: str, shortcut: Shortcut
     ) -> None:
         super().__init__()
         self.stride = stride
-        self.shortcut = make_shortcut(shortcut, inputs, outputs, stride=stride, norm=norm)
+        self.shortcut = make_shortcut(
+            shortcut, inputs, width * self.expansion, stride=stride, norm=norm
+        )
         self.relu = nn.ReLU(inplace=True)
 
     def residual(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 
     def residual_on_map(self, features: Tensor, pool: Pool) -> Tensor:
-        raise NotImplementedError
+        return self.residual(pool(features, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         residual = self.residual(x)
@@ -96,7 +98,7 @@ def _on_map(shortcut: nn.Module, features: Tensor, pool: Pool, stride: int) -> T
 
 
 class BasicBlock(Block):
-    """Two 3x3 convolutions (ResNet-18 and -34)."""
+    """Two 3x3 convolutions (ResNet-18 and -34), for which ``stride_in`` makes no difference."""
 
     expansion = 1
 
@@ -117,9 +119,6 @@ class BasicBlock(Block):
     def residual(self, x: Tensor) -> Tensor:
         return self.conv2(self.relu(self.conv1(x)))
 
-    def residual_on_map(self, features: Tensor, pool: Pool) -> Tensor:
-        return self.residual(pool(features, 1))
-
 
 class Bottleneck(Block):
     """1x1, 3x3, 1x1 (ResNet-50, -101, -152); ``stride_in`` names the one that halves the map."""
@@ -136,12 +135,11 @@ class Bottleneck(Block):
         stride_in: str = "3x3",
         shortcut: Shortcut = "B",
     ) -> None:
-        outputs = width * self.expansion
-        super().__init__(inputs, outputs, stride=stride, norm=norm, shortcut=shortcut)
+        super().__init__(inputs, width, stride=stride, norm=norm, shortcut=shortcut)
         strides = (stride, 1) if stride_in == "1x1" else (1, stride)
         self.conv1 = ConvNorm(inputs, width, 1, stride=strides[0], norm=norm)
         self.conv2 = ConvNorm(width, width, 3, stride=strides[1], norm=norm)
-        self.conv3 = ConvNorm(width, outputs, 1, norm=norm)
+        self.conv3 = ConvNorm(width, width * self.expansion, 1, norm=norm)
 
     def residual(self, x: Tensor) -> Tensor:
         return self._after_conv1(self.conv1(x))
@@ -152,30 +150,3 @@ class Bottleneck(Block):
 
     def _after_conv1(self, x: Tensor) -> Tensor:
         return self.conv3(self.relu(self.conv2(self.relu(x))))
-
-
-def make_blocks(
-    block: type[BasicBlock] | type[Bottleneck],
-    count: int,
-    inputs: int,
-    width: int,
-    *,
-    stride: int,
-    norm: str,
-    stride_in: str = "3x3",
-    shortcut: Shortcut = "B",
-) -> nn.Sequential:
-    """A stage: ``count`` blocks of ``width``, of which the first alone has ``stride``."""
-    blocks = []
-    for index in range(count):
-        blocks.append(
-            block(
-                width * block.expansion if index else inputs,
-                width,
-                stride=1 if index else stride,
-                norm=norm,
-                stride_in=stride_in,
-                shortcut=shortcut,
-            )
-        )
-    return nn.Sequential(*blocks)

@@ -1,4 +1,4 @@
-"""How a convolution's output is normalised: frozen, batch or group statistics."""
+"""Convolutions with their normalisation: frozen, batch or group statistics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EPS = 1e-5
 class FrozenNorm(nn.Module):
     """BN turned into a constant scale and shift per channel (ResNet paper, appendix A).
 
-    It holds buffers only, so that neither ``train()`` nor an optimizer can wake it.
+    It has buffers only, so that neither ``train()`` nor an optimizer changes it.
     """
 
     weight: Tensor
@@ -36,7 +36,7 @@ class FrozenNorm(nn.Module):
 
 
 def scale_and_shift(norm: FrozenNorm | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """The two (C,) factors that a BN with fixed statistics multiplies by and adds."""
+    """The (C,) scale and shift of a BN with fixed statistics."""
     assert norm.running_mean is not None and norm.running_var is not None  # noqa: S101  narrows types
     scale = norm.weight * (norm.running_var + EPS).rsqrt()
     return scale, norm.bias - norm.running_mean * scale
@@ -53,10 +53,10 @@ def make_norm(kind: str, channels: int) -> nn.Module:
 
 
 class ConvNorm(nn.Conv2d):
-    """A convolution without bias and its normalisation, computed as one convolution where it can.
+    """A convolution without bias and its norm, computed as one convolution where possible.
 
     With fixed statistics conv(x, w) * scale + shift = conv(x, w * scale) + shift: the activation is
-    written once in place of three times, and gradients of the weights stay exact.
+    written once instead of three times, and the gradients of the weights are the same.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Which pixel values does a network expect? Mean, std and channel order per weights family.
+"""Pixel statistics that weights expect: mean, std and channel order, by origin, and as a layer.
 
 Wrong statistics cost 15 points of mAP and raise no error (VOC .73 -> .58, maskrcnn-benchmark #643),
 so they are named after the weights and travel with them.

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import Backbone
-from .blocks import BasicBlock, Bottleneck, Shortcut, make_blocks
+from .blocks import BasicBlock, Bottleneck, Shortcut
 from .norm import ConvNorm
 
 #: depth: block, blocks in res2..res5 (paper, Table 1)
@@ -89,16 +89,21 @@ class ResNet(Backbone):
         self, block: type[BasicBlock] | type[Bottleneck], count: int, name: str, stride: int | None
     ) -> nn.Sequential:
         """res2 to res5; the first block halves the map except in res2, or as ``stride`` says."""
-        stages = list(self.strides)
-        return make_blocks(
-            block,
-            count,
-            self.channels_of(stages[stages.index(name) - 1]),
-            self._width_of(name),
-            stride=stride or (1 if name == "res2" else 2),
-            norm=self.norm,
-            stride_in=self.stride_in,
-            shortcut=self.shortcut,
+        stages, width = list(self.strides), self._width_of(name)
+        inputs = self.channels_of(stages[stages.index(name) - 1])
+        first = stride or (1 if name == "res2" else 2)
+        return nn.Sequential(
+            *(
+                block(
+                    width * block.expansion if index else inputs,
+                    width,
+                    stride=1 if index else first,
+                    norm=self.norm,
+                    stride_in=self.stride_in,
+                    shortcut=self.shortcut,
+                )
+                for index in range(count)
+            )
         )
 
     def _width_of(self, stage: str) -> int:

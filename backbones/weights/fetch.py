@@ -1,7 +1,7 @@
-"""Where on disk are the weights that a config names? A path, a URL or a torchvision name.
+"""Files of the weights that a config names by path, URL or torchvision name.
 
-Downloads go to a cache folder, whole or not at all. A URL may end in ``#sha256=`` and the start of
-the checksum, which is then compared at every use; torchvision's file names carry theirs.
+Downloads go to a cache folder, complete or not at all. A URL may end in ``#sha256=`` and the first
+digits of the checksum, which is then compared at every use; torchvision's file names contain it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import os
 import re
 import shutil
 import tempfile
-import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from ...detection.errors import WeightsError
+from ...detection.files import sha256_of, url_opener
 
 TORCHVISION = "torchvision:"
 _CHECKSUM = re.compile(r"sha256=([0-9a-f]{8,64})")
@@ -70,7 +70,7 @@ def _cached(spec: str, cache: Path | None) -> Path:
     target = (cache or default_cache()) / _file_name(url, checksum[1] if checksum else None)
     if not target.is_file():
         _download(url, target, checksum[1] if checksum else "")
-    elif checksum and not _sha256(target).startswith(checksum[1]):
+    elif checksum and not sha256_of(target).startswith(checksum[1]):
         raise WeightsError(f"{target}: its SHA-256 does not start {checksum[1]}; delete it")
     return target
 
@@ -84,19 +84,19 @@ def _file_name(url: str, checksum: str | None) -> str:
 
 
 def _download(url: str, target: Path, checksum: str) -> None:
-    """Into a file beside ``target`` first: half a file must never be taken for a whole one."""
+    """Download to a temporary file first: ``target`` is never incomplete."""
     _log.info("downloading %s to %s", url, target)
-    part = None
+    opener, part = url_opener("https"), None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         part = Path(name)
-        with os.fdopen(handle, "wb") as file, _opener().open(url, timeout=_TIMEOUT_S) as response:
+        with os.fdopen(handle, "wb") as file, opener.open(url, timeout=_TIMEOUT_S) as response:
             shutil.copyfileobj(response, file, 1 << 20)
             expected = response.headers.get("Content-Length")
             if expected is not None and file.tell() != int(expected):
                 raise OSError(f"{file.tell()} of {expected} bytes came")
-        if not _sha256(part).startswith(checksum):
+        if not sha256_of(part).startswith(checksum):
             raise OSError(f"the SHA-256 of what came does not start {checksum}")
         part.chmod(0o644)
         part.replace(target)
@@ -107,23 +107,3 @@ def _download(url: str, target: Path, checksum: str) -> None:
     finally:
         if part is not None:
             part.unlink(missing_ok=True)
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """Opens https and nothing else, wherever a server may redirect to; proxies are honoured."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler,
-        urllib.request.UnknownHandler,
-        urllib.request.HTTPSHandler,
-        urllib.request.HTTPDefaultErrorHandler,
-        urllib.request.HTTPRedirectHandler,
-        urllib.request.HTTPErrorProcessor,
-    ):
-        opener.add_handler(handler())
-    return opener
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

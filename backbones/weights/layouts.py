@@ -1,7 +1,7 @@
 """The layouts of weights files: each system's names of a network's tensors, and its conventions.
 
 Conventions are what weights were trained under and no tensor shows: pixels, max-pool, which row is
-the background, how anchors are counted. Layouts are told apart by their tensors' names: one file
+the background, how anchors are counted. Layouts are recognised by their tensors' names: one file
 name has stood for different contents (detectron2 #4108).
 """
 

@@ -1,9 +1,9 @@
-"""How are the tensors of a weights file read without running what the file says?
+"""Reading the tensors of a weights file without running code that the file names.
 
-Three kinds of files, told apart by their first bytes: PyTorch's (zip or the older stream of
+Three kinds of files, recognised by their first bytes: PyTorch's (zip or the older stream of
 pickles), safetensors, and plain pickles of NumPy arrays (Caffe2, detectron2). PyTorch reads its
-own with ``weights_only=True`` and there is no second try; plain pickles go through an unpickler
-that knows nothing but arrays, and even those are rebuilt here from checked bytes.
+own with ``weights_only=True`` and nothing else is tried; plain pickles are read by an unpickler
+that allows arrays only, and even those are rebuilt here from checked bytes.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from torch import Tensor
 
 from ...detection.errors import WeightsError
 
-#: Where training programs keep the weights inside what they save, beside optimizer and the like.
-#: ``average`` is this toolkit's moving average, which is what it evaluates and ships.
+#: Keys under which training programs save the weights, beside the optimizer and others.
+#: ``average`` is this package's moving average, which it evaluates and exports.
 WRAPPERS = ("average", "model", "state_dict", "blobs")
-#: Entries of flat files that name their maker and are no tensors (detectron2's converters).
+#: Entries of flat files that are no tensors (of detectron2's converters).
 LABELS = ("__author__", "matching_heuristics")
 
 _ZIP = b"PK\x03\x04"
@@ -42,8 +42,8 @@ _DTYPES = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1"})
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Every tensor of a weights file by name, on the CPU, in the file's precision.
 
-    Of a training checkpoint only the weights are read (`WRAPPERS`), and
-    a ``module.`` in front of all names (left by DataParallel) is taken off.
+    Of a training checkpoint only the weights are read (`WRAPPERS`). A ``module.`` in front of all
+    names (of DataParallel) is removed.
 
     Raises:
         WeightsError: missing, damaged or of another kind; asks for code to be run; no tensors.
@@ -125,7 +125,7 @@ def _flat(content: object) -> dict[str, Tensor]:
 
 
 class _Dtype:
-    """Stands in for ``numpy.dtype`` while unpickling."""
+    """Takes the place of ``numpy.dtype`` in a pickle."""
 
     def __init__(self, code: str, align: object = False, copy: object = False) -> None:
         if code not in _DTYPES:
@@ -139,7 +139,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands in for ``numpy.ndarray`` while unpickling: built empty, filled by its state."""
+    """Takes the place of ``numpy.ndarray`` in a pickle: built empty, filled by its state."""
 
     def __init__(self, *_: object) -> None:
         self.values: np.ndarray | None = None
@@ -148,7 +148,9 @@ class _Array:
         shape, dtype, fortran, data = state[-4:]
         self.fill(data, dtype, shape, "F" if fortran else "C")
 
-    def fill(self, data: bytes | str, dtype: _Dtype, shape: tuple[int, ...], order: str) -> _Array:
+    def fill(
+        self, data: bytes | str, dtype: _Dtype, shape: tuple[int, ...] = (), order: str = "C"
+    ) -> _Array:
         """``data`` is text where Python 2 wrote it: one latin-1 character for each byte."""
         raw = data.encode("latin1") if isinstance(data, str) else bytes(data)
         if any(type(side) is not int or side < 0 for side in shape):
@@ -166,14 +168,6 @@ class _Array:
         return torch.from_numpy(np.ascontiguousarray(self.values)).reshape(self.values.shape)
 
 
-def _scalar(dtype: _Dtype, data: bytes | str) -> _Array:
-    return _Array().fill(data, dtype, (), "C")
-
-
-def _from_buffer(data: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str) -> _Array:
-    return _Array().fill(data, dtype, shape, order)
-
-
 def _encode(text: str, encoding: str) -> bytes:
     """How Python 3 writes bytes into the older pickle protocols."""
     if encoding != "latin1":
@@ -181,22 +175,20 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-def _no_bytes() -> bytes:
-    return b""
-
-
 _ADMITTED: dict[tuple[str, str], object] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
     ("collections", "OrderedDict"): OrderedDict,
     ("_codecs", "encode"): _encode,
-    ("builtins", "bytes"): _no_bytes,
-    ("__builtin__", "bytes"): _no_bytes,
+    ("builtins", "bytes"): lambda: b"",
+    ("__builtin__", "bytes"): lambda: b"",
 }
 for _core in ("numpy.core", "numpy._core"):  # before and since NumPy 2
     _ADMITTED[f"{_core}.multiarray", "_reconstruct"] = _Array
-    _ADMITTED[f"{_core}.multiarray", "scalar"] = _scalar
-    _ADMITTED[f"{_core}.numeric", "_frombuffer"] = _from_buffer
+    _ADMITTED[f"{_core}.multiarray", "scalar"] = lambda dtype, data: _Array().fill(
+        data, dtype, (), "C"
+    )
+    _ADMITTED[f"{_core}.numeric", "_frombuffer"] = lambda *parts: _Array().fill(*parts)
 
 
 class _ArrayUnpickler(pickle.Unpickler):

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ...detection.errors import DataError
+from ...detection.files import url_opener
 from .archives import CHUNK, unpack
 
 #: Called with what is being done, the bytes done so far and the bytes in all.
@@ -213,7 +214,8 @@ def _continue(url: str, archive: Archive, part: Path, progress: Progress) -> Non
     if start > archive.size:  # not our file
         part.unlink()
         start = 0
-    opener = _opener()
+    opener = url_opener("http", "https")
+    opener.addheaders = [("User-Agent", "resdet")]
     if start:
         opener.addheaders.append(("Range", f"bytes={start}-"))
     with opener.open(url, timeout=TIMEOUT) as answer:
@@ -242,23 +244,6 @@ def _accepted_start(answer: Any, start: int) -> int:
     if not stated or int(stated[1]) != start:
         raise _UnexpectedAnswer(f"answers with another range than the bytes from {start}")
     return start
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """HTTP and HTTPS with redirects and proxies; unlike urlopen it knows no file: or ftp:."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler,
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
-        urllib.request.HTTPDefaultErrorHandler,
-        urllib.request.HTTPRedirectHandler,
-        urllib.request.HTTPErrorProcessor,
-        urllib.request.UnknownHandler,
-    ):
-        opener.add_handler(handler())
-    opener.addheaders = [("User-Agent", "resdet")]
-    return opener
 
 
 def _difference(path: Path, archive: Archive, progress: Progress) -> str:
