@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import cv2
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from ...detection.errors import DataError, ResdetError
 from ...detection.structures import Batch
@@ -36,12 +36,31 @@ class _BatchReader(Dataset["Batch | ResdetError | None"], Generic[Key]):
     def __getitems__(self, keys: list[Key]) -> Batch | ResdetError | None:
         try:
             batch = self.read(keys)
-            return None if batch is None else to_shared_memory(batch)
+            return None if batch is None else _to_shared_memory(batch)
         except ResdetError as error:
             return error
 
 
-def to_shared_memory(batch: Batch) -> Batch:
+class BatchStream(IterableDataset["Batch | ResdetError | None"]):
+    """What ``read(worker, workers)`` yields in each worker, or without workers ``read(0, 1)``.
+
+    An expected failure is yielded as the last item, as in `_BatchReader`.
+    """
+
+    def __init__(self, read: Callable[[int, int], Iterator[Batch | None]]) -> None:
+        self.read = read
+
+    def __iter__(self) -> Iterator[Batch | ResdetError | None]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        try:
+            for batch in self.read(worker, workers):
+                yield None if batch is None else _to_shared_memory(batch)
+        except ResdetError as error:
+            yield error
+
+
+def _to_shared_memory(batch: Batch) -> Batch:
     """In a worker, ``batch`` moved to shared memory, through which it reaches the main process.
 
     Left to the queue's own thread, a lack of it would be printed, the batch be lost, and the main

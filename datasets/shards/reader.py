@@ -1,4 +1,4 @@
-"""How is one image after another read from a tar shard? (The one file with webdataset.)"""
+"""Images read one after another from a tar shard; the one module that uses webdataset."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from ...detection.errors import ConfigError, DataError
 from ...detection.structures import Sample
-from ..image import ImageRules, decode_image
+from ..image import DEFAULT_RULES, ImageRules, decode_image
 from ..loading.crops import Crop, crop_sample
 from .index import ShardSet
 from .plan import Segment
@@ -28,22 +28,42 @@ class Packed:
     content: bytes
 
 
-def read_segment(shards: ShardSet, segment: Segment) -> Iterator[Packed]:
-    """The images of a part of one shard, in their order; raises DataError naming the shard."""
-    shard = shards.shards[segment.shard]
-    path = shards.folder / shard.name
-    before = sum(map(len, shards.shards[: segment.shard]))
-    position = segment.first
-    for found in islice(_members(str(path.absolute())), segment.first, segment.last):
-        key, label = shard.keys[position], shard.labels[position]
-        suffixes = [name for name in found if not name.startswith("__") and name != "cls"]
-        if found["__key__"] != key or len(suffixes) != 1:
-            raise DataError(f"{path}: image {position} is {found['__key__']!r}, expected {key!r}")
-        name = f"{path}: {key}.{suffixes[0]}"
-        yield Packed(before + position, key, label, name, found[suffixes[0]])
-        position += 1
-    if position < segment.last:
-        raise DataError(f"{path}: ends after {position} images, its index says {len(shard)}")
+@dataclass(frozen=True)
+class ShardSource:
+    """Shards, and the crops that their images are read with."""
+
+    shards: ShardSet
+    crops: Sequence[Crop]
+    rules: ImageRules = DEFAULT_RULES
+
+    def read(self, segment: Segment) -> Iterator[Packed]:
+        """The images of a part of one shard, in order; raises DataError naming the shard."""
+        shard = self.shards.shards[segment.shard]
+        path = self.shards.folder / shard.name
+        before = sum(map(len, self.shards.shards[: segment.shard]))
+        position = segment.first
+        for found in islice(_members(str(path.absolute())), segment.first, segment.last):
+            key, label = shard.keys[position], shard.labels[position]
+            suffixes = [name for name in found if not name.startswith("__") and name != "cls"]
+            if found["__key__"] != key or len(suffixes) != 1:
+                raise DataError(
+                    f"{path}: image {position} is {found['__key__']!r}, expected {key!r}"
+                )
+            name = f"{path}: {key}.{suffixes[0]}"
+            yield Packed(before + position, key, label, name, found[suffixes[0]])
+            position += 1
+        if position < segment.last:
+            raise DataError(f"{path}: ends after {position} images, its index says {len(shard)}")
+
+    def sample(self, packed: Packed, seed: int) -> Sample:
+        """The image decoded and cropped; raises ImageError naming shard and image, or, as the
+        rules say, TruncatedImage."""
+        loaded = decode_image(packed.content, packed.name, self.rules)
+        for warning in loaded.warnings:
+            warnings.warn(f"{packed.name}: {warning}", stacklevel=2)
+        return crop_sample(
+            loaded.pixels, self.crops, image_id=packed.key, seed=seed, label=packed.label
+        )
 
 
 def _members(path: str) -> Iterator[dict[str, Any]]:
@@ -68,12 +88,3 @@ def require_webdataset() -> ModuleType:
             "reading shards needs the package webdataset: pip install 'resdet[shards]'"
         ) from error
     return webdataset
-
-
-def unpacked(packed: Packed, crops: Sequence[Crop], rules: ImageRules, seed: int) -> Sample:
-    """The image decoded and cropped; raises ImageError naming shard and image, or, as the rules
-    say, TruncatedImage."""
-    loaded = decode_image(packed.content, packed.name, rules)
-    for warning in loaded.warnings:
-        warnings.warn(f"{packed.name}: {warning}", stacklevel=2)
-    return crop_sample(loaded.pixels, crops, label=packed.label, image_id=packed.key, seed=seed)

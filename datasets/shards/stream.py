@@ -1,6 +1,6 @@
-"""How are the images of tar shards streamed, in training and in testing?
+"""Streams of batches from tar shards, in training and in testing.
 
-Which image comes when is `StreamPlan`'s part.
+`StreamPlan` says which image comes when.
 """
 
 from __future__ import annotations
@@ -8,21 +8,19 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import accumulate, islice
 
 import numpy as np
 import torch
-from torch.utils.data import IterableDataset, get_worker_info
 
-from ...detection.errors import ConfigError, DataError, ResdetError
+from ...detection.errors import ConfigError, DataError
 from ...detection.structures import Batch, Sample
-from ..image import ImageRules, TruncatedImage
-from ..loading.crops import Crop
+from ..image import TruncatedImage
 from ..loading.sampling import sample_seed
-from ..loading.workers import data_loader, received, to_shared_memory
-from .index import ShardSet
+from ..loading.workers import BatchStream, data_loader, received
 from .plan import Segment, StreamPlan
-from .reader import Packed, read_segment, require_webdataset, unpacked
+from .reader import Packed, ShardSource, require_webdataset
 
 # ------------------------------------------------------------------------------------ training
 
@@ -30,18 +28,8 @@ from .reader import Packed, read_segment, require_webdataset, unpacked
 class _Lane:
     """The images of one lane from a step on, over all epochs to come."""
 
-    def __init__(
-        self,
-        shards: ShardSet,
-        plan: StreamPlan,
-        crop: Crop,
-        rules: ImageRules,
-        *,
-        lane: int,
-        step: int,
-    ) -> None:
-        self.shards, self.plan, self.crop, self.rules = shards, plan, crop, rules
-        self.lane = lane
+    def __init__(self, source: ShardSource, plan: StreamPlan, lane: int, step: int) -> None:
+        self.source, self.plan, self.lane = source, plan, lane
         self._coming = self._from(step)
         self._ahead: deque[tuple[Packed, int]] = deque()
 
@@ -51,15 +39,15 @@ class _Lane:
         tried = 0
         while True:
             try:
-                return unpacked(packed, (self.crop,), self.rules, seed)
+                return self.source.sample(packed, seed)
             except TruncatedImage as error:
                 warnings.warn(f"{error}; the next image takes its place", stacklevel=2)
             if tried == len(self._ahead):
                 self._ahead.append(next(self._coming))
             packed, _ = self._ahead[tried]
             tried += 1
-            if tried > len(self.shards):
-                raise DataError(f"{self.shards.folder}: lane {self.lane}: no image is whole")
+            if tried > len(self.source.shards):
+                raise DataError(f"{self.source.shards.folder}: lane {self.lane}: no image is whole")
 
     def _from(self, step: int) -> Iterator[tuple[Packed, int]]:
         epoch, steps = divmod(step, self.plan.steps_per_epoch)
@@ -91,51 +79,23 @@ class _Lane:
             start = max(first, end - len(segment))
             if start < end:
                 part = Segment(segment.shard, segment.last - (end - start), segment.last)
-                yield from zip(range(start, end), read_segment(self.shards, part), strict=True)
+                yield from zip(range(start, end), self.source.read(part), strict=True)
 
 
-class _LaneReader(IterableDataset["Batch | ResdetError"]):
+def _lane_batches(
+    source: ShardSource, plan: StreamPlan, steps: range, lanes: range, worker: int, workers: int
+) -> Iterator[Batch]:
     """A worker's part of each batch: the images of its lanes, which are neighbours."""
-
-    def __init__(
-        self,
-        shards: ShardSet,
-        plan: StreamPlan,
-        crop: Crop,
-        rules: ImageRules,
-        *,
-        steps: range,
-        lanes: range,
-    ) -> None:
-        self.shards, self.plan, self.crop, self.rules = shards, plan, crop, rules
-        self.steps, self.lanes = steps, lanes
-
-    def __iter__(self) -> Iterator[Batch | ResdetError]:
-        worker = get_worker_info()
-        own = _share(self.lanes, worker.id, worker.num_workers) if worker else self.lanes
-        lanes = [
-            _Lane(self.shards, self.plan, self.crop, self.rules, lane=lane, step=self.steps.start)
-            for lane in own
-        ]
-        for _ in self.steps:
-            try:
-                samples = [lane.sample() for lane in lanes for _ in range(self.plan.per_step)]
-                part = to_shared_memory(Batch.collate(samples, pad=False))
-            except ResdetError as error:
-                # Returned, not raised: a user needs one line without the worker's traceback.
-                yield error
-                return
-            yield part
-
-
-def _share(lanes: range, worker: int, workers: int) -> range:
     first, last = (len(lanes) * number // workers for number in (worker, worker + 1))
-    return lanes[first:last]
+    own = [_Lane(source, plan, lane, steps.start) for lane in lanes[first:last]]
+    for _ in steps:
+        samples = [lane.sample() for lane in own for _ in range(plan.per_step)]
+        yield Batch.collate(samples, pad=False)
 
 
 class ShardTrainLoader:
-    """The batches of one process, for the steps from ``start_step`` to before ``steps``, as
-    `BatchPlan` deals them out: a contiguous slice of each batch, in ``accumulate`` equal parts.
+    """The batches of one process for ``steps``, as `BatchPlan` deals them out: a contiguous slice
+    of each batch, in ``accumulate`` equal parts.
 
     A lane is never shared, so that ``plan.lanes`` must be divisible by the processes, and more
     workers than lanes of a process have nothing to do. Each lane holds ``plan.buffer`` encoded
@@ -144,18 +104,15 @@ class ShardTrainLoader:
 
     def __init__(
         self,
-        shards: ShardSet,
-        crop: Crop,
+        source: ShardSource,
         plan: StreamPlan,
+        steps: range,
         *,
-        steps: int,
-        start_step: int = 0,
         rank: int = 0,
         world: int = 1,
         accumulate: int = 1,
         workers: int = 0,
         pin_memory: bool = False,
-        rules: ImageRules | None = None,
     ) -> None:
         if plan.lanes % world:
             raise ConfigError(
@@ -168,18 +125,12 @@ class ShardTrainLoader:
             )
         require_webdataset()
         own = plan.lanes // world
-        self.steps, self.accumulate, self.pin_memory = (
-            range(start_step, steps),
-            accumulate,
-            pin_memory,
-        )
+        lanes = range(rank * own, (rank + 1) * own)
+        self.steps, self.accumulate, self.pin_memory = steps, accumulate, pin_memory
         self.part = plan.batch_size // (world * accumulate)
         self.workers = min(workers, own)
-        lanes = range(rank * own, (rank + 1) * own)
-        reader = _LaneReader(
-            shards, plan, crop, rules or ImageRules(), steps=self.steps, lanes=lanes
-        )
-        self._loader = data_loader(reader, workers=self.workers, batch_size=None)
+        stream = BatchStream(partial(_lane_batches, source, plan, steps, lanes))
+        self._loader = data_loader(stream, workers=self.workers, batch_size=None)
 
     def __len__(self) -> int:
         return len(self.steps) * self.accumulate
@@ -189,81 +140,47 @@ class ShardTrainLoader:
         # Workers answer in turn, and their lanes are neighbours: side by side it is the batch.
         while turn := list(islice(parts, max(1, self.workers))):
             batch = _joined(turn)
-            for number in range(self.accumulate):
-                part = _sliced(batch, number * self.part, (number + 1) * self.part)
+            for first in range(0, self.accumulate * self.part, self.part):
+                part = _joined([batch], slice(first, first + self.part))
                 yield part.pin_memory() if self.pin_memory else part
 
 
-def _joined(parts: Sequence[Batch]) -> Batch:
-    if len(parts) == 1:
-        return parts[0]
-    # With the channels last, as they lie in memory.
-    images = torch.cat([part.images.permute(0, 2, 3, 1) for part in parts])
+def _joined(parts: Sequence[Batch], kept: slice = slice(None)) -> Batch:
+    """The batches, images with a class, side by side, and of that the images ``kept``."""
+    # Joined with the channels last, as they lie in memory.
+    stacks = [part.images.permute(0, 2, 3, 1) for part in parts]
+    images = stacks[0] if len(stacks) == 1 else torch.cat(stacks)
     return Batch(
-        images.permute(0, 3, 1, 2),
-        [size for part in parts for size in part.sizes],
+        images.permute(0, 3, 1, 2)[kept],
+        [size for part in parts for size in part.sizes][kept],
         [],
         [],
-        [name for part in parts for name in part.image_ids],
-        [seed for part in parts for seed in part.seeds],
-        torch.cat([part.labels for part in parts]),
-    )
-
-
-def _sliced(batch: Batch, first: int, last: int) -> Batch:
-    return Batch(
-        batch.images[first:last],
-        batch.sizes[first:last],
-        [],
-        [],
-        batch.image_ids[first:last],
-        batch.seeds[first:last],
-        batch.labels[first:last],
+        [name for part in parts for name in part.image_ids][kept],
+        [seed for part in parts for seed in part.seeds][kept],
+        torch.cat([part.labels for part in parts])[kept],
     )
 
 
 # ------------------------------------------------------------------------------------- testing
 
 
-class _ShardReader(IterableDataset["Batch | ResdetError | None"]):
-    """Whole shards, one after another, in batches that end with the shard."""
+def _shard_batches(
+    source: ShardSource, batch_size: int, shards: range, worker: int, workers: int
+) -> Iterator[Batch | None]:
+    """A worker's shards, whole and one after another, in batches that end with the shard."""
+    for shard in shards[worker::workers]:
+        images = source.read(Segment(shard, 0, len(source.shards.shards[shard])))
+        while packed := list(islice(images, batch_size)):
+            samples = [sample for one in packed if (sample := _or_none(source, one)) is not None]
+            yield Batch.collate(samples, pad=False) if samples else None
 
-    def __init__(
-        self,
-        shards: ShardSet,
-        crops: Sequence[Crop],
-        rules: ImageRules,
-        *,
-        batch_size: int,
-        own: range,
-    ) -> None:
-        self.shards, self.crops, self.rules = shards, crops, rules
-        # Images of different sizes cannot share a batch.
-        self.batch_size = batch_size if all(crop.fixed for crop in crops) else 1
-        self.own = own
 
-    def __iter__(self) -> Iterator[Batch | ResdetError | None]:
-        worker = get_worker_info()
-        for shard in self.own[worker.id :: worker.num_workers] if worker else self.own:
-            whole = Segment(shard, 0, len(self.shards.shards[shard]))
-            images = read_segment(self.shards, whole)
-            try:
-                while packed := list(islice(images, self.batch_size)):
-                    yield self._batch(packed)
-            except ResdetError as error:
-                yield error
-                return
-
-    def _batch(self, packed: Sequence[Packed]) -> Batch | None:
-        samples = []
-        for each in packed:
-            try:
-                samples.append(
-                    unpacked(each, self.crops, self.rules, sample_seed(0, 0, each.index))
-                )
-            except TruncatedImage as error:
-                warnings.warn(f"{error}; left out", stacklevel=2)
-        return to_shared_memory(Batch.collate(samples, pad=False)) if samples else None
+def _or_none(source: ShardSource, packed: Packed) -> Sample | None:
+    try:
+        return source.sample(packed, sample_seed(0, 0, packed.index))
+    except TruncatedImage as error:
+        warnings.warn(f"{error}; left out", stacklevel=2)
+        return None
 
 
 class ShardEvalLoader:
@@ -275,28 +192,28 @@ class ShardEvalLoader:
 
     def __init__(
         self,
-        shards: ShardSet,
-        *crops: Crop,
+        source: ShardSource,
+        *,
         batch_size: int,
         rank: int = 0,
         world: int = 1,
         workers: int = 0,
         pin_memory: bool = False,
-        rules: ImageRules | None = None,
     ) -> None:
         require_webdataset()
-        own = range(rank, len(shards.shards), world)
-        self.reader = _ShardReader(
-            shards, crops, rules or ImageRules(), batch_size=batch_size, own=own
-        )
-        workers = min(workers, len(own))
+        own = range(rank, len(source.shards.shards), world)
+        # Images of different sizes cannot share a batch.
+        batch_size = batch_size if all(crop.fixed for crop in source.crops) else 1
+        self._counts = [-(-len(source.shards.shards[number]) // batch_size) for number in own]
         self._loader = data_loader(
-            self.reader, workers=workers, batch_size=None, pin_memory=pin_memory
+            BatchStream(partial(_shard_batches, source, batch_size, own)),
+            workers=min(workers, len(own)),
+            batch_size=None,
+            pin_memory=pin_memory,
         )
 
     def __len__(self) -> int:
-        sizes = [len(self.reader.shards.shards[number]) for number in self.reader.own]
-        return sum(-(-size // self.reader.batch_size) for size in sizes)
+        return sum(self._counts)
 
     def __iter__(self) -> Iterator[Batch]:
         return received(self._loader)

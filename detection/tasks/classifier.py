@@ -30,6 +30,7 @@ from ...datasets.loading.crops import (
 from ...datasets.loading.dataset import ClassificationDataset, eval_loader
 from ...datasets.shards.index import ShardSplit, read_shards
 from ...datasets.shards.plan import StreamPlan
+from ...datasets.shards.reader import ShardSource
 from ...datasets.shards.stream import ShardEvalLoader, ShardTrainLoader
 from ..config.classifier import ClassifierConfig, ClassifierTestConfig
 from ..config.localizer import LocalizerConfig
@@ -137,8 +138,7 @@ class ClassificationTask(Task):
             return super().train_batches(config, split, prepared, start, group)
         counts = tuple(map(len, split.shards.shards))
         return ShardTrainLoader(
-            split.shards,
-            train_crop(config),
+            ShardSource(split.shards, [train_crop(config)], image_rules(config)),
             StreamPlan(
                 counts,
                 settings.batch_size,
@@ -146,14 +146,12 @@ class ClassificationTask(Task):
                 lanes=source.lanes,
                 buffer=source.buffer,
             ),
-            steps=settings.iterations,
-            start_step=start,
+            range(start, settings.iterations),
             rank=group.rank,
             world=group.world,
             accumulate=settings.accumulate,
             workers=config.data.workers,
             pin_memory=group.device.type == "cuda",
-            rules=image_rules(config),
         )
 
     def first_batch(self, config: ClassifierConfig, split: DataSplit, prepared: None) -> Any:
@@ -169,14 +167,12 @@ class ClassificationTask(Task):
         rules, pin_memory = image_rules(config), group.device.type == "cuda"
         if isinstance(split, ShardSplit):
             return ShardEvalLoader(
-                split.shards,
-                *pipeline.crops,
+                ShardSource(split.shards, pipeline.crops, rules),
                 batch_size=config.test.batch_size,
                 rank=group.rank,
                 world=group.world,
                 workers=config.data.workers,
                 pin_memory=pin_memory,
-                rules=rules,
             )
         return eval_loader(
             ClassificationDataset(split.records, *pipeline.crops, rules=rules),

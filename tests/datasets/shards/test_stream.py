@@ -18,7 +18,7 @@ from resdet.datasets.loading.crops import CentreCrop, FullImage, PaperCrop, TenC
 from resdet.datasets.loading.dataset import ClassificationDataset, eval_loader
 from resdet.datasets.shards.index import INDEX, ShardSet, read_shards
 from resdet.datasets.shards.plan import Segment, StreamPlan
-from resdet.datasets.shards.reader import read_segment
+from resdet.datasets.shards.reader import ShardSource
 from resdet.datasets.shards.stream import ShardEvalLoader, ShardTrainLoader
 from resdet.datasets.shards.write import plan_shards, verify_shards, write_shards
 from resdet.detection.errors import ConfigError, DataError, ImageError
@@ -61,8 +61,8 @@ def copied(shards: ShardSet, folder: Path) -> Path:
 
 def stream(shards: ShardSet, **options: object) -> ShardTrainLoader:
     plan = StreamPlan(tuple(map(len, shards.shards)), batch_size=8, seed=5, lanes=4, buffer=3)
-    choices: dict[str, object] = {"steps": 9} | options
-    return ShardTrainLoader(shards, CROP, plan, **choices)  # type: ignore[arg-type]  # options
+    steps = range(int(str(options.pop("start_step", 0))), int(str(options.pop("steps", 9))))
+    return ShardTrainLoader(ShardSource(shards, [CROP]), plan, steps, **options)  # type: ignore[arg-type]  # options
 
 
 def assert_same(first: list[Batch], second: list[Batch]) -> None:
@@ -111,7 +111,7 @@ def test_names_that_webdataset_would_misread(tmp_path: Path) -> None:
     out = tmp_path / "out"
     write_shards(plan_shards(DataSplit(tuple(records), ("a",)), max_bytes=2**20), out)
     shards = read_shards(out)
-    whole = list(read_segment(shards, Segment(0, 0, len(names))))
+    whole = list(ShardSource(shards, [CROP]).read(Segment(0, 0, len(names))))
     assert len({packed.key for packed in whole}) == len(names)
     assert {"b_c/d_e", "b_c/d_e-2"} <= {packed.key for packed in whole}
     assert {packed.content for packed in whole} == {r.path.read_bytes() for r in records}
@@ -181,7 +181,7 @@ def test_classes_in_another_order(shards: ShardSet) -> None:
     renumbered = read_shards(shards.folder, classes=("dog", "emu", "cat", "ant"))
     labels = [label for shard in renumbered.shards for label in shard.labels]
     assert Counter(labels) == {3: 9, 2: 9, 0: 8}
-    for packed in read_segment(renumbered, Segment(0, 0, 3)):
+    for packed in ShardSource(renumbered, [CROP]).read(Segment(0, 0, 3)):
         assert renumbered.classes[packed.label] == packed.key.partition("/")[0]
     with pytest.raises(DataError, match="1 classes that training lacks: dog"):
         read_shards(shards.folder, classes=("ant", "cat"))
@@ -238,7 +238,7 @@ def test_contents_that_changed(shards: ShardSet, tmp_path: Path) -> None:
         list(verify_shards(tmp_path, damaged.shards))
     path.write_bytes(b"\0" * len(content))
     with pytest.raises(DataError, match=r"000001\.tar: "):
-        list(ShardEvalLoader(damaged, CROP, batch_size=4))
+        list(ShardEvalLoader(ShardSource(damaged, [CROP]), batch_size=4))
 
 
 # ------------------------------------------------------------------------------------- training
@@ -293,17 +293,17 @@ def test_a_truncated_image_obeys_the_rules(split: DataSplit, tmp_path: Path) -> 
     shards = read_shards(tmp_path / "out")
     plan = StreamPlan((6,), batch_size=2, seed=0, lanes=2, buffer=2)
     with pytest.raises(ImageError, match=r"000000\.tar: 2\.jpg: truncated"):
-        list(ShardTrainLoader(shards, CROP, plan, steps=3))
-    skip = ImageRules(on_truncated="skip")
+        list(ShardTrainLoader(ShardSource(shards, [CROP]), plan, range(3)))
+    skipping = ShardSource(shards, [CROP], ImageRules(on_truncated="skip"))
     with pytest.warns(UserWarning, match=r"2\.jpg.*next image takes its place"):
-        batches = list(ShardTrainLoader(shards, CROP, plan, steps=9, rules=skip))
+        batches = list(ShardTrainLoader(skipping, plan, range(9)))
     seen = [name for batch in batches for name in batch.image_ids]
     assert len(seen) == 18 and set(seen) == {"0", "1", "3", "4", "5"}
     with pytest.warns(UserWarning):
-        tail = list(ShardTrainLoader(shards, CROP, plan, steps=9, start_step=4, rules=skip))
+        tail = list(ShardTrainLoader(skipping, plan, range(4, 9)))
     assert_same(batches[4:], tail)
     with pytest.warns(UserWarning, match="left out"):
-        tested = list(ShardEvalLoader(shards, CROP, batch_size=4, rules=skip))
+        tested = list(ShardEvalLoader(skipping, batch_size=4))
     assert sum(map(len, tested)) == 5
 
 
@@ -336,7 +336,7 @@ def test_testing_reads_the_same_pixels_as_folders(split: DataSplit, shards: Shar
         for place, name in enumerate(batch.image_ids)
     }
     shares = [
-        ShardEvalLoader(shards, *crops, batch_size=4, workers=rank, rank=rank, world=2)
+        ShardEvalLoader(ShardSource(shards, crops), batch_size=4, workers=rank, rank=rank, world=2)
         for rank in (0, 1)
     ]
     seen = 0
@@ -354,7 +354,7 @@ def test_testing_reads_the_same_pixels_as_folders(split: DataSplit, shards: Shar
 
 
 def test_whole_images_are_alone(shards: ShardSet) -> None:
-    batches = list(ShardEvalLoader(shards, FullImage(24), batch_size=4))
+    batches = list(ShardEvalLoader(ShardSource(shards, [FullImage(24)]), batch_size=4))
     assert [len(batch) for batch in batches] == [1] * COUNT
     assert {tuple(batch.images.shape[2:]) for batch in batches} == {(24, 30), (30, 24)}
 
