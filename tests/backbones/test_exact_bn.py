@@ -1,4 +1,4 @@
-"""Are the statistics those of a computation over all the data at once, in float64?"""
+"""BN statistics against a computation over all the data at once, in float64."""
 
 from __future__ import annotations
 

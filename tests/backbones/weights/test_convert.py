@@ -1,380 +1,37 @@
-"""Each layout: recognised by its names, accounted for to the last tensor, and the same network."""
+"""Conversion: refused files, overruled conditions, and a trained classifier for a detector."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-import torchvision
-from resdet.backbones.resnet import ResNet
-from resdet.backbones.weights.convert import Converted, convert
+from resdet.backbones.base import ClassifierNet
+from resdet.backbones.pixels import PIXELS, PixelNorm
+from resdet.backbones.resnet import CifarResNet, ResNet
+from resdet.backbones.weights.convert import convert, frozen_classifier
 from resdet.backbones.weights.layouts import recognise
-from resdet.backbones.weights.load import load_into
-from resdet.backbones.weights.pickles import read_tensors
-from resdet.detection.errors import WeightsError
-from torch import Tensor
-
-Narrow = Callable[..., dict[str, Tensor]]
-
-
-def to_detectron2(name: str) -> str:
-    """detectron2's own renaming of torchvision's names (its convert-torchvision-to-d2 tool)."""
-    if "layer" not in name:
-        name = f"stem.{name}"
-    for stage in (1, 2, 3, 4):
-        name = name.replace(f"layer{stage}", f"res{stage + 1}")
-    for index in (1, 2, 3):
-        name = name.replace(f"bn{index}", f"conv{index}.norm")
-    return name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
-
-
-def to_msra(name: str, *, letters: bool = False) -> str:
-    """Names of R-50.pkl; ``letters`` writes blocks as Caffe does: res3b2, or res2c."""
-    caffe = {"weight": "gamma", "bias": "beta"}
-    if name.startswith("fc."):
-        return f"fc1000_{name[3]}"
-    if name == "conv1.weight":
-        return "conv1_w"
-    if name.startswith("bn1."):
-        return f"res_conv1_bn_{caffe.get(name[4:], name[4:])}"
-    layer, index, rest = re.fullmatch(r"layer(\d)\.(\d+)\.(.*)", name).groups()
-    if letters and layer in "12":
-        block = f"res{int(layer) + 1}{'abcdef'[int(index)]}"
-    elif letters:
-        block = f"res{int(layer) + 1}" + ("a" if index == "0" else f"b{index}")
-    else:
-        block = f"res{int(layer) + 1}_{index}"
-    branches = {"conv1": "2a", "bn1": "2a", "conv2": "2b", "bn2": "2b", "conv3": "2c", "bn3": "2c"}
-    module, _, stat = rest.rpartition(".")
-    branch = branches.get(module, "1")
-    if module.startswith("conv") or module == "downsample.0":
-        return f"{block}_branch{branch}_w"
-    return f"{block}_branch{branch}_bn_{caffe.get(stat, stat)}"
-
-
-def to_mmdetection(name: str) -> str:
-    return f"roi_head.shared_head.{name}" if name.startswith("layer4") else f"backbone.{name}"
-
-
-def to_jwyang(name: str) -> str:
-    for stage, slot in ((1, 4), (2, 5), (3, 6)):
-        name = re.sub(rf"^layer{stage}\.", f"RCNN_base.{slot}.", name)
-    name = re.sub(r"^layer4\.", "RCNN_top.0.", name)
-    name = re.sub(r"^conv1\.", "RCNN_base.0.", name)
-    return re.sub(r"^bn1\.", "RCNN_base.1.", name)
-
-
-def renamed(tensors: dict[str, Tensor], rename: Callable[[str], str]) -> dict[str, Tensor]:
-    return {rename(name): tensor for name, tensor in tensors.items()}
-
-
-def without_counters(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in tensors.items() if "num_batches" not in name}
-
-
-def read(tensors: dict[str, Tensor], **options: str) -> Converted:
-    return convert(tensors, recognise(tensors), **options)
-
-
-def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
-
-
-def backbone(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What a classifier in torchvision's names is under a detector's names of ours."""
-    return {
-        f"roi_head.{name}" if name.startswith("res5") else f"trunk.{name}": tensor
-        for name, tensor in read(tensors).tensors.items()
-        if not name.startswith("fc.")
-    }
-
-
-# --- classifiers ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
-def test_torchvision_logits(narrow_resnet: Narrow, depth: int) -> None:
-    """Their code and ours compute the same from the same file."""
-    tensors = narrow_resnet(f"resnet{depth}", seed=depth)
-    for name, tensor in tensors.items():  # signs, and outputs that keep their size
-        if tensor.dim() == 4:
-            tensor.sub_(0.6).mul_(0.3)
-        elif name.endswith(("bn2.weight", "bn3.weight")):
-            tensor.mul_(0.3)
-    with torch.device("meta"):
-        theirs = torchvision.models.get_model(f"resnet{depth}").eval()
-    converted = read(tensors)
-    assert (converted.depth, converted.width, converted.class_count) == (depth, 4, 1000)
-    ours = ResNet(depth, width=4, stride_in=converted.stride_in or "1x1").classifier()
-    load_into(ours, converted.tensors)
-    images = torch.randn(2, 3, 64, 96)
-    with torch.no_grad():
-        expected = torch.func.functional_call(theirs, tensors, images)
-        actual = ours.eval()(images)
-    assert expected.std(0).max() > 1e-3
-    torch.testing.assert_close(actual, expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
-
-
-def test_torchvision_conditions(narrow_resnet: Narrow) -> None:
-    tensors = narrow_resnet("resnet50", seed=0)
-    converted = read(tensors)
-    assert (converted.layout, converted.kind, converted.depth) == ("torchvision", "classifier", 50)
-    assert (converted.pixels, converted.stride_in, converted.max_pool) == (
-        "torchvision",
-        "3x3",
-        "pad1",
-    )
-    assert (converted.width, converted.stem_width, converted.anchors) == (4, 4, None)
-    counters = [name for name in tensors if name.endswith("num_batches_tracked")]
-    assert [name for name, _ in converted.unused] == counters
-    assert len(converted.mapped) + len(counters) == len(tensors)
-    weight = "res4.3.conv2.norm.running_var"
-    assert torch.equal(converted.tensors[weight], tensors["layer3.3.bn2.running_var"])
-
-
-def test_basic_blocks_have_no_place_of_stride(narrow_resnet: Narrow) -> None:
-    converted = read(narrow_resnet("resnet18", seed=0))
-    assert (converted.depth, converted.stride_in) == (18, None)
-
-
-def test_detectron2s_converted_torchvision_file(narrow_resnet: Narrow) -> None:
-    tensors = narrow_resnet("resnet50", seed=0)
-    file = renamed(tensors, to_detectron2)
-    assert "stem.fc.weight" in file and "res2.0.shortcut.norm.weight" in file
-    converted = read(file)
-    assert (converted.layout, converted.pixels) == ("detectron2_classifier", "torchvision")
-    assert same(converted.tensors, read(tensors).tensors)
-
-
-@pytest.mark.parametrize("letters", [False, True], ids=["res4_2", "res4b2"])
-def test_msra(narrow_resnet: Narrow, letters: bool) -> None:
-    tensors = without_counters(narrow_resnet("resnet50", seed=0))
-    file = renamed(tensors, lambda name: to_msra(name, letters=letters))
-    converted = read(file)
-    assert (converted.layout, converted.pixels, converted.stride_in) == ("msra", "msra", "1x1")
-    assert same(converted.tensors, read(tensors).tensors)
-    assert converted.unused == ()
-
-
-@pytest.mark.parametrize("value", [0.0, 0.25])
-def test_msra_conv1_bias_is_absorbed_by_the_mean(narrow_resnet: Narrow, value: float) -> None:
-    """(conv + b) - mean = conv - (mean - b); R-50.pkl has the bias, R-101.pkl has not."""
-    tensors = without_counters(narrow_resnet("resnet50", seed=0))
-    file = renamed(tensors, to_msra)
-    converted = read(file | {"conv1_b": torch.full((4,), value)})
-    mean = converted.tensors["stem.conv1.norm.running_mean"]
-    torch.testing.assert_close(mean, tensors["bn1.running_mean"] - value)
-    assert any("conv1" in note for note in converted.notes) == (value != 0)
-
-
-def test_msra_folded_norms_act_as_scale_and_shift(narrow_resnet: Narrow) -> None:
-    file = {}
-    for name, tensor in without_counters(narrow_resnet("resnet50", seed=0)).items():
-        name = to_msra(name)
-        if not name.endswith(("running_mean", "running_var")):
-            file[name.replace("_bn_gamma", "_bn_s").replace("_bn_beta", "_bn_b")] = tensor
-    converted = read(file)
-    assert (converted.layout, converted.pixels, converted.stride_in) == (
-        "msra_folded",
-        "caffe",
-        "1x1",
-    )
-    network = ResNet(50, width=4, stride_in="1x1").classifier()
-    load_into(network, converted.tensors)
-    norm = network.res5[2].conv3.norm
-    x = torch.randn(1, 128, 2, 2)
-    scale, shift = file["res5_2_branch2c_bn_s"], file["res5_2_branch2c_bn_b"]
-    assert torch.equal(norm(x), x * scale[:, None, None] + shift[:, None, None])
-
-
-def test_a_folded_norm_without_its_shift(narrow_resnet: Narrow) -> None:
-    file = {"conv1_w": torch.ones(4, 3, 7, 7), "res_conv1_bn_s": torch.ones(4)}
-    with pytest.raises(WeightsError, match=r"stem\.conv1\.norm has a scale and no shift"):
-        read(file)
-
-
-# --- detectors --------------------------------------------------------------------------------
-
-CHANNELS, CLASSES = 64, 3
-
-
-def heads(*, logits: int, boxes: int, channels: int = 32) -> dict[str, Tensor]:
-    """The layers that a detector adds to a narrow R-50, numbered by row."""
-
-    def rows(count: int) -> Tensor:
-        return torch.arange(count, dtype=torch.float32)
-
-    return {
-        "conv.weight": torch.rand(channels, CHANNELS, 3, 3),
-        "conv.bias": torch.rand(channels),
-        "logits.weight": rows(logits)[:, None, None, None].expand(-1, channels, 1, 1),
-        "logits.bias": rows(logits),
-        "deltas.weight": rows(60)[:, None, None, None].expand(-1, channels, 1, 1),
-        "deltas.bias": rows(60),
-        "classes.weight": rows(CLASSES + 1)[:, None].expand(-1, 128),
-        "classes.bias": rows(CLASSES + 1),
-        "boxes.weight": rows(boxes)[:, None].expand(-1, 128),
-        "boxes.bias": rows(boxes),
-    }
-
-
-def named_heads(layers: dict[str, Tensor], **names: str) -> dict[str, Tensor]:
-    return {
-        f"{names[layer.partition('.')[0]]}.{layer.partition('.')[2]}": tensor
-        for layer, tensor in layers.items()
-    }
-
-
-def row_numbers(converted: Converted, layer: str) -> list[float]:
-    """The rows a layer holds, which must be the same in its weight and bias."""
-    bias = converted.tensors[f"{layer}.bias"]
-    weight = converted.tensors[f"{layer}.weight"]
-    assert torch.equal(weight.flatten(1).amax(1), bias)
-    assert torch.equal(weight.flatten(1).amin(1), bias)
-    return bias.tolist()
-
-
-def detectron2_file(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    file = {
-        name: tensor
-        for name, tensor in renamed(without_counters(tensors), to_detectron2).items()
-        if "fc" not in name
-    }
-    parts = {
-        f"{'roi_heads' if name.startswith('res5') else 'backbone'}.{name}": tensor
-        for name, tensor in file.items()
-    }
-    return parts | named_heads(
-        heads(logits=15, boxes=4 * CLASSES),
-        conv="proposal_generator.rpn_head.conv",
-        logits="proposal_generator.rpn_head.objectness_logits",
-        deltas="proposal_generator.rpn_head.anchor_deltas",
-        classes="roi_heads.box_predictor.cls_score",
-        boxes="roi_heads.box_predictor.bbox_pred",
-    )
-
-
-def mmdetection_file(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    file = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc")}
-    return renamed(file, to_mmdetection) | named_heads(
-        heads(logits=15, boxes=4 * CLASSES),
-        conv="rpn_head.rpn_conv",
-        logits="rpn_head.rpn_cls",
-        deltas="rpn_head.rpn_reg",
-        classes="roi_head.bbox_head.fc_cls",
-        boxes="roi_head.bbox_head.fc_reg",
-    )
-
-
-def jwyang_file(tensors: dict[str, Tensor], *, boxes: int) -> dict[str, Tensor]:
-    file = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc")}
-    return renamed(file, to_jwyang) | named_heads(
-        heads(logits=30, boxes=boxes),
-        conv="RCNN_rpn.RPN_Conv",
-        logits="RCNN_rpn.RPN_cls_score",
-        deltas="RCNN_rpn.RPN_bbox_pred",
-        classes="RCNN_cls_score",
-        boxes="RCNN_bbox_pred",
-    )
-
-
-def has_backbone(converted: Converted, tensors: dict[str, Tensor]) -> bool:
-    stages = ("trunk.", "roi_head.res5.")
-    ours = {name: t for name, t in converted.tensors.items() if name.startswith(stages)}
-    return same(ours, backbone(tensors))
-
-
-def test_detectron2_keeps_every_row(narrow_resnet: Narrow) -> None:
-    tensors = narrow_resnet("resnet50", seed=0)
-    converted = read(detectron2_file(tensors))
-    assert (converted.layout, converted.kind, converted.anchors) == (
-        "detectron2",
-        "detector",
-        "float",
-    )
-    assert (converted.pixels, converted.stride_in) == ("msra", "1x1")
-    assert has_backbone(converted, tensors)
-    assert row_numbers(converted, "rpn_head.logits") == list(range(15))
-    assert row_numbers(converted, "rpn_head.deltas") == list(range(60))
-    assert row_numbers(converted, "roi_head.cls_logits") == [0, 1, 2, 3]
-    assert row_numbers(converted, "roi_head.box_deltas") == list(range(12))
-    assert converted.tensors["pixels.channels"].tolist() == [2, 1, 0]
-    assert converted.class_count == CLASSES
-
-
-def test_detectron2_file_may_state_its_pixels(narrow_resnet: Narrow) -> None:
-    file = detectron2_file(narrow_resnet("resnet50", seed=0))
-    file["pixel_mean"] = torch.tensor([123.675, 116.28, 103.53]).reshape(3, 1, 1)
-    file["pixel_std"] = torch.tensor([58.395, 57.12, 57.375]).reshape(3, 1, 1)
-    file["proposal_generator.anchor_generator.cell_anchors.0"] = torch.zeros(15, 4)
-    converted = read(file)
-    assert (converted.pixels, converted.stride_in) == ("torchvision", "3x3")
-    assert len(converted.unused) == 3
-    file["pixel_mean"] = torch.tensor([1.0, 2.0, 3.0])
-    with pytest.raises(WeightsError, match=r"pixel_mean.*no known pixels"):
-        read(file)
-
-
-def test_mmdetection_anchors_are_reordered(narrow_resnet: Narrow) -> None:
-    tensors = narrow_resnet("resnet50", seed=0)
-    converted = read(mmdetection_file(tensors))
-    assert (converted.layout, converted.pixels, converted.stride_in) == (
-        "mmdetection",
-        "msra",
-        "1x1",
-    )
-    assert has_backbone(converted, tensors)
-    order = [0, 5, 10, 1, 6, 11, 2, 7, 12, 3, 8, 13, 4, 9, 14]  # ratio x 5 + size, by size
-    assert row_numbers(converted, "rpn_head.logits") == order
-    rows = row_numbers(converted, "rpn_head.deltas")
-    assert rows[:12] == [0, 1, 2, 3, 20, 21, 22, 23, 40, 41, 42, 43]
-    assert rows[-4:] == [56, 57, 58, 59]
-    assert row_numbers(converted, "roi_head.cls_logits") == [0, 1, 2, 3]
-    assert row_numbers(converted, "roi_head.box_deltas") == list(range(12))
-
-
-@pytest.mark.parametrize(
-    ("boxes", "kept"), [(16, list(range(4, 16))), (12, list(range(12))), (4, list(range(4)))]
+from resdet.backbones.weights.load import (
+    check_binding,
+    import_weights,
+    load_into,
+    read_converted,
+    split_backbone,
+    write_converted,
 )
-def test_jwyang(narrow_resnet: Narrow, boxes: int, kept: list[int]) -> None:
-    tensors = narrow_resnet("resnet50", seed=0)
-    converted = read(jwyang_file(tensors, boxes=boxes))
-    assert (converted.layout, converted.pixels, converted.stride_in) == ("jwyang", "caffe", "1x1")
-    assert (converted.max_pool, converted.anchors) == ("ceil", "rounded")
-    assert any("16k + 7.5" in note for note in converted.notes)
-    assert has_backbone(converted, tensors)
-    # Object minus background is 15 in every row of a layer that holds its row numbers.
-    assert row_numbers(converted, "rpn_head.logits") == [15] * 15
-    assert row_numbers(converted, "rpn_head.deltas")[4:8] == [20, 21, 22, 23]
-    assert row_numbers(converted, "roi_head.cls_logits") == [1, 2, 3, 0]
-    assert row_numbers(converted, "roi_head.box_deltas") == kept
-
-
-def test_the_golden_checkpoint_is_accounted_for(golden: Path) -> None:
-    tensors = read_tensors(golden / "r50_c4_narrow.pkl")
-    converted = read(tensors)
-    assert (converted.layout, converted.depth, converted.class_count) == ("detectron2", 50, 4)
-    assert (converted.width, converted.stem_width) == (8, 16)
-    assert (converted.pixels, converted.stride_in, converted.unused) == ("msra", "1x1", ())
-    for theirs, ours in converted.mapped:
-        assert torch.equal(tensors[theirs], converted.tensors[ours])
-    assert len(converted.mapped) == len(tensors)
-
-
-def test_our_own_state_dicts_come_back(narrow_resnet: Narrow) -> None:
-    first = read(detectron2_file(narrow_resnet("resnet50", seed=0)))
-    again = read(first.tensors)
-    assert (again.layout, again.pixels, again.stride_in) == ("resdet", "msra", None)
-    assert same(again.tensors, first.tensors)
-    classifier = read(narrow_resnet("resnet18", seed=0)).tensors
-    pixels = {name: t for name, t in first.tensors.items() if name.startswith("pixels.")}
-    again = read(classifier | pixels)
-    assert (again.layout, again.pixels) == ("resdet_classifier", "msra")
-    assert same(again.tensors, classifier)
-
+from resdet.detection.errors import ConfigError, WeightsError
+from resdet.tests.backbones.weights.weights_files import (
+    Narrow,
+    detectron2_file,
+    jwyang_file,
+    mmdetection_file,
+    read,
+    renamed,
+    to_msra,
+    without_counters,
+)
+from torch import Tensor, nn
 
 # --- refusals ---------------------------------------------------------------------------------
 
@@ -451,22 +108,6 @@ def test_two_tensors_for_one_name(narrow_resnet: Narrow) -> None:
         read(file)
 
 
-@pytest.mark.parametrize(
-    ("names", "reason"),
-    [
-        (["backbone.body.conv1.weight", "rpn.head.conv.weight"], "torchvision detection"),
-        (["backbone.bottom_up.stem.conv1.weight"], "feature pyramid"),
-        (["neck.lateral_convs.0.conv.weight", "backbone.conv1.weight"], "feature pyramid"),
-        (["backbone.conv1.weight", "bbox_head.fc_cls.weight"], "mmdetection version 1"),
-        (["features.0.weight", "features.2.weight"], "unknown layout.*features.0.weight.*known:"),
-        ([], "unknown layout"),
-    ],
-)
-def test_files_that_are_no_resnet_of_ours(names: list[str], reason: str) -> None:
-    with pytest.raises(WeightsError, match=reason):
-        recognise(names)
-
-
 def test_anchors_that_do_not_fit_the_ratios(narrow_resnet: Narrow) -> None:
     file = mmdetection_file(narrow_resnet("resnet50", seed=0))
     with pytest.raises(WeightsError, match=r"15 anchors at .* do not fit 2 ratios"):
@@ -482,3 +123,130 @@ def test_overruled_conditions(narrow_resnet: Narrow) -> None:
         convert(tensors, "torchvision", pixels="bgr")
     with pytest.raises(WeightsError, match="unknown layout 'caffe'"):
         convert(tensors, "caffe")
+
+
+# --- a trained classifier for a detector ---------------------------------------------------------
+
+
+def state_of(network: nn.Module, *, prefix: str = "network.", pixels: str = "msra") -> dict:
+    module = nn.Module()
+    module.pixels = PixelNorm(PIXELS[pixels])
+    module.network = network
+    names = module.state_dict().items()
+    return {name.removeprefix("network.") if not prefix else name: t for name, t in names}
+
+
+def trained(depth: int, **options: str) -> ClassifierNet:
+    """A classifier whose statistics are no longer those of a new norm."""
+    backbone = ResNet(depth, width=4, norm="batch", **options)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = backbone.classifier(3)
+        for _ in range(3):
+            model.train()(torch.randn(4, 3, 64, 64) + 1)
+    return model.eval()
+
+
+def detector_parts(depth: int, norm: str, stride_in: str = "3x3") -> nn.ModuleDict:
+    backbone = ResNet(depth, width=4, norm=norm, stride_in=stride_in)
+    head = nn.ModuleDict({"res5": backbone.tail(stride=2)})
+    return nn.ModuleDict({"trunk": backbone.trunk(), "roi_head": head})
+
+
+@pytest.mark.parametrize("norm", ["frozen", "batch"])
+@pytest.mark.parametrize("depth", [18, 50])
+def test_a_frozen_file_gives_the_detector_the_classifiers_features(
+    depth: int, norm: str, tmp_path: Path
+) -> None:
+    model, path = trained(depth, stride_in="1x1"), tmp_path / "backbone.safetensors"
+    frozen = frozen_classifier(
+        state_of(model), stride_in="1x1", classes=("a", "b", "c"), notes=("a note",)
+    )
+    write_converted(frozen, path)
+    found = import_weights(path)
+    assert (found.kind, found.depth, found.width, found.pixels) == ("classifier", depth, 4, "msra")
+    assert found.stride_in == (None if depth == 18 else "1x1")
+    assert (found.classes, found.notes) == (("a", "b", "c"), ("a note",))
+    assert not any("num_batches" in name for name in found.tensors)
+    detector = detector_parts(depth, norm, "1x1").eval()
+    load_into(detector, split_backbone(found.tensors)[0])
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        features = detector["roi_head"]["res5"](detector["trunk"](images))
+        torch.testing.assert_close(features, model.features(images))
+
+
+def test_the_file_is_bound_to_pixels_and_stride(tmp_path: Path) -> None:
+    path = tmp_path / "backbone.safetensors"
+    write_converted(frozen_classifier(state_of(trained(50)), stride_in="3x3"), path)
+    check_binding(read_converted(path), pixels="msra", stride_in="3x3")
+    with pytest.raises(ConfigError, match=r"pixels is torchvision.*stride_in is 1x1"):
+        check_binding(read_converted(path), pixels="torchvision", stride_in="1x1")
+
+
+@pytest.mark.parametrize("prefix", ["", "network."])
+@pytest.mark.parametrize("norm", ["frozen", "batch"])
+def test_a_classifiers_checkpoint_is_taken_as_it_is(norm: str, prefix: str, tmp_path: Path) -> None:
+    """Its batch counters are neither asked for nor in the way; the moving average goes first."""
+    model, path = trained(18), tmp_path / "best.pt"
+    average = state_of(model, prefix=prefix)
+    raw = {name: torch.zeros_like(tensor) for name, tensor in average.items()}
+    torch.save({"model": raw, "average": average, "task": "classification"}, path)
+    found = import_weights(path)
+    assert (found.layout, found.pixels, found.class_count) == ("resdet_classifier", "msra", 3)
+    detector = detector_parts(18, norm)
+    load_into(detector, split_backbone(found.tensors)[0])
+    assert torch.equal(detector["trunk"].res2[0].conv1.weight, model.res2[0].conv1.weight)
+    mean = detector["roi_head"]["res5"][1].conv2.norm.running_mean
+    assert torch.equal(mean, model.res5[1].conv2.norm.running_mean)
+
+
+def other_nets() -> dict[str, tuple[nn.Module, str]]:
+    def net(depth: int, shortcut: str) -> ClassifierNet:
+        return ResNet(depth, width=4, norm="batch", shortcut=shortcut).classifier(2)
+
+    group = ResNet(18, width=4, norm="group").classifier(2)
+    return {
+        "plain": (net(18, "none"), "a plain net or one with shortcuts A"),
+        "A": (net(34, "A"), "a plain net or one with shortcuts A"),
+        "A bottleneck": (net(50, "A"), "a plain net or one with shortcuts A"),
+        "C": (net(18, "C"), "a net with shortcuts C"),
+        "CIFAR": (CifarResNet(20).classifier(2), "a net without conv5_x"),
+        "group": (group, "group norm"),
+    }
+
+
+@pytest.mark.parametrize("kind", list(other_nets()))
+def test_nets_that_no_detector_can_begin_with(kind: str, tmp_path: Path) -> None:
+    network, reason = other_nets()[kind]
+    with pytest.raises(WeightsError, match=reason):
+        frozen_classifier(state_of(network), stride_in="3x3")
+    path = tmp_path / "best.pt"
+    torch.save({"model": state_of(network)}, path)
+
+    def begin() -> None:
+        tensors, _ = split_backbone(import_weights(path).tensors, source=str(path))
+        load_into(detector_parts(18, "group"), tensors)
+
+    if kind == "group":  # a detector with group norm can begin with it
+        begin()
+        return
+    with pytest.raises(WeightsError, match=rf"best\.pt: {reason}"):
+        begin()
+
+
+@pytest.mark.parametrize("shortcut", ["A", "C", "none"])
+def test_other_shortcuts_are_read_as_classifiers_all_the_same(
+    shortcut: str, tmp_path: Path
+) -> None:
+    network = ResNet(18, width=4, norm="batch", shortcut=shortcut).classifier(2)
+    path = tmp_path / "best.pt"
+    torch.save({"model": state_of(network)}, path)
+    load_into(network, import_weights(path).tensors)
+
+
+def test_unknown_pixels() -> None:
+    state: dict[str, Tensor] = state_of(trained(18))
+    state["pixels.mean"] = torch.tensor([1.0, 2.0, 3.0])
+    with pytest.raises(WeightsError, match="of no known pixels"):
+        frozen_classifier(state, stride_in="3x3")
