@@ -1,4 +1,4 @@
-"""How do annotations become records: names to labels, and which boxes are acceptable?"""
+"""Records with boxes: labels by class name, and the rules for bad boxes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ TINY_SIDE = 1.0
 
 @dataclass(frozen=True)
 class DataSplit:
-    """Records with labels in the order of ``classes``, and everything found on the way to them.
+    """Records with labels in the order of ``classes``, and all findings.
 
-    Detectors leave no image out: one without objects is trained on as background.
+    Images without objects are included: detectors train on them as background.
     """
 
     records: tuple[Record, ...]
@@ -35,7 +35,7 @@ class DataSplit:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """One line for each box that was dropped, clipped or fixed; its last word says which."""
+        """One line for each box that was dropped, clipped or fixed; the last word says which."""
         return tuple(str(finding) for finding in self.findings if finding.outcome)
 
 
@@ -46,7 +46,7 @@ def assemble(
     ignore_classes: Sequence[str] = (),
     on_bad_box: OnBadBox = "error",
 ) -> DataSplit:
-    """As `label_images`, but raises `DataError` with the count and the first few of the errors."""
+    """As `label_images`; raises `DataError` with the count and the first few errors."""
     split = label_images(
         images, classes=classes, ignore_classes=ignore_classes, on_bad_box=on_bad_box
     )
@@ -63,13 +63,13 @@ def label_images(
 ) -> DataSplit:
     """Records of the images of one or several sources, and what is wrong with them.
 
-    ``classes`` None takes the names that occur, sorted; objects of ``ignore_classes`` are left out
+    ``classes`` None takes the names that occur, sorted; objects of ``ignore_classes`` are dropped
     (not marked ``ignore``). A box at least half inside its image is clipped to it and counted.
-    Other bad boxes are an error, or: ``drop`` leaves them out, ``clip`` cuts those partly outside,
-    ``fix`` swaps swapped corners; what ``clip`` and ``fix`` cannot mend stays an error.
+    Other bad boxes are errors, unless ``on_bad_box`` resolves them: ``drop`` removes them, ``clip``
+    clips those partly outside, ``fix`` swaps swapped corners.
 
-    What an error is about is left out of the records: a second image of the same id, an object
-    of an unknown class, a bad box. Raises `DataError` for a class list that contradicts itself.
+    Records do not contain what an error is about: a second image of the same id, an object of an
+    unknown class, a bad box. Raises `DataError` for an inconsistent class list.
     """
     names = class_list(images, classes, ignore_classes)
     images, findings = _first_of_each_id(images)
@@ -90,7 +90,7 @@ def label_images(
 
 
 def describe(split: DataSplit) -> str:
-    """One line for the banner: how many images and objects, of which classes."""
+    """One line for the log: the number of images and objects, by class."""
     with_objects = sum(len(record.annotation) > 0 for record in split.records)
     labels = Counter(
         label for record in split.records for label in record.annotation.labels.tolist()
@@ -107,7 +107,7 @@ def describe(split: DataSplit) -> str:
 
 
 def _first_of_each_id(images: Sequence[RawImage]) -> tuple[list[RawImage], list[Finding]]:
-    """An id names one image in results and metrics, and an image listed twice counts twice."""
+    """Results and metrics identify images by id."""
     first: dict[str, RawImage] = {}
     findings = []
     for image in images:
@@ -126,7 +126,7 @@ def _first_of_each_id(images: Sequence[RawImage]) -> tuple[list[RawImage], list[
 
 @dataclass(frozen=True)
 class _Verdict:
-    """The box to use (None: leave the object out), and what is said about it."""
+    """The box to use (None: drop the object), and the finding about it."""
 
     box: RawBox | None
     kind: str = ""

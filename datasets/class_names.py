@@ -1,4 +1,4 @@
-"""Which names are classes, and what did those mean that are not?"""
+"""Class lists, and names that are not in them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .records import RawImage, RawObject
 def class_list(
     images: Sequence[RawImage], classes: Sequence[str] | None, ignore_classes: Sequence[str]
 ) -> tuple[str, ...]:
-    """``classes``, or the names that occur, sorted; raises `DataError` for an impossible list."""
+    """``classes``, or the names that occur, sorted; raises `DataError` for an invalid list."""
     if classes is None:
         seen = {obj.name for image in images for obj in image.objects}
         names = tuple(sorted(seen - set(ignore_classes)))
@@ -34,7 +34,7 @@ def class_list(
 def unknown_names(
     images: Sequence[RawImage], known: set[str], classes: tuple[str, ...]
 ) -> list[Finding]:
-    """One error for each name, at its first object; ``misspelt_class`` if a class is near."""
+    """One error for each name, at its first object; ``misspelt_class`` if a class is similar."""
     counts: Counter[str] = Counter()
     first: dict[str, tuple[RawImage, RawObject]] = {}
     for image in images:
@@ -54,7 +54,7 @@ def unknown_names(
 
 
 def _suggestion(name: str, classes: tuple[str, ...]) -> str:
-    """The nearest class, letter case, spaces and punctuation aside."""
+    """The nearest class, ignoring letter case, spaces and punctuation."""
     plain = {_plain(known): known for known in classes}
     near = difflib.get_close_matches(_plain(name), plain, n=1)
     return f": did you mean {plain[near[0]]!r}?" if near else ""

@@ -1,4 +1,4 @@
-"""Do the boxes of a source count pixels from 0 or from 1, as far as they tell?"""
+"""Evidence for 0-based or 1-based coordinates in the boxes of a source."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from .records import RawImage, RawObject
 
 Coordinates = Literal["one_based", "zero_based"]
 
-#: Fewer boxes at the far edges say nothing about where counting starts.
+#: Fewer boxes at the far edges are no evidence.
 _LEAST_AT_FAR_EDGE = 10
 
 
 @dataclass(frozen=True)
 class EdgeCounts:
-    """How many of ``boxes`` start before the image (at -1), at 0 or at 1 on either axis, and how
-    many end at a far edge. Where data are read rightly, boxes that touch the near edges start at 0.
-    """
+    """How many of ``boxes`` start at -1, 0 or 1 on either axis, and how many end at a far edge.
+    With the right convention, boxes that touch the near edges start at 0."""
 
     boxes: int = 0
     before: int = 0

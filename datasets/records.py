@@ -1,4 +1,4 @@
-"""What does an annotation file say about one image, before names become labels?"""
+"""Images and objects as annotation files describe them, before names become labels."""
 
 from __future__ import annotations
 

@@ -115,8 +115,11 @@ def _silence_pillow() -> None:
 
 
 def _configured(args: argparse.Namespace) -> DataSet:
+    from resdet.datasets.checks.sources import sources_data
+    from resdet.datasets.formats.format import Reading
     from resdet.detection.config.files import find_config, load_config, missing_paths
-    from resdet.detection.tasks.data_check import configured_data
+    from resdet.detection.tasks.base import image_rules
+    from resdet.detection.tasks.detector_network import anchors_in_training
 
     for option in ("format", "annotations", "classes"):
         if getattr(args, option):
@@ -125,10 +128,19 @@ def _configured(args: argparse.Namespace) -> DataSet:
     missing = [line for line in missing_paths(config) if line.startswith("data.")]
     if missing:
         raise ConfigError("\n".join(missing))
-    if not config.data.train and not config.data.val:
+    data = config.data
+    if not data.train and not data.val:
         raise ConfigError(f"{args.cfg}: has no data sources")
-    origin = Path(find_config(args.cfg))
-    return configured_data(config, origin, workers=_workers(args.workers))
+    return sources_data(
+        Path(find_config(args.cfg)),
+        {"train": data.train, "val": data.val},
+        # With difficult objects, whatever training does with them.
+        Reading(image_rules(config), workers=_workers(args.workers)),
+        classes=data.classes,
+        ignore_classes=data.ignore_classes,
+        on_bad_box=data.on_bad_box,
+        anchors=anchors_in_training(config),
+    )
 
 
 def _folder(args: argparse.Namespace) -> DataSet:
@@ -136,7 +148,7 @@ def _folder(args: argparse.Namespace) -> DataSet:
     from resdet.datasets.formats import FORMATS, recognise
     from resdet.datasets.formats.format import Reading
     from resdet.detection.config.detector import DetectorConfig
-    from resdet.detection.tasks.data_check import anchors_in_training
+    from resdet.detection.tasks.detector_network import anchors_in_training
 
     if len(args.words) != 1:
         raise ConfigError("give one PATH, or --cfg FILE with overrides")

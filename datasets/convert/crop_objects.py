@@ -1,7 +1,7 @@
-"""How do the annotated objects of a detection data set become images to classify?
+"""Crops of the annotated objects of a detection data set, as images for a classifier.
 
-A classifier trained on them is a backbone that has seen the detector's kind of object; one that
-also tells objects from the background knows how a detector's regions differ.
+A classifier trained on them is a backbone for a detector of these objects, in particular if
+background is one of its classes.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from ..image import DEFAULT_RULES, ImageRules, read_image
 from .placing import all_or_nothing
 
 JPEG_QUALITY = 95
-#: The class of what shows no object.
+#: The class of regions without an object.
 BACKGROUND = "background"
-#: Where each object's IoU with a region is below this, the region is background.
+#: A region is background if its IoU with every object is below this.
 BACKGROUND_IOU = 0.3
 #: Sides of regions away from objects, as parts of the image's shorter side.
 BACKGROUND_SIDES = (0.1, 0.6)
-#: Draws for each region of background, before a crowded image goes without.
+#: Random boxes that are tried for each background region.
 _TRIES = 50
 
 Part = tuple[slice, slice]
@@ -41,12 +41,12 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class CropRule:
-    """How a box becomes a square part of its image.
+    """How a box becomes a square crop.
 
-    The side is the box's longer side and ``margin`` times that on each side, but at least
-    ``min_side`` pixels. ``jitter`` moves the square, each way by up to that part of its side, and
-    grows or shrinks it by up to that part. A square that leaves the image is moved back into it;
-    a larger one is cut.
+    The side is the box's longer side plus ``margin`` times that on each side, at least
+    ``min_side`` pixels. ``jitter`` shifts the square in each direction and scales it, by up to
+    that fraction of its side. A square that leaves the image is moved back into it; one that is
+    larger than the image is cut.
 
     Raises ConfigError for a negative value, a ``jitter`` of 1, or squares too small to be read.
     """
@@ -97,12 +97,11 @@ def write_object_crops(
 ) -> dict[str, Counter[str]]:
     """Write ``out/<split>/<class>/<image>_<number>.jpg`` for every object, all or nothing.
 
-    ``out`` is a new or empty folder. Objects marked ``ignore`` (VOC difficult, COCO crowd) are left
-    out. ``background`` adds so many regions of each image, `background_boxes`, as one more class
-    of that name. What is drawn for an object depends on the seed, its image and its number alone.
-    Returns how many of each class were written; ``report`` is called after each image. Raises
-    DataError for class names that are no folder's, or background's, and for what the file system
-    refuses, and ImageError.
+    ``out`` is a new or empty folder. Objects marked ``ignore`` (VOC difficult, COCO crowd) are
+    skipped. ``background`` adds that many regions of each image (`background_boxes`) as one more
+    class. A crop depends on the seed, the image id and the object's number only. Returns the number
+    of crops of each class by split; ``report`` is called after each image. Raises DataError for
+    class names that cannot be folder names and for errors of the file system, and ImageError.
     """
     for split in splits.values():
         for name in split.classes:
@@ -124,11 +123,11 @@ def write_object_crops(
 def background_boxes(
     objects: Tensor, size: tuple[int, int], count: int, random: np.random.Generator
 ) -> list[Box]:
-    """Up to ``count`` boxes inside an image of ``size`` (h, w) that show no object, or little.
+    """Up to ``count`` boxes inside an image of ``size`` (h, w) whose IoU with each of ``objects``
+    (R, 4) is below BACKGROUND_IOU.
 
-    Their IoU with each of ``objects`` (R, 4) is below BACKGROUND_IOU. Half of them are drawn beside
-    an object, or in it, and of about its size, where a detector's wrong proposals lie; the others
-    anywhere. Fewer where a crowded image has no room.
+    Half of them are near an object and of about its size, like wrong proposals of a detector, the
+    others anywhere. Fewer in a crowded image.
     """
     found: list[Box] = []
     for _ in range(count):
@@ -142,7 +141,7 @@ def background_boxes(
 
 
 def _any_box(objects: Tensor, size: tuple[int, int], random: np.random.Generator) -> Box:
-    """A square by an object or anywhere, cut to the image."""
+    """A random square near an object or anywhere, cut to the image."""
     height, width = size
     if len(objects) and random.random() < 0.5:
         x1, y1, x2, y2 = objects[int(random.integers(len(objects)))].tolist()
@@ -174,7 +173,7 @@ def _crops(
 ) -> Iterator[_Crop]:
     found = record.annotation
     if not background and bool(found.ignore.all()):
-        return  # nothing in it is wanted: the image need not be read
+        return  # nothing to crop: the image need not be read
     pixels = read_image(record.path, rules or DEFAULT_RULES).pixels
     if pixels.shape[:2] != record.size:
         raise DataError(f"{record.path}: is not of the size {record.size} (h, w) of its annotation")
@@ -188,7 +187,7 @@ def _crops(
             name = f"{_file_name(record.image_id)}_{number:03d}"
             yield _Crop(classes[label], name, pixels[rows, columns])
     random = np.random.default_rng([seed, *identity])
-    exact = replace(rule, jitter=0.0)  # moved, it might show an object after all
+    exact = replace(rule, jitter=0.0)  # shifted, it could show an object
     empty = background_boxes(found.boxes, record.size, background, random)
     for number, box in enumerate(empty, len(found.boxes)):
         rows, columns = exact.part(box, record.size, random)
@@ -197,7 +196,7 @@ def _crops(
 
 
 def _file_name(image_id: str) -> str:
-    """Ids may be paths; two ids never get one name."""
+    """Ids may be paths; different ids get different names."""
     return image_id.replace("%", "%25").replace("/", "%2F").replace("\\", "%5C")
 
 
@@ -212,6 +211,6 @@ def _write(path: Path, pixels: np.ndarray) -> None:
 
 
 def _expect_folder_name(name: str) -> None:
-    """Hidden folders are no classes, and a class must not lead out of the data set."""
+    """Hidden folders are not classes, and a class must not lead out of the data set."""
     if not name or name.startswith(".") or set("/\\:\0") & set(name) or name != name.strip():
         raise DataError(f"class {name!r}: cannot be the name of a folder")

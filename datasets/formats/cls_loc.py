@@ -17,14 +17,13 @@ from typing import Literal
 from ..coordinates import Coordinates, question_coordinates
 from ..findings import Fault, Finding
 from ..image import IMAGE_SUFFIXES, ImageRules
-from ..records import RawBox, RawImage, RawObject, first_few
-from .cls_loc_files import read_list, read_mapping, read_solution
+from ..records import RawImage, RawObject, first_few
+from .cls_loc_files import Row, read_list, read_mapping, read_solution
 from .format import Format, Inspected, Part, Reading, RootSource, checked_size
 from .voc_xml import claimed_size, parse_annotation, read_objects
 
 #: Lists of the training images: those with a class, and of these those with boxes.
 _TRAIN_LISTS = ("train_cls", "train_loc")
-Row = tuple[str, RawBox]
 
 
 class ClsLocSource(RootSource):

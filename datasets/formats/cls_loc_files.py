@@ -1,6 +1,6 @@
-"""What do the text files of ILSVRC CLS-LOC say: class names, lists of images, val's solution?
+"""The text files of ILSVRC: class names, lists of images, and predictions or boxes as CSV.
 
-Each reader goes on after a bad line and returns it as a finding.
+A reader goes on after a bad line and returns it as a finding.
 """
 
 from __future__ import annotations
@@ -8,92 +8,124 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
-from ..findings import Finding
+from ..findings import Fault, Finding
 from ..records import RawBox
 
-_HEADER = ["ImageId", "PredictionString"]
+#: Of ``LOC_val_solution.csv`` and of submissions.
+HEADER = ["ImageId", "PredictionString"]
+#: A class and its box as written.
+Row = tuple[str, RawBox]
+
+
+class TextLines:
+    """The lines of a text file that are not blank, with their numbers, and what is wrong."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.findings: list[Finding] = []
+
+    def __iter__(self) -> Iterator[tuple[int, str]]:
+        try:
+            lines = _read(self.path).splitlines()
+        except Fault as fault:
+            self.findings.append(fault.finding)
+            return
+        yield from ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+
+    def bad(self, number: int, reason: str) -> None:
+        reason = f"line {number}: {reason}"
+        self.findings.append(Finding("malformed_file", "error", self.path, reason))
 
 
 def read_mapping(path: Path) -> tuple[dict[str, str], list[Finding]]:
     """{wnid: names} of ``LOC_synset_mapping.txt``; lines are ``n01440764 tench, Tinca tinca``."""
-    text, findings = _read(path)
+    lines = TextLines(path)
     mapping: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in lines:
         wnid, _, names = line.strip().partition(" ")
-        if not line.strip():
-            continue
         if not names.strip():
-            findings.append(_bad(path, number, f"{line!r:.80}: expected a wnid and names"))
+            lines.bad(number, f"{line!r:.80}: expected a wnid and names")
         elif wnid in mapping:
-            findings.append(_bad(path, number, f"{wnid} is there twice"))
+            lines.bad(number, f"{wnid} is there twice")
         else:
             mapping[wnid] = names.strip()
-    return mapping, findings
+    return mapping, lines.findings
 
 
 def read_list(path: Path) -> tuple[list[str], list[Finding]]:
     """The ids of an image set, each once; lines are ``n01440764/n01440764_10026 1``."""
-    text, findings = _read(path)
+    lines = TextLines(path)
     ids: dict[str, int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        words = line.split()
-        if not words:
-            continue
-        if len(words) > 2 or (len(words) == 2 and not words[1].isdecimal()):
-            findings.append(_bad(path, number, f"{line!r:.80}: expected an id and a number"))
-        elif words[0] in ids:
-            reason = f"line {number}: is there already in line {ids[words[0]]}"
-            findings.append(Finding("listed_twice", "error", path, reason, words[0]))
+    for number, line in lines:
+        name, *rest = line.split()
+        if len(rest) > 1 or not all(word.isdecimal() for word in rest):
+            lines.bad(number, f"{line!r:.80}: expected an id and a number")
+        elif name in ids:
+            reason = f"line {number}: is there already in line {ids[name]}"
+            lines.findings.append(Finding("listed_twice", "error", path, reason, name))
         else:
-            ids[words[0]] = number
-    if not ids and not findings:
-        findings.append(Finding("empty_image_set", "error", path, "lists no images"))
-    return list(ids), findings
+            ids[name] = number
+    if not ids and not lines.findings:
+        lines.findings.append(Finding("empty_image_set", "error", path, "lists no images"))
+    return list(ids), lines.findings
 
 
-def read_solution(path: Path) -> tuple[dict[str, list[tuple[str, RawBox]]], list[Finding]]:
-    """{id: (wnid, box as written) of each object} of ``LOC_val_solution.csv``.
+def read_solution(path: Path) -> tuple[dict[str, list[Row]], list[Finding]]:
+    """{id: the class and box of each object} of ``LOC_val_solution.csv``.
 
     Rows are ``ILSVRC2012_val_00000001,n01751748 111 108 441 193 n01751748 ...``: one class an
     image, and one or more boxes.
     """
-    text, findings = _read(path)
-    solution: dict[str, list[tuple[str, RawBox]]] = {}
-    rows = csv.reader(io.StringIO(text))
+    lines = TextLines(path)
+    solution: dict[str, list[Row]] = {}
     try:
-        for row in rows:
-            if rows.line_num == 1 and row != _HEADER:
-                findings.append(_bad(path, 1, f"header is {row!r:.80}, expected {_HEADER}"))
-            if not row or rows.line_num == 1:
-                continue
+        for number, row in csv_rows(path):
             try:
-                name, objects = _solution_row(row)
-                if name in solution:
-                    raise ValueError(f"{name} is there twice")
-                solution[name] = objects
+                if number == 1 and row != HEADER:
+                    raise ValueError(f"header is {row!r:.80}, expected {HEADER}")
+                if number > 1:
+                    name, objects = _solution_row(row)
+                    if name in solution:
+                        raise ValueError(f"{name} is there twice")
+                    solution[name] = objects
             except ValueError as error:
-                findings.append(_bad(path, rows.line_num, str(error)))
+                lines.bad(number, str(error))
+    except Fault as fault:
+        lines.findings.append(fault.finding)
+    return solution, lines.findings
+
+
+def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not blank, with the number of their last line; raises `Fault`."""
+    rows = csv.reader(io.StringIO(_read(path)))
+    try:
+        yield from ((rows.line_num, row) for row in rows if row)
     except csv.Error as error:
-        findings.append(_bad(path, rows.line_num, str(error)))
-    return solution, findings
+        raise Fault.of("malformed_file", path, f"line {rows.line_num}: {error}") from error
 
 
-def _solution_row(row: list[str]) -> tuple[str, list[tuple[str, RawBox]]]:
-    """Raises ValueError with the reason."""
+def prediction_groups(row: list[str]) -> tuple[str, list[tuple[str, list[str]]]]:
+    """(image id, (class, four coordinates) of each object); raises ValueError with the reason."""
     if len(row) != 2 or not row[0].strip():
         raise ValueError(f"{row!r:.80}: expected an id and a prediction string")
     words = row[1].split()
-    if not words or len(words) % 5:
+    if len(words) % 5:
         raise ValueError(f"{len(words)} words, expected groups of a class and four coordinates")
-    objects = [
-        (words[start], _box(words[start + 1 : start + 5])) for start in range(0, len(words), 5)
-    ]
-    classes = sorted({name for name, _ in objects})
+    starts = range(0, len(words), 5)
+    return row[0].strip(), [(words[start], words[start + 1 : start + 5]) for start in starts]
+
+
+def _solution_row(row: list[str]) -> tuple[str, list[Row]]:
+    image_id, groups = prediction_groups(row)
+    if not groups:
+        raise ValueError("0 words, expected groups of a class and four coordinates")
+    classes = sorted({name for name, _ in groups})
     if len(classes) > 1:
         raise ValueError(f"{row[0]}: several classes: {', '.join(classes)}")
-    return row[0].strip(), objects
+    return image_id, [(name, _box(words)) for name, words in groups]
 
 
 def _box(words: list[str]) -> RawBox:
@@ -103,14 +135,10 @@ def _box(words: list[str]) -> RawBox:
     return x1, y1, x2, y2
 
 
-def _read(path: Path) -> tuple[str, list[Finding]]:
+def _read(path: Path) -> str:
     if not path.is_file():
-        return "", [Finding("missing_file", "error", path, "no such file")]
+        raise Fault.of("missing_file", path, "no such file")
     try:
-        return path.read_text("utf-8-sig"), []
+        return path.read_text("utf-8-sig")
     except (OSError, ValueError) as error:
-        return "", [Finding("malformed_file", "error", path, f"cannot be read ({error})")]
-
-
-def _bad(path: Path, line: int, reason: str) -> Finding:
-    return Finding("malformed_file", "error", path, f"line {line}: {reason}")
+        raise Fault.of("malformed_file", path, f"cannot be read ({error})") from error

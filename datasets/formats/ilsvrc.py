@@ -15,15 +15,14 @@ order, sorted, is that of the published models.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from ..findings import Fault, Finding, refuse
 from ..image import IMAGE_SUFFIXES, ImageRules
 from ..records import RawImage, first_few
-from .cls_loc_files import read_mapping, read_solution
+from .cls_loc_files import TextLines, read_mapping, read_solution
 from .format import Format, Inspected, Reading, RootSource, checked_size
 from .image_folder import inspect_image_folder
 
@@ -79,40 +78,26 @@ def inspect_ilsvrc(source: IlsvrcSource, reading: Reading) -> Inspected:
 
 
 def _unknown_wnids(root: Path, images: list[RawImage]) -> list[Finding]:
-    names = class_names(root)
+    """One error for each, at its first image, with the line of a file that names the classes."""
+    names, place = class_names(root), root / NAMES
     first = {image.image_class or "": image for image in reversed(images)}
-    if not names:
-        return []
-    return [
-        Finding("unknown_class", "error", image.source, _unknown(image, root / NAMES), wnid)
-        for wnid, image in first.items()
-        if wnid not in names
-    ]
+    findings = []
+    for wnid, image in first.items():
+        if names and wnid not in names:
+            rows = TextLines(image.source) if image.source.is_file() else ()
+            line = next((n for n, row in rows if row.startswith(image.path.stem)), 0)
+            reason = f"first at {image.path.name}, is not in {place}"
+            reason = f"line {line}: {reason}" if line else reason
+            findings.append(Finding("unknown_class", "error", image.source, reason, wnid))
+    return findings
 
 
-def _unknown(image: RawImage, names: Path) -> str:
-    reason = f"first at {image.path.name}, is not in {names}"
-    if not image.source.is_file():
-        return reason  # the folder is the class
-    rows = _lines(image.source)
-    line = next((n for n, row in enumerate(rows, 1) if row.startswith(image.path.stem)), 0)
-    return f"line {line}: {reason}" if line else reason
-
-
-def _flat(
-    root: Path, folder: Path, rules: ImageRules, *, headers: bool
-) -> tuple[list[RawImage], list[Finding]]:
-    files = {
-        path.stem: path
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in IMAGE_SUFFIXES
-    }
+def _flat(root: Path, folder: Path, rules: ImageRules, *, headers: bool) -> Inspected:
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    files = {path.stem: path for path in paths}
     if not files:
         return [], [Finding("no_classes", "error", folder, "has neither images nor class folders")]
-    try:
-        answers, findings = _answers(root, files)
-    except Fault as fault:
-        return [], [fault.finding]
+    answers, findings = _answers(root, files)
     images = []
     for stem, (wnid, source) in answers.items():
         try:
@@ -146,20 +131,15 @@ def _answers(root: Path, images: Mapping[str, Path]) -> _Answers:
 
 def _from_solution(path: Path, images: Mapping[str, Path]) -> _Answers:
     solution, findings = read_solution(path)
-    for kind, ours, theirs in (
-        ("missing_solution", images.keys(), solution.keys()),
-        ("missing_image", solution.keys(), images.keys()),
+    for kind, what, stems in (
+        ("missing_solution", "no row for the image", images.keys() - solution.keys()),
+        ("missing_image", "no image for the row", solution.keys() - images.keys()),
     ):
-        findings += _without(path, kind, sorted(ours - theirs))
+        if stems:
+            reason = f"{what} {first_few(sorted(stems), 3)} ({len(stems)} in all)"
+            findings.append(Finding(kind, "error", path, reason))
     both = [stem for stem in images if stem in solution]
     return {stem: (solution[stem][0][0], path) for stem in both}, findings
-
-
-def _without(path: Path, kind: str, stems: list[str]) -> list[Finding]:
-    if not stems:
-        return []
-    what = "no row for the image" if kind == "missing_solution" else "no image for the row"
-    return [Finding(kind, "error", path, f"{what} {first_few(stems, 3)} ({len(stems)} in all)")]
 
 
 def _from_ground_truth(path: Path, images: Mapping[str, Path]) -> _Answers:
@@ -174,36 +154,27 @@ def _from_ground_truth(path: Path, images: Mapping[str, Path]) -> _Answers:
     for stem, image in images.items():
         found = _NUMBER.search(stem)
         line = int(found[1]) if found else 0
-        if not 1 <= line <= len(numbers):
+        if line not in numbers:
             reason = f"its number is not one of the lines 1..{len(numbers)} of {path}"
             findings.append(Finding("missing_solution", "error", image, reason))
-        elif numbers[line - 1] not in wnids:
-            reason = f"line {line}: no class has the number {numbers[line - 1]} (1..{len(wnids)})"
+        elif numbers[line] not in wnids:
+            reason = f"line {line}: no class has the number {numbers[line]} (1..{len(wnids)})"
             findings.append(Finding("unknown_class", "error", path, reason))
         else:
-            answers[stem] = wnids[numbers[line - 1]], path
+            answers[stem] = wnids[numbers[line]], path
     return answers, findings
 
 
-def _read_numbers(path: Path) -> tuple[list[int], list[Finding]]:
-    numbers, findings = [], []
-    for line, text in enumerate(_lines(path), 1):
+def _read_numbers(path: Path) -> tuple[dict[int, int], list[Finding]]:
+    """{line: class's number}."""
+    lines = TextLines(path)
+    numbers = {}
+    for line, text in lines:
         if text.strip().isdecimal():
-            numbers.append(int(text))
+            numbers[line] = int(text)
         else:
-            findings.append(_bad_line(path, line, f"{text!r:.40}: expected a class's number"))
-    return numbers, findings
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text("ascii").splitlines()
-    except (OSError, ValueError) as error:
-        raise Fault.of("malformed_file", path, f"cannot be read ({error})") from error
-
-
-def _bad_line(path: Path, line: int, reason: str) -> Finding:
-    return Finding("malformed_file", "error", path, f"line {line}: {reason}")
+            lines.bad(line, f"{text!r:.40}: expected a class's number")
+    return numbers, lines.findings
 
 
 # ------------------------------------------------------------------------------- class numbers
@@ -221,41 +192,32 @@ def _read_order(kit: Path) -> tuple[dict[int, str], list[Finding]]:
 
 def _from_map(path: Path) -> tuple[dict[int, str], list[Finding]]:
     """Lines are ``n02119789 1 kit_fox``."""
+    lines = TextLines(path)
     wnids: dict[int, str] = {}
-    findings = []
-    for line, text in enumerate(_lines(path), 1):
+    for line, text in lines:
         words = text.split()
         if len(words) < 2 or not words[1].isdecimal():
-            findings.append(_bad_line(path, line, f"{text!r:.60}: expected a wnid and a number"))
+            lines.bad(line, f"{text!r:.60}: expected a wnid and a number")
         elif int(words[1]) in wnids or words[0] in wnids.values():
-            findings.append(_bad_line(path, line, f"{words[0]} {words[1]}: one is there twice"))
+            lines.bad(line, f"{words[0]} {words[1]}: one is there twice")
         else:
             wnids[int(words[1])] = words[0]
-    return wnids, findings
-
-
-@dataclass(frozen=True)
-class _Synset:
-    number: int
-    wnid: str
-    children: int
+    return wnids, lines.findings
 
 
 def _from_meta(path: Path) -> tuple[dict[int, str], list[Finding]]:
     """The synsets without children of the MATLAB file; those above them are not classes."""
+    from scipy.io import loadmat
+
     try:
-        synsets = list(_synsets(path))
+        return {
+            int(entry["ILSVRC2012_ID"]): str(entry["WNID"])
+            for entry in loadmat(path, squeeze_me=True)["synsets"].ravel()
+            if int(entry["num_children"]) == 0
+        }, []
     except Exception as error:  # scipy raises nearly anything on a damaged file
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         return {}, [Finding("malformed_file", "error", path, f"cannot be read ({reason:.100})")]
-    return {each.number: each.wnid for each in synsets if each.children == 0}, []
-
-
-def _synsets(path: Path) -> Iterator[_Synset]:
-    from scipy.io import loadmat
-
-    for entry in loadmat(path, squeeze_me=True)["synsets"].ravel():
-        yield _Synset(int(entry["ILSVRC2012_ID"]), str(entry["WNID"]), int(entry["num_children"]))
 
 
 def _splits(root: Path) -> dict[str, IlsvrcSource]:

@@ -7,6 +7,7 @@ folder below its split; folders inside a class only sort its images.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -52,7 +53,7 @@ def splits_of_folder(root: Path) -> dict[str, Path]:
 
 def inspect_image_folder(
     folder: Path, *, rules: ImageRules = DEFAULT_RULES, headers: bool = True
-) -> tuple[list[RawImage], list[Finding]]:
+) -> Inspected:
     """The images of one split, by class and path, and everything that is wrong with the folder.
 
     Each has its class's name and one object of that name, as large as the image, whose size comes
@@ -66,32 +67,30 @@ def inspect_image_folder(
         return [], [Finding("no_classes", "error", folder, "has no class folders")]
     images, findings = [], list(_beside_classes(folder))
     for place in classes:
-        files, others = _files(place)
-        findings += [_stray(path) for path in others]
-        if not files:
+        found, faults = _inspect_files(place, folder, rules, headers=headers)
+        findings += faults
+        if not any(_is_image(path) for path in place.rglob("*")):
             reason = "the class folder has no images"
             findings.append(Finding("empty_class", "error", place, reason, place.name))
-        for path in files:
-            try:
-                size = checked_size(path, None, place, rules) if headers else (0, 0)
-                images.append(_image(path, place, folder, size))
-            except Fault as fault:
-                findings.append(fault.finding)
+        for image in found:
+            height, width = image.size
+            whole = RawObject(place.name, (0.0, 0.0, float(width), float(height)))
+            images.append(replace(image, objects=(whole,), image_class=place.name))
     return images, findings
 
 
-def inspect_images(source: ImagesSource, reading: Reading) -> Inspected:
-    """The images of a folder without annotations, by path, and what is wrong with the folder."""
-    folder = source.root
-    files, others = _files(folder)
-    images, findings = [], [_stray(path) for path in others]
-    for path in files:
+def _inspect_files(
+    place: Path, folder: Path, rules: ImageRules, *, headers: bool = True
+) -> Inspected:
+    """The images below ``place``, by path; ids are paths below ``folder``."""
+    files = sorted(path for path in place.rglob("*") if not path.is_dir())
+    images, findings = [], [_stray(path) for path in files if not _is_image(path)]
+    for path in filter(_is_image, files):
         try:
-            size = checked_size(path, None, folder, reading.rules)
+            size = checked_size(path, None, place, rules) if headers else (0, 0)
+            images.append(RawImage(path.relative_to(folder).as_posix(), path, size, (), place))
         except Fault as fault:
             findings.append(fault.finding)
-            continue
-        images.append(RawImage(path.relative_to(folder).as_posix(), path, size, (), folder))
     return images, findings
 
 
@@ -129,14 +128,6 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
-def _files(place: Path) -> tuple[list[Path], list[Path]]:
-    """(images, other files) of a class, sorted."""
-    files = sorted(path for path in place.rglob("*") if not path.is_dir())
-    return [path for path in files if _is_image(path)], [
-        path for path in files if not _is_image(path)
-    ]
-
-
 def _beside_classes(folder: Path) -> Iterator[Finding]:
     for path in sorted(folder.iterdir()):
         if path.is_dir() and not path.name.startswith("."):
@@ -151,12 +142,6 @@ def _beside_classes(folder: Path) -> Iterator[Finding]:
 def _stray(path: Path) -> Finding:
     what = "a folder that is no split" if path.is_dir() else "not named like an image"
     return Finding("stray_file", "note", path, f"{what}, left out")
-
-
-def _image(path: Path, place: Path, folder: Path, size: tuple[int, int]) -> RawImage:
-    whole = RawObject(place.name, (0.0, 0.0, float(size[1]), float(size[0])))
-    image_id = path.relative_to(folder).as_posix()
-    return RawImage(image_id, path, size, (whole,), place, place.name)
 
 
 def _inspect(source: FolderSource, reading: Reading) -> Inspected:
@@ -188,5 +173,5 @@ IMAGES = Format(
     layout="images",
     recognise=lambda root: any(path.suffix.lower() in IMAGE_SUFFIXES for path in root.iterdir()),
     splits=lambda root: {"all": ImagesSource(root=root)},
-    inspect=inspect_images,
+    inspect=lambda source, reading: _inspect_files(source.root, source.root, reading.rules),
 )

@@ -1,4 +1,4 @@
-"""How are located classes handed in to ILSVRC's localization challenge, and read back?
+"""Submissions to ILSVRC's localization challenge: writing and reading.
 
 The form is that of ``LOC_val_solution.csv``: a header ``ImageId,PredictionString`` and a row for
 each image, ``ILSVRC2012_val_00000001,n01751748 111 108 441 193 n01729977 ...``, with a class and
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,14 +20,13 @@ from ...detection.files import write_file
 from ...detection.structures import Detections
 from ..findings import Fault
 from ..records import RawBox
+from .cls_loc_files import HEADER, csv_rows, prediction_groups
 from .writing import number
 
-HEADER = ("ImageId", "PredictionString")
 #: The most predictions an image may have.
 LIMIT = 5
 #: From our pixels to the challenge's.
 _SHIFT = (1.0, 1.0, 0.0, 0.0)
-_Rows = Iterator[tuple[int, list[str]]]
 
 
 def write_submission(found: Mapping[str, Detections], classes: Sequence[str], path: Path) -> None:
@@ -67,9 +66,9 @@ def read_submission(path: Path, classes: Sequence[str]) -> dict[str, Detections]
     """
     labels = {name: label for label, name in enumerate(classes)}
     found: dict[str, Detections] = {}
-    rows = _rows(path)
+    rows = csv_rows(path)
     line, header = next(rows, (1, []))
-    if header != list(HEADER):
+    if header != HEADER:
         raise _fault(path, line, f"header is {header!r:.80}, expected {','.join(HEADER)}")
     for line, row in rows:
         try:
@@ -103,40 +102,18 @@ def _prediction_string(image_id: str, predicted: Detections, classes: Sequence[s
     return " ".join(word for group in groups for word in group)
 
 
-def _rows(path: Path) -> _Rows:
-    """The rows that are not blank, with the number of their last line; raises DataError."""
-    if not path.is_file():
-        raise Fault.of("missing_file", path, "no such file")
-    try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise Fault.of("malformed_file", path, f"cannot be read ({error})") from error
-    rows = csv.reader(io.StringIO(text))
-    try:
-        for row in rows:
-            if row:
-                yield rows.line_num, row
-    except csv.Error as error:
-        raise _fault(path, rows.line_num, str(error)) from error
-
-
 def _row(row: list[str], labels: Mapping[str, int]) -> tuple[str, Detections]:
     """Raises ValueError with the reason."""
-    if len(row) != 2 or not row[0].strip():
-        raise ValueError(f"{row!r:.80}: expected an id and a prediction string")
-    words = row[1].split()
-    if len(words) % 5:
-        raise ValueError(f"{len(words)} words, expected groups of a class and four coordinates")
-    if len(words) > 5 * LIMIT:
-        raise ValueError(f"{len(words) // 5} predictions, at most {LIMIT} are allowed")
-    names = words[::5]
-    if unknown := [name for name in names if name not in labels]:
+    image_id, groups = prediction_groups(row)
+    if len(groups) > LIMIT:
+        raise ValueError(f"{len(groups)} predictions, at most {LIMIT} are allowed")
+    if unknown := [name for name, _ in groups if name not in labels]:
         raise ValueError(f"unknown class {unknown[0]!r:.80}")
-    boxes = [_box(words[start + 1 : start + 5]) for start in range(0, len(words), 5)]
-    return row[0].strip(), Detections(
+    boxes = [_box(words) for _, words in groups]
+    return image_id, Detections(
         torch.tensor(boxes, dtype=torch.float32).reshape(len(boxes), 4),
         1 / torch.arange(1, len(boxes) + 1, dtype=torch.float32),
-        torch.tensor([labels[name] for name in names], dtype=torch.int64),
+        torch.tensor([labels[name] for name, _ in groups], dtype=torch.int64),
     )
 
 
