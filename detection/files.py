@@ -5,11 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal
 
 from filelock import FileLock, Timeout
 
@@ -81,22 +79,6 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's contents, 64 hexadecimal digits. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def url_opener(*schemes: Literal["http", "https"]) -> urllib.request.OpenerDirector:
-    """An opener of these schemes only, wherever a server may redirect to; proxies are honoured."""
-    opener = urllib.request.OpenerDirector()
-    by_scheme = {"http": urllib.request.HTTPHandler, "https": urllib.request.HTTPSHandler}
-    for handler in (
-        *(by_scheme[scheme] for scheme in schemes),
-        urllib.request.ProxyHandler,
-        urllib.request.UnknownHandler,
-        urllib.request.HTTPDefaultErrorHandler,
-        urllib.request.HTTPRedirectHandler,
-        urllib.request.HTTPErrorProcessor,
-    ):
-        opener.add_handler(handler())
-    return opener
 
 
 @contextmanager

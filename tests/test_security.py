@@ -20,8 +20,8 @@ FILES = sorted(
 ARRAYS = "backbones/weights/pickles.py"
 #: Uses the standard library for XML without declarations, and defusedxml otherwise.
 FAST_XML = "datasets/formats/voc_xml.py"
-#: Use the network on request: weights by URL, and `get-data`.
-DOWNLOADS = ("backbones/weights/fetch.py", "datasets/acquire/download.py")
+#: The only user of the network, on request: weights by URL, and `get-data`.
+DOWNLOADS = ("detection/download.py",)
 
 
 def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:

@@ -7,21 +7,19 @@ digits of the checksum, which is then compared at every use; torchvision's file 
 from __future__ import annotations
 
 import hashlib
-import http.client
 import logging
 import os
 import re
-import shutil
-import tempfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
+from ...detection.download import DownloadError, download
 from ...detection.errors import WeightsError
-from ...detection.files import sha256_of, url_opener
+from ...detection.files import sha256_of
 
 TORCHVISION = "torchvision:"
 _CHECKSUM = re.compile(r"sha256=([0-9a-f]{8,64})")
-_TIMEOUT_S = 30
 _log = logging.getLogger(__name__)
 
 
@@ -84,26 +82,16 @@ def _file_name(url: str, checksum: str | None) -> str:
 
 
 def _download(url: str, target: Path, checksum: str) -> None:
-    """Download to a temporary file first: ``target`` is never incomplete."""
+    """The file appears under its name when complete; otherwise nothing is left."""
     _log.info("downloading %s to %s", url, target)
-    opener, part = url_opener("https"), None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        part = Path(name)
-        with os.fdopen(handle, "wb") as file, opener.open(url, timeout=_TIMEOUT_S) as response:
-            shutil.copyfileobj(response, file, 1 << 20)
-            expected = response.headers.get("Content-Length")
-            if expected is not None and file.tell() != int(expected):
-                raise OSError(f"{file.tell()} of {expected} bytes came")
-        if not sha256_of(part).startswith(checksum):
-            raise OSError(f"the SHA-256 of what came does not start {checksum}")
-        part.chmod(0o644)
-        part.replace(target)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise WeightsError(
-            f"{url}: cannot download: {error}; put the file at {target} by hand"
-        ) from error
-    finally:
-        if part is not None:
-            part.unlink(missing_ok=True)
+        # A folder of its own: several processes may download the same file.
+        with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+            part = Path(folder) / target.name
+            download([url], part, https_only=True, attempts=2)
+            if not sha256_of(part).startswith(checksum):
+                raise DownloadError(f"{url}: its SHA-256 does not start {checksum}")
+            part.replace(target)
+    except (DownloadError, OSError) as error:
+        raise WeightsError(f"cannot download: {error}; put the file at {target} by hand") from error

@@ -1,37 +1,24 @@
-"""How does a published data set get onto this disk, complete and unchanged?
+"""Published data sets: verified downloads, unpacked once.
 
 Archives go to ``<out>/archives``: first to a ``.part`` file that a later run continues, then, once
 size and checksum agree, to their own name. They are unpacked beside it; a marker inside the
-unpacked folder says that this was finished.
+unpacked folder records that this was finished.
 """
 
 from __future__ import annotations
 
 import hashlib
-import http.client
-import os
-import re
 import shutil
-import ssl
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from ...detection.download import ATTEMPTS, CHUNK, PAUSE, DownloadError, download, size_of
 from ...detection.errors import DataError
-from ...detection.files import url_opener
-from .archives import CHUNK, unpack
+from .archives import unpack
 
 #: Called with what is being done, the bytes done so far and the bytes in all.
 Progress = Callable[[str, int, int], None]
-
-TIMEOUT = 30.0
-#: Tries without a single new byte before giving up, and the pause after the first, which doubles.
-ATTEMPTS = 5
-PAUSE = 1.0
 
 
 @dataclass(frozen=True)
@@ -159,97 +146,35 @@ def fetch(
         return path
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{archive.name}.part"
-    _require_space(folder, archive.size - _size(part), f"download {archive.name}")
-    _download(archive, part, attempts=attempts, pause=pause, progress=progress)
+    _require_space(folder, archive.size - size_of(part), f"download {archive.name}")
+    try:
+        download(
+            archive.urls,
+            part,
+            size=archive.size,
+            attempts=attempts,
+            pause=pause,
+            progress=lambda done: progress(archive.name, done, archive.size),
+        )
+    except DownloadError as error:
+        raise DataError(
+            f"{archive.name}: not downloaded ({error}). Run again to continue, or download "
+            f"{archive.urls[0]} by other means and place it at {path}"
+        ) from error
+    except OSError as error:
+        raise DataError(f"{part}: cannot be written: {error.strerror}") from error
     difference = _difference(part, archive, progress)
     if difference:
         part.unlink()
-        raise DataError(f"{archive.name}: the download has {difference}; thrown away, run again")
+        raise DataError(f"{archive.name}: the download has {difference}; deleted, run again")
     part.replace(path)
     return path
 
 
-def _download(
-    archive: Archive, part: Path, *, attempts: int, pause: float, progress: Progress
-) -> None:
-    """Fill ``part`` to the full size, asking the addresses in turn."""
-    failures: list[str] = []
-    tries, most = 0, _size(part)
-    while _size(part) != archive.size:
-        url = archive.urls[tries % len(archive.urls)]
-        progress(archive.name, _size(part), archive.size)  # seen while the server is waited for
-        try:
-            _continue(url, archive, part, progress)
-            continue
-        except _TRANSIENT as error:
-            failure = f"{url}: {_reason(error)}"
-        except OSError as error:
-            raise DataError(f"{part}: cannot be written: {error.strerror}") from error
-        tries += 1
-        failures = [failure] if _size(part) > most else [*failures, failure]
-        most = max(most, _size(part))
-        if len(failures) >= attempts:
-            raise DataError(_by_hand(archive, part, failures))
-        time.sleep(pause * 2 ** (len(failures) - 1))
-
-
-class _UnexpectedAnswer(Exception):
-    """The server answered, but not with the file."""
-
-
-#: What another try may cure. A full disk is an OSError too, and is not among them.
-_TRANSIENT = (
-    urllib.error.URLError,
-    http.client.HTTPException,
-    ConnectionError,
-    TimeoutError,
-    ssl.SSLError,
-    _UnexpectedAnswer,
-)
-
-
-def _continue(url: str, archive: Archive, part: Path, progress: Progress) -> None:
-    """One request for the bytes that ``part`` lacks; a server without ranges sends all again."""
-    start = _size(part)
-    if start > archive.size:  # not our file
-        part.unlink()
-        start = 0
-    opener = url_opener("http", "https")
-    opener.addheaders = [("User-Agent", "resdet")]
-    if start:
-        opener.addheaders.append(("Range", f"bytes={start}-"))
-    with opener.open(url, timeout=TIMEOUT) as answer:
-        start = _accepted_start(answer, start)
-        offered = answer.headers.get("Content-Length", "an unknown number of")
-        if offered != str(archive.size - start):
-            raise _UnexpectedAnswer(f"offers {offered} bytes, expected {archive.size - start}")
-        with part.open("r+b" if start else "wb") as file:
-            file.seek(start)
-            done = start
-            while chunk := answer.read(CHUNK):
-                file.write(chunk)
-                done += len(chunk)
-                progress(archive.name, done, archive.size)
-            file.flush()
-            os.fsync(file.fileno())
-    if done != archive.size:
-        raise _UnexpectedAnswer(f"the connection ended after {done} of {archive.size} bytes")
-
-
-def _accepted_start(answer: Any, start: int) -> int:
-    """Where the content of an answer begins: 0 unless the server honours the range."""
-    if answer.status != http.client.PARTIAL_CONTENT:
-        return 0
-    stated = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
-    if not stated or int(stated[1]) != start:
-        raise _UnexpectedAnswer(f"answers with another range than the bytes from {start}")
-    return start
-
-
 def _difference(path: Path, archive: Archive, progress: Progress) -> str:
     """What tells the file from the published one by size or MD5; empty if nothing does."""
-    if _size(path) != archive.size:
-        return f"{_size(path)} bytes, expected {archive.size}"
+    if size_of(path) != archive.size:
+        return f"{size_of(path)} bytes, expected {archive.size}"
     digest = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as file:
         done = 0
@@ -267,24 +192,3 @@ def _require_space(folder: Path, needed: int, purpose: str) -> None:
         raise DataError(
             f"{folder}: {free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB needed to {purpose}"
         )
-
-
-def _by_hand(archive: Archive, part: Path, failures: list[str]) -> str:
-    causes = "; ".join(dict.fromkeys(failures))
-    place = part.with_name(archive.name)
-    return (
-        f"{archive.name}: not downloaded ({causes}). Run again to continue, or download "
-        f"{archive.urls[0]} by other means and place it at {place}"
-    )
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, urllib.error.HTTPError):
-        return f"HTTP {error.code} {error.reason}"
-    if isinstance(error, urllib.error.URLError):
-        return str(error.reason)
-    return str(error) or type(error).__name__
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0

@@ -90,8 +90,8 @@ def test_checksum(server: str, cache: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "reason"),
     [
-        ("a.pth#sha256=00000000", "SHA-256 of what came does not start 00000000"),
-        ("short.pth", "4 of 100 bytes came"),
+        ("a.pth#sha256=00000000", "SHA-256 does not start 00000000"),
+        ("short.pth", "ended after 4 of 100 bytes"),
         ("none.pth", "404"),
         ("moved.pth", "url type: http"),
     ],

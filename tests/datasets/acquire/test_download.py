@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from resdet.datasets.acquire.download import DATASETS, Archive, fetch, install
+from resdet.detection.download import DownloadError, download
 from resdet.detection.errors import DataError
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -111,6 +112,22 @@ def test_cut_connection_continues_where_it_ended(site: Site, tmp_path: Path) -> 
     path = get(archive_at(f"{site.address}/data.bin"), tmp_path)
     assert path.read_bytes() == CONTENT
     assert [asked for _, asked in site.requests] == [None, "bytes=100000-", "bytes=150000-"]
+
+
+def test_a_file_of_unknown_size_continues_too(site: Site, tmp_path: Path) -> None:
+    site.cut_after = [100_000]
+    done: list[int] = []
+    url = f"{site.address}/data.bin"
+    download([url], tmp_path / "part", attempts=2, pause=0.001, progress=done.append)
+    assert (tmp_path / "part").read_bytes() == CONTENT
+    assert [asked for _, asked in site.requests] == [None, "bytes=100000-"]
+    assert done == sorted(done) and done[-1] == len(CONTENT)
+
+
+def test_https_only_refuses_http(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="unknown url type"):
+        download([site.address], tmp_path / "part", https_only=True, attempts=1)
+    assert not site.requests
 
 
 def test_part_of_an_earlier_run_is_continued(site: Site, tmp_path: Path) -> None:
