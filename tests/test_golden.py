@@ -1,7 +1,7 @@
-"""Does the network compute what detectron2 computed? Features, proposals, detections, losses.
+"""Parity with detectron2: features, proposals, detections and losses of one network.
 
 Once as shipped, with norms folded into convolutions, and once with the norms apart, which is the
-order of operations, and so the rounding, of the reference. Random weights on unscaled pixels
+order of operations, and therefore the rounding, of the reference. Random weights on unscaled pixels
 amplify rounding: the reference itself is 1e-3 from the same network in float64.
 """
 

@@ -1,4 +1,4 @@
-"""A network that can be checked by eye, and images for it."""
+"""A detector of coloured spots, and images for it."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def test_the_caption_depends_on_the_name_and_the_score():
     assert not np.array_equal(first, draw_detections(black(), other_score, CLASSES))
 
 
-def test_letters_beyond_latin_are_drawn():
+def test_non_latin_letters_are_drawn():
     """A font without a letter draws the same empty box for any."""
     one = draw_detections(black(), detection(0), ("д",))
     two = draw_detections(black(), detection(0), ("ж",))

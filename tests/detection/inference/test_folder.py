@@ -1,4 +1,4 @@
-"""Runs over folders: what is recorded, what survives, and that resuming changes nothing."""
+"""Runs over folders: records, drawings, faults, and resuming."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_boxes_are_drawn_where_they_were_found(run, tmp_path, save):
     assert not changed[32:].any() and not changed[:, :4].any()
 
 
-def test_a_image_turned_by_exif_is_drawn_upright(run, tmp_path, save):
+def test_an_image_rotated_by_exif_is_drawn_upright(run, tmp_path, save):
     path = save(tmp_path / "in" / "a.png")
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -117,7 +117,9 @@ def test_a_image_turned_by_exif_is_drawn_upright(run, tmp_path, save):
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_a_run_cut_anywhere_and_resumed_equals_one_that_was_not(run, images, tmp_path, batch_size):
+def test_a_run_interrupted_anywhere_and_resumed_equals_a_whole_one(
+    run, images, tmp_path, batch_size
+):
     whole, out = tmp_path / "whole", tmp_path / "out"
     options = FolderOptions(0.01, batch_size=batch_size)
     run(images, whole, options)
@@ -140,7 +142,7 @@ def test_a_run_cut_anywhere_and_resumed_equals_one_that_was_not(run, images, tmp
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_a_run_that_is_stopped_finishes_what_is_under_way(run, model, images, tmp_path, batch_size):
+def test_a_stopped_run_finishes_the_images_under_way(run, model, images, tmp_path, batch_size):
     options = FolderOptions(0.01, batch_size=batch_size)
     run(images, tmp_path / "whole", options)
     model.shapes.clear()
@@ -231,7 +233,7 @@ def test_two_runs_cannot_write_to_one_folder(run, images, tmp_path):
 
 
 @pytest.mark.parametrize("limit", [100, 700, 1100])
-def test_a_full_disk_is_one_line_and_the_records_stay_valid(run, images, tmp_path, limit):
+def test_a_full_disk_is_a_one_line_error_and_the_records_stay_valid(run, images, tmp_path, limit):
     """The kernel refuses to let a file grow beyond ``limit`` bytes, in the middle of a line."""
     run(images, tmp_path / "whole", FolderOptions(0.01, draw=False))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -250,7 +252,7 @@ def test_a_full_disk_is_one_line_and_the_records_stay_valid(run, images, tmp_pat
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
-def test_an_output_that_cannot_be_made_is_one_line(run, images, tmp_path):
+def test_an_output_that_cannot_be_created_is_a_one_line_error(run, images, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot write"):
         run(images, tmp_path / "file" / "out")
@@ -274,7 +276,7 @@ def test_the_classes_and_the_threshold_decide_what_is_recorded_and_drawn(run, tm
 
 
 @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"score_threshold": 1.5}, {"workers": 0}])
-def test_impossible_options_are_refused(run, images, tmp_path, wrong):
+def test_invalid_options_are_refused(run, images, tmp_path, wrong):
     with pytest.raises(ConfigError):
         run(images, tmp_path / "out", FolderOptions(**wrong))
 
@@ -296,7 +298,7 @@ def test_same_stems_and_hostile_names_have_drawings_inside_the_output(predictor,
     assert "'=cmd.png" in {row["file"] for row in rows}
 
 
-def test_a_image_too_long_for_a_jpeg_is_recorded_without_a_drawing(run, tmp_path, save):
+def test_an_image_too_long_for_a_jpeg_is_recorded_without_a_drawing(run, tmp_path, save):
     save(tmp_path / "in" / "a.png", size=(700, 66_000))
     summary = run(tmp_path / "in", tmp_path / "out")
     (record,) = records(tmp_path / "out")
@@ -304,7 +306,7 @@ def test_a_image_too_long_for_a_jpeg_is_recorded_without_a_drawing(run, tmp_path
     assert record["width"] == 66_000 and "not drawn" in record["warnings"][0]
 
 
-def test_without_drawing_there_are_no_images(run, images, tmp_path):
+def test_drawing_can_be_switched_off(run, images, tmp_path):
     run(images, tmp_path / "out", FolderOptions(0.01, draw=False))
     assert not (tmp_path / "out" / "drawn").exists()
     assert all("drawn" not in record for record in records(tmp_path / "out"))

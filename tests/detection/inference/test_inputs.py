@@ -1,4 +1,4 @@
-"""Which images are found, under which names, and where their drawings may lie."""
+"""The search for images, their names, and the paths of their drawings."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_names_stay_unique_where_inputs_collide(tmp_path):
     assert names(*files) == ["day/1.jpg", "z/1.jpg", "day/2.jpg"]
 
 
-def test_a_file_that_is_named_twice_counts_once(tmp_path):
+def test_a_file_that_is_given_twice_counts_once(tmp_path):
     touch(tmp_path / "a.jpg", tmp_path / "b.jpg")
     assert names(tmp_path / "b.jpg", tmp_path) == ["b.jpg", "a.jpg"]
 
@@ -97,7 +97,7 @@ def test_an_input_without_images_is_an_error_that_names_it(tmp_path, missing):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has names that are not Unicode")
-def test_names_that_are_not_unicode_are_written_out(tmp_path):
+def test_names_that_are_not_unicode_are_escaped(tmp_path):
     path = os.fsencode(tmp_path) + b"/\xff.jpg"
     with open(path, "wb"):  # noqa: PTH123 (bytes)
         pass
@@ -107,7 +107,7 @@ def test_names_that_are_not_unicode_are_written_out(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a/b c/é.jpg", "犬/1.2.png", "-x.jpg", "=cmd.jpg"])
-def test_harmless_names_are_kept(name):
+def test_safe_names_are_unchanged(name):
     assert safe_name(name) == name
 
 
@@ -151,7 +151,7 @@ def test_different_names_have_different_drawings(pair):
     assert drawn_name(one) != drawn_name(two)
 
 
-def test_drawings_are_jpegs_of_their_own():
+def test_every_image_has_its_own_jpeg():
     inputs = ["a.jpg", "a.JPEG", "a.png", "a.png.jpg", "a.jpg.png", "a", "a.dat", "a.dat.jpg"]
     inputs += ["a.v2.jpg", "a.jpg.jpg", "b/a.jpg", "../a.jpg"]
     drawn = [drawn_name(name) for name in inputs]

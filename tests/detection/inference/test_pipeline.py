@@ -1,4 +1,4 @@
-"""Every option of testing that does nothing changes nothing, and all of them combine."""
+"""The prediction pipeline: neutral options, combinations of options, a step-by-step reference."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_restore_by_hand() -> None:
         {"scales": (64,), "pyramid": (64,), "flip": False, "vote": {"iou": 1.0}},
     ],
 )
-def test_an_option_that_does_nothing_changes_nothing(
+def test_neutral_options_change_nothing(
     neutral: dict[str, Any], context: bool, baseline: dict[bool, list[Detections]]
 ) -> None:
     expect_equal(found(detector(test=neutral, context=context)), baseline[context])
@@ -222,8 +222,8 @@ def test_options_combine(names: tuple[str, ...], precision: str) -> None:
         assert (detections.scores[:-1] >= detections.scores[1:]).all()
 
 
-class Look:
-    """One network's map of one form of an image; regions come and go in original pixels."""
+class ReferenceView:
+    """One network's map of one view of an image; all boxes are in original pixels."""
 
     def __init__(self, one: Detector, pixels: np.ndarray, side: int, flipped: bool) -> None:
         self.model, self.flipped = one.model, flipped
@@ -232,40 +232,40 @@ class Look:
         self.factors = torch.tensor(geometry.scale)[[1, 0, 1, 0]]
         self.features = one.model.extract(image.permute(2, 0, 1)[None], self.size)
 
-    def mirror(self, boxes: torch.Tensor) -> torch.Tensor:
+    def flip(self, boxes: torch.Tensor) -> torch.Tensor:
         x1, y1, x2, y2 = boxes.unbind(-1)
         kept = (x1, y1, x2, y2)
         return torch.stack((self.width - x2, y1, self.width - x1, y2) if self.flipped else kept, -1)
 
     def here(self, boxes: torch.Tensor) -> list[torch.Tensor]:
-        return [self.mirror(boxes) * self.factors]
+        return [self.flip(boxes) * self.factors]
 
     def proposals(self) -> torch.Tensor:
-        return self.mirror(self.model.propose(self.features, self.size)[0] / self.factors)
+        return self.flip(self.model.propose(self.features, self.size)[0] / self.factors)
 
-    def vector(self, box: torch.Tensor) -> torch.Tensor:
+    def roi_features(self, box: torch.Tensor) -> torch.Tensor:
         return self.model.roi_head.roi_features(self.features, self.here(box), self.size)
 
     def scored(
-        self, boxes: torch.Tensor, levels: Sequence[Look]
+        self, boxes: torch.Tensor, levels: Sequence[ReferenceView]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """With a pyramid each region by itself, on the two levels next to a side of 32 pixels."""
         if not levels:
             probs, moved = self.model.score(self.features, self.here(boxes), self.size)
         else:
-            vectors = []
+            features = []
             for box in boxes.split(1):
                 side = float((box[0, 2] - box[0, 0]) * (box[0, 3] - box[0, 1])) ** 0.5
                 far = [
                     abs(np.log(side * float(one.factors[:2].prod()) ** 0.5 / 32)) for one in levels
                 ]
                 lower = min(range(len(levels) - 1), key=lambda k: far[k] + far[k + 1])
-                pair = levels[lower].vector(box), levels[lower + 1].vector(box)
-                vectors.append(torch.stack(pair).amax(dim=0))
+                pair = levels[lower].roi_features(box), levels[lower + 1].roi_features(box)
+                features.append(torch.stack(pair).amax(dim=0))
             probs, moved = self.model.score_features(
-                torch.cat(vectors), self.here(boxes), self.size
+                torch.cat(features), self.here(boxes), self.size
             )
-        return probs[0], self.mirror(moved[0] / self.factors)
+        return probs[0], self.flip(moved[0] / self.factors)
 
 
 def candidates_step_by_step(members: list[Detector], image: np.ndarray) -> Detections:
@@ -275,12 +275,14 @@ def candidates_step_by_step(members: list[Detector], image: np.ndarray) -> Detec
         for index in range(max(1, len(test.scales))):
             own = [(m.config.image.short_side_test,) for m in members]
             sides = [(test.scales or side)[index] for side in own]
-            looks = [Look(m, image, s, flipped) for m, s in zip(members, sides, strict=True)]
-            levels = [[Look(m, image, s, flipped) for s in test.pyramid] for m in members]
-            regions = torch.cat([look.proposals() for look in looks])
+            views = [
+                ReferenceView(m, image, s, flipped) for m, s in zip(members, sides, strict=True)
+            ]
+            levels = [[ReferenceView(m, image, s, flipped) for s in test.pyramid] for m in members]
+            regions = torch.cat([view.proposals() for view in views])
             for _ in range(1 + test.refine.rounds):
                 scored = [
-                    look.scored(regions, own) for look, own in zip(looks, levels, strict=True)
+                    view.scored(regions, own) for view, own in zip(views, levels, strict=True)
                 ]
                 probs, boxes = (sum(part) / len(members) for part in zip(*scored, strict=True))
                 for region in range(len(regions)):
@@ -307,7 +309,7 @@ def test_candidates_are_those_of_the_procedure_step_by_step(names: tuple[str, ..
 
 
 @pytest.mark.parametrize("names", [(), TOGETHER[-1]], ids="+".join)
-def test_images_of_one_batch_do_not_see_each_other(names: tuple[str, ...]) -> None:
+def test_images_of_a_batch_do_not_affect_each_other(names: tuple[str, ...]) -> None:
     """Of one size, so that neither is padded: group norm would see the padding."""
     one, both = switched(names), [make_images()[0], np.ascontiguousarray(make_images()[0][::-1])]
     alone = [found(one, [image])[0] for image in both]
@@ -317,19 +319,19 @@ def test_images_of_one_batch_do_not_see_each_other(names: tuple[str, ...]) -> No
     assert not torch.allclose(alone[0].boxes[:5], alone[1].boxes[:5], atol=1.0)
 
 
-def test_the_mirrored_pass_sees_the_mirrored_image() -> None:
-    """What is found in an image and in its mirror image is each other's mirror image."""
+def test_the_flipped_pass_uses_the_flipped_image() -> None:
+    """The detections in an image and in the flipped image are each other's flipped boxes."""
     one = detector(test={"flip": True})
     image = make_images()[0]
     width = image.shape[1]
     both = [found(one, [p])[0] for p in (image, np.ascontiguousarray(image[:, ::-1]))]
     x1, y1, x2, y2 = both[1].boxes.unbind(1)
-    mirrored = torch.stack([width - x2, y1, width - x1, y2], dim=1)
+    flipped = torch.stack([width - x2, y1, width - x1, y2], dim=1)
     torch.testing.assert_close(both[0].scores, both[1].scores, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(both[0].boxes, mirrored, rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(both[0].boxes, flipped, rtol=1e-3, atol=1e-2)
 
 
-def test_each_size_is_extracted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_scale_is_extracted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     one = detector(test={"scales": (64, 96), "pyramid": (64, 96), "flip": True})
     extract, seen = one.model.extract, []
 
@@ -388,7 +390,7 @@ def saved(one: Detector, path: Path) -> Path:
     return path
 
 
-def test_members_are_brought_into_the_order_of_the_first(tmp_path: Path) -> None:
+def test_classes_of_members_are_reordered_to_those_of_the_first(tmp_path: Path) -> None:
     """A network whose classes are listed in another order finds the same under the same names."""
     first, second = detector(), detector(seed=1, depth=34)
     paths = [saved(first, tmp_path / "a.pt"), saved(second, tmp_path / "b.pt")]

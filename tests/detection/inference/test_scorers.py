@@ -50,7 +50,7 @@ def test_adjacent_scales_by_hand(side: float, lower: int) -> None:
     assert found.tolist() == [lower]
 
 
-def test_adjacent_scales_use_the_area_and_take_one_level_as_it_is() -> None:
+def test_adjacent_scales_use_the_area_and_accept_one_level() -> None:
     long = torch.tensor([[0.0, 0.0, 1200.0, 300.0]])  # sqrt(1200 x 300) = 600
     assert adjacent_scales(long, LEVELS, BASE, 224.0).tolist() == [0]
     assert adjacent_scales(long, LEVELS[:1], BASE, 224.0).tolist() == [0]
@@ -64,12 +64,12 @@ def test_larger_regions_never_go_to_larger_scales(side: float, count: int) -> No
     assert 0 <= large <= small <= count - 2
 
 
-def test_reframe_scales_and_mirrors() -> None:
-    mirrored = Geometry((300, 400), (0.5, 0.5), flipped=True)
+def test_reframe_scales_and_flips() -> None:
+    flipped = Geometry((300, 400), (0.5, 0.5), flipped=True)
     box = torch.tensor([[20.0, 40.0, 60.0, 80.0]])  # 10, 20, 30, 40 in the image
     assert reframe(box, BASE, BASE) is box
-    assert reframe(box, BASE, mirrored).tolist() == [[185.0, 10.0, 195.0, 20.0]]
-    torch.testing.assert_close(reframe(reframe(box, BASE, mirrored), mirrored, BASE), box)
+    assert reframe(box, BASE, flipped).tolist() == [[185.0, 10.0, 195.0, 20.0]]
+    torch.testing.assert_close(reframe(reframe(box, BASE, flipped), flipped, BASE), box)
 
 
 # ---------------------------------------------------------------------------------- pyramid
@@ -190,7 +190,7 @@ def test_each_round_pools_from_the_last_boxes_and_keeps_the_old(rounds: int) -> 
         torch.testing.assert_close(boxes[2 * k : 2 * k + 2, 1], TWO + 5.0 * (k + 1))
 
 
-def test_refining_nothing() -> None:
+def test_refinement_without_regions() -> None:
     none = torch.zeros(0, 4)
     (probs,), (boxes,) = score_refined(Fixed(none, [0.5, 0.5, 0.0], 1.0), [none], rounds=2)
     assert (probs.shape, boxes.shape) == ((0, 3), (0, 2, 4))

@@ -1,4 +1,4 @@
-"""The per-class head against the dense layers that it spares."""
+"""The per-class head against dense layers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def dense(head: ClassHead, features: torch.Tensor) -> tuple[torch.Tensor, torch.
 @given(
     st.integers(1, 5), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3), st.integers(0, 9)
 )
-def test_every_way_to_ask_gives_what_dense_layers_give(
+def test_all_methods_equal_dense_layers(
     shared: bool, classes: int, anchors: int, height: int, width: int, seed: int
 ) -> None:
     head = make_head(3, classes, anchors, shared=shared)
@@ -65,7 +65,7 @@ def test_every_way_to_ask_gives_what_dense_layers_give(
     torch.testing.assert_close(boxes, flat_deltas[labels, position, anchor])
 
 
-def test_nothing_asked_gives_nothing() -> None:
+def test_no_labels_give_empty_outputs() -> None:
     head = make_head(3, 2, 2)
     none = torch.zeros(0, dtype=torch.int64)
     logits, deltas = head(torch.randn(4, 3), none)
@@ -75,7 +75,7 @@ def test_nothing_asked_gives_nothing() -> None:
     assert head.deltas_at(torch.zeros(0, 3), none, none).shape == (0, 4)
 
 
-def test_without_samples_there_is_a_gradient_all_the_same() -> None:
+def test_no_samples_still_give_a_gradient() -> None:
     """Processes wait for each other's gradients."""
     none, rows = torch.zeros(0, dtype=torch.int64), torch.zeros(0, 3)
     for every_class in (False, True):
@@ -86,7 +86,7 @@ def test_without_samples_there_is_a_gradient_all_the_same() -> None:
         assert all(one is not None and not one.any() for one in gradients)
 
 
-def test_only_rows_that_were_asked_for_get_a_gradient() -> None:
+def test_only_requested_rows_get_a_gradient() -> None:
     head = make_head(3, 5, 2)
     sample = torch.tensor([1])
     head.logits_at(torch.ones(1, 3), sample, torch.tensor([4])).sum().backward()

@@ -38,7 +38,7 @@ def test_losses_and_gradients_are_finite(
         assert losses["loss_rpn_box"].item() == losses["loss_box"].item() == 0
 
 
-def test_an_image_without_any_sample_costs_nothing(tiny: Model, squares: Image) -> None:
+def test_an_image_without_samples_has_zero_losses(tiny: Model, squares: Image) -> None:
     """No anchor fits inside, all proposals are ignored: every count is zero."""
     model = tiny(
         rpn={"anchor_sizes": (256.0,), "border_anchors": "drop", "normalizer": "sampled"},
@@ -49,14 +49,16 @@ def test_an_image_without_any_sample_costs_nothing(tiny: Model, squares: Image) 
     assert [loss.item() for loss in losses.values()] == [0.0] * 4
 
 
-def test_losses_are_the_same_call_in_both_modes(tiny: Model, squares: Image) -> None:
+def test_losses_are_the_same_in_both_modes(tiny: Model, squares: Image) -> None:
     model, batch = tiny(), Batch.collate([squares(TWO)])
     with torch.no_grad():
         training, evaluation = model.train()(batch), model.eval()(batch)
     assert training == evaluation
 
 
-def test_the_seed_of_an_image_decides_and_not_its_batch(tiny: Model, squares: Image) -> None:
+def test_sampling_depends_on_the_seed_of_an_image_and_not_on_its_batch(
+    tiny: Model, squares: Image
+) -> None:
     model = tiny().eval()
     images = [squares(TWO, seed=seed) for seed in (3, 4)]
 
@@ -180,7 +182,7 @@ def test_anchors_and_random_weights_come_from_the_config(tiny: Model) -> None:
 
 
 @pytest.mark.parametrize(("norm", "context"), [("batch", False), ("group", False), ("group", True)])
-def test_it_learns_one_image_by_heart(
+def test_it_overfits_one_image(
     norm: str, context: bool, tiny: Model, squares: Image, detect: Detect
 ) -> None:
     model = tiny(backbone={"norm": norm}, roi={"context": context}, train={"seed": 3})

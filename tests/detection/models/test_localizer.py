@@ -110,7 +110,7 @@ def test_an_object_on_an_anchor() -> None:
     assert found.deltas.tolist() == [[0.0, 0.0, 0.0, 0.0]]
 
 
-def test_goals_by_hand() -> None:
+def test_target_deltas_by_hand() -> None:
     """Twice as wide, 8 px to the right: dx = 8 / 32, dw = ln 2; IoU is 0.5, the object's best."""
     found = targets(ANCHORS, annotation((8, -16, 72, 16)), count=2, generator=generator())
     assert found.positives.tolist() == [1]
@@ -118,7 +118,7 @@ def test_goals_by_hand() -> None:
     torch.testing.assert_close(found.deltas, expected)
 
 
-def test_halves_are_equal_and_few_anchors_are_drawn_again() -> None:
+def test_both_kinds_are_sampled_equally_and_few_anchors_repeatedly() -> None:
     row = torch.tensor([[16.0 * i, 0.0, 16.0 * i + 16, 16.0] for i in range(20)])
     found = targets(row, annotation((0, 0, 16, 16)), count=8, generator=generator())
     assert found.positives.tolist() == [0] * 4 and found.deltas.shape == (4, 4)
@@ -138,7 +138,7 @@ def test_crops_without_an_object_or_without_background() -> None:
     assert full.positives.tolist() == [0, 0] and full.negatives.tolist() == []
 
 
-def test_what_lies_in_an_ignored_object_is_no_background() -> None:
+def test_anchors_in_an_ignored_object_are_not_negative() -> None:
     hidden = annotation((16, -16, 48, 16), ignore=True)
     found = targets(ANCHORS, hidden, count=4, generator=generator())
     assert found.positives.tolist() == [] and found.negatives.tolist() == [0, 0]
@@ -162,7 +162,7 @@ def test_losses_of_every_class_by_hand() -> None:
     assert losses["loss_box"].item() == pytest.approx(0.05, abs=1e-6)
 
 
-def test_a_image_of_the_other_class_asks_the_other_weights() -> None:
+def test_an_image_of_the_other_class_uses_its_weights() -> None:
     """Class 1 has logits -1 (negative) and -2 (positive): 0.313262 + 2.126928, over 2."""
     losses = make_localizer()(make_batch(annotation((16, -16, 48, 16)), label=1))
     assert losses["loss_cls"].item() == pytest.approx(1.220095, abs=1e-5)
@@ -180,7 +180,7 @@ def test_a_batch_is_the_mean_of_its_images() -> None:
 
 
 def test_perfect_outputs_are_decoded_to_the_object() -> None:
-    """Both anchors are told the way to the object; the answer is the object itself."""
+    """With the deltas of both anchors to the object, the decoded boxes are the object."""
     model = make_localizer()
     goal = torch.tensor([[3.0, 5.0, 41.0, 30.0]])
     with torch.no_grad():
@@ -231,7 +231,7 @@ def test_region_losses_of_every_class_by_hand() -> None:
     assert losses["loss_cls"].item() == pytest.approx(0.813262 + 0.126928, abs=1e-5)
 
 
-def test_the_goal_is_the_object_that_overlaps_most() -> None:
+def test_the_target_is_the_object_that_overlaps_most() -> None:
     """8 px to the right of the region, of its size: IoU 24 / 40; a weighted delta of 10 x 8/32."""
     batch = make_batch(annotation((0, 0, 20, 20), (24, 16, 56, 48)))
     losses = make_region_localizer()(batch)

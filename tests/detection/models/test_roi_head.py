@@ -106,7 +106,7 @@ def test_forward_is_the_same_function_whichever_order_is_less_work(count: int) -
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_pool_that_is_not_linear_is_never_moved() -> None:
+def test_a_pool_that_is_not_linear_always_comes_first() -> None:
     head = make_head()
     head.pool = partial(roi_pool, size=14, stride=16)
     head.linear_pool = False
@@ -135,7 +135,7 @@ def test_context_is_the_whole_image_beside_each_region() -> None:
 
 @pytest.mark.parametrize("context", [True, False])
 @pytest.mark.parametrize("agnostic", [True, False])
-def test_no_regions_still_reach_every_weight(agnostic: bool, context: bool) -> None:
+def test_no_regions_still_give_every_weight_a_gradient(agnostic: bool, context: bool) -> None:
     head = make_head(agnostic=agnostic, context=context)
     logits, deltas = head(torch.randn(2, 32, 4, 4), [torch.zeros(0, 4)] * 2, SIZES)
     assert logits.shape == (0, CLASSES + 1)

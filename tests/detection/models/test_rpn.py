@@ -99,7 +99,7 @@ def test_an_image_without_objects_has_negatives_only() -> None:
 
 
 @pytest.mark.parametrize("beta", [0.0, 1 / 9, 1.0])
-def test_loss_is_torchs_on_the_sampled_anchors(beta: float) -> None:
+def test_loss_equals_torch_on_the_sampled_anchors(beta: float) -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 7, generator=generator)
     deltas = torch.randn(2, 7, 4, generator=generator)
@@ -168,7 +168,7 @@ def test_selection_by_hand() -> None:
     assert torch.equal(wide[0], expected[[0, 1, 2, 3, 5]])  # anchor 3 is 5 px wide when clipped
 
 
-def test_each_image_is_selected_alone() -> None:
+def test_proposals_of_each_image_are_selected_separately() -> None:
     generator = torch.Generator().manual_seed(0)
     logits, deltas = torch.randn(3, 7, generator=generator), torch.randn(3, 7, 4) * 0.1
     sizes = [(100, 100), (50, 80), (20, 20)]

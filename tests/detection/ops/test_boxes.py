@@ -113,7 +113,7 @@ def test_decoding_what_was_encoded(data: st.DataObject, weights: tuple[float, ..
 
 
 @given(box_sets(), st.floats(0.25, 4.0, width=32))
-def test_deltas_do_not_change_with_scale_and_mirror_with_a_flip(
+def test_deltas_are_invariant_to_scale_and_change_sign_with_a_flip(
     targets: Tensor, scale: float
 ) -> None:
     references = random_boxes(len(targets), seed=7)
@@ -124,9 +124,9 @@ def test_deltas_do_not_change_with_scale_and_mirror_with_a_flip(
     def flip(boxes: Tensor) -> Tensor:
         return torch.stack([-boxes[:, 2], boxes[:, 1], -boxes[:, 0], boxes[:, 3]], dim=1)
 
-    mirrored = box_ops.encode(flip(targets), flip(references), UNIT)
+    flipped = box_ops.encode(flip(targets), flip(references), UNIT)
     expected = deltas * torch.tensor([-1.0, 1.0, 1.0, 1.0])
-    torch.testing.assert_close(mirrored, expected, atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(flipped, expected, atol=2e-3, rtol=1e-3)
 
 
 def test_scale_deltas_are_clamped_from_above_only() -> None:

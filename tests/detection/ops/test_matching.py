@@ -185,7 +185,7 @@ def test_sample_counts(available: tuple[int, int, int], expected: tuple[int, int
     assert len(positives.unique()) + len(negatives.unique()) == sum(expected)
 
 
-def test_the_generator_alone_decides_and_every_box_has_its_chance() -> None:
+def test_sampling_depends_on_the_generator_only_and_reaches_every_box() -> None:
     state = states(40, 40, 0)
     seen = torch.zeros(80)
     for seed in range(200):

@@ -209,7 +209,7 @@ def test_soft_nms_drops_what_falls_below_the_floor() -> None:
 
 
 def plain_fusion(rows: list[Row], threshold: Fraction, limit: int) -> list[Row]:
-    """Lists of members, whose mean is taken anew in exact fractions for every comparison."""
+    """Lists of members, with their mean in exact fractions for every comparison."""
     groups: list[list[Row]] = []
     for row in sorted(rows, key=lambda row: -row[1]):
         overlapping = [group for group in groups if group[0][2] == row[2]]
@@ -304,7 +304,7 @@ def test_voting_by_hand() -> None:
     above = suppress(detections(rows), **options, vote_iou=0.76)
     assert above.boxes[0].tolist() == [0, 0, 8, 8]
     average = suppress(detections(rows), **options, vote_iou=0.75, vote_score="average")
-    assert average.scores.tolist() == pytest.approx([0.5, 0.4, 0.3])  # sorted anew
+    assert average.scores.tolist() == pytest.approx([0.5, 0.4, 0.3])  # sorted again
     assert average.boxes[1].tolist() == [0, 0, 8, 7.5]
 
 
