@@ -1,7 +1,7 @@
-# Two commands for a fresh machine:
-#   make quickstart   set everything up; make data, train a classifier, a detector on its backbone
-#                     and one from scratch, compare them, draw (8 minutes on two cores)
-#   make test         set everything up and pass the tests
+# Two commands for a new machine:
+#   make quickstart   install; generate data; train a classifier, a detector on its backbone and one
+#                     from scratch; compare them; draw detections (8 minutes on two cores)
+#   make test         install and run the tests
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,23 +11,23 @@ QUICK := runs/quickstart
 
 quickstart: $(VENV)/installed
 	rm -rf $(addprefix $(QUICK)/,objects classifier backbone.safetensors pretrained scratch found)
-	@echo "== 1/6 draw scenes; cut their objects out, and squares of background"
+	@echo "== 1/6 generate scenes; crop their objects and background squares"
 	$(BIN)/resdet get-data synthetic --out $(QUICK)/data --train 600 --val 100
 	$(BIN)/resdet crop-objects $(QUICK)/data/synthetic --from voc --split train --split val \
 		--jitter 0.15 --background 3 --out $(QUICK)/objects
-	@echo "== 2/6 a classifier of the objects, its batch norm fixed to exact statistics"
+	@echo "== 2/6 train a classifier of the objects; recompute its BN statistics and freeze it"
 	$(BIN)/resdet train-cls --cfg quickstart_cls_r18.yaml data.root=$(QUICK) \
 		--out $(QUICK)/classifier
 	$(BIN)/resdet freeze-bn $(QUICK)/classifier/weights/best.pt --out $(QUICK)/backbone.safetensors
-	@echo "== 3/6 a detector on that backbone"
+	@echo "== 3/6 train a detector on that backbone"
 	$(BIN)/resdet train-det --cfg quickstart_pretrained_r18.yaml data.root=$(QUICK)/data \
 		backbone.weights=$(QUICK)/backbone.safetensors --out $(QUICK)/pretrained
-	@echo "== 4/6 the same detector from scratch, for as many steps"
+	@echo "== 4/6 train the same detector from scratch, for the same number of steps"
 	$(BIN)/resdet train-det --cfg quickstart_r18.yaml data.root=$(QUICK)/data --out $(QUICK)/scratch
-	@echo "== 5/6 detect and draw"
+	@echo "== 5/6 run inference and draw the detections"
 	$(BIN)/resdet infer --weights $(QUICK)/pretrained/weights/best.pt --conf 0.3 --out $(QUICK)/found \
 		$(QUICK)/data/synthetic/JPEGImages/val_*.jpg
-	@echo "== 6/6 evaluate both, side by side"
+	@echo "== 6/6 evaluate both detectors and compare them"
 	$(BIN)/resdet eval --weights $(QUICK)/scratch/weights/best.pt
 	$(BIN)/resdet eval --weights $(QUICK)/pretrained/weights/best.pt
 	$(BIN)/resdet curves $(QUICK)/scratch $(QUICK)/pretrained --out $(QUICK)/curves.png
@@ -40,7 +40,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# The package is the folder itself: mypy finds it under its name through a link.
+# The repository root is the package: mypy finds it under its name through a link.
 types: $(VENV)/installed-dev
 	mkdir -p $(VENV)/source && ln -sfn $(CURDIR) $(VENV)/source/resdet
 	MYPYPATH=$(VENV)/source $(BIN)/mypy -m resdet -p resdet.backbones \

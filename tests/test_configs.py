@@ -1,4 +1,4 @@
-"""The shipped configs: each loads, says what it must, and holds the values it claims."""
+"""The shipped configs: they load, are documented, and have the values of their sources."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def header(name: str) -> str:
     return "\n".join(lines[:end])
 
 
-def test_what_is_shipped() -> None:
+def test_shipped_detectors() -> None:
     assert set(shipped_configs()) >= {
         "bccd_r101.yaml",
         "bccd_r18.yaml",
@@ -61,7 +61,7 @@ def test_what_is_shipped() -> None:
 
 
 @every_config
-def test_loads_and_is_loaded_back(name: str, tmp_path: Path) -> None:
+def test_a_config_survives_dumping_and_loading(name: str, tmp_path: Path) -> None:
     config = load_config(name)
     copy = tmp_path / "copy.yaml"
     copy.write_text(dump_config(config), encoding="utf-8")
@@ -77,7 +77,7 @@ def test_header_has_command_and_result(name: str) -> None:
 
 
 @every_config
-def test_is_complete_and_consistent(name: str) -> None:
+def test_a_config_is_complete_and_consistent(name: str) -> None:
     config = load_config(name)
     assert config.data.train
     assert config.data.val
@@ -93,7 +93,7 @@ def test_is_complete_and_consistent(name: str) -> None:
 
 
 @every_config
-def test_weights_pixels_stride_and_norm_go_together(name: str) -> None:
+def test_weights_pixels_stride_and_norm_match(name: str) -> None:
     backbone = load_config(name).backbone
     if backbone.weights is None:
         assert backbone.norm != "frozen"
@@ -112,7 +112,7 @@ def test_weights_pixels_stride_and_norm_go_together(name: str) -> None:
         assert "R-101.pkl" in header(name)
 
 
-def test_the_quickstarts_detectors_are_trained_alike() -> None:
+def test_the_quickstart_detectors_have_equal_settings() -> None:
     pretrained, scratch = load_config(QUICK), load_config("quickstart_r18")
     train = pretrained.train.model_copy(update={"lr": scratch.train.lr})
     alike = {"backbone": scratch.backbone, "train": train}
@@ -127,7 +127,7 @@ def test_data_root_prefixes_all_data(name: str) -> None:
     assert all("tried /nowhere/" in line for line in messages)
 
 
-def test_classes_in_the_customary_order() -> None:
+def test_classes_are_in_the_usual_order() -> None:
     for name in ("voc_r101", "voc0712_r101", "voc0712_r101_paper"):
         assert load_config(name).data.classes == tuple(VOC_CLASSES.split())
     coco = load_config("coco_r101").data.classes
@@ -156,7 +156,7 @@ def test_voc_splits() -> None:
         ]
 
 
-def test_the_paper_config_holds_what_the_papers_fix() -> None:
+def test_the_paper_config_has_the_values_of_the_papers() -> None:
     config = load_config("voc0712_r101_paper")
     assert config.image.short_side_train == (600,)
     assert config.image.short_side_test == 600
@@ -188,7 +188,7 @@ def test_coco_is_detectron2s_recipe() -> None:
 
 
 @pytest.mark.parametrize("name", ["bccd_r18.yaml", "bccd_r101.yaml", "cards_r18.yaml"])
-def test_data_of_the_small_sets_are_where_the_configs_look(name: str, shared_data: Path) -> None:
+def test_the_small_data_sets_are_found(name: str, shared_data: Path) -> None:
     config = load_config(name, [f"data.root={shared_data}", "backbone.weights=null"])
     assert missing_paths(config) == []
     for _, folder, split in splits(config):
@@ -202,7 +202,7 @@ def classifier(name: str, *overrides: str) -> ClassifierConfig:
     return read_config(ClassifierConfig, name, overrides)
 
 
-def test_which_classifiers_are_shipped() -> None:
+def test_shipped_classifiers() -> None:
     expected = {f"imagenet_r{depth}.yaml" for depth in (18, 34, 50, 101, 152)}
     expected |= {"imagenet_plain18.yaml", "imagenet_plain34.yaml", "cifar10_r20.yaml"}
     expected |= {"imagenet_modern_r50.yaml", "imagenet_modern_r101.yaml"}
@@ -212,7 +212,7 @@ def test_which_classifiers_are_shipped() -> None:
 
 
 @every_classifier
-def test_a_classifiers_config_is_complete(name: str, tmp_path: Path) -> None:
+def test_a_classifier_config_is_complete(name: str, tmp_path: Path) -> None:
     config = classifier(name)
     copy = tmp_path / "copy.yaml"
     copy.write_text(dump_config(config), encoding="utf-8")
@@ -255,7 +255,7 @@ def test_paper_and_modern_recipes() -> None:
         assert modern.train.ema_decay and not modern.train.decay_norm
 
 
-def test_plain_and_residual_nets_of_caltech40_are_trained_alike(shared_data: Path) -> None:
+def test_plain_and_residual_nets_of_caltech40_have_equal_settings(shared_data: Path) -> None:
     plain, residual = (classifier(f"caltech40_{name}") for name in ("plain34", "r34"))
     assert plain.network.shortcut == "none" and residual.network.shortcut == "B"
     alike = {"network": residual.network}
@@ -266,7 +266,7 @@ def test_plain_and_residual_nets_of_caltech40_are_trained_alike(shared_data: Pat
 # --------------------------------------------------------------------------------- localizers
 
 
-def test_which_localizers_are_shipped() -> None:
+def test_shipped_localizers() -> None:
     assert set(LOCALIZERS) >= {
         "ilsvrc_loc_r101.yaml",
         "ilsvrc_rcnn_r101.yaml",
@@ -276,7 +276,7 @@ def test_which_localizers_are_shipped() -> None:
 
 
 @every_localizer
-def test_localizer_is_complete(name: str, tmp_path: Path) -> None:
+def test_a_localizer_config_is_complete(name: str, tmp_path: Path) -> None:
     config = read_config(LOCALIZERS[name], name)
     copy = tmp_path / "copy.yaml"
     copy.write_text(dump_config(config), encoding="utf-8")
@@ -290,7 +290,7 @@ def test_localizer_is_complete(name: str, tmp_path: Path) -> None:
     assert max(config.train.milestones, default=0) < config.train.iterations
 
 
-def test_what_the_paper_fixes_of_localization() -> None:
+def test_localizer_configs_have_the_values_of_the_paper() -> None:
     first = read_config(LocalizerConfig, "ilsvrc_loc_r101.yaml")
     assert (first.crop.kind, first.crop.size) == ("paper", 224)
     assert (first.train.batch_size, first.head.per_image) == (256, 8)

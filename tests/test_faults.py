@@ -1,4 +1,4 @@
-"""What does a user see who makes a mistake? One line: file, object, reason; and the exit code."""
+"""User errors give one line with file, object and reason, and the documented exit code."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_corrupt_image_in_a_worker(resdet: Command, copied: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("option", ["--weights", "--resume"])
-def test_a_wrong_checkpoint(
+def test_an_invalid_checkpoint(
     resdet: Command, tiny_config: Path, tmp_path: Path, option: str
 ) -> None:
     path = tmp_path / "weights" / "last.pt"
@@ -115,7 +115,9 @@ def test_a_wrong_checkpoint(
     assert done.code == 3
 
 
-def test_no_device_and_no_folder(resdet: Command, tiny_config: Path, tmp_path: Path) -> None:
+def test_an_invalid_device_and_an_invalid_folder(
+    resdet: Command, tiny_config: Path, tmp_path: Path
+) -> None:
     words = ("train-det", "--cfg", tiny_config)
     done = resdet(*words, "--out", tmp_path / "run", "--device", "cuda:77")
     expect_one_line(done.err, "--device cuda:77")
@@ -129,7 +131,7 @@ def test_no_device_and_no_folder(resdet: Command, tiny_config: Path, tmp_path: P
 
 
 def expect_one_line(text: str, *parts: str) -> None:
-    """libjpeg adds warnings of its own, and two data sources that miss are two errors."""
+    """libjpeg may add warnings, and two missing data sources are two errors."""
     lines = [line for line in text.splitlines() if not line.startswith("Corrupt JPEG data")]
     assert lines and all(line.startswith("error: ") for line in lines), text
     assert len(lines) == 1 or all("not found, tried" in line for line in lines), text
@@ -156,8 +158,8 @@ def test_only_images_without_objects_train_to_finite_losses(
     assert losses[-1] < losses[0]
 
 
-def test_the_table_of_faults_names_tests_that_exist() -> None:
-    """Every row of docs/faults.md ends with its test; none is promised without one."""
+def test_the_tests_named_in_the_table_of_faults_exist() -> None:
+    """Each row of docs/faults.md ends with an existing test."""
     import ast
     import re
 

@@ -1,7 +1,7 @@
-"""May resdet be used freely: is every dependency permissive and named in THIRD_PARTY.md?
+"""Every dependency has a permissive licence and is listed in THIRD_PARTY.md.
 
-What is installed is the truth: licences are read from the metadata of the packages. Run as a
-script this file prints the rows of the tables.
+Licences are read from the metadata of the installed packages. Run as a script, this file prints the
+rows of the tables.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def test_every_required_package_is_listed_with_its_licence() -> None:
 
 
 @pytest.mark.parametrize("group", ["required", "shards", "tensorboard"])
-def test_what_users_install_is_permissive(group: str) -> None:
+def test_required_and_optional_packages_are_permissive(group: str) -> None:
     try:
         packages = closure(project()[group])
     except metadata.PackageNotFoundError as error:
@@ -145,11 +145,11 @@ def test_developer_tools_are_permissive_or_mpl() -> None:
 @pytest.mark.parametrize(
     "stated", ["GPL-3.0-or-later", "AGPL-3.0", "MIT AND LGPL-2.1-only", "MPL-2.0", "", NVIDIA]
 )
-def test_other_licences_would_be_refused(stated: str) -> None:
+def test_other_licences_are_rejected(stated: str) -> None:
     assert not parts(stated) <= PERMISSIVE
 
 
-def test_the_licence_of_resdet_is_the_whole_apache_text() -> None:
+def test_the_licence_file_has_the_complete_apache_text() -> None:
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert "Copyright 2026 The resdet authors" in text
     assert "[yyyy]" not in text

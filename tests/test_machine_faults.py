@@ -1,4 +1,4 @@
-"""What does a user see, and keep, when the machine fails a run? Real processes, real faults."""
+"""System faults during real runs: messages, exit codes, and what is kept."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def many(scenes: Path, tmp_path: Path) -> Path:
 def test_training_on_a_disk_that_is_full_from_the_start(
     resdet: Command, tiny_config: Path, mount: Mount
 ) -> None:
-    """It goes on, in case someone makes room, but does not end as if all were well."""
+    """It continues, in case space is freed, but the exit code is not 0."""
     run = mount("disk", "size=600k") / "run"
     done = resdet("train-det", "--cfg", tiny_config, "--out", run)
     expect_error(done, 2, str(run / "weights" / "last.pt"), "No space left", "train again")
@@ -103,7 +103,7 @@ def test_training_on_a_disk_that_is_full_from_the_start(
     assert not list((run / "weights").glob("*.pt"))
 
 
-def test_training_on_a_disk_that_fills_up_goes_on_from_what_was_saved(
+def test_training_on_a_disk_that_fills_up_is_resumed_from_the_last_checkpoint(
     resdet: Command, tiny_config: Path, tiny_run: Path, mount: Mount
 ) -> None:
     run = mount("disk", "size=40m") / "run"
@@ -121,7 +121,7 @@ def test_training_on_a_disk_that_fills_up_goes_on_from_what_was_saved(
     assert weights_equal(run / "weights" / "last.pt", tiny_run / "weights" / "last.pt")
 
 
-def test_infer_on_a_full_disk_is_resumed_when_there_is_room(
+def test_infer_on_a_full_disk_is_resumed_after_freeing_space(
     resdet: Command, tiny_run: Path, many: Path, tmp_path: Path, mount: Mount
 ) -> None:
     words = ("infer", "--weights", tiny_run / "weights" / "best.pt", many, "--conf", "0.1")
@@ -140,7 +140,7 @@ def test_infer_on_a_full_disk_is_resumed_when_there_is_room(
 
 
 @pytest.mark.parametrize("command", ["train-det", "eval", "infer"])
-def test_an_output_that_is_read_only(
+def test_a_read_only_output_folder(
     resdet: Command,
     tiny_config: Path,
     tiny_run: Path,
@@ -162,7 +162,7 @@ def test_an_output_that_is_read_only(
 # ------------------------------------------------------------------- what vanishes on the way
 
 
-def test_a_image_that_vanishes_during_training(
+def test_an_image_deleted_during_training(
     resdet: Command, tiny_run: Path, copied: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -182,7 +182,7 @@ def test_a_image_that_vanishes_during_training(
     assert weights_equal(last, tiny_run / "weights" / "last.pt")
 
 
-def test_images_that_vanish_during_infer_are_recorded(
+def test_images_deleted_during_infer_are_recorded(
     resdet: Command, tiny_run: Path, many: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -199,7 +199,7 @@ def test_images_that_vanish_during_infer_are_recorded(
     assert all(name.startswith("1/") for name in reasons)
 
 
-def test_a_run_folder_that_vanishes_is_made_again(
+def test_a_deleted_run_folder_is_created_again(
     resdet: Command, tiny_config: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -215,7 +215,7 @@ def test_a_run_folder_that_vanishes_is_made_again(
 # --------------------------------------------------------------- workers and shared memory
 
 
-def test_a_data_worker_that_is_killed(
+def test_a_killed_data_worker(
     resdet: Command, tiny_config: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -251,7 +251,7 @@ def in_small_shared_memory(*words: object) -> Finished:
     return Finished(done.returncode, done.stdout, done.stderr)
 
 
-def test_a_shared_memory_that_is_too_small(tiny_config: Path, tmp_path: Path) -> None:
+def test_too_little_shared_memory(tiny_config: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ("train-det", "--cfg", tiny_config, "--out", run, "data.workers=2")
     done = in_small_shared_memory(*words)
@@ -291,7 +291,7 @@ def test_two_trainings_in_one_folder(
     assert not (run / LOCK).exists()
 
 
-def test_two_infers_in_one_folder_and_a_lock_that_ends_with_its_process(
+def test_two_infers_in_one_folder_and_the_release_of_the_lock(
     resdet: Command, second: Command, tiny_run: Path, many: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -317,7 +317,7 @@ def test_two_infers_in_one_folder_and_a_lock_that_ends_with_its_process(
 
 @pytest.fixture
 def cut_run(tiny_run: Path, tmp_path: Path) -> Path:
-    """A run of eight steps whose last.pt ends in the middle."""
+    """A run of eight steps whose last.pt is truncated."""
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
     last = run / "weights" / "last.pt"
@@ -325,7 +325,7 @@ def cut_run(tiny_run: Path, tmp_path: Path) -> Path:
     return run
 
 
-def test_a_checkpoint_cut_short_names_the_one_before(resdet: Command, cut_run: Path) -> None:
+def test_a_truncated_checkpoint_names_the_previous_one(resdet: Command, cut_run: Path) -> None:
     last, before = cut_run / "weights" / "last.pt", cut_run / "weights" / "last-1.pt"
     damaged = last.read_bytes()
     expect_error(resdet("train-det", "--resume", cut_run), 3, str(last), str(before))
@@ -336,7 +336,7 @@ def test_a_checkpoint_cut_short_names_the_one_before(resdet: Command, cut_run: P
 
 
 @pytest.mark.parametrize("command", ["train-det", "eval", "infer"])
-def test_weights_cut_short(
+def test_truncated_weights(
     resdet: Command,
     tiny_config: Path,
     cut_run: Path,
@@ -355,10 +355,10 @@ def test_weights_cut_short(
     assert not out.exists()
 
 
-def test_a_checkpoint_of_other_classes(
+def test_a_checkpoint_with_other_classes(
     resdet: Command, copied: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
-    """The data call the circles discs."""
+    """In the data, circles are called discs."""
     for path in (copied / "scenes" / "Annotations").iterdir():
         path.write_text(path.read_text().replace(">circle<", ">disc<"))
     config = copied / "tiny.yaml"

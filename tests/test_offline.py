@@ -1,7 +1,7 @@
-"""Do training, evaluation and inference leave the network alone?
+"""Training, evaluation and inference do not use the network.
 
-A child process in which Python forbids every connection, and which, where the system permits it,
-has no network at all.
+The commands run in a child process in which Python blocks all connections and, if the system
+permits it, without any network.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def guarded(tmp_path: Path) -> dict[str, str]:
 
 
 def without_network() -> list[str]:
-    """The words before a command that take the network away, if that is permitted."""
+    """The prefix of a command that removes the network, if that is permitted."""
     words = ["/usr/bin/unshare", "--net"]
     try:
         done = subprocess.run([*words, "/bin/true"], capture_output=True)
@@ -68,7 +68,7 @@ def without_network() -> list[str]:
 
 
 def run(environment: dict[str, str], *commands: list[str]) -> tuple[list[int], str, list[str]]:
-    """Exit codes, stderr, and what touched the network."""
+    """Exit codes, stderr, and attempts to use the network."""
     words = [sys.executable, "-c", COMMANDS, json.dumps(commands)]
     done = subprocess.run(
         [*without_network(), *words], capture_output=True, text=True, env=environment
@@ -96,10 +96,10 @@ def test_train_eval_infer_and_report_need_no_network(
     assert log == []
 
 
-def test_what_is_asked_to_download_is_seen_and_ends_in_one_line(
+def test_a_requested_download_is_detected_and_ends_in_one_line(
     guarded: dict[str, str], tiny_config: Path, tmp_path: Path
 ) -> None:
-    """The guard itself, and what a user without a network gets."""
+    """The block detects a connection, and a user without a network gets one line."""
     weights = "backbone.weights=https://example.org/weights.pth"
     train = ["train-det", "--cfg", str(tiny_config), "--out", str(tmp_path / "run"), weights]
     codes, errors, log = run(guarded, train)

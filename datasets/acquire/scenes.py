@@ -1,8 +1,8 @@
-"""What does a drawn scene look like, and what can be seen in it?
+"""Random synthetic scenes of coloured shapes, with the annotations of their visible objects.
 
-A scene is a textured background with up to six shapes, drawn back to front. Each class has its own
-outline and its own range of hues, so that a small network learns it within minutes; scale, place,
-turn, stretch, texture, overlap and the cut by the image border are random.
+A scene has a textured background and up to six shapes, drawn from back to front. Each class has its
+own outline and range of hues, so that a small network learns it within minutes. Scale, position,
+rotation, stretch, texture, overlap and truncation by the image border are random.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-#: Corners (n, 2) as (x, y). The first contour of a shape is its outline, the others are holes.
+#: Corners (n, 2) as (x, y). The first contour of a shape is its outline, others are holes.
 Contour = NDArray[np.float64]
 
 EMPTY_SCENES = 0.08
-TURNED_SCENES = 0.2  # portrait where the size is landscape, and the reverse
+TURNED_SCENES = 0.2  # height and width are swapped
 MOST_OBJECTS = 6
-#: Objects are 0.1 to 0.6 of the shorter side, small ones more often; 1 in 16 is smaller than that.
+#: Range of object sizes relative to the shorter side, log-uniform; 1 in 16 objects is tiny.
 SCALES = (0.1, 0.6)
 TINY_SCALES = (0.03, 0.06)
 TINY_OBJECTS = 1 / 16
-#: Objects that may cover each other; the others share at most CLEAR_OVERLAP of the smaller box.
+#: Fraction of objects that may overlap freely; others overlap at most CLEAR_OVERLAP.
 CROWDED_OBJECTS = 0.25
 CLEAR_OVERLAP = 0.12
-#: Hidden more than this, or smaller than this many pixels on a side, an object is *difficult*.
+#: An object is *difficult* if a larger fraction is hidden, or a side has fewer pixels.
 HIDDEN_LIMIT = 0.6
 SMALLEST_SIDE = 10
-#: Each pixel's coverage is the mean of 4x4 samples.
+#: The coverage of a pixel is the mean of 4x4 samples.
 SUPERSAMPLING = 4
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One annotated object: ``box`` is (x1, y1, x2, y2) in whole pixels, 0-based, x2 - x1 wide."""
+    """One annotated object; ``box`` is (x1, y1, x2, y2) in whole pixels, 0-based."""
 
     name: str
     box: tuple[int, int, int, int]
@@ -49,7 +49,7 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """A drawn image, ``pixels`` (h, w, 3) uint8 RGB, and the objects visible in it."""
+    """An image, ``pixels`` (h, w, 3) uint8 RGB, and its visible objects."""
 
     pixels: NDArray[np.uint8]
     objects: tuple[SceneObject, ...]
@@ -57,7 +57,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class _Figure:
-    """A shape in its place: contours in pixels."""
+    """A placed shape; contours are in pixels."""
 
     name: str
     contours: tuple[Contour, ...]
@@ -74,7 +74,7 @@ class _Figure:
         return float(outline - sum(holes))
 
     def coverage(self, size: tuple[int, int]) -> Floats:
-        """The part of each pixel inside the figure, (h, w) in [0, 1]."""
+        """Fraction (h, w) of each pixel inside the figure, in [0, 1]."""
         height, width = size
         fine = np.zeros((height * SUPERSAMPLING, width * SUPERSAMPLING), np.uint8)
         corners = [np.rint(c * SUPERSAMPLING - 0.5).astype(np.int32) for c in self.contours]
@@ -84,21 +84,21 @@ class _Figure:
 
 
 def _polar(radii: Sequence[float], corners: int, start: float = -90.0) -> Contour:
-    """Corners at equal angles, their distances from the centre taken from ``radii`` in turn."""
+    """Corners at equal angles; their distances from the centre cycle through ``radii``."""
     angles = np.deg2rad(start + 360.0 / corners * np.arange(corners))
     distances = np.resize(np.asarray(radii), corners)
     return np.stack([distances * np.cos(angles), distances * np.sin(angles)], axis=1)
 
 
 def _plus(arm: float) -> Contour:
-    """A cross with arms 2 x ``arm`` wide."""
+    """A cross whose arms are 2 x ``arm`` wide."""
     a = arm
     quarter = np.array([(a, -1), (a, -a), (1, -a)], dtype=float)
     turn = np.array([[0, 1], [-1, 0]], dtype=float)  # 90 degrees; row vectors
     return np.concatenate([quarter @ np.linalg.matrix_power(turn, k) for k in range(4)])
 
 
-#: Outlines and holes, about 2 wide around the origin.
+#: Outlines and holes, centred at the origin and about 2 wide.
 SHAPES: dict[str, tuple[Contour, ...]] = {
     "circle": (_polar([1.0], 72),),
     "cross": (_plus(0.36),),
@@ -111,7 +111,7 @@ CLASSES = tuple(SHAPES)
 
 
 def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> Scene:
-    """Draw one scene of ``size`` (h, w), or of the turned size for one in five."""
+    """Draw one scene of ``size`` (h, w); in one of five scenes, height and width are swapped."""
     height, width = size
     if rng.random() < TURNED_SCENES:
         height, width = width, height
@@ -125,7 +125,7 @@ def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> Scene:
 
 
 def _arrange(rng: np.random.Generator, size: tuple[int, int]) -> list[_Figure]:
-    """Figures in drawing order, the last in front; one that finds no room is left out."""
+    """Figures in drawing order, the last in front; skips those without free space."""
     placed: list[_Figure] = []
     for _ in range(int(rng.integers(1, MOST_OBJECTS + 1))):
         allowed = 1.0 if rng.random() < CROWDED_OBJECTS else CLEAR_OVERLAP
@@ -139,7 +139,7 @@ def _arrange(rng: np.random.Generator, size: tuple[int, int]) -> list[_Figure]:
 
 
 def _place(rng: np.random.Generator, size: tuple[int, int], scales: tuple[float, float]) -> _Figure:
-    """A random shape, scaled, stretched and turned, its middle at least 0.6 radii inside."""
+    """A random shape, scaled, stretched and rotated; its centre is at least 0.6 radii inside."""
     height, width = size
     name = CLASSES[int(rng.integers(len(CLASSES)))]
     low, high = np.log(scales)
@@ -156,7 +156,7 @@ def _place(rng: np.random.Generator, size: tuple[int, int], scales: tuple[float,
 def _overlap(
     first: tuple[float, float, float, float], second: tuple[float, float, float, float]
 ) -> float:
-    """Shared area over the area of the smaller box."""
+    """Intersection over the area of the smaller box."""
     width = min(first[2], second[2]) - max(first[0], second[0])
     height = min(first[3], second[3]) - max(first[1], second[1])
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
@@ -166,7 +166,7 @@ def _overlap(
 def _visible_objects(
     figures: Sequence[_Figure], coverages: Sequence[Floats]
 ) -> tuple[SceneObject, ...]:
-    """Annotate what can be seen, from the front to the back; what cannot be seen is left out."""
+    """Annotations of the visible objects, in drawing order."""
     found: list[SceneObject] = []
     uncovered: Floats | float = 1.0
     for figure, coverage in zip(reversed(figures), reversed(coverages), strict=True):
@@ -188,7 +188,7 @@ def _visible_objects(
 
 
 def _tight_box(visible: Floats) -> tuple[int, int, int, int] | None:
-    """The box around the pixels that are at least half visible, as PASCAL's guidelines ask."""
+    """The box of the pixels that are at least half visible, as in PASCAL's guidelines."""
     rows, columns = np.nonzero(visible >= 0.5)
     if not len(rows):
         return None
@@ -197,12 +197,12 @@ def _tight_box(visible: Floats) -> tuple[int, int, int, int] | None:
 
 
 def _shortened(box: tuple[int, int, int, int], extent: tuple[float, float, float, float]) -> bool:
-    """Whether the box is not the full extent; pointed corners may lose up to three pixels."""
+    """Whether the box is more than three pixels (sharp corners) smaller than the full extent."""
     return any(abs(side - full) > 3 for side, full in zip(box, extent, strict=True))
 
 
 def _background(rng: np.random.Generator, size: tuple[int, int]) -> Floats:
-    """A dull two-coloured texture, (h, w, 3) in [0, 1]."""
+    """A texture (h, w, 3) of two unsaturated colours, in [0, 1]."""
     texture = _noise(rng, size, octaves=5)
     texture += rng.uniform(0, 0.8) * _ramp(rng, size)
     if rng.random() < 0.4:
@@ -214,7 +214,7 @@ def _background(rng: np.random.Generator, size: tuple[int, int]) -> Floats:
 
 
 def _paint(rng: np.random.Generator, name: str, size: tuple[int, int]) -> Floats:
-    """A bright texture in the hues of a class, (h, w, 3) in [0, 1]."""
+    """A bright texture (h, w, 3) in the hues of a class, in [0, 1]."""
     hue = (CLASSES.index(name) + rng.uniform(-0.38, 0.38)) / len(CLASSES)
     color = _rgb(hue % 1.0, rng.uniform(0.65, 1.0), rng.uniform(0.65, 1.0))
     pattern = (_ramp, _stripes, _noise)[int(rng.integers(3))](rng, size)
@@ -222,7 +222,7 @@ def _paint(rng: np.random.Generator, name: str, size: tuple[int, int]) -> Floats
 
 
 def _noise(rng: np.random.Generator, size: tuple[int, int], octaves: int = 3) -> Floats:
-    """Smooth noise, each octave twice as fine and 0.6 as strong, about -1 to 1."""
+    """Smooth noise of about -1 to 1; each octave is twice as fine and 0.6 times as strong."""
     height, width = size
     total = np.zeros(size, np.float32)
     for octave in range(octaves):
@@ -234,7 +234,7 @@ def _noise(rng: np.random.Generator, size: tuple[int, int], octaves: int = 3) ->
 
 
 def _ramp(rng: np.random.Generator, size: tuple[int, int]) -> Floats:
-    """A linear gradient in a random direction, -1 to 1 at the corners it points to."""
+    """A linear gradient in a random direction, at most -1 to 1."""
     return _along(rng, size) / (0.5 * math.hypot(*size))
 
 
@@ -244,7 +244,7 @@ def _stripes(rng: np.random.Generator, size: tuple[int, int]) -> Floats:
 
 
 def _along(rng: np.random.Generator, size: tuple[int, int]) -> Floats:
-    """Each pixel's distance in a random direction from the middle, (h, w)."""
+    """Signed distance (h, w) of each pixel from the centre in a random direction."""
     angle = rng.uniform(0, 2 * math.pi)
     y, x = np.ogrid[: size[0], : size[1]]
     away = (x - size[1] / 2) * math.cos(angle) + (y - size[0] / 2) * math.sin(angle)

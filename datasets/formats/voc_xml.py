@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from xml.etree.ElementTree import Element, ParseError
 
@@ -143,7 +143,7 @@ def _says_something(element: Element | None) -> bool:
 # ---------------------------------------------------------------------------------- writing
 
 
-def format_annotation(image: Outgoing) -> str:
+def format_annotation(image: Outgoing, truncated: Sequence[bool] = ()) -> str:
     """The XML of an image. Coordinates count pixels from 1 and include the last one; decimals are
     kept. ``ignore`` becomes ``difficult``."""
     height, width = image.size
@@ -153,9 +153,10 @@ def format_annotation(image: Outgoing) -> str:
     _add(ET.SubElement(root, "size"), {"width": width, "height": height, "depth": 3})
     # Segmented, pose and truncated are not known; the devkit's reader fails where they are missing.
     _add(root, {"segmented": 0})
-    for obj in image.objects:
+    flags = truncated or [False] * len(image.objects)
+    for obj, cut in zip(image.objects, flags, strict=True):
         node = ET.SubElement(root, "object")
-        _add(node, {"name": obj.name, "pose": "Unspecified", "truncated": 0})
+        _add(node, {"name": obj.name, "pose": "Unspecified", "truncated": int(cut)})
         _add(node, {"difficult": int(obj.ignore)})
         x1, y1, x2, y2 = obj.box
         corners = {"xmin": x1 + 1, "ymin": y1 + 1, "xmax": x2, "ymax": y2}

@@ -1,4 +1,4 @@
-"""What does a damaged file look like? Bytes that were valid once, with a few edits."""
+"""Damaged files: valid bytes with a few random edits."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ Edit = Callable[[bytes, Random], bytes]
 
 
 def mutate(data: bytes, other: bytes, random: Random) -> bytes:
-    """``data`` after one to six random edits; ``other`` is what splices are taken from."""
+    """``data`` after one to six random edits; splices are taken from ``other``."""
     for _ in range(random.choice((1, 1, 1, 2, 3, 6))):
         edit = random.choice(EDITS)
         data = _splice(data, other, random) if edit is None else edit(data, random)

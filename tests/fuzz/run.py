@@ -1,4 +1,4 @@
-"""How long do the readers hold out? Random files for as many seconds as asked for.
+"""Fuzz the readers with random files for a given number of seconds.
 
     python tests/fuzz/run.py 1800 [--only image coco] [--seed 1] [--keep folder]
 
@@ -143,7 +143,7 @@ def take_turn(name: str, folder: Path, seed: int, seconds: float) -> dict[str, A
 
 
 def _place(error: Exception) -> str:
-    """What counts as the same finding: the type and the last line of ours on the way."""
+    """Identity of a finding: the error type and the last line of our code in the traceback."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [f for f in frames if "site-packages" not in f.filename and "/lib/" not in f.filename]
     last = (ours or frames)[-1]

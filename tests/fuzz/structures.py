@@ -1,4 +1,4 @@
-"""What does a file look like that is well-formed, and wrong? Trees with odd values, as bytes."""
+"""Well-formed files with wrong contents: trees with unusual values, as bytes."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Which readers meet bytes from outside, what do valid files look like to them, and what may come
-out? The documented errors, in one line that names the file; nothing else."""
+"""The fuzzed readers, with valid examples and the errors that each may raise.
+
+A message must be one line with the name of the file.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +85,7 @@ def _fixed(seed: int = 0) -> Random:
 
 
 def prepare(folder: Path) -> None:
-    """What lies around the files that are read: two images, an image set, settings."""
+    """Files beside those that are read: two images, an image set, settings."""
     for name in ("JPEGImages", "Annotations", "ImageSets/Main", "found"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for name in ("a.jpg", "b.jpg"):

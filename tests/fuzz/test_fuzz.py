@@ -1,6 +1,6 @@
-"""Do only the documented errors come out of the readers, whatever goes in?
+"""For any input, the readers raise only the documented errors.
 
-The same inputs for hours: `run.py`, beside this file.
+`run.py` in this folder does the same for hours.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_valid_files_are_read(name: str, folder: Path) -> None:
-    """Else the fuzzing would only see the first check of each reader."""
+    """Otherwise fuzzing would only reach the first check of each reader."""
     taken = [attempt(TARGETS[name], folder, seed) for seed in seeds_of(name)]
     # Of the drawn XMLs some are faulty by chance; a floating-point TIFF is not accepted.
     assert sum(taken) >= {"voc": 1, "image": len(taken) - 1}.get(name, len(taken))
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_only_documented_errors_come_out(name: str, folder: Path) -> None:
+def test_only_documented_errors_are_raised(name: str, folder: Path) -> None:
     target = TARGETS[name]
 
     @settings(
@@ -58,7 +58,7 @@ def test_only_documented_errors_come_out(name: str, folder: Path) -> None:
         check()
 
 
-def test_a_reader_that_fails_is_found(folder: Path) -> None:
+def test_a_failing_reader_is_reported(folder: Path) -> None:
     """The check itself: a reader that raises something else, or a message without the file."""
 
     def fail(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Does ``resdet check-data`` say what it found, write it down, and end with the right code?"""
+"""The check-data command: printed findings, written files and exit codes."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_report_the_page_and_the_cache(resdet: Command, swapped: Path, tmp_p
 
 
 def test_images_without_annotations(resdet: Command, shared_data: Path, tmp_path: Path) -> None:
-    """Files that Pillow, libtiff and libjpeg write warnings about, without naming any."""
+    """Files for which Pillow, libtiff and libjpeg print warnings without a file name."""
     folder = tmp_path / "messy"
     shutil.copytree(shared_data / "messy_images", folder)
     done = resdet("check-data", folder, "--workers", 1, "--out", tmp_path / "out")
@@ -89,7 +89,9 @@ def test_images_without_annotations(resdet: Command, shared_data: Path, tmp_path
     assert (refused.code, "--classes" in refused.err) == (2, True)
 
 
-def test_the_class_list_becomes_a_config(resdet: Command, scenes: Path, tmp_path: Path) -> None:
+def test_the_class_list_is_written_as_a_config(
+    resdet: Command, scenes: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "classes.yaml"
     done = resdet("check-data", scenes, "--quick", "--write-classes", path)
     assert done.code == 0, done.err
@@ -110,7 +112,7 @@ def test_the_class_list_becomes_a_config(resdet: Command, scenes: Path, tmp_path
         ((".", "--format", "voc", "--annotations", "x.json"), "--annotations: only for coco"),
     ],
 )
-def test_wrong_words(resdet: Command, scenes: Path, words: tuple[str, ...], reason: str) -> None:
+def test_error_messages(resdet: Command, scenes: Path, words: tuple[str, ...], reason: str) -> None:
     done = resdet("check-data", *words, cwd=scenes)
     assert done.code == 2
     assert reason in done.err
@@ -120,7 +122,7 @@ def test_wrong_words(resdet: Command, scenes: Path, words: tuple[str, ...], reas
 # ---------------------------------------------------------------------------------- training
 
 
-def test_training_refuses_what_the_check_reports(
+def test_training_stops_at_errors_that_the_check_reports(
     resdet: Command, swapped: Path, tmp_path: Path
 ) -> None:
     (swapped / "scenes/JPEGImages/val_00002.jpg").write_bytes(b"")
@@ -136,7 +138,7 @@ def test_training_refuses_what_the_check_reports(
     assert "val_00002.jpg: the file is empty" in done.err
 
 
-def test_what_was_done_to_bad_boxes_is_in_the_banner_and_the_run_folder(
+def test_resolved_boxes_are_in_the_log_and_the_run_folder(
     resdet: Command, swapped: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"

@@ -108,7 +108,7 @@ def test_unknown_command(word: str, reason: str, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("command", list(COMMANDS))
-def test_every_tool_answers_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_tool_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     hyphen = capsys.readouterr().out
     assert hyphen.startswith(f"usage: resdet {command} ")
@@ -134,7 +134,7 @@ def test_arguments_default_to_the_command_line(
     assert capsys.readouterr().out == "['a'] None\n['b'] None\n"
 
 
-def test_wrong_options_end_with_2(tool: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_options_exit_with_2(tool: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([tool, "--nope"]) == 2
     assert "unrecognized arguments: --nope" in capsys.readouterr().err
     assert main([tool, "--ou", "x"]) == 2  # options are not guessed from their beginning
@@ -162,7 +162,7 @@ def test_wrong_options_end_with_2(tool: str, capsys: pytest.CaptureFixture[str])
         ),
     ],
 )
-def test_how_a_run_ends(
+def test_exit_codes_and_error_output(
     tool: str, end: str, code: int, err: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([tool, "--end", end]) == code
@@ -191,7 +191,7 @@ def test_a_closed_output_pipe_is_quiet(tmp_path: Path) -> None:
         assert process.wait(timeout=60) == BROKEN_PIPE
 
 
-def test_colour_only_on_a_terminal(
+def test_errors_are_coloured_only_on_a_terminal(
     tool: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)

@@ -29,7 +29,7 @@ def arguments(*words: str) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def test_this_machine(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_current_machine(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """The tests need these packages, so they are found; NMS and a data worker run."""
     code = doctor.run(arguments("--json", "--folder", str(tmp_path)))
     report = json.loads(capsys.readouterr().out)
@@ -112,7 +112,7 @@ def test_providers_of_cv2(providers: dict[str, str], loaded: str, status: str) -
         assert "opencv-python-headless==5.0.0.93" in result.remedy
 
 
-def test_half_removed_cv2() -> None:
+def test_partly_removed_cv2() -> None:
     error = AttributeError("module 'cv2' has no attribute '__version__'")
     (result,) = checks.check_cv2({"opencv-python": "4.12.0.88"}, failing(error))
     assert result.status == "fail"
@@ -120,7 +120,7 @@ def test_half_removed_cv2() -> None:
     assert "--force-reinstall opencv-python-headless==4.12.0.88" in result.remedy
 
 
-def test_albumentations_and_its_successor() -> None:
+def test_albumentations_and_albumentationsx() -> None:
     assert checks.check_albumentations({"albumentations": "2.0.8"}).status == "ok"
     both = checks.check_albumentations({"albumentations": "2.0.8", "albumentationsx": "2.5.1"})
     assert both.status == "warn"
@@ -194,7 +194,7 @@ def test_disk(tmp_path: Path, free: int, status: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_disk_that_takes_no_files(tmp_path: Path) -> None:
+def test_disk_that_is_not_writable(tmp_path: Path) -> None:
     (result,) = checks.check_disk(tmp_path / "missing", lambda folder: 9 * GB)
     assert result.status == "fail"
     assert "No such file" in result.detail

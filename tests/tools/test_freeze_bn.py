@@ -77,7 +77,7 @@ def expect_refused(done: Finished, *parts: str, code: int) -> None:
         assert part in done.err
 
 
-def test_only_the_statistics_are_new(best: Path, backbone: Path) -> None:
+def test_only_the_statistics_change(best: Path, backbone: Path) -> None:
     found, state = read_converted(backbone), load_checkpoint(best)["model"]
     assert found.classes == ("bright", "dark")
     names = {name for name in state if name.startswith("network.") and "num_batches" not in name}
@@ -86,7 +86,7 @@ def test_only_the_statistics_are_new(best: Path, backbone: Path) -> None:
         assert torch.equal(tensor, state[f"network.{name}"]) is ("running_" not in name), name
 
 
-def test_both_methods_agree_where_one_batch_is_all_the_data(
+def test_both_methods_agree_if_one_batch_has_all_the_data(
     resdet: Command, best: Path, tmp_path: Path
 ) -> None:
     files = {}
@@ -100,7 +100,7 @@ def test_both_methods_agree_where_one_batch_is_all_the_data(
         torch.testing.assert_close(tensor, files["layered"][name], rtol=1e-3, atol=1e-4)
 
 
-def test_a_detector_begins_with_the_frozen_file(
+def test_a_detector_starts_from_the_frozen_file(
     resdet: Command, backbone: Path, tiny_config: Path, tmp_path: Path
 ) -> None:
     run, weights = tmp_path / "run", f"backbone.weights={backbone}"
@@ -118,7 +118,7 @@ def test_a_detector_begins_with_the_frozen_file(
         assert torch.equal(trained[f"{place}.{rest}"], ours.tensors[name]), name
 
 
-def test_other_pixels_are_refused(
+def test_other_pixels_are_an_error(
     resdet: Command, backbone: Path, tiny_config: Path, tmp_path: Path
 ) -> None:
     words = ("--out", tmp_path / "run", f"backbone.weights={backbone}", "backbone.pixels=msra")
@@ -153,7 +153,7 @@ def untrained(best: Path, path: Path, **network: object) -> Path:
         ({"norm": "group"}, "norms without statistics (group norm)"),
     ],
 )
-def test_networks_that_no_detector_can_begin_with(
+def test_networks_that_cannot_be_a_backbone(
     resdet: Command, best: Path, tmp_path: Path, network: dict[str, object], reason: str
 ) -> None:
     path = untrained(best, tmp_path / "other.pt", **network)
@@ -161,7 +161,7 @@ def test_networks_that_no_detector_can_begin_with(
     expect_refused(done, f"other.pt: {reason}", code=3)
 
 
-def test_a_checkpoint_itself_is_bound_to_its_stride(
+def test_the_stride_of_a_checkpoint_must_match(
     resdet: Command, best: Path, tiny_config: Path, tmp_path: Path
 ) -> None:
     path = untrained(best, tmp_path / "r50.pt", depth=50, stride_in="1x1")
@@ -172,7 +172,7 @@ def test_a_checkpoint_itself_is_bound_to_its_stride(
     assert resdet("train-det", "--cfg", tiny_config, *words, "backbone.stride_in=1x1").code == 0
 
 
-def test_a_plain_checkpoint_is_no_backbone(
+def test_a_plain_checkpoint_cannot_be_a_backbone(
     resdet: Command, best: Path, tiny_config: Path, tmp_path: Path
 ) -> None:
     path = untrained(best, tmp_path / "plain.pt", shortcut="none")
@@ -181,7 +181,7 @@ def test_a_plain_checkpoint_is_no_backbone(
     expect_refused(done, "plain.pt: a plain net", "shortcuts B", code=3)
 
 
-def test_wrong_words(
+def test_error_messages(
     backbone: Path, best: Path, tiny_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for path, words, code, reason in (

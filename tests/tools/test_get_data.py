@@ -1,4 +1,4 @@
-"""The get-data command: what it prints, where things land, what it refuses."""
+"""The get-data command: output, location of the files, and errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_synthetic(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (("synthetic", "--train", "-3"), "train"),
     ],
 )
-def test_options_that_make_no_sense(tmp_path: Path, words: tuple[str, ...], named: str) -> None:
+def test_options_that_do_not_apply(tmp_path: Path, words: tuple[str, ...], named: str) -> None:
     with pytest.raises(ConfigError, match=f"^{named}"):
         run(*words, "--out", str(tmp_path))
     assert list(tmp_path.iterdir()) == []
@@ -51,7 +51,7 @@ def test_unknown_data_set() -> None:
 
 @pytest.fixture
 def tiny_voc(monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """A small archive in the place of VOC 2007, published where nobody listens."""
+    """A small archive in place of VOC 2007, at an address without a server."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as packed:
         info = tarfile.TarInfo("VOCdevkit/VOC2007/ImageSets/Main/test.txt")

@@ -70,7 +70,7 @@ def tree(out: Path) -> dict[str, bytes]:
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
 
 
-def test_a_folder_gives_records_drawings_and_a_summary(weights, images, tmp_path, capsys):
+def test_records_drawings_and_summary_of_a_folder(weights, images, tmp_path, capsys):
     out = tmp_path / "out"
     assert call(weights, images, "--out", out, "--conf", "0.1") == 0
     found = lines(out)
@@ -151,7 +151,7 @@ def test_failures_are_listed_and_strict_gives_exit_code_5(weights, images, tmp_p
     assert call(weights, folder / "good.png", "--out", tmp_path / "c", "--strict") == 0
 
 
-def test_shards_share_the_images_out(weights, images, tmp_path):
+def test_shards_divide_the_images(weights, images, tmp_path):
     seen: list[str] = []
     for shard in ("1/3", "2/3", "3/3"):
         out = tmp_path / shard[0]
@@ -163,7 +163,7 @@ def test_shards_share_the_images_out(weights, images, tmp_path):
             call(weights, images, "--out", tmp_path / "wrong", "--shard", wrong)
 
 
-def test_overrides_of_testing_change_the_result_and_others_are_refused(weights, images, tmp_path):
+def test_only_overrides_of_test_are_accepted(weights, images, tmp_path):
     words = (images / "00.png", "--conf", "0.1", "--out")
     call(weights, "test.max_detections=1", *words, tmp_path / "one")
     assert len(lines(tmp_path / "one")[0]["detections"]) == 1
@@ -174,7 +174,7 @@ def test_overrides_of_testing_change_the_result_and_others_are_refused(weights, 
     assert not (tmp_path / "other").exists()
 
 
-def test_the_unwanted_classes_are_left_out(weights, images, tmp_path):
+def test_other_classes_are_dropped(weights, images, tmp_path):
     call(weights, images, "--out", tmp_path / "out", "--conf", "0.1", "--classes", "dog")
     labels = {
         found["label"] for record in lines(tmp_path / "out") for found in record["detections"]
@@ -183,7 +183,7 @@ def test_the_unwanted_classes_are_left_out(weights, images, tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["weights", "input"])
-def test_what_is_missing_is_named(weights, images, tmp_path, missing):
+def test_missing_inputs_are_named(weights, images, tmp_path, missing):
     error = WeightsError if missing == "weights" else ConfigError
     with pytest.raises(error, match=r"nowhere"):
         call(

@@ -8,7 +8,9 @@ import pytest
 from resdet.tools.cli import run_tool
 
 
-def test_json_has_every_network_near_the_paper(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_every_network_with_counts_near_the_paper(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert run_tool("networks", ["--json"]) == 0
     rows = {row["network"]: row for row in json.loads(capsys.readouterr().out)}
     assert len(rows) == 20
@@ -25,7 +27,7 @@ def test_json_has_every_network_near_the_paper(capsys: pytest.CaptureFixture[str
         assert (row["multiply_adds"]["1x1"] == row["multiply_adds"]["3x3"]) is same
 
 
-def test_the_table_of_other_images(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_for_other_sizes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_tool("networks", ["--size", "64", "--classes", "40"]) == 0
     said = capsys.readouterr().out
     assert "plain-34" in said
@@ -35,6 +37,6 @@ def test_the_table_of_other_images(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("words", [["--size", "0"], ["--classes", "-1"]])
-def test_wrong_numbers(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_numbers(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run_tool("networks", words) == 2
     assert "at least 1" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Does a run folder become a page, whatever it lacks?"""
+"""The report command: the page of complete, incomplete and damaged run folders."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def make(run_dir: Path, detections: Path | None = None, out: Path | None = None)
     return report.run(argparse.Namespace(run_dir=run_dir, detections=detections, out=out))
 
 
-def test_a_whole_run_is_on_the_page(run_dir: Path, infer_dir: Path) -> None:
+def test_the_page_of_a_complete_run(run_dir: Path, infer_dir: Path) -> None:
     page = build_page(run_dir, infer_dir)
     assert page.title == "my run"
     assert page.headline is not None
@@ -124,7 +124,7 @@ def test_the_command_writes_the_page_and_escapes_names(
     assert (run_dir / "new" / "page.html").read_text().startswith("<!DOCTYPE html>")
 
 
-def test_missing_parts_are_left_out_and_said_so(tmp_path: Path) -> None:
+def test_missing_parts_are_skipped_with_a_note(tmp_path: Path) -> None:
     with RunLog(tmp_path / "run", total_steps=40, console=Console(quiet=True)) as log:
         log.evaluation(20, {"voc_ap50": 0.125})
     page = build_page(tmp_path / "run")
@@ -136,7 +136,7 @@ def test_missing_parts_are_left_out_and_said_so(tmp_path: Path) -> None:
         assert missing in notes
 
 
-def test_damaged_parts_are_left_out_and_said_so(run_dir: Path) -> None:
+def test_damaged_parts_are_skipped_with_a_note(run_dir: Path) -> None:
     (run_dir / "eval" / "metrics.json").write_text('{"metrics": [')
     (run_dir / "config.yaml").write_text("train: {lr: fast}")
     (run_dir / "samples" / "train_batch.jpg").write_text("no image")
@@ -152,28 +152,28 @@ def test_damaged_parts_are_left_out_and_said_so(run_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", "null", '{"metrics": 1, "definitions": []}'])
-def test_other_json_is_no_evaluation(run_dir: Path, content: str) -> None:
+def test_other_json_is_not_an_evaluation(run_dir: Path, content: str) -> None:
     (run_dir / "eval" / "metrics.json").write_text(content)
     notes: list[str] = []
     assert _read_scores(run_dir, notes) is None
     assert "cannot be used" in notes[0]
 
 
-def test_damaged_records_leave_the_drawings(run_dir: Path, infer_dir: Path) -> None:
+def test_drawings_are_shown_despite_damaged_records(run_dir: Path, infer_dir: Path) -> None:
     (infer_dir / "detections.jsonl").write_text("{\n")
     page = build_page(run_dir, infer_dir)
     assert page.sections[-1].images[0].caption == "drawn/sub/a.jpg"
     assert any("detections.jsonl" in note for note in page.notes)
 
 
-def test_the_folder_that_eval_wrote_is_enough(run_dir: Path) -> None:
+def test_the_page_of_an_eval_folder(run_dir: Path) -> None:
     page = build_page(run_dir / "eval")
     assert page.headline is not None
     assert page.headline.value == 1.0
     assert titles(page) == ["Precision and recall", "Confusion"]
 
 
-def test_many_drawings_are_cut_and_counted(run_dir: Path, infer_dir: Path) -> None:
+def test_many_drawings_are_limited_and_counted(run_dir: Path, infer_dir: Path) -> None:
     for number in range(MAX_DRAWN + 5):
         save_image(infer_dir / "drawn" / f"{number:03}.jpg")
     drawn = build_page(run_dir, infer_dir).sections[-1]
@@ -181,7 +181,7 @@ def test_many_drawings_are_cut_and_counted(run_dir: Path, infer_dir: Path) -> No
     assert drawn.text.startswith(f"{MAX_DRAWN} of {MAX_DRAWN + 6} images")
 
 
-def test_a_folder_that_is_no_run_is_a_config_error(tmp_path: Path, run_dir: Path) -> None:
+def test_a_folder_that_is_not_a_run_is_a_config_error(tmp_path: Path, run_dir: Path) -> None:
     with pytest.raises(ConfigError, match=r"nothing: not the folder of a run"):
         build_page(tmp_path / "nothing")
     with pytest.raises(ConfigError, match="not the folder of a run"):

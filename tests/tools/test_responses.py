@@ -109,7 +109,7 @@ def test_a_sample_of_the_training_images(
         (["none.pt"], "none.pt: no such checkpoint", 3),
     ],
 )
-def test_wrong_words(
+def test_error_messages(
     checkpoints: list[Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

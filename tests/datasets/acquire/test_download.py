@@ -1,4 +1,4 @@
-"""Downloads against a server on this machine that can cut, lie and fail."""
+"""Downloads from a local server that interrupts connections and gives wrong answers."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def get(archive: Archive, folder: Path, attempts: int = 3) -> Path:
     return fetch(archive, folder, attempts=attempts, pause=0.001)
 
 
-def test_arrives_whole_and_is_not_fetched_twice(site: Site, tmp_path: Path) -> None:
+def test_a_file_is_downloaded_completely_and_once(site: Site, tmp_path: Path) -> None:
     archive = archive_at(f"{site.address}/data.bin")
     path = get(archive, tmp_path / "new")
     assert path.read_bytes() == CONTENT
@@ -107,7 +107,7 @@ def test_arrives_whole_and_is_not_fetched_twice(site: Site, tmp_path: Path) -> N
     assert site.requests == [("/data.bin", None)]
 
 
-def test_cut_connection_continues_where_it_ended(site: Site, tmp_path: Path) -> None:
+def test_an_interrupted_connection_is_continued(site: Site, tmp_path: Path) -> None:
     site.cut_after = [100_000, 50_000]
     path = get(archive_at(f"{site.address}/data.bin"), tmp_path)
     assert path.read_bytes() == CONTENT
@@ -143,26 +143,26 @@ def test_complete_part_needs_no_network(tmp_path: Path) -> None:
     assert path.read_bytes() == CONTENT
 
 
-def test_part_longer_than_the_file_starts_anew(site: Site, tmp_path: Path) -> None:
+def test_a_part_longer_than_the_file_is_restarted(site: Site, tmp_path: Path) -> None:
     (tmp_path / "data.bin.part").write_bytes(CONTENT + b"more")
     assert get(archive_at(f"{site.address}/data.bin"), tmp_path).read_bytes() == CONTENT
     assert site.requests == [("/data.bin", None)]
 
 
-def test_server_without_ranges_starts_anew(site: Site, tmp_path: Path) -> None:
+def test_a_server_without_ranges_restarts_the_download(site: Site, tmp_path: Path) -> None:
     site.ranges = False
     site.cut_after = [100_000]
     assert get(archive_at(f"{site.address}/data.bin"), tmp_path).read_bytes() == CONTENT
 
 
-def test_cuts_with_progress_do_not_use_up_the_attempts(site: Site, tmp_path: Path) -> None:
+def test_interruptions_with_progress_do_not_count_as_attempts(site: Site, tmp_path: Path) -> None:
     site.cut_after = [30_000] * 9
     path = get(archive_at(f"{site.address}/data.bin"), tmp_path, attempts=2)
     assert path.read_bytes() == CONTENT
     assert len(site.requests) == 10
 
 
-def test_cuts_without_progress_do(site: Site, tmp_path: Path) -> None:
+def test_interruptions_without_progress_count_as_attempts(site: Site, tmp_path: Path) -> None:
     site.cut_after = [0] * 9
     with pytest.raises(DataError, match="ended after 0 of 300000 bytes"):
         get(archive_at(f"{site.address}/data.bin"), tmp_path)
@@ -177,12 +177,12 @@ def test_wrong_range_is_not_appended(site: Site, tmp_path: Path) -> None:
     assert (tmp_path / "data.bin.part").read_bytes() == CONTENT[:1000]
 
 
-def test_passing_server_error_is_tried_again(site: Site, tmp_path: Path) -> None:
+def test_a_temporary_server_error_is_retried(site: Site, tmp_path: Path) -> None:
     site.statuses = [503, 500]
     assert get(archive_at(f"{site.address}/data.bin"), tmp_path).read_bytes() == CONTENT
 
 
-def test_second_address_takes_over(site: Site, tmp_path: Path) -> None:
+def test_the_second_address_is_used(site: Site, tmp_path: Path) -> None:
     urls = (f"{site.address}/gone.bin", f"{site.address}/data.bin")
     assert get(archive_at(*urls), tmp_path).read_bytes() == CONTENT
     assert [path for path, _ in site.requests] == ["/gone.bin", "/data.bin"]
@@ -194,7 +194,7 @@ def test_redirect_keeps_the_range(site: Site, tmp_path: Path) -> None:
     assert site.requests[-1] == ("/data.bin", "bytes=1000-")
 
 
-def test_wrong_checksum_is_named_and_thrown_away(site: Site, tmp_path: Path) -> None:
+def test_a_wrong_checksum_is_reported_and_the_file_deleted(site: Site, tmp_path: Path) -> None:
     archive = archive_at(f"{site.address}/data.bin", content=bytes(len(CONTENT)))
     actual = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
     with pytest.raises(DataError, match=rf"data\.bin.*{actual}.*{archive.md5}"):
@@ -202,14 +202,14 @@ def test_wrong_checksum_is_named_and_thrown_away(site: Site, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_login_page_of_another_size_is_refused(site: Site, tmp_path: Path) -> None:
+def test_a_login_page_of_another_size_is_an_error(site: Site, tmp_path: Path) -> None:
     site.files["/data.bin"] = b"<html>please log in</html>"
     with pytest.raises(DataError, match="offers 26 bytes, expected 300000"):
         get(archive_at(f"{site.address}/data.bin"), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_file_placed_by_hand_is_checked_and_left_alone(tmp_path: Path) -> None:
+def test_a_file_placed_manually_is_verified_and_kept(tmp_path: Path) -> None:
     archive = archive_at("http://127.0.0.1:1/data.bin")
     (tmp_path / "data.bin").write_bytes(CONTENT[:-1] + b"\0")
     with pytest.raises(DataError, match="delete it and run again"):
@@ -219,7 +219,7 @@ def test_file_placed_by_hand_is_checked_and_left_alone(tmp_path: Path) -> None:
     assert get(archive, tmp_path) == tmp_path / "data.bin"
 
 
-def test_no_network_says_what_to_do_in_one_line(tmp_path: Path) -> None:
+def test_without_network_the_message_has_a_manual_remedy(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         get(archive_at("http://127.0.0.1:1/data.bin"), tmp_path)
     message = str(caught.value)
@@ -230,7 +230,7 @@ def test_no_network_says_what_to_do_in_one_line(tmp_path: Path) -> None:
     assert caught.value.exit_code == 3
 
 
-def test_local_files_are_not_a_source(tmp_path: Path) -> None:
+def test_local_files_cannot_be_downloaded(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(CONTENT)
     with pytest.raises(DataError, match="unknown url type"):
         get(archive_at((tmp_path / "secret").as_uri()), tmp_path / "out")
@@ -242,7 +242,7 @@ def test_folder_that_cannot_be_written(site: Site, tmp_path: Path) -> None:
         get(archive_at(f"{site.address}/data.bin"), tmp_path)
 
 
-def test_disk_too_small(tmp_path: Path) -> None:
+def test_not_enough_disk_space(tmp_path: Path) -> None:
     archive = Archive("huge", ("http://127.0.0.1:1/huge",), 1 << 60, "", ".", "set")
     with pytest.raises(DataError, match=r"GB free, .* needed to download huge"):
         get(archive, tmp_path)
@@ -257,7 +257,7 @@ def packed_set() -> bytes:
     return buffer.getvalue()
 
 
-def test_install_downloads_unpacks_and_is_done_once(site: Site, tmp_path: Path) -> None:
+def test_install_downloads_and_unpacks_once(site: Site, tmp_path: Path) -> None:
     site.files["/set.tar"] = packed_set()
     archive = archive_at(f"{site.address}/set.tar", content=packed_set(), name="set.tar")
     steps: list[tuple[str, int, int]] = []
@@ -277,7 +277,7 @@ def test_install_downloads_unpacks_and_is_done_once(site: Site, tmp_path: Path) 
     assert len(site.requests) == 1
 
 
-def test_unpacking_that_was_interrupted_is_done_again(site: Site, tmp_path: Path) -> None:
+def test_interrupted_unpacking_is_repeated(site: Site, tmp_path: Path) -> None:
     site.files["/set.tar"] = packed_set()
     archive = archive_at(f"{site.address}/set.tar", content=packed_set(), name="set.tar")
     install(archive, tmp_path)
@@ -289,7 +289,7 @@ def test_unpacking_that_was_interrupted_is_done_again(site: Site, tmp_path: Path
     assert len(site.requests) == 1
 
 
-def test_archive_of_something_else_is_not_marked_complete(site: Site, tmp_path: Path) -> None:
+def test_an_archive_with_other_contents_is_not_marked_complete(site: Site, tmp_path: Path) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as other:
         other.addfile(tarfile.TarInfo("elsewhere/1.jpg"))

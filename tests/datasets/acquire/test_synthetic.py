@@ -1,4 +1,4 @@
-"""Drawn scenes: deterministic, complete, and annotated as they look."""
+"""Synthetic scenes: deterministic, complete, and with correct annotations."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_images_differ_from_each_other(made: Path) -> None:
     assert len(set(contents(made).values())) >= 100
 
 
-def test_replaces_its_own_set_and_no_other_folder(tmp_path: Path) -> None:
+def test_only_a_synthetic_data_set_is_replaced(tmp_path: Path) -> None:
     make_scenes(tmp_path / "set", train=3, val=1)
     make_scenes(tmp_path / "set", train=1, val=1)
     assert len(list((tmp_path / "set" / "JPEGImages").iterdir())) == 2
@@ -132,7 +132,7 @@ def test_empty_request(tmp_path: Path) -> None:
         ({"train": 1, "val": 1, "size": (240, 8)}, "size"),
     ],
 )
-def test_impossible_requests(tmp_path: Path, request_: dict[str, Any], named: str) -> None:
+def test_invalid_requests(tmp_path: Path, request_: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=f"^{named}: "):
         make_scenes(tmp_path / "set", **request_)
     assert not (tmp_path / "set").exists()
@@ -164,7 +164,7 @@ def saturation(pixels: np.ndarray) -> np.ndarray:
 
 
 def test_boxes_are_tight_around_bright_pixels(scenes: list[Scene]) -> None:
-    """Backgrounds are dull (saturation to 0.3), shapes are not (from 0.65): evidence of its own."""
+    """Independently of the boxes: saturation is up to 0.3 in backgrounds, from 0.65 in shapes."""
     checked = 0
     for scene in scenes:
         if len(scene.objects) != 1 or scene.objects[0].difficult:
@@ -177,7 +177,7 @@ def test_boxes_are_tight_around_bright_pixels(scenes: list[Scene]) -> None:
     assert checked > 15
 
 
-def test_scenes_without_objects_are_dull(scenes: list[Scene]) -> None:
+def test_scenes_without_objects_are_unsaturated(scenes: list[Scene]) -> None:
     empty = [scene for scene in scenes if not scene.objects]
     assert empty
     assert all(np.mean(saturation(scene.pixels) > 0.6) < 0.02 for scene in empty)
@@ -201,7 +201,7 @@ def test_classes_differ_in_hue(scenes: list[Scene]) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32), height=st.integers(64, 200), width=st.integers(64, 200))
-def test_any_size_gives_boxes_inside(seed: int, height: int, width: int) -> None:
+def test_boxes_are_inside_images_of_any_size(seed: int, height: int, width: int) -> None:
     scene = draw_scene(np.random.default_rng(seed), (height, width))
     h, w = scene.pixels.shape[:2]
     assert {h, w} == {height, width}
