@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from ...detection.errors import ConfigError, DataError
 from ...detection.files import write_file
-from ..formats.format import Outgoing
 from ..formats.voc_xml import format_annotation
+from ..formats.writing import Outgoing
 from ..records import RawObject
 from .scenes import Scene, draw_scene
 
