@@ -1,4 +1,4 @@
-"""How do the bytes of an image become RGB pixels? (The only place that decodes images.)
+"""RGB pixels from the bytes of an image; the only module that decodes images.
 
 JPEG is decoded by OpenCV, which is faster and yields the pixels of a file that ends early; all
 other formats by Pillow, which composites alpha and keeps 16-bit values. Both give equal pixels for
@@ -12,19 +12,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 
 from ..detection.errors import ImageError
+from .image_file import expect_file, open_image
 
-#: What may be opened. Anything else (EPS runs Ghostscript, TGA has no signature) never is.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")
-
-#: Extensions of those formats, lower case: how folders are searched. Contents decide, not names.
+#: Extensions of the accepted formats, lower case: how folders are searched for images.
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
     | {".avif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm"}
@@ -44,15 +42,8 @@ _TURNS = {
     8: (True, True, False),
 }
 _INVERSE = {6: 8, 8: 6}
-#: First bytes of what is often met under an image's name, and what to say.
-_OTHER_CONTENTS = (
-    (b"version https://git-lfs", "a Git LFS pointer, run `git lfs pull`"),
-    (b"%!PS", "EPS is not accepted"),
-    (b"%PDF", "PDF is not accepted"),
-    (b"\0\0\1\0", "ICO is not accepted"),
-)
-_HEIC_BRANDS = (b"ftypheic", b"ftypheix", b"ftypmif1")
-_SIGNATURES = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"GIF8", b"\0\0\0\x0c")
+#: PIL modes that hold 8 bits a channel, so that RGB is a plain conversion.
+_EIGHT_BIT = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"})
 
 Pixels = NDArray[np.uint8]
 
@@ -91,19 +82,10 @@ class LoadedImage:
 DEFAULT_RULES = ImageRules()
 
 
-def is_file(path: Path) -> bool:
-    """Whether a regular file stands there; a name that no file can have is none (`Path.is_file`
-    raises for one that is too long)."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
-
-
 def read_image(path: Path, rules: ImageRules = DEFAULT_RULES) -> LoadedImage:
     """Read and decode one image; raises `ImageError`, and nothing else, naming the file."""
     with _only_image_errors(str(path), rules):
-        _expect_file(path)
+        expect_file(path)
         data = path.read_bytes()
     return decode_image(data, str(path), rules)
 
@@ -112,14 +94,14 @@ def read_size(path: Path, rules: ImageRules = DEFAULT_RULES) -> tuple[int, int]:
     """(h, w) as displayed, from the header alone; raises `ImageError` as `read_image` would."""
     name = str(path)
     with _only_image_errors(name, rules):
-        _expect_file(path)
-        with path.open("rb") as stream, _open(stream, name) as image:
+        expect_file(path)
+        with path.open("rb") as stream, open_image(stream, name) as image:
             return _checked_size(image, _orientation(image), name, rules)
 
 
 def decode_image(data: bytes, name: str, rules: ImageRules = DEFAULT_RULES) -> LoadedImage:
     """The pixels of an encoded image; ``name`` is for messages. Raises only `ImageError`."""
-    with _only_image_errors(name, rules), _open(io.BytesIO(data), name) as image:
+    with _only_image_errors(name, rules), open_image(io.BytesIO(data), name) as image:
         orientation = _orientation(image)
         size = _checked_size(image, orientation, name, rules)
         if image.format in ("JPEG", "MPO"):
@@ -132,43 +114,21 @@ def decode_image(data: bytes, name: str, rules: ImageRules = DEFAULT_RULES) -> L
         return LoadedImage(pixels, orientation, warnings)
 
 
+def from_pil(image: Image.Image, rules: ImageRules = DEFAULT_RULES) -> LoadedImage:
+    """The pixels of an opened image of 8 bits a channel; raises ImageError for any other."""
+    if image.mode not in _EIGHT_BIT:
+        raise ImageError(f"PIL image of mode {image.mode}: convert it to RGB with 8 bits first")
+    orientation = int(image.getexif().get(_EXIF_ORIENTATION, 1))
+    if rules.exif == "apply":
+        image = ImageOps.exif_transpose(image)
+    if 0 in image.size:
+        raise ImageError(f"PIL image without pixels: width x height is {image.size}")
+    return LoadedImage(
+        _flatten(image, rules.background), orientation if orientation in _TURNS else 1
+    )
+
+
 # ---------------------------------------------------------------------------------- header
-
-
-def _expect_file(path: Path) -> None:
-    if path.is_dir():
-        raise ImageError(f"{path}: a folder, not an image")
-    if not path.exists():
-        raise ImageError(f"{path}: no such file")
-    if not path.is_file():
-        raise ImageError(f"{path}: not a regular file")
-
-
-def _open(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
-    start = stream.read(64)
-    if not start:
-        raise ImageError(f"{name}: the file is empty (0 bytes)")
-    stream.seek(0)
-    try:
-        return Image.open(stream, formats=FORMATS)
-    except Image.UnidentifiedImageError:
-        raise ImageError(f"{name}: {_what_else(start)}") from None
-
-
-def _what_else(start: bytes) -> str:
-    """Why Pillow found no image in a file that starts with these bytes."""
-    for signature, meaning in _OTHER_CONTENTS:
-        if start.startswith(signature):
-            return f"not an image: {meaning}"
-    if start[4:12] in _HEIC_BRANDS:
-        return "HEIC is not accepted, convert it to JPEG"
-    if start.startswith(_SIGNATURES):
-        return f"damaged header or unsupported variant: starts with {start[:8]!r}"
-    text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
-    if text.startswith(b"<"):
-        tag = text.split(b">")[0].split()[0].decode("ascii", "replace")
-        return f'not an image: starts with "{tag}"'
-    return f"not an image of an accepted format: starts with {start[:8]!r}"
 
 
 def _orientation(image: Image.Image) -> int:
@@ -233,7 +193,7 @@ def _decode_jpeg(
         if pixels is not None:
             return pixels, warnings
     # CMYK, whose colours OpenCV and Pillow disagree on by a level, and what OpenCV cannot decode.
-    with _open(io.BytesIO(data), name) as repaired:
+    with open_image(io.BytesIO(data), name) as repaired:
         return _flatten(repaired, rules.background), warnings
 
 
@@ -247,7 +207,7 @@ def _lacks_pixels(data: bytes) -> bool:
     """Whether a JPEG without an end marker also lacks pixels.
 
     Decoders fill in what is missing without saying so. If what follows the last byte changes the
-    image, the decoder was still hungry.
+    image, the decoder still needed data.
     """
     ended = _cv2_decode(data + _EOI)
     # A last 0xFF would begin a marker with whatever comes next, so it is tried without as well.

@@ -14,7 +14,8 @@ from ..catalog import DataSplit, OnBadBox, label_images
 from ..class_names import similar_names
 from ..coordinates import EdgeCounts, count_edges
 from ..findings import SEVERITIES, Finding
-from ..image import DEFAULT_RULES, ImageRules, is_file
+from ..image import DEFAULT_RULES, ImageRules
+from ..image_file import is_file
 from ..records import RawImage
 from .duplicates import find_duplicates
 from .images import ImageFacts, check_images

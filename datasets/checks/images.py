@@ -19,7 +19,8 @@ from PIL import Image
 
 from ...detection.errors import ImageError
 from ..findings import Finding, Severity
-from ..image import FORMATS, IMAGE_SUFFIXES, ImageRules, Pixels, decode_image, read_image
+from ..image import IMAGE_SUFFIXES, ImageRules, Pixels, decode_image, read_image
+from ..image_file import FORMATS
 from ..parallel import Died, map_items
 from .decoder_messages import decoder_messages
 from .image_cache import THUMBNAIL_SIDE, ImageCache, ImageContent, Remark

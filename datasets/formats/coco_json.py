@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..findings import Fault, Finding
-from ..image import is_file
+from ..image_file import is_file
 from ..records import RawBox, RawObject
 from .writing import Outgoing, extent, rounded
 

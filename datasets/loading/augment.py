@@ -17,73 +17,29 @@ import torch
 from ...detection.errors import ConfigError
 from ...detection.structures import Annotation
 
+_PHOTOMETRIC = """
+    AdditiveNoise AdvancedBlur AutoContrast Blur CLAHE ChannelDropout ChannelShuffle ColorJitter
+    Defocus Downscale Emboss Equalize FancyPCA GaussNoise GaussianBlur HueSaturationValue ISONoise
+    Illumination ImageCompression InvertImg MedianBlur MotionBlur MultiplicativeNoise
+    PlanckianJitter PlasmaBrightnessContrast PlasmaShadow Posterize RGBShift
+    RandomBrightnessContrast RandomFog RandomGamma RandomRain RandomShadow RandomSnow
+    RandomSunFlare RandomToneCurve RingingOvershoot SaltAndPepper Sharpen ShotNoise Solarize
+    Spatter ToGray ToSepia UnsharpMask ZoomBlur
+"""
+#: Geometric transforms that keep boxes tight.
+_TIGHT = """
+    BBoxSafeRandomCrop CropAndPad D4 HorizontalFlip RandomCropFromBorders RandomResizedCrop
+    RandomRotate90 RandomSizedBBoxSafeCrop Transpose VerticalFlip
+"""
+#: A box becomes the box around its moved corners: looser as the angle grows.
+_LOOSE = "Affine Perspective Rotate SafeRotate"
 #: The transforms a config may name. ``photometric`` ones leave every object where it is.
 #: Left out: what needs more than one image, cuts objects out of the image or bends it (the
 #: box around a bent box is a guess), changes the type or the channels of the image, or scales it as
 #: a whole (the resize that follows would undo it: use ``image.short_side_train``).
 ALLOWED: Mapping[str, str] = {
-    "AdditiveNoise": "photometric",
-    "AdvancedBlur": "photometric",
-    "AutoContrast": "photometric",
-    "Blur": "photometric",
-    "CLAHE": "photometric",
-    "ChannelDropout": "photometric",
-    "ChannelShuffle": "photometric",
-    "ColorJitter": "photometric",
-    "Defocus": "photometric",
-    "Downscale": "photometric",
-    "Emboss": "photometric",
-    "Equalize": "photometric",
-    "FancyPCA": "photometric",
-    "GaussNoise": "photometric",
-    "GaussianBlur": "photometric",
-    "HueSaturationValue": "photometric",
-    "ISONoise": "photometric",
-    "Illumination": "photometric",
-    "ImageCompression": "photometric",
-    "InvertImg": "photometric",
-    "MedianBlur": "photometric",
-    "MotionBlur": "photometric",
-    "MultiplicativeNoise": "photometric",
-    "PlanckianJitter": "photometric",
-    "PlasmaBrightnessContrast": "photometric",
-    "PlasmaShadow": "photometric",
-    "Posterize": "photometric",
-    "RGBShift": "photometric",
-    "RandomBrightnessContrast": "photometric",
-    "RandomFog": "photometric",
-    "RandomGamma": "photometric",
-    "RandomRain": "photometric",
-    "RandomShadow": "photometric",
-    "RandomSnow": "photometric",
-    "RandomSunFlare": "photometric",
-    "RandomToneCurve": "photometric",
-    "RingingOvershoot": "photometric",
-    "SaltAndPepper": "photometric",
-    "Sharpen": "photometric",
-    "ShotNoise": "photometric",
-    "Solarize": "photometric",
-    "Spatter": "photometric",
-    "ToGray": "photometric",
-    "ToSepia": "photometric",
-    "UnsharpMask": "photometric",
-    "ZoomBlur": "photometric",
-    # Boxes stay tight.
-    "BBoxSafeRandomCrop": "geometric",
-    "CropAndPad": "geometric",
-    "D4": "geometric",
-    "HorizontalFlip": "geometric",
-    "RandomCropFromBorders": "geometric",
-    "RandomResizedCrop": "geometric",
-    "RandomRotate90": "geometric",
-    "RandomSizedBBoxSafeCrop": "geometric",
-    "Transpose": "geometric",
-    "VerticalFlip": "geometric",
-    # A box becomes the box around its moved corners: looser as the angle grows.
-    "Affine": "geometric",
-    "Perspective": "geometric",
-    "Rotate": "geometric",
-    "SafeRotate": "geometric",
+    **dict.fromkeys(_PHOTOMETRIC.split(), "photometric"),
+    **dict.fromkeys((_TIGHT + _LOOSE).split(), "geometric"),
 }
 
 #: An object stays while this part of its moved box is inside the image ...

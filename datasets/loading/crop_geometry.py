@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -12,6 +13,9 @@ from torch import Tensor
 from ...detection.ops.boxes import area, clip
 from ...detection.structures import Annotation, Geometry
 from .transforms import interpolation, resized_size
+
+#: Boxes are drawn at most this often, as in the published Inception and torchvision code.
+_TRIES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +76,32 @@ def crop_annotation(
     shown = area(clipped)
     hidden = shown / area(moved) < least_visible
     return Annotation(clipped, annotation.labels, annotation.ignore | hidden)[shown > 0]
+
+
+def random_part(
+    size: tuple[int, int],
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    random: np.random.Generator,
+) -> tuple[int, int, int, int]:
+    """(y, x, h, w) of a part of an image of ``size`` (h, w), for `ResizedCrop`.
+
+    Where no part that fits is drawn (very long images), the largest in the middle whose
+    width / height is as near to ``ratio`` as the image's shape allows.
+    """
+    height, width = size
+    for _ in range(_TRIES):
+        area = height * width * random.uniform(*scale)
+        aspect = math.exp(random.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        if 0 < h <= height and 0 < w <= width:
+            y = int(random.integers(height - h, endpoint=True))
+            x = int(random.integers(width - w, endpoint=True))
+            return y, x, h, w
+    aspect = min(max(width / height, ratio[0]), ratio[1])
+    h = max(1, min(height, round(width / aspect)))
+    w = max(1, min(width, round(height * aspect)))
+    return (height - h) // 2, (width - w) // 2, h, w
 
 
 # ------------------------------------------------------------------------------------- pixels

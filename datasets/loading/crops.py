@@ -8,7 +8,6 @@ image it is.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol, runtime_checkable
@@ -21,10 +20,8 @@ from torch import Tensor
 from ...detection.errors import ConfigError
 from ...detection.structures import Annotation, Sample
 from .augment import ALLOWED, Augmentation, Spec, shift_colour
-from .crop_geometry import CropGeometry, crop_then_scale, flip, scale_then_crop
-
-#: Boxes are drawn at most this often, as in the published Inception and torchvision code.
-_TRIES = 10
+from .crop_geometry import CropGeometry, crop_then_scale, flip, random_part, scale_then_crop
+from .transforms import to_tensor
 
 
 class Crop(Protocol):
@@ -71,7 +68,7 @@ class PaperCrop:
 
     def __call__(self, pixels: np.ndarray, seed: int) -> Tensor:
         geometry, multiples = self._drawn(_size(pixels), seed)
-        return _to_tensor(shift_colour(scale_then_crop(pixels, geometry), multiples))
+        return to_tensor(shift_colour(scale_then_crop(pixels, geometry), multiples))
 
     def place(self, size: tuple[int, int], seed: int) -> CropGeometry:
         return self._drawn(size, seed)[0]
@@ -125,7 +122,7 @@ class ResizedCrop:
         pixels = crop_then_scale(pixels, geometry)
         if self._augmentation is not None:
             pixels, _ = self._augmentation(pixels, Annotation.empty(), augment_seed)
-        return _to_tensor(pixels)
+        return to_tensor(pixels)
 
     def place(self, size: tuple[int, int], seed: int) -> CropGeometry:
         return self._drawn(size, seed)[0]
@@ -140,32 +137,6 @@ class ResizedCrop:
         offset = (y * scale_y, x * scale_x)
         geometry = CropGeometry(size, scale, flipped, offset=offset, size=(self.size, self.size))
         return geometry, augment_seed
-
-
-def random_part(
-    size: tuple[int, int],
-    scale: tuple[float, float],
-    ratio: tuple[float, float],
-    random: np.random.Generator,
-) -> tuple[int, int, int, int]:
-    """(y, x, h, w) of a part of an image of ``size`` (h, w), for `ResizedCrop`.
-
-    Where no part that fits is drawn (very long images), the largest in the middle whose
-    width / height is as near to ``ratio`` as the image's shape allows.
-    """
-    height, width = size
-    for _ in range(_TRIES):
-        area = height * width * random.uniform(*scale)
-        aspect = math.exp(random.uniform(math.log(ratio[0]), math.log(ratio[1])))
-        h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
-        if 0 < h <= height and 0 < w <= width:
-            y = int(random.integers(height - h, endpoint=True))
-            x = int(random.integers(width - w, endpoint=True))
-            return y, x, h, w
-    aspect = min(max(width / height, ratio[0]), ratio[1])
-    h = max(1, min(height, round(width / aspect)))
-    w = max(1, min(width, round(height * aspect)))
-    return (height - h) // 2, (width - w) // 2, h, w
 
 
 @dataclass(frozen=True)
@@ -189,7 +160,7 @@ class PaddedCrop:
         padded = np.pad(pixels, (edge, edge, (0, 0)))
         y, x = (int(random.integers(side - self.size, endpoint=True)) for side in padded.shape[:2])
         part = padded[y : y + self.size, x : x + self.size]
-        return _to_tensor(flip(part, flipped))
+        return to_tensor(flip(part, flipped))
 
 
 @dataclass(frozen=True)
@@ -206,7 +177,7 @@ class CentreCrop:
         _check_fits(self.resize, self.size)
 
     def __call__(self, pixels: np.ndarray, seed: int = 0) -> Tensor:
-        return _to_tensor(scale_then_crop(pixels, self.place(_size(pixels), seed)))
+        return to_tensor(scale_then_crop(pixels, self.place(_size(pixels), seed)))
 
     def place(self, size: tuple[int, int], seed: int = 0) -> CropGeometry:
         whole = CropGeometry.at_short_side(size, self.resize)
@@ -247,7 +218,7 @@ class FullImage:
     fixed: ClassVar[bool] = False
 
     def __call__(self, pixels: np.ndarray, seed: int = 0) -> Tensor:
-        return _to_tensor(scale_then_crop(pixels, self.place(_size(pixels), seed)))
+        return to_tensor(scale_then_crop(pixels, self.place(_size(pixels), seed)))
 
     def place(self, size: tuple[int, int], seed: int = 0) -> CropGeometry:
         return replace(CropGeometry.at_short_side(size, self.short_side), flipped=self.flipped)
@@ -290,11 +261,6 @@ def _middle(size: tuple[int, int], part: int) -> tuple[int, int]:
     # Python's rounding of halves to even, as in torchvision.
     height, width = size
     return round((height - part) / 2), round((width - part) / 2)
-
-
-def _to_tensor(pixels: np.ndarray) -> Tensor:
-    # A part of an image is not contiguous, and a decoded image may be read-only: copied.
-    return torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
 
 
 def _check_fits(side: int, size: int) -> None:

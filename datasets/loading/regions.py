@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...detection.errors import ConfigError, DataError
 from ...detection.ops.boxes import iou
-from ...detection.structures import Annotation, Batch, Record, Sample
+from ...detection.structures import Batch, Record, Sample
 from ..image import ImageRules
 from .crop_geometry import CropGeometry, flip
 from .dataset import ImageDataset, class_of, read_record
@@ -236,7 +236,7 @@ class RegionDataset(ImageDataset):
         box = pool[int(random.random() * len(pool))]
         image, geometry = warp(pixels, box, size=self.size, padding=self.padding, flipped=flipped)
         found = record.annotation
-        moved = Annotation(geometry.apply(found.boxes), found.labels, found.ignore)
+        moved = replace(found, boxes=geometry.apply(found.boxes))
         return Sample(
             torch.from_numpy(image),
             moved,

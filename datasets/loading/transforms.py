@@ -9,7 +9,7 @@ nor restarts change them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import cv2
@@ -65,14 +65,11 @@ def interpolation(scale: tuple[float, float]) -> int:
     return cv2.INTER_AREA if min(scale) < 0.5 else cv2.INTER_LINEAR
 
 
-def _to_tensor(pixels: np.ndarray) -> Tensor:
+def to_tensor(pixels: np.ndarray) -> Tensor:
+    """The same memory where torch can take it, else a copy."""
     # A flipped view has a negative stride and a decoded image may be read-only: torch takes
     # neither, so those are copied.
     return torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
-
-
-def _with_boxes(annotation: Annotation, boxes: Tensor) -> Annotation:
-    return Annotation(boxes, annotation.labels, annotation.ignore)
 
 
 def make_sample(
@@ -113,8 +110,8 @@ class EvalTransform:
         resized, scale = resize(pixels, self.short_side, self.long_side_max)
         geometry = Geometry((height, width), scale, self.flipped)
         return (
-            _to_tensor(resized),
-            _with_boxes(annotation, geometry.apply(annotation.boxes)),
+            to_tensor(resized),
+            replace(annotation, boxes=geometry.apply(annotation.boxes)),
             geometry,
         )
 
@@ -156,12 +153,12 @@ class TrainTransform:
         if flipped:
             pixels = cv2.flip(pixels, 1)  # forty times faster than numpy's flipped view
             whole = Geometry((height, width), flipped=True)
-            annotation = _with_boxes(annotation, whole.apply(annotation.boxes))
+            annotation = replace(annotation, boxes=whole.apply(annotation.boxes))
         if self.augmentation is not None:
             pixels, annotation = self.augmentation(pixels, annotation, augment_seed)
 
         augmented_height, augmented_width = pixels.shape[:2]
         resized, scale = resize(np.ascontiguousarray(pixels), short_side, self.long_side_max)
         zoom = Geometry((augmented_height, augmented_width), scale)
-        annotation = _with_boxes(annotation, zoom.apply(annotation.boxes))
-        return _to_tensor(resized), annotation, Geometry((height, width), scale, flipped)
+        annotation = replace(annotation, boxes=zoom.apply(annotation.boxes))
+        return to_tensor(resized), annotation, Geometry((height, width), scale, flipped)

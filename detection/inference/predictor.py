@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
-from ...datasets.image import ImageRules, LoadedImage, read_image
+from ...datasets.image import ImageRules, LoadedImage, from_pil, read_image
 from ...datasets.loading.crops import crop_sample
 from ...datasets.loading.transforms import Transform, make_sample
 from ..errors import ConfigError, ImageError
@@ -28,9 +28,6 @@ ImageInput = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
 #: What is left of a cut JPEG is still worth looking at, with a warning.
 KEEP_TRUNCATED = ImageRules(on_truncated="warn")
-
-#: PIL modes that hold 8 bits a channel, so that RGB is a plain conversion.
-_EIGHT_BIT = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"})
 
 
 class Movable(Protocol):
@@ -126,7 +123,7 @@ class Predictor(ABC):
         if isinstance(image, str | os.PathLike):
             return read_image(Path(image), self.rules)
         if isinstance(image, Image.Image):
-            return _from_pil(image, self.rules)
+            return from_pil(image, self.rules)
         if not isinstance(image, np.ndarray):
             raise ConfigError(
                 f"an image is a path, a PIL image or an array, not {type(image).__name__}"
@@ -212,21 +209,3 @@ def _by_shape(prepared: Sequence[Prepared]) -> list[list[int]]:
 
 def _above(found: Detections, score_threshold: float | None) -> Detections:
     return found if score_threshold is None else found[found.scores >= score_threshold]
-
-
-def _from_pil(image: Image.Image, rules: ImageRules) -> LoadedImage:
-    if image.mode not in _EIGHT_BIT:
-        raise ImageError(f"PIL image of mode {image.mode}: convert it to RGB with 8 bits first")
-    orientation = int(image.getexif().get(0x0112, 1))  # the EXIF tag Orientation
-    if orientation not in range(1, 9):
-        orientation = 1
-    if rules.exif == "apply":
-        image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data:
-        ground = Image.new("RGBA", image.size, (*rules.background, 255))
-        ground.alpha_composite(image.convert("RGBA"))
-        image = ground
-    pixels = np.asarray(image.convert("RGB"))
-    if pixels.size == 0:
-        raise ImageError(f"PIL image without pixels: width x height is {image.size}")
-    return LoadedImage(pixels, orientation)

@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from resdet.datasets.image import (
-    FORMATS,
     ImageRules,
     TruncatedImage,
     decode_image,
     read_image,
     read_size,
 )
+from resdet.datasets.image_file import FORMATS
 from resdet.detection.errors import ImageError
 
 ANY_SHAPE = ImageRules(min_side=1, max_aspect=1e9)

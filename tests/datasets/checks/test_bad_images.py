@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from resdet.datasets.image import FORMATS, ImageRules, read_image, read_size
+from resdet.datasets.image import ImageRules, read_image, read_size
+from resdet.datasets.image_file import FORMATS
 from resdet.datasets.loading.dataset import DetectionDataset, train_loader
 from resdet.datasets.loading.sampling import BatchPlan
 from resdet.datasets.loading.transforms import EvalTransform

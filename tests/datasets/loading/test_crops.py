@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from resdet.datasets.loading.augment import shift_colour
+from resdet.datasets.loading.crop_geometry import random_part
 from resdet.datasets.loading.crops import (
     CentreCrop,
     Crop,
@@ -19,7 +20,6 @@ from resdet.datasets.loading.crops import (
     PaperCrop,
     ResizedCrop,
     TenCrop,
-    random_part,
 )
 from resdet.detection.errors import ConfigError
 from torchvision.transforms import v2

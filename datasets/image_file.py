@@ -1,0 +1,69 @@
+"""Image files: the accepted formats, and what a file that is no image holds instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO
+
+from PIL import Image, ImageFile
+
+from ..detection.errors import ImageError
+
+#: What may be opened. Anything else (EPS runs Ghostscript, TGA has no signature) never is.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")
+#: First bytes of what is often met under an image's name, and what to say.
+_OTHER_CONTENTS = (
+    (b"version https://git-lfs", "a Git LFS pointer, run `git lfs pull`"),
+    (b"%!PS", "EPS is not accepted"),
+    (b"%PDF", "PDF is not accepted"),
+    (b"\0\0\1\0", "ICO is not accepted"),
+)
+_HEIC_BRANDS = (b"ftypheic", b"ftypheix", b"ftypmif1")
+_SIGNATURES = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"GIF8", b"\0\0\0\x0c")
+
+
+def is_file(path: Path) -> bool:
+    """Whether a regular file stands there; a name that no file can have is none (`Path.is_file`
+    raises for one that is too long)."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def expect_file(path: Path) -> None:
+    """Raises ImageError for a path that is no regular file."""
+    if path.is_dir():
+        raise ImageError(f"{path}: a folder, not an image")
+    if not path.exists():
+        raise ImageError(f"{path}: no such file")
+    if not path.is_file():
+        raise ImageError(f"{path}: not a regular file")
+
+
+def open_image(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
+    """The image with its header read; ``name`` is for messages. Raises ImageError."""
+    start = stream.read(64)
+    if not start:
+        raise ImageError(f"{name}: the file is empty (0 bytes)")
+    stream.seek(0)
+    try:
+        return Image.open(stream, formats=FORMATS)
+    except Image.UnidentifiedImageError:
+        raise ImageError(f"{name}: {_what_else(start)}") from None
+
+
+def _what_else(start: bytes) -> str:
+    """Why Pillow found no image in a file that starts with these bytes."""
+    for signature, meaning in _OTHER_CONTENTS:
+        if start.startswith(signature):
+            return f"not an image: {meaning}"
+    if start[4:12] in _HEIC_BRANDS:
+        return "HEIC is not accepted, convert it to JPEG"
+    if start.startswith(_SIGNATURES):
+        return f"damaged header or unsupported variant: starts with {start[:8]!r}"
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if text.startswith(b"<"):
+        tag = text.split(b">")[0].split()[0].decode("ascii", "replace")
+        return f'not an image: starts with "{tag}"'
+    return f"not an image of an accepted format: starts with {start[:8]!r}"
