@@ -49,7 +49,7 @@ Pixels = NDArray[np.uint8]
 
 
 class TruncatedImage(ImageError):
-    """The file ends early and the rules say ``on_truncated="skip"``; the loader counts it."""
+    """The file ends early and the rules say ``on_truncated="skip"``."""
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,10 @@ def decode_image(data: bytes, name: str, rules: ImageRules = DEFAULT_RULES) -> L
         orientation = _orientation(image)
         size = _checked_size(image, orientation, name, rules)
         if image.format in ("JPEG", "MPO"):
-            stored, warnings = _decode_jpeg(data, image, name, rules)
+            decoded, warnings = _decode_jpeg(data, image, name, rules)
         else:
-            stored, warnings = _decode_other(image, rules)
-        pixels = _turn(stored, _pending_turn(image, orientation, rules))
+            decoded, warnings = _decode_other(image, rules)
+        pixels = _turn(decoded, _pending_turn(image, orientation, rules))
         if pixels.shape[:2] != size:
             raise ImageError(f"{name}: header says (h, w) {size}, pixels are {pixels.shape[:2]}")
         return LoadedImage(pixels, orientation, warnings)
@@ -206,7 +206,7 @@ def _cv2_decode(data: bytes) -> Pixels | None:
 def _lacks_pixels(data: bytes) -> bool:
     """Whether a JPEG without an end marker also lacks pixels.
 
-    Decoders fill in what is missing without saying so. If what follows the last byte changes the
+    Decoders fill in what is missing silently. If what follows the last byte changes the
     image, the decoder still needed data.
     """
     ended = _cv2_decode(data + _EOI)
@@ -285,7 +285,7 @@ def _truncated(name: str, reason: str, rules: ImageRules) -> ImageError:
 
 @contextmanager
 def _only_image_errors(name: str, rules: ImageRules) -> Iterator[None]:
-    """Decoders raise nearly any exception on damaged bytes; the caller sees one kind."""
+    """Turn any exception into an ImageError: on damaged bytes decoders raise nearly everything."""
     try:
         yield
     except ImageError:

@@ -11,7 +11,7 @@ from ..detection.errors import ImageError
 
 #: What may be opened. Anything else (EPS runs Ghostscript, TGA has no signature) never is.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")
-#: First bytes of what is often met under an image's name, and what to say.
+#: First bytes of files that often have an image's name, and what to say about them.
 _OTHER_CONTENTS = (
     (b"version https://git-lfs", "a Git LFS pointer, run `git lfs pull`"),
     (b"%!PS", "EPS is not accepted"),
@@ -23,7 +23,7 @@ _SIGNATURES = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"GI
 
 
 def is_file(path: Path) -> bool:
-    """Whether a regular file stands there; a name that no file can have is none (`Path.is_file`
+    """Whether the path is a regular file; False for a name that no file can have (`Path.is_file`
     raises for one that is too long)."""
     try:
         return path.is_file()

@@ -1,8 +1,8 @@
-"""How is one function applied to many items on several cores, when an item may kill its worker?
+"""One function applied to many items by worker processes, of which an item may kill one.
 
-Worker processes hold one end of a pipe each. A worker that dies (a decoder that crashes, the
-system's out-of-memory killer) costs the item it was at and nothing else; workers whose parent dies
-see their pipe end and stop.
+Each worker has one end of a pipe. When a worker dies (a decoder crashes, the system is out of
+memory), only the item that it was working on is lost; workers whose parent dies see their pipe end
+and stop.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CHUNK = 16
 
 @dataclass(frozen=True)
 class Died:
-    """Stands for the result of an item that ended its worker."""
+    """The result of an item that ended its worker."""
 
     reason: str
 
@@ -41,8 +41,8 @@ def map_items(
 ) -> Iterator[tuple[int, Result | Died]]:
     """(index, result) of each item, in the order of completion.
 
-    ``workers`` 0 calls the function in this process; nothing protects it there. Otherwise function,
-    items and results must pickle. An exception of the function is raised here.
+    ``workers`` 0 calls the function in this process, without protection. Otherwise function, items
+    and results must pickle. An exception of the function is raised here.
     """
     if workers <= 0 or not items:
         for index, item in enumerate(items):
@@ -77,7 +77,7 @@ def _work(
                 crew[crew.index(worker)] = replacement = _Worker(function)
                 worker.stop()
                 worker = replacement
-                # The item that did it is among the chunk's: next time each of them is alone.
+                # One item of the chunk is the cause: each is sent alone next time.
                 if len(indices) == 1:
                     yield indices[0], answer
                 else:
@@ -88,7 +88,7 @@ def _work(
 
 
 class _Worker(Generic[Item, Result]):
-    """A process, this end of its pipe, and the items it is at."""
+    """A process, this end of its pipe, and the items it is working on."""
 
     def __init__(self, function: Callable[[Item], Result]) -> None:
         context = _context()
@@ -101,7 +101,7 @@ class _Worker(Generic[Item, Result]):
     def give(self, chunks: deque[list[int]], items: Sequence[Item]) -> None:
         self.indices = chunks.popleft() if chunks else []
         if self.indices:
-            with suppress(OSError):  # it died while idle; receiving says so
+            with suppress(OSError):  # it died while idle, which receive() reports
                 self.connection.send([items[index] for index in self.indices])
 
     def receive(self) -> list[Result] | Exception | Died:
@@ -131,7 +131,7 @@ def _context() -> SpawnContext | ForkServerContext:
 def _serve(connection: Connection, function: Callable[[Item], Result]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     cv2.setNumThreads(1)
-    # Decoders write about damaged files there, into the middle of the progress bar.
+    # Decoders write messages about damaged files there, through the progress bar.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The types that travel between the parts.
+"""The types that all parts share: annotations, records, samples, batches and detections.
 
 N images · R ground-truth boxes · D detections · K classes.
 
@@ -278,9 +278,9 @@ class Detections:
 
 @dataclass(frozen=True)
 class Located:
-    """Where one image's class is: ``predicted`` has one box for each of the classes thought most
-    likely, best first, whose scores are those classes' probabilities; ``true_class`` has the one
-    box of the true class with the localizer's score, and is empty where the class is not known.
+    """The boxes of one image's classes: ``predicted`` has one box for each of the most likely
+    classes, best first, whose scores are the classes' probabilities; ``true_class`` has the one box
+    of the true class with the localizer's score, and is empty where the class is not known.
     """
 
     predicted: Detections

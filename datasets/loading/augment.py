@@ -120,7 +120,7 @@ def shift_colour(pixels: np.ndarray, multiples: np.ndarray) -> np.ndarray:
 
 
 def _kept(annotation: Annotation, result: Mapping[str, Any]) -> Annotation:
-    """What is left of ``annotation``, with the boxes moved."""
+    """The objects that remain of ``annotation``, with their boxes moved."""
     boxes = np.asarray(result["bboxes"], dtype=np.float32).reshape(-1, 4)
     index = torch.from_numpy(np.asarray(result["index"], dtype=np.int64).reshape(-1))
     return Annotation(torch.from_numpy(boxes), annotation.labels[index], annotation.ignore[index])
@@ -128,7 +128,7 @@ def _kept(annotation: Annotation, result: Mapping[str, Any]) -> Annotation:
 
 def _library() -> ModuleType:
     """albumentations, imported when first needed: it takes a second."""
-    # It asks a package index for news at import unless told not to.
+    # Without this it asks a package index for new versions at import.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     import albumentations
 

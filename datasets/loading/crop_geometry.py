@@ -25,7 +25,7 @@ class CropGeometry(Geometry):
 
     The part may reach over the image's edge: offsets may be negative. Boxes are moved in double
     precision: offsets of strongly enlarged boxes are large, and what is left after the subtraction
-    is to be exact to the last digit of float32.
+    must be exact to the last digit of float32.
     """
 
     offset: tuple[float, float]
@@ -46,7 +46,7 @@ class CropGeometry(Geometry):
     def apply(self, boxes: Tensor) -> Tensor:
         """Original pixels (..., 4) to those of the crop, which the boxes may leave."""
         moved = boxes.double() * _twice(self.scale, boxes) - _twice(self.offset, boxes)
-        # Rounded before it is flipped: what ends at the crop's edge is 0 then, and no sliver.
+        # Rounded before the flip: a side on the crop's edge becomes exactly 0, not a tiny number.
         moved = moved.to(boxes.dtype)
         return self._flip(moved, self.size[1]) if self.flipped else moved
 
@@ -68,8 +68,8 @@ def crop_annotation(
     """The objects of an image in the pixels of a crop, with boxes clipped to it.
 
     An object of which less than ``least_visible`` of its area is in the crop is marked ``ignore``:
-    its clipped box ends where the crop does, which says nothing of where the object ends, and what
-    is seen of it is not background either. One that is entirely outside is left out.
+    its clipped box ends where the crop does, which does not tell where the object ends, and the
+    visible part is not background either. One that is entirely outside is left out.
     """
     moved = geometry.apply(annotation.boxes)
     clipped = clip(moved, geometry.size)

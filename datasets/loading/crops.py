@@ -2,8 +2,8 @@
 
 A crop is called as ``crop(pixels, seed)`` with RGB ``pixels`` (h, w, 3) uint8 and returns a tensor
 (h', w', 3) uint8, or (10, h', w', 3) for ten views. It has no state: all random choices come from
-``seed``, so that neither workers nor restarts change them. A `PlacedCrop` also says where in the
-image it is.
+``seed``, so that neither workers nor restarts change them. A `PlacedCrop` also gives its place in
+the image.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .transforms import to_tensor
 
 
 class Crop(Protocol):
-    """``fixed``: whether crops of all images have one size."""
+    """A function of an image and a seed; ``fixed``: whether all its crops have one size."""
 
     @property
     def fixed(self) -> bool: ...
@@ -35,7 +35,7 @@ class Crop(Protocol):
 
 @runtime_checkable
 class PlacedCrop(Crop, Protocol):
-    """A crop that gives one view, and says of an image of ``size`` (h, w) which."""
+    """A crop that gives one view; ``place`` is its geometry in an image of ``size`` (h, w)."""
 
     def place(self, size: tuple[int, int], seed: int) -> CropGeometry: ...
 
@@ -113,7 +113,7 @@ class ResizedCrop:
     def __post_init__(self) -> None:
         for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
             if not 0 < low <= high or (name == "scale" and high > 1):
-                raise ConfigError(f"crop.{name}: ({low:g}, {high:g}) is no range")
+                raise ConfigError(f"crop.{name}: ({low:g}, {high:g}) is not a range")
         if self.augment:
             object.__setattr__(self, "_augmentation", _photometric(self.augment))
 
@@ -166,7 +166,7 @@ class PaddedCrop:
 @dataclass(frozen=True)
 class CentreCrop:
     """The middle ``size`` x ``size`` of the image at shorter side ``resize``: 1-crop testing;
-    flipped where asked."""
+    flipped if ``flipped``."""
 
     resize: int = 256
     size: int = 224
@@ -211,7 +211,7 @@ class TenCrop:
 
 @dataclass(frozen=True)
 class FullImage:
-    """The whole image at ``short_side``, flipped where asked: fully-convolutional testing."""
+    """The whole image at ``short_side``, flipped if ``flipped``: fully-convolutional testing."""
 
     short_side: int
     flipped: bool = False

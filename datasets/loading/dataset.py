@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from ...detection.errors import ConfigError, DataError, ImageError
 from ...detection.structures import Batch, Record, Sample
-from ..image import ImageRules, LoadedImage, TruncatedImage, read_image
+from ..image import DEFAULT_RULES, ImageRules, LoadedImage, TruncatedImage, read_image
 from .crop_geometry import CropGeometry, crop_annotation
 from .crops import Crop, PlacedCrop, crop_sample
 from .sampling import BatchPlan, SampleKey, fixed_keys
@@ -39,9 +39,9 @@ class ImageDataset(Dataset[Sample], ABC):
     #: Whether all samples have one size.
     fixed: bool = True
 
-    def __init__(self, records: Sequence[Record], rules: ImageRules | None = None) -> None:
+    def __init__(self, records: Sequence[Record], rules: ImageRules = DEFAULT_RULES) -> None:
         self.records = tuple(records)
-        self.rules = ImageRules() if rules is None else rules
+        self.rules = rules
 
     def __len__(self) -> int:
         return len(self.records)
@@ -111,7 +111,7 @@ class DetectionDataset(ImageDataset):
     pad = True
 
     def __init__(
-        self, records: Sequence[Record], *transforms: Transform, rules: ImageRules | None = None
+        self, records: Sequence[Record], *transforms: Transform, rules: ImageRules = DEFAULT_RULES
     ) -> None:
         super().__init__(records, rules)
         self.transforms = transforms
@@ -129,7 +129,7 @@ class ClassificationDataset(ImageDataset):
     """
 
     def __init__(
-        self, records: Sequence[Record], *crops: Crop, rules: ImageRules | None = None
+        self, records: Sequence[Record], *crops: Crop, rules: ImageRules = DEFAULT_RULES
     ) -> None:
         super().__init__(records, rules)
         self.crops = crops
@@ -154,7 +154,7 @@ class LocalizationDataset(ClassificationDataset):
         records: Sequence[Record],
         *crops: PlacedCrop,
         least_visible: float,
-        rules: ImageRules | None = None,
+        rules: ImageRules = DEFAULT_RULES,
     ) -> None:
         if not 0 <= least_visible <= 1:
             raise ConfigError(f"least_visible: {least_visible:g} is not between 0 and 1")

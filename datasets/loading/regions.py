@@ -19,13 +19,13 @@ from torch import Tensor
 from ...detection.errors import ConfigError, DataError
 from ...detection.ops.boxes import iou
 from ...detection.structures import Batch, Record, Sample
-from ..image import ImageRules
+from ..image import DEFAULT_RULES, ImageRules
 from .crop_geometry import CropGeometry, flip
 from .dataset import ImageDataset, class_of, read_record
 from .transforms import interpolation
 from .workers import BatchLoader
 
-#: What is seen beyond an image's edge: the mean of ImageNet, RGB, which normalisation makes 0.
+#: The colour beyond an image's edge: the mean of ImageNet, RGB, which normalisation makes 0.
 OUTSIDE = (124, 116, 104)
 
 # ---------------------------------------------------------------------------------------- warp
@@ -42,9 +42,8 @@ def warp(
 ) -> tuple[np.ndarray, CropGeometry]:
     """The region ``box`` (4,) of ``pixels`` (h, w, 3) uint8 with context, (size, size, 3) uint8.
 
-    Whatever its shape, the box becomes [padding, padding, size - padding, size - padding], exactly,
-    as in R-CNN, which leaves 16 pixels of context at 227 (Girshick et al., arXiv:1311.2524,
-    supplement). Beyond its edges the image goes on in the colour ``outside``.
+    The box becomes exactly [padding, padding, size - padding, size - padding], as in R-CNN, which
+    leaves 16 pixels of context at 227 (Girshick et al., arXiv:1311.2524, supplement). Beyond its edges the image is padded with the colour ``outside``.
 
     Raises ValueError for a box without area and for a padding that leaves it no room.
     """
@@ -210,7 +209,7 @@ class RegionDataset(ImageDataset):
         positive_iou: float,
         positive_fraction: float,
         flip: float,
-        rules: ImageRules | None = None,
+        rules: ImageRules = DEFAULT_RULES,
     ) -> None:
         super().__init__(records, rules)
         if not 0 <= 2 * padding < size:

@@ -42,7 +42,7 @@ def epoch_batches(
     """The ceil(N / batch_size) batches of an epoch, as indices into ``sizes`` (h, w).
 
     Images come in a seeded random order, landscape and portrait in separate batches because a
-    mixed batch is mostly padding (grouping as in detectron2). What is left of both groups makes
+    mixed batch is mostly padding (grouping as in detectron2). The rest of both groups makes
     mixed batches at the end. Every image occurs once; only the last batch, if incomplete, is
     topped up with the first images of the epoch that are not in it.
     """

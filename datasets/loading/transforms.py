@@ -92,7 +92,7 @@ def make_sample(
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """Resize, and flip where asked; the geometry inverts to the original image.
+    """Resize, and flip if ``flipped``; the geometry inverts to the original image.
 
     ``seed`` changes nothing.
     """

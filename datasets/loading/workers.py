@@ -18,8 +18,6 @@ from ...detection.errors import DataError, ResdetError
 from ...detection.structures import Batch
 
 Key = TypeVar("Key")
-
-
 Read = Callable[[list[Key]], "Batch | None"]
 
 

@@ -1,7 +1,7 @@
-"""Which images lie in which tar shard, in the form `resdet write-shards` leaves on disk?
+"""The index of a folder of tar shards, as `resdet write-shards` writes it.
 
-A folder of shards has ``index.jsonl``: a first line about the whole and then one for each shard,
-added when the shard is there. It is complete when it has as many as the first line says.
+``index.jsonl`` has a first line about the whole, then one for each shard, added when the shard is
+written. It is complete when it has as many shards as the first line says.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NAME = re.compile(r"[\w-]+\.tar")
 
 @dataclass(frozen=True)
 class Shard:
-    """A tar file of ``size`` bytes; its images' keys and labels stand in their order in it."""
+    """A tar file of ``size`` bytes, with the keys and labels of its images in order."""
 
     name: str
     size: int
@@ -68,7 +68,7 @@ class ShardSplit(DataSplit):
 
 @dataclass(frozen=True)
 class Header:
-    """The first line: what the whole will be. ``source`` is a checksum of what it is made from."""
+    """The first line, about the complete set; ``source`` is a checksum of what it is made from."""
 
     classes: tuple[str, ...]
     shards: int
@@ -86,7 +86,7 @@ def shard_line(shard: Shard) -> str:
 def read_shards(folder: Path, *, classes: Sequence[str] | None = None) -> ShardSet:
     """The shards of a folder, which must be complete and as long as the index says.
 
-    ``classes`` renumbers the labels, by name; None keeps the order of the index. Raises DataError,
+    ``classes`` renumbers the labels by name; None keeps the order of the index. Raises DataError,
     naming the file, also for a class that ``classes`` lacks. Contents are not read
     (`verify_shards`).
     """

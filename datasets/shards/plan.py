@@ -1,16 +1,15 @@
-"""Which image of which shard comes when, in a stream that is never read out of order?
+"""The order of images in a stream of shards, which are read from start to end.
 
-An epoch's shards stand in a seeded random order, one after another. That row is cut into equal
-lanes, each read from its start to its end, and handed on in the order in which a shuffle buffer
-would give it. Every batch has equally many images of each lane. All of it follows from the counts
-of the shards: the place of a run is its step alone, and which images meet in a batch depends
-neither on workers nor on processes nor on restarts.
+An epoch's shards form a row in a seeded random order. The row is cut into equal lanes; each is read
+from start to end and yields its images in the order of a shuffle buffer. Every batch has equally
+many images of each lane. All of it follows from the counts of the shards: the position of a run is
+its step alone, and batches do not depend on workers, processes or restarts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +63,7 @@ class StreamPlan:
         return self.batch_size // self.lanes
 
     def segments(self, epoch: int, lane: int) -> list[Segment]:
-        """What a lane reads in an epoch, ``steps_per_epoch * per_step`` images.
+        """The images that a lane reads in an epoch, ``steps_per_epoch * per_step`` of them.
 
         Together the lanes read every image once; the last batch, if incomplete, is topped up with
         the first of the row.
@@ -73,7 +72,7 @@ class StreamPlan:
         length = self.steps_per_epoch * self.per_step
         start, wanted = lane * length % sum(self.counts), length
         segments: list[Segment] = []
-        for shard in _round(order.tolist()):
+        for shard in cycle(order.tolist()):
             count = self.counts[shard]
             if start >= count:
                 start -= count
@@ -87,19 +86,14 @@ class StreamPlan:
         raise AssertionError("the row of shards has no end")
 
     def order(self, epoch: int, lane: int) -> NDArray[np.int64]:
-        """In which order the lane's images, numbered as they are read, are handed on."""
+        """The order in which the lane's images, numbered as they are read, leave the buffer."""
         random = np.random.default_rng([self.seed, epoch, lane])
         return buffered_order(self.steps_per_epoch * self.per_step, self.buffer, random)
 
 
-def _round(shards: Sequence[int]) -> Iterator[int]:
-    while True:
-        yield from shards
-
-
 def buffered_order(count: int, size: int, random: np.random.Generator) -> NDArray[np.int64]:
-    """0..count-1 as they leave a buffer of ``size``: each time one of those in it, evenly drawn,
-    whose place the next takes."""
+    """0..count-1 as they leave a buffer of ``size``: each time one that is drawn evenly from the
+    buffer, and replaced by the next."""
     held = list(range(min(size, count)))
     draws = random.random(count)
     order = np.empty(count, np.int64)

@@ -34,7 +34,7 @@ class _Lane:
         self._ahead: deque[tuple[Packed, int]] = deque()
 
     def sample(self) -> Sample:
-        """The next image; for a truncated one, under ``skip``, the next whole one stands in."""
+        """The next image; for a truncated one, under ``skip``, the next whole one."""
         packed, seed = self._ahead.popleft() if self._ahead else next(self._coming)
         tried = 0
         while True:
@@ -137,7 +137,7 @@ class ShardTrainLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         parts = received(self._loader)
-        # Workers answer in turn, and their lanes are neighbours: side by side it is the batch.
+        # Workers yield by turns, and their lanes are neighbours: side by side they are the batch.
         while turn := list(islice(parts, max(1, self.workers))):
             batch = _joined(turn)
             for first in range(0, self.accumulate * self.part, self.part):
@@ -146,7 +146,7 @@ class ShardTrainLoader:
 
 
 def _joined(parts: Sequence[Batch], kept: slice = slice(None)) -> Batch:
-    """The batches, images with a class, side by side, and of that the images ``kept``."""
+    """The images ``kept`` of all batches side by side; they have labels and no annotations."""
     # Joined with the channels last, as they lie in memory.
     stacks = [part.images.permute(0, 2, 3, 1) for part in parts]
     images = stacks[0] if len(stacks) == 1 else torch.cat(stacks)

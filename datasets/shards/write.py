@@ -1,8 +1,8 @@
-"""How do the images of a split become tar shards, when it may be killed at any moment?
+"""Writing the images of a split into tar shards; an interrupted run can be continued.
 
-The plan (which image goes where) follows from the records alone. A shard is written beside its
-place, renamed into it when whole, and then noted in the index; a second run with the same plan goes
-on after the last one noted. The same records give the same bytes.
+The plan (which image goes where) follows from the records alone. A shard is written to a temporary
+file, renamed when complete, and then added to the index; another run with the same plan continues
+after the last shard in the index. The same records give the same bytes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SUFFIXES = {".jpeg": "jpg", ".jpe": "jpg", ".jfif": "jpg", ".tiff": "tif"}
 
 @dataclass(frozen=True)
 class Entry:
-    """One image on its way into a shard, as the files ``key.suffix`` and ``key.cls``."""
+    """One image to be written, as the files ``key.suffix`` and ``key.cls`` of a shard."""
 
     path: Path
     key: str
@@ -44,6 +44,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class ShardPlan:
+    """The class names, and the images of each shard in order."""
+
     classes: tuple[str, ...]
     shards: tuple[tuple[Entry, ...], ...]
 
@@ -53,7 +55,7 @@ class ShardPlan:
 
     @property
     def header(self) -> Header:
-        """With a checksum of everything in the plan."""
+        """The first line of the index, with a checksum of everything in the plan."""
         digest = hashlib.sha256()
         for number, shard in enumerate(self.shards):
             for entry in shard:
@@ -66,7 +68,7 @@ def plan_shards(split: DataSplit, *, max_bytes: int, seed: int = 0) -> ShardPlan
     """The images in a seeded random order (a stream is shuffled only nearby), in shards of at
     most ``max_bytes``, or of one image that is larger.
 
-    Raises DataError for an image without a class, or that is gone; ConfigError for a size below
+    Raises DataError for an image that has no class or cannot be found; ConfigError for a size below
     a megabyte, which would make more files than it saves.
     """
     if max_bytes < 2**20:
