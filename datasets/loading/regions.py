@@ -43,7 +43,8 @@ def warp(
     """The region ``box`` (4,) of ``pixels`` (h, w, 3) uint8 with context, (size, size, 3) uint8.
 
     The box becomes exactly [padding, padding, size - padding, size - padding], as in R-CNN, which
-    leaves 16 pixels of context at 227 (Girshick et al., arXiv:1311.2524, supplement). Beyond its edges the image is padded with the colour ``outside``.
+    leaves 16 pixels of context at 227 (Girshick et al., arXiv:1311.2524, supplement). Beyond its
+    edges the image is padded with the colour ``outside``.
 
     Raises ValueError for a box without area and for a padding that leaves it no room.
     """
