@@ -19,7 +19,7 @@ from resdet.detection.config.files import (
     stated_task,
 )
 from resdet.detection.config.localizer import LocalizerConfig, RegionLocalizerConfig
-from resdet.detection.tasks.classifier import train_crop
+from resdet.detection.tasks.classifier_network import train_crop
 
 VOC_CLASSES = (
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "

@@ -8,32 +8,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
-from ...backbones.pixels import PixelNorm
 from ...backbones.weights.fetch import resolve
 from ...backbones.weights.load import check_binding, import_weights, load_into
 from ...datasets.catalog import DataSplit
 from ...datasets.catalog_classes import describe_labelled, labelled_split, labelled_splits
 from ...datasets.formats.format import Source
 from ...datasets.formats.shards import ShardsSource
-from ...datasets.loading.crops import (
-    CentreCrop,
-    Crop,
-    FullImage,
-    PaddedCrop,
-    PaperCrop,
-    ResizedCrop,
-    TenCrop,
-)
 from ...datasets.loading.dataset import ClassificationDataset, eval_loader
 from ...datasets.shards.index import ShardSplit, read_shards
 from ...datasets.shards.plan import StreamPlan
 from ...datasets.shards.reader import ShardSource
 from ...datasets.shards.stream import ShardEvalLoader, ShardTrainLoader
-from ..config.classifier import ClassifierConfig, ClassifierTestConfig
-from ..config.localizer import LocalizerConfig
+from ..config.classifier import ClassifierConfig
 from ..engine.distributed import Group
 from ..engine.plots import plot_image_labels
 from ..engine.synced_norm import synchronise_norms
@@ -42,16 +30,46 @@ from ..evaluation.classification import (
     Classification,
     evaluate_scores,
 )
-from ..inference.classify import ClassifierMember, ScorePipeline
+from ..inference.classify import ScorePipeline
 from ..models.classifier import Classifier
 from ..structures import Batch
 from .base import ALONE, Loaded, Part, Splits, Task, image_rules, with_notes, without_truncated
+from .classifier_network import build_classifier, classifier_member, train_crop
 from .training import describe_size
 
 LoadedClassifier = Loaded[Classifier, ClassifierConfig]
 
 
-class ClassificationTask(Task):
+class CropTask(Task):
+    """What classification and localization share: training on crops of images with one class."""
+
+    #: The part of the model that is compiled where ``train.compile`` asks for it.
+    compiled: ClassVar[str]
+
+    def join(self, loaded: Loaded, group: Group) -> None:
+        """Batch norm over the images of all processes, and compilation, where asked for."""
+        settings = loaded.config.train
+        if settings.sync_norm:
+            synchronise_norms(loaded.model, group)
+        if settings.compile:
+            # In place, so that the tensors keep their names.
+            getattr(loaded.model, self.compiled).compile()
+
+    def data_report(self, config: Any, splits: Splits, path: Path) -> str:
+        """Of data with one class an image."""
+        content = {}
+        for name, split in splits.items():
+            counts = Counter(record.image_label for record in split.records)
+            content[name] = {
+                "images": len(split.records),
+                "classes": {label: counts[index] for index, label in enumerate(split.classes)},
+                "problems": list(split.problems),
+            }
+        report = {"task": self.name, "splits": content}
+        return json.dumps(report, ensure_ascii=False, indent=1) + "\n"
+
+
+class ClassificationTask(CropTask):
     """Classifiers: class folders, ImageNet or tar shards, top-1 and top-5 error."""
 
     name = "classification"
@@ -59,6 +77,7 @@ class ClassificationTask(Task):
     command = "train-cls"
     schema = ClassifierConfig
     metric = "top-1 accuracy"
+    compiled = "network"
     class_layers: ClassVar[Mapping[str, int]] = {"network.fc.": 1}
     network_settings: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "network": ("family", "depth", "width", "shortcut", "norm", "stride_in", "pixels")
@@ -68,17 +87,7 @@ class ClassificationTask(Task):
     # -- network ---------------------------------------------------------------------------------
 
     def build(self, config: ClassifierConfig, classes: int) -> Classifier:
-        backbone = config.network.build()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.train.seed)
-            network = backbone.classifier(classes)
-        model = Classifier(
-            PixelNorm(backbone.pixels),
-            network,
-            window=-(-config.test.size // network.stride),
-            label_smoothing=config.train.label_smoothing,
-        )
-        return model.to(memory_format=torch.channels_last)
+        return build_classifier(config, classes)
 
     def load_pretrained(self, loaded: LoadedClassifier) -> list[str]:
         """Load ``network.weights``, of any known layout, into all but the last layer."""
@@ -87,15 +96,6 @@ class ClassificationTask(Task):
             return [f"weights: random, seed {loaded.config.train.seed}"]
         missing = ("pixels.", *self.class_layers)
         return load_classifier_weights(loaded, "network.", ("fc.",), missing, "fc re-initialised")
-
-    def join(self, loaded: Loaded, group: Group) -> None:
-        """Batch norm over the images of all processes, and compilation, where asked for."""
-        settings = loaded.config.train
-        if settings.sync_norm:
-            synchronise_norms(loaded.model, group)
-        if settings.compile:
-            # In place, so that the tensors keep their names; the batch around it is Python's.
-            loaded.model.network.compile()
 
     # -- data ------------------------------------------------------------------------------------
 
@@ -188,7 +188,7 @@ class ClassificationTask(Task):
     def pipeline(self, members: Sequence[LoadedClassifier]) -> ScorePipeline:
         """An ensemble's members take the leader's protocol, each with crops of its own size."""
         lead = members[0].config.test
-        return ScorePipeline([_member(member, lead) for member in members])
+        return ScorePipeline([classifier_member(member, lead) for member in members])
 
     def quick(self, config: ClassifierConfig) -> ClassifierConfig:
         """One crop: testing as often as every few thousand steps must be cheap."""
@@ -236,19 +236,6 @@ class ClassificationTask(Task):
         words += [f"ensemble of {len(members)}"] if len(members) > 1 else []
         return "; ".join(words)
 
-    def data_report(self, config: Any, splits: Splits, path: Path) -> str:
-        """Of data with one class an image."""
-        content = {}
-        for name, split in splits.items():
-            counts = Counter(record.image_label for record in split.records)
-            content[name] = {
-                "images": len(split.records),
-                "classes": {label: counts[index] for index, label in enumerate(split.classes)},
-                "problems": list(split.problems),
-            }
-        report = {"task": self.name, "splits": content}
-        return json.dumps(report, ensure_ascii=False, indent=1) + "\n"
-
 
 CLASSIFICATION = ClassificationTask()
 
@@ -277,32 +264,6 @@ def load_classifier_weights(
         f"weights: {path} ({converted.layout}, {len(tensors)} tensors); {done}",
         *converted.notes,
     ]
-
-
-def train_crop(config: ClassifierConfig | LocalizerConfig) -> Crop:
-    """The random crop of training, of a classifier or of the first stage of a localizer."""
-    crop = config.crop
-    if crop.kind == "paper":
-        return PaperCrop(crop.short_sides, crop.size, crop.flip, crop.colour_std)
-    if crop.kind == "padded":
-        return PaddedCrop(crop.size, crop.padding, crop.flip)
-    return ResizedCrop(crop.size, crop.scale, crop.ratio, crop.flip, crop.augment)
-
-
-def eval_crops(test: ClassifierTestConfig) -> tuple[Crop, ...]:
-    """The crops of ``test.protocol``."""
-    flips = (False, True) if test.flip else (False,)
-    if test.protocol == "ten_crop":
-        return (TenCrop(test.resize, test.size),)
-    if test.protocol == "one_crop":
-        return tuple(CentreCrop(test.resize, test.size, flipped) for flipped in flips)
-    return tuple(FullImage(side, flipped) for side in test.short_sides for flipped in flips)
-
-
-def _member(member: LoadedClassifier, lead: ClassifierTestConfig) -> ClassifierMember:
-    own = member.config.test
-    test = lead.model_copy(update={"resize": own.resize, "size": own.size})
-    return ClassifierMember(member.model, eval_crops(test), dense=test.protocol == "multi_scale")
 
 
 def _source(config: ClassifierConfig) -> Source:

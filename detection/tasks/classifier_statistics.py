@@ -26,7 +26,8 @@ from ..errors import ConfigError
 from ..structures import Batch, Record
 from .base import Part, image_rules
 from .checkpoints import read_eval_split
-from .classifier import CLASSIFICATION, LoadedClassifier, eval_crops, train_crop
+from .classifier import CLASSIFICATION, LoadedClassifier
+from .classifier_network import eval_crops, train_crop
 
 
 @dataclass(frozen=True)

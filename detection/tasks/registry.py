@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from .base import Task
 from .classifier import CLASSIFICATION
 from .detector import DETECTION
-from .localizer import LOCALIZATION, LOCALIZATION_RCNN
+from .localizer import LOCALIZATION
+from .region_localizer import LOCALIZATION_RCNN
 
 #: By what configurations and checkpoints are marked with. To add a task, add its line here.
 TASKS: Mapping[str, Task] = {

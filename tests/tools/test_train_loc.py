@@ -22,7 +22,7 @@ import torch
 from resdet.detection.engine.checkpoint import load_checkpoint, save_checkpoint
 from resdet.detection.inference.localize import LocationPipeline
 from resdet.detection.tasks.checkpoints import load_members, read_checkpoint
-from resdet.detection.tasks.localizer import LOCALIZATION_RCNN
+from resdet.detection.tasks.region_localizer import LOCALIZATION_RCNN
 from resdet.tools.cli import main
 from safetensors.torch import load_file
 

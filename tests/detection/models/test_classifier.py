@@ -12,7 +12,8 @@ from resdet.backbones.resnet import ResNet
 from resdet.detection.config.classifier import ClassifierConfig
 from resdet.detection.models.classifier import Classifier
 from resdet.detection.structures import Batch, Sample
-from resdet.detection.tasks.classifier import CLASSIFICATION, train_crop
+from resdet.detection.tasks.classifier import CLASSIFICATION
+from resdet.detection.tasks.classifier_network import train_crop
 
 CLASSES = 6
 

@@ -1,0 +1,65 @@
+"""The classifier's network and its crops, assembled from a configuration."""
+
+from __future__ import annotations
+
+import torch
+
+from ...backbones.pixels import PixelNorm
+from ...datasets.loading.crops import (
+    CentreCrop,
+    Crop,
+    FullImage,
+    PaddedCrop,
+    PaperCrop,
+    ResizedCrop,
+    TenCrop,
+)
+from ..config.classifier import ClassifierConfig, ClassifierTestConfig
+from ..config.localizer import LocalizerConfig, LocalizerTestConfig
+from ..inference.classify import ClassifierMember
+from ..models.classifier import Classifier
+from .base import Loaded
+
+
+def build_classifier(config: ClassifierConfig, classes: int) -> Classifier:
+    """The network with random weights, in channels-last memory, drawn from ``train.seed``."""
+    backbone = config.network.build()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        network = backbone.classifier(classes)
+    model = Classifier(
+        PixelNorm(backbone.pixels),
+        network,
+        window=-(-config.test.size // network.stride),
+        label_smoothing=config.train.label_smoothing,
+    )
+    return model.to(memory_format=torch.channels_last)
+
+
+def train_crop(config: ClassifierConfig | LocalizerConfig) -> Crop:
+    """The random crop of training, of a classifier or of the first stage of a localizer."""
+    crop = config.crop
+    if crop.kind == "paper":
+        return PaperCrop(crop.short_sides, crop.size, crop.flip, crop.colour_std)
+    if crop.kind == "padded":
+        return PaddedCrop(crop.size, crop.padding, crop.flip)
+    return ResizedCrop(crop.size, crop.scale, crop.ratio, crop.flip, crop.augment)
+
+
+def eval_crops(test: ClassifierTestConfig | LocalizerTestConfig) -> tuple[Crop, ...]:
+    """The crops of ``test.protocol``, of a classifier or of the first stage of a localizer."""
+    flips = (False, True) if test.flip else (False,)
+    if test.protocol == "ten_crop":
+        return (TenCrop(test.resize, test.size),)
+    if test.protocol in ("one_crop", "centre"):
+        return tuple(CentreCrop(test.resize, test.size, flipped) for flipped in flips)
+    return tuple(FullImage(side, flipped) for side in test.short_sides for flipped in flips)
+
+
+def classifier_member(
+    member: Loaded[Classifier, ClassifierConfig], lead: ClassifierTestConfig
+) -> ClassifierMember:
+    """A network with the crops of the leader's protocol, in its own sizes."""
+    own = member.config.test
+    test = lead.model_copy(update={"resize": own.resize, "size": own.size})
+    return ClassifierMember(member.model, eval_crops(test), dense=test.protocol == "multi_scale")
