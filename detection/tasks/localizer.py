@@ -19,6 +19,7 @@ from ...datasets.loading.dataset import (
 from ..config.localizer import (
     AnyLocalizerConfig,
     LocalizerConfig,
+    LocalizerTestConfig,
     RegionLocalizerConfig,
 )
 from ..engine.distributed import Group
