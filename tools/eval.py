@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         if missing := missing_paths(config):
             raise ConfigError("\n".join(missing))
         pipeline = task.pipeline(members).to(group.device)
-        if args.submission and pipeline.chooser is None:
+        if args.submission and pipeline.classifiers is None:
             raise ConfigError(
                 "--submission: classes must be predicted; name test.classifiers=[FILE]"
             )

@@ -445,9 +445,9 @@ def test_an_ensemble_of_stage_two_joins_all_proposers(
         return LOCALIZATION_RCNN.pipeline(load_members(checkpoints, overrides=overrides))
 
     both = ensemble(*words)
-    assert (len(both.proposers), len(both.judges)) == (2, 2)
+    assert (len(both.first), len(both.second)) == (2, 2)
     one = ensemble(*words, f"proposals.weights=[{moved}]")
-    assert (len(one.proposers), len(one.judges)) == (1, 2)
+    assert (len(one.first), len(one.second)) == (1, 2)
     predictor = resdet.load(paths[1], "cpu", [*words, f"proposals.weights=[{moved}]"])
     assert predictor.classes == tuple(CLASSES)
 
