@@ -12,7 +12,7 @@ from resdet.detection.config.classifier import ClassifierConfig
 from resdet.detection.inference.classify import ClassifierMember, ScorePipeline
 from resdet.detection.models.classifier import Classifier
 from resdet.detection.structures import Batch
-from resdet.detection.tasks.classifier import eval_crops
+from resdet.detection.tasks.classifier_network import eval_crops
 from torch.nn import functional
 
 CLASSES = 6
