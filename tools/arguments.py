@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, TypeVar
 
 from resdet.detection.errors import ConfigError
@@ -79,3 +80,19 @@ def expect_new_safetensors(path: Path, *, force: bool) -> None:
         raise ConfigError(f"{path}: the output file must end in .safetensors")
     if path.exists() and not force:
         raise ConfigError(f"{path}: already exists; --force replaces it")
+
+
+def expect_writable(folder: Path) -> None:
+    """Create ``folder`` before hours of work; raise ConfigError if it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be written: {error.strerror}") from error
+
+
+def beside_weights(weights: Path, name: str) -> Path:
+    """The run folder's ``name`` for ``run/weights/best.pt``; else a folder beside the file."""
+    run_folder = weights.parent.parent if weights.parent.name == "weights" else weights.parent
+    return run_folder / name

@@ -12,11 +12,10 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from resdet.detection.errors import ConfigError
-from resdet.tools.arguments import add_config_arguments
+from resdet.tools.arguments import add_config_arguments, beside_weights, expect_writable
 
 if TYPE_CHECKING:
     from resdet.datasets.catalog import DataSplit
@@ -88,11 +87,11 @@ def run(args: argparse.Namespace) -> int:
                 "--submission: classes must be predicted; name test.classifiers=[FILE]"
             )
         split = read_eval_split(task, members[0], args.split)
-        folder = args.out or _beside(args.weights[0])
+        folder = args.out or beside_weights(args.weights[0], "eval")
         if group.is_main:  # before the hours of evaluation, not after them
-            _expect_writable(folder)
+            expect_writable(folder)
             if args.submission:
-                _expect_writable(args.submission.absolute().parent)
+                expect_writable(args.submission.absolute().parent)
         if args.dry_run:
             print(f"{len(split.records)} images, classes {', '.join(split.classes)}")
             return 0
@@ -153,22 +152,6 @@ def _write_predictions(
         write_submission(predicted, split.classes, args.submission)
         return (args.submission,)
     return ()
-
-
-def _expect_writable(folder: Path) -> None:
-    """Said before the hour of evaluation, not after it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot be written: {error.strerror}") from error
-
-
-def _beside(weights: Path) -> Path:
-    """The run folder's ``eval`` for ``run/weights/best.pt``; else a folder beside the file."""
-    run_folder = weights.parent.parent if weights.parent.name == "weights" else weights.parent
-    return run_folder / "eval"
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ import pytest
 import torch
 from resdet.detection.config.files import load_config
 from resdet.detection.errors import ConfigError
-from resdet.tools.ablate import NAMES, STEPS, chosen, switches
+from resdet.detection.tasks.ablation import STEPS, switches
+from resdet.tools.ablate import NAMES, chosen
 
 if TYPE_CHECKING:
     from resdet.tests.conftest import Command
@@ -36,7 +37,7 @@ def test_rows_are_cumulative_evaluations(
 ) -> None:
     first, second = (run / "weights" / "last.pt" for run in (learned_run, tiny_run))
     rows = ablate(resdet, tmp_path / "out", "--weights", first, "--weights", second)
-    assert list(rows) == NAMES
+    assert list(rows) == list(NAMES)
     assert rows["context"] == {
         "name": "context",
         "skipped": "not trained: give --context-weights",
@@ -100,7 +101,7 @@ def test_context_is_measured_from_its_own_weights(
 
 
 @pytest.mark.parametrize("option", ["--weights", "--context-weights"])
-def test_what_a_later_row_needs_is_looked_at_first(
+def test_what_a_later_row_needs_is_loaded_first(
     resdet: Command, tiny_run: Path, learned_run: Path, tmp_path: Path, option: str
 ) -> None:
     """Hours of measuring would otherwise end in an error, and with it all rows be lost."""
@@ -132,8 +133,8 @@ def test_dry_run_and_limit(resdet: Command, learned_run: Path, tmp_path: Path) -
     ("words", "message"),
     [
         (("--steps", "baseline,magic"), "error: --steps: no 'magic'; choose from baseline, "),
-        (("--limit", 0), "error: --limit: must be at least 1"),
-        (("--resamples", 0), "error: --resamples: must be at least 1"),
+        (("--limit", 0), "error: --limit 0: expected at least 1"),
+        (("--resamples", 0), "error: --resamples 0: expected at least 1"),
         (("--out", "/proc/nowhere"), "error: /proc/nowhere: cannot be written"),
         (("test.vote.iou=2",), "error: "),
     ],
@@ -148,7 +149,8 @@ def test_wrong_usage_is_one_line(
 
 def test_the_steps_are_the_papers() -> None:
     """Table 9's order, and Table 9's pyramid for its 600 pixels."""
-    assert NAMES == ["baseline", "refinement", "voting", "context", "multi-scale", "ensemble"]
+    names = ["baseline", "refinement", "voting", "context", "multi-scale", "ensemble"]
+    assert [step.name for step in STEPS] == list(NAMES) == names
     config = load_config("voc_r101.yaml")
     assert config.image.short_side_test == 600
     assert switches(STEPS[:1], config) == [
