@@ -141,8 +141,13 @@ class Backbone(ABC):
         return self.channels_of(self._names[-2])
 
     @property
+    def tail_stage(self) -> str:
+        """Name of the last stage."""
+        return self._names[-1]
+
+    @property
     def tail_channels(self) -> int:
-        return self.channels_of(self._names[-1])
+        return self.channels_of(self.tail_stage)
 
     def trunk(self, *, frozen_stages: int = 0, whole: bool = False) -> Trunk:
         """All stages but the tail, for detectors; ``whole`` includes it, for localizers."""
@@ -156,7 +161,7 @@ class Backbone(ABC):
 
     def tail(self, *, stride: int) -> nn.Sequential:
         """The last stage: (P, C, s, s) crops to (P, ``tail_channels``, s / stride, s / stride)."""
-        tail = self.stage(self._names[-1], stride=stride)
+        tail = self.stage(self.tail_stage, stride=stride)
         assert isinstance(tail, nn.Sequential)  # noqa: S101  narrows types
         return tail
 
@@ -165,7 +170,7 @@ class Backbone(ABC):
         return ClassifierNet(
             self._build(self._names),
             channels=self.tail_channels,
-            stride=self.strides[self._names[-1]],
+            stride=self.strides[self.tail_stage],
             classes=classes,
         )
 

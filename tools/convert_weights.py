@@ -92,7 +92,7 @@ def _compare(converted: Converted, path: Path) -> None:
 def _print_summary(converted: Converted, *, verbose: bool) -> None:
     facts = {
         "layout": converted.layout,
-        "network": f"ResNet-{converted.depth} {converted.kind}",
+        "network": f"{converted.network} {converted.kind}",
         "pixels": converted.pixels,
         "stride in": converted.stride_in or "not stored; set it in the config",
         "max-pool": converted.max_pool,

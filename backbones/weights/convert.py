@@ -40,8 +40,10 @@ class Converted:
     tensors: dict[str, Tensor]
     kind: Kind
     layout: str
-    depth: int
-    #: Channels of the first convolution of res2 and of the stem: 64 except in narrow nets.
+    #: None where our own names are of no ResNet of the paper's Table 1.
+    depth: int | None
+    #: Channels of the first convolution of res2 and of the stem: 64 except in narrow nets; 0 where
+    #: a network of ours has no such layers.
     width: int
     stem_width: int
     pixels: str
@@ -54,9 +56,13 @@ class Converted:
     unused: Pairs = ()
 
     @property
+    def network(self) -> str:
+        return f"ResNet-{self.depth}" if self.depth else "unnamed"
+
+    @property
     def bottlenecks(self) -> bool:
         """Whether ``stride_in`` makes a difference."""
-        return DEPTHS[self.depth][0] is Bottleneck
+        return has_bottlenecks(self.depth)
 
     @property
     def class_count(self) -> int:
@@ -64,6 +70,10 @@ class Converted:
         if self.kind == "detector":
             return len(self.tensors["roi_head.cls_logits.weight"]) - 1
         return len(self.tensors["fc.weight"]) if "fc.weight" in self.tensors else 0
+
+
+def has_bottlenecks(depth: int | None) -> bool:
+    return depth is not None and DEPTHS[depth][0] is Bottleneck
 
 
 def convert(
@@ -90,7 +100,7 @@ def convert(
     if rules.kind == "detector":
         notes += convert_heads(ours, rules, ratios)
     depth = _depth(ours)
-    if not rules.own:  # our own nets may hold other norms and shortcuts; load_into checks them
+    if not rules.own:  # our own networks may differ; load_into checks them
         _expect_whole(ours, depth, rules.kind)
     pixels = pixels or _pixels_of(tensors, rules)
     buffers = pixel_buffers(_entry(PIXELS, pixels, "pixels"))
@@ -102,10 +112,10 @@ def convert(
         kind=rules.kind,
         layout=layout,
         depth=depth,
-        width=len(_ending(ours, "res2.0.conv1.weight")),
-        stem_width=len(_ending(ours, "stem.conv1.weight")),
+        width=_channels(ours, "res2.0.conv1.weight"),
+        stem_width=_channels(ours, "stem.conv1.weight"),
         pixels=pixels,
-        stride_in=None if DEPTHS[depth][0] is BasicBlock else stride_in or usual_stride,
+        stride_in=stride_in or usual_stride if has_bottlenecks(depth) else None,
         max_pool=rules.max_pool,
         anchors=rules.anchors if rules.kind == "detector" else None,
         notes=tuple(notes),
@@ -139,30 +149,31 @@ def frozen_classifier(
         converted = convert(kept, "resdet_classifier", stride_in=stride_in)
     except WeightsError as error:
         raise WeightsError(f"{source}: {error}") from error
-    expect_projections(converted.tensors, source=source)
-    if "stem.conv1.norm.running_var" not in converted.tensors:
+    expect_trunk(converted.tensors, source=source)
+    if not any(name.endswith(".running_var") for name in converted.tensors):
         raise WeightsError(f"{source}: norms without statistics (group norm) cannot be frozen")
     return replace(converted, classes=classes, notes=(*converted.notes, *notes))
 
 
-def expect_projections(names: Iterable[str], *, source: str = "weights") -> None:
-    """Refuse a classifier whose shortcuts are not a detector's, which are B.
+def expect_trunk(names: Iterable[str], *, source: str = "weights") -> None:
+    """Refuse a ResNet classifier without conv5_x, or with other shortcuts than a detector's, B.
 
     The names show it: conv5_x projects in its first block, where the shape changes, and there only.
 
     Raises:
-        WeightsError: names the shortcuts.
+        WeightsError: names what the network has.
     """
     found = set(names)
-    if "res5.0.conv1.weight" not in found:
-        return
     other = None
-    if "res5.0.shortcut.weight" not in found:
+    if "res5.0.conv1.weight" not in found:
+        if "res4.0.conv1.weight" in found:
+            other = "a net without conv5_x, such as those for small images (CIFAR)"
+    elif "res5.0.shortcut.weight" not in found:
         other = "a plain net or one with shortcuts A (no projections)"
     elif "res5.1.shortcut.weight" in found:
         other = "a net with shortcuts C (a projection in every block)"
     if other:
-        raise WeightsError(f"{source}: {other}; a detector's backbone has shortcuts B")
+        raise WeightsError(f"{source}: {other}; a detector's ResNet has conv5_x and shortcuts B")
 
 
 def account(names: Iterable[str], rules: Layout) -> tuple[Pairs, Pairs]:
@@ -212,33 +223,36 @@ def _checked(tensor: Tensor, name: str) -> Tensor:
     return tensor.float()
 
 
-def _ending(ours: Mapping[str, Tensor], suffix: str) -> Tensor:
-    """The one tensor with this name, with or without ``trunk.`` in front."""
-    for prefix in ("", "trunk."):
-        if prefix + suffix in ours:
-            return ours[prefix + suffix]
-    raise WeightsError(f"{suffix} is missing")
+def _channels(ours: Mapping[str, Tensor], layer: str) -> int:
+    """Rows of a layer, with or without ``trunk.`` in front; 0 where there is none."""
+    return max((len(ours[name]) for name in (layer, f"trunk.{layer}") if name in ours), default=0)
 
 
 _BLOCK = re.compile(r"(?:trunk\.|roi_head\.)?res([2-5])\.(\d+)\.(conv[123])\.weight")
 
 
-def _depth(ours: Iterable[str]) -> int:
+def _depth(ours: Iterable[str]) -> int | None:
     """The ResNet with these blocks, by their number in each stage and their convolutions."""
-    found = [match.groups() for match in map(_BLOCK.fullmatch, ours) if match]
-    counts = tuple(len({block for at, block, _ in found if at == stage}) for stage in "2345")
-    basic = all(conv != "conv3" for *_, conv in found)
+    counts, basic = _blocks(ours)
     for depth, (block, expected) in DEPTHS.items():
         if counts == expected and basic == (block is BasicBlock):
             return depth
-    if not counts[3]:
-        raise WeightsError("a net without conv5_x, such as those for small images (CIFAR)")
-    kind = "basic" if basic else "bottleneck"
-    raise WeightsError(f"no ResNet has {counts} {kind} blocks in res2 to res5")
+    return None
 
 
-def _expect_whole(ours: Mapping[str, Tensor], depth: int, kind: Kind) -> None:
+def _blocks(ours: Iterable[str]) -> tuple[tuple[int, ...], bool]:
+    """Numbers of blocks in res2 to res5, and whether they are basic ones."""
+    found = [match.groups() for match in map(_BLOCK.fullmatch, ours) if match]
+    counts = tuple(len({block for at, block, _ in found if at == stage}) for stage in "2345")
+    return counts, all(conv != "conv3" for *_, conv in found)
+
+
+def _expect_whole(ours: Mapping[str, Tensor], depth: int | None, kind: Kind) -> None:
     """Classifiers may lack ``fc``: self-supervised backbones are published without."""
+    if depth is None:
+        counts, basic = _blocks(ours)
+        blocks = "basic" if basic else "bottleneck"
+        raise WeightsError(f"no ResNet has {counts} {blocks} blocks in res2 to res5")
     missing = [name for name in _names(depth, kind) if name not in ours]
     if missing:
         raise WeightsError(f"{len(missing)} tensors are missing: {first_few(missing)}")

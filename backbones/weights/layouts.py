@@ -46,7 +46,7 @@ class Layout:
     background: Literal["first", "last"] = "last"
     rpn: Literal["sigmoid", "softmax"] = "sigmoid"
     notes: tuple[str, ...] = ()
-    #: Ours: norms, shortcuts and stride may vary, and a config comes with the weights.
+    #: Ours: family, norms, shortcuts and stride may vary, and a config comes with the weights.
     own: bool = False
 
 
@@ -67,7 +67,8 @@ _OURS = {
     "detector": rf"trunk\.(?:{_STEM}|res[234]\.{_BLOCK})|roi_head\.res5\.{_BLOCK}"
     rf"|(?:{'|'.join(HEADS)})\.(?:weight|bias)",
 }
-_OWN = {"classifier": r"(?:stem|res[2-5]|fc)\..+", "detector": r"(?:trunk|rpn_head|roi_head)\..+"}
+# Own files are of any family of backbones, whose stages have their own names.
+_OWN = {"classifier": r"(?!pixels\.).+", "detector": r"(?:trunk|rpn_head|roi_head)\..+"}
 
 
 def _heads(conv: str, logits: str, deltas: str, classes: str, boxes: str) -> Renames:
@@ -105,7 +106,7 @@ LAYOUTS: dict[str, Layout] = {
     "resdet": Layout(
         title="resdet detector",
         kind="detector",
-        marks=(r"trunk\.stem\.conv1\.weight", r"pixels\.mean"),
+        marks=(r"trunk\..+", r"pixels\.mean"),
         renames=(),
         ignored=_PIXELS,
         own=True,
@@ -113,7 +114,7 @@ LAYOUTS: dict[str, Layout] = {
     "resdet_classifier": Layout(
         title="resdet classifier",
         kind="classifier",
-        marks=(r"(?:network\.)?stem\.conv1\.weight", r"pixels\.mean"),
+        marks=(r"network\..+|stem\.conv1\.weight", r"pixels\.mean"),
         renames=((r"^network\.", ""),),
         ignored=_PIXELS,
         own=True,

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -19,9 +18,10 @@ from torch import Tensor, nn
 
 from ...detection.errors import ConfigError, WeightsError
 from ...detection.files import write_file
+from ..base import Backbone
 from ..pixels import PIXELS
 from ..resnet import DEPTHS
-from .convert import Converted, StrideIn, convert, expect_projections, first_few
+from .convert import Converted, StrideIn, convert, expect_trunk, first_few
 from .layouts import recognise
 from .pickles import read_tensors
 
@@ -73,26 +73,28 @@ def check_binding(
 
 
 def split_backbone(
-    tensors: Mapping[str, Tensor], *, source: str = "weights"
+    tensors: Mapping[str, Tensor], backbone: Backbone, *, source: str = "weights"
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Rename a classifier's tensors to a detector's; returns them and a note of what was left out.
 
-    conv1 to conv4_x become the trunk, conv5_x the region head (paper, appendix A). ``source`` names
-    the weights in the error.
+    The last stage, conv5_x, becomes the region head, all others the trunk (paper, appendix A).
+    ``source`` names the weights in the error.
 
     Raises:
         WeightsError: a name that no classifier has, or other shortcuts than a detector's.
     """
-    expect_projections(tensors, source=source)
+    expect_trunk(tensors, source=source)
     ours: dict[str, Tensor] = {}
-    left_out = [name for name in tensors if name.startswith("fc.")]
+    left_out = []
     for name, tensor in tensors.items():
-        if re.match(r"(?:stem|res[234])\.", name):
-            ours[f"trunk.{name}"] = tensor
-        elif name.startswith("res5."):
-            ours[f"roi_head.{name}"] = tensor
-        elif name not in left_out:
+        stage, _, rest = name.partition(".")
+        if stage == "fc":
+            left_out.append(name)
+        elif stage not in backbone.strides:
             raise WeightsError(f"{source}: {name} is no tensor of a classifier")
+        else:
+            in_tail = stage == backbone.tail_stage
+            ours[f"roi_head.res5.{rest}" if in_tail else f"trunk.{name}"] = tensor
     note = f"{', '.join(left_out)}: the classifier's own layer, which a detector replaces"
     return ours, (note,) if left_out else ()
 
@@ -192,7 +194,7 @@ def read_converted(path: Path) -> Converted:
         tensors = safetensors.torch.load_file(path)
     except (KeyError, TypeError, ValueError, SafetensorError) as error:
         raise WeightsError(f"{path}: damaged header or contents: {error}") from error
-    if values["pixels"] not in PIXELS or values["depth"] not in DEPTHS:
+    if values["pixels"] not in PIXELS or values["depth"] not in (None, *DEPTHS):
         raise WeightsError(f"{path}: unknown pixels {values['pixels']!r} or depth")
     return Converted(tensors=tensors, **values)
 

@@ -87,7 +87,7 @@ class DetectionTask(Task):
         converted = _with_own_stride(import_weights(path), path)
         check_binding(converted, pixels=backbone.pixels, stride_in=backbone.stride_in)
         if converted.kind == "classifier":
-            tensors, notes = split_backbone(converted.tensors, source=str(path))
+            tensors, notes = split_backbone(converted.tensors, backbone.build(), source=str(path))
         else:
             kept = ("trunk.", "roi_head.res5.")
             tensors = {k: v for k, v in converted.tensors.items() if k.startswith(kept)}

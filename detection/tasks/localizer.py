@@ -67,7 +67,8 @@ class StageTask(CropTask):
             )
         if network.weights is None:
             return [f"weights: random, seed {loaded.config.train.seed}"]
-        replaced = ("fc.",) if hasattr(loaded.model.trunk, "res5") else ("fc.", "res5.")
+        tail = network.build().tail_stage
+        replaced = ("fc.",) if hasattr(loaded.model.trunk, tail) else ("fc.", f"{tail}.")
         left_out = " and ".join(name.rstrip(".") for name in replaced)
         missing = ("pixels.", *self.class_layers)
         return load_classifier_weights(loaded, "trunk.", replaced, missing, f"{left_out} left out")

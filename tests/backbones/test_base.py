@@ -18,8 +18,11 @@ from resdet.detection.config.classifier import ClassifierConfig
 from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.config.files import check_dict
 from resdet.detection.config.localizer import LocalizerConfig
+from resdet.detection.engine.checkpoint import load_checkpoint
 from resdet.detection.errors import ConfigError
-from resdet.detection.tasks.localizer import build_localizer
+from resdet.detection.tasks.base import Loaded
+from resdet.detection.tasks.localizer import LOCALIZATION
+from resdet.detection.tasks.localizer_network import build_localizer
 from resdet.tools.cli import main
 from torch import nn
 
@@ -147,7 +150,9 @@ def test_a_detector_on_a_new_family(tiny_config: Path, tmp_path: Path, frozen: i
 
 
 @pytest.mark.usefixtures("toy")
-def test_a_classifier_on_a_new_family(tmp_path: Path) -> None:
+def test_a_classifier_on_a_new_family_and_what_starts_from_it(
+    tiny_config: Path, tmp_path: Path
+) -> None:
     noise = np.random.default_rng(0)
     for part in ("train", "val"):
         for name in ("dark", "light"):
@@ -172,6 +177,29 @@ def test_a_classifier_on_a_new_family(tmp_path: Path) -> None:
     weights = tmp_path / "run" / "weights" / "best.pt"
     ran("eval", "--weights", weights, "--out", tmp_path / "eval")
     assert (tmp_path / "eval" / "metrics.json").is_file()
+
+    state = {
+        name.removeprefix("network."): tensor
+        for name, tensor in load_checkpoint(weights)["model"].items()
+    }
+    words = ("backbone.family=toy", "backbone.depth=2", "backbone.frozen_stages=1")
+    ran(
+        *("train-det", "--cfg", tiny_config, "--out", tmp_path / "detector", *words),
+        *(f"backbone.weights={weights}", "train.iterations=1", "train.eval_every=1"),
+    )
+    detector = load_checkpoint(tmp_path / "detector" / "weights" / "best.pt")["model"]
+    assert torch.equal(detector["trunk.patches.0.weight"], state["patches.0.weight"])
+    tail, start = detector["roi_head.res5.0.weight"], state["mix.0.weight"]
+    assert 0 < (tail - start).abs().max() < 0.1 * start.abs().max()  # after one step
+    for level in ("conv4", "conv5"):
+        settings = {"family": "toy", "depth": 2, "width": 8, "weights": str(weights)}
+        localizer = LocalizerConfig.model_validate_json(
+            json.dumps({"network": settings, "head": {"level": level}})
+        )
+        model = build_localizer(localizer, classes=2)
+        notes = LOCALIZATION.load_pretrained(Loaded(model, localizer, ("a", "b")))
+        assert notes[0].endswith("fc and mix left out" if level == "conv4" else "fc left out")
+        assert torch.equal(model.trunk.get_parameter("patches.0.weight"), state["patches.0.weight"])
 
 
 @pytest.mark.usefixtures("toy")

@@ -169,7 +169,7 @@ def test_a_frozen_file_gives_the_detector_the_classifiers_features(
     assert (found.classes, found.notes) == (("a", "b", "c"), ("a note",))
     assert not any("num_batches" in name for name in found.tensors)
     detector = detector_parts(depth, norm, "1x1").eval()
-    load_into(detector, split_backbone(found.tensors)[0])
+    load_into(detector, split_backbone(found.tensors, ResNet(18))[0])
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         features = detector["roi_head"]["res5"](detector["trunk"](images))
@@ -195,7 +195,7 @@ def test_a_classifiers_checkpoint_is_taken_as_it_is(norm: str, prefix: str, tmp_
     found = import_weights(path)
     assert (found.layout, found.pixels, found.class_count) == ("resdet_classifier", "msra", 3)
     detector = detector_parts(18, norm)
-    load_into(detector, split_backbone(found.tensors)[0])
+    load_into(detector, split_backbone(found.tensors, ResNet(18))[0])
     assert torch.equal(detector["trunk"].res2[0].conv1.weight, model.res2[0].conv1.weight)
     mean = detector["roi_head"]["res5"][1].conv2.norm.running_mean
     assert torch.equal(mean, model.res5[1].conv2.norm.running_mean)
@@ -225,7 +225,7 @@ def test_nets_that_no_detector_can_begin_with(kind: str, tmp_path: Path) -> None
     torch.save({"model": state_of(network)}, path)
 
     def begin() -> None:
-        tensors, _ = split_backbone(import_weights(path).tensors, source=str(path))
+        tensors, _ = split_backbone(import_weights(path).tensors, ResNet(18), source=str(path))
         load_into(detector_parts(18, "group"), tensors)
 
     if kind == "group":  # a detector with group norm can begin with it

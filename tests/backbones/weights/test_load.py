@@ -87,7 +87,7 @@ def test_nothing_into_nothing() -> None:
 
 
 def test_a_classifier_fills_trunk_and_tail(classifier: Converted) -> None:
-    tensors, notes = split_backbone(classifier.tensors)
+    tensors, notes = split_backbone(classifier.tensors, ResNet(18))
     backbone = ResNet(50, width=4)
     detector = nn.ModuleDict(
         {"trunk": backbone.trunk(), "roi_head": nn.ModuleDict({"res5": backbone.tail(stride=2)})}
@@ -104,9 +104,9 @@ def test_a_classifier_fills_trunk_and_tail(classifier: Converted) -> None:
 
 
 def test_split_refuses_other_names() -> None:
-    assert split_backbone({}) == ({}, ())
+    assert split_backbone({}, ResNet(18)) == ({}, ())
     with pytest.raises(WeightsError, match=r"trunk\.stem\.conv1\.weight is no tensor"):
-        split_backbone({"trunk.stem.conv1.weight": torch.ones(1)})
+        split_backbone({"trunk.stem.conv1.weight": torch.ones(1)}, ResNet(18))
 
 
 def test_binding(classifier: Converted) -> None:
