@@ -172,7 +172,7 @@ class Batch:
         return replace(
             self,
             images=self.images.pin_memory(),
-            labels=self.labels.pin_memory(),
+            labels=self.labels.pin_memory() if len(self.labels) else self.labels,
             views=tuple(view.pin_memory() for view in self.views),
         )
 

@@ -241,7 +241,7 @@ def _bomb() -> bytes:
         (_bomb(), "60000|pixels"),
     ],
 )
-def test_what_is_no_image_is_named(data: bytes, reason: str) -> None:
+def test_contents_that_are_no_image_are_named(data: bytes, reason: str) -> None:
     with pytest.raises(ImageError, match=reason):
         decode_image(data, "x")
 

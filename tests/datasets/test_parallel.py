@@ -22,7 +22,7 @@ def test_every_item_has_its_result_once(workers: int, count: int) -> None:
     assert sorted(results) == [(index, math.factorial(index)) for index in range(count)]
 
 
-def test_a_killed_worker_costs_the_item_it_was_at() -> None:
+def test_a_killed_worker_loses_only_its_item() -> None:
     deadly = {3: signal.SIGKILL, 20: signal.SIGSEGV, 21: signal.SIGKILL}
     items = [int(deadly.get(index, 0)) for index in range(45)]  # 0 does nothing
     results = dict(map_items(signal.raise_signal, items, workers=2))
@@ -39,7 +39,7 @@ def test_an_exception_of_the_function_is_raised_here() -> None:
         list(map_items(partial(operator.floordiv, 1), [1, 0, 1], workers=2))
 
 
-def test_who_stops_asking_does_not_wait_for_the_rest() -> None:
+def test_stopping_early_does_not_wait_for_the_rest() -> None:
     results = map_items(time.sleep, [0.0] * CHUNK + [60.0] * CHUNK, workers=2)
     start = time.monotonic()
     next(results)

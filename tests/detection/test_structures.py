@@ -29,14 +29,14 @@ def test_without_padding_sizes_must_agree() -> None:
         Batch.collate([Sample(image(2, 5)), Sample(image(4, 3))], pad=False)
 
 
-def test_what_the_samples_lack_is_empty() -> None:
+def test_missing_fields_are_empty() -> None:
     batch = Batch.collate([Sample(image(2, 5), image_id="a", seed=7)])
     assert batch.annotations == [] and batch.geometries == [] and len(batch.labels) == 0
     assert batch.labels.dtype == torch.int64
     assert (batch.image_ids, batch.seeds) == (["a"], [7])
 
 
-def test_what_the_samples_have_is_there() -> None:
+def test_fields_of_the_samples() -> None:
     samples = [
         Sample(image(2, 5), annotation(count), Geometry((2, 5)), label=label)
         for count, label in ((2, 4), (0, 3))
@@ -48,7 +48,7 @@ def test_what_the_samples_have_is_there() -> None:
         assert torch.equal(found.boxes, sample.annotation.boxes)
 
 
-def test_something_for_a_part_of_the_images_only() -> None:
+def test_annotations_or_labels_of_some_images_only() -> None:
     with pytest.raises(ValueError, match="2 images, 1 annotations"):
         Batch.collate([Sample(image(2, 5), annotation(1)), Sample(image(2, 5))])
     with pytest.raises(ValueError, match="2 images, 1 labels"):

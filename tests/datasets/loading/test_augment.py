@@ -58,7 +58,7 @@ def assert_same(
 
 @pytest.mark.parametrize("name", ALLOWED)
 def test_allowed_transform(name: str) -> None:
-    """Right type, sound boxes, empty is fine, and the seed alone decides, also after pickling."""
+    """Right type, sound boxes, empty is fine, and only the seed decides, also after pickling."""
     pixels, annotation = make_image(), objects((5, 6, 40, 30), (50, 10, 119, 89))
     augmentation = Augmentation([always(name)])
     copy = pickle.loads(pickle.dumps(augmentation))  # noqa: S301  # what a spawned worker does
@@ -177,7 +177,7 @@ def test_bad_specs(spec: Spec, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_import_is_late_and_asks_nobody() -> None:
+def test_import_is_late_and_makes_no_request() -> None:
     """Without specs albumentations is never imported; with them no host is looked up."""
     program = """
 import socket, sys

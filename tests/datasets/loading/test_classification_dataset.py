@@ -71,7 +71,7 @@ def test_an_epoch_has_every_image(tmp_path: Path) -> None:
     assert sum(len(mixed) == 2 for mixed in shapes) > 10  # not sorted by shape
 
 
-def test_labels_travel_with_images(tmp_path: Path) -> None:
+def test_labels_stay_with_their_images(tmp_path: Path) -> None:
     dataset = ClassificationDataset(make_records(tmp_path), CentreCrop(24, 24))
     batches = list(eval_loader(dataset, batch_size=4, workers=0))
     assert [batch.image_ids for batch in batches] == [list("0123"), list("456")]
@@ -130,7 +130,7 @@ def test_whole_images_of_unknown_size_are_alone(tmp_path: Path) -> None:
     assert [len(b) for b in eval_loader(cropped, batch_size=4, workers=0)] == [3]
 
 
-def test_nothing_to_test() -> None:
+def test_no_images_to_evaluate() -> None:
     assert list(eval_loader(ClassificationDataset([], CROP), batch_size=2, workers=0)) == []
 
 
@@ -148,7 +148,7 @@ def test_bad_image_is_one_line_naming_the_file(tmp_path: Path, workers: int) -> 
     assert str(caught.value).startswith(f"{bad}: ") and "\n" not in str(caught.value)
 
 
-def test_truncated_images_obey_the_rules(tmp_path: Path) -> None:
+def test_truncated_images_follow_the_rules(tmp_path: Path) -> None:
     records = make_records(tmp_path, 3)
     cut_short(tmp_path / "1.jpg")
     with pytest.raises(ImageError, match=r"1\.jpg: truncated"):
@@ -166,7 +166,7 @@ def test_truncated_images_obey_the_rules(tmp_path: Path) -> None:
         kept[SampleKey(1, 0)]
 
 
-def test_a_image_that_has_changed(tmp_path: Path) -> None:
+def test_an_image_that_has_changed(tmp_path: Path) -> None:
     [record] = make_records(tmp_path, 1)
     other = Record("0", record.path, (90, 120), image_label=0)
     with pytest.raises(ImageError, match=r"0\.jpg.* 30x40 .* 120x90 .*has changed"):

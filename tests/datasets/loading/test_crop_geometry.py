@@ -60,7 +60,7 @@ CROPS = st.builds(
 
 @settings(deadline=None)
 @given(CROPS, PART, PART, PART, PART)
-def test_invert_takes_back_what_apply_did(
+def test_invert_reverses_apply(
     geometry: CropGeometry, x1: float, y1: float, x2: float, y2: float
 ) -> None:
     height, width = geometry.original
@@ -111,10 +111,10 @@ def test_objects_worked_by_hand() -> None:
 
 @settings(deadline=None)
 @given(st.integers(16, 600), st.integers(1, 300), st.integers(0, 99), st.booleans())
-def test_what_only_touches_the_crop_is_not_in_it(
+def test_boxes_that_only_touch_the_crop_are_left_out(
     width: int, size: int, seed: int, flipped: bool
 ) -> None:
-    """Not even as a sliver that rounding makes; and what fills the crop is wholly in it."""
+    """Rounding leaves no thin box either; a box that fills the crop is entirely inside."""
     start, stop = np.sort(np.random.default_rng(seed).choice(width + 1, 2, replace=False)).tolist()
     scale = size / (stop - start)
     geometry = CropGeometry(
@@ -139,10 +139,10 @@ BOXES = st.lists(
 
 @settings(deadline=None)
 @given(BOXES, st.integers(0, 99), st.floats(0, 1), st.booleans())
-def test_what_is_seen_is_what_a_mask_shows(
+def test_visible_parts_agree_with_masks(
     corners: list[tuple[int, int, int, int]], seed: int, least: float, flipped: bool
 ) -> None:
-    """Boxes of whole pixels, painted on masks that are geometry with slices."""
+    """Boxes of whole pixels, painted on masks that are cropped with slices."""
     y, x, height, width = np.random.default_rng(seed).integers(1, 40, 4).tolist()
     geometry = CropGeometry((100, 100), (1.0, 1.0), flipped, offset=(y, x), size=(height, width))
     boxes = [[float(v) for v in (a, b, a + w, b + h)] for a, b, w, h in corners]
@@ -178,7 +178,7 @@ SIZES = st.tuples(st.integers(40, 130), st.integers(40, 130))
 
 @settings(deadline=None, max_examples=150)
 @given(SIZES, st.integers(0, 2**63 - 1), st.sampled_from(CROPS), st.data())
-def test_a_bright_box_is_where_the_cut_says(
+def test_a_bright_box_is_where_the_geometry_says(
     size: tuple[int, int], seed: int, crop: PlacedCrop, data: st.DataObject
 ) -> None:
     height, width = size
@@ -204,7 +204,7 @@ def test_a_bright_box_is_where_the_cut_says(
 
 
 def test_a_part_of_whole_pixels_is_that_part() -> None:
-    """Without resize the geometry can be followed with slices, for every draw."""
+    """Without resize the crop can be made with slices, for every draw."""
     pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     crop = PaperCrop((50, 50), 32, colour_std=0.0)
     for seed in range(50):
@@ -224,7 +224,7 @@ def test_parts_of_images_of_any_size_are_whole_pixels(size: tuple[int, int], see
     assert part.min() >= -1e-4 and (part[2:] <= torch.tensor(size[::-1]) + 1e-4).all()
 
 
-def test_the_whole_image_is_as_it_was() -> None:
+def test_the_whole_image_is_unchanged() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     whole = FullImage(20)
     assert np.array_equal(whole(pixels), pixels) and not whole.fixed

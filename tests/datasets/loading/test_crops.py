@@ -60,14 +60,14 @@ def test_paper_crop_without_resize_is_a_part_of_the_image() -> None:
     assert abs(np.mean([x for _, x in corners]) - 14) < 2
 
 
-def test_paper_crop_mirrors_as_often_as_asked() -> None:
+def test_paper_crop_flips_with_its_probability() -> None:
     pixels = places(32, 32)
     mirrored = [bool(PaperCrop((32, 32), 32, 0.25, 0.0)(pixels, n)[0, 0, 1]) for n in range(800)]
     assert abs(np.mean(mirrored) - 0.25) < 0.05
 
 
 def test_paper_crop_draws_every_shorter_side() -> None:
-    """An image of one column gradient: the crop's span tells how much it was enlarged."""
+    """An image of one column gradient: the crop's span shows how much it was enlarged."""
     pixels = np.repeat(np.linspace(0, 255, 100).astype(np.uint8)[None, :, None], 100, 0)
     pixels = np.repeat(pixels, 3, 2)
     crop = PaperCrop((100, 104), 100, flip=0.0, colour_std=0.0)
@@ -83,7 +83,7 @@ def test_colour_shift_worked_by_hand() -> None:
     assert shift_colour(pixels, np.zeros(3)) is pixels
 
 
-def test_colour_shift_has_the_deviation_of_the_components() -> None:
+def test_colour_shift_has_the_std_of_the_components() -> None:
     pixels = np.full((32, 32, 3), 128, np.uint8)
     crop = PaperCrop((32, 32), 32, colour_std=0.1)
     means = np.array([crop(pixels, seed)[0, 0].tolist() for seed in range(1500)])
@@ -108,7 +108,7 @@ def test_random_parts_lie_inside_and_have_their_size(size: tuple[int, int], seed
         assert (w - 1) / (h + 1) < 4 / 3 and (w + 1) / (h - 1) > 3 / 4
 
 
-def test_random_parts_are_spread_as_torchvision_spreads_them() -> None:
+def test_random_parts_have_the_distribution_of_torchvision() -> None:
     ours, theirs = [], []
     image = torch.zeros(3, 200, 300)
     random = np.random.default_rng(1)
@@ -201,7 +201,7 @@ CROPS = [
 
 @settings(deadline=None, max_examples=25)
 @given(SIZES, st.integers(0, 2**63 - 1), st.sampled_from(CROPS))
-def test_the_seed_alone_decides(size: tuple[int, int], seed: int, crop: Crop) -> None:
+def test_only_the_seed_decides(size: tuple[int, int], seed: int, crop: Crop) -> None:
     pixels = noise(*size)
     before = pixels.copy()
     pixels.flags.writeable = False

@@ -166,7 +166,7 @@ def test_every_split_sees_the_same_global_batches(
         assert [key for part in parts for key in part] == batch
 
 
-def test_steps_walk_through_the_epochs() -> None:
+def test_steps_go_through_the_epochs() -> None:
     sizes = [LANDSCAPE, PORTRAIT, LANDSCAPE, LANDSCAPE, PORTRAIT]
     plan = BatchPlan(sizes, batch_size=2, seed=8, steps=7)
     assert plan.steps_per_epoch == 3 and len(plan) == 7
@@ -175,7 +175,7 @@ def test_steps_walk_through_the_epochs() -> None:
     assert seen == epochs[:7]
 
 
-def test_a_image_has_another_seed_in_every_epoch() -> None:
+def test_an_image_has_another_seed_in_every_epoch() -> None:
     plan = BatchPlan([LANDSCAPE] * 4, batch_size=4, seed=0, steps=10)
     seeds = [key.seed for keys in plan for key in keys]
     assert len(set(seeds)) == 40
@@ -191,7 +191,7 @@ def test_batch_that_cannot_be_divided() -> None:
         BatchPlan([LANDSCAPE], batch_size=6, seed=0, steps=1, world=2, accumulate=2)
 
 
-def test_nothing_to_train_on() -> None:
+def test_no_images_to_train_on() -> None:
     with pytest.raises(DataError, match="no images"):
         BatchPlan([], batch_size=2, seed=0, steps=1)
     assert list(BatchPlan([], batch_size=2, seed=0, steps=0)) == []
@@ -240,7 +240,7 @@ def test_samples_carry_their_key(tmp_path: Path) -> None:
 
 @settings(deadline=None)
 @given(st.integers(0, 30), st.integers(1, 4), st.integers(1, 5))
-def test_test_batches_cover_once_and_do_not_depend_on_the_ranks(
+def test_eval_batches_cover_once_and_do_not_depend_on_the_ranks(
     count: int, batch_size: int, world: int
 ) -> None:
     records = [Record(str(index), Path("none"), LANDSCAPE) for index in range(count)]
@@ -270,7 +270,7 @@ def test_eval_loader_reads_in_order(tmp_path: Path, workers: int) -> None:
     assert batches[0].images[0, :, 60:].max() == 0
 
 
-def test_nothing_to_test() -> None:
+def test_no_images_to_evaluate() -> None:
     dataset = DetectionDataset([], EvalTransform(60, 80))
     assert list(eval_loader(dataset, batch_size=2, workers=0)) == []
 

@@ -71,7 +71,7 @@ def test_boxes_are_where_the_objects_are(tmp_path: Path) -> None:
     assert seen >= {(0, False), (1, False), (1, True)}
 
 
-def test_a_image_without_objects_has_an_empty_annotation(tmp_path: Path) -> None:
+def test_an_image_without_objects_has_an_empty_annotation(tmp_path: Path) -> None:
     dataset = LocalizationDataset(make_records(tmp_path, 2), CentreCrop(24, 24), least_visible=0.5)
     [batch] = eval_loader(dataset, batch_size=2, workers=0)
     assert [len(annotation) for annotation in batch.annotations] == [1, 0]
@@ -98,7 +98,7 @@ def test_annotations_of_workers_hold_few_files(tmp_path: Path) -> None:
     assert len(batches) == 3 and held < 3 * 8  # three for each image would be 3 * 30
 
 
-def test_truncated_images_obey_the_rules(tmp_path: Path) -> None:
+def test_truncated_images_follow_the_rules(tmp_path: Path) -> None:
     records = make_records(tmp_path, 3)
     data = records[1].path.read_bytes()
     records[1].path.write_bytes(data[: len(data) - 30])
@@ -110,7 +110,7 @@ def test_truncated_images_obey_the_rules(tmp_path: Path) -> None:
     assert sorted(batch.image_ids) == ["0", "2", "2"] and len(batch.annotations) == 3
 
 
-def test_what_cannot_be(tmp_path: Path) -> None:
+def test_bad_settings_and_records(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"least_visible: 1\.5"):
         LocalizationDataset([], CROP, least_visible=1.5)
     [record, _] = make_records(tmp_path, 2)

@@ -83,7 +83,7 @@ def test_positive_and_negative_regions(tmp_path: Path) -> None:
     assert set(drawn(make_dataset(records, NEAR, FAR, fraction=0.0))) == {FAR}
 
 
-def test_one_kind_stands_in_for_the_other(tmp_path: Path) -> None:
+def test_one_kind_replaces_the_other(tmp_path: Path) -> None:
     records = make_records(tmp_path, 1, OBJECT)
     assert set(drawn(make_dataset(records, fraction=0.0))) == {OBJECT}
     empty = make_records(tmp_path, 1)
@@ -103,7 +103,7 @@ def test_ignored_objects_are_no_regions(tmp_path: Path) -> None:
     assert sample.annotation is not None and sample.annotation.ignore.tolist() == [False, True]
 
 
-def test_all_objects_travel_along_unclipped(tmp_path: Path) -> None:
+def test_all_objects_are_kept_unclipped(tmp_path: Path) -> None:
     records = make_records(tmp_path, 1, OBJECT, FAR)
     for flip in (0.0, 1.0):
         sample = make_dataset(records, fraction=1.0, flip=flip)[SampleKey(0, 1)]
@@ -113,7 +113,7 @@ def test_all_objects_travel_along_unclipped(tmp_path: Path) -> None:
     assert (sample.label, sample.image_id, sample.seed) == (0, "0", 1)
 
 
-def test_mirrored_as_often_as_asked(tmp_path: Path) -> None:
+def test_flipped_with_its_probability(tmp_path: Path) -> None:
     records = make_records(tmp_path, 1, OBJECT)
     plain, _ = warp(noise(30, 40)[:, :, ::-1], OBJECT, size=32, padding=4)
     dataset = make_dataset(records, flip=0.25)

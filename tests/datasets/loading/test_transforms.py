@@ -82,7 +82,7 @@ def test_resize_reports_the_exact_ratio() -> None:
     assert scale == (600 / 333, 901 / 500)
 
 
-def test_same_size_is_untouched() -> None:
+def test_same_size_is_unchanged() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     resized, scale = resize(pixels, 60, 100)
     assert scale == (1.0, 1.0)
@@ -109,7 +109,7 @@ def test_mild_shrinking_is_bilinear() -> None:
     assert (torch.from_numpy(resized).float() - expected).abs().max() <= 1
 
 
-def test_test_transform_scales_pixels_and_boxes() -> None:
+def test_eval_transform_scales_pixels_and_boxes() -> None:
     pixels = black_with_patch((50, 100), (20, 10, 60, 40))
     image, annotation, geometry = EvalTransform(100, 1000)(pixels, annotate((20, 10, 60, 40)), 7)
     assert image.shape == (100, 200, 3) and image.dtype == torch.uint8
@@ -125,7 +125,7 @@ def test_test_transform_scales_pixels_and_boxes() -> None:
     st.integers(8, 120),
     st.lists(st.tuples(*[st.floats(0, 90, width=32)] * 4), max_size=4),
 )
-def test_test_geometry_inverts_to_the_image(
+def test_eval_geometry_inverts_to_the_image(
     size: tuple[int, int], short: int, boxes: list[tuple[float, float, float, float]]
 ) -> None:
     annotation = annotate(*boxes)
@@ -145,7 +145,7 @@ def test_train_flip_moves_pixels_and_boxes_together() -> None:
     assert geometry.invert(annotation.boxes).tolist() == [[10, 20, 40, 50]]
 
 
-def test_train_without_flip_equals_test() -> None:
+def test_train_without_flip_equals_eval() -> None:
     pixels = np.random.default_rng(2).integers(0, 256, (60, 100, 3), dtype=np.uint8)
     ground_truth = annotate((10, 20, 40, 50))
     trained = TrainTransform((90,), 1000, flip=0.0)(pixels, ground_truth, 5)
@@ -155,7 +155,7 @@ def test_train_without_flip_equals_test() -> None:
     assert trained[2] == tested[2]
 
 
-def test_flip_and_scale_are_drawn_as_often_as_asked() -> None:
+def test_flip_and_scale_have_their_probabilities() -> None:
     pixels = np.zeros((32, 40, 3), dtype=np.uint8)
     transform = TrainTransform((32, 48, 64), 1000, flip=0.25)
     draws = [transform(pixels, Annotation.empty(), seed) for seed in range(600)]

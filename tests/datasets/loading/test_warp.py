@@ -28,7 +28,7 @@ def test_a_region_at_its_size_is_cut_out() -> None:
     assert np.array_equal(mirrored, image[:, ::-1]) and turned.flipped
 
 
-def test_what_lies_outside_is_the_mean_colour() -> None:
+def test_outside_the_image_is_the_mean_colour() -> None:
     pixels = noise(8, 8)
     image, _ = warp(pixels, torch.tensor([0.0, 0.0, 8.0, 8.0]), size=12, padding=2)
     assert np.array_equal(image[2:10, 2:10], pixels)
@@ -126,7 +126,7 @@ def test_enlarged_regions_are_bilinear(box: Box, seed: int, flipped: bool) -> No
         assert np.abs(image[y, x] - (above * (1 - low) + below * low)).max() < 0.55
 
 
-def test_each_direction_is_resampled_in_its_own_way() -> None:
+def test_each_direction_has_its_own_resampling() -> None:
     """A long flat region: columns are averaged, rows interpolated."""
     pixels = np.zeros((10, 400, 3), np.uint8)
     pixels[:, ::2] = 200

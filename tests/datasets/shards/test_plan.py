@@ -57,7 +57,7 @@ def test_epochs_and_seeds_differ_and_repeat() -> None:
 
 @settings(deadline=None)
 @given(st.integers(0, 60), st.integers(1, 70), st.integers(0, 99))
-def test_a_buffer_gives_everything_once_and_never_before_it_came(
+def test_a_buffer_yields_everything_once_and_after_it_was_read(
     count: int, size: int, seed: int
 ) -> None:
     order = buffered_order(count, size, np.random.default_rng(seed)).tolist()
@@ -76,7 +76,7 @@ def test_a_buffer_of_one_changes_nothing_and_a_large_one_shuffles_evenly() -> No
     assert sum(two == one + 1 for one, two in pairwise(order.tolist())) < 300
 
 
-def test_what_cannot_be_shared() -> None:
+def test_batches_that_cannot_be_divided() -> None:
     with pytest.raises(ConfigError, match="batch_size 6 cannot be divided among 4 lanes"):
         StreamPlan((9,), 6, 0, lanes=4)
     with pytest.raises(ConfigError, match="buffer"):

@@ -117,7 +117,7 @@ def test_names_that_webdataset_would_misread(tmp_path: Path) -> None:
     assert {packed.content for packed in whole} == {r.path.read_bytes() for r in records}
 
 
-def test_a_second_run_goes_on(split: DataSplit, shards: ShardSet, tmp_path: Path) -> None:
+def test_a_second_run_continues(split: DataSplit, shards: ShardSet, tmp_path: Path) -> None:
     plan = plan_shards(split, max_bytes=2**20)
     copied(shards, tmp_path)
     index = (tmp_path / INDEX).read_text().splitlines(keepends=True)
@@ -147,7 +147,7 @@ def test_other_images_do_not_mix(split: DataSplit, shards: ShardSet, tmp_path: P
         write_shards(plan_shards(split, max_bytes=2**20), tmp_path)
 
 
-def test_a_image_that_changes_meanwhile(split: DataSplit, tmp_path: Path) -> None:
+def test_an_image_that_changes_meanwhile(split: DataSplit, tmp_path: Path) -> None:
     path = tmp_path / "a.bmp"
     path.write_bytes(split.records[0].path.read_bytes())
     plan = plan_shards(DataSplit((replace(split.records[0], path=path),), CLASSES), max_bytes=2**20)
@@ -279,7 +279,7 @@ def test_every_image_in_every_epoch(shards: ShardSet) -> None:
     assert len({seed for batch in batches for seed in batch.seeds}) == 2 * COUNT
 
 
-def test_a_truncated_image_obeys_the_rules(split: DataSplit, tmp_path: Path) -> None:
+def test_a_truncated_image_follows_the_rules(split: DataSplit, tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
     records = []
@@ -327,7 +327,7 @@ def test_a_damaged_shard_is_one_line(shards: ShardSet, tmp_path: Path, workers: 
 # -------------------------------------------------------------------------------------- testing
 
 
-def test_testing_reads_the_same_pixels_as_folders(split: DataSplit, shards: ShardSet) -> None:
+def test_evaluation_reads_the_same_pixels_as_folders(split: DataSplit, shards: ShardSet) -> None:
     crops = (CentreCrop(28, 24), TenCrop(28, 24))
     dataset = ClassificationDataset(split.records, *crops)
     expected = {

@@ -47,8 +47,8 @@ def located(pipeline: LocationPipeline, truth: int | None = None) -> Located:
     return pipeline.locate(crop_sample(pixels, pipeline.crops), pixels, truth)
 
 
-class SeesBright(nn.Module):
-    """Stage one that is right: the bounds of what is bright, for every class.
+class FindsBright(nn.Module):
+    """Stage one that is right: the bounds of the bright block, for every class.
 
     Beside it come boxes ``wrong``, all with their scores; ``seen`` collects the views.
     """
@@ -105,17 +105,17 @@ DENSE = (FullImage(30), FullImage(60), FullImage(90))
 @pytest.mark.parametrize(
     "crops", [(FullImage(60),), DENSE, (FullImage(60, flipped=True),), (CentreCrop(60, 60),)]
 )
-def test_what_is_seen_in_a_view_lies_where_it_is_in_the_image(
+def test_boxes_of_views_are_moved_to_the_image(
     crops: tuple[FullImage, ...],
 ) -> None:
-    found = located(LocationPipeline([FirstStage(SeesBright(), crops)]), 3)
+    found = located(LocationPipeline([FirstStage(FindsBright(), crops)]), 3)
     assert found.true_class.labels.tolist() == [3] and len(found.predicted) == 0
     assert iou(found.true_class.boxes, OBJECT).item() > 0.95
 
 
 def test_the_best_of_all_views_and_networks_is_taken() -> None:
     far = (0.99, (0.0, 0.0, 10.0, 10.0))
-    sure, unsure = SeesBright(0.7, [far]), SeesBright(0.5)
+    sure, unsure = FindsBright(0.7, [far]), FindsBright(0.5)
     alone = located(LocationPipeline([FirstStage(unsure, DENSE)]), 0)
     assert iou(alone.true_class.boxes, OBJECT).item() > 0.95
     both = located(LocationPipeline([FirstStage(unsure, DENSE), FirstStage(sure, DENSE)]), 0)
@@ -126,15 +126,15 @@ def test_the_best_of_all_views_and_networks_is_taken() -> None:
 
 def test_neighbours_vote_on_the_best_box() -> None:
     """Two boxes, of 0.75 and 0.25: the mean of their right sides is 50 - 0.25 x 4."""
-    network = SeesBright(0.75, [(0.25, (20.0, 15.0, 46.0, 40.0)), (0.7, (0.0, 0.0, 9.0, 9.0))])
+    network = FindsBright(0.75, [(0.25, (20.0, 15.0, 46.0, 40.0)), (0.7, (0.0, 0.0, 9.0, 9.0))])
     pipeline = LocationPipeline([FirstStage(network, (FullImage(60),))], vote_iou=0.5)
     found = located(pipeline, 0).true_class
     assert found.boxes.tolist() == [[20.0, 15.0, pytest.approx(49.0), 40.0]]
     assert found.scores.tolist() == [0.75]
 
 
-def test_one_network_twice_is_itself() -> None:
-    one = FirstStage(SeesBright(), DENSE)
+def test_the_same_network_twice_changes_nothing() -> None:
+    one = FirstStage(FindsBright(), DENSE)
     for second in ([], [SecondStage(ScoresBright(), Square(48, 8))]):
         alone = located(LocationPipeline([one], second), 1)
         twice = located(LocationPipeline([one, one], second * 2), 1)
@@ -142,11 +142,11 @@ def test_one_network_twice_is_itself() -> None:
         torch.testing.assert_close(alone.true_class.scores, twice.true_class.scores)
 
 
-def test_stage_two_mends_what_stage_one_likes_better() -> None:
-    """Stage one is surer of a loose box and of a corner; stage two of what is all bright, and finds
-    the object's bounds in it."""
+def test_stage_two_corrects_stage_one() -> None:
+    """Stage one gives higher scores to a loose box and a corner; stage two to bright regions, and
+    finds the object's bounds in them."""
     wrong = [(0.95, (10.0, 10.0, 60.0, 50.0)), (0.97, (60.0, 0.0, 80.0, 10.0))]
-    first = FirstStage(SeesBright(0.5, wrong), (FullImage(60),))
+    first = FirstStage(FindsBright(0.5, wrong), (FullImage(60),))
     before = located(LocationPipeline([first]), 0).true_class
     assert iou(before.boxes, OBJECT).item() == 0
     for at_once in (1, 64):
@@ -160,7 +160,7 @@ def test_stage_two_mends_what_stage_one_likes_better() -> None:
 def test_proposals_are_the_best_that_do_not_overlap() -> None:
     near = (0.8, (21.0, 15.0, 50.0, 40.0))
     others = [(0.1 * place, (5.0 * place, 0.0, 5.0 * place + 5, 5.0)) for place in range(1, 7)]
-    first = FirstStage(SeesBright(0.9, [near, *others]), (FullImage(60),))
+    first = FirstStage(FindsBright(0.9, [near, *others]), (FullImage(60),))
     pipeline = LocationPipeline([first], count=3)
     batch = Batch.collate([crop_sample(make_image(), pipeline.crops)], pad=False)
     found = pipeline.propose(batch, 0)
@@ -173,7 +173,7 @@ def test_proposals_are_the_best_that_do_not_overlap() -> None:
 def test_the_most_likely_classes_are_located_in_their_order() -> None:
     """Classifier's classes a, b, c; the localizer calls them b, c, a."""
     names = classifiers(0.2, 0.5, 0.3, order=[1, 2, 0])
-    pipeline = LocationPipeline([FirstStage(SeesBright(), DENSE)], classifiers=names, top=2)
+    pipeline = LocationPipeline([FirstStage(FindsBright(), DENSE)], classifiers=names, top=2)
     found = located(pipeline, 2)
     assert found.predicted.labels.tolist() == [0, 1]
     torch.testing.assert_close(found.predicted.scores, torch.tensor([0.5, 0.3]))
@@ -184,14 +184,14 @@ def test_the_most_likely_classes_are_located_in_their_order() -> None:
     assert len(unknown.true_class) == 0 and unknown.predicted.labels.tolist() == [0, 1]
 
 
-def test_fewer_classes_than_asked_for() -> None:
+def test_fewer_classes_than_requested() -> None:
     names = classifiers(0.6, 0.4, order=[0, 1])
-    pipeline = LocationPipeline([FirstStage(SeesBright(), DENSE)], classifiers=names, top=5)
+    pipeline = LocationPipeline([FirstStage(FindsBright(), DENSE)], classifiers=names, top=5)
     assert located(pipeline).predicted.labels.tolist() == [0, 1]
 
 
 def test_nothing_usable_gives_no_box() -> None:
-    class Nowhere(SeesBright):
+    class Nowhere(FindsBright):
         def score(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             return torch.ones(len(labels), 2), torch.zeros(len(labels), 2, 4)
 
@@ -203,7 +203,7 @@ def test_nothing_usable_gives_no_box() -> None:
 
 def test_a_predictor_finds_the_likely_classes() -> None:
     names = classifiers(0.6, 0.4, order=[0, 1])
-    pipeline = LocationPipeline([FirstStage(SeesBright(), DENSE)], classifiers=names)
+    pipeline = LocationPipeline([FirstStage(FindsBright(), DENSE)], classifiers=names)
     other = np.zeros((60, 100, 3), np.uint8)
     other[5:10, 90:100] = 255
     predictor = LocationPredictor(pipeline, classes=["a", "b"])
@@ -233,7 +233,7 @@ def make_pipeline(*, regions_at_once: int = 2) -> LocationPipeline:
     """Both stages, the second with two networks of different inputs."""
     wrong = [(0.95, (10.0, 10.0, 60.0, 50.0)), (0.97, (60.0, 0.0, 80.0, 10.0))]
     return LocationPipeline(
-        [FirstStage(SeesBright(0.5, wrong), (FullImage(60), CentreCrop(60, 48)))],
+        [FirstStage(FindsBright(0.5, wrong), (FullImage(60), CentreCrop(60, 48)))],
         [SecondStage(ScoresBright(), Square(size, 8)) for size in (48, 64)],
         classifiers(0.6, 0.4, order=[0, 1]),
         regions_at_once=regions_at_once,
@@ -254,10 +254,10 @@ def one_by_one(pipeline: LocationPipeline, records: Sequence[Record]) -> dict[st
 def test_a_data_set_gives_what_its_images_give(
     workers: int, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever crops and warps, and however many images wait for stage two."""
+    """For any number of workers and of images per chunk."""
     monkeypatch.setattr("resdet.detection.inference.locate_records.CHUNK", chunk)
     records, reader = make_records(tmp_path), RecordReader(ImageRules(), workers)
-    for pipeline in (make_pipeline(), LocationPipeline([FirstStage(SeesBright(), DENSE)])):
+    for pipeline in (make_pipeline(), LocationPipeline([FirstStage(FindsBright(), DENSE)])):
         found = dict(locate_records(pipeline, records, reader))
         expected = one_by_one(pipeline, records)
         assert found.keys() == expected.keys()
@@ -272,7 +272,7 @@ def test_a_data_set_gives_what_its_images_give(
 def test_the_main_process_neither_reads_nor_crops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Workers write down what was read, each image twice; the main process reads nothing."""
+    """The log of what was read has no line of the main process."""
     records, log = make_records(tmp_path), tmp_path / "log"
     read = images.decode_image
 
@@ -287,7 +287,7 @@ def test_the_main_process_neither_reads_nor_crops(
     lines = [line.split() for line in log.read_text().splitlines()]
     assert str(os.getpid()) not in {process for process, _ in lines}
     names = [name for _, name in lines]
-    # Two labels are asked for, each with its own regions.
+    # Once for stage one, and for the regions of each of the two labels.
     assert all(names.count(str(record.path)) == 1 + 2 for record in records)
 
 
