@@ -16,7 +16,7 @@ from ..coordinates import EdgeCounts, count_edges
 from ..findings import SEVERITIES, Finding
 from ..image import DEFAULT_RULES, ImageRules
 from ..image_file import is_file
-from ..records import RawImage
+from ..records import RawImage, RawObject
 from .duplicates import find_duplicates
 from .images import ImageFacts, check_images
 from .statistics import (
@@ -94,6 +94,8 @@ def check(data: DataSet, effort: Effort = Effort()) -> Report:
     """Check ``data``. Faults become findings, errors first; none raises."""
     started = time.monotonic()
     images, findings = _read(data.splits)
+    if data.content == "class":
+        images = {name: list(map(_as_object, part)) for name, part in images.items()}
     findings += [finding for look in data.folders for finding in look()]
     splits = _label(images, data)
     findings += [finding for split in splits.values() for finding in split.findings]
@@ -151,6 +153,13 @@ def _read(
             images[name] += found
             findings += faults
     return images, findings
+
+
+def _as_object(image: RawImage) -> RawImage:
+    """The image with one object of its class, as large as the image."""
+    height, width = image.size
+    whole = RawObject(image.image_class or "", (0.0, 0.0, float(width), float(height)))
+    return replace(image, objects=(whole,))
 
 
 def _label(images: Mapping[str, Sequence[RawImage]], data: DataSet) -> dict[str, DataSplit]:

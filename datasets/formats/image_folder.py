@@ -16,7 +16,7 @@ from pydantic import Field
 from ...detection.config.base import NonNegative
 from ..findings import Fault, Finding
 from ..image import DEFAULT_RULES, IMAGE_SUFFIXES, ImageRules
-from ..records import RawImage, RawObject, first_few
+from ..records import RawImage, first_few
 from .format import Format, Inspected, Reading, RootSource, checked_size
 
 #: Names of splits, the one that is trained on first. A class may be called so too; it
@@ -56,9 +56,8 @@ def inspect_image_folder(
 ) -> Inspected:
     """The images of one split, by class and path, and everything that is wrong with the folder.
 
-    Each has its class's name and one object of that name, as large as the image, whose size comes
-    from the header; without ``headers``, which take minutes for a million images, no image is
-    opened and all sizes are (0, 0). Ids are paths below ``folder``.
+    Sizes come from the headers; without ``headers``, which take minutes for a million images, no
+    image is opened and all sizes are (0, 0). Ids are paths below ``folder``.
     """
     if not folder.is_dir():
         return [], [Finding("missing_folder", "error", folder, "no such folder")]
@@ -72,10 +71,7 @@ def inspect_image_folder(
         if not any(_is_image(path) for path in place.rglob("*")):
             reason = "the class folder has no images"
             findings.append(Finding("empty_class", "error", place, reason, place.name))
-        for image in found:
-            height, width = image.size
-            whole = RawObject(place.name, (0.0, 0.0, float(width), float(height)))
-            images.append(replace(image, objects=(whole,), image_class=place.name))
+        images += [replace(image, image_class=place.name) for image in found]
     return images, findings
 
 

@@ -9,6 +9,8 @@ from typing import Literal, get_args
 
 import pytest
 import torch
+from resdet.datasets.checks.check import Effort, check
+from resdet.datasets.checks.sources import folder_data
 from resdet.datasets.findings import Finding
 from resdet.datasets.formats import FORMATS, find_format, named_source, recognise
 from resdet.datasets.formats.format import (
@@ -274,3 +276,11 @@ def test_a_source_by_its_name() -> None:
     assert coco.title == "a/annotations/instances_val.json"
     file = named_source(FORMATS["coco"], Path("a"), "val", Path("b.json"))
     assert file == FORMATS["coco"].source(images=Path("a"), annotations=Path("b.json"))
+
+
+def test_a_checked_image_with_a_class_has_one_object_of_its_size(shared_data: Path) -> None:
+    for name, folder in (("image_folder", "caltech40"), ("ilsvrc", "pets_cls_loc")):
+        data = folder_data(shared_data / folder, FORMATS[name])
+        report = check(data, Effort(decode=False))
+        assert all(split.objects == split.images > 0 for split in report.splits)
+        assert {finding.severity for finding in report.findings} <= {"note"}

@@ -43,8 +43,6 @@ def test_a_good_folder(root: Path) -> None:
     assert [image.image_class for image in images] == ["cat"] * 3 + ["dog"] * 3 + ["train"] * 3
     assert images[3].image_id == "dog/0.jpg"
     assert images[3].size == (30, 40)
-    (whole,) = images[3].objects
-    assert (whole.name, whole.box) == ("dog", (0.0, 0.0, 40.0, 30.0))
 
 
 def test_classes_without_splits(tmp_path: Path) -> None:
