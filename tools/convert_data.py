@@ -3,8 +3,8 @@
 resdet convert-data data/bccd --from voc --split train --split val --to coco --out data/bccd_coco
 resdet convert-data coco/val2017 --from coco --annotations val.json --split val --to yolo --out y
 
-Images are copied byte by byte. What the new format cannot hold is refused, or with --allow-loss
-left out; it is always told, and listed in conversion.txt beside the result.
+Images are copied byte by byte. Content that the new format cannot store is an error; --allow-loss
+drops it. Losses are printed and listed in conversion.txt in the new folder.
 """
 
 from __future__ import annotations

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def format_named(carries: Carries | None = None) -> Callable[[str], Format[Any]]:
-    """For ``type`` of an option: the format of a name, if its images carry that."""
+    """The ``type`` of an option: a format by name, if its images carry that."""
 
     def find(word: str) -> Format[Any]:
         from resdet.datasets.formats import find_format
 
         try:
-            return find_format(word.replace("-", "_"), carries)  # image-folder was a name once
+            return find_format(word.replace("-", "_"), carries)  # as in image-folder
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -40,7 +40,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         type=format_named("boxes"),
         required=True,
         metavar="FORMAT",
-        help="of the boxes: voc, coco, yolo and the like",
+        help="format of the source: voc, coco or yolo",
     )
     parser.add_argument(
         "--split",

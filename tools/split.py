@@ -3,9 +3,9 @@
 resdet split data/cards --from voc --parts train=0.7 val=0.2 test=0.1
 resdet split photos --from coco --annotations all.json --parts train=0.8 val=0.2 --seed 1
 
-Each class is spread by the fractions, images without objects too, and copies of one image stay
-together; with --group-near also those compressed anew, scaled or brightened.
-VOC gets ImageSets/Main/PART.txt, COCO gets PART.json beside its JSON.
+Each class is distributed by the fractions, and so are images without objects. Copies of an image
+stay together; with --group-near also recompressed, scaled or brightened ones. VOC gets
+ImageSets/Main/PART.txt, COCO gets PART.json beside its JSON, YOLO gets PART.txt.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ HELP = "split a data set into parts with equal shares of every class"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, help="VOC folder; for COCO the folder of the images")
+    parser.add_argument(
+        "source", type=Path, help="VOC or YOLO folder; for COCO the folder of the images"
+    )
     parser.add_argument(
         "--from",
         dest="format",

@@ -41,7 +41,7 @@ class SourceSplit:
 class Plan:
     """A data set ready to be written as ``target``.
 
-    ``losses`` change what a detector learns or is measured by, ``notes`` tell of all else.
+    ``losses`` change what a detector learns or is measured by; ``notes`` are all other changes.
     """
 
     target: str
@@ -123,7 +123,7 @@ def write_plan(
 
 
 def _outgoing(part: SourceSplit, writer: Writer, losses: dict[str, list[str]]) -> list[Outgoing]:
-    """The images of a split with what the format can hold; adds to ``losses`` what it cannot."""
+    """The images of a split as the format can hold them; adds what it cannot to ``losses``."""
     images = []
     for image in part.images:
         fits = [writer.fit(obj, image.size) for obj in image.objects]
@@ -199,7 +199,7 @@ def _name(image: RawImage, part: SourceSplit, writer: Writer) -> PurePosixPath:
         name = PurePosixPath("_".join(name.parts))
     _expect_portable(name.stem if writer.flat else str(name), f"image {str(image.path)!r}")
     if writer.known_suffixes and name.suffix.lower() not in IMAGE_SUFFIXES:
-        raise DataError(f"{image.path}: YOLO finds images by extension, not one with this")
+        raise DataError(f"{image.path}: the format finds images by extension, not one with this")
     return name
 
 

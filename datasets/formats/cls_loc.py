@@ -171,13 +171,11 @@ class _Split:
             return image, self._without_xml(image_id, path)
         tree = parse_annotation(xml)
         size = checked_size(path, claimed_size(tree, xml), xml, self.rules, object="<size>")
-        objects, findings = read_objects(
-            tree, xml, coordinates=self.coordinates, difficult="include"
-        )
+        objects, findings = read_objects(tree, xml, self.coordinates, "include")
         image = RawImage(image_id, path, size, tuple(objects), xml, image_class)
         findings += _question_objects(image, required=not self._lists_unboxed)
         if rows is not None:
-            written, _ = read_objects(tree, xml, coordinates="zero_based", difficult="include")
+            written, _ = read_objects(tree, xml, "zero_based", "include")
             findings += _compare_rows(image, written, rows)
         return image, [replace(finding, image=path) for finding in findings]
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from ..coordinates import Coordinates, question_coordinates
 from ..findings import Fault, Finding
@@ -28,12 +28,8 @@ _PRESENCE = re.compile(r"^(.*\S)\s+(-1|0|1)$")
 _PERSON = re.compile(r"^(.*\S)\s+\d+$")
 #: Images from which on starting processes (a second) costs less than they save.
 _WORTH_SHARING = 1000
-
-
-class _Pair(NamedTuple):
-    image_id: str
-    image: Path
-    xml: Path
+#: An image's id, its file and its XML.
+_Pair = tuple[str, Path, Path]
 
 
 class VocSource(SplitSource):
@@ -64,8 +60,7 @@ def inspect_voc(source: VocSource, reading: Reading) -> Inspected:
     images: dict[int, RawImage] = {}
     for index, result in map_items(read, pairs, workers=workers):
         if isinstance(result, Died):
-            xml = pairs[index].xml
-            findings.append(Finding("reader_crashed", "error", xml, result.reason))
+            findings.append(Finding("reader_crashed", "error", pairs[index][2], result.reason))
             continue
         image, faults = result
         findings += faults
@@ -76,7 +71,7 @@ def inspect_voc(source: VocSource, reading: Reading) -> Inspected:
 
 
 def _read_pair(
-    pair: _Pair, *, source: VocSource, reading: Reading
+    pair: _Pair, source: VocSource, reading: Reading
 ) -> tuple[RawImage | None, list[Finding]]:
     """None: the image cannot be used."""
     image_id, image, xml = pair
@@ -86,9 +81,7 @@ def _read_pair(
         size = checked_size(image, claimed, xml, reading.rules, object="<size>")
     except Fault as fault:
         return None, [replace(fault.finding, image=image)]
-    objects, faults = voc_xml.read_objects(
-        tree, xml, coordinates=source.coordinates, difficult=reading.difficult
-    )
+    objects, faults = voc_xml.read_objects(tree, xml, source.coordinates, reading.difficult)
     findings = [replace(finding, image=image) for finding in faults]
     if other := voc_xml.names_another_file(tree, image_id):
         reason = f"<filename> is {other!r}, the image {image.name}: the id decides"
@@ -97,7 +90,7 @@ def _read_pair(
 
 
 def inspect_folders(sources: Sequence[VocSource]) -> list[Finding]:
-    """What no image set leads to: images and annotations without the other, or listed nowhere."""
+    """Images and annotations without the other, or that no image set lists."""
     roots = dict.fromkeys(source.root for source in sources)
     return [finding for root in roots for finding in _inspect_folder(root)]
 
@@ -124,8 +117,7 @@ def _inspect_folder(root: Path) -> list[Finding]:
         if path.suffix.lower() in IMAGE_SUFFIXES:
             reason = "has no annotation and is listed nowhere"
             alone.append(Finding("orphan_image", "warning", path, reason, image=path))
-    unlisted = sorted((images.keys() & xmls.keys()) - listed)
-    if unlisted and listed:
+    if listed and (unlisted := sorted((images.keys() & xmls.keys()) - listed)):
         reason = f"{len(unlisted)} annotated images are in no image set: {first_few(unlisted)}"
         alone.append(Finding("unlisted_image", "note", root / "ImageSets" / "Main", reason))
     return alone
@@ -193,35 +185,34 @@ def _image_id(line: str, images: dict[str, list[Path]]) -> str:
     return person.group(1) if person and name not in images else name
 
 
-# ---------------------------------------------------------------------------------- folders
-
-
 def _pair(root: Path, split: str | None) -> tuple[list[_Pair], list[Finding]]:
-    """Each id with its files, and the errors: what is missing, ambiguous or double."""
+    """The images of a set, and errors: missing, ambiguous or repeated ones."""
     images = _images_by_stem(root / "JPEGImages")
     xmls = _annotations(root)
     ids = sorted(xmls) if split is None else _listed(root, split, images)
     place = root / "Annotations" if split is None else _set_path(root, split)
-    pairs, findings = [], []
+    pairs: list[_Pair] = []
+    findings: list[Finding] = []
+
+    def fault(kind: str, name: str, reason: str, image: Path | None = None) -> None:
+        findings.append(Finding(kind, "error", place, reason, name, image))
+
     for name, count in Counter(ids).items():
         files, xml = images.get(name, []), xmls.get(name)
         if count > 1:
-            findings.append(_error("listed_twice", place, f"listed {count} times", name))
+            fault("listed_twice", name, f"listed {count} times")
         if not files:
-            findings.append(_error("missing_image", place, "no image in JPEGImages", name))
+            fault("missing_image", name, "no image in JPEGImages")
         if len(files) > 1:
             reason = f"several images: {', '.join(path.name for path in files)}"
-            findings.append(_error("ambiguous_image", place, reason, name))
+            fault("ambiguous_image", name, reason)
         if xml is None:
-            reason = f"no annotation {name}.xml in Annotations"
-            findings.append(_error("missing_annotation", place, reason, name, *files[:1]))
+            fault(
+                "missing_annotation", name, f"no annotation {name}.xml in Annotations", *files[:1]
+            )
         if len(files) == 1 and xml is not None:
-            pairs.append(_Pair(name, files[0], xml))
+            pairs.append((name, files[0], xml))
     return pairs, findings
-
-
-def _error(kind: str, file: Path, reason: str, image_id: str, image: Path | None = None) -> Finding:
-    return Finding(kind, "error", file, reason, image_id, image)
 
 
 def _images_by_stem(folder: Path) -> dict[str, list[Path]]:
@@ -262,9 +253,8 @@ def _write(out: Path, splits: Splits, classes: Sequence[str], place: Place) -> N
                 continue
             written.add(target)
             place(image.source, target)
-            write_new(
-                out / "Annotations" / f"{image.name.stem}.xml", voc_xml.format_annotation(image)
-            )
+            xml = out / "Annotations" / f"{image.name.stem}.xml"
+            write_new(xml, voc_xml.format_annotation(image))
         write_new(_set_path(out, split), "".join(f"{image.name.stem}\n" for image in images))
 
 

@@ -60,7 +60,7 @@ def names_another_file(tree: Element, image_id: str) -> str:
 
 
 def read_objects(
-    tree: Element, path: Path, *, coordinates: Coordinates, difficult: Difficult
+    tree: Element, path: Path, coordinates: Coordinates, difficult: Difficult
 ) -> tuple[list[RawObject], list[Finding]]:
     """The objects that make sense, the errors of those that do not, and what is doubtful."""
     objects, findings = [], []
