@@ -181,10 +181,10 @@ def _yaml_names(text: str, path: Path) -> list[str]:
     """``names`` as a list, or by the numbers 0, 1, 2 and so on, and ``nc`` if there.
 
     Names are taken as they are written, not as YAML 1.1 reads them: there ``no`` is false and
-    ``010`` is eight. The loader makes texts, lists and mappings only.
+    ``010`` is eight. The loader makes texts, lists and mappings only, and copies no alias.
     """
     try:
-        content = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506
+        content = yaml.BaseLoader(text).get_single_data()
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise _malformed(path, f"not readable as YAML ({' '.join(str(error).split())})") from error
     content = content if isinstance(content, dict) else {}
@@ -193,8 +193,8 @@ def _yaml_names(text: str, path: Path) -> list[str]:
         names = [names.get(str(index)) for index in range(len(names))]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise _malformed(path, "`names` is missing, or neither a list nor numbered names")
-    count = content.get("nc", str(len(names)))
-    if count != str(len(names)):
+    count = content.get("nc")
+    if isinstance(count, str) and count != str(len(names)):
         raise _malformed(path, f"nc is {count!r:.40}, but there are {len(names)} names")
     return names
 

@@ -127,6 +127,7 @@ def test_missing_folders(tmp_path: Path) -> None:
         ("names:\n- no\n- 010\n- 'two words'\n- 1e3", ("no", "010", "two words", "1e3")),
         ("names: []", ()),
         ("names: {}", ()),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nnames: [cat]\nnc: *b", ("cat",)),
     ],
 )
 def test_names_are_the_text_as_written(tmp_path: Path, text: str, names: tuple[str, ...]) -> None:
@@ -155,6 +156,7 @@ def test_names_of_a_text_file(tmp_path: Path) -> None:
         ("names: *x", "not readable as YAML"),
         ("a: &a [x]\nb: &b [*a, *a]\nnames: *b", "`names` is missing, or neither"),
         ("", "`names` is missing"),
+        ("names: &a [*a]", "not readable as YAML"),
     ],
 )
 def test_wrong_names(tmp_path: Path, text: str, said: str) -> None:
