@@ -14,10 +14,9 @@ import cv2
 import numpy as np
 import torch
 from measuring import in_own_process, in_turns, make_parser, peak_mb, ratios, spread, write_json
-from resdet.datasets.loading.transforms import make_sample
 from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.config.files import override
-from resdet.detection.structures import Annotation, Batch
+from resdet.detection.structures import Batch
 from resdet.detection.tasks.base import Loaded
 from resdet.detection.tasks.detector_network import build_pipeline
 from sides import make_model
@@ -85,8 +84,7 @@ class Inference:
         detector = Loaded(model, config, tuple(f"class {i}" for i in range(args.classes)))
         self.pipeline = build_pipeline([detector])
         image = draw_image(*args.size)
-        sample = make_sample(image, Annotation.empty(), self.pipeline.transforms, image_id="")
-        self.batch = Batch.collate([sample]).to(args.device)
+        self.batch = Batch.collate([self.pipeline.sample(image)]).to(args.device)
         with torch.no_grad():
             features = model.extract(self.batch.images, self.batch.sizes)
             self.proposals = len(model.propose(features, self.batch.sizes)[0])

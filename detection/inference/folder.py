@@ -25,7 +25,8 @@ from ..files import LOCK, folder_lock, part_of
 from ..structures import Detections
 from .draw import JPEG_SIDE, draw_detections, save_jpeg
 from .inputs import InputFile, drawn_name
-from .predictor import Predictor, Prepared
+from .pipeline import Prepared
+from .predictor import Predictor
 from .records import (
     META,
     RECORDS,

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from ...datasets.loading.crops import Crop, PlacedCrop
+from ...datasets.loading.crops import Crop, PlacedCrop, crop_sample
 from ...datasets.loading.regions import Square, warp_regions
 from ..models.localizer import Localizer, RegionLocalizer
 from ..ops import boxes as box_ops
 from ..ops.nms import vote
 from ..structures import Batch, Detections, Located, Sample
 from .classify import ScorePipeline
+from .pipeline import Prepared
 
 #: Anchors of one view and class that are used; a dense view has thousands.
 BEST_OF_VIEW = 1000
@@ -112,6 +113,14 @@ class LocationPipeline(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.first[0].model.anchors.cells.device
+
+    def sample(self, pixels: np.ndarray, image_id: str = "") -> Sample:
+        """The input for one image (h, w, 3) uint8 RGB, under all ``crops``."""
+        return crop_sample(pixels, self.crops, image_id=image_id)
+
+    def detect(self, prepared: Sequence[Prepared]) -> list[Detections]:
+        """The boxes of the most likely classes, scored with the classes' probabilities."""
+        return [self.locate(one.sample, one.loaded.pixels).predicted for one in prepared]
 
     def locate(self, sample: Sample, pixels: np.ndarray, truth: int | None = None) -> Located:
         """The boxes in an image at hand: those of the classes that the classifiers think most

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...datasets.loading.transforms import EvalTransform
+from ...datasets.image import LoadedImage
+from ...datasets.loading.transforms import EvalTransform, make_sample
 from ..models.faster_rcnn import FasterRCNN
 from ..ops import boxes as box_ops
-from ..structures import Batch, Detections, Geometry
+from ..structures import Annotation, Batch, Detections, Geometry, Sample
 from .scorers import EnsembleScorer, FeatureMap, NetworkScorer, Scorer, score_refined
 
 
@@ -27,6 +30,19 @@ class DetectorMember:
     model: FasterRCNN
     scales: tuple[EvalTransform, ...]
     pyramid: tuple[EvalTransform, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One image as displayed (``loaded``) and as the networks' input (``sample``)."""
+
+    loaded: LoadedImage
+    sample: Sample
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(h, w) as displayed."""
+        return self.loaded.pixels.shape[0], self.loaded.pixels.shape[1]
 
 
 class Pipeline(nn.Module):
@@ -79,6 +95,28 @@ class Pipeline(nn.Module):
             ):
                 found.append(restore(probs, boxes, geometry, score_threshold=self.score_threshold))
         return [self.suppress(Detections.cat(parts)) for parts in candidates]
+
+    def sample(self, pixels: NDArray[np.uint8], image_id: str = "") -> Sample:
+        """The input for one image (h, w, 3) uint8 RGB, with the views of ``transforms``."""
+        return make_sample(pixels, Annotation.empty(), self.transforms, image_id=image_id)
+
+    @torch.inference_mode()
+    def detect(self, prepared: Sequence[Prepared]) -> list[Detections]:
+        """`predict` for images of any sizes, in their order, on the CPU; those of equal network
+        size share a batch, so that none is padded."""
+        groups: dict[tuple[torch.Size, ...], list[int]] = {}
+        for index, image in enumerate(prepared):
+            shapes = tuple(view.image.shape for view in (image.sample, *image.sample.views))
+            groups.setdefault(shapes, []).append(index)
+        found: dict[int, Detections] = {}
+        for indices in groups.values():
+            batch = Batch.collate([prepared[index].sample for index in indices])
+            found |= zip(indices, self.predict(batch.to(self.device)), strict=True)
+        return [found[index].to("cpu") for index in range(len(prepared))]
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
 
     def _scorers(self, views: Mapping[EvalTransform, Batch]) -> Iterator[Scorer]:
         """One for each pass over the images; the maps of one orientation live at a time."""

@@ -1,14 +1,12 @@
-"""Images in, detections in displayed pixels out, for a network that is loaded."""
+"""The `Predictor`: detections in displayed pixels from paths, arrays or PIL images."""
 
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,56 +14,41 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...datasets.image import ImageRules, LoadedImage, from_pil, read_image
-from ...datasets.loading.crops import crop_sample
-from ...datasets.loading.transforms import Transform, make_sample
 from ..errors import ConfigError, ImageError
 from ..evaluation.prediction import autocast
-from ..structures import Annotation, Batch, Detections, Sample
-from .localize import LocationPipeline
+from ..structures import Detections, Sample
+from .pipeline import Prepared
 
 #: A file, a PIL image, or RGB pixels (h, w, 3) uint8 as displayed.
 ImageInput = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
-#: What is left of a cut JPEG is still worth looking at, with a warning.
+#: The intact part of a truncated JPEG is used, with a warning.
 KEEP_TRUNCATED = ImageRules(on_truncated="warn")
 
 
-class Movable(Protocol):
-    """One or several networks, moved and switched to eval mode together."""
+class ImagePipeline(Protocol):
+    """What a predictor needs of its networks: `Pipeline` and `LocationPipeline` have it."""
 
     def to(self, device: torch.device) -> object: ...
 
     def eval(self) -> object: ...
 
+    def sample(self, pixels: NDArray[np.uint8], image_id: str = "") -> Sample:
+        """The input for one image (h, w, 3) uint8 RGB."""
 
-class Model(Movable, Protocol):
-    """What a `DetectionPredictor` needs of its networks; `Pipeline` is one."""
-
-    def predict(self, batch: Batch) -> list[Detections]: ...
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """One image as displayed (``loaded``) and as the network's input (``sample``)."""
-
-    loaded: LoadedImage
-    sample: Sample
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(h, w) as displayed."""
-        return self.loaded.pixels.shape[0], self.loaded.pixels.shape[1]
+    def detect(self, prepared: Sequence[Prepared]) -> list[Detections]:
+        """The detections of images of any sizes, in their order, on the CPU."""
 
 
-class Predictor(ABC):
-    """Networks with the classes and the reading rules that belong to them.
+class Predictor:
+    """A pipeline with the classes and the reading rules that belong to it.
 
-    ``classes`` are the names in label order. The networks are moved to ``device``, in eval mode.
+    ``classes`` are the names in label order. The pipeline is moved to ``device``, in eval mode.
     """
 
     def __init__(
         self,
-        networks: Movable,
+        pipeline: ImagePipeline,
         *,
         classes: Sequence[str],
         device: torch.device | str = "cpu",
@@ -79,8 +62,9 @@ class Predictor(ABC):
         self.precision = precision
         #: Sizes, networks and options in words.
         self.testing = testing
-        networks.to(self.device)
-        networks.eval()
+        self.pipeline = pipeline
+        pipeline.to(self.device)
+        pipeline.eval()
 
     def predict(
         self,
@@ -108,16 +92,22 @@ class Predictor(ABC):
             found += self.detect(chunk, score_threshold=score_threshold)
         return found
 
-    @abstractmethod
     def prepare(self, image: ImageInput) -> Prepared:
         """Read and check one image and make the networks' input; safe to call from several
         threads."""
+        loaded = self._load(image)
+        name = os.fspath(image) if isinstance(image, str | os.PathLike) else ""
+        return Prepared(loaded, self.pipeline.sample(loaded.pixels, name))
 
-    @abstractmethod
     def detect(
         self, prepared: Sequence[Prepared], *, score_threshold: float | None = None
     ) -> list[Detections]:
         """The detections of prepared images, in their order."""
+        with autocast(self.device, self.precision):
+            found = self.pipeline.detect(prepared)
+        if score_threshold is None:
+            return found
+        return [one[one.scores >= score_threshold] for one in found]
 
     def _load(self, image: ImageInput) -> LoadedImage:
         if isinstance(image, str | os.PathLike):
@@ -136,56 +126,6 @@ class Predictor(ABC):
         return LoadedImage(image, 1)
 
 
-class DetectionPredictor(Predictor):
-    """Detectors; ``transforms`` are the views that ``model`` takes, the first one as its batch and
-    the others as `Batch.views`."""
-
-    def __init__(self, model: Model, transforms: Sequence[Transform], **options: Any) -> None:
-        super().__init__(model, **options)
-        self.model = model
-        self.transforms = tuple(transforms)
-
-    def prepare(self, image: ImageInput) -> Prepared:
-        loaded = self._load(image)
-        name = os.fspath(image) if isinstance(image, str | os.PathLike) else ""
-        sample = make_sample(loaded.pixels, Annotation.empty(), self.transforms, image_id=name)
-        return Prepared(loaded, sample)
-
-    @torch.inference_mode()
-    def detect(
-        self, prepared: Sequence[Prepared], *, score_threshold: float | None = None
-    ) -> list[Detections]:
-        """One pass per network size."""
-        found = [Detections.empty()] * len(prepared)
-        for indices in _by_shape(prepared):
-            batch = Batch.collate([prepared[index].sample for index in indices])
-            with autocast(self.device, self.precision):
-                results = self.model.predict(batch.to(self.device))
-            for index, result in zip(indices, results, strict=True):
-                found[index] = _above(result.to("cpu"), score_threshold)
-        return found
-
-
-class LocationPredictor(Predictor):
-    """Localizers with classifiers: the boxes of the most likely classes, scored with the classes'
-    probabilities."""
-
-    def __init__(self, pipeline: LocationPipeline, **options: Any) -> None:
-        super().__init__(pipeline, **options)
-        self.pipeline = pipeline
-
-    def prepare(self, image: ImageInput) -> Prepared:
-        loaded = self._load(image)
-        return Prepared(loaded, crop_sample(loaded.pixels, self.pipeline.crops))
-
-    def detect(
-        self, prepared: Sequence[Prepared], *, score_threshold: float | None = None
-    ) -> list[Detections]:
-        with autocast(self.device, self.precision):
-            found = [self.pipeline.locate(one.sample, one.loaded.pixels) for one in prepared]
-        return [_above(one.predicted, score_threshold) for one in found]
-
-
 def pick_device(name: torch.device | str | None) -> torch.device:
     """The device called ``name``, checked to exist; None is the first GPU, else the CPU."""
     if name is None:
@@ -197,15 +137,3 @@ def pick_device(name: torch.device | str | None) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"device {name!s}: torch sees {torch.cuda.device_count()} GPUs")
     return device
-
-
-def _by_shape(prepared: Sequence[Prepared]) -> list[list[int]]:
-    groups: dict[tuple[torch.Size, ...], list[int]] = {}
-    for index, item in enumerate(prepared):
-        shapes = tuple(view.image.shape for view in (item.sample, *item.sample.views))
-        groups.setdefault(shapes, []).append(index)
-    return list(groups.values())
-
-
-def _above(found: Detections, score_threshold: float | None) -> Detections:
-    return found if score_threshold is None else found[found.scores >= score_threshold]

@@ -30,7 +30,7 @@ from ..errors import WeightsError
 from ..evaluation.detection import DetectionEvaluation, evaluate
 from ..evaluation.prediction import autocast
 from ..inference.pipeline import Pipeline
-from ..inference.predictor import DetectionPredictor
+from ..inference.predictor import Predictor
 from ..models.faster_rcnn import FasterRCNN
 from ..structures import Batch, Detections
 from .base import Loaded, Part, Splits, Task, image_rules, with_notes, without_truncated
@@ -166,8 +166,8 @@ class DetectionTask(Task):
     def pipeline(self, members: Sequence[Detector]) -> Pipeline:
         return build_pipeline(members)
 
-    def predictor(self, pipeline: Pipeline, **options: Any) -> DetectionPredictor:
-        return DetectionPredictor(pipeline, pipeline.transforms, **options)
+    def predictor(self, pipeline: Pipeline, **options: Any) -> Predictor:
+        return Predictor(pipeline, **options)
 
     def evaluate(
         self,

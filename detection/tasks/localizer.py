@@ -32,7 +32,7 @@ from ..evaluation.localization import (
 from ..evaluation.prediction import Timer
 from ..inference.localize import Classifiers, FirstStage, LocationPipeline
 from ..inference.locate_records import RecordReader, locate_records
-from ..inference.predictor import LocationPredictor
+from ..inference.predictor import Predictor
 from ..models.localizer import Localizer, RegionLocalizer
 from ..structures import Located
 from .base import Loaded, Part, Splits, image_rules, with_notes, without_truncated
@@ -105,13 +105,13 @@ class StageTask(CropTask):
         reader = RecordReader(image_rules(config), config.data.workers)
         return locate_records(pipeline, records, reader, timer)
 
-    def predictor(self, pipeline: LocationPipeline, **options: Any) -> LocationPredictor:
+    def predictor(self, pipeline: LocationPipeline, **options: Any) -> Predictor:
         if pipeline.classifiers is None:
             raise ConfigError(
                 "a localizer finds the box of a class that is known; name the classifier that "
                 "knows it: test.classifiers=[FILE]"
             )
-        return LocationPredictor(pipeline, **options)
+        return Predictor(pipeline, **options)
 
     def evaluate(
         self,

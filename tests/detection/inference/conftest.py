@@ -11,14 +11,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from resdet.datasets.loading.transforms import EvalTransform
-from resdet.detection.inference.predictor import DetectionPredictor
+from resdet.detection.inference.pipeline import Pipeline
+from resdet.detection.inference.predictor import Predictor
 from resdet.detection.structures import Batch, Detections
-from torch import Tensor, nn
+from torch import Tensor
 
 CLASSES = ("red spot", "blå fläck")
 
 
-class SpotFinder(nn.Module):
+class SpotFinder(Pipeline):
     """Finds the extent of red (class 0) and of blue (class 1) in each image.
 
     The score is the share of the image that the extent covers, so that it follows from the
@@ -26,8 +27,11 @@ class SpotFinder(nn.Module):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__([], suppress=lambda candidates: candidates)
+        self.transforms = (EvalTransform(80, 120),)
         self.shapes: list[tuple[int, ...]] = []
+
+    device = torch.device("cpu")
 
     def predict(self, batch: Batch) -> list[Detections]:
         assert not self.training
@@ -61,9 +65,9 @@ def model() -> SpotFinder:
 
 
 @pytest.fixture
-def predictor(model: SpotFinder) -> DetectionPredictor:
+def predictor(model: SpotFinder) -> Predictor:
     """Network size 80 x 120 for the images of `spot`; exactly twice their size."""
-    return DetectionPredictor(model, [EvalTransform(80, 120)], classes=CLASSES)
+    return Predictor(model, classes=CLASSES)
 
 
 @pytest.fixture

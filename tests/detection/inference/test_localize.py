@@ -26,7 +26,7 @@ from resdet.detection.inference.locate_records import (
     locate_records,
     propose_records,
 )
-from resdet.detection.inference.predictor import LocationPredictor
+from resdet.detection.inference.predictor import Predictor
 from resdet.detection.ops.anchors import AnchorGrid
 from resdet.detection.ops.boxes import iou
 from resdet.detection.structures import Annotation, Batch, Located, Record
@@ -206,7 +206,7 @@ def test_a_predictor_finds_the_likely_classes() -> None:
     pipeline = LocationPipeline([FirstStage(FindsBright(), DENSE)], classifiers=names)
     other = np.zeros((60, 100, 3), np.uint8)
     other[5:10, 90:100] = 255
-    predictor = LocationPredictor(pipeline, classes=["a", "b"])
+    predictor = Predictor(pipeline, classes=["a", "b"])
     first, second = predictor.predict([make_image(), other], batch_size=2)
     assert iou(first.boxes[:1], OBJECT).item() > 0.95 and first.labels.tolist() == [0, 1]
     assert iou(second.boxes[:1], torch.tensor([[90.0, 5.0, 100.0, 10.0]])).item() > 0.8
