@@ -43,7 +43,7 @@ def test_moments_of_parts_are_those_of_the_whole(
     assert moments.variance.numpy() == pytest.approx(whole.var(1), rel=1e-9)
 
 
-def test_moments_of_nothing() -> None:
+def test_moments_without_values() -> None:
     moments = Moments()
     moments.add(torch.zeros(0, 3, 2, 2))
     with pytest.raises(ValueError, match="no values"):
@@ -128,7 +128,7 @@ def test_equal_to_all_data_at_once_in_float64(method: Method, batch: int) -> Non
     assert errors(model, truth).max() < 1e-5
 
 
-def test_pooled_is_exact_for_the_inputs_it_sees_and_nears_the_layered_as_batches_grow() -> None:
+def test_pooled_is_exact_for_its_inputs_and_approaches_layered_with_larger_batches() -> None:
     images, means = make_images(), []
     truth = ByHand(network()).run(images)
     for batch in (2, 11):
@@ -179,7 +179,7 @@ def test_after_the_layered_method_every_norm_gives_mean_0_and_variance_1() -> No
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_pass_for_all_or_one_for_each_norm(method: Method) -> None:
+def test_number_of_passes(method: Method) -> None:
     model, images, started = network(), make_images(4), []
 
     def batches() -> list[Tensor]:
@@ -192,7 +192,7 @@ def test_a_pass_for_all_or_one_for_each_norm(method: Method) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_modes_weights_and_hooks_are_as_before(method: Method) -> None:
+def test_modes_weights_and_hooks_are_restored(method: Method) -> None:
     model = network()
     model.train()
     model.res2.eval()
@@ -208,7 +208,7 @@ def test_modes_weights_and_hooks_are_as_before(method: Method) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_what_cannot_be_computed(method: Method) -> None:
+def test_errors_without_norms_or_images(method: Method) -> None:
     run = partial(exact_statistics, method=method)
     frozen = ResNet(18, width=4, norm="frozen").classifier()
     with pytest.raises(ConfigError, match="no batch norm"):
@@ -220,7 +220,7 @@ def test_what_cannot_be_computed(method: Method) -> None:
         run(model, lambda: [torch.zeros(1, 3, 32, 32)], model)
 
 
-def test_other_errors_are_not_renamed() -> None:
+def test_other_errors_pass_through() -> None:
     def fail(_: Tensor) -> Callable[[], None]:
         raise ValueError("boom")
 

@@ -28,7 +28,7 @@ def test_frozen_norm_is_batch_norm_with_its_statistics() -> None:
     torch.testing.assert_close(frozen(x), batch.eval()(x))
 
 
-def test_frozen_norm_begins_as_identity_and_holds_no_parameters() -> None:
+def test_frozen_norm_starts_as_identity_without_parameters() -> None:
     norm = FrozenNorm(4)
     x = torch.randn(1, 4, 2, 2)
     torch.testing.assert_close(norm(x), x)
@@ -36,7 +36,7 @@ def test_frozen_norm_begins_as_identity_and_holds_no_parameters() -> None:
     assert set(norm.state_dict()) == {"weight", "bias", "running_mean", "running_var"}
 
 
-def test_neither_train_nor_a_step_moves_frozen_statistics() -> None:
+def test_neither_train_nor_a_step_changes_frozen_statistics() -> None:
     layer = ConvNorm(3, 4, 3, norm="frozen")
     randomise(layer.norm)
     before = {name: tensor.clone() for name, tensor in layer.norm.state_dict().items()}
@@ -54,7 +54,7 @@ def test_neither_train_nor_a_step_moves_frozen_statistics() -> None:
 
 @pytest.mark.parametrize("norm", ["frozen", "batch"])
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (1, 2), (3, 2), (7, 2)])
-def test_folded_equals_apart(norm: str, kernel: int, stride: int) -> None:
+def test_folded_equals_separate(norm: str, kernel: int, stride: int) -> None:
     layer = ConvNorm(3, 4, kernel, stride=stride, norm=norm).double().eval()
     randomise(layer.norm)
     batch = nn.BatchNorm2d(4).double().eval()

@@ -171,7 +171,7 @@ def test_without_residuals_option_a_carries_the_stem_to_the_end() -> None:
     assert sum(isinstance(m, PaddedIdentity) for m in model.modules()) == 2
 
 
-def test_without_residuals_a_plain_net_is_silent() -> None:
+def test_without_residuals_a_plain_net_gives_zeros() -> None:
     model = CifarResNet(8, width=4, shortcut="none").classifier(2).eval()
     nn.init.zeros_(model.res4[0].conv2.weight)
     with torch.no_grad():

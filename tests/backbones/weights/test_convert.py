@@ -40,7 +40,7 @@ from torch import Tensor, nn
     "name", ["layer5.0.conv1.weight", "conv1.weight.bogus", "res6_0_branch1_w"]
 )
 @pytest.mark.parametrize("layout", ["torchvision", "msra", "detectron2", "mmdetection", "jwyang"])
-def test_a_tensor_more_is_an_error(narrow_resnet: Narrow, layout: str, name: str) -> None:
+def test_an_extra_tensor_is_an_error(narrow_resnet: Narrow, layout: str, name: str) -> None:
     tensors = narrow_resnet("resnet50", seed=0)
     files = {
         "torchvision": tensors,
@@ -80,7 +80,7 @@ def test_a_value_that_is_not_finite_is_an_error(narrow_resnet: Narrow) -> None:
 
 
 @pytest.mark.parametrize("tensor", [torch.tensor(1.0), torch.ones(4, dtype=torch.int64)])
-def test_what_is_no_weight_is_an_error(narrow_resnet: Narrow, tensor: Tensor) -> None:
+def test_a_tensor_that_is_not_a_weight_is_an_error(narrow_resnet: Narrow, tensor: Tensor) -> None:
     tensors = narrow_resnet("resnet50", seed=0) | {"bn1.weight": tensor}
     with pytest.raises(WeightsError, match=r"bn1\.weight is .*, not weights"):
         read(tensors)
@@ -114,7 +114,7 @@ def test_anchors_that_do_not_fit_the_ratios(narrow_resnet: Narrow) -> None:
         convert(file, "mmdetection", ratios=2)
 
 
-def test_overruled_conditions(narrow_resnet: Narrow) -> None:
+def test_overridden_conditions(narrow_resnet: Narrow) -> None:
     tensors = narrow_resnet("resnet50", seed=0)
     converted = convert(tensors, "torchvision", pixels="caffe", stride_in="3x3")
     assert (converted.pixels, converted.stride_in) == ("caffe", "3x3")
@@ -186,7 +186,7 @@ def test_the_file_is_bound_to_pixels_and_stride(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("prefix", ["", "network."])
 @pytest.mark.parametrize("norm", ["frozen", "batch"])
-def test_a_classifiers_checkpoint_is_taken_as_it_is(norm: str, prefix: str, tmp_path: Path) -> None:
+def test_a_classifiers_checkpoint_is_read_directly(norm: str, prefix: str, tmp_path: Path) -> None:
     """Its batch counters are neither asked for nor in the way; the moving average goes first."""
     model, path = trained(18), tmp_path / "best.pt"
     average = state_of(model, prefix=prefix)
@@ -217,7 +217,7 @@ def other_nets() -> dict[str, tuple[nn.Module, str]]:
 
 
 @pytest.mark.parametrize("kind", list(other_nets()))
-def test_nets_that_no_detector_can_begin_with(kind: str, tmp_path: Path) -> None:
+def test_networks_that_no_detector_can_start_from(kind: str, tmp_path: Path) -> None:
     network, reason = other_nets()[kind]
     with pytest.raises(WeightsError, match=reason):
         frozen_classifier(state_of(network), stride_in="3x3")
@@ -236,9 +236,7 @@ def test_nets_that_no_detector_can_begin_with(kind: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("shortcut", ["A", "C", "none"])
-def test_other_shortcuts_are_read_as_classifiers_all_the_same(
-    shortcut: str, tmp_path: Path
-) -> None:
+def test_other_shortcuts_are_still_read_as_classifiers(shortcut: str, tmp_path: Path) -> None:
     network = ResNet(18, width=4, norm="batch", shortcut=shortcut).classifier(2)
     path = tmp_path / "best.pt"
     torch.save({"model": state_of(network)}, path)

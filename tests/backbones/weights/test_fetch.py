@@ -125,7 +125,7 @@ def test_the_cache_follows_the_environment(tmp_path: Path, monkeypatch: pytest.M
         resolve("https://example.invalid/a.pth")
 
 
-def test_a_cache_that_cannot_be_made(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(WeightsError, match="cannot download"):
         resolve("https://example.invalid/a.pth", tmp_path / "file" / "cache")
@@ -152,6 +152,6 @@ def test_paths(tmp_path: Path) -> None:
         ("https://example.invalid/a.pth#md5=12345678", "only sha256="),
     ],
 )
-def test_specs_that_mean_nothing(spec: str, reason: str, cache: Path) -> None:
+def test_invalid_specs(spec: str, reason: str, cache: Path) -> None:
     with pytest.raises(WeightsError, match=reason):
         resolve(spec, cache)

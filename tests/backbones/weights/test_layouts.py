@@ -84,7 +84,7 @@ def test_torchvision_conditions(narrow_resnet: Narrow) -> None:
     assert torch.equal(converted.tensors[weight], tensors["layer3.3.bn2.running_var"])
 
 
-def test_basic_blocks_have_no_place_of_stride(narrow_resnet: Narrow) -> None:
+def test_basic_blocks_have_no_stride_in(narrow_resnet: Narrow) -> None:
     converted = read(narrow_resnet("resnet18", seed=0))
     assert (converted.depth, converted.stride_in) == (18, None)
 
@@ -266,6 +266,6 @@ def test_our_own_state_dicts_come_back(narrow_resnet: Narrow) -> None:
         ([], "unknown layout"),
     ],
 )
-def test_files_that_are_no_resnet_of_ours(names: list[str], reason: str) -> None:
+def test_unknown_layouts_name_the_reason(names: list[str], reason: str) -> None:
     with pytest.raises(WeightsError, match=reason):
         recognise(names)

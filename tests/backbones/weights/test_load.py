@@ -41,7 +41,7 @@ def filled(module: nn.Module, value: float) -> dict[str, Tensor]:
     }
 
 
-def test_every_value_arrives_and_counters_are_not_asked_for() -> None:
+def test_every_value_is_loaded_and_counters_are_optional() -> None:
     module = small()
     load_into(module, filled(module, 3.0))
     floats = [t for t in module.state_dict().values() if t.is_floating_point()]
@@ -80,13 +80,13 @@ def test_only_listed_names_may_be_missing() -> None:
         load_into(module, tensors | {"fc.bias": torch.ones(1)}, allow_missing=["1."])
 
 
-def test_nothing_into_nothing() -> None:
+def test_module_without_tensors() -> None:
     load_into(nn.ReLU(), {})
     with pytest.raises(WeightsError, match="1 unexpected"):
         load_into(nn.ReLU(), {"a": torch.ones(1)})
 
 
-def test_a_classifier_fills_trunk_and_tail(classifier: Converted) -> None:
+def test_a_classifier_is_loaded_into_trunk_and_tail(classifier: Converted) -> None:
     tensors, notes = split_backbone(classifier.tensors, ResNet(18))
     backbone = ResNet(50, width=4)
     detector = nn.ModuleDict(
@@ -126,7 +126,7 @@ def test_basic_blocks_bind_no_stride(narrow_resnet: Narrow) -> None:
     check_binding(converted, pixels="torchvision", stride_in="1x1")
 
 
-def test_archive_gives_back_what_was_written(classifier: Converted, tmp_path: Path) -> None:
+def test_archive_round_trip(classifier: Converted, tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.safetensors"
     write_converted(classifier, path)
     for again in (read_converted(path), import_weights(path)):
@@ -137,7 +137,7 @@ def test_archive_gives_back_what_was_written(classifier: Converted, tmp_path: Pa
     assert [file.name for file in path.parent.iterdir()] == ["a.safetensors"]
 
 
-def test_archives_that_cannot_be_used(classifier: Converted, tmp_path: Path) -> None:
+def test_unusable_archives(classifier: Converted, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     safetensors.torch.save_file(classifier.tensors, path)
     with pytest.raises(WeightsError, match=r"a\.safetensors: not a converted weights file"):

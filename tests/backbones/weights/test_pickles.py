@@ -42,7 +42,7 @@ def test_torch_files(tmp_path: Path, wrapper: str | None, zipped: bool) -> None:
     assert equal(read_tensors(path))
 
 
-def test_the_moving_average_goes_before_the_raw_weights(tmp_path: Path) -> None:
+def test_the_moving_average_is_preferred_to_the_raw_weights(tmp_path: Path) -> None:
     raw = {name: tensor + 1 for name, tensor in VALUES.items()}
     for average, expected in ((VALUES, True), (None, False)):
         torch.save({"model": raw, "average": average}, tmp_path / "last.pt")
@@ -106,7 +106,7 @@ def test_layout_byte_order_and_scalars_of_arrays(tmp_path: Path) -> None:
         assert found["empty"].shape == (0, 3)
 
 
-def test_data_parallel_prefix_is_taken_off(tmp_path: Path) -> None:
+def test_data_parallel_prefix_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     torch.save({f"module.{name}": tensor for name, tensor in VALUES.items()}, path)
     assert equal(read_tensors(path))
@@ -168,12 +168,12 @@ def test_object_arrays_are_refused_with_what_they_hold(tmp_path: Path) -> None:
     "array",
     [np.array(["text"]), np.zeros(2, dtype=[("x", "f4")]), np.array([1j]), np.array([b"a"])],
 )
-def test_arrays_of_no_numbers_are_refused(tmp_path: Path, array: np.ndarray) -> None:
+def test_arrays_that_are_not_numbers_are_refused(tmp_path: Path, array: np.ndarray) -> None:
     with pytest.raises(WeightsError, match="which is no number"):
         read_tensors(write_pickle(tmp_path / "a.pkl", {"a": array}))
 
 
-def test_a_shape_that_its_bytes_do_not_fill(tmp_path: Path) -> None:
+def test_a_shape_that_does_not_match_its_bytes(tmp_path: Path) -> None:
     data = pickle.dumps({"a": np.arange(40, dtype=np.float32)}, protocol=2)
     for shape in (b"\x29", b"\xff"):  # 41 and 255 rows in place of 40
         path = tmp_path / "a.pkl"
@@ -187,7 +187,7 @@ def test_a_shape_that_its_bytes_do_not_fill(tmp_path: Path) -> None:
     [b"}r\xff\xff\xff\x7f.", b"T\xff\xff\xff\x7fx.", b"\x96\0\0\0\0\x0f\0\0\0x."],
     ids=["memo", "text", "bytearray"],
 )
-def test_a_few_bytes_that_ask_for_gigabytes(tmp_path: Path, body: bytes) -> None:
+def test_a_few_bytes_that_request_gigabytes(tmp_path: Path, body: bytes) -> None:
     path = tmp_path / "a.pkl"
     path.write_bytes(b"\x80\x05" + body)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -232,7 +232,7 @@ def test_truncated_files(tmp_path: Path, whole: dict[str, bytes], name: str) -> 
     deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(position=st.integers(0, 10_000), byte=st.integers(0, 255))
-def test_a_changed_byte_never_ends_in_another_error(
+def test_a_changed_byte_gives_no_other_error(
     tmp_path: Path, whole: dict[str, bytes], position: int, byte: int
 ) -> None:
     data = bytearray(whole["a.pkl"])

@@ -82,7 +82,7 @@ def test_box_rows_of_two_classes(rows: int, background: str, kept: list[int]) ->
     assert out.tolist() == kept
 
 
-def test_box_rows_that_fit_nothing() -> None:
+def test_box_rows_that_fit_no_layout() -> None:
     with pytest.raises(WeightsError, match="16 box rows fit neither 4 nor 2 classes"):
         object_boxes(torch.zeros(16), classes=2, background="last")
 
