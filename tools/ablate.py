@@ -24,6 +24,7 @@ from resdet.detection.errors import ConfigError
 from resdet.tools.arguments import (
     add_config_arguments,
     add_device_argument,
+    add_weights_argument,
     beside_weights,
     expect_positive,
     expect_writable,
@@ -38,22 +39,18 @@ NAMES = ("baseline", "refinement", "voting", "context", "multi-scale", "ensemble
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--weights",
-        required=True,
-        type=Path,
-        action="append",
-        help="trained weights; repeat it for the ensemble, whose first is measured in every row",
+    add_weights_argument(
+        parser, "trained weights; repeat for an ensemble, whose first model is used in all rows"
     )
     parser.add_argument(
         "--context-weights", type=Path, metavar="FILE", help="weights trained with roi.context=true"
     )
     add_config_arguments(parser, required=False)
-    parser.add_argument("--split", choices=("val", "train"), default="val", help="which data (val)")
-    parser.add_argument("--steps", metavar="A,B", help=f"only these rows, of {', '.join(NAMES)}")
+    parser.add_argument("--split", choices=("val", "train"), default="val", help="data split")
+    parser.add_argument("--steps", metavar="A,B", help=f"only these rows of {', '.join(NAMES)}")
     parser.add_argument("--rungs", dest="steps", help=argparse.SUPPRESS)  # its former name
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
-    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (1000)")
+    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for ablation.json and .png")
     add_device_argument(parser)
 

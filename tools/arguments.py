@@ -44,6 +44,12 @@ def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool = Tr
     )
 
 
+def add_weights_argument(
+    parser: argparse.ArgumentParser, help: str = "trained weights; repeat for an ensemble"
+) -> None:
+    parser.add_argument("--weights", required=True, type=Path, action="append", help=help)
+
+
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: the first GPU, else cpu)")
 

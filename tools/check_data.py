@@ -36,7 +36,7 @@ HELP = "find what is wrong with a data set: images, annotations, classes, boxes,
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "words", nargs="*", metavar="PATH | key=value", help="a folder; after --cfg: overrides"
+        "words", nargs="*", metavar="PATH | key=value", help="a folder, or with --cfg overrides"
     )
     parser.add_argument(
         "--cfg", "--config", "--config-file", dest="cfg", metavar="FILE", help="config to check"
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         type=format_named(),
         metavar="FORMAT",
-        help="of PATH: voc, coco, yolo, image_folder, cls_loc, images (default: recognised)",
+        help="voc, coco, yolo, image_folder, cls_loc or images (default: detected from PATH)",
     )
     parser.add_argument(
         "--annotations",
@@ -59,25 +59,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--coordinates",
         choices=("one_based", "zero_based"),
         default="one_based",
-        help="what VOC boxes of PATH count from (default: one_based)",
+        help="coordinates of VOC boxes in PATH",
     )
-    parser.add_argument(
-        "--classes", metavar="A,B", help="class names of PATH (default: those that occur)"
-    )
+    parser.add_argument("--classes", metavar="A,B", help="class names (default: all that occur)")
     parser.add_argument(
         "--write-classes", type=Path, metavar="FILE", help="write the class list as a config"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write the report here")
     parser.add_argument(
-        "--quick", action="store_true", help="read headers only: nothing is decoded or compared"
+        "--quick", action="store_true", help="only read headers; do not decode or compare images"
     )
     parser.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="processes that read and decode (default: all cores)",
+        "--workers", type=int, metavar="N", help="processes for decoding (default: all cores)"
     )
-    parser.add_argument("--no-cache", action="store_true", help="neither read nor write a cache")
+    parser.add_argument("--no-cache", action="store_true", help="do not read or write a cache")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -43,9 +43,19 @@ COMMANDS = {
     "report": "resdet.tools.report",
 }
 
+
 INTERRUPTED = 130
 #: A shell's exit code for a program that wrote to a closed pipe (128 + SIGPIPE).
 BROKEN_PIPE = 141
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Adds defaults to the help of options, except empty ones and those the help describes."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if not action.default or "default" in (action.help or ""):
+            return action.help
+        return super()._get_help_string(action)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,7 +103,7 @@ def _run(name: str, words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=f"resdet {command}",
         description=tool.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")

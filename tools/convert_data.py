@@ -32,11 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="voc, coco or yolo",
     )
     parser.add_argument(
-        "--allow-loss", action="store_true", help="leave out, and count, what cannot be converted"
+        "--allow-loss", action="store_true", help="drop and count what cannot be converted"
     )
-    parser.add_argument(
-        "--link", action="store_true", help="hard-link the images instead of copying them"
-    )
+    parser.add_argument("--link", action="store_true", help="hard-link images, do not copy them")
 
 
 def run(args: argparse.Namespace) -> int:

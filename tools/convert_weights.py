@@ -25,7 +25,7 @@ HELP = "convert weights of torchvision, MSRA, detectron2, mmdetection or jwyang"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", metavar="IN", help="a path, an https URL or torchvision:NAME")
     parser.add_argument("output", metavar="OUT", type=Path, help="a .safetensors file")
-    parser.add_argument("--layout", default="auto", help="layout of IN (default: auto)")
+    parser.add_argument("--layout", default="auto", help="layout of IN")
     parser.add_argument("--class-names", help="comma-separated class names in label order")
     parser.add_argument(
         "--pixels", help="pixel normalization if not the layout's: torchvision, msra, caffe"
@@ -33,9 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stride-in", choices=("1x1", "3x3"), help="stride position if not the layout's"
     )
-    parser.add_argument(
-        "--ratios", type=int, default=3, help="number of anchor aspect ratios (default: 3)"
-    )
+    parser.add_argument("--ratios", type=int, default=3, help="number of anchor aspect ratios")
     parser.add_argument("--force", action="store_true", help="replace an existing OUT")
     parser.add_argument("--verbose", action="store_true", help="list every tensor")
 

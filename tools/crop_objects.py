@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from resdet.datasets.catalog import DataSplit, OnBadBox
     from resdet.datasets.convert.convert import SourceSplit
 
-HELP = "cut the objects of a detection data set out, as a set to classify"
+HELP = "crop the objects of a detection data set into a classification data set"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,31 +30,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--margin",
         type=float,
         default=0.15,
-        help="context on each side of a box, as a part of its longer side (default 0.15)",
+        help="context on each side of a box, relative to its longer side",
     )
     parser.add_argument(
         "--jitter",
         type=float,
         default=0.0,
-        help="shift and scale each square at random by up to this part of its side (default 0)",
+        help="maximum random shift and scale of a square, relative to its side",
     )
-    parser.add_argument(
-        "--min-side", type=int, default=32, help="smallest square in pixels (default 32)"
-    )
+    parser.add_argument("--min-side", type=int, default=32, help="smallest square in pixels")
     parser.add_argument(
         "--background",
         type=int,
         default=0,
         metavar="N",
-        help="also N squares of each image that show no object, or little of one, as the class "
-        "`background` (default 0)",
+        help="also crop N squares per image with little or no object, as class `background`",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of jitter and background")
+    parser.add_argument("--seed", type=int, default=0, help="seed of --jitter and --background")
     parser.add_argument(
         "--on-bad-box",
         choices=("error", "drop", "clip", "fix"),
         default="error",
-        help="what happens to boxes that training refuses (default error)",
+        help="handling of boxes that training does not accept",
     )
 
 

@@ -35,11 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, required=True, metavar="FILE", help="output file: png, jpg, pdf or svg"
     )
     parser.add_argument(
-        "--smooth",
-        type=int,
-        default=1,
-        metavar="N",
-        help="average N consecutive training values (default: 1)",
+        "--smooth", type=int, default=1, metavar="N", help="average N training values"
     )
 
 

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--folder",
         type=Path,
         default=Path(),
-        help="folder for runs, checked for space (default: .)",
+        help="folder for runs",
     )
 
 

@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resdet.detection.errors import ConfigError
-from resdet.tools.arguments import add_config_arguments, beside_weights, expect_writable
+from resdet.tools.arguments import (
+    add_config_arguments,
+    add_device_argument,
+    add_weights_argument,
+    beside_weights,
+    expect_writable,
+)
 
 if TYPE_CHECKING:
     from resdet.datasets.catalog import DataSplit
@@ -25,33 +31,18 @@ HELP = "score a detector (mAP, COCO AP), a classifier or a localizer (top-1 and 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--weights",
-        required=True,
-        type=Path,
-        action="append",
-        help="trained weights; repeat it for an ensemble",
-    )
+    add_weights_argument(parser)
     add_config_arguments(parser, required=False)
-    parser.add_argument("--split", choices=("val", "train"), default="val", help="which data (val)")
+    parser.add_argument("--split", choices=("val", "train"), default="val", help="data split")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the report")
-    parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: a GPU if there is one)")
+    add_device_argument(parser)
+    parser.add_argument("--no-coco", action="store_true", help="detectors: skip the COCO metrics")
+    parser.add_argument("--save-json", action="store_true", help="detectors: write all detections")
     parser.add_argument(
-        "--no-coco", action="store_true", help="detectors: leave out COCO's numbers (slow)"
+        "--mean-box", action="store_true", help="localizers: also score the mean box of each class"
     )
     parser.add_argument(
-        "--save-json", action="store_true", help="detectors: write all detections too"
-    )
-    parser.add_argument(
-        "--mean-box",
-        action="store_true",
-        help="localizers: score the mean box of each class in training too",
-    )
-    parser.add_argument(
-        "--submission",
-        type=Path,
-        metavar="FILE",
-        help="localizers: write the predictions as the ILSVRC challenge takes them (CSV)",
+        "--submission", type=Path, metavar="FILE", help="localizers: write an ILSVRC submission"
     )
 
 

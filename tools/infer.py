@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resdet.detection.errors import ConfigError
-from resdet.tools.arguments import add_device_argument, split_overrides
+from resdet.tools.arguments import add_device_argument, add_weights_argument, split_overrides
 from resdet.tools.progress import inference_progress
 
 if TYPE_CHECKING:
@@ -21,49 +21,28 @@ HELP = "run a model on images, folders, globs or lists of images"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--weights",
-        required=True,
-        type=Path,
-        action="append",
-        help="trained weights; repeat for an ensemble",
-    )
+    add_weights_argument(parser)
     parser.add_argument(
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="folder, glob, list file (.txt) or image; also config overrides such as "
-        "test.nms_iou=0.4",
+        help="image, folder, glob, list (.txt), or an override such as test.nms_iou=0.4",
     )
-    parser.add_argument(
-        "--out", required=True, type=Path, help="new or empty folder for the results"
-    )
-    parser.add_argument(
-        "--conf", "--conf-thres", type=float, default=0.5, help="minimum score (default: 0.5)"
-    )
+    parser.add_argument("--out", required=True, type=Path, help="new or empty output folder")
+    parser.add_argument("--conf", "--conf-thres", type=float, default=0.5, help="minimum score")
     parser.add_argument("--classes", default="", metavar="A,B", help="keep only these classes")
-    parser.add_argument(
-        "--batch-size", "--batch", type=int, default=1, help="images per batch (default: 1)"
-    )
+    parser.add_argument("--batch-size", "--batch", type=int, default=1, help="images per batch")
     add_device_argument(parser)
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=2,
-        help="threads that read images, and as many that draw (default: 2)",
-    )
+    parser.add_argument("--workers", type=int, default=2, help="reading threads; as many draw")
     parser.add_argument(
         "--draw",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="write the images with drawn boxes to OUT/drawn",
+        help="write images with drawn boxes to OUT/drawn",
     )
     parser.add_argument("--resume", action="store_true", help="skip images that OUT already has")
     parser.add_argument(
-        "--shard",
-        default="1/1",
-        metavar="I/N",
-        help="process every N-th image, starting at the I-th",
+        "--shard", default="1/1", metavar="I/N", help="every N-th image, from the I-th on"
     )
     parser.add_argument("--strict", action="store_true", help="exit with code 5 if an image failed")
 

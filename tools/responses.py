@@ -36,9 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="classifier checkpoints and config overrides, such as data.root=DIR",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
-    parser.add_argument(
-        "--split", choices=("val", "train"), default="val", help="data split (default: val)"
-    )
+    parser.add_argument("--split", choices=("val", "train"), default="val", help="data split")
     parser.add_argument(
         "--images", type=int, metavar="N", help="use N random images (default: all)"
     )

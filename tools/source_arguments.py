@@ -29,10 +29,9 @@ def format_named(carries: Carries | None = None) -> Callable[[str], Format[Any]]
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
-    """The folder, ``--from``, ``--split``, ``--annotations``, ``--out``, ``--coordinates`` and
-    ``--exif``."""
+    """Add the source folder and the options that describe it, and ``--out``."""
     parser.add_argument(
-        "source", type=Path, help="folder of the data set; of the images with --annotations"
+        "source", type=Path, help="data set folder, or with --annotations the image folder"
     )
     parser.add_argument(
         "--from",
@@ -43,11 +42,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         help="format of the source: voc, coco or yolo",
     )
     parser.add_argument(
-        "--split",
-        dest="splits",
-        action="append",
-        required=True,
-        help="one of them; may be repeated",
+        "--split", dest="splits", action="append", required=True, help="may be repeated"
     )
     parser.add_argument(
         "--annotations",
@@ -62,13 +57,13 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         "--coordinates",
         choices=("one_based", "zero_based"),
         default="one_based",
-        help="of a VOC source (default one_based, as PASCAL's); VOC is always written one-based",
+        help="coordinates of a VOC source; VOC is always written one-based",
     )
     parser.add_argument(
         "--exif",
         choices=("apply", "ignore"),
         default="apply",
-        help="whether boxes were drawn on images turned by EXIF (default apply)",
+        help="whether boxes refer to images after EXIF rotation",
     )
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from resdet.datasets.formats.format import Source
     from resdet.datasets.image import ImageRules
 
-HELP = "split a data set into parts with equal shares of every class"
+HELP = "split a data set into parts with equal fractions of every class"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,29 +44,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="voc, coco or yolo",
     )
     parser.add_argument(
-        "--parts", nargs="+", required=True, metavar="NAME=FRACTION", help="they add up to 1"
+        "--parts", nargs="+", required=True, metavar="NAME=FRACTION", help="must sum to 1"
     )
-    parser.add_argument("--seed", type=int, default=0, help="another seed, another split")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split")
     parser.add_argument(
         "--split",
         dest="splits",
         action="append",
         metavar="SET",
-        help="VOC: divide this image set (may be repeated), not all annotated images",
+        help="VOC: split this image set instead of all images (may be repeated)",
     )
-    parser.add_argument("--annotations", type=Path, metavar="JSON", help="COCO: what to divide")
-    parser.add_argument("--out", type=Path, help="COCO: folder of the parts (default: the JSON's)")
+    parser.add_argument("--annotations", type=Path, metavar="JSON", help="COCO: file to split")
+    parser.add_argument("--out", type=Path, help="COCO: output folder (default: that of JSON)")
     parser.add_argument(
         "--group-near",
         action="store_true",
-        help="keep near copies together too, such as frames of one scene (decodes every image)",
+        help="also keep near copies, such as frames of a scene, together (decodes all images)",
     )
-    parser.add_argument("--force", action="store_true", help="replace parts that are there")
+    parser.add_argument("--force", action="store_true", help="replace existing parts")
     parser.add_argument(
         "--exif",
         choices=("apply", "ignore"),
         default="apply",
-        help="whether sizes were noted for images turned by EXIF (default apply)",
+        help="whether sizes refer to images after EXIF rotation",
     )
 
 

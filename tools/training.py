@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resdet.detection.errors import ConfigError
-from resdet.tools.arguments import add_config_arguments, config_from_args
+from resdet.tools.arguments import add_config_arguments, add_device_argument, config_from_args
 
 if TYPE_CHECKING:
     from resdet.detection.config.base import Section
@@ -46,18 +46,13 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, weights: str) -> 
         metavar="CHECKPOINT",
         help="continue a stopped run: its last.pt or its folder, or the latest run of --cfg",
     )
-    parser.add_argument(
-        "--weights",
-        type=Path,
-        metavar="FILE",
-        help=weights,
-    )
+    parser.add_argument("--weights", type=Path, metavar="FILE", help=weights)
     parser.add_argument(
         "--reset-head",
         action="store_true",
         help="with --weights: allow other classes, whose layers are re-initialised",
     )
-    parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: a GPU if there is one)")
+    add_device_argument(parser)
     parser.add_argument("--amp", action="store_true", help="same as train.precision=bf16")
     parser.add_argument("--seed", type=int, help="same as train.seed=N")
 

@@ -33,24 +33,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=format_named("class"),
         default="image_folder",
         metavar="FORMAT",
-        help="image_folder: SPLIT/CLASS/images; ilsvrc: ILSVRC2012 as distributed "
-        "(default: image_folder)",
+        help="image_folder: SPLIT/CLASS/images; ilsvrc: ILSVRC2012 as distributed",
     )
-    parser.add_argument("--train", default="train", help="training folder (default: train)")
-    parser.add_argument("--val", default="val", help="validation folder (default: val)")
-    parser.add_argument(
-        "--val-fraction", type=float, help="use this fraction of each training class as val"
-    )
-    parser.add_argument("--out", type=Path, help="output folder, gets the folders train and val")
-    parser.add_argument(
-        "--size-mb", type=int, default=256, help="maximum shard size in MiB (default: 256)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the order and of the val fraction"
-    )
-    parser.add_argument(
-        "--check", type=Path, metavar="DIR", help="verify the checksums of existing shards"
-    )
+    parser.add_argument("--train", default="train", help="training folder")
+    parser.add_argument("--val", default="val", help="validation folder")
+    parser.add_argument("--val-fraction", type=float, help="fraction of training to use as val")
+    parser.add_argument("--out", type=Path, help="output folder, gets train and val")
+    parser.add_argument("--size-mb", type=int, default=256, help="maximum shard size in MiB")
+    parser.add_argument("--seed", type=int, default=0, help="of the order and of --val-fraction")
+    parser.add_argument("--check", type=Path, metavar="DIR", help="verify existing shards")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -34,7 +34,9 @@ _LOG = logging.getLogger(__name__)
 class ImageContent:
     """Content of an image file: ``format`` as in Pillow, ``size`` (h, w) as displayed.
 
-    ``size``, ``dhash`` and ``thumbnail`` are None or empty for an unusable image.
+    ``orientation`` is the EXIF value 1..8. ``dhash`` is a 64-bit hash of the pixels; scaling,
+    brightening or compressing changes only a few of its bits. ``thumbnail`` has 18 x 18 grey
+    values. Size, dhash and thumbnail are None or empty for an unusable image.
     """
 
     format: str

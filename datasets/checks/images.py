@@ -62,21 +62,14 @@ _REDUCED = 72
 
 
 @dataclass(frozen=True)
-class ImageFacts:
-    """One image file: ``size`` (h, w) as displayed, ``orientation`` is the EXIF value 1..8.
+class ImageFacts(ImageContent):
+    """One image file. ``sha256`` (hex) is the hash of its bytes, empty if it cannot be read.
 
-    ``sha256`` (hex) is the hash of the file, empty if it cannot be read. ``dhash`` is a 64-bit hash
-    of the pixels; scaling, brightening or compressing changes only a few of its bits.
-    ``thumbnail`` has 18 x 18 grey values. Size, dhash and thumbnail are None or empty for an
-    unusable image; a finding then has the reason.
+    If the image is unusable, one of the ``findings`` has the reason.
     """
 
     path: Path
-    size: tuple[int, int] | None
-    orientation: int
     sha256: str
-    dhash: int | None
-    thumbnail: bytes
     findings: tuple[Finding, ...] = ()
 
 
@@ -135,15 +128,8 @@ def _read(path: Path) -> bytes:
 
 def _facts(path: Path, digest: str, content: ImageContent) -> ImageFacts:
     remarks = (*content.remarks, *_extension_remark(path, content))
-    return ImageFacts(
-        path,
-        content.size,
-        content.orientation,
-        digest,
-        content.dhash,
-        content.thumbnail,
-        tuple(Finding(kind, severity, path, why, image=path) for kind, severity, why in remarks),
-    )
+    findings = (Finding(kind, severity, path, why, image=path) for kind, severity, why in remarks)
+    return ImageFacts(**vars(content), path=path, sha256=digest, findings=tuple(findings))
 
 
 def _extension_remark(path: Path, content: ImageContent) -> list[Remark]:

@@ -139,12 +139,14 @@ def _made_up(hashes: np.ndarray, thumbnails: np.ndarray, name: str) -> list[Imag
     assert first == []
     return [
         ImageFacts(
-            Path(f"{name}{number}.jpg"),
+            "JPEG",
             (10, 10),
             1,
-            f"{name}{number}",
             int(value),
             pixels.tobytes(),
+            (),
+            Path(f"{name}{number}.jpg"),
+            f"{name}{number}",
         )
         for number, (value, pixels) in enumerate(zip(hashes, thumbnails, strict=True))
     ]
