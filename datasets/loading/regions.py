@@ -31,46 +31,57 @@ OUTSIDE = (124, 116, 104)
 # ---------------------------------------------------------------------------------------- warp
 
 
+@dataclass(frozen=True)
+class Square:
+    """The input of a network of stage two: ``size`` pixels, with ``padding`` pixels of context on
+    each side, as in R-CNN (16 at 227; Girshick et al., arXiv:1311.2524, supplement).
+
+    Raises ConfigError for a padding that leaves no room for the region.
+    """
+
+    size: int
+    padding: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= 2 * self.padding < self.size:
+            raise ConfigError(
+                f"padding: {self.padding} on each side leaves nothing of size {self.size}"
+            )
+
+
 def warp(
     pixels: np.ndarray,
     box: Tensor | Sequence[float],
+    square: Square,
     *,
-    size: int,
-    padding: int,
     flipped: bool = False,
     outside: tuple[int, int, int] = OUTSIDE,
 ) -> tuple[np.ndarray, CropGeometry]:
     """The region ``box`` (4,) of ``pixels`` (h, w, 3) uint8 with context, (size, size, 3) uint8.
 
-    The box becomes exactly [padding, padding, size - padding, size - padding], as in R-CNN, which
-    leaves 16 pixels of context at 227 (Girshick et al., arXiv:1311.2524, supplement). Beyond its
-    edges the image is padded with the colour ``outside``.
+    The box becomes exactly [padding, padding, size - padding, size - padding]. Beyond its edges the
+    image is padded with the colour ``outside``.
 
-    Raises ValueError for a box without area and for a padding that leaves it no room.
+    Raises ValueError for a box without area.
     """
     original = (pixels.shape[0], pixels.shape[1])
-    geometry = _geometry_around(box, original, size, padding, flipped)
+    geometry = _geometry_around(box, original, square, flipped)
     part, corner = _part(pixels, geometry, outside)
     offset = [
         at - first * scale
         for at, first, scale in zip(geometry.offset, corner, geometry.scale, strict=True)
     ]
-    return flip(_resampled(part, geometry.scale, offset, size), flipped), geometry
+    return flip(_resampled(part, geometry.scale, offset, square.size), flipped), geometry
 
 
 def _geometry_around(
-    box: Tensor | Sequence[float],
-    original: tuple[int, int],
-    size: int,
-    padding: int,
-    flipped: bool,
+    box: Tensor | Sequence[float], original: tuple[int, int], square: Square, flipped: bool
 ) -> CropGeometry:
     x1, y1, x2, y2 = map(float, box)
-    room = size - 2 * padding
     if not (math.isfinite(x1 + y1 + x2 + y2) and x1 < x2 and y1 < y2):
         raise ValueError(f"box ({x1:g}, {y1:g}, {x2:g}, {y2:g}) has no area")
-    if padding < 0 or room <= 0:
-        raise ValueError(f"a padding of {padding} leaves {room} of {size} pixels for the box")
+    size, padding = square.size, square.padding
+    room = size - 2 * padding
     scale = (room / (y2 - y1), room / (x2 - x1))
     offset = (y1 * scale[0] - padding, x1 * scale[1] - padding)
     return CropGeometry(original, scale, flipped, offset=offset, size=(size, size))
@@ -132,20 +143,12 @@ def _weights(scale: float, offset: float, size: int, length: int) -> csr_array:
 # ------------------------------------------------------------------------------------- inference
 
 
-@dataclass(frozen=True)
-class Square:
-    """The input of a network of stage two: ``size`` pixels, of which ``padding`` are context."""
-
-    size: int
-    padding: int
-
-
 def warp_regions(pixels: np.ndarray, boxes: Tensor, squares: Sequence[Square]) -> Batch:
     """The regions ``boxes`` (P, 4) of ``pixels`` (h, w, 3) uint8: a batch of P images with their
     geometries for the first square, and a view of it for each other one."""
     samples = []
     for box in boxes:
-        warped = (warp(pixels, box, size=one.size, padding=one.padding) for one in squares)
+        warped = (warp(pixels, box, square) for square in squares)
         first, *views = (
             Sample(torch.from_numpy(image), None, geometry) for image, geometry in warped
         )
@@ -204,17 +207,14 @@ class RegionDataset(ImageDataset):
         self,
         records: Sequence[Record],
         proposals: Mapping[str, Tensor],
+        square: Square,
         *,
-        size: int,
-        padding: int,
         positive_iou: float,
         positive_fraction: float,
         flip: float,
         rules: ImageRules = DEFAULT_RULES,
     ) -> None:
         super().__init__(records, rules)
-        if not 0 <= 2 * padding < size:
-            raise ConfigError(f"padding: {padding} on each side leaves nothing of size {size}")
         if not 0 < positive_iou <= 1:
             raise ConfigError(f"positive_iou: {positive_iou:g} is not in (0, 1]")
         for name, chance in (("positive_fraction", positive_fraction), ("flip", flip)):
@@ -222,8 +222,7 @@ class RegionDataset(ImageDataset):
                 raise ConfigError(f"{name}: {chance:g} is not between 0 and 1")
         for record in self.records:
             _check_regions(record, proposals.get(record.image_id))
-        self.proposals = proposals
-        self.size, self.padding = size, padding
+        self.proposals, self.square = proposals, square
         self.positive_iou, self.positive_fraction = positive_iou, positive_fraction
         self.flip = flip
 
@@ -234,7 +233,7 @@ class RegionDataset(ImageDataset):
         flipped = bool(random.random() < self.flip)
         pool = self._pool(record, positive)
         box = pool[int(random.random() * len(pool))]
-        image, geometry = warp(pixels, box, size=self.size, padding=self.padding, flipped=flipped)
+        image, geometry = warp(pixels, box, self.square, flipped=flipped)
         found = record.annotation
         moved = replace(found, boxes=geometry.apply(found.boxes))
         return Sample(

@@ -100,8 +100,7 @@ class RegionLocalizationTask(StageTask):
         return RegionDataset(
             split.records,
             prepared,
-            size=region.size,
-            padding=region.padding,
+            Square(region.size, region.padding),
             positive_iou=region.positive_iou,
             positive_fraction=region.positive_fraction,
             flip=region.flip,

@@ -13,7 +13,7 @@ from resdet.datasets.catalog_classes import localization_split
 from resdet.datasets.formats.cls_loc import ClsLocSource
 from resdet.datasets.image import ImageRules
 from resdet.datasets.loading.dataset import eval_loader, train_loader
-from resdet.datasets.loading.regions import RegionDataset, warp
+from resdet.datasets.loading.regions import RegionDataset, Square, warp
 from resdet.datasets.loading.sampling import BatchPlan, SampleKey, any_shape
 from resdet.detection.errors import ConfigError, DataError
 from resdet.detection.structures import Annotation, Batch, Record
@@ -50,8 +50,7 @@ def make_dataset(
     return RegionDataset(
         records,
         {record.image_id: regions for record in records},
-        size=32,
-        padding=4,
+        Square(32, 4),
         positive_iou=0.5,
         positive_fraction=fraction,
         flip=flip,
@@ -89,7 +88,7 @@ def test_one_kind_replaces_the_other(tmp_path: Path) -> None:
     empty = make_records(tmp_path, 1)
     sample = make_dataset(empty, FAR, fraction=1.0)[SampleKey(0, 0)]
     assert sample.annotation is not None and len(sample.annotation) == 0
-    expected, _ = warp(noise(30, 40)[:, :, ::-1], FAR, size=32, padding=4)  # OpenCV writes BGR
+    expected, _ = warp(noise(30, 40)[:, :, ::-1], FAR, Square(32, 4))  # OpenCV writes BGR
     assert np.array_equal(sample.image, expected)
 
 
@@ -115,7 +114,7 @@ def test_all_objects_are_kept_unclipped(tmp_path: Path) -> None:
 
 def test_flipped_with_its_probability(tmp_path: Path) -> None:
     records = make_records(tmp_path, 1, OBJECT)
-    plain, _ = warp(noise(30, 40)[:, :, ::-1], OBJECT, size=32, padding=4)
+    plain, _ = warp(noise(30, 40)[:, :, ::-1], OBJECT, Square(32, 4))
     dataset = make_dataset(records, flip=0.25)
     images = [dataset[SampleKey(0, seed)].image.numpy() for seed in range(400)]
     mirrored = [np.array_equal(image, plain[:, ::-1]) for image in images]
@@ -154,8 +153,6 @@ def test_the_next_image_takes_the_place_of_a_truncated_one(tmp_path: Path) -> No
 
 
 SETTINGS = {
-    "size": 32,
-    "padding": 4,
     "positive_iou": 0.5,
     "positive_fraction": 0.5,
     "flip": 0.5,
@@ -163,11 +160,11 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"padding": 16}, {"positive_iou": 0.0}, {"positive_fraction": 1.5}, {"flip": -1.0}]
+    "wrong", [{"positive_iou": 0.0}, {"positive_fraction": 1.5}, {"flip": -1.0}]
 )
 def test_impossible_settings(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
-        RegionDataset([], {}, **(SETTINGS | wrong))
+        RegionDataset([], {}, Square(32, 4), **(SETTINGS | wrong))
 
 
 @pytest.mark.parametrize(
@@ -188,7 +185,7 @@ def test_impossible_proposals(
     proposals: Callable[[], dict[str, torch.Tensor]], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=message):
-        RegionDataset(make_records(tmp_path, 1), proposals(), **SETTINGS)
+        RegionDataset(make_records(tmp_path, 1), proposals(), Square(32, 4), **SETTINGS)
 
 
 def test_pets(shared_data: Path) -> None:
@@ -197,7 +194,7 @@ def test_pets(shared_data: Path) -> None:
         record.image_id: torch.tensor([[0.0, 0.0, record.size[1], record.size[0]]])
         for record in split.records
     }
-    dataset = RegionDataset(split.records, whole, **SETTINGS)
+    dataset = RegionDataset(split.records, whole, Square(32, 4), **SETTINGS)
     batches = list(eval_loader(dataset, batch_size=32, workers=0))
     assert sum(len(batch) for batch in batches) == 59
     assert sum(len(annotation) for batch in batches for annotation in batch.annotations) == 60

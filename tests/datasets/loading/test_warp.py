@@ -9,7 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from resdet.datasets.loading.regions import OUTSIDE, warp
+from resdet.datasets.loading.regions import OUTSIDE, Square, warp
+from resdet.detection.errors import ConfigError
 
 Box = tuple[float, float, float, float]
 
@@ -20,33 +21,33 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 def test_a_region_at_its_size_is_cut_out() -> None:
     pixels = noise(30, 40)
-    image, cut = warp(pixels, (10.0, 6.0, 22.0, 18.0), size=20, padding=4)
+    image, cut = warp(pixels, (10.0, 6.0, 22.0, 18.0), Square(20, 4))
     assert np.array_equal(image, pixels[2:22, 6:26])
     assert cut.apply(torch.tensor([10.0, 6, 22, 18])).tolist() == [4.0, 4.0, 16.0, 16.0]
     assert (cut.scale, cut.offset, cut.original, cut.size) == ((1, 1), (2, 6), (30, 40), (20, 20))
-    mirrored, turned = warp(pixels, (10.0, 6.0, 22.0, 18.0), size=20, padding=4, flipped=True)
+    mirrored, turned = warp(pixels, (10.0, 6.0, 22.0, 18.0), Square(20, 4), flipped=True)
     assert np.array_equal(mirrored, image[:, ::-1]) and turned.flipped
 
 
 def test_outside_the_image_is_the_mean_colour() -> None:
     pixels = noise(8, 8)
-    image, _ = warp(pixels, torch.tensor([0.0, 0.0, 8.0, 8.0]), size=12, padding=2)
+    image, _ = warp(pixels, torch.tensor([0.0, 0.0, 8.0, 8.0]), Square(12, 2))
     assert np.array_equal(image[2:10, 2:10], pixels)
     image[2:10, 2:10] = OUTSIDE
     assert (image == OUTSIDE).all()
-    black, _ = warp(pixels, (0.0, 0.0, 8.0, 8.0), size=12, padding=2, outside=(0, 0, 0))
+    black, _ = warp(pixels, (0.0, 0.0, 8.0, 8.0), Square(12, 2), outside=(0, 0, 0))
     assert not black[:2].any() and not black[:, 10:].any()
-    nothing, _ = warp(pixels, (20.0, -30.0, 24.0, -20.0), size=12, padding=2)
+    nothing, _ = warp(pixels, (20.0, -30.0, 24.0, -20.0), Square(12, 2))
     assert (nothing == OUTSIDE).all()
 
 
 def test_half_a_pixel_worked_by_hand() -> None:
     """Columns 0, 100, 200: moved by half a pixel they are the means of two neighbours."""
     pixels = np.repeat(np.array([[0, 100, 200]], np.uint8), 3, 0)[:, :, None].repeat(3, 2)
-    image, _ = warp(pixels, (0.5, 0.0, 2.5, 2.0), size=2, padding=0)
+    image, _ = warp(pixels, (0.5, 0.0, 2.5, 2.0), Square(2, 0))
     assert image[:, :, 0].tolist() == [[50, 150], [50, 150]]
     # Twice as large: the middles of new pixels are at 0.25 and 0.75 of old ones.
-    image, _ = warp(pixels, (1.0, 1.0, 2.0, 2.0), size=2, padding=0)
+    image, _ = warp(pixels, (1.0, 1.0, 2.0, 2.0), Square(2, 0))
     assert image[:, :, 0].tolist() == [[75, 125], [75, 125]]
 
 
@@ -54,7 +55,7 @@ def test_a_chessboard_shrinks_to_grey() -> None:
     """Every second pixel white: what reads single pixels would give stripes."""
     rows, columns = np.mgrid[:120, :120]
     pixels = np.where((rows + columns) % 2, 255, 0).astype(np.uint8)[:, :, None].repeat(3, 2)
-    image, _ = warp(pixels, (8.3, 9.1, 108.9, 111.7), size=20, padding=0)
+    image, _ = warp(pixels, (8.3, 9.1, 108.9, 111.7), Square(20, 0))
     assert np.abs(image.astype(int) - 127.5).max() < 8  # one of five by five may be left over
 
 
@@ -73,7 +74,7 @@ def test_the_box_becomes_exactly_the_square(
     box: Box, square: tuple[int, int], flipped: bool
 ) -> None:
     size, padding = square
-    image, cut = warp(noise(70, 80), box, size=size, padding=padding, flipped=flipped)
+    image, cut = warp(noise(70, 80), box, Square(size, padding), flipped=flipped)
     inner = [float(padding), float(padding), float(size - padding), float(size - padding)]
     assert cut.apply(torch.tensor([box])).tolist() == [inner]
     torch.testing.assert_close(cut.invert(torch.tensor(inner)), torch.tensor(box))
@@ -98,7 +99,7 @@ def test_shrunk_regions_are_means_over_areas(box: Box, padding: int, seed: int) 
     size = 2 * padding + 3
     box = (box[0], box[1], box[2] + 6, box[3] + 6)  # at least 7 pixels become 3
     pixels = noise(70, 80, seed)
-    image, _ = warp(pixels, box, size=size, padding=padding)
+    image, _ = warp(pixels, box, Square(size, padding))
     around = np.full((270, 280, 3), OUTSIDE, float)
     around[100:170, 100:180] = pixels
     steps = np.arange(-padding, size - padding + 1)
@@ -113,7 +114,7 @@ def test_shrunk_regions_are_means_over_areas(box: Box, padding: int, seed: int) 
 @given(BOX, st.integers(0, 99), st.booleans())
 def test_enlarged_regions_are_bilinear(box: Box, seed: int, flipped: bool) -> None:
     pixels = noise(70, 80, seed)
-    image, cut = warp(pixels, box, size=64, padding=1, flipped=flipped)
+    image, cut = warp(pixels, box, Square(64, 1), flipped=flipped)
     around = np.full((270, 280, 3), OUTSIDE, float)
     around[100:170, 100:180] = pixels
     for x, y in np.random.default_rng(seed).integers(0, 64, (20, 2)).tolist():
@@ -131,7 +132,7 @@ def test_each_direction_has_its_own_resampling() -> None:
     pixels = np.zeros((10, 400, 3), np.uint8)
     pixels[:, ::2] = 200
     pixels[5:] //= 2
-    image, _ = warp(pixels, (40.0, 1.0, 360.0, 9.0), size=40, padding=0)
+    image, _ = warp(pixels, (40.0, 1.0, 360.0, 9.0), Square(40, 0))
     assert (np.ptp(image, axis=1) == 0).all()  # eight columns each: no stripes
     steps = image[:, 0, 0].astype(int)
     assert steps[0] == 100 and steps[-1] == 50 and (np.diff(steps) <= 0).all()
@@ -139,15 +140,19 @@ def test_each_direction_has_its_own_resampling() -> None:
 
 
 @pytest.mark.parametrize(
-    ("box", "padding", "message"),
+    ("box", "message"),
     [
-        ((3.0, 3.0, 3.0, 9.0), 2, r"box \(3, 3, 3, 9\) has no area"),
-        ((9.0, 3.0, 3.0, 9.0), 2, "no area"),
-        ((0.0, 0.0, float("nan"), 9.0), 2, "no area"),
-        ((0.0, 0.0, 9.0, 9.0), 10, "leaves 0 of 20"),
-        ((0.0, 0.0, 9.0, 9.0), -1, "padding of -1"),
+        ((3.0, 3.0, 3.0, 9.0), r"box \(3, 3, 3, 9\) has no area"),
+        ((9.0, 3.0, 3.0, 9.0), "no area"),
+        ((0.0, 0.0, float("nan"), 9.0), "no area"),
     ],
 )
-def test_impossible_regions(box: Box, padding: int, message: str) -> None:
+def test_impossible_regions(box: Box, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        warp(noise(20, 20), box, size=20, padding=padding)
+        warp(noise(20, 20), box, Square(20, 2))
+
+
+@pytest.mark.parametrize("padding", [10, -1])
+def test_impossible_paddings(padding: int) -> None:
+    with pytest.raises(ConfigError, match=f"padding: {padding} on each side .* size 20"):
+        Square(20, padding)
