@@ -5,13 +5,13 @@ resdet check-data data/coco --out checked
 resdet check-data images --annotations instances.json --quick
 resdet check-data --cfg voc_r101.yaml data.root=data
 
-The format of a folder is recognised: PASCAL VOC, COCO, YOLO, ILSVRC CLS-LOC, one folder for each
-class (image_folder), or nothing but images. With --cfg the sources, classes and anchors are those
-of the config. With --out the folder gets data_report.json, data_report.html (opens offline, shows
-each kind of fault) and, unless --no-cache, images.jsonl: what is known of each decoded file, by its
-content, so that the next check decodes only what is new. Without --out nothing is written.
+The format of a folder is recognised: PASCAL VOC, COCO, YOLO, ILSVRC CLS-LOC, class folders
+(image_folder), or images without annotations. With --cfg, the sources, classes and anchors of the
+config are checked. With --out, the folder gets data_report.json, data_report.html (opens offline,
+shows each kind of finding) and, unless --no-cache, images.jsonl, a cache with which the next check
+decodes only new files. Without --out nothing is written.
 
-An error is what training refuses, a warning may harm the result, a note is to know; docs/data.md
+An error stops training, a warning may affect results, a note is information; docs/data.md
 explains each kind. Exit code 0: no errors; 3: errors, after the whole report.
 """
 
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _silence_pillow() -> None:
-    """What it warns of, without naming the file, stands in the report with the file's name."""
+    """Pillow's warnings do not name the file; the report has them with the file name."""
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
@@ -118,7 +118,7 @@ def _configured(args: argparse.Namespace) -> DataSet:
 
     for option in ("format", "annotations", "classes"):
         if getattr(args, option):
-            raise ConfigError(f"--{option}: only for a PATH, the config says it all")
+            raise ConfigError(f"--{option}: only for PATH; the config defines it")
     config = load_config(args.cfg, args.words)
     missing = [line for line in missing_paths(config) if line.startswith("data.")]
     if missing:

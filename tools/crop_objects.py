@@ -1,11 +1,11 @@
-"""Cut the objects of a detection data set out, as images to classify.
+"""Crop the objects of a detection data set into a classification data set.
 
 resdet crop-objects data/synthetic --from voc --split train --split val --out data/objects
 resdet train-cls --cfg caltech40_r18.yaml data.source.root=data/objects --out runs/objects
 
 Each object becomes SPLIT/CLASS/IMAGE_NUMBER.jpg: a square around its box. Objects marked as
-difficult or as crowd are left out. --background adds squares without an object as a class of their
-own: a detector's backbone has to tell objects from those, too.
+difficult or as crowd are skipped. --background adds squares without an object as a class of their
+own, because the backbone of a detector must distinguish objects from background.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         classes = ", ".join(f"{label} {counts[name][label]}" for label in split.classes)
         empty = counts[name][BACKGROUND] if args.background else 0
         print(
-            f"{name}: {counts[name].total() - empty} objects ({classes}), left out: {ignored} "
+            f"{name}: {counts[name].total() - empty} objects ({classes}), skipped: {ignored} "
             f"ignored, {dropped} with bad boxes"
             + (f"; {empty} squares of background" if args.background else "")
         )

@@ -4,9 +4,8 @@
   resdet train-loc --cfg pets_rcnn_r18.yaml data.root=data network.weights=r18.safetensors
       proposals.weights=[first/best.pt]
 
-The weights are a classifier's, which `resdet freeze-bn` makes a backbone of. Stage one finds the
-box of a known class; stage two, where wanted, looks again at what it proposes. The config says
-which stage it is for.
+The weights are those of a classifier after `resdet freeze-bn`. Stage one predicts a box for each
+class; the optional stage two scores and refines its proposals. The config selects the stage.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Published data sets: verified downloads, unpacked once.
 
-Archives go to ``<out>/archives``: first to a ``.part`` file that a later run continues, then, once
-size and checksum agree, to their own name. They are unpacked beside it; a marker inside the
-unpacked folder records that this was finished.
+Archives are downloaded to ``<out>/archives``, first to a ``.part`` file, which a later run
+continues. It is renamed when size and checksum are correct. A marker in the unpacked folder records
+that unpacking is complete.
 """
 
 from __future__ import annotations
@@ -17,16 +17,15 @@ from ...detection.download import ATTEMPTS, CHUNK, PAUSE, DownloadError, downloa
 from ...detection.errors import DataError
 from .archives import unpack
 
-#: Called with what is being done, the bytes done so far and the bytes in all.
+#: Called with (description, bytes done, total bytes).
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A published file and where it belongs.
+    """A published archive: ``urls`` to try in turn, size in bytes and MD5.
 
-    ``urls`` are tried in turn, ``size`` is in bytes, ``md5`` guards against damage and mix-ups.
-    It is unpacked in ``target`` and fills ``folder``; both are relative to the output folder.
+    It is unpacked in ``target`` and creates ``folder``; both are relative to the output folder.
     """
 
     name: str
@@ -37,64 +36,43 @@ class Archive:
     folder: str
 
 
-def _voc(year: int, name: str, *, size: int, md5: str) -> Archive:
-    """The official address redirects to the second host, which speaks HTTPS and is asked first."""
+def _voc(year: int, name: str, size: int, md5: str) -> Archive:
+    """The official host redirects to the first one, which supports HTTPS."""
     path = f"pascal/VOC/voc{year}/{name}"
     hosts = ("https://thor.robots.ox.ac.uk", "http://host.robots.ox.ac.uk")
     urls = tuple(f"{host}/{path}" for host in hosts)
     return Archive(name, urls, size, md5, target=".", folder=f"VOCdevkit/VOC{year}")
 
 
-def _coco(path: str, *, folder: str, size: int, md5: str) -> Archive:
-    """The official host is a storage bucket, whose HTTPS certificate names the storage service."""
+def _coco(path: str, folder: str, size: int, md5: str) -> Archive:
+    """The official host is a storage bucket without an HTTPS certificate of its own."""
     bucket = "images.cocodataset.org"
     urls = (f"https://s3.amazonaws.com/{bucket}/{path}", f"http://{bucket}/{path}")
     return Archive(Path(path).name, urls, size, md5, target="coco", folder=f"coco/{folder}")
 
 
 # MD5 of the VOC files as in torchvision (datasets/voc.py), of the COCO files as in PaddleDetection
-# (utils/download.py) and MLPerf's reference SSD; sizes as the servers state them.
+# (utils/download.py) and MLPerf's reference SSD; sizes from the servers.
 DATASETS: dict[str, tuple[Archive, ...]] = {
     "voc2007": (
-        _voc(
-            2007,
-            "VOCtrainval_06-Nov-2007.tar",
-            size=460_032_000,
-            md5="c52e279531787c972589f7e41ab4ae64",
-        ),
-        _voc(
-            2007,
-            "VOCtest_06-Nov-2007.tar",
-            size=451_020_800,
-            md5="b6e924de25625d8de591ea690078ad9f",
-        ),
+        _voc(2007, "VOCtrainval_06-Nov-2007.tar", 460_032_000, "c52e279531787c972589f7e41ab4ae64"),
+        _voc(2007, "VOCtest_06-Nov-2007.tar", 451_020_800, "b6e924de25625d8de591ea690078ad9f"),
     ),
     "voc2012": (
         _voc(
-            2012,
-            "VOCtrainval_11-May-2012.tar",
-            size=1_999_639_040,
-            md5="6cd6e144f989b92b3379bac3b3de84fd",
+            2012, "VOCtrainval_11-May-2012.tar", 1_999_639_040, "6cd6e144f989b92b3379bac3b3de84fd"
         ),
     ),
     "coco2017": (
         _coco(
             "annotations/annotations_trainval2017.zip",
-            folder="annotations",
-            size=252_907_541,
-            md5="f4bbac642086de4f52a3fdda2de5fa2c",
+            "annotations",
+            252_907_541,
+            "f4bbac642086de4f52a3fdda2de5fa2c",
         ),
+        _coco("zips/val2017.zip", "val2017", 815_585_330, "442b8da7639aecaf257c1dceb8ba8c80"),
         _coco(
-            "zips/val2017.zip",
-            folder="val2017",
-            size=815_585_330,
-            md5="442b8da7639aecaf257c1dceb8ba8c80",
-        ),
-        _coco(
-            "zips/train2017.zip",
-            folder="train2017",
-            size=19_336_861_798,
-            md5="cced6f7f71b7629ddf16f17bbcfab6b2",
+            "zips/train2017.zip", "train2017", 19_336_861_798, "cced6f7f71b7629ddf16f17bbcfab6b2"
         ),
     ),
 }
@@ -133,10 +111,10 @@ def fetch(
     pause: float = PAUSE,
     progress: Progress = _silent,
 ) -> Path:
-    """Return the verified file ``folder/archive.name``, downloading what is missing of it.
+    """Return the verified file ``folder/archive.name``; downloads what is missing.
 
-    Gives up after ``attempts`` tries in a row that bring nothing new; ``pause`` seconds after the
-    first, doubling. Raises DataError.
+    Raises DataError after ``attempts`` consecutive attempts without new bytes. The first pause is
+    ``pause`` seconds; it doubles each time.
     """
     path = folder / archive.name
     if path.exists():
@@ -172,7 +150,7 @@ def fetch(
 
 
 def _difference(path: Path, archive: Archive, progress: Progress) -> str:
-    """What tells the file from the published one by size or MD5; empty if nothing does."""
+    """Difference to the published size or MD5; empty if there is none."""
     if size_of(path) != archive.size:
         return f"{size_of(path)} bytes, expected {archive.size}"
     digest = hashlib.md5(usedforsecurity=False)
