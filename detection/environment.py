@@ -1,4 +1,4 @@
-"""What a run ran on: versions and devices, for ``env.json``."""
+"""Versions and devices of a run, for ``env.json``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PACKAGES = (
 
 
 def describe_environment() -> dict[str, object]:
-    """Versions of what computes, and the devices it may compute on."""
+    """Versions of Python and packages, and the available devices."""
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "resdet": version("resdet"),

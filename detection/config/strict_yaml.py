@@ -1,9 +1,9 @@
-"""What does this YAML text say, and on which line, if it says it without surprises?
+"""YAML 1.2 with JSON's numbers, with the line of every value.
 
-PyYAML reads YAML 1.1, where ``no`` is false, ``1e-3`` a string, ``007`` seven, ``12:30`` 750 and a
-repeated key silently wins. Here plain scalars follow YAML 1.2 with JSON's numbers, and a repeated
-key, a tag, a non-finite number or an alias bomb is an error with its line. No Python object is ever
-constructed: the node graph is read directly.
+PyYAML reads YAML 1.1, where ``no`` is false, ``1e-3`` a string, ``007`` seven, ``12:30`` 750, and
+the last of repeated keys wins. Here a repeated key, a tag, a non-finite number or an alias bomb is an
+error with its line. The node graph is read directly: PyYAML's constructors do not know the path of
+a value, stop at the first problem and share aliased values instead of counting them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import yaml
 
 from ..errors import ConfigError
 
-#: Where a value stands: the keys and list indices that lead to it.
+#: The keys and list indices that lead to a value.
 KeyPath = tuple[str | int, ...]
 
 MAX_BYTES = 1_000_000
@@ -45,14 +45,14 @@ _PLAIN_SCALARS = (
 
 @dataclass(frozen=True)
 class YamlText:
-    """The plain value of one document and the line (from 1) of every key and list item in it."""
+    """The plain value of a document and the line (from 1) of every key and list item in it."""
 
     value: Any
     lines: Mapping[KeyPath, int]
 
 
 class _Composer(yaml.SafeLoader):
-    """Text to nodes: YAML 1.2 scalars, no tags, bounded depth. Its constructor is never used."""
+    """Text to nodes, with YAML 1.2 scalars, bounded depth and no tags. Constructs no objects."""
 
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012 - PyYAML's name for a class table
     depth = 0
@@ -73,7 +73,7 @@ class _Composer(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes exactly the strings that ``_Composer`` would read as something else."""
+    """Quotes exactly the strings that ``_Composer`` would not read as strings."""
 
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012 - PyYAML's name for a class table
 
@@ -103,7 +103,7 @@ _TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 
 
 def read_yaml(path: Path) -> YamlText:
-    """The one document in a file; raises ConfigError, a line per problem, each with its line."""
+    """The document in a file; raises ConfigError with a line for each problem."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -113,7 +113,7 @@ def read_yaml(path: Path) -> YamlText:
 
 
 def parse_yaml(data: bytes | str, name: str) -> YamlText:
-    """The one document in a text; ``name`` stands for the file in messages."""
+    """The document in a text; messages begin with ``name``."""
     if len(data) > MAX_BYTES:
         raise ConfigError(f"{name}: larger than {MAX_BYTES} bytes, not a config")
     try:
@@ -122,7 +122,7 @@ def parse_yaml(data: bytes | str, name: str) -> YamlText:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{name}{line}: {error.problem or error.context}") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        # The last two: PyYAML calls chr() and int() on escapes and directives as they stand.
+        # The last two: PyYAML calls chr() and int() on unchecked escapes and directives.
         reason = " ".join(str(error).split())
         raise ConfigError(f"{name}: not readable as YAML: {reason}") from error
     if node is None:
@@ -135,7 +135,7 @@ def parse_yaml(data: bytes | str, name: str) -> YamlText:
 
 
 def parse_scalar(text: str, name: str) -> str | int | float | bool | None:
-    """One plain scalar, read literally: neither comments, quotes nor indicators mean anything."""
+    """One plain scalar, read literally: comments, quotes and indicators have no meaning."""
     tags = (tag for tag, pattern in _PLAIN_SCALARS if pattern.match(text))
     try:
         return _scalar(next(tags, _TAG + "str"), text)
@@ -157,7 +157,7 @@ def to_yaml(value: object) -> str:
 
 
 class _NodeReader:
-    """Nodes to plain values, gathering lines and problems on the way."""
+    """Converts nodes to plain values and collects their lines and all problems."""
 
     def __init__(self, name: str) -> None:
         self.name = name

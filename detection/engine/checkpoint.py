@@ -1,8 +1,8 @@
-"""Training state on disk: written whole or not at all, read without running anything.
+"""Checkpoint files: written atomically, read without executing anything in them.
 
 A checkpoint is a dict of tensors and primitives: ``format_version``, ``model``, ``config``,
-``classes``, ``task``, ``step``, ``metric`` and what training needs to go on. Without ``task`` it
-is a detector's, from before there were others.
+``classes``, ``task``, ``step``, ``metric`` and what training needs to resume. Without ``task`` it
+is a detector's, from a version without other tasks.
 """
 
 from __future__ import annotations
@@ -20,25 +20,18 @@ from ..errors import WeightsError
 from ..files import atomic_write
 
 FORMAT_VERSION = 1
-#: What every checkpoint holds, and as what.
+#: The entries that every checkpoint has, and their types.
 KEYS: Mapping[str, type] = {"model": dict, "config": dict, "classes": list, "step": int}
-#: Each task, what its checkpoint holds, and the command that trains it.
-TASKS: Mapping[str, tuple[str, str]] = {
-    "detection": ("a detector", "train-det"),
-    "classification": ("a classifier", "train-cls"),
-    "localization": ("a localizer", "train-loc"),
-    "localization_rcnn": ("the second stage of a localizer", "train-loc"),
-}
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any], *, keep_previous: bool = False) -> None:
     """Write ``state`` to ``path`` atomically: a temporary file, fsync, rename.
 
-    With ``keep_previous`` the file that stood there stays as ``<name>-1<suffix>``. Killed at any
-    moment, or out of disk, ``path`` is the old or the new file, whole.
+    With ``keep_previous`` the old file is kept as ``<name>-1<suffix>``. If the process is killed at
+    any moment, or the disk is full, ``path`` is the complete old or new file.
 
     Raises:
-        OSError: when it cannot be written; what stood at ``path`` is untouched.
+        OSError: it cannot be written; the old file is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -49,14 +42,14 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], *, keep_previous: bool
                 os.fsync(file.fileno())
             if keep_previous and path.exists():
                 _link_over(path, previous_of(path))
-    except RuntimeError as error:  # torch's writer puts one of its own before a full disk's
+    except RuntimeError as error:  # torch's writer raises it over the OSError of a full disk
         if isinstance(error.__context__, OSError):
             raise OSError(error.__context__.errno, error.__context__.strerror) from error
         raise OSError(str(error)) from error
 
 
 def previous_of(path: Path) -> Path:
-    """Where ``keep_previous`` leaves the file before: ``last-1.pt`` for ``last.pt``."""
+    """Where ``keep_previous`` keeps the old file: ``last-1.pt`` for ``last.pt``."""
     return path.with_name(f"{path.stem}-1{path.suffix}")
 
 
@@ -68,32 +61,32 @@ def _link_over(source: Path, target: Path) -> None:
             shutil.copyfile(source, part)
 
 
-def _the_one_before(path: Path) -> str:
+def _hint_at_previous(path: Path) -> str:
     previous = previous_of(path)
-    return f"; {previous} is the one before it" if previous.is_file() else ""
+    return f"; {previous} is the previous one" if previous.is_file() else ""
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of this toolkit onto the CPU.
 
     Raises:
-        WeightsError: missing, cut short, of another format, or holding more than tensors and
-            primitives (it is then not opened any further).
+        WeightsError: missing, truncated, of another format, or containing more than tensors and
+            primitives (it is then not read further).
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such checkpoint")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # torch's own message advises to load the file all the same.
+        # torch's own message advises to load the file without this check.
         raise WeightsError(
             f"{path}: damaged, or holds more than tensors and plain values; it was not opened"
-            f"{_the_one_before(path)}"
+            f"{_hint_at_previous(path)}"
         ) from error
-    except Exception as error:  # damaged bytes end the reader in more ways than can be listed
+    except Exception as error:  # damaged files raise many types of errors
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise WeightsError(
-            f"{path}: cannot be read as a checkpoint ({reason}){_the_one_before(path)}"
+            f"{path}: cannot be read as a checkpoint ({reason}){_hint_at_previous(path)}"
         ) from error
     missing = [key for key in KEYS if not isinstance(state, dict) or key not in state]
     if missing:
@@ -108,33 +101,6 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         )
     _check_types(state, path)
     return state
-
-
-def task_of(state: Mapping[str, Any], path: Path) -> str:
-    """What a checkpoint was trained for, a key of `TASKS`; raises WeightsError for another."""
-    task = state.get("task", "detection")
-    if not isinstance(task, str) or task not in TASKS:
-        raise WeightsError(f"{path}: of an unknown task {task!r:.60}; known: {', '.join(TASKS)}")
-    return task
-
-
-def read_task(path: Path) -> str:
-    """The task of a weights file; a converted one, no checkpoint, is taken for a detector's.
-
-    Raises:
-        WeightsError: unreadable, or of an unknown task.
-    """
-    return "detection" if path.suffix == ".safetensors" else task_of(load_checkpoint(path), path)
-
-
-def expect_task(state: Mapping[str, Any], task: str, path: Path) -> None:
-    """Raises WeightsError unless the checkpoint was trained for ``task``."""
-    found = task_of(state, path)
-    if found != task:
-        (held, command), (wanted, _) = TASKS[found], TASKS[task]
-        raise WeightsError(
-            f"{path}: holds {held}, made by `resdet {command}`; {wanted} is needed here"
-        )
 
 
 def _check_types(state: Mapping[str, Any], path: Path) -> None:

@@ -1,6 +1,6 @@
-"""How do several runs, or several networks, compare in one image?
+"""Figures that compare several runs or networks.
 
-Files are PNG, JPEG, PDF or SVG, by their suffix.
+Files are PNG, JPEG, PDF or SVG, by suffix.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes: a thin line of ``training``, a bold one of ``evaluation`` for each run.
+    """One pair of axes with a thin line of ``training`` and a bold one of ``evaluation`` per run.
 
-    Both are names of values in the history; training has none where it is empty.
+    Both are names of values in the history; ``training`` may be empty.
     """
 
     title: str
@@ -31,7 +31,7 @@ class Panel:
 
 
 #: The first is the paper's Fig. 4: "thin curves denote training error, and bold curves validation
-#: error". What no run has measured is left out.
+#: error". Panels without any values are left out.
 PANELS = (
     Panel("top-1 error", "train_top1_error", "val_top1_error"),
     Panel("top-5 error", "", "val_top5_error"),
@@ -43,7 +43,7 @@ PANELS = (
 
 @dataclass(frozen=True)
 class Curve:
-    """What one run has measured in one panel; never empty, and without what is not finite."""
+    """The finite values of one run in one panel."""
 
     kind: Kind
     steps: list[int]
@@ -51,7 +51,7 @@ class Curve:
 
 
 def curves_of(history: History, panel: Panel, smooth: int = 1) -> list[Curve]:
-    """Training's curve and evaluation's, where there are any.
+    """The non-empty curves of training and evaluation.
 
     Training values are means of up to ``smooth`` entries, each with those before it.
     """
@@ -62,7 +62,7 @@ def curves_of(history: History, panel: Panel, smooth: int = 1) -> list[Curve]:
 
 
 def plot_runs(runs: Mapping[str, History], path: Path, *, smooth: int = 1) -> Path:
-    """Every run in one colour, its name in the legend; one panel for each thing measured."""
+    """Write the panels of all runs, each run in one colour with its name in the legend."""
     panels = [p for p in PANELS if any(curves_of(history, p) for history in runs.values())]
     with image(path, (7.0 * max(1, len(panels)), 5.0)) as figure:
         cells = figure.subplots(1, max(1, len(panels)), squeeze=False)[0]
@@ -100,7 +100,7 @@ def plot_responses(networks: Mapping[str, Sequence[float]], path: Path) -> Path:
 
 
 def _draw_run(axes: Axes, index: int, name: str, curves: Sequence[Curve]) -> None:
-    """The last curve, which is the bold one where there are two, stands in the legend."""
+    """The last curve, the bold one of two, is in the legend."""
     for curve in curves:
         axes.plot(
             curve.steps,
@@ -118,7 +118,7 @@ def _colour(index: int) -> str:
 
 
 def _dashes(index: int) -> str:
-    """After ten lines the colours come again, dashed."""
+    """After ten lines the colours repeat, dashed."""
     return ("-", "--", ":", "-.")[index // 10 % 4]
 
 

@@ -1,6 +1,6 @@
-"""Several processes as one: what ``torchrun`` started, and the little they tell each other.
+"""The processes of a distributed run and their collectives.
 
-A single process goes through the same calls; each is then the identity.
+In a single process each of them is the identity.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 
-#: How long other processes wait for the first one's evaluation: COCO's takes a minute, not hours.
-PATIENCE = timedelta(hours=2)
+#: How long other processes wait for the evaluation of the first one: COCO's takes a minute.
+EVALUATION_TIMEOUT = timedelta(hours=2)
 
 
 class Group:
-    """This process among ``world`` others; ``rank`` 0 writes files and talks."""
+    """This process of ``world``; the one with ``rank`` 0 writes files and logs."""
 
     def __init__(self, rank: int, world: int, device: torch.device) -> None:
         self.rank, self.world, self.device = rank, world, device
@@ -56,8 +56,8 @@ class Group:
         return {key: value for each in parts for key, value in each.items()} if parts else None
 
     def broadcast_buffers(self, model: nn.Module) -> None:
-        """All processes take the main one's buffers: batch statistics are of each process's own
-        images, and a checkpoint holds the main one's."""
+        """Copy the main process's buffers to all: running statistics are of each process's own
+        images, and a checkpoint has those of the main process."""
         if self.world > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
@@ -65,8 +65,8 @@ class Group:
     def broadcast(self, key: str, value: Any = None) -> Any:
         """The main process's ``value`` (JSON), on all processes.
 
-        It travels through the key-value store, not a collective: the others wait for an evaluation
-        of any length without running into a collective's time limit. ``key`` must be new.
+        Uses the key-value store instead of a collective, so that the others can wait for a long
+        evaluation without a collective's timeout. ``key`` must be new.
         """
         if self.world == 1:
             return value
@@ -74,15 +74,15 @@ class Group:
         if self.is_main:
             store.set(key, json.dumps(value))
             return value
-        store.wait([key], PATIENCE)
+        store.wait([key], EVALUATION_TIMEOUT)
         return json.loads(store.get(key))
 
 
 @contextmanager
 def process_group(device: str | None) -> Iterator[Group]:
-    """Join the group that ``torchrun`` describes in the environment, or be alone.
+    """Join the group that ``torchrun`` describes in the environment, if any.
 
-    ``device`` None takes a GPU where there is one; with several processes each takes its own.
+    ``device`` None is a GPU if there is one; with several processes each has its own.
 
     Raises:
         ConfigError: there is no such device.

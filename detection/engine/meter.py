@@ -1,4 +1,4 @@
-"""What happened since the last line of the log: mean losses, speed, waiting, memory."""
+"""Mean losses, speed, data wait and memory since the last line of the log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .distributed import Group
 
 
 def is_loss(name: str) -> bool:
-    """Whether a model minimises what it returns under this name; all else is only measured."""
+    """Whether the value of this name is part of the loss; all others are only logged."""
     return name.startswith("loss")
 
 
@@ -31,14 +31,14 @@ class Meter:
         self.resume()
 
     def resume(self) -> None:
-        """Time anew, as after a pause of unknown length; what was summed stays."""
+        """Restart the timing, as after a pause of unknown length; the sums are kept."""
         self.images = 0
         self.waiting = 0.0
         self.started = time.perf_counter()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Time spent inside, on an evaluation, does not count."""
+        """Exclude the time spent inside, on an evaluation."""
         since = time.perf_counter()
         yield
         self.started += time.perf_counter() - since
@@ -53,8 +53,8 @@ class Meter:
         self.images += images
 
     def read(self, group: Group) -> dict[str, float]:
-        """What happened since the last call; means over steps and processes. What is no loss, such
-        as an error, is of the training batches and named so."""
+        """The values since the last call, means over steps and processes. The names of values that
+        are no losses, such as an error, get the prefix ``train_``."""
         seconds = time.perf_counter() - self.started
         self.all_reduce(group)
         means = (torch.stack(list(self.sums.values())) / self.steps).tolist()
@@ -70,7 +70,7 @@ class Meter:
         return values
 
     def all_reduce(self, group: Group) -> None:
-        """Every process takes the mean over all, which is what a checkpoint can hold."""
+        """Replace the sums of each process by the mean over all, for the checkpoint."""
         if self.sums:
             means = group.all_reduce_mean(torch.stack(list(self.sums.values())))
             self.sums = dict(zip(self.sums, means.unbind(), strict=True))

@@ -1,4 +1,4 @@
-"""How weights move: parameter groups, the learning rate of a step, the moving average."""
+"""Optimizer with parameter groups, learning-rate schedule, and moving average of the weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-#: Those that keep running statistics.
+#: Norms with running statistics.
 BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 NORMS = (*BATCH_NORMS, nn.GroupNorm)
 
@@ -23,8 +23,8 @@ def make_sgd(
     decay_bias: bool,
     decay_norm: bool = False,
 ) -> torch.optim.SGD:
-    """SGD over what is trainable. Biases decay where ``decay_bias`` says so (detectron2 decays
-    them, py-faster-rcnn does not), both parameters of norm layers where ``decay_norm`` does."""
+    """SGD over the trainable parameters. Weight decay applies to biases with ``decay_bias``
+    (detectron2 does, py-faster-rcnn does not), to both parameters of norms with ``decay_norm``."""
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for module, name, parameter in _trainable(model):
@@ -58,8 +58,8 @@ def learning_rate(
     """The rate of ``step`` (from 0), a pure function: resuming needs no scheduler state.
 
     Linear warm-up from ``warmup_factor``; then either ``gamma`` at every milestone passed, or half
-    a cosine down to zero at ``total``. A plateau's drops, which no step number tells, are up to the
-    training loop.
+    a cosine down to zero at ``total``. The drops of the ``plateau`` schedule do not depend on the
+    step alone; the training loop applies them.
     """
     rate = base
     if schedule == "cosine":

@@ -1,8 +1,7 @@
-"""What do the numbers, batches, labels and detections of a run look like?
+"""Figures of a run: curves, batches, labels and detections.
 
-Every function writes one image (PNG or JPEG, by the suffix of its path) and returns the path;
-with nothing to show the image says so. Matplotlib's objects are used without ``pyplot``, which
-would keep figures alive and ask for a display.
+Every function writes one image (PNG or JPEG, by suffix) and returns its path; an empty figure says
+so. ``pyplot`` is not used: it would keep figures in memory and need a display.
 """
 
 from __future__ import annotations
@@ -29,16 +28,16 @@ from ..inference.draw import class_colour
 from ..structures import Annotation, Batch, Detections, Record
 from .history import Entry, read_history
 
-#: More images than this make a grid too small to see anything.
+#: Most images in a grid.
 MAX_IMAGES = 16
-#: More bars than this have no room for their names; the rarer classes share the last bar.
+#: Most bars with names; the rarer classes share the last bar.
 MAX_BARS = 40
-#: Points of the box-size scatter; a sample stands for larger sets.
+#: Most points of the box-size scatter; larger sets are sampled.
 MAX_POINTS = 20_000
 IGNORED_COLOUR = "0.6"
-#: The metrics in the curve of mAP, where they were measured.
+#: The metrics of detectors in the right panel.
 SCORES = ("voc_ap50", "voc_ap50_11point", "coco_ap", "coco_ap50", "coco_ap75")
-#: What classifiers and localizers measure in place of them.
+#: The metrics of classifiers and localizers there.
 ERRORS = ("train_top1_error", "val_top1_error", "val_top5_error", "val_true_class_error")
 _CELL_INCHES = 4.0
 
@@ -99,8 +98,8 @@ def plot_detections(
 ) -> Path:
     """Ground truth (left) beside predictions of at least ``min_score`` (right), original pixels.
 
-    ``detections`` are by ``image_id``; an image without an entry is said to be not predicted.
-    Raises ImageError where an image cannot be read.
+    ``detections`` are by ``image_id``; an image without an entry is titled "not predicted".
+    Raises ImageError for an image that cannot be read.
     """
     shown = records[: MAX_IMAGES // 2]
     with _grid(path, 2 * len(shown), columns=2) as cells:
@@ -119,7 +118,7 @@ def plot_detections(
 
 
 def plot_labels(records: Sequence[Record], classes: Sequence[str], path: Path) -> Path:
-    """How often each class is annotated, and the widths and heights of the boxes in pixels."""
+    """The number of objects of each class, and the widths and heights of the boxes in pixels."""
     whole = [record.annotation for record in records]
     boxes = torch.cat([torch.zeros(0, 4), *(annotation.boxes for annotation in whole)])
     counted = Counter[int]()
@@ -137,7 +136,7 @@ def plot_labels(records: Sequence[Record], classes: Sequence[str], path: Path) -
 
 
 def plot_image_labels(records: Sequence[Record], classes: Sequence[str], path: Path) -> Path:
-    """How many images the classes have."""
+    """The number of images of each class."""
     counts = Counter(record.image_label for record in records if record.image_label is not None)
     bars = _bars(counts, Counter(), classes)
     with image(path, (7.0, max(4.5, 1.5 + 0.22 * len(bars)))) as figure:
@@ -152,7 +151,7 @@ def _names(entries: Sequence[Entry]) -> list[str]:
 
 
 def _series(entries: Sequence[Entry], name: str) -> tuple[list[int], list[float]]:
-    """Steps and values; NaN, which leaves a gap in the line, is kept."""
+    """Steps and values; NaN is kept and leaves a gap in the line."""
     known = [entry for entry in entries if name in entry.values]
     return [entry.step for entry in known], [entry.values[name] for entry in known]
 
@@ -172,10 +171,10 @@ def _close_axes(axes: Axes, empty_text: str) -> None:
     if axes.lines:
         axes.legend(fontsize="small")
     else:
-        _say(axes, empty_text)
+        _write_centred(axes, empty_text)
 
 
-def _say(axes: Axes, text: str) -> None:
+def _write_centred(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="0.4")
 
 
@@ -212,7 +211,7 @@ def _draw_box(axes: Axes, box: Tensor, text: str, colour: str, style: str = "-")
 
 
 def _colour(label: int) -> str:
-    """The colour the class has in every image of the toolkit."""
+    """The colour of the class in all images of the toolkit."""
     red, green, blue = class_colour(label)
     return f"#{red:02x}{green:02x}{blue:02x}"
 
@@ -234,7 +233,7 @@ def _bars(
 def _draw_bars(axes: Axes, bars: Sequence[tuple[str, int, int]], counted: str = "objects") -> None:
     axes.set_xlabel(counted)
     if not bars:
-        _say(axes, "no classes")
+        _write_centred(axes, "no classes")
         return
     names, counts, ignored = zip(*bars, strict=True)
     places = range(len(bars))
@@ -251,7 +250,7 @@ def _draw_box_sizes(axes: Axes, boxes: Tensor) -> None:
     axes.set_xlabel("width (pixels)")
     axes.set_ylabel("height (pixels)")
     if not len(boxes):
-        _say(axes, "no objects")
+        _write_centred(axes, "no objects")
         return
     stride = -(-len(boxes) // MAX_POINTS)
     sides = (boxes[::stride, 2:] - boxes[::stride, :2]).numpy()
@@ -274,7 +273,7 @@ def _grid(path: Path, count: int, columns: int = 4) -> Iterator[list[Axes]]:
         for axes in cells:
             axes.axis("off")
         if not count:
-            _say(cells[0], "no images")
+            _write_centred(cells[0], "no images")
         yield cells[:count]
 
 

@@ -1,15 +1,14 @@
-"""How does batch norm see the images of all processes, so that several are as one?
+"""Batch norm over the images of all processes.
 
-PyTorch's own `nn.SyncBatchNorm` runs on GPUs only; `CpuSyncedNorm` is its counterpart for the CPU.
+PyTorch's own `nn.SyncBatchNorm` runs on GPUs only; `CpuSyncedNorm` is the equivalent for the CPU.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce  # unlike dist.all_reduce differentiable
 
 from .distributed import Group
 
@@ -34,22 +33,6 @@ def _synchronised(norm: nn.BatchNorm2d, group: Group) -> nn.Module:
     return synced.train(norm.training)
 
 
-class _Sum(torch.autograd.Function):
-    """The sum over all processes; each of them needs the gradients of all."""
-
-    @staticmethod
-    def forward(ctx: Any, part: Tensor) -> Tensor:
-        total = part.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].clone()
-        dist.all_reduce(total)
-        return total
-
-
 class CpuSyncedNorm(nn.BatchNorm2d):
     """Batch norm over the (N, C, H, W) inputs of all processes, whose N may differ."""
 
@@ -62,9 +45,9 @@ class CpuSyncedNorm(nn.BatchNorm2d):
         size = x.new_tensor(x.numel() / x.shape[1])
         dist.all_reduce(size)
         # Two messages: the mean of squares minus the squared mean would lose digits.
-        mean = _Sum.apply(x.sum(axes)) / size
+        mean = all_reduce(x.sum(axes)) / size
         centred = x - mean.view(shape)
-        variance = _Sum.apply(centred.square().sum(axes)) / size
+        variance = all_reduce(centred.square().sum(axes)) / size
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
