@@ -1,8 +1,8 @@
-"""What of a run folder goes on its page?
+"""The report page of a run folder.
 
-Read are ``config.yaml``, ``env.json``, ``metrics.jsonl``, ``eval/``, ``plots/`` and ``samples/``
-of a run, and ``detections.jsonl`` and ``drawn/`` of an infer output. What is missing or damaged is
-left out and named in the notes of the page.
+It is made from ``config.yaml``, ``env.json``, ``metrics.jsonl``, ``eval/``, ``plots/`` and
+``samples/`` of a run, and ``detections.jsonl`` and ``drawn/`` of an infer output. Missing or damaged
+files are left out and named in the notes of the page.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from resdet.detection.inference.records import RECORDS, read_records
 MAX_DRAWN = 24
 #: Longest side in pixels of a plot or a panel, and of an image in a gallery.
 WIDE, SMALL = 1400, 800
-#: Any of these makes a folder a run.
+#: A run folder has at least one of these.
 SIGNS = ("config.yaml", "metrics.jsonl", "eval/metrics.json", "metrics.json")
 FILES: Mapping[str, str] = {
     "config.yaml": "every setting of the run",
     "env.json": "versions and device",
-    "train.log": "what the run said",
-    "metrics.jsonl": "everything measured, a JSON object a line",
-    "results.csv": "the evaluations, a row each",
+    "train.log": "the log",
+    "metrics.jsonl": "all logged values, a JSON object per line",
+    "results.csv": "the evaluations, a row per evaluation",
     "weights": "checkpoints",
     "plots": "curves",
     "samples": "batches and detections as drawn images",
@@ -60,15 +60,17 @@ FILES: Mapping[str, str] = {
 def build_page(run_dir: Path, detections: Path | None = None) -> Page:
     """The page of ``run_dir``, with the drawings of an infer output folder.
 
-    Raises ConfigError where ``run_dir`` is no run or ``detections`` has no drawings.
+    Raises ConfigError if ``run_dir`` is no run folder or ``detections`` has no drawings.
     """
     if not any((run_dir / name).is_file() for name in SIGNS):
-        raise ConfigError(f"{run_dir}: not the folder of a run: it has none of {', '.join(SIGNS)}")
+        raise ConfigError(f"{run_dir}: not a run folder: it has none of {', '.join(SIGNS)}")
     if detections is not None and not (detections / DRAWN).is_dir():
-        raise ConfigError(f"{detections}: not a folder that infer drew to: it has no {DRAWN}/")
+        raise ConfigError(
+            f"{detections}: not an output folder of infer with drawings: it has no {DRAWN}/"
+        )
     notes: list[str] = []
     history = read_history(run_dir)
-    notes += [f"metrics.jsonl:{line}: not a whole line, left out" for line in history.damaged]
+    notes += [f"metrics.jsonl:{line}: incomplete line, left out" for line in history.damaged]
     scores = _read_scores(run_dir, notes) or _scores_in_training(history, notes)
     details = [
         (name, text)
@@ -224,7 +226,7 @@ def _history_facts(history: History) -> list[tuple[str, str]]:
 
 
 def _curves(run_dir: Path, history: History, notes: list[str]) -> Section:
-    """Drawn anew: the plots in the folder may be older than the last lines of the history."""
+    """Plotted again: the plots in the folder may be older than the end of the history."""
     if not history.entries:
         notes.append("metrics.jsonl: nothing logged, no curves")
         return Section("Curves", ())

@@ -1,9 +1,9 @@
 """YAML 1.2 with JSON's numbers, with the line of every value.
 
 PyYAML reads YAML 1.1, where ``no`` is false, ``1e-3`` a string, ``007`` seven, ``12:30`` 750, and
-the last of repeated keys wins. Here a repeated key, a tag, a non-finite number or an alias bomb is an
-error with its line. The node graph is read directly: PyYAML's constructors do not know the path of
-a value, stop at the first problem and share aliased values instead of counting them.
+the last of repeated keys wins. Here a repeated key, a tag, a non-finite number or an alias bomb is
+an error with its line. The node graph is read directly: PyYAML's constructors do not know the path
+of a value, stop at the first problem and share aliased values instead of counting them.
 """
 
 from __future__ import annotations

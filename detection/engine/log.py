@@ -201,7 +201,7 @@ class _History(_Sink):
         self.name = METRICS_FILE
         kept = cut_history(folder, last_step=start_step)
         for number in kept.damaged:
-            message(f"{folder / METRICS_FILE}:{number}: not a whole line, left out")
+            message(f"{folder / METRICS_FILE}:{number}: incomplete line, left out")
         self._file = LineFile(folder / METRICS_FILE)
         self._table = folder / RESULTS_FILE
         self._evaluations = list(kept.of("eval"))

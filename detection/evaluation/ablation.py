@@ -29,7 +29,7 @@ _HEADINGS = {"voc_ap50": "mAP@0.5", "voc_ap75": "mAP@0.75", "voc_ap": "mAP@.5:.9
 
 @dataclass(frozen=True)
 class Row:
-    """One step: ``testing`` says how the detections were made, ``weights`` by what.
+    """One step, with the ``testing`` and ``weights`` of its detections.
 
     A step that was left out has its reason in ``skipped``, and no numbers.
     """

@@ -1,15 +1,15 @@
-"""How sure are these numbers: what if other images had been drawn for the test?
+"""Bootstrap confidence intervals of average precision over the test images.
 
 N images · K classes · B resamples · M ranked detections of a class · T right ones among them.
 
 A resample draws N images with replacement and counts each as often as it was drawn. Whether a
-detection is right depends on its own image alone, so nothing is matched again: the ranked lists
-stay, each row with the weight of its image. The copies of one detection are ranked together.
+detection is right depends only on its own image, so nothing is matched again: the ranked lists are
+kept, each row with the weight of its image. The copies of a detection are ranked together.
 
-The intervals tell the luck of the test images; that of training is told by several seeds. The
-difference of two systems on the same resamples is much surer than either number, because a hard
-draw is hard for both (paired bootstrap; Efron and Tibshirani, An Introduction to the Bootstrap,
-percentile intervals, chapter 13).
+The intervals measure the variance due to the test images; that of training needs several seeds. The
+difference of two systems on the same resamples has a much smaller interval than either number,
+because a hard resample is hard for both (paired bootstrap; Efron and Tibshirani, An Introduction to
+the Bootstrap, percentile intervals, chapter 13).
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ DEFINITIONS: Mapping[str, str] = {
     "voc_ap": "the same, mean over IoU 0.50:0.05:0.95 (not COCO's AP, which takes 101 recalls)",
 }
 
-#: Resampled rows that are worked on at a time: arrays of 2 MiB, which stay near the processor.
+#: Resampled rows processed at a time: arrays of 2 MiB, which fit the processor's cache.
 _CHUNK = 1 << 18
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A number with the range that holds the middle share of its resamples."""
+    """A number with the range of the central fraction of its resamples."""
 
     value: float
     low: float
@@ -62,7 +62,7 @@ class Draws:
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """A number with what it is on each resample, ``samples`` (B,).
+    """A number with its value on each resample, ``samples`` (B,).
 
     A resample without any object has no average precision: it is nan and left out of the interval.
     """

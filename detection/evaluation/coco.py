@@ -1,14 +1,14 @@
-"""What are the twelve COCO numbers of these detections, on any data set?
+"""The twelve COCO metrics of detections, for any data set.
 
-The arithmetic is pycocotools', the reference; this file feeds it from our own structures. That
-avoids what its files allow and it does not notice: annotation id 0 or repeated ids (AP falls
-silently), a missing ``iscrowd`` or ``area``, unknown ids, and an empty result list.
+Computed by pycocotools, the reference, from our own structures. That avoids problems of COCO files
+that it does not detect: annotation id 0 or repeated ids (AP falls silently), a missing ``iscrowd``
+or ``area``, unknown ids, and an empty result list.
 
-Two differences to the official COCO numbers. Annotations have no area of their own: *small*
-(up to 32 x 32 px), *medium* and *large* (from 96 x 96 px) go by the area of the box, not of the
+Two differences to the official COCO numbers. Annotations have no area of their own: *small* (up to
+32 x 32 px), *medium* and *large* (from 96 x 96 px) refer to the area of the box, not of the
 segmentation, so that these six numbers differ slightly. Ignored objects (VOC *difficult*, COCO
-*crowd*) are crowds: a detection that lies in one by at least the IoU threshold, as a share of its
-own area, is neither right nor wrong.
+*crowd*) are crowds: a detection that lies in one by at least the IoU threshold, as a fraction of
+its own area, is neither right nor wrong.
 """
 
 from __future__ import annotations
@@ -106,5 +106,5 @@ def _class_ap(precision: Floats) -> tuple[float, ...]:
 
 
 def _defined(value: float) -> float:
-    """pycocotools writes -1 where there is nothing to find."""
+    """pycocotools writes -1 for undefined numbers."""
     return float("nan") if value < 0 else float(value)

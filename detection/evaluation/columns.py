@@ -1,9 +1,9 @@
-"""How do the detections and the ground truth of a whole data set become a few long arrays?
+"""The detections and the ground truth of a whole data set as a few long arrays.
 
 M rows · images in the order of their sorted ids · K classes.
 
-Every metric starts from these columns, so that the checks are made once, and so that no result
-depends on the order in which images were read.
+All metrics are computed from these columns, so that the checks are made once and no result depends
+on the order in which images were read.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def gather(
 
 
 def _truth(annotations: list[Annotation]) -> TruthColumns:
-    # The leading empty part makes the concatenation total on a data set without images.
+    # The leading empty part is for a data set without images.
     parts = [Annotation.empty(), *(annotation.to("cpu") for annotation in annotations)]
     return TruthColumns(
         boxes=torch.cat([part.boxes for part in parts]).double().numpy(),
@@ -105,7 +105,7 @@ def _check_ids(image_ids: tuple[str, ...], detections: Mapping[str, Detections])
     missing = [image_id for image_id in image_ids if image_id not in detections]
     if missing:
         raise DataError(
-            f"detections: {_some(missing)}: nothing given for {len(missing)} of {len(image_ids)} "
+            f"detections: {_some(missing)}: no entry for {len(missing)} of {len(image_ids)} "
             "images of the data set (an image where nothing was found needs an empty entry)"
         )
     unknown = sorted(set(detections) - set(image_ids))
@@ -114,7 +114,7 @@ def _check_ids(image_ids: tuple[str, ...], detections: Mapping[str, Detections])
 
 
 def _some(names: Sequence[str]) -> str:
-    """The first names of a list that may be long."""
+    """The first names of a long list."""
     shown = ", ".join(repr(name) for name in names[:5])
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
 

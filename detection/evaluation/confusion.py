@@ -1,6 +1,6 @@
-"""What is taken for what: objects by the class they are found under.
+"""The confusion matrix of detections.
 
-K classes; index K is the background: not found (as a row), or nothing there (as a column).
+K classes; index K is the background: not found (as a row), or no object (as a column).
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import numpy as np
 from .columns import Columns, Ints
 from .voc import paired_iou
 
-#: The scores and overlaps that a person would call a detection; mAP counts all scores.
+#: Thresholds of detections that are usually shown; mAP counts all scores.
 SCORE, IOU = 0.25, 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """``counts`` (K + 1, K + 1): row found as, column truly is.
+    """``counts`` (K + 1, K + 1): row predicted class, column true class.
 
     A column of a class sums to its objects. Detections with ``score`` or more count; an object goes
     to the best overlap of at least ``iou``, whatever its class. Detections that lie on nothing but

@@ -51,8 +51,8 @@ CLASS_DEFINITIONS: Mapping[str, str] = {
     "ignored": "difficult or crowd objects, neither right nor wrong",
     "detections": "detections of any score",
     "threshold": "the score threshold with the largest F1 at IoU >= 0.5",
-    "precision": "share of the detections at that threshold or above that are right",
-    "recall": "share of the objects found at that threshold",
+    "precision": "fraction of the detections at that threshold or above that are right",
+    "recall": "fraction of the objects found at that threshold",
     "f1": "harmonic mean of that precision and recall",
 }
 
@@ -227,7 +227,7 @@ def _class_scores(name: str, curve: PrecisionRecall, coco_ap: float) -> ClassSco
 def _best_f1(curve: PrecisionRecall) -> tuple[float, float, float, float]:
     """Threshold, precision, recall and F1 where F1 is largest; of equal F1 the highest threshold.
 
-    A threshold cannot part equal scores, so only the last of them is looked at.
+    A threshold cannot separate equal scores, so only the last of them is considered.
     """
     if curve.objects == 0:
         return math.nan, math.nan, math.nan, math.nan
@@ -248,7 +248,7 @@ def _notes(columns: Columns, rows: Sequence[ClassScores], mean_ap: float) -> tup
     notes = []
     if empty:
         notes.append(f"without objects, left out of the means: {', '.join(empty)}")
-    # The sign of class names in another order: boxes are right, names are wrong.
+    # Right boxes with wrong names indicate class names in another order.
     if mean_ap < 0.01 and len(rows) > 1:
         agnostic = _without_classes(columns)
         if area_ap(precision_recall(agnostic, iou=VOC_IOU)[0]) > 0.3:
@@ -267,10 +267,10 @@ def _without_classes(columns: Columns) -> Columns:
 
 
 def _permutation(columns: Columns, agnostic: Columns, classes: Sequence[str]) -> str:
-    """Which name each class is mostly found under, whatever the names say."""
+    """A note with the class that each class is mostly found as."""
     overlap, target = best_objects(agnostic)
     hits = np.flatnonzero(overlap >= VOC_IOU)
-    # Detections of every score and class lie on an object: only the surest of each object speaks.
+    # Detections of every score and class lie on an object: only the best of each object counts.
     hits = hits[np.argsort(-columns.found.scores[hits], kind="stable")]
     objects, first = np.unique(target[hits], return_index=True)
     counts: Ints = np.zeros((len(classes), len(classes)), dtype=np.int64)

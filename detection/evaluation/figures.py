@@ -19,7 +19,7 @@ _LEGEND_LIMIT = 20
 
 
 def pr_figure(curves: Mapping[str, PrecisionRecall], mean_ap: float) -> Figure:
-    """Precision over recall of every class, on a canvas of its own."""
+    """Precision over recall of every class."""
     figure = Figure(figsize=(9, 6), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")

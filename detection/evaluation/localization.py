@@ -8,7 +8,7 @@ The rules are those of ``eval_localization_flat.m`` in the ILSVRC development ki
 - An image is right where one of its first five predictions has its class and, with any box of that
   class in the image, an IoU of at least 0.5. A box may be predicted for a class more than once.
 - Boxes of other classes in the image are no truth. All boxes of its class are, those that
-  `Annotation.ignore` marks too: the kit knows no difficult objects.
+  `Annotation.ignore` marks too: the kit has no difficult objects.
 
 The kit's pixels count from 1, both ends belong to the box, and 1 is added to every side; a kit box
 (x1, y1, x2, y2) is (x1 - 1, y1 - 1, x2, y2) in our continuous coordinates, so that the plain
@@ -31,8 +31,8 @@ from .report import Evaluation, without_nan
 
 #: The least overlap of a right box.
 IOU = 0.5
-#: So many predictions of an image are looked at.
-GUESSES = 5
+#: The number of predictions of an image that are evaluated.
+MAX_PREDICTIONS = 5
 
 DEFINITIONS: Mapping[str, str] = {
     "top5_localization_error": "share of the images where none of the first 5 predictions has "
@@ -140,8 +140,8 @@ def evaluate_located(
     Raises ValueError, naming the image, for a record without class or without a box of its class,
     for an image without an entry, and for a true-class box of another class than the record's.
     """
-    guessed = not true_class or any(len(located.predicted) for located in found.values())
-    defined = {name: true_class if name in _TRUE_CLASS else guessed for name in DEFINITIONS}
+    predicted = not true_class or any(len(located.predicted) for located in found.values())
+    defined = {name: true_class if name in _TRUE_CLASS else predicted for name in DEFINITIONS}
     labels = torch.tensor([_label(record, len(classes)) for record in records], dtype=torch.int64)
     outcomes = _outcomes(found, records, classes)
     outcomes[:, ~torch.tensor([*defined.values()])] = math.nan
@@ -165,7 +165,7 @@ def evaluate_predictions(
 def _outcomes(
     found: Mapping[str, Located], records: Sequence[Record], classes: Sequence[str]
 ) -> Tensor:
-    """(N, 6) f64: what each image adds to each number of DEFINITIONS."""
+    """(N, 6) f64: the contribution of each image to each number of DEFINITIONS."""
     missing = [record.image_id for record in records if record.image_id not in found]
     if missing:
         raise ValueError(f"no boxes for {len(missing)} images, the first: {missing[0]}")
@@ -177,7 +177,7 @@ def _outcomes(
 def _outcome(located: Located, record: Record, classes: Sequence[str]) -> dict[str, float]:
     label = _label(record, len(classes))
     truth = _truth(record, label, classes[label])
-    predicted = located.predicted[:GUESSES]
+    predicted = located.predicted[:MAX_PREDICTIONS]
     named = predicted.labels == label
     right = named & (_overlap(predicted.boxes, truth) >= IOU)
     given = located.true_class.labels.tolist()

@@ -68,7 +68,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """What the page says. Every part may be empty and is left out then.
+    """The contents of the page; empty parts are left out.
 
     ``facts`` and ``files`` are (name, value) rows, ``details`` (name, long text) to unfold.
     """
@@ -103,7 +103,7 @@ def class_table(
     columns.sort(key=lambda name: name != "name")
     return ClassTable(
         columns=["class", *columns[1:]],
-        rows=[[row[name] for name in columns] for row in sorted(rows, key=_worth)],
+        rows=[[row[name] for name in columns] for row in sorted(rows, key=_rank)],
         bar_column=columns.index(HEADLINE) if HEADLINE in columns else -1,
         definitions=[(name, definitions[name]) for name in columns if name in definitions],
     )
@@ -115,7 +115,7 @@ def render_page(page: Page) -> str:
     return render_html(template, {"number": _number}, page=page)
 
 
-def _worth(row: Mapping[str, float | str | None]) -> float:
+def _rank(row: Mapping[str, float | str | None]) -> float:
     value = row.get(HEADLINE)
     return -value if isinstance(value, int | float) and math.isfinite(value) else math.inf
 

@@ -4,8 +4,8 @@ D detections · R objects · K classes · M detections of a class that count.
 
 The rules are those of ``VOCevaldet.m`` in the VOC development kit:
 
-- Detections are taken by falling score. Each looks at the object of its class and image with the
-  largest IoU, *difficult* objects included; of equal IoUs the object listed first wins.
+- Detections are taken by falling score. Each is compared with the object of its class and image of
+  the largest IoU, *difficult* objects included; of equal IoUs the object listed first wins.
 - It is right where that IoU is at least 0.5 and the object has not been found before. A second
   detection of an object is wrong, even if another object would have been free.
 - A detection on a difficult object is neither right nor wrong; such objects need not be found.
@@ -15,7 +15,7 @@ The kit counts pixels from 1 and adds 1 to every side; a kit box (x1, y1, x2, y2
 (x1 - 1, y1 - 1, x2, y2) in our continuous coordinates, so that the plain x2 - x1 here is the same
 width and the IoU is the same number.
 
-Two things the kit leaves to chance are fixed here. Equal scores are ordered by image id, then by
+Two things that the kit leaves open are fixed here. Equal scores are ordered by image id, then by
 the position in the image's Detections, so that the order of the images does not matter. The eleven
 recalls are exactly 0/10 .. 10/10, compared as integers; the kit's floating-point steps contain
 0.30000000000000004, which a recall of 3/10 does not reach.
@@ -110,7 +110,7 @@ def eleven_point_ap(curve: PrecisionRecall) -> float:
         return float("nan")
     needed = -(-np.arange(11) * curve.objects // 10)  # the least count with count/objects >= k/10
     reached = np.searchsorted(curve.right, needed)
-    # The row after the last stands for a recall that is never reached.
+    # The row after the last is for recalls that are never reached.
     return float(np.append(curve.envelope, 0.0)[reached].mean())
 
 

@@ -182,11 +182,11 @@ def test_many_drawings_are_limited_and_counted(run_dir: Path, infer_dir: Path) -
 
 
 def test_a_folder_that_is_not_a_run_is_a_config_error(tmp_path: Path, run_dir: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nothing: not the folder of a run"):
+    with pytest.raises(ConfigError, match=r"nothing: not a run folder"):
         build_page(tmp_path / "nothing")
-    with pytest.raises(ConfigError, match="not the folder of a run"):
+    with pytest.raises(ConfigError, match="not a run folder"):
         build_page(tmp_path)
-    with pytest.raises(ConfigError, match="not a folder that infer drew to"):
+    with pytest.raises(ConfigError, match="not an output folder of infer with drawings"):
         build_page(run_dir, tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read without running anything."""
+"""Checkpoints: atomic writing, and reading of damaged and hostile files."""
 
 from __future__ import annotations
 

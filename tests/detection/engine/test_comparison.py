@@ -1,4 +1,4 @@
-"""What is drawn for several runs and networks, read back from the image's own objects."""
+"""The figures that compare runs and networks, read back from matplotlib's objects."""
 
 from __future__ import annotations
 

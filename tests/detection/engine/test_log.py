@@ -1,4 +1,4 @@
-"""Is the history of a run complete, and unharmed by kills, full disks and odd names?"""
+"""The log and history of a run, with kills, full disks and odd names."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_damaged_lines_are_named_and_left_out(tmp_path: Path) -> None:
     with RunLog(tmp_path, total_steps=100, start_step=10, console=console):
         pass
     assert (tmp_path / "metrics.jsonl").read_text() == good
-    assert [f"metrics.jsonl:{n}: not a whole line" in said(console) for n in range(1, 8)] == [
+    assert [f"metrics.jsonl:{n}: incomplete line" in said(console) for n in range(1, 8)] == [
         *[False, True, True, True, True, True, False]
     ]
 

@@ -1,4 +1,4 @@
-"""When does a plateau lower the learning rate, and does a resumed run know?"""
+"""The plateau schedule, also after a resume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the images of a run show what they should, and something for nothing?"""
+"""The figures of a run, with contents and empty."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request: noted once, then as before."""
+"""SIGINT and SIGTERM as a request to stop: the first is recorded, the second acts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that is killed, interrupted or diverges: what is left of it, and how does it go on?"""
+"""Training runs that are killed, interrupted, resumed or diverge."""
 
 from __future__ import annotations
 

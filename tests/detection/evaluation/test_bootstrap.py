@@ -1,4 +1,4 @@
-"""Is a resample what an evaluation of the copied images would say?"""
+"""A resample equals the evaluation of the copied images."""
 
 from __future__ import annotations
 

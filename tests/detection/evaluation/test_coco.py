@@ -1,4 +1,4 @@
-"""Do our own structures give the same twelve numbers as COCO files given to pycocotools?"""
+"""The COCO metrics equal those of pycocotools on files."""
 
 from __future__ import annotations
 

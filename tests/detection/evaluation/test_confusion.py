@@ -1,4 +1,4 @@
-"""Who is taken for whom, worked by hand, and sums that must hold."""
+"""The confusion matrix, worked by hand, and its sums."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are the per-class rows, the overall numbers and the refusals right?"""
+"""Per-class rows, overall metrics, and rejected inputs."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ NAN, INF = math.nan, math.inf
 @pytest.mark.parametrize(
     ("detections", "message"),
     [
-        ({"a": found()}, r"detections: 'b': nothing given for 1 of 2 images"),
+        ({"a": found()}, r"detections: 'b': no entry for 1 of 2 images"),
         (DETECTIONS | {"c": found()}, r"detections: 'c': image id not in the data set"),
         (DETECTIONS | {"b": found((ONE, 0.1, 0), (ONE, NAN, 0))}, r"'b': detection 1: score not"),
         (DETECTIONS | {"b": found((ONE, INF, 0))}, r"image 'b': detection 0: score not finite"),

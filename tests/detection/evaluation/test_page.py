@@ -1,4 +1,4 @@
-"""Is the page of a run whole, harmless and readable without anything else?"""
+"""The HTML page of a run: complete, escaped and self-contained."""
 
 from __future__ import annotations
 

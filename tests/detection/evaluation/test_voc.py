@@ -1,4 +1,4 @@
-"""Is the VOC average precision that of the development kit?"""
+"""The VOC average precision equals that of the development kit."""
 
 from __future__ import annotations
 
