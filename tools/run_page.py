@@ -1,8 +1,8 @@
 """The report page of a run folder.
 
 It is made from ``config.yaml``, ``env.json``, ``metrics.jsonl``, ``eval/``, ``plots/`` and
-``samples/`` of a run, and ``detections.jsonl`` and ``drawn/`` of an infer output. Missing or damaged
-files are left out and named in the notes of the page.
+``samples/`` of a run, and ``detections.jsonl`` and ``drawn/`` of an infer output. Missing or
+damaged files are left out and named in the notes of the page.
 """
 
 from __future__ import annotations
