@@ -6,7 +6,7 @@ import argparse
 
 from resdet.tools.training import add_training_arguments, run_training
 
-HELP = "train a detector on VOC or COCO data"
+HELP = "train a detector on VOC, COCO or YOLO data"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
