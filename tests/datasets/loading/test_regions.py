@@ -13,9 +13,9 @@ from resdet.datasets.catalog_classes import localization_split
 from resdet.datasets.formats.cls_loc import ClsLocSource
 from resdet.datasets.image import ImageRules
 from resdet.datasets.loading.dataset import eval_loader, train_loader
-from resdet.datasets.loading.regions import RegionDataset, Square, warp
+from resdet.datasets.loading.regions import RegionDataset, Square, region_loader, warp
 from resdet.datasets.loading.sampling import BatchPlan, SampleKey, any_shape
-from resdet.detection.errors import ConfigError, DataError
+from resdet.detection.errors import ConfigError, DataError, ImageError
 from resdet.detection.structures import Annotation, Batch, Record
 
 Box = tuple[float, float, float, float]
@@ -198,3 +198,38 @@ def test_pets(shared_data: Path) -> None:
     batches = list(eval_loader(dataset, batch_size=32, workers=0))
     assert sum(len(batch) for batch in batches) == 59
     assert sum(len(annotation) for batch in batches for annotation in batch.annotations) == 60
+
+
+# ----------------------------------------------------------------------------------- inference
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_loader_warps_each_part_for_all_squares(workers: int, tmp_path: Path) -> None:
+    records, squares = make_records(tmp_path, 3), [Square(32, 4), Square(24, 2)]
+    parts = [torch.tensor([OBJECT, FAR]), torch.tensor([NEAR]), torch.tensor([FAR])]
+    regions = [(records[index], part) for index, part in zip((0, 2, 2), parts, strict=True)]
+    batches = list(region_loader(regions, squares, rules=ImageRules(), workers=workers))
+    assert [len(batch) for batch in batches] == [2, 1, 1]
+    for (record, boxes), batch in zip(regions, batches, strict=True):
+        pixels = noise(30, 40, int(record.image_id))[:, :, ::-1]
+        for square, view in zip(squares, (batch, *batch.views), strict=True):
+            for index, box in enumerate(boxes):
+                image, geometry = warp(pixels, box, square)
+                assert np.array_equal(view.images[index].permute(1, 2, 0), image)
+                assert view.geometries[index] == geometry
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_changed_image_is_one_line(workers: int, tmp_path: Path) -> None:
+    [record] = make_records(tmp_path, 1)
+    assert cv2.imwrite(str(record.path), noise(20, 40))
+    loader = region_loader(
+        [(record, torch.tensor([FAR]))], [Square(32, 4)], rules=ImageRules(), workers=workers
+    )
+    with pytest.raises(ImageError, match=r"0\.png.* 40x20 .* 40x30 .*changed") as caught:
+        list(loader)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_regions() -> None:
+    assert list(region_loader([], [Square(32, 4)], rules=ImageRules(), workers=2)) == []
