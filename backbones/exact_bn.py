@@ -50,7 +50,7 @@ class Moments:
         self.count = 0
         self.mean = torch.zeros((), dtype=torch.float64)
         #: Sum of squared differences from the mean.
-        self._deviations = torch.zeros((), dtype=torch.float64)
+        self._squares = torch.zeros((), dtype=torch.float64)
 
     @torch.no_grad()
     def add(self, values: Tensor) -> None:
@@ -68,8 +68,8 @@ class Moments:
         total = self.count + count
         step = mean - self.mean
         self.mean = self.mean + step * (count / total)
-        self._deviations = (
-            self._deviations + variance * count + step.square() * (self.count * count / total)
+        self._squares = (
+            self._squares + variance * count + step.square() * (self.count * count / total)
         )
         self.count = total
 
@@ -78,7 +78,7 @@ class Moments:
         """Of the population. Raises ValueError where nothing was added."""
         if self.count == 0:
             raise ValueError("no values were added")
-        return self._deviations / self.count
+        return self._squares / self.count
 
 
 def exact_statistics(

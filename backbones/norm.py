@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+#: Statistics of the training batch, of groups of channels, or constants.
+Norm = Literal["batch", "group", "frozen"]
 #: Added to the variance by BN in the paper's released models, torchvision and detectron2 alike.
 EPS = 1e-5
 

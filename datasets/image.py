@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
+from ..detection.config.base import OnTruncated
 from ..detection.errors import ImageError
 from .image_file import expect_file, open_image
 
@@ -63,7 +64,7 @@ class ImageRules:
     """
 
     exif: Literal["apply", "ignore"] = "apply"
-    on_truncated: Literal["error", "warn", "skip"] = "error"
+    on_truncated: OnTruncated = "error"
     max_pixels: int = 178_956_970
     min_side: int = 16
     max_aspect: float = 100.0

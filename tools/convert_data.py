@@ -16,7 +16,7 @@ from resdet.tools.progress import count_progress
 from resdet.tools.source_arguments import add_source_arguments, format_named, named_sources
 
 if TYPE_CHECKING:
-    from resdet.datasets.convert.convert import Plan, SourceSplit
+    from resdet.datasets.convert.convert import ConversionPlan, SourceSplit
 
 HELP = "convert a data set between VOC, COCO and YOLO text"
 
@@ -61,7 +61,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _print_summary(parts: list[SourceSplit], plan: Plan, args: argparse.Namespace) -> None:
+def _print_summary(
+    parts: list[SourceSplit], plan: ConversionPlan, args: argparse.Namespace
+) -> None:
     for part in parts:
         written = plan.splits[part.split]
         before = sum(len(image.objects) for image in part.images)

@@ -14,7 +14,7 @@ from resdet.tools.arguments import add_device_argument, add_weights_argument, sp
 from resdet.tools.progress import inference_progress
 
 if TYPE_CHECKING:
-    from resdet.detection.inference.folder import Summary
+    from resdet.detection.inference.folder import FolderSummary
     from resdet.detection.inference.inputs import InputFile
 
 HELP = "run a model on images, folders, globs or lists of images"
@@ -111,7 +111,7 @@ def _version(name: str) -> str:
         return "unknown"
 
 
-def _print_summary(summary: Summary) -> None:
+def _print_summary(summary: FolderSummary) -> None:
     rate = summary.new / summary.seconds if summary.seconds > 0 else 0.0
     earlier = summary.done - summary.new
     print(

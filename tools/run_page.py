@@ -31,7 +31,7 @@ from resdet.detection.evaluation.page import (
     InlineImage,
     Metric,
     Page,
-    Section,
+    PageSection,
     class_table,
 )
 from resdet.detection.inference.folder import DRAWN
@@ -225,17 +225,17 @@ def _history_facts(history: History) -> list[tuple[str, str]]:
     return facts
 
 
-def _curves(run_dir: Path, history: History, notes: list[str]) -> Section:
+def _curves(run_dir: Path, history: History, notes: list[str]) -> PageSection:
     """Plotted again: the plots in the folder may be older than the end of the history."""
     if not history.entries:
         notes.append("metrics.jsonl: nothing logged, no curves")
-        return Section("Curves", ())
+        return PageSection("Curves", ())
     with tempfile.TemporaryDirectory() as folder:
         path = plot_curves(run_dir, Path(folder) / "curves.png")
-        return Section("Curves", _images([path], Path(folder), notes, max_side=WIDE))
+        return PageSection("Curves", _images([path], Path(folder), notes, max_side=WIDE))
 
 
-def _galleries(run_dir: Path, notes: list[str]) -> list[Section]:
+def _galleries(run_dir: Path, notes: list[str]) -> list[PageSection]:
     found = {
         "Precision and recall": [*run_dir.glob("eval/pr_curve.png"), *run_dir.glob("pr_curve.png")],
         "Confusion": [
@@ -249,18 +249,18 @@ def _galleries(run_dir: Path, notes: list[str]) -> list[Section]:
         if not paths:
             notes.append(f"{title.lower()}: no images in the folder")
     return [
-        Section(title, _images(sorted(paths), run_dir, notes, max_side=WIDE))
+        PageSection(title, _images(sorted(paths), run_dir, notes, max_side=WIDE))
         for title, paths in found.items()
     ]
 
 
-def _drawn(folder: Path, notes: list[str]) -> Section:
+def _drawn(folder: Path, notes: list[str]) -> PageSection:
     """The drawings of an infer output, with the detections in words below."""
     paths = sorted((folder / DRAWN).rglob("*.jpg"))
     images = _images(paths[:MAX_DRAWN], folder, notes, max_side=SMALL)
     captions, failed = _captions(folder, notes)
     text = f"{len(images)} of {len(paths)} images in {folder / DRAWN}"
-    return Section(
+    return PageSection(
         "Detections",
         [replace(p, caption=captions.get(p.caption, p.caption)) for p in images],
         text=f"{text}; {failed} could not be used" if failed else text,

@@ -38,7 +38,7 @@ class SourceSplit:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ConversionPlan:
     """A data set ready to be written as ``target``.
 
     ``losses`` change what a detector learns or is measured by; ``notes`` are all other changes.
@@ -67,7 +67,7 @@ def _read_split(split: str, source: Source, rules: ImageRules) -> SourceSplit:
     return SourceSplit(split, source.format, images, classes, contents)
 
 
-def plan_conversion(parts: Sequence[SourceSplit], target: str) -> Plan:
+def plan_conversion(parts: Sequence[SourceSplit], target: str) -> ConversionPlan:
     """Name every image, fit every object, and say what the target cannot hold.
 
     Raises `DataError` for names that collide or that not every format carries.
@@ -85,7 +85,9 @@ def plan_conversion(parts: Sequence[SourceSplit], target: str) -> Plan:
         *_class_notes(splits, classes, writer),
         *_renaming_note(parts, splits),
     )
-    return Plan(target, splits, classes, tuple(map(_counted, losses, losses.values())), notes)
+    return ConversionPlan(
+        target, splits, classes, tuple(map(_counted, losses, losses.values())), notes
+    )
 
 
 def _writer(name: str) -> Writer:
@@ -95,7 +97,7 @@ def _writer(name: str) -> Writer:
     return writer
 
 
-def expect_lossless(plan: Plan) -> None:
+def expect_lossless(plan: ConversionPlan) -> None:
     """Raise `DataError` if the plan has losses."""
     if plan.losses:
         lost = "; ".join(plan.losses)
@@ -105,7 +107,11 @@ def expect_lossless(plan: Plan) -> None:
 
 
 def write_plan(
-    plan: Plan, out: Path, *, link: bool = False, report: Callable[[], None] = lambda: None
+    plan: ConversionPlan,
+    out: Path,
+    *,
+    link: bool = False,
+    report: Callable[[], None] = lambda: None,
 ) -> None:
     """Write the data set into ``out``, a new or empty folder, all of it or nothing.
 

@@ -32,7 +32,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class _Group:
+class _ImageGroup:
     """``counts``: how many of its images show each class."""
 
     names: tuple[str, ...]
@@ -72,7 +72,7 @@ def _check_fractions(fractions: Mapping[str, float]) -> None:
         raise ConfigError(f"the fractions add up to {sum(fractions.values()):g}, expected 1")
 
 
-def _groups(members: Iterable[Member], seed: int) -> list[_Group]:
+def _groups(members: Iterable[Member], seed: int) -> list[_ImageGroup]:
     """The largest first, those of one size in an order that seed and names alone decide."""
     together: dict[Hashable, list[Member]] = defaultdict(list)
     for member in members:
@@ -81,7 +81,7 @@ def _groups(members: Iterable[Member], seed: int) -> list[_Group]:
     for group in together.values():
         names = tuple(sorted(member.name for member in group))
         counts = Counter(name for member in group for name in member.classes or (EMPTY,))
-        groups.append(_Group(names, counts))
+        groups.append(_ImageGroup(names, counts))
     return sorted(groups, key=lambda group: (-len(group.names), _shuffled(group.names[0], seed)))
 
 
@@ -103,7 +103,7 @@ class _Balance:
         self._placed: Counter[str] = Counter()
         self._begun: set[str] = set()
 
-    def place(self, group: _Group, rarest: str) -> str:
+    def place(self, group: _ImageGroup, rarest: str) -> str:
         """Choose the part for a group, and take note."""
         part = self._choose(rarest)
         self._placed[part] += len(group.names)

@@ -32,7 +32,7 @@ _SUFFIXES = {".jpeg": "jpg", ".jpe": "jpg", ".jfif": "jpg", ".tiff": "tif"}
 
 
 @dataclass(frozen=True)
-class Entry:
+class ShardEntry:
     """One image to be written, as the files ``key.suffix`` and ``key.cls`` of a shard."""
 
     path: Path
@@ -47,7 +47,7 @@ class ShardPlan:
     """The class names, and the images of each shard in order."""
 
     classes: tuple[str, ...]
-    shards: tuple[tuple[Entry, ...], ...]
+    shards: tuple[tuple[ShardEntry, ...], ...]
 
     @property
     def count(self) -> int:
@@ -77,7 +77,7 @@ def plan_shards(split: DataSplit, *, max_bytes: int, seed: int = 0) -> ShardPlan
         raise DataError("no images to write")
     entries = list(_entries(split))
     order = np.random.default_rng(seed).permutation(len(entries))
-    shards: list[list[Entry]] = [[]]
+    shards: list[list[ShardEntry]] = [[]]
     filled = _END
     for entry in (entries[index] for index in order):
         space = _space(entry)
@@ -89,14 +89,14 @@ def plan_shards(split: DataSplit, *, max_bytes: int, seed: int = 0) -> ShardPlan
     return ShardPlan(split.classes, tuple(map(tuple, shards)))
 
 
-def _space(entry: Entry) -> int:
+def _space(entry: ShardEntry) -> int:
     """Bytes in the tar file: two headers, and two contents in whole blocks; names of over 100
     characters take two blocks more."""
     names = 2 * 2 * _BLOCK if len(entry.key) > 90 else 0
     return names + 3 * _BLOCK + -(-entry.size // _BLOCK) * _BLOCK
 
 
-def _entries(split: DataSplit) -> Iterator[Entry]:
+def _entries(split: DataSplit) -> Iterator[ShardEntry]:
     used: set[str] = set()
     for record in split.records:
         if record.image_label is None:
@@ -108,7 +108,9 @@ def _entries(split: DataSplit) -> Iterator[Entry]:
         suffix = record.path.suffix.lower()
         key = _free(_key(record.image_id), used)
         used.add(key)
-        yield Entry(record.path, key, _SUFFIXES.get(suffix, suffix[1:]), record.image_label, size)
+        yield ShardEntry(
+            record.path, key, _SUFFIXES.get(suffix, suffix[1:]), record.image_label, size
+        )
 
 
 def _key(image_id: str) -> str:
@@ -182,7 +184,7 @@ def _is_there(folder: Path, shard: Shard) -> bool:
     return path.is_file() and path.stat().st_size == shard.size
 
 
-def _write_shard(folder: Path, name: str, entries: Sequence[Entry]) -> Shard:
+def _write_shard(folder: Path, name: str, entries: Sequence[ShardEntry]) -> Shard:
     with atomic_write(folder / name, sync=True) as part:
         with tarfile.open(part, mode="w", format=tarfile.GNU_FORMAT) as archive:
             for entry in entries:
@@ -194,7 +196,7 @@ def _write_shard(folder: Path, name: str, entries: Sequence[Entry]) -> Shard:
     return Shard(name, size, digest, keys, labels)
 
 
-def _content(entry: Entry) -> bytes:
+def _content(entry: ShardEntry) -> bytes:
     content = entry.path.read_bytes()
     if len(content) != entry.size:
         raise DataError(f"{entry.path}: has changed while the shards were written")

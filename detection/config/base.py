@@ -19,6 +19,8 @@ NonNegative = Annotated[int, Field(ge=0)]
 Sizes = Annotated[tuple[Count, ...], Field(min_length=1)]
 #: Of a network's arithmetic; boxes and scores are float32 always.
 Precision = Literal["fp32", "bf16", "fp16"]
+#: Of a truncated image: refused, used with a warning, or left out.
+OnTruncated = Literal["error", "warn", "skip"]
 #: Of a bad box: ``clip`` cuts to the image, ``drop`` leaves out, ``fix`` swaps corners; all are
 #: counted.
 OnBadBox = Literal["error", "drop", "clip", "fix"]
@@ -47,7 +49,7 @@ class DataSection(Section):
     root: Path | None = None
     #: Class names in label order; those of the training data, sorted, when absent.
     classes: tuple[str, ...] | None = None
-    on_truncated: Literal["error", "warn", "skip"] = "error"
+    on_truncated: OnTruncated = "error"
     exif: Literal["apply", "ignore"] = "apply"
     #: Larger images are refused from their header, before decoding (Pillow's own bomb limit).
     max_pixels: Count = 178_956_970

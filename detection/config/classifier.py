@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SerializeAsAny, model_validator
 
 from ...backbones.blocks import Shortcut
+from ...backbones.norm import Norm
 from ...datasets.formats import known_source
 from ...datasets.formats.format import Source
 from .base import (
@@ -62,7 +63,7 @@ class NetworkConfig(NetworkSection):
     #: Paper, section 3.3: ``A`` zero-padded identity, ``B`` projections where dimensions grow,
     #: ``C`` all projections; ``none`` is its plain net.
     shortcut: Shortcut = "B"
-    norm: Literal["batch", "group", "frozen"] = "batch"
+    norm: Norm = "batch"
 
 
 class CropTrainConfig(TrainConfig):

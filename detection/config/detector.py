@@ -14,7 +14,8 @@ from pydantic_core import PydanticKnownError
 
 from ...backbones import BACKBONES
 from ...datasets.formats import known_source
-from ...datasets.formats.format import Source
+from ...datasets.formats.format import Difficult, Source
+from ..ops.nms import Method
 from .base import (
     Count,
     DataSection,
@@ -40,7 +41,7 @@ class DataConfig(DataSection):
     ignore_classes: tuple[str, ...] = ()
     #: Training only. ``exclude``: as if absent (paper); ``ignore``: neither positive nor negative;
     #: ``include``: as any object (detectron2). COCO crowds are always ``ignore``.
-    difficult: Literal["exclude", "ignore", "include"] = "exclude"
+    difficult: Difficult = "exclude"
     on_bad_box: OnBadBox = "error"
 
 
@@ -136,7 +137,7 @@ class VoteConfig(Section):
 class SuppressConfig(Section):
     #: ``soft_nms`` lowers scores with overlap instead of dropping boxes (arXiv:1704.04503), ``wbf``
     #: merges boxes that overlap by more than test.nms_iou (arXiv:1910.13302).
-    method: Literal["nms", "soft_nms", "linear_soft_nms", "wbf"] = "nms"
+    method: Method = "nms"
     soft_sigma: Positive = 0.5
     #: Soft-NMS drops candidates that fall below this score, fusion those that are below it.
     soft_floor: Fraction = 0.001
@@ -152,7 +153,7 @@ class TestConfig(Section):
     vote: VoteConfig = VoteConfig()
     #: Shorter sides of whole passes whose candidates are joined; empty: image.short_side_test.
     scales: tuple[Count, ...] = ()
-    #: Join the candidates of the mirrored image too.
+    #: Join the candidates of the flipped image too.
     flip: bool = False
     #: Shorter sides of the feature pyramid that regions are scored on, each on the two adjacent
     #: ones that suit its size; proposals stay on one scale (ResNet paper, appendix B: 200, 400,

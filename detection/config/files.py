@@ -1,4 +1,4 @@
-"""Which detector, or which classifier, do this config file and these overrides describe?
+"""Configurations from YAML files with bases and overrides, checked against a schema.
 
 A config is one YAML file, optionally on top of one other (``base: other.yaml``, beside it or
 shipped), with overrides ``train.lr=0.01`` from the command line on top of both. Mappings merge, but
@@ -11,7 +11,7 @@ the data sources are looked up in the folder of the file that states them, then 
 folder; the first that exists is taken. With ``data.root`` the sources lie under it. Paths from an
 override or a shipped config are looked up in the working folder only: the package is no place for
 data. A path that exists nowhere becomes the first one tried and is no error yet; `missing_paths`
-tells.
+lists it.
 """
 
 from __future__ import annotations

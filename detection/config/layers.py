@@ -1,4 +1,4 @@
-"""What do a config file, its base and the overrides say together, and who said what?
+"""The merged content of a config file, its base and the overrides, with the origin of each value.
 
 Values are plain YAML values, not yet checked. Each carries its origin, so that an error can name
 file and line and a relative path is looked up beside the file that states it.

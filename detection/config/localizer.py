@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SerializeAsAny, model_validator
 
+from ...backbones.norm import Norm
 from ...datasets.formats import known_source
 from ...datasets.formats.format import Source
 from .base import (
@@ -48,7 +49,7 @@ class LocalizerNetworkConfig(NetworkConfig):
     needs_trunk = True
 
     #: Fine-tuned with the exact statistics of the classifier it starts from.
-    norm: Literal["batch", "group", "frozen"] = "frozen"
+    norm: Norm = "frozen"
 
 
 class HeadConfig(Section):

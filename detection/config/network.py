@@ -14,6 +14,7 @@ from pydantic import ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from ...backbones import BACKBONES, Backbone
+from ...backbones.norm import Norm
 from ...backbones.pixels import PIXELS
 from .base import Count, Section
 
@@ -35,7 +36,7 @@ class NetworkSection(Section):
     width: Count = 64
     #: ``frozen`` keeps BN statistics and affine fixed as buffers (paper, appendix A), for
     #: fine-tuning; ``batch``, which is the paper's, and ``group`` are for training from scratch.
-    norm: Literal["batch", "group", "frozen"] = "frozen"
+    norm: Norm = "frozen"
     #: Where a bottleneck halves the map: ``3x3`` for torchvision weights, ``1x1`` for the paper's
     #: models (MSRA, Caffe).
     stride_in: Literal["3x3", "1x1"] = "3x3"

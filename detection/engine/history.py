@@ -25,15 +25,15 @@ METRICS_FILE = "metrics.jsonl"
 RESULTS_FILE = "results.csv"
 Kind = Literal["train", "eval"]
 _RESERVED = ("kind", "step", "time")
-#: Names in files of earlier versions, and what they are called now.
+#: Names in files of earlier versions (former name) and today.
 _RENAMED = {
-    "val_oracle_error": "val_true_class_error",
-    "val_mean_oracle_iou": "val_mean_true_class_iou",
+    "val_oracle_error": "val_true_class_error",  # former name
+    "val_mean_oracle_iou": "val_mean_true_class_iou",  # former name
 }
 
 
 @dataclass(frozen=True)
-class Entry:
+class LogEntry:
     """A line of the history: the ``values`` at ``step``; ``time`` is ISO 8601, UTC."""
 
     kind: Kind
@@ -54,7 +54,7 @@ class Entry:
         return json.dumps(head | values, allow_nan=False) + "\n"
 
     @staticmethod
-    def from_line(line: str) -> Entry | None:
+    def from_line(line: str) -> LogEntry | None:
         """The entry, with NaN for null; None if the line is incomplete or no entry."""
         try:
             raw = json.loads(line)
@@ -67,7 +67,7 @@ class Entry:
         except (ValueError, TypeError, LookupError, OverflowError, RecursionError, AttributeError):
             return None
         known = kind in ("train", "eval") and type(step) is int and isinstance(time, str)
-        return Entry(kind, step, values, time) if known else None
+        return LogEntry(kind, step, values, time) if known else None
 
 
 def _number(value: object) -> float:
@@ -82,10 +82,10 @@ def _number(value: object) -> float:
 class History:
     """The readable ``entries`` of a file in order, and the 1-based numbers of the other lines."""
 
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[LogEntry, ...] = ()
     damaged: tuple[int, ...] = ()
 
-    def of(self, kind: Kind) -> tuple[Entry, ...]:
+    def of(self, kind: Kind) -> tuple[LogEntry, ...]:
         return tuple(entry for entry in self.entries if entry.kind == kind)
 
 
@@ -97,7 +97,7 @@ def read_history(folder: Path) -> History:
         return History()
     # Only "\n" ends a line here; str.splitlines would also cut at the likes of U+2028.
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line]
-    parsed = [(number, Entry.from_line(line)) for number, line in lines]
+    parsed = [(number, LogEntry.from_line(line)) for number, line in lines]
     return History(
         tuple(entry for _, entry in parsed if entry is not None),
         tuple(number for number, entry in parsed if entry is None),
@@ -118,7 +118,7 @@ def cut_history(folder: Path, *, last_step: int) -> History:
     return History(kept, old.damaged)
 
 
-def results_table(evaluations: Sequence[Entry]) -> str:
+def results_table(evaluations: Sequence[LogEntry]) -> str:
     """CSV: ``step`` and the metrics in order of first appearance; empty where NaN or absent."""
     names = list(dict.fromkeys(name for entry in evaluations for name in entry.values))
     text = io.StringIO()

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from ..errors import ConfigError
 from ..files import write_file
-from .history import METRICS_FILE, RESULTS_FILE, Entry, LineFile, cut_history, results_table
+from .history import METRICS_FILE, RESULTS_FILE, LineFile, LogEntry, cut_history, results_table
 
 LOG_FILE = "train.log"
 #: The eta is computed from so many logged steps, pauses for evaluation included.
@@ -87,14 +87,16 @@ class RunLog:
         added here.
         """
         eta = self._clock.eta(step)
-        entry = Entry("train", step, {name: float(v) for name, v in values.items()} | {"eta": eta})
+        entry = LogEntry(
+            "train", step, {name: float(v) for name, v in values.items()} | {"eta": eta}
+        )
         width = len(str(self._total_steps))
         line = f"step {step:>{width}}/{self._total_steps}  {_words(entry.values)}"
         self._send(lambda sink: sink.entry(entry, line))
 
     def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         """The metrics after ``step`` training steps."""
-        entry = Entry("eval", step, {name: float(v) for name, v in metrics.items()})
+        entry = LogEntry("eval", step, {name: float(v) for name, v in metrics.items()})
         self._send(
             lambda sink: sink.entry(entry, f"evaluation at step {step}  {_words(entry.values)}")
         )
@@ -138,7 +140,7 @@ class _Sink:
     def message(self, text: str) -> None:
         return
 
-    def entry(self, entry: Entry, line: str) -> None:
+    def entry(self, entry: LogEntry, line: str) -> None:
         self.message(line)
 
     def close(self) -> None:
@@ -171,7 +173,7 @@ class _Bar(_Lines):
         self._task = self._progress.add_task("", total=total_steps, completed=start_step)
         self._progress.start()
 
-    def entry(self, entry: Entry, line: str) -> None:
+    def entry(self, entry: LogEntry, line: str) -> None:
         if entry.kind == "eval":
             self.message(line)
             return
@@ -207,7 +209,7 @@ class _History(_Sink):
         self._evaluations = list(kept.of("eval"))
         self._write_table()
 
-    def entry(self, entry: Entry, line: str) -> None:
+    def entry(self, entry: LogEntry, line: str) -> None:
         if entry.kind == "eval":
             self._evaluations.append(entry)
         try:
@@ -237,7 +239,7 @@ class _TensorBoard(_Sink):
             str(folder), purge_step=start_step + 1 if start_step else None
         )
 
-    def entry(self, entry: Entry, line: str) -> None:
+    def entry(self, entry: LogEntry, line: str) -> None:
         writer, self._writer = self._writer, None
         if writer is None:
             return

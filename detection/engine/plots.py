@@ -26,7 +26,7 @@ from ...datasets.image import DEFAULT_RULES, ImageRules, read_image
 from ..files import atomic_write
 from ..inference.draw import class_colour
 from ..structures import Annotation, Batch, Detections, Record
-from .history import Entry, read_history
+from .history import LogEntry, read_history
 
 #: Most images in a grid.
 MAX_IMAGES = 16
@@ -146,11 +146,11 @@ def plot_image_labels(records: Sequence[Record], classes: Sequence[str], path: P
     return path
 
 
-def _names(entries: Sequence[Entry]) -> list[str]:
+def _names(entries: Sequence[LogEntry]) -> list[str]:
     return list(dict.fromkeys(name for entry in entries for name in entry.values))
 
 
-def _series(entries: Sequence[Entry], name: str) -> tuple[list[int], list[float]]:
+def _series(entries: Sequence[LogEntry], name: str) -> tuple[list[int], list[float]]:
     """Steps and values; NaN is kept and leaves a gap in the line."""
     known = [entry for entry in entries if name in entry.values]
     return [entry.step for entry in known], [entry.values[name] for entry in known]

@@ -29,7 +29,7 @@ from .state import Outputs, TrainingState
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainPlan:
     """When and how to train. Periods are in steps; 'train.<name>' of the config where equal."""
 
     iterations: int
@@ -51,7 +51,7 @@ def train(
     state: TrainingState,
     batches: Iterable[Batch],
     *,
-    plan: Plan,
+    plan: TrainPlan,
     outputs: Outputs,
     group: Group,
     evaluate: Callable[[int], float],
@@ -128,7 +128,7 @@ def _saved_before_an_error(state: TrainingState, outputs: Outputs, group: Group)
         raise
 
 
-def _patience_ended(state: TrainingState, plan: Plan) -> bool:
+def _patience_ended(state: TrainingState, plan: TrainPlan) -> bool:
     return plan.patience is not None and state.stale >= plan.patience
 
 
@@ -159,7 +159,7 @@ def _forward_backward(
     network: nn.Module,
     parts: list[Batch],
     state: TrainingState,
-    plan: Plan,
+    plan: TrainPlan,
     group: Group,
     stop: StopRequest,
 ) -> tuple[dict[str, Tensor], bool, bool]:
@@ -194,7 +194,7 @@ def _synchronised(network: nn.Module, last: bool) -> AbstractContextManager:
     return nullcontext()
 
 
-def _update(state: TrainingState, plan: Plan, rate: float) -> None:
+def _update(state: TrainingState, plan: TrainPlan, rate: float) -> None:
     for params in state.optimizer.param_groups:
         params["lr"] = rate
     if plan.clip_norm is not None:
@@ -227,7 +227,7 @@ def _report_nonfinite(
     state: TrainingState,
     parts: list[Batch],
     losses: Mapping[str, Tensor],
-    plan: Plan,
+    plan: TrainPlan,
     outputs: Outputs,
     rate: float,
 ) -> None:
@@ -256,7 +256,7 @@ def _report_nonfinite(
 
 
 def _evaluate(
-    state: TrainingState, evaluate: Callable[[int], float], plan: Plan, outputs: Outputs
+    state: TrainingState, evaluate: Callable[[int], float], plan: TrainPlan, outputs: Outputs
 ) -> None:
     metric = evaluate(state.step)
     if math.isnan(metric):  # no class has any object to find

@@ -57,7 +57,7 @@ class InlineImage:
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A heading with images below: several in a row where they are ``small``."""
 
     title: str
@@ -79,7 +79,7 @@ class Page:
     notes: Sequence[str] = ()
     facts: Sequence[tuple[str, str]] = ()
     details: Sequence[tuple[str, str]] = ()
-    sections: Sequence[Section] = ()
+    sections: Sequence[PageSection] = ()
     files: Sequence[tuple[str, str]] = ()
 
     @property

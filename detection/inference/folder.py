@@ -30,8 +30,8 @@ from .predictor import Predictor
 from .records import (
     META,
     RECORDS,
-    Entry,
     RecordWriter,
+    ResultEntry,
     check_same_run,
     detection_record,
     scan,
@@ -66,7 +66,7 @@ class FolderOptions:
 
 
 @dataclass(frozen=True)
-class Summary:
+class FolderSummary:
     """The counts of a run, which processed ``new`` images in ``seconds``.
 
     ``done``, ``detections`` and ``failures`` (name, reason) include the records of earlier runs,
@@ -91,7 +91,7 @@ def run_folder(
     *,
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[int, int, int], None] = lambda done, total, failed: None,
-) -> Summary:
+) -> FolderSummary:
     """Detect in ``files`` and write ``out``: ``meta.json``, ``detections.jsonl``, images with
     boxes under ``drawn/`` and, at the end, COCO JSON and CSV.
 
@@ -127,7 +127,7 @@ def _run(
     options: FolderOptions,
     stop: Callable[[], bool],
     report: Callable[[int, int, int], None],
-) -> Summary:
+) -> FolderSummary:
     _open(out, _meta(predictor, options), resume=options.resume)
     with contextlib.closing(RecordWriter(out / RECORDS)) as writer:
         entries = _resumable(scan(out / RECORDS), files, options.batch_size)
@@ -150,7 +150,7 @@ def _run(
         writer.sync()
     if done == total:
         export_results(out)
-    return Summary(
+    return FolderSummary(
         out, total, done, done - len(entries), detections, tuple(failures), seconds, done < total
     )
 
@@ -189,7 +189,9 @@ def _open(out: Path, meta: Mapping[str, Any], *, resume: bool) -> None:
         raise ConfigError(f"{out}: is not empty; choose another folder or continue with --resume")
 
 
-def _resumable(entries: list[Entry], files: Sequence[InputFile], batch_size: int) -> list[Entry]:
+def _resumable(
+    entries: list[ResultEntry], files: Sequence[InputFile], batch_size: int
+) -> list[ResultEntry]:
     """The records to keep: up to the end of a batch, so that the batches are the same again.
 
     The size of a batch changes the last bits of its scores, by the order of summation.

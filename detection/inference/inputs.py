@@ -29,7 +29,7 @@ class InputFile:
 
 
 @dataclass(frozen=True)
-class _Group:
+class _InputGroup:
     """The files of one input and the folder that their names are relative to."""
 
     root: Path
@@ -53,7 +53,7 @@ def find_inputs(
     groups = [_expand(os.fspath(item), exclude) for item in inputs]
     seen: set[str] = set()
     unique = [
-        _Group(group.root, tuple(file for file in group.files if _is_new(file, seen)))
+        _InputGroup(group.root, tuple(file for file in group.files if _is_new(file, seen)))
         for group in groups
     ]
     return _with_unique_names(unique)
@@ -88,17 +88,17 @@ def _marked(safe: str, name: str) -> str:
     return path.with_name(f"{path.stem}-{digest}{path.suffix}").as_posix()
 
 
-def _expand(item: str, exclude: Path | None) -> _Group:
+def _expand(item: str, exclude: Path | None) -> _InputGroup:
     path = Path(item)
     if path.is_dir():
-        return _Group(path, _named(_walk(path, exclude), path, item))
+        return _InputGroup(path, _named(_walk(path, exclude), path, item))
     if path.is_file() and path.suffix.lower() == ".txt":
-        return _Group(path.parent, _listed(path))
+        return _InputGroup(path.parent, _listed(path))
     if path.exists():
-        return _Group(path.parent, (InputFile(path, _printable(path.name)),))
+        return _InputGroup(path.parent, (InputFile(path, _printable(path.name)),))
     if glob.has_magic(item):
         root = _before_wildcard(item)
-        return _Group(root, _named(_matches(item, exclude), root, item))
+        return _InputGroup(root, _named(_matches(item, exclude), root, item))
     raise ConfigError(f"{item}: no such file or folder")
 
 
@@ -181,7 +181,7 @@ def _printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _with_unique_names(groups: Sequence[_Group]) -> list[InputFile]:
+def _with_unique_names(groups: Sequence[_InputGroup]) -> list[InputFile]:
     files = [file for group in groups for file in group.files]
     if len({file.name for file in files}) == len(files):
         return files

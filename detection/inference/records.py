@@ -26,7 +26,7 @@ Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ResultEntry:
     """One line of the file of records: its image, error, detections and the byte it ends at."""
 
     file: str
@@ -75,7 +75,7 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
         yield record
 
 
-def scan(path: Path) -> list[Entry]:
+def scan(path: Path) -> list[ResultEntry]:
     """The entries of a file of records, without a last line that was cut by a crash.
 
     Raises DataError for damage anywhere else.
@@ -83,7 +83,7 @@ def scan(path: Path) -> list[Entry]:
     if not path.exists():
         return []
     return [
-        Entry(record["file"], record.get("error"), len(record.get("detections", ())), end)
+        ResultEntry(record["file"], record.get("error"), len(record.get("detections", ())), end)
         for record, end in _lines(path, repair=True)
     ]
 

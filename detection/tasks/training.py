@@ -24,7 +24,7 @@ from ..engine.optim import MovingAverage, learning_rate, make_sgd
 from ..engine.plots import plot_curves
 from ..engine.signals import StopRequest
 from ..engine.state import Outputs, TrainingState, shipped_weights
-from ..engine.train import Plan, train
+from ..engine.train import TrainPlan, train
 from ..environment import describe_environment
 from ..errors import ConfigError, DataError, WeightsError
 from ..evaluation.prediction import evaluating
@@ -235,9 +235,9 @@ def scaled_lr(settings: TrainConfig) -> float:
     return settings.lr * settings.batch_size / settings.base_batch_size
 
 
-def make_plan(settings: TrainConfig) -> Plan:
+def make_plan(settings: TrainConfig) -> TrainPlan:
     """When and how to train, from the configuration."""
-    return Plan(
+    return TrainPlan(
         iterations=settings.iterations,
         accumulate=settings.accumulate,
         precision=settings.precision,

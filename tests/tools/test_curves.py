@@ -6,14 +6,14 @@ from pathlib import Path
 
 import cv2
 import pytest
-from resdet.detection.engine.history import Entry
+from resdet.detection.engine.history import LogEntry
 from resdet.tools.cli import run_tool
 
 
 def make_run(folder: Path, *errors: float) -> Path:
     folder.mkdir(parents=True)
-    entries = [Entry("train", 5 * i, {"train_top1_error": e}) for i, e in enumerate(errors)]
-    entries += [Entry("eval", 10 * i, {"val_top1_error": e}) for i, e in enumerate(errors, 1)]
+    entries = [LogEntry("train", 5 * i, {"train_top1_error": e}) for i, e in enumerate(errors)]
+    entries += [LogEntry("eval", 10 * i, {"val_top1_error": e}) for i, e in enumerate(errors, 1)]
     (folder / "metrics.jsonl").write_text("".join(entry.to_line() for entry in entries))
     return folder
 

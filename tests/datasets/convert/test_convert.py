@@ -18,7 +18,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from resdet.datasets.convert.convert import (
-    Plan,
+    ConversionPlan,
     expect_lossless,
     plan_conversion,
     read_splits,
@@ -89,12 +89,12 @@ def _content(boxes: Sequence[Sequence[float]], **extra: object) -> dict[str, Any
     }
 
 
-def _plan(root: Path, source: str, target: str, *splits: str) -> Plan:
+def _plan(root: Path, source: str, target: str, *splits: str) -> ConversionPlan:
     sources = {split: named_source(FORMATS[source], root, split) for split in splits or ("train",)}
     return plan_conversion(read_splits(sources), target)
 
 
-def _convert(root: Path, source: str, target: str, out: Path, *splits: str) -> Plan:
+def _convert(root: Path, source: str, target: str, out: Path, *splits: str) -> ConversionPlan:
     plan = _plan(root, source, target, *splits)
     expect_lossless(plan)
     write_plan(plan, out, link=True)

@@ -12,13 +12,15 @@ import pytest
 from matplotlib.figure import Figure
 from resdet.detection.engine import comparison
 from resdet.detection.engine.comparison import PANELS, curves_of, plot_responses, plot_runs
-from resdet.detection.engine.history import Entry, History
+from resdet.detection.engine.history import History, LogEntry
 
 
 def classifier(*, worse: float = 0.0) -> History:
-    train = [Entry("train", s, {"train_top1_error": 0.9 - s / 100, "loss": 3.0}) for s in range(50)]
+    train = [
+        LogEntry("train", s, {"train_top1_error": 0.9 - s / 100, "loss": 3.0}) for s in range(50)
+    ]
     evaluations = [
-        Entry("eval", step, {"val_top1_error": 0.8 - step / 200 + worse, "val_top5_error": 0.3})
+        LogEntry("eval", step, {"val_top1_error": 0.8 - step / 200 + worse, "val_top5_error": 0.3})
         for step in (10, 20, 30)
     ]
     return History((*train, *evaluations))
@@ -27,9 +29,9 @@ def classifier(*, worse: float = 0.0) -> History:
 def detector() -> History:
     return History(
         (
-            Entry("train", 1, {"loss": 2.0}),
-            Entry("train", 2, {"loss": math.nan}),
-            Entry("eval", 2, {"voc_ap50": 0.5, "coco_ap": math.nan}),
+            LogEntry("train", 1, {"loss": 2.0}),
+            LogEntry("train", 2, {"loss": math.nan}),
+            LogEntry("eval", 2, {"voc_ap50": 0.5, "coco_ap": math.nan}),
         )
     )
 
@@ -84,8 +86,8 @@ def test_what_is_not_finite_or_not_measured_is_no_curve() -> None:
 
 
 def test_smoothing_by_hand() -> None:
-    entries = [Entry("train", s, {"loss": v}) for s, v in enumerate([4.0, 0.0, 2.0, 6.0])]
-    entries += [Entry("eval", s, {"val_loss": v}) for s, v in enumerate([4.0, 0.0])]
+    entries = [LogEntry("train", s, {"loss": v}) for s, v in enumerate([4.0, 0.0, 2.0, 6.0])]
+    entries += [LogEntry("eval", s, {"val_loss": v}) for s, v in enumerate([4.0, 0.0])]
     train, evaluation = curves_of(History(tuple(entries)), PANELS[2], 2)
     assert train.values == [4.0, 2.0, 1.0, 4.0]
     assert evaluation.values == [4.0, 0.0]

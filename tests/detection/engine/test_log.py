@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from resdet.detection.engine.history import Entry, History, read_history
+from resdet.detection.engine.history import History, LogEntry, read_history
 from resdet.detection.engine.log import RunLog, format_duration
 from resdet.detection.errors import ConfigError
 from rich.console import Console
@@ -99,7 +99,7 @@ def test_a_new_run_in_an_old_folder_starts_an_empty_history(tmp_path: Path) -> N
 
 
 def test_damaged_lines_are_named_and_left_out(tmp_path: Path) -> None:
-    good = Entry("train", 10, {"loss": 1.0}).to_line()
+    good = LogEntry("train", 10, {"loss": 1.0}).to_line()
     bad = ["\0\0\0\n", '{"kind": "train", "step": "x"}\n', "[]\n", '{"kind":"eval"}\n', "[" * 9999]
     (tmp_path / "metrics.jsonl").write_text(good + "".join(bad))
     console = pipe()
@@ -112,7 +112,7 @@ def test_damaged_lines_are_named_and_left_out(tmp_path: Path) -> None:
 
 
 def test_a_whole_last_line_without_its_line_end_is_kept(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text(Entry("train", 10, {"loss": 1.0}).to_line().strip())
+    (tmp_path / "metrics.jsonl").write_text(LogEntry("train", 10, {"loss": 1.0}).to_line().strip())
     with RunLog(tmp_path, total_steps=100, start_step=10, console=pipe()) as log:
         log.step(20, {"loss": 0.5})
     assert [entry.step for entry in read_history(tmp_path).entries] == [10, 20]
@@ -269,7 +269,7 @@ def test_durations_are_for_people() -> None:
 
 def test_measured_values_cannot_take_the_names_of_the_line() -> None:
     with pytest.raises(ValueError, match="'step'"):
-        Entry("train", 1, {"step": 3.0})
+        LogEntry("train", 1, {"step": 3.0})
 
 
 @given(
@@ -277,10 +277,10 @@ def test_measured_values_cannot_take_the_names_of_the_line() -> None:
     st.integers(0, 10**9),
 )
 def test_a_line_gives_back_its_entry(values: dict[str, float], step: int) -> None:
-    entry = Entry("eval", step, values)
+    entry = LogEntry("eval", step, values)
     line = entry.to_line()
     assert line.count("\n") == 1
-    back = Entry.from_line(line)
+    back = LogEntry.from_line(line)
     assert back is not None
     assert (back.kind, back.step, back.time) == ("eval", step, entry.time)
     assert back.values.keys() == values.keys()

@@ -13,7 +13,7 @@ from resdet.detection.engine.distributed import Group
 from resdet.detection.engine.log import RunLog
 from resdet.detection.engine.signals import StopRequest
 from resdet.detection.engine.state import Outputs, TrainingState
-from resdet.detection.engine.train import Plan, train
+from resdet.detection.engine.train import TrainPlan, train
 from resdet.detection.structures import Batch, Sample
 
 ALONE = Group(0, 1, torch.device("cpu"))
@@ -33,7 +33,7 @@ def rates(metrics: Sequence[float], folder: Path, *, plateau: int) -> tuple[list
     model = Line(3, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=1)
     state = TrainingState(model, optimizer, torch.amp.GradScaler("cpu", enabled=False))
-    plan = Plan(
+    plan = TrainPlan(
         iterations=len(metrics),
         accumulate=1,
         precision="fp32",

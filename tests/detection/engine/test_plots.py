@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from resdet.detection.engine import plots
-from resdet.detection.engine.history import Entry
+from resdet.detection.engine.history import LogEntry
 from resdet.detection.engine.plots import plot_batch, plot_curves, plot_detections, plot_labels
 from resdet.detection.errors import ImageError
 from resdet.detection.inference.draw import class_colour
@@ -52,8 +52,10 @@ def count_near(image: NDArray[np.uint8], colour: tuple[int, int, int]) -> int:
 
 def history(folder: Path) -> Path:
     folder.mkdir()
-    entries = [Entry("train", step, {"loss": 1 / step, "lr": 0.1}) for step in (10, 20, 30)]
-    entries += [Entry("eval", step, {"voc_ap50": step / 100, "val_loss": 1.0}) for step in (20, 30)]
+    entries = [LogEntry("train", step, {"loss": 1 / step, "lr": 0.1}) for step in (10, 20, 30)]
+    entries += [
+        LogEntry("eval", step, {"voc_ap50": step / 100, "val_loss": 1.0}) for step in (20, 30)
+    ]
     (folder / "metrics.jsonl").write_text("".join(entry.to_line() for entry in entries))
     return folder
 
@@ -71,8 +73,8 @@ def test_curves_go_to_the_plots_of_the_run(tmp_path: Path) -> None:
 
 def test_curves_of_values_that_are_not_finite(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text(
-        Entry("train", 1, {"loss": float("nan"), "lr": 0.0}).to_line()
-        + Entry("eval", 1, {"voc_ap50": float("nan")}).to_line()
+        LogEntry("train", 1, {"loss": float("nan"), "lr": 0.0}).to_line()
+        + LogEntry("eval", 1, {"voc_ap50": float("nan")}).to_line()
     )
     assert pixels(plot_curves(tmp_path)).size
 

@@ -22,7 +22,7 @@ from resdet.detection.engine.distributed import Group
 from resdet.detection.engine.log import RunLog
 from resdet.detection.engine.signals import StopRequest
 from resdet.detection.engine.state import Outputs, TrainingState
-from resdet.detection.engine.train import Plan, train
+from resdet.detection.engine.train import TrainPlan, train
 from resdet.detection.errors import ConfigError
 from resdet.detection.structures import Annotation, Batch, Geometry, Sample
 
@@ -222,7 +222,7 @@ def train_on(
     """The loop itself, a step for each value."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     state = TrainingState(model, optimizer, torch.amp.GradScaler("cpu", enabled=False))
-    plan = Plan(
+    plan = TrainPlan(
         iterations=len(values),
         accumulate=1,
         precision="fp32",

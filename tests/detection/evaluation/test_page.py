@@ -15,7 +15,7 @@ from resdet.detection.evaluation.page import (
     InlineImage,
     Metric,
     Page,
-    Section,
+    PageSection,
     class_table,
     render_page,
 )
@@ -72,7 +72,7 @@ def full_page(name: str) -> Page:
         notes=[name],
         facts=[(name, name)],
         details=[(name, name)],
-        sections=[Section(name, [make_image(name)], text=name, small=True)],
+        sections=[PageSection(name, [make_image(name)], text=name, small=True)],
         files=[(name, name)],
     )
 

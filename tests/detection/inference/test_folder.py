@@ -18,10 +18,10 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 from resdet.detection.errors import ConfigError, DataError
-from resdet.detection.inference.folder import FolderOptions, Summary, run_folder
+from resdet.detection.inference.folder import FolderOptions, FolderSummary, run_folder
 from resdet.detection.inference.inputs import InputFile, find_inputs
 
-Run = Callable[..., Summary]
+Run = Callable[..., FolderSummary]
 DEFAULT = FolderOptions(0.01)
 
 

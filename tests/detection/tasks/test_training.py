@@ -16,7 +16,7 @@ from resdet.detection.engine.checkpoint import load_checkpoint
 from resdet.detection.engine.log import RunLog
 from resdet.detection.engine.signals import StopRequest
 from resdet.detection.engine.state import Outputs, TrainingState
-from resdet.detection.engine.train import Plan, train
+from resdet.detection.engine.train import TrainPlan, train
 from resdet.detection.errors import ConfigError, DataError, WeightsError
 from resdet.detection.structures import Annotation, Batch, Geometry, Sample
 from resdet.detection.tasks.base import ALONE
@@ -79,7 +79,7 @@ def test_patience_counts_evaluations_since_the_best(
     model = Line(3, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
     state = TrainingState(model, optimizer, torch.amp.GradScaler("cpu", enabled=False))
-    plan = Plan(
+    plan = TrainPlan(
         iterations=5,
         accumulate=1,
         precision="fp32",
