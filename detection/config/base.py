@@ -19,6 +19,8 @@ NonNegative = Annotated[int, Field(ge=0)]
 Sizes = Annotated[tuple[Count, ...], Field(min_length=1)]
 #: Of a network's arithmetic; boxes and scores are float32 always.
 Precision = Literal["fp32", "bf16", "fp16"]
+#: How the learning rate falls: at milestones, when evaluations stall, or as half a cosine.
+Schedule = Literal["step", "plateau", "cosine"]
 #: Of a truncated image: refused, used with a warning, or left out.
 OnTruncated = Literal["error", "warn", "skip"]
 #: Of a bad box: ``clip`` cuts to the image, ``drop`` leaves out, ``fix`` swaps corners; all are
@@ -76,7 +78,7 @@ class TrainConfig(Section):
     warmup_factor: Fraction = 0.001
     #: ``step``: x gamma at each milestone; ``plateau``: x gamma after so many evaluations without a
     #: better result; ``cosine``: half a cosine down to zero.
-    schedule: Literal["step", "plateau", "cosine"] = "step"
+    schedule: Schedule = "step"
     milestones: tuple[Count, ...] = ()
     plateau_evaluations: Count = 5
     gamma: Fraction = 0.1

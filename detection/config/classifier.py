@@ -21,6 +21,7 @@ from .base import (
     NonNegative,
     Positive,
     Precision,
+    Schedule,
     Section,
     Sizes,
     TrainConfig,
@@ -89,7 +90,7 @@ class ClassifierTrainConfig(CropTrainConfig):
     lr: Positive = 0.1
     warmup_iterations: NonNegative = 0
     #: "Divided by 10 when the error plateaus".
-    schedule: Literal["step", "plateau", "cosine"] = "plateau"
+    schedule: Schedule = "plateau"
     #: How much of each target is spread evenly over all classes.
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 

@@ -22,6 +22,7 @@ from .base import (
     OnBadBox,
     Positive,
     Precision,
+    Schedule,
     Section,
     Sizes,
 )
@@ -83,7 +84,7 @@ class LocalizerTrainConfig(CropTrainConfig):
     iterations: Count = 60_000
     lr: Positive = 0.01
     warmup_iterations: NonNegative = 500
-    schedule: Literal["step", "plateau", "cosine"] = "cosine"
+    schedule: Schedule = "cosine"
 
 
 class AnswerConfig(Section):
