@@ -172,14 +172,16 @@ def test_folders_say_what_they_hold() -> None:
 
 
 def test_docstrings_begin_with_a_statement() -> None:
+    questions, silent = [], []
     for name, (path, tree) in sources().items():
-        if path.read_text("utf-8").strip() == "":
-            continue
+        if not ast.get_docstring(tree) and path.read_text("utf-8").strip():
+            silent.append(name)
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
                 first = (ast.get_docstring(node) or "").partition("\n\n")[0]
-                assert "?" not in first, f"{name}: {first}"
-        assert ast.get_docstring(tree), f"{name}: no docstring"
+                questions += [f"{name}: {first}"] if "?" in first else []
+    assert questions == []
+    assert silent == []
 
 
 def test_nothing_but_tests_is_named_a_test() -> None:
