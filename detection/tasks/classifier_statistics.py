@@ -1,4 +1,4 @@
-"""What is measured inside a classifier while images pass through it?
+"""Exact batch norm statistics and layer responses of a classifier, measured over images.
 
 Exact batch norm statistics, with which it becomes the frozen backbone of a detector, and the
 responses of its layers.
