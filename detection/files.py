@@ -68,6 +68,18 @@ def write_file(
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def append_file(path: Path, content: bytes) -> None:
+    """Add ``content`` at the end of ``path``; after an OSError (disk full) it is as before."""
+    size = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("ab") as file:
+            file.write(content)
+    except OSError:
+        with suppress(OSError):
+            os.truncate(path, size)
+        raise
+
+
 def csv_cell(value: object) -> object:
     """A CSV cell; text that a spreadsheet would run as a formula is quoted (OWASP)."""
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):

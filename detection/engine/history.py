@@ -11,7 +11,6 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from ..files import csv_cell, write_file
+from ..files import append_file, csv_cell, write_file
 
 METRICS_FILE = "metrics.jsonl"
 RESULTS_FILE = "results.csv"
@@ -146,12 +145,6 @@ class LineFile:
     def append(self, lines: Iterable[str]) -> None:
         """Raises ``OSError``; the lines are kept for the next call then."""
         self._pending.extend(lines)
-        good = self._path.stat().st_size if self._path.exists() else 0
-        try:
-            with self._path.open("ab") as file:
-                file.write("".join(self._pending).encode("utf-8", errors="backslashreplace"))
-        except OSError:
-            with suppress(OSError):
-                os.truncate(self._path, good)
-            raise
+        text = "".join(self._pending)
+        append_file(self._path, text.encode("utf-8", errors="backslashreplace"))
         self._pending.clear()

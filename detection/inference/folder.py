@@ -8,6 +8,7 @@ All queues are short, so that memory does not grow with the number of images.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -30,10 +31,11 @@ from .predictor import Predictor
 from .records import (
     META,
     RECORDS,
-    RecordWriter,
     ResultEntry,
+    append_record,
     check_same_run,
     detection_record,
+    keep_records,
     scan,
     write_meta,
 )
@@ -129,25 +131,26 @@ def _run(
     report: Callable[[int, int, int], None],
 ) -> FolderSummary:
     _open(out, _meta(predictor, options), resume=options.resume)
-    with contextlib.closing(RecordWriter(out / RECORDS)) as writer:
-        entries = _resumable(scan(out / RECORDS), files, options.batch_size)
-        writer.keep(entries[-1].end if entries else 0)
-        recorded = {entry.file for entry in entries}
-        waiting = [file for file in files if file.name not in recorded]
-        total, done = len(entries) + len(waiting), len(entries)
-        failures = [(entry.file, entry.error) for entry in entries if entry.error is not None]
-        detections = sum(entry.detections for entry in entries)
-        start = time.perf_counter()
-        with contextlib.closing(_records(predictor, waiting, out, options, stop)) as records:
-            for record in records:
-                writer.write(record)
-                done += 1
-                detections += len(record.get("detections", ()))
-                if "error" in record:
-                    failures.append((record["file"], record["error"]))
-                report(done, total, len(failures))
-        seconds = time.perf_counter() - start
-        writer.sync()
+    path = out / RECORDS
+    entries = _resumable(scan(path), files, options.batch_size)
+    keep_records(path, entries[-1].end if entries else 0)
+    recorded = {entry.file for entry in entries}
+    waiting = [file for file in files if file.name not in recorded]
+    total, done = len(entries) + len(waiting), len(entries)
+    failures = [(entry.file, entry.error) for entry in entries if entry.error is not None]
+    detections = sum(entry.detections for entry in entries)
+    start = time.perf_counter()
+    with contextlib.closing(_records(predictor, waiting, out, options, stop)) as records:
+        for record in records:
+            append_record(path, record)
+            done += 1
+            detections += len(record.get("detections", ()))
+            if "error" in record:
+                failures.append((record["file"], record["error"]))
+            report(done, total, len(failures))
+    seconds = time.perf_counter() - start
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
     if done == total:
         export_results(out)
     return FolderSummary(

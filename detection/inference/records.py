@@ -6,7 +6,6 @@ written whole or not at all, so that after a crash everything but a cut last lin
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 
 from ...datasets.image import LoadedImage
 from ..errors import ConfigError, DataError
-from ..files import write_file
+from ..files import append_file, write_file
 from ..structures import Detections
 
 RECORDS = "detections.jsonl"
@@ -35,38 +34,16 @@ class ResultEntry:
     end: int
 
 
-class RecordWriter:
-    """Appends records to a file; each has reached the operating system when `write` returns.
+def keep_records(path: Path, end: int) -> None:
+    """Drop everything after byte ``end`` of a file of records, which is created if missing."""
+    path.touch()
+    os.truncate(path, end)
 
-    There must be one writer only, which `folder_lock` ensures.
-    """
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("ab", buffering=0)
-
-    def close(self) -> None:
-        self._file.close()
-
-    def keep(self, end: int) -> None:
-        """Drop everything after byte ``end``."""
-        self._file.truncate(end)
-
-    def write(self, record: Json) -> None:
-        """Append one line; after an OSError (disk full) the file is as before."""
-        line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
-        start = self._file.seek(0, os.SEEK_END)
-        rest = memoryview(line.encode("utf-8"))
-        try:
-            while rest:
-                rest = rest[self._file.write(rest) :]
-        except OSError:
-            with contextlib.suppress(OSError):
-                self._file.truncate(start)
-            raise
-
-    def sync(self) -> None:
-        """Wait until the records would survive a power cut."""
-        os.fsync(self._file.fileno())
+def append_record(path: Path, record: Json) -> None:
+    """Append one line; after an OSError (disk full) the file is as before."""
+    line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+    append_file(path, line.encode("utf-8"))
 
 
 def read_records(path: Path) -> Iterator[dict[str, Any]]:

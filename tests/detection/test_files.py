@@ -16,6 +16,7 @@ import pytest
 from resdet.detection.errors import ConfigError, DataError
 from resdet.detection.files import (
     LOCK,
+    append_file,
     atomic_write,
     folder_lock,
     is_unused,
@@ -201,3 +202,13 @@ def test_a_full_disk_does_not_keep_the_lock_from_working(tmp_path: Path) -> None
         folder_lock(tmp_path),
     ):
         pass
+
+
+def test_append_file_adds_everything_or_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    append_file(path, b"one\n")
+    append_file(path, b"two\n")
+    assert path.read_bytes() == b"one\ntwo\n"
+    with largest_file(1000), pytest.raises(OSError, match="File too"):
+        append_file(path, bytes(2000))
+    assert path.read_bytes() == b"one\ntwo\n"
