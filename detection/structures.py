@@ -77,7 +77,7 @@ class Record:
 class Geometry:
     """How a network input was made from its image: flip left-right, then scale.
 
-    ``original`` and the input's ``size`` are (h, w); ``scale`` is (sy, sx).
+    ``original`` is the (h, w) of the image, ``scale`` is (sy, sx). `CropGeometry` adds a crop.
     """
 
     original: tuple[int, int]

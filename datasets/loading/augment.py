@@ -137,19 +137,15 @@ def _library() -> ModuleType:
 
 def _compose(transforms: list[Any], moves_boxes: bool) -> Any:
     library = _library()
-    if not moves_boxes:
-        return library.Compose(transforms)
-    return library.Compose(
-        transforms,
-        bbox_params=library.BboxParams(
-            format="pascal_voc",
-            label_fields=["index"],
-            clip=True,
-            filter_invalid_bboxes=True,  # with clip alone, a box outside the image is an error
-            min_visibility=MIN_VISIBILITY,
-            min_area=MIN_AREA,
-        ),
+    boxes = library.BboxParams(
+        format="pascal_voc",
+        label_fields=["index"],
+        clip=True,
+        filter_invalid_bboxes=True,  # with clip alone, a box outside the image is an error
+        min_visibility=MIN_VISIBILITY,
+        min_area=MIN_AREA,
     )
+    return library.Compose(transforms, bbox_params=boxes if moves_boxes else None)
 
 
 def _build(spec: Spec) -> Any:

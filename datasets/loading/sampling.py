@@ -73,6 +73,16 @@ def any_shape(count: int) -> list[tuple[int, int]]:
     return [(1, 1)] * count
 
 
+def images_at_once(batch_size: int, world: int, accumulate: int) -> int:
+    """The images of one process in one accumulation step; raises ConfigError for a remainder."""
+    if batch_size % (world * accumulate):
+        raise ConfigError(
+            f"train.batch_size {batch_size} cannot be divided among {world} process(es) x "
+            f"{accumulate} accumulation step(s)"
+        )
+    return batch_size // (world * accumulate)
+
+
 class BatchPlan:
     """The batches of one process, for the steps from ``start_step`` to before ``steps``.
 
@@ -93,11 +103,7 @@ class BatchPlan:
         world: int = 1,
         accumulate: int = 1,
     ) -> None:
-        if batch_size % (world * accumulate):
-            raise ConfigError(
-                f"train.batch_size {batch_size} cannot be divided among {world} process(es) x "
-                f"{accumulate} accumulation step(s)"
-            )
+        self.part = images_at_once(batch_size, world, accumulate)
         if not sizes and start_step < steps:
             raise DataError("no images to train on")
         self.sizes = list(sizes)
@@ -105,7 +111,6 @@ class BatchPlan:
         self.seed = seed
         self.steps = range(start_step, steps)
         self.accumulate = accumulate
-        self.part = batch_size // (world * accumulate)
         self.first = rank * accumulate * self.part
 
     @property

@@ -17,7 +17,7 @@ import torch
 from ...detection.errors import ConfigError, DataError
 from ...detection.structures import Batch, Sample
 from ..image import TruncatedImage
-from ..loading.sampling import sample_seed
+from ..loading.sampling import images_at_once, sample_seed
 from ..loading.workers import BatchStream, data_loader, received
 from .plan import Segment, StreamPlan
 from .reader import Packed, ShardSource, require_webdataset
@@ -118,16 +118,11 @@ class ShardTrainLoader:
             raise ConfigError(
                 f"{plan.lanes} lanes of the stream cannot be divided among {world} processes"
             )
-        if plan.batch_size % (world * accumulate):
-            raise ConfigError(
-                f"train.batch_size {plan.batch_size} cannot be divided among {world} process(es) x "
-                f"{accumulate} accumulation step(s)"
-            )
+        self.part = images_at_once(plan.batch_size, world, accumulate)
         require_webdataset()
         own = plan.lanes // world
         lanes = range(rank * own, (rank + 1) * own)
         self.steps, self.accumulate, self.pin_memory = steps, accumulate, pin_memory
-        self.part = plan.batch_size // (world * accumulate)
         self.workers = min(workers, own)
         stream = BatchStream(partial(_lane_batches, source, plan, steps, lanes))
         self._loader = data_loader(stream, workers=self.workers, batch_size=None)

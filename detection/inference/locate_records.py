@@ -53,26 +53,39 @@ def locate_records(
     read the images once for the crops of stage one, and once more to warp the proposals.
     """
     timer = timer or Timer()
-    size = CHUNK if pipeline.second else max(1, len(records))
-    for at in range(0, len(records), size):
-        chunk = {record.image_id: record for record in records[at : at + size]}
-        waiting: dict[str, tuple[int, Candidates]] = {}
-        for batch in reader.images(tuple(chunk.values()), pipeline.crops):
-            truth = int(batch.labels[0])
-            with timer.measure(images=1):
-                candidates = pipeline.first_stage(batch, truth)
-            if pipeline.second:
-                waiting[batch.image_ids[0]] = (truth, candidates)
-            else:
-                yield batch.image_ids[0], pipeline.located(candidates, truth)
-        parts = {name: pipeline.parts(candidates) for name, (_, candidates) in waiting.items()}
-        jobs = [(chunk[name], boxes) for name, own in parts.items() for _, boxes in own]
-        warped = iter(
-            region_loader(jobs, pipeline.squares, rules=reader.rules, workers=reader.workers)
-        )
-        for name, (truth, candidates) in waiting.items():
-            scored = []
-            for (label, _), regions in zip(parts[name], warped, strict=False):
-                with timer.measure():
-                    scored.append((label, pipeline.score_regions(regions, label)))
-            yield name, pipeline.located(candidates.rescored(scored), truth)
+    if pipeline.second:
+        for at in range(0, len(records), CHUNK):
+            yield from _in_two_stages(pipeline, records[at : at + CHUNK], reader, timer)
+        return
+    for image_id, truth, candidates in _first_stage(pipeline, records, reader, timer):
+        yield image_id, pipeline.located(candidates, truth)
+
+
+def _first_stage(
+    pipeline: LocationPipeline, records: Sequence[Record], reader: RecordReader, timer: Timer
+) -> Iterator[tuple[str, int, Candidates]]:
+    """(image id, true class, candidates) of each image."""
+    for batch in reader.images(records, pipeline.crops):
+        truth = int(batch.labels[0])
+        with timer.measure(images=1):
+            candidates = pipeline.first_stage(batch, truth)
+        yield batch.image_ids[0], truth, candidates
+
+
+def _in_two_stages(
+    pipeline: LocationPipeline, records: Sequence[Record], reader: RecordReader, timer: Timer
+) -> Iterator[tuple[str, Located]]:
+    by_id = {record.image_id: record for record in records}
+    found = [
+        (image_id, truth, candidates, pipeline.parts(candidates))
+        for image_id, truth, candidates in _first_stage(pipeline, records, reader, timer)
+    ]
+    jobs = [(by_id[image_id], boxes) for image_id, _, _, parts in found for _, boxes in parts]
+    loader = region_loader(jobs, pipeline.squares, rules=reader.rules, workers=reader.workers)
+    warped = iter(loader)
+    for image_id, truth, candidates, parts in found:
+        scored = []
+        for (label, _), regions in zip(parts, warped, strict=False):  # a batch for each part
+            with timer.measure():
+                scored.append((label, pipeline.score_regions(regions, label)))
+        yield image_id, pipeline.located(candidates.rescored(scored), truth)
