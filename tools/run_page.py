@@ -18,10 +18,7 @@ from typing import Any
 
 from resdet.datasets.image import read_image
 from resdet.detection.config.base import TrainConfig
-from resdet.detection.config.classifier import ClassifierConfig
-from resdet.detection.config.detector import DetectorConfig
-from resdet.detection.config.files import load_config, read_config, stated_task
-from resdet.detection.config.localizer import LocalizerConfig, RegionLocalizerConfig
+from resdet.detection.config.files import read_config, stated_task
 from resdet.detection.engine.history import History, read_history
 from resdet.detection.engine.plots import plot_curves
 from resdet.detection.errors import ConfigError, ResdetError
@@ -36,6 +33,8 @@ from resdet.detection.evaluation.page import (
 )
 from resdet.detection.inference.folder import DRAWN
 from resdet.detection.inference.records import RECORDS, read_records
+from resdet.detection.tasks.detector import DETECTION
+from resdet.detection.tasks.registry import TASKS
 
 #: Drawn images on the page, so that it stays a few MB.
 MAX_DRAWN = 24
@@ -152,61 +151,16 @@ def _config_facts(run_dir: Path, notes: list[str]) -> list[tuple[str, str]]:
     if not path.is_file():
         return []
     try:
-        task = stated_task(path)
-        if task == "classification":
-            return _classifier_facts(read_config(ClassifierConfig, path))
-        if task == "localization":
-            return _localizer_facts(read_config(LocalizerConfig, path))
-        if task == "localization_rcnn":
-            return _region_localizer_facts(read_config(RegionLocalizerConfig, path))
-        return _detector_facts(load_config(path))
+        task = TASKS.get(stated_task(path), DETECTION)
+        config: Any = read_config(task.schema, path)
+        return [*task.facts(config), *_training_facts(config.train)]
     except ConfigError as error:
         notes.append(str(error))
         return []
 
 
-def _classifier_facts(config: ClassifierConfig) -> list[tuple[str, str]]:
-    crop, test = config.crop, config.test
+def _training_facts(train: TrainConfig) -> list[tuple[str, str]]:
     return [
-        ("classifier", f"{config.network.build().description}, width {config.network.width}"),
-        *_training_facts(config.network.weights, config.train),
-        ("crops", f"{crop.kind}, {crop.size} px; {test.size} px in testing"),
-    ]
-
-
-def _localizer_facts(config: LocalizerConfig) -> list[tuple[str, str]]:
-    crop, head = config.crop, config.head
-    anchors = f"{list(head.anchor_sizes)} x {list(head.anchor_ratios)} on {head.level}"
-    return [
-        ("localizer, stage one", config.network.build().description),
-        *_training_facts(config.network.weights, config.train),
-        ("crops", f"{crop.kind}, {crop.size} px"),
-        ("anchors", anchors),
-    ]
-
-
-def _region_localizer_facts(config: RegionLocalizerConfig) -> list[tuple[str, str]]:
-    region, proposals = config.region, config.proposals
-    return [
-        ("localizer, stage two", config.network.build().description),
-        *_training_facts(config.network.weights, config.train),
-        ("regions", f"{region.size} px with a margin of {region.padding}"),
-        ("proposals", f"the best {proposals.count} of {', '.join(proposals.weights)}"),
-    ]
-
-
-def _detector_facts(config: DetectorConfig) -> list[tuple[str, str]]:
-    backbone, image = config.backbone, config.image
-    return [
-        ("detector", f"Faster R-CNN, {backbone.build().name} C4, width {backbone.width}"),
-        *_training_facts(backbone.weights, config.train),
-        ("image sides in testing", f"short {image.short_side_test}, long {image.long_side_max}"),
-    ]
-
-
-def _training_facts(weights: str | None, train: TrainConfig) -> list[tuple[str, str]]:
-    return [
-        ("started from", weights or "random weights"),
         ("training", f"{train.iterations} steps of {train.batch_size} images, {train.precision}"),
         ("learning rate", f"{train.lr:g} for a batch of {train.base_batch_size}"),
         ("seed", str(train.seed)),

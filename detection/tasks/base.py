@@ -193,14 +193,12 @@ class Task(ABC):
     def predictor(self, pipeline: Any, **options: Any) -> Predictor:
         """The `Predictor` of a pipeline; ``options`` are those of its constructor.
 
-        Raises WeightsError where the task gives no boxes, ConfigError where its configuration
-        does not.
+        Raises WeightsError where the task gives no boxes, ConfigError where its config does not.
         """
         raise WeightsError(f"{self.noun} gives no boxes; detectors and localizers do")
 
     def follow(self, config: Any, lead: Any) -> Any:
-        """The configuration of a further member of an ensemble whose first member was given the
-        configuration ``lead``."""
+        """The configuration of an ensemble's further member, ``lead`` being the first one's."""
         return config
 
     def quick(self, config: Any) -> Any:
@@ -268,6 +266,10 @@ class Task(ABC):
     @abstractmethod
     def describe_testing(self, members: Sequence[Loaded], pipeline: Any) -> str:
         """One line that says which sizes, networks and options make the predictions."""
+
+    def facts(self, config: Any) -> list[tuple[str, str]]:
+        """Rows on the network and its inputs, for the page of a run."""
+        return []
 
     @abstractmethod
     def data_report(self, config: Any, splits: Splits, path: Path) -> str:

@@ -223,6 +223,14 @@ class ClassificationTask(CropTask):
             f"crops: {config.crop.kind}, {config.crop.size} px; batch {config.train.batch_size}",
         ]
 
+    def facts(self, config: ClassifierConfig) -> list[tuple[str, str]]:
+        network, crop = config.network, config.crop
+        return [
+            ("classifier", f"{network.build().description}, width {network.width}"),
+            ("started from", network.weights or "random weights"),
+            ("crops", f"{crop.kind}, {crop.size} px; {config.test.size} px in testing"),
+        ]
+
     def describe_testing(self, members: Sequence[LoadedClassifier], pipeline: ScorePipeline) -> str:
         test = members[0].config.test
         protocols = {

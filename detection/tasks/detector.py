@@ -193,19 +193,16 @@ class DetectionTask(Task):
 
     @torch.no_grad()
     def validate(self, loaded: Detector, split: DataSplit, group: Group) -> dict[str, float]:
-        """The mean loss over ``val_loss_batches`` batches as large as training's, images as in
-        testing."""
-        config = loaded.config
-        count = config.train.val_loss_batches
+        """The mean loss over ``val_loss_batches`` training-size batches of test-time images."""
+        config, count = loaded.config, loaded.config.train.val_loss_batches
         if count == 0:
             return {}
         dataset = DetectionDataset(split.records, eval_transform(config), rules=image_rules(config))
         settings = config.train.model_copy(update={"iterations": count})
         plan, pin_memory = self.batch_plan(settings, split, 0, group), group.device.type == "cuda"
         losses = []
-        for batch in train_loader(
-            dataset, plan, workers=config.data.workers, pin_memory=pin_memory
-        ):
+        workers = config.data.workers
+        for batch in train_loader(dataset, plan, workers=workers, pin_memory=pin_memory):
             with autocast(group.device, config.train.precision):
                 outputs = loaded.model(batch.to(group.device))
             losses.append(torch.stack(list(outputs.values())).sum())
@@ -251,6 +248,15 @@ class DetectionTask(Task):
             mean = ", mean score" if test.vote.score == "average" else ""
             parts.append(f"box voting at {test.vote.iou:g}{mean}")
         return "; ".join(parts)
+
+    def facts(self, config: DetectorConfig) -> list[tuple[str, str]]:
+        network, image = config.backbone, config.image
+        sides = f"short {image.short_side_test}, long {image.long_side_max}"
+        return [
+            ("detector", f"Faster R-CNN, {network.build().name} C4, width {network.width}"),
+            ("started from", network.weights or "random weights"),
+            ("image sides in testing", sides),
+        ]
 
     def data_report(self, config: DetectorConfig, splits: Splits, path: Path) -> str:
         report = summarise(str(path), splits, anchors_in_training(config), path)

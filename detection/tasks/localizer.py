@@ -210,6 +210,16 @@ class LocalizationTask(StageTask):
             f"{list(head.anchor_ratios)} on {head.level}",
         ]
 
+    def facts(self, config: LocalizerConfig) -> list[tuple[str, str]]:
+        crop, head = config.crop, config.head
+        anchors = f"{list(head.anchor_sizes)} x {list(head.anchor_ratios)} on {head.level}"
+        return [
+            ("localizer, stage one", config.network.build().description),
+            ("started from", config.network.weights or "random weights"),
+            ("crops", f"{crop.kind}, {crop.size} px"),
+            ("anchors", anchors),
+        ]
+
 
 LOCALIZATION = LocalizationTask()
 

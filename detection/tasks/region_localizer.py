@@ -148,6 +148,15 @@ class RegionLocalizationTask(StageTask):
             "network(s) of stage one",
         ]
 
+    def facts(self, config: RegionLocalizerConfig) -> list[tuple[str, str]]:
+        region, proposals = config.region, config.proposals
+        return [
+            ("localizer, stage two", config.network.build().description),
+            ("started from", config.network.weights or "random weights"),
+            ("regions", f"{region.size} px with a margin of {region.padding}"),
+            ("proposals", f"the best {proposals.count} of {', '.join(proposals.weights)}"),
+        ]
+
 
 LOCALIZATION_RCNN = RegionLocalizationTask()
 
