@@ -6,10 +6,14 @@ the files.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic_core import PydanticKnownError
+
+from ..schedules import SCHEDULES
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -19,13 +23,27 @@ NonNegative = Annotated[int, Field(ge=0)]
 Sizes = Annotated[tuple[Count, ...], Field(min_length=1)]
 #: Of a network's arithmetic; boxes and scores are float32 always.
 Precision = Literal["fp32", "bf16", "fp16"]
-#: How the learning rate falls: at milestones, when evaluations stall, or as half a cosine.
-Schedule = Literal["step", "plateau", "cosine"]
+#: How the learning rate falls.
+Schedule = Annotated[str, AfterValidator(lambda name: one_of(name, SCHEDULES))]
 #: Of a truncated image: refused, used with a warning, or left out.
 OnTruncated = Literal["error", "warn", "skip"]
 #: Of a bad box: ``clip`` cuts to the image, ``drop`` leaves out, ``fix`` swaps corners; all are
 #: counted.
 OnBadBox = Literal["error", "drop", "clip", "fix"]
+
+
+def one_of(value: str, known: Iterable[str]) -> str:
+    """``value``, if it is one of ``known``; else the error of a ``Literal`` of them."""
+    names = list(known)
+    if value not in names:
+        raise PydanticKnownError("literal_error", {"expected": joined(map(repr, names))})
+    return value
+
+
+def joined(names: Iterable[str]) -> str:
+    """``a, b or c``."""
+    *rest, last = names
+    return f"{', '.join(rest)} or {last}" if rest else last
 
 
 class Section(BaseModel):

@@ -6,17 +6,16 @@ Families and their depths are those of `backbones.BACKBONES`, pixel statistics t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any, ClassVar, Literal
 
 from pydantic import ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError, PydanticKnownError
+from pydantic_core import PydanticCustomError
 
 from ...backbones import BACKBONES, Backbone
 from ...backbones.norm import Norm
 from ...backbones.pixels import PIXELS
-from .base import Count, Section
+from .base import Count, Section, joined, one_of
 
 _SETTINGS = {field.name for field in fields(Backbone)}
 
@@ -50,12 +49,12 @@ class NetworkSection(Section):
     @classmethod
     def _known_family(cls, family: str) -> str:
         usable = [name for name, kind in BACKBONES.items() if kind.detects or not cls.needs_trunk]
-        return _one_of(family, map(repr, usable), family in usable)
+        return one_of(family, usable)
 
     @field_validator("pixels")
     @classmethod
     def _known_pixels(cls, pixels: str) -> str:
-        return _one_of(pixels, map(repr, PIXELS), pixels in PIXELS)
+        return one_of(pixels, PIXELS)
 
     @field_validator("depth", mode="before")
     @classmethod
@@ -63,21 +62,10 @@ class NetworkSection(Section):
         family = info.data.get("family")
         if family is None or depth in BACKBONES[family].depths:
             return depth
-        known = _joined(map(str, BACKBONES[family].depths))
+        known = joined(map(str, BACKBONES[family].depths))
         raise PydanticCustomError("depth", f"Input should be {known} for family {family}")
 
     def build(self) -> Backbone:
         """The backbone that these settings describe."""
         settings = self.model_dump(include=_SETTINGS) | {"pixels": PIXELS[self.pixels]}
         return BACKBONES[self.family](**settings)
-
-
-def _one_of(value: str, known: Iterable[str], is_known: bool) -> str:
-    if not is_known:
-        raise PydanticKnownError("literal_error", {"expected": _joined(known)})
-    return value
-
-
-def _joined(names: Iterable[str]) -> str:
-    *rest, last = names
-    return f"{', '.join(rest)} or {last}" if rest else last

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ..schedules import SCHEDULES
 
 #: Norms with running statistics.
 BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
@@ -57,15 +58,9 @@ def learning_rate(
 ) -> float:
     """The rate of ``step`` (from 0), a pure function: resuming needs no scheduler state.
 
-    Linear warm-up from ``warmup_factor``; then either ``gamma`` at every milestone passed, or half
-    a cosine down to zero at ``total``. The drops of the ``plateau`` schedule do not depend on the
-    step alone; the training loop applies them.
+    The ``schedule`` is one of `SCHEDULES`; the linear warm-up from ``warmup_factor`` multiplies it.
     """
-    rate = base
-    if schedule == "cosine":
-        rate *= 0.5 * (1 + math.cos(math.pi * min(step / total, 1.0)))
-    else:
-        rate *= gamma ** sum(step >= milestone for milestone in milestones)
+    rate = base * SCHEDULES[schedule](step, total, milestones, gamma)
     if step < warmup:
         rate *= warmup_factor + (1 - warmup_factor) * step / warmup
     return rate
