@@ -79,7 +79,6 @@ class Task(ABC):
     def build(self, config: Any, classes: int) -> nn.Module:
         """The network with random weights drawn from ``train.seed``, in channels-last memory."""
 
-    @abstractmethod
     def load_pretrained(self, loaded: Loaded) -> list[str]:
         """Load the pretrained weights that the configuration names; what was done, in words.
 
@@ -87,6 +86,7 @@ class Task(ABC):
             WeightsError: unreadable or not fitting.
             ConfigError: trained with other pixels or strides than the configuration says.
         """
+        return [f"weights: random, seed {loaded.config.train.seed}"]
 
     def read_converted(
         self, converted: Converted, path: Path
@@ -240,9 +240,9 @@ class Task(ABC):
         Truncated images that ``data.on_truncated: skip`` left out are not counted; a note says so.
         """
 
-    @abstractmethod
     def logged(self, evaluation: Any) -> dict[str, float]:
         """The metrics that evaluations during training log."""
+        return dict(evaluation.metrics)
 
     @abstractmethod
     def worth(self, evaluation: Any, config: Any) -> float:

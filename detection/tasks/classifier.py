@@ -93,7 +93,7 @@ class ClassificationTask(CropTask):
         """Load ``network.weights``, of any known layout, into all but the last layer."""
         settings = loaded.config.network
         if settings.weights is None:
-            return [f"weights: random, seed {loaded.config.train.seed}"]
+            return super().load_pretrained(loaded)
         missing = ("pixels.", *self.class_layers)
         return load_classifier_weights(loaded, "network.", ("fc.",), missing, "fc re-initialised")
 

@@ -82,7 +82,7 @@ class DetectionTask(Task):
         """Load ``backbone.weights`` into trunk and conv5_x."""
         backbone = loaded.config.backbone
         if backbone.weights is None:
-            return [f"weights: random, seed {loaded.config.train.seed}"]
+            return super().load_pretrained(loaded)
         path = resolve(backbone.weights)
         converted = _with_own_stride(import_weights(path), path)
         check_binding(converted, pixels=backbone.pixels, stride_in=backbone.stride_in)
@@ -184,9 +184,6 @@ class DetectionTask(Task):
         records, notes = without_truncated(split, found, config)
         coco = coco and (not quick or config.eval.metric.startswith("coco"))
         return with_notes(evaluate(found, records, split.classes, coco=coco), notes)
-
-    def logged(self, evaluation: DetectionEvaluation) -> dict[str, float]:
-        return dict(evaluation.metrics)
 
     def worth(self, evaluation: DetectionEvaluation, config: DetectorConfig) -> float:
         return evaluation.metrics[config.eval.metric]

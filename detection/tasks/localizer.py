@@ -66,7 +66,7 @@ class StageTask(CropTask):
                 "network.norm=batch"
             )
         if network.weights is None:
-            return [f"weights: random, seed {loaded.config.train.seed}"]
+            return super().load_pretrained(loaded)
         tail = network.build().tail_stage
         replaced = ("fc.",) if hasattr(loaded.model.trunk, tail) else ("fc.", f"{tail}.")
         left_out = " and ".join(name.rstrip(".") for name in replaced)
