@@ -41,10 +41,43 @@ def commands(text: str) -> list[list[str]]:
 @every_document
 def test_paths_in_the_repository_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    named = set(re.findall(rf"`((?:{FOLDERS})/[\w./-]*\w)(?:::\w+)?`", text))
+    named = set(re.findall(rf"`((?:{FOLDERS})/[\w./-]*)(?:::\w+)?`", text))
     named |= set(re.findall(rf"\bpython ((?:{FOLDERS})/[\w./-]*\w)", text))
     missing = sorted(each for each in named if not (ROOT / each).exists())
     assert not missing
+
+
+@every_document
+def test_named_tests_exist(path: Path) -> None:
+    named = re.findall(r"`(tests/[\w./-]+)::(\w+)`", path.read_text(encoding="utf-8"))
+    assert [
+        f"{file}::{test}"
+        for file, test in named
+        if f"def {test}(" not in (ROOT / file).read_text(encoding="utf-8")
+    ] == []
+
+
+def test_what_contributing_names_exists() -> None:
+    """Paths in blocks, ``make`` targets, and names of code, which a module defines."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    lines = code(text)
+    paths = [word for line in lines for word in line.split() if re.match(rf"({FOLDERS})\b", word)]
+    assert len(paths) > 50
+    missing = [path for path in paths if not (ROOT / path.partition("::")[0]).exists()]
+    targets = re.findall(r"^make (\w+)", "\n".join(lines), re.MULTILINE)
+    missing += [target for target in targets if f"\n{target}:" not in makefile]
+    named = {line for line in lines if re.fullmatch(r"[A-Za-z_]\w*(\.[a-z]\w*)?", line)}
+    source = "\n".join(
+        path.read_text(encoding="utf-8")
+        for folder in ("backbones", "datasets", "detection", "tools", "tests")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+    )
+    for name in sorted(named - {"resdet", "RESDET_SHARED", *FOLDERS.split("|")}):
+        last = name.rpartition(".")[2]
+        defined = rf"^ *((class|def) {last}\b|{last}\b *[:=])"
+        missing += [] if re.search(defined, source, re.MULTILINE) else [name]
+    assert missing == []
 
 
 @every_document
@@ -89,7 +122,14 @@ def test_the_scripts_in_tools_that_the_readme_names_are_commands() -> None:
 
 def test_the_documents_of_this_test_are_found() -> None:
     names = {path.name for path in DOCUMENTS}
-    assert names >= {"README.md", "SECURITY.md", "THIRD_PARTY.md", "data.md", "faults.md"}
+    assert names >= {
+        "README.md",
+        "SECURITY.md",
+        "THIRD_PARTY.md",
+        "CONTRIBUTING.md",
+        "data.md",
+        "faults.md",
+    }
     found = [words for path in DOCUMENTS for words in commands(path.read_text(encoding="utf-8"))]
     assert len(found) > 40
     assert {words[0] for words in found} >= {"train-det", "eval", "infer", "ablate", "check-data"}
