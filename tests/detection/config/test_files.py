@@ -419,7 +419,7 @@ json_values = st.recursive(
     max_leaves=10,
 )
 positive = st.floats(min_value=1e-300, max_value=1e300)
-absolute = st.text(max_size=8).map(lambda text: f"/{text}")
+absolute = st.text(max_size=8).map(lambda text: str(Path(f"/{text}")))  # as paths are written
 sources = st.one_of(
     st.fixed_dictionaries({"format": st.just("voc"), "root": absolute, "split": st.text()}),
     st.fixed_dictionaries({"format": st.just("coco"), "images": absolute, "annotations": absolute}),
