@@ -23,6 +23,7 @@ from resdet.tools.arguments import add_device_argument, expect_new_safetensors, 
 
 if TYPE_CHECKING:
     from resdet.backbones.weights.convert import Converted
+    from resdet.detection.config.classifier import NetworkConfig
 
 HELP = "recompute a classifier's BN statistics exactly and freeze it as a backbone"
 
@@ -83,16 +84,20 @@ def run(args: argparse.Namespace) -> int:
         f"max {shift.largest_mean:.2g}), std by {shift.median_std:.1%} "
         f"(max {shift.largest_std:.1%})"
     )
-    print(f"written: {out}; use it in a detector with {_settings(frozen, out)}")
+    print(
+        f"written: {out}; use it in a detector with "
+        f"{_settings(frozen, classifier.config.network, out)}"
+    )
     return 0
 
 
-def _settings(frozen: Converted, path: Path) -> str:
+def _settings(frozen: Converted, network: NetworkConfig, path: Path) -> str:
     """The config overrides with which a detector loads the file."""
     settings = {
         "weights": path,
-        "depth": frozen.depth,
-        "width": frozen.width,
+        "family": network.family,
+        "depth": network.depth,
+        "width": network.width,
         "pixels": frozen.pixels,
         "stride_in": frozen.stride_in,
         "norm": "frozen",

@@ -57,7 +57,7 @@ class Converted:
 
     @property
     def network(self) -> str:
-        return f"ResNet-{self.depth}" if self.depth else "unnamed"
+        return f"ResNet-{self.depth}" if self.depth else "custom"
 
     @property
     def bottlenecks(self) -> bool:

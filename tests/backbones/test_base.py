@@ -13,6 +13,7 @@ import pytest
 import torch
 from resdet.backbones import BACKBONES
 from resdet.backbones.base import Backbone, RunsOnMap
+from resdet.backbones.norm import make_norm
 from resdet.backbones.resnet import ResNet
 from resdet.detection.config.classifier import ClassifierConfig
 from resdet.detection.config.detector import DetectorConfig
@@ -121,9 +122,10 @@ class Toy(Backbone):
 
     def stage(self, name: str, *, stride: int | None = None) -> nn.Module:
         if name == "patches":
-            return nn.Sequential(nn.Conv2d(3, self.width, 8, stride=8), nn.ReLU())
-        conv = nn.Conv2d(self.width, 2 * self.width, 3, stride=stride or 2, padding=1)
-        return nn.Sequential(conv, nn.ReLU())
+            conv = nn.Conv2d(3, self.width, 8, stride=8)
+        else:
+            conv = nn.Conv2d(self.width, 2 * self.width, 3, stride=stride or 2, padding=1)
+        return nn.Sequential(conv, make_norm(self.norm, self.channels_of(name)), nn.ReLU())
 
 
 @pytest.fixture
@@ -151,7 +153,7 @@ def test_a_detector_on_a_new_family(tiny_config: Path, tmp_path: Path, frozen: i
 
 @pytest.mark.usefixtures("toy")
 def test_a_classifier_on_a_new_family_and_what_starts_from_it(
-    tiny_config: Path, tmp_path: Path
+    tiny_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     noise = np.random.default_rng(0)
     for part in ("train", "val"):
@@ -178,15 +180,17 @@ def test_a_classifier_on_a_new_family_and_what_starts_from_it(
     ran("eval", "--weights", weights, "--out", tmp_path / "eval")
     assert (tmp_path / "eval" / "metrics.json").is_file()
 
+    ran("freeze-bn", weights, "--out", tmp_path / "frozen.safetensors")
+    settings = capsys.readouterr().out.partition("use it in a detector with ")[2].split()
+    short = ("backbone.frozen_stages=1", "train.iterations=1", "train.eval_every=1")
+    ran("train-det", "--cfg", tiny_config, "--out", tmp_path / "frozen", *settings, *short)
+
     state = {
         name.removeprefix("network."): tensor
         for name, tensor in load_checkpoint(weights)["model"].items()
     }
-    words = ("backbone.family=toy", "backbone.depth=2", "backbone.frozen_stages=1")
-    ran(
-        *("train-det", "--cfg", tiny_config, "--out", tmp_path / "detector", *words),
-        *(f"backbone.weights={weights}", "train.iterations=1", "train.eval_every=1"),
-    )
+    words = ("backbone.family=toy", "backbone.depth=2", f"backbone.weights={weights}", *short)
+    ran("train-det", "--cfg", tiny_config, "--out", tmp_path / "detector", *words)
     detector = load_checkpoint(tmp_path / "detector" / "weights" / "best.pt")["model"]
     assert torch.equal(detector["trunk.patches.0.weight"], state["patches.0.weight"])
     tail, start = detector["roi_head.res5.0.weight"], state["mix.0.weight"]
