@@ -106,7 +106,7 @@ def test_the_class_list_is_written_as_a_config(
         (("a", "b"), "give one PATH"),
         (("/nowhere",), "/nowhere: no such folder"),
         (("/nowhere", "--format", "voc"), "/nowhere: no such folder"),
-        (("--cfg", "voc_r101", "--format", "voc"), "--format: only for a PATH"),
+        (("--cfg", "voc_r101", "--format", "voc"), "--format: only for PATH"),
         (("--cfg", "voc_r101", "data.root=/nowhere"), "data.root"),
         ((".", "--workers", "-1"), "--workers: expected 0 or more"),
         ((".", "--format", "voc", "--annotations", "x.json"), "--annotations: only for coco"),
