@@ -24,6 +24,8 @@ from resdet.datasets.acquire.archives import unpack
 from resdet.datasets.formats import read_images
 from resdet.datasets.formats.coco import CocoSource
 from resdet.datasets.formats.voc import VocSource
+from resdet.datasets.formats.yolo import YoloSource
+from resdet.datasets.formats.yolo_text import read_names
 from resdet.datasets.image import ImageRules, read_image, read_size
 from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.config.files import config_from_dict, dump_config, load_config
@@ -92,6 +94,10 @@ def prepare(folder: Path) -> None:
         Image.new("RGB", (64, 48)).save(folder / "JPEGImages" / name)
     (folder / "ImageSets" / "Main" / "train.txt").write_text("a\n")
     (folder / "found" / META).write_text('{"classes": ["dog", "cat"]}')
+    for name in ("images/train", "labels/train"):
+        (folder / "yolo" / name).mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (64, 48)).save(folder / "yolo/images/train/a.jpg")
+    (folder / "yolo" / "data.yaml").write_text("names: [dog, cat]")
 
 
 # ---------------------------------------------------------------------------------- images
@@ -158,6 +164,10 @@ def _read_voc(path: Path) -> None:
 
 def _read_coco(path: Path) -> None:
     read_images(CocoSource(images=path.parent / "JPEGImages", annotations=path))
+
+
+def _read_yolo(path: Path) -> None:
+    read_images(YoloSource(root=path.parents[2], split="train"))
 
 
 def _odd_coco(random: Random) -> bytes:
@@ -291,6 +301,18 @@ TARGETS = {
     "voc": Target("Annotations/a.xml", _xmls, _read_voc, (DataError,), voc_xml),
     "coco": Target(
         "x.json", lambda: [as_json(coco(_fixed()))], _read_coco, (DataError,), _odd_coco
+    ),
+    "yolo": Target(
+        "yolo/labels/train/a.txt",
+        lambda: [b"0 0.5 0.5 0.25 0.125\n1 1e-1 0.2 0.2 0.4\r\n", b"\n"],
+        _read_yolo,
+        (DataError,),
+    ),
+    "names": Target(
+        "data.yaml",
+        lambda: [b"names: [dog, 'no']\nnc: 2\n", b"a: &a [x]\nnames:\n  1: y\n  0: dog\nb: *a\n"],
+        lambda path: read_names(path.parent),
+        (DataError,),
     ),
     "yaml": Target(
         "x.yml",
