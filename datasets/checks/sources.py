@@ -10,7 +10,7 @@ from typing import Any
 
 from ...detection.errors import ConfigError
 from ..coordinates import Coordinates
-from ..formats import inspect, inspect_folders
+from ..formats import inspect, inspect_folders, named_source
 from ..formats.format import DEFAULT_READING, Format, Reading, Source
 from .check import DataSet
 from .statistics import Anchors
@@ -31,8 +31,8 @@ def folder_data(
     if annotations:
         stems = [path.stem for path in annotations]
         sources = {
-            path.stem if stems.count(path.stem) == 1 else str(path): format.source(
-                images=root, annotations=path
+            path.stem if stems.count(path.stem) == 1 else str(path): named_source(
+                format, root, None, path
             )
             for path in annotations
         }

@@ -76,10 +76,8 @@ def named_source(
 ) -> Source:
     """A source by what a command line says: a split's name (None: all images of a folder without
     splits), or a file of ``annotations`` of the images in ``root``."""
-    if annotations is not None:
-        return format.source(images=root, annotations=annotations)
     if format.named is not None:
-        return format.named(root, split)
+        return format.named(root, split, annotations)
     return format.source(root=root, split=split)
 
 

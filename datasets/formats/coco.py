@@ -126,7 +126,9 @@ def _splits(root: Path) -> dict[str, CocoSource]:
     return dict(sorted(found.items(), key=lambda part: not part[0].startswith("train")))
 
 
-def _named(root: Path, split: str | None) -> CocoSource:
+def _named(root: Path, split: str | None, annotations: Path | None) -> CocoSource:
+    if annotations is not None:
+        return CocoSource(images=root, annotations=annotations)
     published = root / f"annotations/instances_{split}.json"
     return _splits(root).get(str(split)) or CocoSource(
         images=root / str(split), annotations=published

@@ -151,8 +151,8 @@ class Format(Generic[S]):
     splits: Callable[[Path], Mapping[str, S]] = lambda root: {}
     inspect: Callable[[S, Reading], Inspected] | None = None
     inspect_folder: Callable[[Sequence[S]], list[Finding]] = lambda sources: []
-    #: Of a split by its name alone; None: ``source(root=root, split=split)``.
-    named: Callable[[Path, str | None], S] | None = None
+    #: Of a folder, a split's name and a file of annotations; None: ``source(root, split)``.
+    named: Callable[[Path, str | None, Path | None], S] | None = None
     contents: Callable[[S, Sequence[RawImage]], Contents] = _root_contents
     writer: Writer | None = None
     divide: Callable[[S, Mapping[str, Sequence[str]], Path | None], dict[Path, str]] | None = None
