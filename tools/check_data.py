@@ -22,7 +22,7 @@ import logging
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from resdet.detection.errors import ConfigError, DataError
 from resdet.tools.progress import decoding_progress
@@ -110,32 +110,26 @@ def _silence_pillow() -> None:
 
 
 def _configured(args: argparse.Namespace) -> DataSet:
-    from resdet.datasets.checks.sources import sources_data
+    from resdet.datasets.checks.sources import config_data
     from resdet.datasets.formats.format import Reading
-    from resdet.detection.config.files import find_config, load_config, missing_paths
+    from resdet.detection.config.detector import DetectorConfig
+    from resdet.detection.config.files import find_config, missing_paths, read_config, stated_task
     from resdet.detection.tasks.base import image_rules
     from resdet.detection.tasks.detector_network import anchors_in_training
+    from resdet.detection.tasks.registry import TASKS
 
     for option in ("format", "annotations", "classes"):
         if getattr(args, option):
             raise ConfigError(f"--{option}: only for PATH; the config defines it")
-    config = load_config(args.cfg, args.words)
+    task = TASKS.get(stated_task(args.cfg), TASKS["detection"])
+    config: Any = read_config(task.schema, args.cfg, args.words)
     missing = [line for line in missing_paths(config) if line.startswith("data.")]
     if missing:
         raise ConfigError("\n".join(missing))
-    data = config.data
-    if not data.train and not data.val:
-        raise ConfigError(f"{args.cfg}: has no data sources")
-    return sources_data(
-        Path(find_config(args.cfg)),
-        {"train": data.train, "val": data.val},
-        # With difficult objects, whatever training does with them.
-        Reading(image_rules(config), workers=_workers(args.workers)),
-        classes=data.classes,
-        ignore_classes=data.ignore_classes,
-        on_bad_box=data.on_bad_box,
-        anchors=anchors_in_training(config),
-    )
+    # With difficult objects, whatever training does with them.
+    reading = Reading(image_rules(config), workers=_workers(args.workers))
+    anchors = anchors_in_training(config) if isinstance(config, DetectorConfig) else None
+    return config_data(Path(find_config(args.cfg)), config.data, reading, anchors)
 
 
 def _folder(args: argparse.Namespace) -> DataSet:

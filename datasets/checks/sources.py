@@ -10,8 +10,8 @@ from typing import Any
 
 from ...detection.errors import ConfigError
 from ..coordinates import Coordinates
-from ..formats import inspect, inspect_folders, named_source
-from ..formats.format import DEFAULT_READING, Format, Reading, Source
+from ..formats import FORMATS, inspect, inspect_folders, named_source
+from ..formats.format import DEFAULT_READING, Format, Part, Reading, Source
 from .check import DataSet
 from .statistics import Anchors
 
@@ -57,22 +57,43 @@ def folder_data(
     )
 
 
-def sources_data(
-    origin: Path,
-    splits: Mapping[str, Sequence[Source]],
-    reading: Reading,
-    **settings: Any,
+def config_data(
+    origin: Path, data: Any, reading: Reading, anchors: Anchors | None = None
 ) -> DataSet:
-    """The sources of a config by split, training first; ``settings`` are `DataSet`'s."""
+    """The sources of the section ``data`` of a config at ``origin``: two lists of a detector's, or
+    one source with both parts. Raises ConfigError if there is none."""
+    splits: dict[Part, list[Source]]
+    held_out = False
+    if "source" in type(data).model_fields:
+        both = [_with_headers(data.source)] if data.source else []
+        held_out = any(getattr(source, "val_fraction", None) for source in both)
+        splits = {"train": both, "val": [] if held_out else both}  # held out of train
+    else:
+        splits = {"train": list(data.train), "val": list(data.val)}
+    sources = [source for part in splits.values() for source in part]
+    if not sources:
+        raise ConfigError(f"{origin}: has no data sources")
+    carries = FORMATS[sources[0].format].carries
     return DataSet(
         origin,
         {
-            name: [partial(inspect, source, reading) for source in part]
+            name: [partial(inspect, source, replace(reading, part=name)) for source in part]
             for name, part in splits.items()
             if part
         },
-        [partial(inspect_folders, [source for part in splits.values() for source in part])],
+        [] if held_out else [partial(inspect_folders, list(dict.fromkeys(sources)))],
+        classes=data.classes,
+        ignore_classes=getattr(data, "ignore_classes", ()),
         from_training=True,
+        on_bad_box=getattr(data, "on_bad_box", "error"),
         rules=reading.rules,
-        **settings,
+        anchors=anchors,
+        content="boxes" if carries == "both" else carries,
     )
+
+
+def _with_headers(source: Source) -> Source:
+    """Training may leave headers unread, a check does not."""
+    if "headers" not in type(source).model_fields:
+        return source
+    return source.model_copy(update={"headers": True})

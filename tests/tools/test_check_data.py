@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
 
 if TYPE_CHECKING:
     from resdet.tests.conftest import Command
@@ -57,6 +58,32 @@ def test_a_config_with_an_error(resdet: Command, swapped: Path) -> None:
     mended = resdet("check-data", "--cfg", swapped / "tiny.yaml", "--quick", "data.on_bad_box=fix")
     assert mended.code == 0
     assert "0 errors, 2 warnings, 0 notes: training accepts the data" in mended.out
+
+
+@pytest.mark.parametrize("config", ["caltech40_r18.yaml", "pets_r18.yaml", "pets_loc_r18.yaml"])
+def test_configs_of_classifiers_and_localizers(
+    resdet: Command, shared_data: Path, config: str
+) -> None:
+    done = resdet("check-data", "--cfg", config, f"data.root={shared_data}", "--quick")
+    assert done.code == 0, done.err
+    assert re.search(r"train: (1070|237) images", done.out)
+    assert re.search(r"val: (357|59) images", done.out)
+
+
+def test_a_config_of_a_classifier_with_an_error(resdet: Command, tmp_path: Path) -> None:
+    for split, name in (("train", "ant"), ("train", "bee"), ("val", "ant"), ("val", "cow")):
+        path = tmp_path / "images" / split / name / "a.png"
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (20, 20)).save(path)
+    config = tmp_path / "classes.yaml"
+    config.write_text(
+        "task: classification\ndata:\n  source: {format: image_folder, root: images}\n"
+    )
+    done = resdet("check-data", "--cfg", config, "--quick")
+    assert done.code == 3
+    assert "class_not_in_train" in done.out
+    held_out = resdet("check-data", "--cfg", config, "--quick", "data.source.val_fraction=0.5")
+    assert held_out.code == 0 and "val:" not in held_out.out
 
 
 def test_the_report_the_page_and_the_cache(resdet: Command, swapped: Path, tmp_path: Path) -> None:
