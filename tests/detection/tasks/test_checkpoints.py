@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import resdet
 import torch
 from resdet.backbones.weights.convert import Converted, convert
 from resdet.backbones.weights.load import write_converted
@@ -18,6 +19,7 @@ from resdet.detection.structures import Annotation, Batch, Detections, Geometry,
 from resdet.detection.tasks.checkpoints import load_members, load_trained, read_checkpoint
 from resdet.detection.tasks.detector import DETECTION, Detector
 from resdet.detection.tasks.detector_network import build_detector, build_pipeline
+from resdet.tools.cli import main
 from torch import Tensor
 from torchvision.models.resnet import BasicBlock, ResNet
 
@@ -405,3 +407,20 @@ def test_a_converted_checkpoint_of_ours_has_lost_its_config(tmp_path: Path) -> N
     write_converted(convert(state_of(detector(configured(), seed=1)), "resdet"), path)
     with pytest.raises(WeightsError, match=r"ours\.safetensors: .*use the checkpoint itself"):
         load(path)
+
+
+def test_a_command_reads_a_checkpoint_once(
+    learned_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, reads = torch.load, list[str]()
+
+    def counted(path: Path, **options: object) -> object:
+        reads.append(Path(path).name)
+        return read(path, **options)
+
+    monkeypatch.setattr(torch, "load", counted)
+    best = learned_run / "weights" / "best.pt"
+    resdet.load(best)
+    assert main(["eval", "--weights", str(best), "--dry-run"]) == 0
+    assert main(["train-det", "--resume", str(learned_run), "--dry-run"]) == 0
+    assert reads == ["best.pt", "best.pt", "last.pt"]
