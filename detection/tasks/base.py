@@ -277,24 +277,31 @@ class Task(ABC):
         at ``path`` names."""
 
 
+def seeded(build: Callable[[], Model], seed: int) -> Model:
+    """The network with random weights drawn from ``seed``, in channels-last memory."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build()
+    return model.to(memory_format=torch.channels_last)
+
+
 def image_rules(config: Any) -> ImageRules:
     """How the images of ``config.data`` are read."""
     data = config.data
     return ImageRules(exif=data.exif, on_truncated=data.on_truncated, max_pixels=data.max_pixels)
 
 
-def without_truncated(
-    split: DataSplit, found: Mapping[str, Any], config: Any
-) -> tuple[tuple[Any, ...], tuple[str, ...]]:
-    """The records to evaluate, and a note on those that ``data.on_truncated: skip`` left out."""
-    if config.data.on_truncated != "skip":
-        return split.records, ()
-    records = tuple(record for record in split.records if record.image_id in found)
-    left_out = len(split.records) - len(records)
+def evaluate_read(
+    evaluate: Callable[..., Any], found: Mapping[str, Any], split: DataSplit, config: Any
+) -> Any:
+    """``evaluate(found, records, classes)`` with a note on the truncated images that
+    ``data.on_truncated: skip`` left out."""
+    records = split.records
+    if config.data.on_truncated == "skip":
+        records = tuple(record for record in records if record.image_id in found)
+    evaluation, left_out = (
+        evaluate(found, records, split.classes),
+        len(split.records) - len(records),
+    )
     note = f"{left_out} truncated image(s) left out (data.on_truncated: skip)"
-    return records, (note,) if left_out else ()
-
-
-def with_notes(evaluation: Any, notes: Sequence[str]) -> Any:
-    """The evaluation with ``notes`` after its own."""
-    return replace(evaluation, notes=(*evaluation.notes, *notes))
+    return replace(evaluation, notes=(*evaluation.notes, *([note] if left_out else [])))

@@ -33,7 +33,7 @@ from ..evaluation.classification import (
 from ..inference.classify import ScorePipeline
 from ..models.classifier import Classifier
 from ..structures import Batch
-from .base import ALONE, Loaded, Part, Splits, Task, image_rules, with_notes, without_truncated
+from .base import ALONE, Loaded, Part, Splits, Task, evaluate_read, image_rules
 from .classifier_network import build_classifier, classifier_member, train_crop
 from .training import describe_size
 
@@ -204,8 +204,7 @@ class ClassificationTask(CropTask):
         quick: bool = False,
         **options: Any,
     ) -> Classification:
-        records, notes = without_truncated(split, found, config)
-        return with_notes(evaluate_scores(found, records, split.classes), notes)
+        return evaluate_read(evaluate_scores, found, split, config)
 
     def logged(self, evaluation: Classification) -> dict[str, float]:
         return {f"val_{name}": value for name, value in evaluation.metrics.items()}

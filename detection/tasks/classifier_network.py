@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch
+from functools import partial
 
 from ...backbones.pixels import PixelNorm
 from ...datasets.loading.crops import (
@@ -18,22 +18,23 @@ from ..config.classifier import ClassifierConfig, ClassifierTestConfig
 from ..config.localizer import LocalizerConfig, LocalizerTestConfig
 from ..inference.classify import ClassifierMember
 from ..models.classifier import Classifier
-from .base import Loaded
+from .base import Loaded, seeded
 
 
 def build_classifier(config: ClassifierConfig, classes: int) -> Classifier:
-    """The network with random weights, in channels-last memory, drawn from ``train.seed``."""
+    """The network with random weights drawn from ``train.seed``."""
+    return seeded(partial(_classifier, config, classes), config.train.seed)
+
+
+def _classifier(config: ClassifierConfig, classes: int) -> Classifier:
     backbone = config.network.build()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
-        network = backbone.classifier(classes)
-    model = Classifier(
+    network = backbone.classifier(classes)
+    return Classifier(
         PixelNorm(backbone.pixels),
         network,
         window=-(-config.test.size // network.stride),
         label_smoothing=config.train.label_smoothing,
     )
-    return model.to(memory_format=torch.channels_last)
 
 
 def train_crop(config: ClassifierConfig | LocalizerConfig) -> Crop:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,7 +34,7 @@ from ..inference.pipeline import Pipeline
 from ..inference.predictor import Predictor
 from ..models.faster_rcnn import FasterRCNN
 from ..structures import Batch, Detections
-from .base import Loaded, Part, Splits, Task, image_rules, with_notes, without_truncated
+from .base import Loaded, Part, Splits, Task, evaluate_read, image_rules
 from .detector_network import (
     anchors_in_training,
     build_detector,
@@ -181,9 +182,8 @@ class DetectionTask(Task):
     ) -> DetectionEvaluation:
         """VOC's and, with ``coco``, COCO's numbers, which take a minute for 5,000 images: ``quick``
         leaves them out unless ``eval.metric`` is one of them."""
-        records, notes = without_truncated(split, found, config)
         coco = coco and (not quick or config.eval.metric.startswith("coco"))
-        return with_notes(evaluate(found, records, split.classes, coco=coco), notes)
+        return evaluate_read(partial(evaluate, coco=coco), found, split, config)
 
     def worth(self, evaluation: DetectionEvaluation, config: DetectorConfig) -> float:
         return evaluation.metrics[config.eval.metric]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-import torch
-
 from ...backbones.pixels import PixelNorm
 from ...datasets.checks.statistics import Anchors
 from ...datasets.loading.transforms import EvalTransform, TrainTransform
@@ -24,15 +22,12 @@ from ..ops.anchors import AnchorGrid, cell_anchors
 from ..ops.matching import Sampler, sample
 from ..ops.nms import suppress
 from ..ops.roi_align import roi_align, roi_pool
-from .base import Loaded
+from .base import Loaded, seeded
 
 
 def build_detector(config: DetectorConfig, classes: int) -> FasterRCNN:
-    """The network with random weights, in channels-last memory, drawn from ``train.seed``."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
-        model = _assemble(config, classes)
-    return model.to(memory_format=torch.channels_last)
+    """The network with random weights drawn from ``train.seed``."""
+    return seeded(partial(_assemble, config, classes), config.train.seed)
 
 
 def _assemble(config: DetectorConfig, classes: int) -> FasterRCNN:

@@ -4,6 +4,7 @@ what its second stage in `region_localizer.py` shares with it."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -35,7 +36,7 @@ from ..inference.locate_records import RecordReader, locate_records
 from ..inference.predictor import Predictor
 from ..models.localizer import Localizer, RegionLocalizer
 from ..structures import Located
-from .base import Loaded, Part, Splits, image_rules, with_notes, without_truncated
+from .base import Loaded, Part, Splits, evaluate_read, image_rules
 from .checkpoints import class_difference, load_members, read_checkpoint
 from .classifier import CLASSIFICATION, CropTask, load_classifier_weights
 from .classifier_network import eval_crops, train_crop
@@ -123,8 +124,8 @@ class StageTask(CropTask):
         baseline: Mapping[str, Located] | None = None,
         **options: Any,
     ) -> Localization:
-        records, notes = without_truncated(split, found, config)
-        return with_notes(evaluate_located(found, records, split.classes, baseline=baseline), notes)
+        evaluate = partial(evaluate_located, baseline=baseline)
+        return evaluate_read(evaluate, found, split, config)
 
     def logged(self, evaluation: Localization) -> dict[str, float]:
         """Those that an evaluation without a classifier has."""

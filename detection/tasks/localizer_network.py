@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
-
 from ...backbones.pixels import PixelNorm
 from ..config.localizer import HeadConfig, LocalizerConfig, RegionConfig, RegionLocalizerConfig
 from ..models.class_head import ClassHead
@@ -13,14 +11,12 @@ from ..models.localizer import HeadLoss, Localizer, RegionLocalizer
 from ..models.rpn import rpn_targets
 from ..ops.anchors import AnchorGrid, cell_anchors
 from ..ops.matching import Sampler, sample_evenly
+from .base import seeded
 
 
 def build_localizer(config: LocalizerConfig, classes: int) -> Localizer:
-    """Stage one with random weights, in channels-last memory, drawn from ``train.seed``."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
-        model = _localizer(config, classes)
-    return model.to(memory_format=torch.channels_last)
+    """The first stage with random weights drawn from ``train.seed``."""
+    return seeded(partial(_localizer, config, classes), config.train.seed)
 
 
 def _localizer(config: LocalizerConfig, classes: int) -> Localizer:
@@ -58,11 +54,8 @@ def _head_loss(settings: HeadConfig | RegionConfig) -> HeadLoss:
 
 
 def build_region_localizer(config: RegionLocalizerConfig, classes: int) -> RegionLocalizer:
-    """Stage two, likewise."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
-        model = _region_localizer(config, classes)
-    return model.to(memory_format=torch.channels_last)
+    """The second stage with random weights drawn from ``train.seed``."""
+    return seeded(partial(_region_localizer, config, classes), config.train.seed)
 
 
 def _region_localizer(config: RegionLocalizerConfig, classes: int) -> RegionLocalizer:
