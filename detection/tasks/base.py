@@ -73,8 +73,6 @@ class Task(ABC):
     #: What draws the statistics of labels.
     plot_labels: ClassVar[Callable[..., object]]
 
-    # -- network ---------------------------------------------------------------------------------
-
     @abstractmethod
     def build(self, config: Any, classes: int) -> nn.Module:
         """The network with random weights drawn from ``train.seed``, in channels-last memory."""
@@ -97,8 +95,6 @@ class Task(ABC):
 
     def join(self, loaded: Loaded, group: Group) -> None:  # noqa: B027  optional
         """Prepare the model, on its device by now, for training in ``group``."""
-
-    # -- data ------------------------------------------------------------------------------------
 
     @abstractmethod
     def read(
@@ -184,8 +180,6 @@ class Task(ABC):
         batches = self.eval_batches(pipeline, config, split, group)
         return detect(pipeline, batches, device=group.device, timer=timer)
 
-    # -- prediction and evaluation -----------------------------------------------------------------
-
     @abstractmethod
     def pipeline(self, members: Sequence[Loaded]) -> Any:
         """What predicts as the first member's configuration says, alone or as an ensemble."""
@@ -256,8 +250,6 @@ class Task(ABC):
         self, loaded: Loaded, split: DataSplit, found: Mapping[str, Any], folder: Path
     ) -> None:
         """Draw some predictions of an evaluation during training into ``folder``."""
-
-    # -- words -----------------------------------------------------------------------------------
 
     @abstractmethod
     def describe(self, loaded: Loaded, splits: Splits) -> list[str]:
