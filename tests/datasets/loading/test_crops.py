@@ -62,8 +62,8 @@ def test_paper_crop_without_resize_is_a_part_of_the_image() -> None:
 
 def test_paper_crop_flips_with_its_probability() -> None:
     pixels = places(32, 32)
-    mirrored = [bool(PaperCrop((32, 32), 32, 0.25, 0.0)(pixels, n)[0, 0, 1]) for n in range(800)]
-    assert abs(np.mean(mirrored) - 0.25) < 0.05
+    flipped = [bool(PaperCrop((32, 32), 32, 0.25, 0.0)(pixels, n)[0, 0, 1]) for n in range(800)]
+    assert abs(np.mean(flipped) - 0.25) < 0.05
 
 
 def test_paper_crop_draws_every_shorter_side() -> None:
@@ -136,8 +136,8 @@ def test_resized_crop_of_the_whole_is_the_resize() -> None:
     pixels = places(32, 32)
     crop = ResizedCrop(32, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0)
     assert np.array_equal(crop(pixels, 3), pixels)
-    mirrored = ResizedCrop(32, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=1.0)
-    assert np.array_equal(mirrored(pixels, 3), pixels[:, ::-1])
+    flipped = ResizedCrop(32, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=1.0)
+    assert np.array_equal(flipped(pixels, 3), pixels[:, ::-1])
 
 
 def test_resized_crop_jitters_colours_by_the_seed() -> None:

@@ -1,4 +1,4 @@
-"""Regions are drawn as asked for, with all objects of their images."""
+"""Regions are drawn with their probabilities, and keep all objects of their images."""
 
 from __future__ import annotations
 
@@ -117,9 +117,9 @@ def test_flipped_with_its_probability(tmp_path: Path) -> None:
     plain, _ = warp(noise(30, 40)[:, :, ::-1], OBJECT, Square(32, 4))
     dataset = make_dataset(records, flip=0.25)
     images = [dataset[SampleKey(0, seed)].image.numpy() for seed in range(400)]
-    mirrored = [np.array_equal(image, plain[:, ::-1]) for image in images]
-    assert sum(mirrored) + sum(np.array_equal(image, plain) for image in images) == 400
-    assert abs(np.mean(mirrored) - 0.25) < 0.06
+    flipped = [np.array_equal(image, plain[:, ::-1]) for image in images]
+    assert sum(flipped) + sum(np.array_equal(image, plain) for image in images) == 400
+    assert abs(np.mean(flipped) - 0.25) < 0.06
 
 
 def assert_same(first: list[Batch], second: list[Batch]) -> None:

@@ -25,8 +25,8 @@ def test_a_region_at_its_size_is_cut_out() -> None:
     assert np.array_equal(image, pixels[2:22, 6:26])
     assert cut.apply(torch.tensor([10.0, 6, 22, 18])).tolist() == [4.0, 4.0, 16.0, 16.0]
     assert (cut.scale, cut.offset, cut.original, cut.size) == ((1, 1), (2, 6), (30, 40), (20, 20))
-    mirrored, turned = warp(pixels, (10.0, 6.0, 22.0, 18.0), Square(20, 4), flipped=True)
-    assert np.array_equal(mirrored, image[:, ::-1]) and turned.flipped
+    flipped, turned = warp(pixels, (10.0, 6.0, 22.0, 18.0), Square(20, 4), flipped=True)
+    assert np.array_equal(flipped, image[:, ::-1]) and turned.flipped
 
 
 def test_outside_the_image_is_the_mean_colour() -> None:
