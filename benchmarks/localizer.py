@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from measuring import in_own_process, make_parser, peak_mb, timed, write_json
+from resdet.detection.config.base import TrainConfig
 from resdet.detection.config.files import override
 from resdet.detection.config.localizer import LocalizerConfig
 from resdet.detection.engine.optim import make_sgd
@@ -165,7 +166,7 @@ def measure(side: str, args: argparse.Namespace) -> dict[str, Any]:
     if side == "dense":
         model.__class__ = DenseLocalizer
     model.to(args.device).train()
-    sgd = make_sgd(model, lr=1e-6, momentum=0.9, weight_decay=0.0, decay_bias=True)
+    sgd = make_sgd(model, TrainConfig(lr=1e-6, weight_decay=0.0))
     batch = draw_batch(args).to(args.device)
     losses: list[dict[str, Tensor]] = []
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from resdet.backbones.norm import ConvNorm
+from resdet.detection.config.base import TrainConfig
 from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.engine.optim import make_sgd
 from resdet.detection.evaluation.prediction import autocast
@@ -35,7 +36,7 @@ class Ours:
         self.pipeline = build_pipeline([detector])
         self.batch = batch
         self.autocast = lambda: autocast(batch.images.device, precision)
-        self.optimizer = make_sgd(model, lr=1e-6, momentum=0.9, weight_decay=1e-4, decay_bias=True)
+        self.optimizer = make_sgd(model, TrainConfig(lr=1e-6))
 
     def trunk(self) -> Tensor:
         return self.model.extract(self.batch.images, self.batch.sizes)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..config.base import TrainConfig
 from ..schedules import SCHEDULES
 
 #: Norms with running statistics.
@@ -15,27 +16,21 @@ BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 NORMS = (*BATCH_NORMS, nn.GroupNorm)
 
 
-def make_sgd(
-    model: nn.Module,
-    *,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    decay_bias: bool,
-    decay_norm: bool = False,
-) -> torch.optim.SGD:
+def make_sgd(model: nn.Module, settings: TrainConfig) -> torch.optim.SGD:
     """SGD over the trainable parameters. Weight decay applies to biases with ``decay_bias``
     (detectron2 does, py-faster-rcnn does not), to both parameters of norms with ``decay_norm``."""
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for module, name, parameter in _trainable(model):
-        decays = decay_norm if isinstance(module, NORMS) else decay_bias or name != "bias"
+        of_norm = isinstance(module, NORMS)
+        decays = settings.decay_norm if of_norm else settings.decay_bias or name != "bias"
         (decayed if decays else free).append(parameter)
     groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": weight_decay},
+        {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": free, "weight_decay": 0.0},
     ]
-    return torch.optim.SGD([group for group in groups if group["params"]], lr=lr, momentum=momentum)
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
 
 
 def _trainable(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
@@ -45,24 +40,22 @@ def _trainable(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]
                 yield module, name, parameter
 
 
-def learning_rate(
-    step: int,
-    *,
-    base: float,
-    total: int,
-    warmup: int,
-    warmup_factor: float,
-    schedule: str,
-    milestones: Sequence[int],
-    gamma: float,
-) -> float:
+def scaled_lr(settings: TrainConfig) -> float:
+    """The linear scaling rule: ``lr`` belongs to ``base_batch_size`` images a step."""
+    return settings.lr * settings.batch_size / settings.base_batch_size
+
+
+def learning_rate(step: int, settings: TrainConfig) -> float:
     """The rate of ``step`` (from 0), a pure function: resuming needs no scheduler state.
 
     The ``schedule`` is one of `SCHEDULES`; the linear warm-up from ``warmup_factor`` multiplies it.
     """
-    rate = base * SCHEDULES[schedule](step, total, milestones, gamma)
+    schedule, warmup = SCHEDULES[settings.schedule], settings.warmup_iterations
+    rate = scaled_lr(settings) * schedule(
+        step, settings.iterations, settings.milestones, settings.gamma
+    )
     if step < warmup:
-        rate *= warmup_factor + (1 - warmup_factor) * step / warmup
+        rate *= settings.warmup_factor + (1 - settings.warmup_factor) * step / warmup
     return rate
 
 

@@ -12,58 +12,39 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..config.base import TrainConfig
 from ..errors import ConfigError, DivergedError, ResdetError
 from ..evaluation.prediction import autocast
 from ..structures import Batch
 from .distributed import Group
 from .meter import is_loss
-from .optim import BATCH_NORMS
+from .optim import BATCH_NORMS, learning_rate
 from .signals import StopRequest
 from .state import Outputs, TrainingState
-
-
-@dataclass(frozen=True)
-class TrainPlan:
-    """When and how to train. Periods are in steps; 'train.<name>' of the config where equal."""
-
-    iterations: int
-    accumulate: int
-    precision: str
-    clip_norm: float | None
-    log_every: int
-    eval_every: int
-    checkpoint_every: int
-    patience: int | None
-    max_nonfinite: int
-    learning_rate: Callable[[int], float]
-    #: Evaluations without a better result after which the rate is multiplied by ``gamma``.
-    plateau: int | None = None
-    gamma: float = 0.1
 
 
 def train(
     state: TrainingState,
     batches: Iterable[Batch],
     *,
-    plan: TrainPlan,
+    settings: TrainConfig,
     outputs: Outputs,
     group: Group,
     evaluate: Callable[[int], float],
     stop: StopRequest,
 ) -> bool:
-    """Run the steps from ``state.step`` to ``plan.iterations``, or until patience ends.
+    """Run the steps from ``state.step`` to ``settings.iterations``, or until patience ends.
 
-    ``batches`` gives ``plan.accumulate`` batches a step. ``evaluate(step)`` returns the metric that
-    ``best.pt`` is chosen by. Returns whether ``stop``, of any process, ended it before.
+    ``batches`` has ``settings.accumulate`` batches per step. ``evaluate(step)`` returns the metric
+    that ``best.pt`` is chosen by. Returns whether ``stop``, of any process, ended it before.
 
     Raises:
-        DivergedError: after ``plan.max_nonfinite`` non-finite losses in a row.
+        DivergedError: after ``settings.max_nonfinite`` non-finite losses in a row.
         ConfigError: the GPU's memory does not hold a step; what would fit is suggested. Or, at the
             end: the last checkpoint could not be written.
         DataError: an image cannot be used or a data worker died; ``last.pt`` is saved before.
@@ -73,41 +54,43 @@ def train(
     unsaved: OSError | None = None
     stopped = False
     meter.resume()
-    while state.step < plan.iterations and not _patience_ended(state, plan):
+    while state.step < settings.iterations and not _patience_ended(state, settings):
         waiting = time.perf_counter()
         with _saved_before_an_error(state, outputs, group):
-            parts = [next(stream).to(group.device) for _ in range(plan.accumulate)]
+            parts = [next(stream).to(group.device) for _ in range(settings.accumulate)]
         meter.waited(time.perf_counter() - waiting)
 
-        rate = plan.learning_rate(state.step) * plan.gamma**state.drops
+        rate = learning_rate(state.step, settings) * settings.gamma**state.drops
         statistics = _moving_statistics(state.model)
         try:
-            losses, finite, stopping = _forward_backward(network, parts, state, plan, group, stop)
+            losses, finite, stopping = _forward_backward(
+                network, parts, state, settings, group, stop
+            )
         except torch.OutOfMemoryError as error:
             raise ConfigError(_out_of_memory(parts, group)) from error
         state.step += 1
         if finite:
-            _update(state, plan, rate)
+            _update(state, settings, rate)
             meter.add(losses, images=sum(map(len, parts)) * group.world)
         else:
             _restore(statistics)
-            _report_nonfinite(state, parts, losses, plan, outputs, rate)
+            _report_nonfinite(state, parts, losses, settings, outputs, rate)
 
-        step, done = state.step, state.step == plan.iterations
-        if meter.steps and (step % plan.log_every == 0 or done):
+        step, done = state.step, state.step == settings.iterations
+        if meter.steps and (step % settings.log_every == 0 or done):
             outputs.log.step(step, {**meter.read(group), "lr": rate})
-        evaluated = step % plan.eval_every == 0 or done
+        evaluated = step % settings.eval_every == 0 or done
         if evaluated:
             with meter.paused():
-                _evaluate(state, evaluate, plan, outputs)
+                _evaluate(state, evaluate, settings, outputs)
         # Weights that gave a non-finite loss must not replace good ones.
-        due = step % plan.checkpoint_every == 0 and state.skipped == 0
+        due = step % settings.checkpoint_every == 0 and state.skipped == 0
         if due or evaluated or stopping:
             unsaved = outputs.save_last(state, group)
         if stopping:
             stopped = not done
             break
-    if not stopped and _patience_ended(state, plan):
+    if not stopped and _patience_ended(state, settings):
         outputs.log.message(f"stopped: no better result in {state.stale} evaluations")
     outputs.expect_saved(unsaved, state)
     return stopped
@@ -128,8 +111,8 @@ def _saved_before_an_error(state: TrainingState, outputs: Outputs, group: Group)
         raise
 
 
-def _patience_ended(state: TrainingState, plan: TrainPlan) -> bool:
-    return plan.patience is not None and state.stale >= plan.patience
+def _patience_ended(state: TrainingState, settings: TrainConfig) -> bool:
+    return settings.patience is not None and state.stale >= settings.patience
 
 
 def _moving_statistics(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
@@ -159,7 +142,7 @@ def _forward_backward(
     network: nn.Module,
     parts: list[Batch],
     state: TrainingState,
-    plan: TrainPlan,
+    settings: TrainConfig,
     group: Group,
     stop: StopRequest,
 ) -> tuple[dict[str, Tensor], bool, bool]:
@@ -172,7 +155,7 @@ def _forward_backward(
     stopping = False
     for number, batch in enumerate(parts, start=1):
         with _synchronised(network, number == len(parts)):
-            with autocast(group.device, plan.precision):
+            with autocast(group.device, settings.precision):
                 losses = network(batch)
             total = torch.stack([losses[name] for name in losses if is_loss(name)]).sum()
             bad, requested = group.all_reduce_max(
@@ -194,13 +177,13 @@ def _synchronised(network: nn.Module, last: bool) -> AbstractContextManager:
     return nullcontext()
 
 
-def _update(state: TrainingState, plan: TrainPlan, rate: float) -> None:
+def _update(state: TrainingState, settings: TrainConfig, rate: float) -> None:
     for params in state.optimizer.param_groups:
         params["lr"] = rate
-    if plan.clip_norm is not None:
+    if settings.clip_norm is not None:
         state.scaler.unscale_(state.optimizer)
         weights = [p for params in state.optimizer.param_groups for p in params["params"]]
-        nn.utils.clip_grad_norm_(weights, plan.clip_norm)
+        nn.utils.clip_grad_norm_(weights, settings.clip_norm)
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.skipped = 0
@@ -227,7 +210,7 @@ def _report_nonfinite(
     state: TrainingState,
     parts: list[Batch],
     losses: Mapping[str, Tensor],
-    plan: TrainPlan,
+    settings: TrainConfig,
     outputs: Outputs,
     rate: float,
 ) -> None:
@@ -246,7 +229,7 @@ def _report_nonfinite(
         path.write_text(json.dumps(report, indent=1), encoding="utf-8")
     except OSError as error:
         outputs.log.message(f"WARNING: {path} not written ({error}): {json.dumps(report)}")
-    if state.skipped >= plan.max_nonfinite:
+    if state.skipped >= settings.max_nonfinite:
         good = outputs.last_good(before=state.step - state.skipped)
         raise DivergedError(
             f"training diverged: {state.skipped} non-finite losses in a row up to step {state.step}"
@@ -256,7 +239,7 @@ def _report_nonfinite(
 
 
 def _evaluate(
-    state: TrainingState, evaluate: Callable[[int], float], plan: TrainPlan, outputs: Outputs
+    state: TrainingState, evaluate: Callable[[int], float], settings: TrainConfig, outputs: Outputs
 ) -> None:
     metric = evaluate(state.step)
     if math.isnan(metric):  # no class has any object to find
@@ -264,11 +247,11 @@ def _evaluate(
     if metric <= state.best:
         state.stale += 1
         state.flat += 1
-        if state.flat == plan.plateau:
+        if settings.schedule == "plateau" and state.flat == settings.plateau_evaluations:
             state.drops, state.flat = state.drops + 1, 0
             outputs.log.message(
-                f"step {state.step}: no better result in {plan.plateau} evaluations, the learning "
-                f"rate is multiplied by {plan.gamma:g}"
+                f"step {state.step}: no better result in {settings.plateau_evaluations} "
+                f"evaluations, the learning rate is multiplied by {settings.gamma:g}"
             )
         return
     state.best, state.stale, state.flat = metric, 0, 0

@@ -20,11 +20,11 @@ from ..config.base import TrainConfig
 from ..config.files import dump_config
 from ..engine.distributed import Group
 from ..engine.log import RunLog
-from ..engine.optim import MovingAverage, learning_rate, make_sgd
+from ..engine.optim import MovingAverage, make_sgd, scaled_lr
 from ..engine.plots import plot_curves
 from ..engine.signals import StopRequest
 from ..engine.state import Outputs, TrainingState, shipped_weights
-from ..engine.train import TrainPlan, train
+from ..engine.train import train
 from ..environment import describe_environment
 from ..errors import ConfigError, DataError, WeightsError
 from ..evaluation.prediction import evaluating
@@ -147,7 +147,7 @@ class Training:
             stopped = train(
                 state,
                 batches,
-                plan=make_plan(self.settings),
+                settings=self.settings,
                 outputs=outputs,
                 group=group,
                 evaluate=partial(self.evaluate, state, outputs, group),
@@ -230,38 +230,6 @@ def describe_steps(settings: TrainConfig, images: int) -> str:
     )
 
 
-def scaled_lr(settings: TrainConfig) -> float:
-    """The linear scaling rule: ``lr`` belongs to ``base_batch_size`` images a step."""
-    return settings.lr * settings.batch_size / settings.base_batch_size
-
-
-def make_plan(settings: TrainConfig) -> TrainPlan:
-    """When and how to train, from the configuration."""
-    return TrainPlan(
-        iterations=settings.iterations,
-        accumulate=settings.accumulate,
-        precision=settings.precision,
-        clip_norm=settings.clip_norm,
-        log_every=settings.log_every,
-        eval_every=settings.eval_every,
-        checkpoint_every=settings.checkpoint_every,
-        patience=settings.patience,
-        max_nonfinite=settings.max_nonfinite,
-        learning_rate=partial(
-            learning_rate,
-            base=scaled_lr(settings),
-            total=settings.iterations,
-            warmup=settings.warmup_iterations,
-            warmup_factor=settings.warmup_factor,
-            schedule=settings.schedule,
-            milestones=settings.milestones,
-            gamma=settings.gamma,
-        ),
-        plateau=settings.plateau_evaluations if settings.schedule == "plateau" else None,
-        gamma=settings.gamma,
-    )
-
-
 def draw(log: RunLog, plot: Callable[..., object], *content: Any) -> None:
     """Images are for people: one that cannot be drawn or written does not stop training."""
     try:
@@ -275,14 +243,7 @@ def _initial_state(model: nn.Module, settings: TrainConfig, group: Group) -> Tra
     model.train()
     return TrainingState(
         model,
-        make_sgd(
-            model,
-            lr=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            decay_bias=settings.decay_bias,
-            decay_norm=settings.decay_norm,
-        ),
+        make_sgd(model, settings),
         torch.amp.GradScaler(group.device.type, enabled=settings.precision == "fp16"),
         None if settings.ema_decay is None else MovingAverage(model, settings.ema_decay),
     )

@@ -7,22 +7,21 @@ from typing import Any
 import pytest
 import torch
 from resdet.detection.config.base import TrainConfig
-from resdet.detection.engine.optim import MovingAverage, learning_rate, make_sgd
-from resdet.detection.tasks.training import scaled_lr
+from resdet.detection.engine.optim import MovingAverage, learning_rate, make_sgd, scaled_lr
 from torch import nn
 
 
 def rate(step: int, **changes: Any) -> float:
     settings: dict[str, Any] = {
-        "base": 0.02,
-        "total": 100,
-        "warmup": 10,
+        "lr": 0.02,
+        "iterations": 100,
+        "warmup_iterations": 10,
         "warmup_factor": 0.1,
         "schedule": "step",
         "milestones": (60, 80),
         "gamma": 0.1,
     }
-    return learning_rate(step, **(settings | changes))
+    return learning_rate(step, TrainConfig(**(settings | changes)))
 
 
 @pytest.mark.parametrize(
@@ -46,11 +45,11 @@ def test_warm_up_and_milestones(step: int, expected: float) -> None:
     ("step", "expected"), [(0, 0.02), (25, 0.0170710678), (50, 0.01), (75, 0.0029289322), (100, 0)]
 )
 def test_cosine(step: int, expected: float) -> None:
-    assert rate(step, schedule="cosine", warmup=0) == pytest.approx(expected)
+    assert rate(step, schedule="cosine", warmup_iterations=0) == pytest.approx(expected)
 
 
 def test_no_warm_up() -> None:
-    assert rate(0, warmup=0) == 0.02
+    assert rate(0, warmup_iterations=0) == 0.02
 
 
 def test_linear_scaling() -> None:
@@ -70,10 +69,9 @@ class Layers(nn.Module):
         self.linear = nn.Linear(4, 2)
 
 
-def decay_of(model: Layers, *, decay_bias: bool, **options: bool) -> dict[str, float]:
-    optimizer = make_sgd(
-        model, lr=0.1, momentum=0.9, weight_decay=0.01, decay_bias=decay_bias, **options
-    )
+def decay_of(model: Layers, **options: bool) -> dict[str, float]:
+    settings = TrainConfig.model_validate({"weight_decay": 0.01, **options})
+    optimizer = make_sgd(model, settings)
     by_id = {
         id(parameter): group["weight_decay"]
         for group in optimizer.param_groups
@@ -113,7 +111,8 @@ def test_one_step_of_sgd_by_hand() -> None:
     model = nn.Linear(1, 1)
     nn.init.constant_(model.weight, 2.0)
     nn.init.constant_(model.bias, 1.0)
-    optimizer = make_sgd(model, lr=0.1, momentum=0.5, weight_decay=0.25, decay_bias=False)
+    settings = TrainConfig(lr=0.1, momentum=0.5, weight_decay=0.25, decay_bias=False)
+    optimizer = make_sgd(model, settings)
     for _ in range(2):
         optimizer.zero_grad()
         model(torch.ones(1, 1)).sum().backward()  # both gradients are 1

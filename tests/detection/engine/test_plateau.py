@@ -13,7 +13,7 @@ from resdet.detection.engine.distributed import Group
 from resdet.detection.engine.log import RunLog
 from resdet.detection.engine.signals import StopRequest
 from resdet.detection.engine.state import Outputs, TrainingState
-from resdet.detection.engine.train import TrainPlan, train
+from resdet.detection.engine.train import train
 from resdet.detection.structures import Batch, Sample
 
 ALONE = Group(0, 1, torch.device("cpu"))
@@ -33,7 +33,7 @@ def rates(metrics: Sequence[float], folder: Path, *, plateau: int) -> tuple[list
     model = Line(3, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=1)
     state = TrainingState(model, optimizer, torch.amp.GradScaler("cpu", enabled=False))
-    plan = TrainPlan(
+    settings = TrainConfig(
         iterations=len(metrics),
         accumulate=1,
         precision="fp32",
@@ -43,8 +43,10 @@ def rates(metrics: Sequence[float], folder: Path, *, plateau: int) -> tuple[list
         checkpoint_every=100,
         patience=None,
         max_nonfinite=1,
-        learning_rate=lambda step: 0.1,
-        plateau=plateau,
+        lr=0.1,
+        warmup_iterations=0,
+        schedule="step" if plateau is None else "plateau",
+        plateau_evaluations=plateau or 1,
         gamma=0.5,
     )
     used: list[float] = []
@@ -59,7 +61,7 @@ def rates(metrics: Sequence[float], folder: Path, *, plateau: int) -> tuple[list
     train(
         state,
         itertools.repeat(batch),
-        plan=plan,
+        settings=settings,
         outputs=outputs,
         group=ALONE,
         evaluate=evaluate,

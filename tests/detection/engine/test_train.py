@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from resdet.detection.config.base import TrainConfig
 from resdet.detection.engine.checkpoint import load_checkpoint
 from resdet.detection.engine.distributed import Group
 from resdet.detection.engine.log import RunLog
 from resdet.detection.engine.signals import StopRequest
 from resdet.detection.engine.state import Outputs, TrainingState
-from resdet.detection.engine.train import TrainPlan, train
+from resdet.detection.engine.train import train
 from resdet.detection.errors import ConfigError
 from resdet.detection.structures import Annotation, Batch, Geometry, Sample
 
@@ -222,7 +223,7 @@ def train_on(
     """The loop itself, a step for each value."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     state = TrainingState(model, optimizer, torch.amp.GradScaler("cpu", enabled=False))
-    plan = TrainPlan(
+    settings = TrainConfig(
         iterations=len(values),
         accumulate=1,
         precision="fp32",
@@ -232,12 +233,13 @@ def train_on(
         checkpoint_every=1,
         patience=None,
         max_nonfinite=2,
-        learning_rate=lambda step: 0.1,
+        lr=0.1,
+        warmup_iterations=0,
     )
     train(
         state,
         map(make, values),
-        plan=plan,
+        settings=settings,
         outputs=Outputs(folder, RunLog(None), {"config": {}, "classes": []}),
         group=Group(0, 1, torch.device("cpu")),
         evaluate=lambda step: 0.0,

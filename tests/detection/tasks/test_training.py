@@ -14,15 +14,16 @@ from resdet.detection.config.base import TrainConfig
 from resdet.detection.config.files import load_config
 from resdet.detection.engine.checkpoint import load_checkpoint
 from resdet.detection.engine.log import RunLog
+from resdet.detection.engine.optim import scaled_lr
 from resdet.detection.engine.signals import StopRequest
 from resdet.detection.engine.state import Outputs, TrainingState
-from resdet.detection.engine.train import TrainPlan, train
+from resdet.detection.engine.train import train
 from resdet.detection.errors import ConfigError, DataError, WeightsError
 from resdet.detection.structures import Annotation, Batch, Geometry, Sample
 from resdet.detection.tasks.base import ALONE
 from resdet.detection.tasks.checkpoints import read_checkpoint
 from resdet.detection.tasks.detector import DETECTION
-from resdet.detection.tasks.training import FRESH, Start, Training, scaled_lr
+from resdet.detection.tasks.training import FRESH, Start, Training
 
 GROUP_NORM = ("backbone.norm=group", "rpn.post_nms_test=100")
 
@@ -79,7 +80,7 @@ def test_patience_counts_evaluations_since_the_best(
     model = Line(3, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
     state = TrainingState(model, optimizer, torch.amp.GradScaler("cpu", enabled=False))
-    plan = TrainPlan(
+    settings = TrainConfig(
         iterations=5,
         accumulate=1,
         precision="fp32",
@@ -89,7 +90,8 @@ def test_patience_counts_evaluations_since_the_best(
         checkpoint_every=100,
         patience=patience,
         max_nonfinite=1,
-        learning_rate=lambda step: 1e-6,
+        lr=1e-6,
+        warmup_iterations=0,
     )
     pixels = torch.ones(4, 4, 3, dtype=torch.uint8)
     batch = Batch.collate([Sample(pixels, Annotation.empty(), Geometry((4, 4)), "p")])
@@ -98,7 +100,7 @@ def test_patience_counts_evaluations_since_the_best(
     stopped = train(
         state,
         itertools.repeat(batch),
-        plan=plan,
+        settings=settings,
         outputs=outputs,
         group=ALONE,
         evaluate=lambda step: next(scores),
