@@ -191,7 +191,7 @@ def _class_notes(splits: Splits, classes: tuple[str, ...], writer: Writer) -> It
 
 
 def _name(image: RawImage, part: SourceSplit, writer: Writer) -> PurePosixPath:
-    """Where the image will stand below its split's folder; raises `DataError`.
+    """The path of the image below the folder of its split; raises `DataError`.
 
     Annotation files are not trusted: a name that leads out of the folder is refused.
     """

@@ -63,7 +63,7 @@ def placer(*, link: bool, report: Callable[[], None]) -> Place:
 
 def _link(source: Path, target: Path) -> None:
     try:
-        target.hardlink_to(source.resolve())  # of a symbolic link: what it stands for
+        target.hardlink_to(source.resolve())  # the target of a symbolic link
     except FileExistsError:
         raise
     except OSError as error:

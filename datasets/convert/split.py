@@ -18,7 +18,7 @@ from pathlib import Path
 from ...detection.errors import ConfigError, DataError
 from ...detection.files import atomic_write, sha256_of
 
-#: Stands for the class of images without objects, so that they are spread like any other.
+#: The class of images without objects, so that they are distributed like any other.
 EMPTY = ""
 
 

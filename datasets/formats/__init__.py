@@ -43,7 +43,7 @@ def find_format(name: str, carries: Carries | None = None) -> Format[Any]:
 
 
 def recognise(root: Path) -> Format[Any]:
-    """The format of a folder; raises ConfigError saying what was looked for."""
+    """The format of a folder; raises ConfigError that lists the known layouts."""
     if not root.is_dir():
         raise ConfigError(f"{root}: no such folder")
     for each in FORMATS.values():
@@ -54,8 +54,8 @@ def recognise(root: Path) -> Format[Any]:
 
 
 def known_source(carries: Carries) -> PlainValidator:
-    """Of a config's field of type `Source`: the section that its ``format`` has, if its images
-    carry that."""
+    """The validator of a config's field of type `Source`: ``format`` selects the section, among
+    the formats that carry ``carries``."""
 
     def check(value: Any, info: ValidationInfo) -> Source:
         if isinstance(value, Source):
@@ -110,7 +110,7 @@ def read_images(source: Source, reading: Reading = DEFAULT_READING) -> list[RawI
 
 
 def inspect_folders(sources: Sequence[Source]) -> list[Finding]:
-    """What the sources of a data set only tell together, or what lies around them."""
+    """Findings about several sources together, and about files that belong to none of them."""
     return [
         finding
         for name in dict.fromkeys(source.format for source in sources)

@@ -100,7 +100,7 @@ class _Split:
 
     def compare_solution(self, ids: list[str], solution: dict[str, list[Row]]) -> list[Finding]:
         if not solution:
-            return []  # what is wrong with the file was said
+            return []  # the file has findings already
         path = self.root / "LOC_val_solution.csv"
         listed = set(ids)
         findings = [

@@ -38,8 +38,8 @@ def inspect_coco(source: CocoSource, reading: Reading) -> Inspected:
     """The usable images of a COCO JSON, in its order, and everything that is wrong with it.
 
     Images without objects are included. Crowds become ``ignore``; a missing ``iscrowd`` is 0;
-    annotation ids only name objects in messages. A box of null or [] becomes non-finite, for the
-    catalog to judge. Sizes come from the images' headers and are compared with the JSON's.
+    annotation ids only name objects in messages. A box of null or [] becomes non-finite, which
+    the catalog reports. Sizes come from the images' headers and are compared with the JSON's.
     """
     annotations = source.annotations
     try:

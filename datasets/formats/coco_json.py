@@ -222,7 +222,7 @@ def _is_mask_area(entry: Entry) -> bool:
         _, _, width, height = map(float, entry.get("bbox") or ())
         area = float(entry.get("area") or 0)
     except (TypeError, ValueError, OverflowError):
-        return False  # there is no such box or number, which the reader judges
+        return False  # not a box or number, which the reader reports
     return area != 0 and not math.isclose(area, width * height, rel_tol=1e-6)
 
 

@@ -106,13 +106,13 @@ def checked_size(
     actual = _header_size(image, rules)
     if claimed is None or list(claimed) == list(actual):
         return actual
-    said = f"says {claimed[1]:g}x{claimed[0]:g}, {image.name} is {actual[1]}x{actual[0]}"
+    difference = f"says {claimed[1]:g}x{claimed[0]:g}, {image.name} is {actual[1]}x{actual[0]}"
     other: Literal["apply", "ignore"] = "ignore" if rules.exif == "apply" else "apply"
     if list(claimed) == list(_header_size(image, replace(rules, exif=other))):
         moment = "before" if other == "ignore" else "after"
-        reason = f"{said}: boxes were drawn {moment} EXIF rotation, set `exif: {other}`"
+        reason = f"{difference}: boxes were drawn {moment} EXIF rotation, set `exif: {other}`"
         raise Fault.of("size_matches_unrotated", source, reason, object=object, image=image)
-    raise Fault.of("size_mismatch", source, said, object=object, image=image)
+    raise Fault.of("size_mismatch", source, difference, object=object, image=image)
 
 
 def _header_size(image: Path, rules: ImageRules) -> tuple[int, int]:
@@ -135,11 +135,12 @@ def _root_contents(source: Any, images: Sequence[RawImage]) -> Contents:
 class Format(Generic[S]):
     """One data format; ``name`` is its key in `formats.FORMATS` and ``format`` in a config.
 
-    ``splits(root)`` are the sources in a folder by split, training first; of a source that holds
-    both parts the split's name is the part, "train" if it is another. ``inspect`` raises for no
-    fault of the data; None where images are no files (shards). ``inspect_folder`` finds what
-    several sources of one data set only tell together. ``divide(source, parts, folder)`` are the
-    files {path: text} that make new splits of the parts {name: image ids}.
+    ``splits(root)`` returns the sources in a folder by split, training first. A source that holds
+    both parts is read as the part ``val`` for the split of that name, else as ``train``.
+    ``inspect`` returns faults of the data as findings; it is None if the images are not files
+    (shards). ``inspect_folder`` returns findings about several sources of a data set together.
+    ``divide(source, parts, folder)`` returns the files {path: text} that define new splits, for
+    parts {name: image ids}.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """ILSVRC classification data in the form it is distributed: the class of each image.
 
-Training images lie in ``train/<wnid>/``, the folder being the class. Those of val lie flat in
+Training images are in ``train/<wnid>/``, one folder a class. Those of val are directly in
 ``val/``; their classes come from one of
 
 - ``LOC_val_solution.csv`` (Kaggle's download; the boxes in it are not used),
@@ -8,7 +8,7 @@ Training images lie in ``train/<wnid>/``, the folder being the class. Those of v
   class of image n. The numbers mean what ``meta.mat`` or ``map_clsloc.txt`` beside it says; they
   are not the order of the wnids.
 
-The folders may lie in ``Data/CLS-LOC`` (Kaggle) or in the root itself. Classes are wnids, and their
+The folders may be in ``Data/CLS-LOC`` (Kaggle) or in the root itself. Classes are wnids, and their
 order, sorted, is that of the published models.
 """
 
@@ -33,7 +33,7 @@ GROUND_TRUTHS = (
     "ILSVRC2012_validation_ground_truth.txt",
     "ILSVRC2015_clsloc_validation_ground_truth.txt",
 )
-#: Where they are looked for, below the root.
+#: Folders below the root that may hold them.
 KITS = ("", "ILSVRC2012_devkit_t12/data", "devkit/data", "data")
 _NUMBER = re.compile(r"_val_(\d{8})$")
 
@@ -66,7 +66,7 @@ def class_names(root: Path) -> dict[str, str]:
 def inspect_ilsvrc(source: IlsvrcSource, reading: Reading) -> Inspected:
     """The images of a split with their wnids, and everything that is wrong with it.
 
-    A split whose images lie in class folders is read as such, any other as val.
+    A split with class folders is read as such, any other as val.
     """
     root, rules, headers = source.root, reading.rules, source.headers
     folder = images_folder(root, source.train if reading.part == "train" else source.val)

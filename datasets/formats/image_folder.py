@@ -46,7 +46,7 @@ class ImagesSource(RootSource):
 
 
 def splits_of_folder(root: Path) -> dict[str, Path]:
-    """{split: its folder}; {"all": root} where the class folders lie in ``root`` itself."""
+    """{split: its folder}; {"all": root} if the class folders are in ``root`` itself."""
     found = {name: root / name for name in _SPLITS if _is_split(root / name)}
     return found or {"all": root}
 
@@ -92,7 +92,7 @@ def _inspect_files(
 
 def compare_splits(root: Path) -> list[Finding]:
     """Classes of a split that training lacks (errors: nothing could learn them), and the reverse;
-    and what lies beside the splits."""
+    and files beside the splits."""
     (first, trained), *others = splits_of_folder(root).items()
     known = {place.name for place in _class_folders(trained)} if trained.is_dir() else set()
     findings = []

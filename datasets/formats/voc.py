@@ -235,7 +235,7 @@ def _annotations(root: Path) -> dict[str, Path]:
 
 
 def _fit(obj: RawObject, size: tuple[int, int]) -> Fit:
-    """A box narrower than a pixel has no VOC form: its last pixel would lie before its first."""
+    """A box narrower than a pixel has no VOC form: its last pixel would be before its first."""
     held, loss = fit_box(obj)
     x1, y1, x2, y2 = obj.box
     if held and (rounded(x2) < rounded(x1 + 1) or rounded(y2) < rounded(y1 + 1)):

@@ -46,7 +46,7 @@ class Writer:
 
     fit: Callable[[RawObject, tuple[int, int]], Fit]
     write: Callable[[Path, Splits, Sequence[str], Place], None]
-    #: All images of all splits lie in one folder without subfolders.
+    #: All images of all splits are in one folder without subfolders.
     flat: bool = False
     #: An image and its annotation share their name without suffix.
     pairs_by_stem: bool = True

@@ -103,7 +103,7 @@ def _list_path(source: YoloSource) -> Path:
 
 
 def _is_listed(source: YoloSource) -> bool:
-    """Folders of the split go before a list."""
+    """Folders of the split have priority over a list."""
     folders = _layouts(source.root, source.split)
     return _list_path(source).is_file() and not any(images.is_dir() for images, _ in folders)
 
