@@ -14,7 +14,7 @@ RawBox = tuple[float, float, float, float]
 class RawObject:
     """One annotated object. ``ignore``: neither right nor wrong (VOC difficult, COCO crowd).
 
-    The box is what the file says; it may be non-finite, swapped or outside (`catalog.py` reports it).
+    The box is what the file says; it may be non-finite, swapped or outside (see `catalog.py`).
     ``reference`` finds it in the file (``annotation 17``); "" means by its number in the image.
     """
 
