@@ -1,6 +1,6 @@
-"""All backbones by the name that configs give them.
+"""The registry of backbones by config name.
 
-A new one is a file with a subclass of `Backbone`, and a line here.
+To add one, derive from `Backbone` in a new file and add its line here.
 """
 
 from __future__ import annotations

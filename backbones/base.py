@@ -76,10 +76,10 @@ def _add(module: nn.Module, stages: Mapping[str, nn.Module]) -> None:
 
 @runtime_checkable
 class RunsOnMap(Protocol):
-    """What the first block of a tail may offer: to run straight from the feature map.
+    """Optional interface of the first block of a tail: it runs on the feature map itself.
 
-    ``forward_on_map(features, pool)`` equals ``forward(pool(features, 1))`` for a linear ``pool``,
-    with less work where regions overlap. A tail without it runs on pooled crops.
+    ``forward_on_map(features, pool)`` equals ``forward(pool(features, 1))`` for a linear ``pool``
+    and does less work where regions overlap. Other tails run on pooled crops.
     """
 
     stride: int
@@ -88,10 +88,10 @@ class RunsOnMap(Protocol):
 
 @dataclass(frozen=True)
 class Backbone(ABC):
-    """One network of a family, described and not yet built.
+    """The description of a network, which builds its parts.
 
-    The fields are the settings of a config. A family ignores what it does not have, such as
-    ``stride_in`` without bottlenecks.
+    The fields are the settings of a config. A family ignores those that do not apply, such
+    as ``stride_in`` without bottlenecks.
     """
 
     depth: int
@@ -100,19 +100,19 @@ class Backbone(ABC):
     norm: str = "frozen"
     stride_in: str = "3x3"
     shortcut: Shortcut = "B"
-    #: The input that its weights expect.
+    #: The pixel normalization that its weights expect.
     pixels: PixelStats = PIXELS["torchvision"]
 
     #: The depths that a config may ask for.
     depths: ClassVar[tuple[int, ...]]
-    #: Its stages in order, and the input pixels per cell of each one's output.
+    #: {stage: input pixels per cell of its output}, in order.
     strides: ClassVar[Mapping[str, int]]
     #: Whether detectors and localizers may be built on it, or classifiers only.
     detects: ClassVar[bool] = True
 
     @abstractmethod
     def stage(self, name: str, *, stride: int | None = None) -> nn.Module:
-        """A stage with random weights; ``stride`` overrules its own, for the tail only.
+        """A stage with random weights; ``stride`` replaces its own, for the tail only.
 
         The last stage is an ``nn.Sequential`` whose first block may be a `RunsOnMap`.
         """
@@ -132,12 +132,12 @@ class Backbone(ABC):
 
     @property
     def stride(self) -> int:
-        """Input pixels per cell of the map that detectors share among regions."""
+        """Input pixels per cell of the trunk's output, which all regions share."""
         return self.strides[self._names[-2]]
 
     @property
     def channels(self) -> int:
-        """Channels of that map."""
+        """Channels of the trunk's output."""
         return self.channels_of(self._names[-2])
 
     @property

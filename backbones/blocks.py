@@ -56,7 +56,7 @@ def make_shortcut(
 class Block(nn.Module):
     """``relu(residual(x) + shortcut(x))``, or ``relu(residual(x))`` in plain nets.
 
-    A block can also run straight from a feature map (`RunsOnMap`): its linear 1x1 convolutions run
+    A block can also run on a feature map (`RunsOnMap`): its linear 1x1 convolutions run
     before the pooling, once per cell instead of once per overlapping region.
     """
 

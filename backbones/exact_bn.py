@@ -8,9 +8,9 @@ The paper does not say what the layers *before* a norm use while its statistics 
 
 - ``pooled``: the statistics of the current batch, as in training ("precise BN"). One pass serves
   all layers. Each mean and variance is exact over all images and positions (a mean of the batches'
-  variances would lack the variance between their means), but for inputs that differ from those in
-  the frozen network by how far a batch's statistics are from the data set's: less in larger
-  batches, nothing when one batch holds all the data. Images must come in random order.
+  variances would lack the variance between their means). The layers before a norm use the batch's
+  statistics, so its inputs differ slightly from those in the frozen network: less with larger
+  batches, not at all if one batch holds all the data. Images must come in random order.
 - ``layered``: the frozen statistics. Each norm's input then has exactly mean 0 and variance 1 in
   the frozen network, whatever the batch size and the order. It takes a pass for each norm (20 for
   ResNet-18, 104 for ResNet-101), each stopped at its norm.
@@ -34,7 +34,7 @@ from ..detection.errors import ConfigError, DataError
 T = TypeVar("T")
 Method = Literal["pooled", "layered"]
 
-#: Numbers that are converted to float64 at a time (128 MB).
+#: Values converted to float64 at a time (128 MB).
 PART = 2**24
 _NO_IMAGES = "no images to compute batch norm statistics on"
 
@@ -90,12 +90,12 @@ def exact_statistics(
 ) -> int:
     """Set ``running_mean`` and ``running_var`` of every batch norm; returns how many there are.
 
-    ``batches()`` starts a pass over the data, ``run`` pushes one batch through the model. Every
-    pass must give the same images. Modes are as before afterwards.
+    ``batches()`` starts a pass over the data, ``run`` computes one batch with the model. Every
+    pass must give the same images. Training and evaluation modes are restored.
 
     Raises:
         ConfigError: the model has no batch norm.
-        DataError: there are no images, or a batch that no batch statistics can be taken of.
+        DataError: there are no images, or a batch with one value per channel.
     """
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     if not norms:
@@ -110,7 +110,7 @@ def exact_statistics(
 
 
 def passes(model: nn.Module, method: Method) -> int:
-    """How often `exact_statistics` goes over the data."""
+    """The number of passes of `exact_statistics` over the data."""
     if method == "pooled":
         return 1
     return sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
@@ -172,12 +172,12 @@ def _append(order: list[nn.BatchNorm2d], norm: nn.BatchNorm2d, _: Tensor) -> Non
 
 
 class _Reached(Exception):
-    """The forward pass is as far as it is needed."""
+    """Ends the forward pass after the norm being measured."""
 
 
 @contextmanager
 def _recording(callbacks: Mapping[nn.BatchNorm2d, Callable[[Tensor], object]]) -> Iterator[None]:
-    """The norms use batch statistics without updating their own; callbacks get their inputs."""
+    """The norms use batch statistics without updating their own; callbacks receive their inputs."""
     momenta = {norm: norm.momentum for norm in callbacks}
     handles = [
         norm.register_forward_pre_hook(lambda _, inputs, call=call: call(inputs[0]))

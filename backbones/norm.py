@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 #: Statistics of the training batch, of groups of channels, or constants.
 Norm = Literal["batch", "group", "frozen"]
-#: Added to the variance by BN in the paper's released models, torchvision and detectron2 alike.
+#: Added to the variance: the value of the paper's released models, torchvision and detectron2.
 EPS = 1e-5
 
 
@@ -79,8 +79,8 @@ class ConvNorm(nn.Conv2d):
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.kernel_size != (1, 1) or self.stride == (1, 1):
             return self._conv_forward(x, weight, bias)
-        # The cells a strided 1x1 convolution reads are taken out first: in bfloat16 on a CPU, its
-        # own kernel writes beyond its memory where channels are no multiple of 16 (torch 2.15).
+        # Subsampled first: in bfloat16 on a CPU, the kernel of a strided 1x1 convolution writes
+        # outside its memory if channels are no multiple of 16 (torch 2.15).
         return F.conv2d(x[:, :, :: self.stride[0], :: self.stride[1]], weight, bias)
 
     def fixed_factors(self) -> tuple[Tensor, Tensor] | None:
@@ -100,7 +100,7 @@ class ConvNorm(nn.Conv2d):
         return F.conv2d(x, weight)
 
     def after_pooling(self, crops: Tensor) -> Tensor:
-        """What `before_pooling` left out, on (P, C, h, w) crops; may overwrite them."""
+        """The rest of the layer on (P, C, h, w) crops, which it may overwrite."""
         factors = self.fixed_factors()
         if factors is None:
             return self.norm(crops)

@@ -56,7 +56,7 @@ class ResNet(Backbone):
     """The paper's ImageNet nets: trunk to conv4_x (stride 16), tail conv5_x.
 
     Shortcuts are ``A`` in its ResNet-18 and -34 (section 3.3), ``B`` in its deeper nets and in
-    everybody else's.
+    other implementations.
     """
 
     #: Channels of conv1 where they differ from ``width``.
@@ -88,7 +88,7 @@ class ResNet(Backbone):
     def _blocks(
         self, block: type[BasicBlock] | type[Bottleneck], count: int, name: str, stride: int | None
     ) -> nn.Sequential:
-        """res2 to res5; the first block halves the map except in res2, or as ``stride`` says."""
+        """res2 to res5; the first block has ``stride``, by default 2 except in res2."""
         stages, width = list(self.strides), self._width_of(name)
         inputs = self.channels_of(stages[stages.index(name) - 1])
         first = stride or (1 if name == "res2" else 2)

@@ -16,9 +16,9 @@ from .class_names import class_list, unknown_names
 from .findings import Finding, Outcome, refuse
 from .records import RawBox, RawImage, RawObject
 
-#: A box with at least this part of its area inside the image is cut to it under every policy.
+#: A box with at least this fraction of its area inside the image is clipped under every policy.
 LEAST_INSIDE = 0.5
-#: Pixels; a box with a shorter side is a click rather than an object.
+#: A side of at most this many pixels is probably a stray click.
 TINY_SIDE = 1.0
 
 
@@ -46,7 +46,7 @@ def assemble(
     ignore_classes: Sequence[str] = (),
     on_bad_box: OnBadBox = "error",
 ) -> DataSplit:
-    """As `label_images`; raises `DataError` with the count and the first few errors."""
+    """`label_images`, but errors among the findings raise `DataError`."""
     split = label_images(
         images, classes=classes, ignore_classes=ignore_classes, on_bad_box=on_bad_box
     )
@@ -61,7 +61,7 @@ def label_images(
     ignore_classes: Sequence[str] = (),
     on_bad_box: OnBadBox = "error",
 ) -> DataSplit:
-    """Records of the images of one or several sources, and what is wrong with them.
+    """Records of the images of one or several sources, with the findings about them.
 
     ``classes`` None takes the names that occur, sorted; objects of ``ignore_classes`` are dropped
     (not marked ``ignore``). A box at least half inside its image is clipped to it and counted.

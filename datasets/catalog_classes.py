@@ -1,4 +1,4 @@
-"""Records with one class an image: those of classifiers, and those with boxes of localizers."""
+"""Records with one class per image, for classifiers and, with boxes, for localizers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..detection.errors import DataError
+from ..detection.errors import DataError, first_few
 from ..detection.structures import Annotation, Record
 from .catalog import DataSplit, OnBadBox, label_images
 from .convert.split import Member, same_bytes, stratified_split
@@ -16,7 +16,7 @@ from .formats import inspect
 from .formats.format import Part, Reading, Source
 from .formats.image_folder import FolderSource
 from .image import DEFAULT_RULES, ImageRules
-from .records import RawImage, first_few
+from .records import RawImage
 
 
 def labelled_splits(
@@ -25,9 +25,8 @@ def labelled_splits(
     """The training and the validation images, with labels of one class list.
 
     ``classes`` None takes those of the training images, sorted. Raises DataError, naming file,
-    class and reason, for whatever would make a result wrong: class folders without images, a
-    class of val that train lacks, a ground truth that does not fit the images, images that
-    cannot be opened.
+    class and reason, for class folders without images, a class of val that train lacks, a ground
+    truth that does not fit the images, and images that cannot be opened.
     """
     parts = _images(source, ("train", "val"), rules)
     names = _classes(parts["train"]) if classes is None else tuple(classes)
@@ -39,7 +38,7 @@ def labelled_splits(
 def labelled_split(
     source: Source, part: Part, *, classes: Sequence[str], rules: ImageRules = DEFAULT_RULES
 ) -> DataSplit:
-    """One of the two, with the labels of ``classes``; raises as `labelled_splits`."""
+    """One of the two splits of `labelled_splits`, with the labels of ``classes``."""
     return _label(source, part, _images(source, (part,), rules)[part], tuple(classes))
 
 
@@ -51,14 +50,14 @@ def localization_split(
     rules: ImageRules = DEFAULT_RULES,
     on_bad_box: OnBadBox = "error",
 ) -> DataSplit:
-    """The images of one part, all with boxes, all of the image's class; ``classes`` None takes
+    """The images of one part with boxes, all of the class of their image. ``classes`` None takes
     those of the training images, sorted.
 
-    Training images without a box, or whose boxes ``on_bad_box`` drops, cannot teach where the
-    object is: they are left out, and a warning counts them. ILSVRC has boxes for only part of them.
-    Raises DataError, naming file, object and reason, for a validation image without a box and for
-    all else that would make a result wrong: what `inspect` calls an error, a class that is not in
-    ``classes``, and a box that ``on_bad_box`` does not settle.
+    Training images without a box, or whose boxes ``on_bad_box`` drops, are left out, and a
+    warning counts them. ILSVRC has boxes for only part of them.
+    Raises DataError, naming file, object and reason, for a validation image without a box for
+    the errors of `inspect`, for a class that is not in ``classes``, and for a bad box that
+    ``on_bad_box`` does not resolve.
     """
     images, findings = inspect(source, Reading(rules, part=part))
     title = f"{source.title}: {part}"
@@ -88,7 +87,7 @@ def localization_split(
 
 
 def describe_labelled(split: DataSplit) -> str:
-    """One line for the log: how many images, and how many the classes have."""
+    """One line for the log: the numbers of images, of classes, and of images per class."""
     counts = Counter(record.image_label for record in split.records)
     sizes = [counts[label] for label in range(len(split.classes))]
     return (
@@ -163,7 +162,7 @@ def _label(
         folder = images[0].source.parent
         findings.append(Finding("class_missing_in_split", "warning", folder, reason))
     labels = _labels(images, classes)
-    empty = Annotation.empty()  # one for all: a million would be gigabytes
+    empty = Annotation.empty()  # shared: a million of them would take gigabytes
     records = tuple(
         Record(image.image_id, image.path, image.size, empty, labels[image.image_id])
         for image in images

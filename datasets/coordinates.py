@@ -11,7 +11,7 @@ from .records import RawImage, RawObject
 
 Coordinates = Literal["one_based", "zero_based"]
 
-#: Fewer boxes at the far edges are no evidence.
+#: Minimum number of boxes at the far edges for evidence.
 _LEAST_AT_FAR_EDGE = 10
 
 
@@ -42,7 +42,7 @@ def count_edges(images: Sequence[RawImage]) -> EdgeCounts:
     return EdgeCounts(boxes, before, at_zero, at_one, far)
 
 
-def question_coordinates(images: Sequence[RawImage], coordinates: Coordinates) -> list[Finding]:
+def check_coordinates(images: Sequence[RawImage], coordinates: Coordinates) -> list[Finding]:
     """One warning if the boxes contradict the convention they were read with, else nothing."""
     edges = count_edges(images)
     if coordinates == "one_based" and edges.before:

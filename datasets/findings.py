@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from ..detection.errors import DataError
-from .records import RawBox, first_few
+from ..detection.errors import DataError, first_few
+from .records import RawBox
 
 #: ``error``: training stops. ``warning``: it continues, results may suffer. ``note``: information.
 Severity = Literal["error", "warning", "note"]

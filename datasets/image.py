@@ -1,4 +1,4 @@
-"""RGB pixels from the bytes of an image; the only module that decodes images.
+"""Decoding of images to RGB pixels; no other module decodes images.
 
 JPEG is decoded by OpenCV, which is faster and yields the pixels of a file that ends early; all
 other formats by Pillow, which composites alpha and keeps 16-bit values. Both give equal pixels for
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
 from ..detection.config.base import OnTruncated
-from ..detection.errors import ImageError
+from ..detection.errors import ImageError, one_line
 from .image_file import expect_file, open_image
 
 #: Extensions of the accepted formats, lower case: how folders are searched for images.
@@ -55,12 +55,12 @@ class TruncatedImage(ImageError):
 
 @dataclass(frozen=True)
 class ImageRules:
-    """What is accepted and how it is shown.
+    """Which images are accepted, and how they are decoded.
 
     ``on_truncated``: what happens when pixels are missing; ``warn`` keeps a JPEG, whose missing
     part is grey (no other format yields usable pixels). ``max_pixels`` can only lower Pillow's own
-    limit, the default. ``min_side`` and ``max_aspect`` refuse images that a resize would turn
-    into nothing. ``background`` lies under transparent pixels.
+    limit, the default. ``min_side`` and ``max_aspect`` refuse images that are too small or too
+    elongated to resize. ``background`` lies under transparent pixels.
     """
 
     exif: Literal["apply", "ignore"] = "apply"
@@ -146,12 +146,12 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _turned_by_decoder(image: Image.Image) -> bool:
-    """Pillow turns TIFF while decoding, and `size` already says so."""
+    """Pillow rotates TIFF while decoding, and its ``size`` is that of the result."""
     return image.format == "TIFF"
 
 
 def _pending_turn(image: Image.Image, orientation: int, rules: ImageRules) -> int:
-    """The EXIF operation still to be done to the decoder's pixels."""
+    """The EXIF orientation that remains to be applied to the decoded pixels."""
     wanted, done = rules.exif == "apply", _turned_by_decoder(image)
     if wanted == done:
         return 1
@@ -292,7 +292,7 @@ def _only_image_errors(name: str, rules: ImageRules) -> Iterator[None]:
     except ImageError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         if isinstance(error, EOFError) or "truncated" in reason.lower():
             raise _truncated(name, reason, rules) from error
         raise ImageError(f"{name}: cannot be read ({reason})") from error

@@ -1,17 +1,20 @@
-"""Image files: the accepted formats, and what a file that is no image holds instead."""
+"""Image files: the accepted formats, the contents of other files, and writing as JPEG."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import IO
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from ..detection.errors import ImageError
 
-#: What may be opened. Anything else (EPS runs Ghostscript, TGA has no signature) never is.
+#: Accepted formats. Others are never opened: EPS would run Ghostscript, TGA has no signature.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")
-#: First bytes of files that often have an image's name, and what to say about them.
+#: (first bytes, message) of other files that often have an image extension.
 _OTHER_CONTENTS = (
     (b"version https://git-lfs", "a Git LFS pointer, run `git lfs pull`"),
     (b"%!PS", "EPS is not accepted"),
@@ -32,7 +35,7 @@ def is_file(path: Path) -> bool:
 
 
 def expect_file(path: Path) -> None:
-    """Raises ImageError for a path that is no regular file."""
+    """Raise ImageError for a path that is not a regular file."""
     if path.is_dir():
         raise ImageError(f"{path}: a folder, not an image")
     if not path.exists():
@@ -51,6 +54,16 @@ def open_image(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
         return Image.open(stream, formats=FORMATS)
     except Image.UnidentifiedImageError:
         raise ImageError(f"{name}: {_what_else(start)}") from None
+
+
+def write_jpeg(path: Path, pixels: NDArray[np.uint8], *, quality: int) -> None:
+    """Write ``pixels`` (h, w, 3) RGB to a new file. Raises ImageError, OSError."""
+    bgr = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2BGR)
+    done, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise ImageError(f"{path}: the image could not be encoded as JPEG")
+    with path.open("xb") as file:
+        file.write(encoded.tobytes())
 
 
 def _what_else(start: bytes) -> str:

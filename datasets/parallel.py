@@ -1,4 +1,4 @@
-"""One function applied to many items by worker processes, of which an item may kill one.
+"""A parallel map that survives the death of a worker process.
 
 Each worker has one end of a pipe. When a worker dies (a decoder crashes, the system is out of
 memory), only the item that it was working on is lost; workers whose parent dies see their pipe end
@@ -51,30 +51,30 @@ def map_items(
     chunks = deque(
         list(range(start, min(start + CHUNK, len(items)))) for start in range(0, len(items), CHUNK)
     )
-    crew = [_Worker(function) for _ in range(min(workers, len(chunks)))]
+    pool = [_Worker(function) for _ in range(min(workers, len(chunks)))]
     try:
-        yield from _work(crew, chunks, items, function)
+        yield from _work(pool, chunks, items, function)
     finally:
-        for worker in crew:
+        for worker in pool:
             worker.stop()
 
 
 def _work(
-    crew: list[_Worker[Item, Result]],
+    pool: list[_Worker[Item, Result]],
     chunks: deque[list[int]],
     items: Sequence[Item],
     function: Callable[[Item], Result],
 ) -> Iterator[tuple[int, Result | Died]]:
-    for worker in crew:
+    for worker in pool:
         worker.give(chunks, items)
-    while busy := {worker.connection: worker for worker in crew if worker.indices}:
+    while busy := {worker.connection: worker for worker in pool if worker.indices}:
         for connection in wait(list(busy)):
             worker = busy[connection]  # type: ignore[index]  # wait returns what it was given
             indices, answer = worker.indices, worker.receive()
             if isinstance(answer, Exception):
                 raise answer
             if isinstance(answer, Died):
-                crew[crew.index(worker)] = replacement = _Worker(function)
+                pool[pool.index(worker)] = replacement = _Worker(function)
                 worker.stop()
                 worker = replacement
                 # One item of the chunk is the cause: each is sent alone next time.
@@ -109,7 +109,7 @@ class _Worker(Generic[Item, Result]):
             answer: list[Result] | Exception = self.connection.recv()
         except (EOFError, OSError):
             self._process.join()
-            return Died(_how_it_ended(self._process.exitcode or 0))
+            return Died(_exit_reason(self._process.exitcode or 0))
         return answer
 
     def stop(self) -> None:
@@ -145,7 +145,7 @@ def _serve(connection: Connection, function: Callable[[Item], Result]) -> None:
         connection.send(answer)
 
 
-def _how_it_ended(code: int) -> str:
+def _exit_reason(code: int) -> str:
     if code >= 0:
         return f"the process ended with code {code}"
     try:

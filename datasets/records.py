@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,9 +36,3 @@ class RawImage:
     objects: tuple[RawObject, ...]
     source: Path
     image_class: str | None = None
-
-
-def first_few(lines: Sequence[str], shown: int = 5) -> str:
-    """A list for a one-line message: the first lines, and how many more there are."""
-    more = f"; and {len(lines) - shown} more" if len(lines) > shown else ""
-    return "; ".join(lines[:shown]) + more

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class ResdetError(Exception):
     """Base of every expected failure. The message is one line: file, object, reason."""
@@ -37,3 +39,15 @@ class DivergedError(ResdetError):
     """The loss stayed non-finite (exit code 4)."""
 
     exit_code = 4
+
+
+def first_few(items: Iterable[str], limit: int = 5) -> str:
+    """The first ``limit`` items, and how many more there are, for a message of one line."""
+    every = list(items)
+    more = [f"and {len(every) - limit} more"] if len(every) > limit else []
+    return "; ".join([*every[:limit], *more])
+
+
+def one_line(error: BaseException) -> str:
+    """The message of any exception on one line; the name of its type if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from resdet.detection.errors import one_line
+
 Status = Literal["ok", "warn", "fail"]
 
 #: Two workers with two batches each of 16 images of 600x1000 need 0.12 GB; Docker gives 64 MB.
@@ -128,7 +130,8 @@ def check_nms(run_nms: Callable[[], list[int]]) -> CheckResult:
     try:
         kept = run_nms()
     except Exception as error:  # a mismatch raises ImportError, OSError or RuntimeError
-        return CheckResult("torchvision.ops", "fail", f"nms does not run: {_line(error)}", remedy)
+        detail = f"nms does not run: {one_line(error)}"
+        return CheckResult("torchvision.ops", "fail", detail, remedy)
     if kept != [1]:
         return CheckResult("torchvision.ops", "fail", f"nms kept {kept}, expected [1]", remedy)
     return CheckResult("torchvision.ops", "ok", "nms runs")
@@ -140,7 +143,7 @@ def check_gpus(find: Callable[[], list[Gpu]], *, driver: bool) -> list[CheckResu
     try:
         gpus = find()
     except Exception as error:
-        return [CheckResult("gpu", "fail", f"CUDA does not work: {_line(error)}", remedy)]
+        return [CheckResult("gpu", "fail", f"CUDA does not work: {one_line(error)}", remedy)]
     if not gpus and driver:
         return [CheckResult("gpu", "warn", "nvidia-smi exists, but torch sees no GPU", remedy)]
     if not gpus:
@@ -183,7 +186,7 @@ def check_shared_memory(
         read_through_worker()
     except Exception as error:  # a bus error in the worker arrives as RuntimeError
         # The data loader's message is a traceback; its last line is the reason.
-        reason = _line(error) if "\n" not in str(error) else str(error).strip().splitlines()[-1]
+        reason = one_line(error) if "\n" not in str(error) else str(error).strip().splitlines()[-1]
         detail = f"a data worker could not transfer 16 MB: {reason}"
         return [*results, CheckResult("worker", "fail", detail, SHM_REMEDY)]
     return [*results, CheckResult("worker", "ok", "a data worker transferred 16 MB")]
@@ -213,10 +216,6 @@ def _numbers(version: str) -> tuple[int, ...]:
     """The leading numbers of a version: (2, 15, 0) of 2.15.0+cu132."""
     leading = re.match(r"\d+(?:\.\d+)*", version)
     return tuple(int(part) for part in leading[0].split(".")) if leading else ()
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _gb(size: int) -> str:

@@ -1,4 +1,4 @@
-"""Conversion of a file's tensors to the names of this package, accounting for every one."""
+"""Conversion of weights files to our tensor names, which accounts for every tensor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from ...detection.errors import WeightsError
+from ...detection.errors import WeightsError, first_few
 from ..pixels import PIXELS, name_pixels, pixel_buffers
 from ..resnet import DEPTHS, BasicBlock, Bottleneck, ResNet
 from .layouts import HEADS, LAYOUTS, Kind, Layout, rename, why_ignored
@@ -20,29 +20,29 @@ from .rewrites import complete_norms, convert_heads
 T = TypeVar("T")
 StrideIn = Literal["3x3", "1x1"]
 
-#: Where the models trained under each of PIXELS halve the map (facebookresearch/detectron2 #778).
+#: {entry of PIXELS: stride position of its models} (facebookresearch/detectron2 #778).
 STRIDE_IN: dict[str, StrideIn] = {"torchvision": "3x3", "msra": "1x1", "caffe": "1x1"}
 
-#: Pairs of a name in the file and, for the two parts of an account, our name or a reason.
+#: (name in the file, our name or the reason for leaving it out).
 Pairs = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class Converted:
-    """A network's weights in our names, with what they were trained under.
+    """A network's weights under our names, with the conventions that they were trained with.
 
     A detector's ``tensors`` include its ``pixels.*``; a classifier's do not, as it may become a
-    trunk. ``stride_in`` is None where our own state dicts leave it to their config, and where it
-    makes no difference (basic blocks). ``anchors`` is None for classifiers. ``mapped`` pairs each
-    name in the file with ours, ``unused`` with the reason for leaving it out.
+    trunk. ``stride_in`` is None for our own state dicts, whose config has it, and for basic blocks.
+    ``anchors`` is None for classifiers. ``mapped`` pairs each name in the file with ours,
+    ``unused`` with the reason for leaving it out.
     """
 
     tensors: dict[str, Tensor]
     kind: Kind
     layout: str
-    #: None where our own names are of no ResNet of the paper's Table 1.
+    #: None for networks of ours that are not in the paper's Table 1.
     depth: int | None
-    #: Channels of the first convolution of res2 and of the stem: 64 except in narrow nets; 0 where
+    #: Channels of the first convolution of res2 and of the stem: 64 except in narrow nets; 0 if
     #: a network of ours has no such layers.
     width: int
     stem_width: int
@@ -87,7 +87,7 @@ def convert(
     """Rename and reorder the tensors of a layout; floating-point numbers become float32.
 
     ``ratios`` is the number of anchor aspect ratios, for layouts that count anchors ratio by ratio.
-    ``pixels`` and ``stride_in`` overrule the layout's, for weights known to be trained otherwise.
+    ``pixels`` and ``stride_in`` replace the layout's, for weights trained with others.
 
     Raises:
         WeightsError: an unknown layout; a tensor unaccounted for, missing or not finite; a depth
@@ -138,7 +138,7 @@ def frozen_classifier(
     left out. ``stride_in`` is what the network was trained with; ``source`` names it in errors.
 
     Raises:
-        WeightsError: not a network that a detector can begin with, or its norms have no statistics.
+        WeightsError: not usable as a backbone of a detector, or its norms have no statistics.
     """
     kept = {
         name: tensor.detach().cpu()
@@ -156,9 +156,9 @@ def frozen_classifier(
 
 
 def expect_trunk(names: Iterable[str], *, source: str = "weights") -> None:
-    """Refuse a ResNet classifier without conv5_x, or with other shortcuts than a detector's, B.
+    """Expect a ResNet classifier with conv5_x and shortcuts B, as detectors have.
 
-    The names show it: conv5_x projects in its first block, where the shape changes, and there only.
+    With B, only the first block of conv5_x, where the shape changes, has a projection.
 
     Raises:
         WeightsError: names what the network has.
@@ -180,7 +180,7 @@ def account(names: Iterable[str], rules: Layout) -> tuple[Pairs, Pairs]:
     """Every name of a file in one of two lists: ``(mapped, unused)`` of `Converted`.
 
     Raises:
-        WeightsError: names that the layout neither maps nor ignores, or two for one of ours.
+        WeightsError: names that the layout neither maps nor ignores, or two for one target.
     """
     mapped, unused, unknown = [], [], []
     for name in names:
@@ -198,13 +198,6 @@ def account(names: Iterable[str], rules: Layout) -> tuple[Pairs, Pairs]:
     if twice:
         raise WeightsError(f"more than one tensor for {first_few(twice)}")
     return tuple(mapped), tuple(unused)
-
-
-def first_few(names: Iterable[str], *, limit: int = 5) -> str:
-    """The first names, and how many more there are, for one line of an error."""
-    every = list(names)
-    more = len(every) - limit
-    return ", ".join(every[:limit]) + (f" and {more} more" if more > 0 else "")
 
 
 def _entry(table: Mapping[str, T], name: str, what: str) -> T:
@@ -268,7 +261,7 @@ def _names(depth: int, kind: Kind) -> list[str]:
 
 
 def _pixels_of(tensors: Mapping[str, Tensor], rules: Layout) -> str:
-    """The pixels a file states in its own mean and std, else the layout's."""
+    """The entry of PIXELS with the file's mean and std, or the layout's if it has none."""
     for mean, std in (("pixels.mean", "pixels.std"), ("pixel_mean", "pixel_std")):
         if mean in tensors and std in tensors:
             named = name_pixels(tensors[mean], tensors[std])

@@ -1,7 +1,7 @@
-"""Files of the weights that a config names by path, URL or torchvision name.
+"""Weights files by path, URL or torchvision name, as in a config.
 
-Downloads go to a cache folder, complete or not at all. A URL may end in ``#sha256=`` and the first
-digits of the checksum, which is then compared at every use; torchvision's file names contain it.
+Complete downloads are kept in a cache folder. A URL may end in ``#sha256=`` and the first digits of
+the checksum, which is then compared at every use; torchvision's file names contain it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def default_cache() -> Path:
 
 
 def _torchvision_url(name: str) -> str:
-    from torchvision.models import get_weight  # a second to import, for this form alone
+    from torchvision.models import get_weight  # takes a second to import
 
     try:
         url = str(get_weight(name).url)
@@ -74,7 +74,7 @@ def _cached(spec: str, cache: Path | None) -> Path:
 
 
 def _file_name(url: str, checksum: str | None) -> str:
-    """The URL's own file name if it carries the checksum; others get one, as two may be alike."""
+    """The URL's file name; without the checksum in it, a hash of the URL makes it unique."""
     name = Path(urlsplit(url).path).name
     if checksum is not None and checksum in name:
         return name
@@ -82,7 +82,7 @@ def _file_name(url: str, checksum: str | None) -> str:
 
 
 def _download(url: str, target: Path, checksum: str) -> None:
-    """The file appears under its name when complete; otherwise nothing is left."""
+    """Create ``target`` once the download is complete; nothing is left after a failure."""
     _log.info("downloading %s to %s", url, target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

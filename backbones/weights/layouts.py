@@ -1,8 +1,8 @@
 """The layouts of weights files: each system's names of a network's tensors, and its conventions.
 
-Conventions are what weights were trained under and no tensor shows: pixels, max-pool, which row is
-the background, how anchors are counted. Layouts are recognised by their tensors' names: one file
-name has stood for different contents (detectron2 #4108).
+Conventions are properties that no tensor shows: pixel normalization, max-pool, position of the
+background row, order of anchors. Layouts are recognised by tensor names, not by file names, which
+are ambiguous (detectron2 #4108).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Kind = Literal["classifier", "detector"]
 
 #: A pattern in a name and its replacement, as `re.sub` takes them; applied one after another.
 Renames = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
-#: A pattern of whole names and the reason that it stands for.
+#: (pattern of whole names, reason).
 Reasons = tuple[tuple[str, str], ...]
 
 _PIXELS = ((r"pixels?[._](?:mean|std|channels)", "read to name the pixels"),)
@@ -46,7 +46,7 @@ class Layout:
     background: Literal["first", "last"] = "last"
     rpn: Literal["sigmoid", "softmax"] = "sigmoid"
     notes: tuple[str, ...] = ()
-    #: Ours: family, norms, shortcuts and stride may vary, and a config comes with the weights.
+    #: Our own layout: family, norms, shortcuts and stride are those of the config beside it.
     own: bool = False
 
 
@@ -67,7 +67,7 @@ _OURS = {
     "detector": rf"trunk\.(?:{_STEM}|res[234]\.{_BLOCK})|roi_head\.res5\.{_BLOCK}"
     rf"|(?:{'|'.join(HEADS)})\.(?:weight|bias)",
 }
-# Own files are of any family of backbones, whose stages have their own names.
+# Our own files may be of any family of backbones, with its stage names.
 _OWN = {"classifier": r"(?!pixels\.).+", "detector": r"(?:trunk|rpn_head|roi_head)\..+"}
 
 
@@ -232,7 +232,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
 }
 
-#: Files that people try and that no conversion makes right.
+#: Recognised files that cannot be converted.
 OUT_OF_SCOPE: Reasons = (
     (r"backbone\.body\..+", "torchvision detection models have a feature pyramid, not C4"),
     (r"backbone\.bottom_up\..+", "a detectron2 feature pyramid, not C4"),
@@ -248,7 +248,7 @@ def recognise(names: Iterable[str]) -> str:
     """The layout that the names of a file's tensors belong to, a key of ``LAYOUTS``.
 
     Raises:
-        WeightsError: of no known layout; says the first names and what is known.
+        WeightsError: unknown layout, with the first names and the known layouts.
     """
     present = list(names)
     for name, layout in LAYOUTS.items():
@@ -263,12 +263,12 @@ def recognise(names: Iterable[str]) -> str:
 
 
 def rename(name: str, layout: Layout) -> str | None:
-    """Our name of a tensor, None when the layout does not have it."""
+    """Our name of a tensor, None if the layout does not have it."""
     for pattern, replacement in layout.renames:
         name = re.sub(pattern, replacement, name)
     return name if re.fullmatch((_OWN if layout.own else _OURS)[layout.kind], name) else None
 
 
 def why_ignored(name: str, layout: Layout) -> str | None:
-    """Why a tensor is left out on purpose, None when it must not be."""
+    """The reason why a tensor is left out, None if the layout does not ignore it."""
     return next((why for pattern, why in layout.ignored if re.fullmatch(pattern, name)), None)

@@ -16,12 +16,12 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ...detection.errors import ConfigError, WeightsError
+from ...detection.errors import ConfigError, WeightsError, first_few
 from ...detection.files import write_file
 from ..base import Backbone
 from ..pixels import PIXELS
 from ..resnet import DEPTHS
-from .convert import Converted, StrideIn, convert, expect_trunk, first_few
+from .convert import Converted, StrideIn, convert, expect_trunk
 from .layouts import recognise
 from .pickles import read_tensors
 
@@ -36,10 +36,10 @@ def import_weights(
 ) -> Converted:
     """Read a weights file of any known layout, or one that `write_converted` wrote.
 
-    ``layout`` overrules what the names say; the other options are those of `convert`.
+    ``layout`` replaces the recognised one; the other options are those of `convert`.
 
     Raises:
-        WeightsError: unreadable, of an unknown layout, or not accounted for to the last tensor.
+        WeightsError: unreadable, of an unknown layout, or with unaccounted tensors.
     """
     if is_archive(path):
         if layout != "auto" or pixels or stride_in:
@@ -56,7 +56,7 @@ def import_weights(
 def check_binding(
     converted: Converted, *, pixels: str, stride_in: str, section: str = "backbone"
 ) -> None:
-    """Refuse a config under which weights would run otherwise than they were trained.
+    """Expect the pixels and stride position that the weights were trained with.
 
     ``section`` is the part of the config that describes the network.
 
@@ -75,7 +75,7 @@ def check_binding(
 def split_backbone(
     tensors: Mapping[str, Tensor], backbone: Backbone, *, source: str = "weights"
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Rename a classifier's tensors to a detector's; returns them and a note of what was left out.
+    """Rename a classifier's tensors to a detector's; returns them and a note on unused ones.
 
     The last stage, conv5_x, becomes the region head, all others the trunk (paper, appendix A).
     ``source`` names the weights in the error.
@@ -154,7 +154,7 @@ _HEADER = tuple(field.name for field in fields(Converted) if field.name != "tens
 
 
 def write_converted(converted: Converted, path: Path) -> None:
-    """Write a safetensors file; it appears under its name when complete.
+    """Write a safetensors file atomically.
 
     The header holds each field of `Converted` as JSON.
 

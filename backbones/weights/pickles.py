@@ -28,7 +28,7 @@ from ...detection.errors import WeightsError
 #: Keys under which training programs save the weights, beside the optimizer and others.
 #: ``average`` is this package's moving average, which it evaluates and exports.
 WRAPPERS = ("average", "model", "state_dict", "blobs")
-#: Entries of flat files that are no tensors (of detectron2's converters).
+#: Entries of detectron2's converters that are no tensors.
 LABELS = ("__author__", "matching_heuristics")
 
 _ZIP = b"PK\x03\x04"
@@ -125,7 +125,7 @@ def _flat(content: object) -> dict[str, Tensor]:
 
 
 class _Dtype:
-    """Takes the place of ``numpy.dtype`` in a pickle."""
+    """Replaces ``numpy.dtype`` in a pickle."""
 
     def __init__(self, code: str, align: object = False, copy: object = False) -> None:
         if code not in _DTYPES:
@@ -139,7 +139,7 @@ class _Dtype:
 
 
 class _Array:
-    """Takes the place of ``numpy.ndarray`` in a pickle: built empty, filled by its state."""
+    """Replaces ``numpy.ndarray`` in a pickle; created empty and filled by its state."""
 
     def __init__(self, *_: object) -> None:
         self.values: np.ndarray | None = None
@@ -169,7 +169,7 @@ class _Array:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """How Python 3 writes bytes into the older pickle protocols."""
+    """Replaces ``_codecs.encode``, by which older pickle protocols store bytes."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"bytes encoded as {encoding!r}")
     return text.encode("latin1")

@@ -1,7 +1,7 @@
-"""Rewritten numbers of another system's weights: norms, and the rows of RPN and sibling layers.
+"""Conversion of the values of other toolkits' weights: norms, rows of the RPN and sibling layers.
 
 A anchors per cell · K classes. ``rows`` are the output channels of a weight or of a bias, so that
-one function serves both. Every function keeps what the network computes.
+one function serves both. No function changes what the network computes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .layouts import Layout
 
 
 def complete_norms(ours: dict[str, Tensor]) -> list[str]:
-    """Folded norms to frozen ones, and Caffe's bias of conv1 into the mean that follows it."""
+    """Convert folded norms to frozen ones; subtract Caffe's bias of conv1 from its norm's mean."""
     notes = []
     for name in [name for name in ours if name.endswith(".norm.scale")]:
         norm = name.removesuffix(".scale")
@@ -34,7 +34,7 @@ def complete_norms(ours: dict[str, Tensor]) -> list[str]:
 
 
 def convert_heads(ours: dict[str, Tensor], rules: Layout, ratios: int) -> list[str]:
-    """RPN and sibling layers to a sigmoid, anchors size by size, background last."""
+    """Convert RPN and sibling layers to a sigmoid, size-major anchors and background last."""
     notes = []
     for name in [name for name in ours if name.startswith("rpn_head.logits.")]:
         if rules.rpn == "softmax":

@@ -7,14 +7,13 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from ...detection.errors import ConfigError, DataError
 from ...detection.files import write_file
 from ..formats.voc_xml import format_annotation
 from ..formats.writing import Outgoing
+from ..image_file import write_jpeg
 from ..records import RawObject
 from .scenes import Scene, draw_scene
 
@@ -45,8 +44,9 @@ def make_scenes(
     for order, (split, count) in enumerate((("train", train), ("val", val))):
         names[split] = [f"{split}_{index:05d}" for index in range(count)]
         for index, name in enumerate(names[split]):
+            image = out / "JPEGImages" / f"{name}.jpg"
             scene = draw_scene(np.random.default_rng([seed, order, index]), size)
-            _write_image(out / "JPEGImages" / f"{name}.jpg", scene.pixels)
+            write_jpeg(image, scene.pixels, quality=JPEG_QUALITY)
             annotation = out / "Annotations" / f"{name}.xml"
             annotation.write_text(_annotation(name, scene), encoding="utf-8")
     names["trainval"] = names["train"] + names["val"]
@@ -74,14 +74,6 @@ def _clear(out: Path) -> None:
     for folder in FOLDERS:  # image sets first: a folder without them is incomplete
         if (out / folder).exists():
             shutil.rmtree(out / folder)
-
-
-def _write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
-    bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    done, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    if not done:
-        raise DataError(f"{path}: the image could not be encoded as JPEG")
-    path.write_bytes(encoded.tobytes())
 
 
 def _annotation(name: str, scene: Scene) -> str:

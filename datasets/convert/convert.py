@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from ...detection.errors import ConfigError, DataError
+from ...detection.errors import ConfigError, DataError, first_few
 from ..formats import FORMATS, read_images
 from ..formats.format import Contents, Reading, Source
 from ..formats.writing import Outgoing, Splits, Writer, write_new
 from ..image import DEFAULT_RULES, IMAGE_SUFFIXES, ImageRules
-from ..records import RawImage, first_few
+from ..records import RawImage
 from .placing import all_or_nothing, placer
 
-#: The file in a converted data set that says what was lost.
+#: The file in a converted data set that lists what was lost.
 NOTES = "conversion.txt"
 
-#: Controls, lone surrogates and Unicode's line ends: not every format carries them unchanged.
+#: Unicode categories that some formats do not keep: controls, lone surrogates, line ends.
 _FORBIDDEN = {"Cc", "Cs", "Zl", "Zp"}
 _NOT_IN_XML = "\ufffe\uffff"
 _BYTE_ORDER_MARK = "\ufeff"
@@ -41,7 +41,7 @@ class SourceSplit:
 class ConversionPlan:
     """A data set ready to be written as ``target``.
 
-    ``losses`` change what a detector learns or is measured by; ``notes`` are all other changes.
+    ``losses`` affect training or evaluation of a detector; ``notes`` are all other changes.
     """
 
     target: str
@@ -59,7 +59,7 @@ def read_splits(
 
 
 def _read_split(split: str, source: Source, rules: ImageRules) -> SourceSplit:
-    """Without a class list of the format, the classes are the names that occur, sorted."""
+    """Without a class list in the data set, the classes are the names that occur, sorted."""
     images = tuple(read_images(source, Reading(rules)))
     contents = FORMATS[source.format].contents(source, images)
     seen = sorted({obj.name for image in images for obj in image.objects})
@@ -68,9 +68,9 @@ def _read_split(split: str, source: Source, rules: ImageRules) -> SourceSplit:
 
 
 def plan_conversion(parts: Sequence[SourceSplit], target: str) -> ConversionPlan:
-    """Name every image, fit every object, and say what the target cannot hold.
+    """Choose image names, convert the objects, and list what the target format cannot store.
 
-    Raises `DataError` for names that collide or that not every format carries.
+    Raises `DataError` for names that collide or that some formats cannot store.
     """
     if any(part.format == target for part in parts):
         raise ConfigError(f"the data set is {target} already")
@@ -113,10 +113,10 @@ def write_plan(
     link: bool = False,
     report: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write the data set into ``out``, a new or empty folder, all of it or nothing.
+    """Write the data set into ``out``, a new or empty folder, completely or not at all.
 
     Images are copied byte by byte, or hard-linked; ``report`` is called after each. Raises
-    `DataError` for what the file system refuses.
+    `DataError` for errors of the file system.
     """
     with all_or_nothing(out) as folder:
         place = placer(link=link, report=report)
@@ -129,7 +129,7 @@ def write_plan(
 
 
 def _outgoing(part: SourceSplit, writer: Writer, losses: dict[str, list[str]]) -> list[Outgoing]:
-    """The images of a split as the format can hold them; adds what it cannot to ``losses``."""
+    """The images of a split in the target format; adds what it cannot store to ``losses``."""
     images = []
     for image in part.images:
         fits = [writer.fit(obj, image.size) for obj in image.objects]
@@ -193,7 +193,7 @@ def _class_notes(splits: Splits, classes: tuple[str, ...], writer: Writer) -> It
 def _name(image: RawImage, part: SourceSplit, writer: Writer) -> PurePosixPath:
     """The path of the image below the folder of its split; raises `DataError`.
 
-    Annotation files are not trusted: a name that leads out of the folder is refused.
+    Annotation files are untrusted: a path outside the folder is refused.
     """
     folder = part.contents.folder
     try:

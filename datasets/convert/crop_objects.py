@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,6 +21,7 @@ from ...detection.ops.boxes import iou
 from ...detection.structures import Record
 from ..catalog import DataSplit
 from ..image import DEFAULT_RULES, ImageRules, read_image
+from ..image_file import write_jpeg
 from .placing import all_or_nothing
 
 JPEG_QUALITY = 95
@@ -34,7 +34,8 @@ BACKGROUND_SIDES = (0.1, 0.6)
 #: Random boxes that are tried for each background region.
 _TRIES = 50
 
-Part = tuple[slice, slice]
+#: Rows and columns of an image.
+Window = tuple[slice, slice]
 #: x1, y1, x2, y2 in pixels.
 Box = tuple[float, float, float, float]
 
@@ -65,7 +66,7 @@ class CropRule:
 
     def part(
         self, box: Sequence[float], size: tuple[int, int], random: np.random.Generator
-    ) -> Part:
+    ) -> Window:
         """Rows and columns of an image of ``size`` (h, w) for ``box`` (x1, y1, x2, y2)."""
         x1, y1, x2, y2 = box
         growth, *moves = random.uniform(-self.jitter, self.jitter, 3)
@@ -114,7 +115,9 @@ def write_object_crops(
             counts[name] = Counter()
             for record in split.records:
                 for crop in _crops(record, split.classes, rule, background, seed, rules):
-                    _write(folder / name / crop.class_name / f"{crop.name}.jpg", crop.pixels)
+                    path = folder / name / crop.class_name / f"{crop.name}.jpg"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    write_jpeg(path, crop.pixels, quality=JPEG_QUALITY)
                     counts[name][crop.class_name] += 1
                 report()
     return counts
@@ -198,16 +201,6 @@ def _crops(
 def _file_name(image_id: str) -> str:
     """Ids may be paths; different ids get different names."""
     return image_id.replace("%", "%25").replace("/", "%2F").replace("\\", "%5C")
-
-
-def _write(path: Path, pixels: np.ndarray) -> None:
-    bgr = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2BGR)
-    done, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    if not done:
-        raise DataError(f"{path}: the image could not be encoded as JPEG")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("xb") as file:
-        file.write(encoded.tobytes())
 
 
 def _expect_folder_name(name: str) -> None:

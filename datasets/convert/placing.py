@@ -1,4 +1,4 @@
-"""Writing a new data set as a whole: a folder that appears complete or not at all."""
+"""Atomic creation of a data set folder, and copying or linking of images into it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..formats.writing import Place
 
 
 def expect_free(out: Path) -> None:
-    """Raise `DataError` unless ``out`` is an empty folder or not there."""
+    """Raise `DataError` unless ``out`` is an empty folder or does not exist."""
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise DataError(f"{out}: is there and is not a folder")
     if out.is_dir() and any(out.iterdir()):
@@ -22,9 +22,9 @@ def expect_free(out: Path) -> None:
 
 @contextmanager
 def all_or_nothing(out: Path) -> Iterator[Path]:
-    """A folder beside ``out`` to write into, which becomes ``out`` if nothing goes wrong.
+    """Yield a temporary folder beside ``out``, which is renamed to ``out`` after the block.
 
-    Raises `DataError` for what the file system refuses. After SIGKILL the folder beside stays.
+    Raises `DataError` for errors of the file system. SIGKILL leaves the temporary folder.
     """
     out = out.absolute()
     expect_free(out)
@@ -34,7 +34,7 @@ def all_or_nothing(out: Path) -> Iterator[Path]:
         try:
             yield part
             if out.is_dir():
-                out.rmdir()  # empty; Windows renames onto no folder at all
+                out.rmdir()  # empty; Windows cannot rename onto a folder
             part.rename(out)
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
@@ -44,9 +44,9 @@ def all_or_nothing(out: Path) -> Iterator[Path]:
 
 
 def placer(*, link: bool, report: Callable[[], None]) -> Place:
-    """Copies images byte by byte, or links them: then both names are one file, changed together.
+    """A function that copies images byte by byte or hard-links them.
 
-    ``report`` is called after each. A file that is there is never replaced (`FileExistsError`).
+    ``report`` is called after each. An existing file is never replaced (`FileExistsError`).
     """
 
     def place(source: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""Stratified splits: parts of a data set with equal shares of every class.
+"""Stratified splits of a data set: each part has the same fraction of every class.
 
 Iterative stratification for images with several classes, after Sechidis, Tsoumakas and Vlahavas,
 "On the Stratification of Multi-Label Data" (ECML PKDD 2011): the rarest class first, each image
@@ -24,7 +24,7 @@ EMPTY = ""
 
 @dataclass(frozen=True)
 class Member:
-    """One image: ``classes`` are the names that occur in it; a ``group`` is never cut."""
+    """One image: ``classes`` are the names that occur in it; a ``group`` is never divided."""
 
     name: str
     classes: frozenset[str]
@@ -44,8 +44,8 @@ def stratified_split(
 ) -> dict[str, list[str]]:
     """The sorted names of the images of each part.
 
-    Each class is spread by ``fractions``, to less than an image where images have one class and
-    groups one image; what remains of a class evens out the sizes of the parts. The result depends
+    Each class is distributed by ``fractions``, exactly up to rounding if images have one class and
+    groups one image; the remainders balance the sizes of the parts. The result depends
     on names, classes, groups and seed, not on the order of the members. Raises `ConfigError` unless
     the fractions are positive and add up to 1.
     """
@@ -73,7 +73,7 @@ def _check_fractions(fractions: Mapping[str, float]) -> None:
 
 
 def _groups(members: Iterable[Member], seed: int) -> list[_ImageGroup]:
-    """The largest first, those of one size in an order that seed and names alone decide."""
+    """The largest first, groups of one size in an order that depends on seed and names only."""
     together: dict[Hashable, list[Member]] = defaultdict(list)
     for member in members:
         together[member.group].append(member)
@@ -86,12 +86,12 @@ def _groups(members: Iterable[Member], seed: int) -> list[_ImageGroup]:
 
 
 def _shuffled(name: str, seed: int) -> str:
-    """Sorts at random, on every platform and in every version of Python alike."""
+    """A random sort key, the same on every platform and in every version of Python."""
     return hashlib.sha256(f"{seed}\n{name}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class _Balance:
-    """What each part still lacks of each class, and of images."""
+    """The number of images that each part still lacks, in total and of each class."""
 
     def __init__(self, fractions: Mapping[str, float], members: Sequence[Member]) -> None:
         self._fractions = fractions
@@ -104,7 +104,7 @@ class _Balance:
         self._begun: set[str] = set()
 
     def place(self, group: _ImageGroup, rarest: str) -> str:
-        """Choose the part for a group, and take note."""
+        """Choose the part for a group and update the counts."""
         part = self._choose(rarest)
         self._placed[part] += len(group.names)
         self._begun |= group.counts.keys()
@@ -134,7 +134,7 @@ class _Balance:
 
 
 def same_bytes(paths: Sequence[Path]) -> list[str]:
-    """A key for each file that files of equal content share; raises `DataError`.
+    """A key for each file, equal for files of equal content; raises `DataError`.
 
     Only files that share their size are read.
     """
@@ -150,7 +150,7 @@ def same_bytes(paths: Sequence[Path]) -> list[str]:
 
 
 def joined(keys: Sequence[str], pairs: Iterable[tuple[str, str]]) -> list[str]:
-    """``keys``, where those that a chain of ``pairs`` connects are one and the same."""
+    """``keys`` after merging those that are connected by a chain of ``pairs``."""
     parent: dict[str, str] = {}
 
     def root(key: str) -> str:
@@ -166,8 +166,8 @@ def joined(keys: Sequence[str], pairs: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def write_texts(texts: Mapping[Path, str], *, force: bool) -> list[Path]:
-    """Text files, all or none; raises `DataError` for files that are there already (unless
-    ``force``) and for what the file system refuses.
+    """Write text files, all or none; raises `DataError` for existing files (unless ``force``) and
+    for errors of the file system.
 
     No file is replaced before all are written; a killed process leaves ``.part`` files.
     """

@@ -1,4 +1,4 @@
-"""All data formats in one dict, and lookups in it: a folder's format, a config's source."""
+"""The registry of data formats, recognition of folders, and inspection of sources."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..records import RawImage
 from . import cls_loc, coco, ilsvrc, image_folder, shards, voc, yolo
 from .format import DEFAULT_READING, Carries, Format, Inspected, Reading, Source
 
-#: In the order in which a folder is compared with their layouts.
+#: In the order in which `recognise` tries them.
 FORMATS: dict[str, Format[Any]] = {
     "voc": voc.FORMAT,
     "cls_loc": cls_loc.FORMAT,
@@ -33,7 +33,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def find_format(name: str, carries: Carries | None = None) -> Format[Any]:
-    """By name; raises ValueError naming the formats that are known, and the nearest of them."""
+    """The format of this name; raises ValueError with the known names and the nearest one."""
     known = [each.name for each in FORMATS.values() if carries in (None, each.carries)]
     if name in known:
         return FORMATS[name]
@@ -74,7 +74,7 @@ def known_source(carries: Carries) -> PlainValidator:
 def named_source(
     format: Format[Any], root: Path, split: str | None, annotations: Path | None = None
 ) -> Source:
-    """A source by what a command line says: a split's name (None: all images of a folder without
+    """A source from command-line options: the name of a split (None: all images of a folder without
     splits), or a file of ``annotations`` of the images in ``root``."""
     if format.named is not None:
         return format.named(root, split, annotations)
@@ -82,7 +82,7 @@ def named_source(
 
 
 def inspect(source: Source, reading: Reading = DEFAULT_READING) -> Inspected:
-    """The usable images of a source, and everything that is wrong with it."""
+    """The usable images of a source, and all findings; raises ConfigError for a stream."""
     found = FORMATS[source.format].inspect
     if found is None:
         raise ConfigError(f"{source.title}: {source.format} are read as a stream only")
@@ -90,7 +90,7 @@ def inspect(source: Source, reading: Reading = DEFAULT_READING) -> Inspected:
 
 
 def inspect_all(sources: Iterable[Source], reading: Reading = DEFAULT_READING) -> Inspected:
-    """Of several sources, in their order."""
+    """`inspect` for several sources, in their order."""
     images: list[RawImage] = []
     findings: list[Finding] = []
     for source in sources:
@@ -101,7 +101,7 @@ def inspect_all(sources: Iterable[Source], reading: Reading = DEFAULT_READING) -
 
 
 def read_images(source: Source, reading: Reading = DEFAULT_READING) -> list[RawImage]:
-    """As `inspect`, but raises `DataError` listing the errors found; the rest is logged."""
+    """The images of `inspect`; raises `DataError` for errors, logs the other findings."""
     images, findings = inspect(source, reading)
     refuse(findings, source.title)
     if findings:

@@ -1,4 +1,4 @@
-"""ILSVRC CLS-LOC, classification and localization, in the form it is distributed.
+"""ILSVRC CLS-LOC, classification and localization, as distributed.
 
 Layout: ``Data/CLS-LOC/train/<wnid>/<id>.JPEG`` and ``Data/CLS-LOC/val/<id>.JPEG``, XML under the
 same names in ``Annotations/CLS-LOC``, lists in ``ImageSets/CLS-LOC``, the classes' names in
@@ -14,20 +14,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from ..coordinates import Coordinates, question_coordinates
+from ...detection.errors import first_few
+from ..coordinates import Coordinates, check_coordinates
 from ..findings import Fault, Finding
 from ..image import IMAGE_SUFFIXES, ImageRules
-from ..records import RawImage, RawObject, first_few
+from ..records import RawImage, RawObject
 from .cls_loc_files import Row, read_list, read_mapping, read_solution
 from .format import Format, Inspected, Part, Reading, RootSource, checked_size
 from .voc_xml import claimed_size, parse_annotation, read_objects
 
-#: Lists of the training images: those with a class, and of these those with boxes.
+#: Lists of the training images: all of them, and those with boxes.
 _TRAIN_LISTS = ("train_cls", "train_loc")
 
 
 class ClsLocSource(RootSource):
-    """ILSVRC CLS-LOC as it is distributed, below ``root``: ``Data/CLS-LOC``,
+    """ILSVRC CLS-LOC as distributed, below ``root``: ``Data/CLS-LOC``,
     ``Annotations/CLS-LOC``, ``ImageSets/CLS-LOC``, ``LOC_synset_mapping.txt`` and
     ``LOC_val_solution.csv``."""
 
@@ -37,7 +38,7 @@ class ClsLocSource(RootSource):
 
 
 def inspect_cls_loc(source: ClsLocSource, reading: Reading) -> Inspected:
-    """The usable images of a split, in the order of its list, and everything wrong with it.
+    """The usable images of a split, in the order of its list, and all findings.
 
     An image's ``image_class`` (a wnid) is its folder in train, and in val what the solution file
     says; its objects are those of its XML. Training images without XML have no objects.
@@ -68,7 +69,7 @@ def inspect_cls_loc(source: ClsLocSource, reading: Reading) -> Inspected:
             images.append(image)
             findings += faults
     findings += split.unknown_classes(images)
-    return images, findings + question_coordinates(images, source.coordinates)
+    return images, findings + check_coordinates(images, source.coordinates)
 
 
 def list_path(root: Path, split: Part) -> Path:
@@ -81,7 +82,7 @@ def list_path(root: Path, split: Part) -> Path:
 
 @dataclass(frozen=True)
 class _Split:
-    """One split, and how it is read. ``mapping`` is {wnid: names}."""
+    """A split with its reading options. ``mapping`` is {wnid: names}."""
 
     root: Path
     split: Part
@@ -131,7 +132,7 @@ class _Split:
         return findings
 
     def unknown_classes(self, images: list[RawImage]) -> list[Finding]:
-        """One finding a class, at the first image of it."""
+        """One finding per class, at its first image."""
         if not self.mapping:
             return []
         used = [
@@ -159,7 +160,7 @@ class _Split:
     def image(
         self, image_id: str, path: Path, xml: Path | None, rows: list[Row] | None
     ) -> tuple[RawImage, list[Finding]]:
-        """Raises `Fault` where it cannot be used."""
+        """The image and its findings; raises `Fault` if it cannot be used."""
         if self.split == "train":
             image_class: str | None = image_id.partition("/")[0]
         else:
@@ -173,7 +174,7 @@ class _Split:
         size = checked_size(path, claimed_size(tree, xml), xml, self.rules, object="<size>")
         objects, findings = read_objects(tree, xml, self.coordinates, "include")
         image = RawImage(image_id, path, size, tuple(objects), xml, image_class)
-        findings += _question_objects(image, required=not self._lists_unboxed)
+        findings += _check_objects(image, required=not self._lists_unboxed)
         if rows is not None:
             written, _ = read_objects(tree, xml, "zero_based", "include")
             findings += _compare_rows(image, written, rows)
@@ -181,7 +182,7 @@ class _Split:
 
     @cached_property
     def _lists_unboxed(self) -> bool:
-        """Of the training images of classification only part have boxes; all others have."""
+        """Whether the list contains images without boxes, as the one for classification does."""
         return list_path(self.root, self.split).stem == "train_cls"
 
     def _without_xml(self, image_id: str, image: Path) -> list[Finding]:
@@ -192,7 +193,7 @@ class _Split:
         return [Finding("missing_annotation", "error", image, reason, image_id, image)]
 
 
-def _question_objects(image: RawImage, *, required: bool) -> list[Finding]:
+def _check_objects(image: RawImage, *, required: bool) -> list[Finding]:
     names = sorted({obj.name for obj in image.objects})
     if len(names) > 1:
         reason = f"objects of several classes: {', '.join(names)}"
@@ -211,7 +212,7 @@ def _question_objects(image: RawImage, *, required: bool) -> list[Finding]:
 
 
 def _compare_rows(image: RawImage, written: list[RawObject], rows: list[Row]) -> list[Finding]:
-    """The solution's boxes beside the XML's, both as they are written."""
+    """Compare the boxes of the solution file with those of the XML, both as written."""
     if sorted((obj.name, obj.box) for obj in written) == sorted(rows):
         return []
     reason = (

@@ -1,6 +1,6 @@
 """The text files of ILSVRC: class names, lists of images, and predictions or boxes as CSV.
 
-A reader goes on after a bad line and returns it as a finding.
+Readers continue after an invalid line and return it as a finding.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from pathlib import Path
 from ..findings import Fault, Finding
 from ..records import RawBox
 
-#: Of ``LOC_val_solution.csv`` and of submissions.
+#: Header of ``LOC_val_solution.csv`` and of submissions.
 HEADER = ["ImageId", "PredictionString"]
 #: A class and its box as written.
 Row = tuple[str, RawBox]
 
 
 class TextLines:
-    """The lines of a text file that are not blank, with their numbers, and what is wrong."""
+    """Iterates over (number, line) of the non-blank lines of a text file; collects findings."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

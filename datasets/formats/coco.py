@@ -1,4 +1,4 @@
-"""COCO: folders of images with instances JSONs, reading, writing, and new parts.
+"""COCO: reading, writing and splitting of image folders with instances JSONs.
 
 Layout: ``annotations/instances_<split>.json`` with the images in ``<split>``, as published, or
 ``<split>/_annotations.coco.json`` among the images, as labelling services export it.
@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from ...detection.errors import ConfigError
-from ..coordinates import question_coordinates
+from ...detection.errors import ConfigError, first_few
+from ..coordinates import check_coordinates
 from ..findings import Fault, Finding
 from ..image import IMAGE_SUFFIXES
-from ..records import RawImage, first_few
+from ..records import RawImage
 from . import coco_json
 from .format import Contents, Format, Inspected, Reading, Source, checked_size
 from .writing import Place, Splits, Writer, fit_box, write_new
@@ -35,7 +35,7 @@ class CocoSource(Source):
 
 
 def inspect_coco(source: CocoSource, reading: Reading) -> Inspected:
-    """The usable images of a COCO JSON, in its order, and everything that is wrong with it.
+    """The usable images of a COCO JSON, in its order, and all findings.
 
     Images without objects are included. Crowds become ``ignore``; a missing ``iscrowd`` is 0;
     annotation ids only name objects in messages. A box of null or [] becomes non-finite, which
@@ -65,11 +65,11 @@ def inspect_coco(source: CocoSource, reading: Reading) -> Inspected:
             findings.append(fault.finding)
             continue
         found.append(RawImage(image_id, path, size, tuple(objects[image_id]), annotations))
-    return found, findings + question_coordinates(found, "zero_based")
+    return found, findings + check_coordinates(found, "zero_based")
 
 
 def inspect_folders(sources: Sequence[CocoSource]) -> list[Finding]:
-    """Categories that differ between the files, and images that are in none of them."""
+    """Findings: categories that differ between the files, and images that are in no file."""
     by_folder: dict[Path, list[Path]] = {}
     for source in sources:
         by_folder.setdefault(source.images, []).append(source.annotations)
@@ -80,8 +80,8 @@ def inspect_folders(sources: Sequence[CocoSource]) -> list[Finding]:
 
 
 def compare_categories(paths: Sequence[Path]) -> list[Finding]:
-    """Ids that mean different classes in several files: labels are taken by name, but results and
-    weights made with such ids are permuted. Unreadable files are left to `inspect_coco`."""
+    """Findings: ids of different classes in several files. Labels go by name, but results and
+    weights made with such ids are permuted. Unreadable files are reported by `inspect_coco`."""
     first: dict[str, tuple[str, Path]] = {}
     findings = []
     for path in dict.fromkeys(paths):
@@ -105,7 +105,7 @@ def _unlisted(images: Path, annotations: Sequence[Path]) -> list[Finding]:
         try:
             listed |= {str(entry.get("file_name")) for entry in coco_json.load_json(path)["images"]}
         except Fault:
-            return []  # `inspect_coco` says why; every image would seem unlisted
+            return []  # reported by `inspect_coco`; every image would seem unlisted
     files = (path for path in images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     alone = sorted(name for path in files if (name := str(path.relative_to(images))) not in listed)
     if not alone:

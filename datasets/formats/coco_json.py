@@ -1,4 +1,4 @@
-"""One COCO instances JSON: its parts, checked entry by entry, and writing."""
+"""COCO instances JSON: checked reading of its lists, and writing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..records import RawBox, RawObject
 from .writing import Outgoing, extent, rounded
 
 Entry = dict[str, Any]
-#: The lists of a file, and what `RawImage` holds of their entries; other keys belong to COCO only.
+#: {list of a file: keys that `RawImage` stores}; other keys are lost in a conversion.
 _KEYS = {
     "images": {"id", "file_name", "width", "height"},
     "annotations": {"id", "image_id", "category_id", "bbox", "area", "iscrowd"},
@@ -45,7 +45,7 @@ def load_json(path: Path) -> dict[str, list[Entry]]:
 
 
 def pycocotools_notes(annotations: list[Entry], path: Path) -> list[Finding]:
-    """What other evaluators stumble over and this toolkit does not."""
+    """Notes on content that misleads pycocotools, but not this toolkit."""
     ids = Counter(str(entry.get("id")) for entry in annotations if "id" in entry)
     repeated = [key for key, count in ids.items() if count > 1]
     without = sum("iscrowd" not in entry for entry in annotations)
@@ -64,7 +64,7 @@ def pycocotools_notes(annotations: list[Entry], path: Path) -> list[Finding]:
 
 
 def category_names(categories: list[Entry], path: Path, findings: list[Finding]) -> dict[str, str]:
-    """{id: name}; adds to ``findings``, as those below."""
+    """{id: name}; adds errors to ``findings``, like the functions below."""
     names: dict[str, str] = {}
     for entry in categories:
         key, name = _key(entry, "id"), entry.get("name")
@@ -149,7 +149,7 @@ def _error(kind: str, file: Path, where: str, reason: str, image: Path | None = 
 
 
 def _key(entry: Entry, field: str) -> str | None:
-    """An id as text, so that 7 and "7" are one; null, "" and what is no id are None."""
+    """An id as text, so that 7 equals "7"; None for null, "" and other types."""
     value = entry.get(field)
     is_id = isinstance(value, int | str) and not isinstance(value, bool)
     return (str(value) or None) if is_id else None
@@ -207,7 +207,7 @@ def _is_count(value: object) -> bool:
 
 
 def extra_keys(content: dict[str, list[Entry]]) -> Iterator[str]:
-    """What the file says beyond sizes, names, boxes and crowds."""
+    """Names of content beyond sizes, names, boxes and crowds."""
     for kind, known in _KEYS.items():
         for entry in content[kind]:
             yield from (key for key, value in entry.items() if value and key not in known)
@@ -217,7 +217,7 @@ def extra_keys(content: dict[str, list[Entry]]) -> Iterator[str]:
 
 
 def _is_mask_area(entry: Entry) -> bool:
-    """Whether the area is there and not the box's, which can be computed."""
+    """Whether there is an area that differs from the box's."""
     try:
         _, _, width, height = map(float, entry.get("bbox") or ())
         area = float(entry.get("area") or 0)

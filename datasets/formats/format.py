@@ -1,5 +1,6 @@
 """The interface of a data format: the config section of a source, and the functions that recognise,
-read and write it. To add a format is one file with a `Format` and one line in `formats.FORMATS`.
+read and write it. To add a format, write a file with a `Format` and add its line to
+`formats.FORMATS`.
 """
 
 from __future__ import annotations
@@ -17,23 +18,23 @@ from ..image import DEFAULT_RULES, ImageRules, read_size
 from ..records import RawImage
 from .writing import Writer
 
-#: What is known of each image: detectors learn from ``boxes``, classifiers from ``class``,
+#: The annotation of each image: detectors learn from ``boxes``, classifiers from ``class``,
 #: localizers from ``both``.
 Carries = Literal["boxes", "class", "both", "nothing"]
-#: Of a source that holds the training and the validation images.
+#: The parts of a source with training and validation images.
 Part = Literal["train", "val"]
-#: VOC's difficult objects: left out, marked ``ignore``, or taken like any other.
+#: Difficult objects of VOC are left out, marked ``ignore``, or used like others.
 Difficult = Literal["exclude", "ignore", "include"]
 
 
 class Source(Section):
-    """What a config says about one source. Fields of type Path may be relative there."""
+    """The config section of one source. Fields of type Path may be relative in a config."""
 
     format: str
 
     @property
     def title(self) -> str:
-        """For messages."""
+        """The source in messages."""
         return self.format
 
 
@@ -48,7 +49,7 @@ class RootSource(Source):
 
 
 class SplitSource(RootSource):
-    """One split of a data set that is found by its name."""
+    """A split of a data set, by its name."""
 
     split: str | None
 
@@ -58,14 +59,14 @@ class SplitSource(RootSource):
 
 
 S = TypeVar("S", bound=Source)
-#: The usable images of a source, and everything that is wrong with it.
+#: The usable images of a source, and all findings.
 Inspected = tuple[list[RawImage], list[Finding]]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How sources are read: ``workers`` processes share a large one, 0 reads in this process;
-    ``part`` is for sources that hold both."""
+    """Reading options: ``workers`` processes share a large source, 0 reads in this process;
+    ``part`` is used by sources that have both parts."""
 
     rules: ImageRules = DEFAULT_RULES
     difficult: Difficult = "ignore"
@@ -78,9 +79,9 @@ DEFAULT_READING = Reading()
 
 @dataclass(frozen=True)
 class Contents:
-    """What conversion needs beside the images: ``folder``, which their names are relative to, and
-    the class list in its order (None: the format has none). ``extras`` counts what the files say
-    beyond boxes, names and ignored objects, by its name there."""
+    """What conversion needs besides the images: ``folder``, which their names are relative to, and
+    the class list in its order (None: the format has none). ``extras`` counts content other than
+    boxes, names and ignored objects, by its name in the files."""
 
     folder: Path
     classes: tuple[str, ...] | None = None
@@ -100,7 +101,7 @@ def checked_size(
 ) -> tuple[int, int]:
     """(h, w) from the image's header, as displayed.
 
-    ``claimed`` (h, w) is what ``source`` says about ``object``; None if it says nothing. Raises
+    ``claimed`` (h, w) is the size in ``source``, at ``object``; None if it has none. Raises
     `Fault` of kind ``unreadable_image``, ``size_matches_unrotated`` or ``size_mismatch``.
     """
     actual = _header_size(image, rules)
@@ -127,7 +128,7 @@ def _header_size(image: Path, rules: ImageRules) -> tuple[int, int]:
 
 
 def _root_contents(source: Any, images: Sequence[RawImage]) -> Contents:
-    """Of a format whose names are relative to its root, without a class list."""
+    """For formats without a class list whose names are relative to the root."""
     return Contents(source.root)
 
 
@@ -146,13 +147,13 @@ class Format(Generic[S]):
     name: str
     source: type[S]
     carries: Carries
-    #: What a folder is recognised by, in words; "" where it is not.
+    #: What `recognise` looks for, in words; "" if folders are not recognised.
     layout: str = ""
     recognise: Callable[[Path], bool] = lambda root: False
     splits: Callable[[Path], Mapping[str, S]] = lambda root: {}
     inspect: Callable[[S, Reading], Inspected] | None = None
     inspect_folder: Callable[[Sequence[S]], list[Finding]] = lambda sources: []
-    #: Of a folder, a split's name and a file of annotations; None: ``source(root, split)``.
+    #: ``named(root, split, annotations)``: a source from options; None: ``source(root, split)``.
     named: Callable[[Path, str | None, Path | None], S] | None = None
     contents: Callable[[S, Sequence[RawImage]], Contents] = _root_contents
     writer: Writer | None = None

@@ -1,4 +1,4 @@
-"""ILSVRC classification data in the form it is distributed: the class of each image.
+"""ILSVRC classification data as distributed.
 
 Training images are in ``train/<wnid>/``, one folder a class. Those of val are directly in
 ``val/``; their classes come from one of
@@ -19,9 +19,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from ...detection.errors import first_few
 from ..findings import Fault, Finding, refuse
 from ..image import IMAGE_SUFFIXES, ImageRules
-from ..records import RawImage, first_few
+from ..records import RawImage
 from .cls_loc_files import TextLines, read_mapping, read_solution
 from .format import Format, Inspected, Reading, RootSource, checked_size
 from .image_folder import inspect_image_folder
@@ -39,7 +40,7 @@ _NUMBER = re.compile(r"_val_(\d{8})$")
 
 
 class IlsvrcSource(RootSource):
-    """ILSVRC2012 as it is distributed: training folders by wnid, flat validation images with
+    """ILSVRC2012 as distributed: training folders by wnid, flat validation images with
     their ground truth."""
 
     format: Literal["ilsvrc"] = "ilsvrc"
@@ -55,7 +56,7 @@ def images_folder(root: Path, split: str) -> Path:
 
 
 def class_names(root: Path) -> dict[str, str]:
-    """{wnid: names} as far as the root says; raises DataError for a malformed file."""
+    """{wnid: names}; empty without the file, raises DataError for a malformed one."""
     if not (root / NAMES).is_file():
         return {}
     names, findings = read_mapping(root / NAMES)
@@ -64,7 +65,7 @@ def class_names(root: Path) -> dict[str, str]:
 
 
 def inspect_ilsvrc(source: IlsvrcSource, reading: Reading) -> Inspected:
-    """The images of a split with their wnids, and everything that is wrong with it.
+    """The images of a split with their wnids, and all findings.
 
     A split with class folders is read as such, any other as val.
     """
@@ -109,12 +110,12 @@ def _flat(root: Path, folder: Path, rules: ImageRules, *, headers: bool) -> Insp
     return images, findings
 
 
-#: {image's stem: (wnid, the file that says so)}, and what is wrong.
+#: {image's stem: (wnid, the file with it)}, and findings.
 _Answers = tuple[dict[str, tuple[str, Path]], list[Finding]]
 
 
 def _answers(root: Path, images: Mapping[str, Path]) -> _Answers:
-    """The class of every image that has one; images and answers without the other are found."""
+    """The class of every image; findings for images without a class and the reverse."""
     if (root / SOLUTION).is_file():
         return _from_solution(root / SOLUTION, images)
     places = [root / kit / name for kit in KITS for name in GROUND_TRUTHS]
@@ -206,7 +207,7 @@ def _from_map(path: Path) -> tuple[dict[int, str], list[Finding]]:
 
 
 def _from_meta(path: Path) -> tuple[dict[int, str], list[Finding]]:
-    """The synsets without children of the MATLAB file; those above them are not classes."""
+    """The leaf synsets of the MATLAB file; inner synsets are not classes."""
     from scipy.io import loadmat
 
     try:

@@ -1,7 +1,7 @@
 """Folders of classes, and folders of images without annotations.
 
 Layout: ``<split>/<class>/**`` or, without splits, ``<class>/**``. The class of an image is the
-folder below its split; folders inside a class only sort its images.
+folder below its split; subfolders of a class have no meaning.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ...detection.config.base import NonNegative
+from ...detection.errors import first_few
 from ..findings import Fault, Finding
 from ..image import DEFAULT_RULES, IMAGE_SUFFIXES, ImageRules
-from ..records import RawImage, first_few
+from ..records import RawImage
 from .format import Format, Inspected, Reading, RootSource, checked_size
 
-#: Names of splits, the one that is trained on first. A class may be called so too; it
-#: holds images and no folders.
+#: Names of splits, training first. A class may have such a name too; it has no subfolders.
 _SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 
 
@@ -30,12 +30,12 @@ class FolderSource(RootSource):
     format: Literal["image_folder"] = "image_folder"
     train: str = "train"
     val: str = "val"
-    #: For sets without validation images: the part of each class that is held out of ``train``,
+    #: For sets without validation images: the fraction of each class that is held out of ``train``,
     #: which may be "." for class folders in the root itself; ``val`` is then not used.
     val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
-    #: Another seed, another part.
+    #: Seed of the random part.
     split_seed: NonNegative = 0
-    #: Look at every image's header before training; a million take minutes.
+    #: Read every image's header before training; a million take minutes.
     headers: bool = True
 
 
@@ -54,7 +54,7 @@ def splits_of_folder(root: Path) -> dict[str, Path]:
 def inspect_image_folder(
     folder: Path, *, rules: ImageRules = DEFAULT_RULES, headers: bool = True
 ) -> Inspected:
-    """The images of one split, by class and path, and everything that is wrong with the folder.
+    """The images of one split, by class and path, and all findings.
 
     Sizes come from the headers; without ``headers``, which take minutes for a million images, no
     image is opened and all sizes are (0, 0). Ids are paths below ``folder``.

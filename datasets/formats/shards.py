@@ -14,9 +14,9 @@ class ShardsSource(RootSource):
     format: Literal["shards"] = "shards"
     train: str = "train"
     val: str = "val"
-    #: Parts of a batch that are read side by side; a multiple of the processes.
+    #: Parts of a batch that are read in parallel; a multiple of the number of processes.
     lanes: Count = 8
-    #: Images that each lane holds to shuffle.
+    #: Size of the shuffle buffer of each lane, in images.
     buffer: Count = 512
 
 

@@ -30,13 +30,13 @@ _SHIFT = (1.0, 1.0, 0.0, 0.0)
 
 
 def write_submission(found: Mapping[str, Detections], classes: Sequence[str], path: Path) -> None:
-    """A row for each image by sorted id, empty without predictions; ``path`` is replaced at once.
+    """Write a row for each image by sorted id, empty without predictions; ``path`` is replaced.
 
     ``found`` has the predictions of each image in our pixels, best first.
 
     Pixels have up to six decimals: read back they are the same float32 from 16 on, and below at
-    most 1e-6 away. ``classes`` are the words that are written: where class numbers are wanted
-    instead of wnids, give ``["1", "2", ...]``.
+    most 1e-6 away. ``classes`` are the names to write: wnids, or ``["1", "2", ...]`` for class
+    numbers.
 
     Raises DataError, and changes nothing, for more than five predictions, a box that is not finite,
     a class name with a space, an image id that is empty or has spaces around it, and where the file
@@ -57,8 +57,8 @@ def write_submission(found: Mapping[str, Detections], classes: Sequence[str], pa
 def read_submission(path: Path, classes: Sequence[str]) -> dict[str, Detections]:
     """The predictions of each image, best first, in our pixels.
 
-    A submission tells the order of its predictions, not how sure they are: their scores here are
-    1, 1/2 .. 1/5, no probabilities. Boxes may have any corners, a row no predictions.
+    A submission has the order of its predictions, but no scores; here they get 1, 1/2 .. 1/5. Boxes
+    may have any corners, a row no predictions.
 
     Raises DataError, naming file, line and reason: another header, an id that is empty or there
     twice, an unknown class, words that are no groups of five, more than five predictions, a
@@ -82,7 +82,7 @@ def read_submission(path: Path, classes: Sequence[str]) -> dict[str, Detections]
 
 
 def _check_names(image_ids: Iterable[str], classes: Iterable[str]) -> None:
-    """What would be read as something else; raises ValueError with the reason."""
+    """Raise ValueError for names that would be read back differently."""
     if split := [name for name in classes if name.split() != [name]]:
         raise ValueError(f"class {split[0]!r}: the format needs names without spaces")
     if blank := [name for name in image_ids if name.strip() != name or not name]:

@@ -1,4 +1,4 @@
-"""PASCAL VOC folders: reading, writing, and new image sets.
+"""PASCAL VOC folders: reading, writing and splitting.
 
 Layout: ``JPEGImages/<id>.*``, ``Annotations/<id>.xml``, ``ImageSets/Main/<split>.txt``.
 """
@@ -13,21 +13,21 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from ..coordinates import Coordinates, question_coordinates
+from ...detection.errors import first_few
+from ..coordinates import Coordinates, check_coordinates
 from ..findings import Fault, Finding
 from ..image import IMAGE_SUFFIXES
 from ..parallel import Died, map_items
-from ..records import RawImage, RawObject, first_few
+from ..records import RawImage, RawObject
 from . import voc_xml
 from .format import Contents, Format, Inspected, Reading, SplitSource, checked_size
 from .writing import Fit, Place, Splits, Writer, fit_box, rounded, write_new
 
-#: The devkit's class image sets end each line with whether the class is there ...
+#: Lines of the devkit's image sets of one class end with -1, 0 or 1 (presence) ...
 _PRESENCE = re.compile(r"^(.*\S)\s+(-1|0|1)$")
-#: ... and those of actions name a person of the image before that.
+#: ... and those of one action have the number of a person before it.
 _PERSON = re.compile(r"^(.*\S)\s+\d+$")
-#: Images from which on starting processes (a second) costs less than they save.
-_WORTH_SHARING = 1000
+_WORTH_SHARING = 1000  # images; starting several processes takes a second
 #: An image's id, its file and its XML.
 _Pair = tuple[str, Path, Path]
 
@@ -46,7 +46,7 @@ class VocSource(SplitSource):
 
 
 def inspect_voc(source: VocSource, reading: Reading) -> Inspected:
-    """The usable images of an image set, in its order, and everything that is wrong with it.
+    """The usable images of an image set, in its order, and all findings.
 
     Images without objects are included. A class's image set (``dog_train.txt``) is read as the
     list of all its images. Sizes come from the images' headers and are compared with ``<size>``.
@@ -67,13 +67,13 @@ def inspect_voc(source: VocSource, reading: Reading) -> Inspected:
         if image is not None:
             images[index] = image
     in_order = [images[index] for index in sorted(images)]
-    return in_order, findings + question_coordinates(in_order, source.coordinates)
+    return in_order, findings + check_coordinates(in_order, source.coordinates)
 
 
 def _read_pair(
     pair: _Pair, source: VocSource, reading: Reading
 ) -> tuple[RawImage | None, list[Finding]]:
-    """None: the image cannot be used."""
+    """The image, None if it cannot be used, and its findings."""
     image_id, image, xml = pair
     try:
         tree = voc_xml.parse_annotation(xml)
@@ -90,7 +90,7 @@ def _read_pair(
 
 
 def inspect_folders(sources: Sequence[VocSource]) -> list[Finding]:
-    """Images and annotations without the other, or that no image set lists."""
+    """Findings: images without annotation and the reverse, and those in no image set."""
     roots = dict.fromkeys(source.root for source in sources)
     return [finding for root in roots for finding in _inspect_folder(root)]
 
@@ -132,7 +132,7 @@ def image_sets(root: Path) -> list[str]:
 
 
 def disjoint_sets(root: Path) -> list[str]:
-    """The image sets that together hold everything once.
+    """The image sets that together contain every image once.
 
     Left out are sets of one class (``dog_train`` beside ``train``) and unions of smaller ones
     (``trainval``); ``train`` comes first.
@@ -204,19 +204,19 @@ def _pair(root: Path, split: str | None) -> tuple[list[_Pair], list[Finding]]:
         if not files:
             fault("missing_image", name, "no image in JPEGImages")
         if len(files) > 1:
-            reason = f"several images: {', '.join(path.name for path in files)}"
-            fault("ambiguous_image", name, reason)
-        if xml is None:
             fault(
-                "missing_annotation", name, f"no annotation {name}.xml in Annotations", *files[:1]
+                "ambiguous_image", name, f"several images: {', '.join(path.name for path in files)}"
             )
+        if xml is None:
+            reason = f"no annotation {name}.xml in Annotations"
+            fault("missing_annotation", name, reason, *files[:1])
         if len(files) == 1 and xml is not None:
             pairs.append((name, files[0], xml))
     return pairs, findings
 
 
 def _images_by_stem(folder: Path) -> dict[str, list[Path]]:
-    """Files by stem; other files of the same stem (`.json`, `.txt`) do not count."""
+    """Images by stem; other files (`.json`, `.txt`) only if there is no image of the stem."""
     if not folder.is_dir():
         raise Fault.of("missing_folder", folder, "no such folder")
     found: dict[str, list[Path]] = defaultdict(list)

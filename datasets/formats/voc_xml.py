@@ -1,4 +1,4 @@
-"""One PASCAL VOC annotation (XML): parsing, its objects, and writing."""
+"""PASCAL VOC annotations (XML): reading and writing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ENCODING = re.compile(rb"""^<\?xml[^>]*encoding\s*=\s*["']([A-Za-z0-9._-]+)["']
 #: Encodings in which the marks below look like this, and NUL is what UTF-16 has in each tag.
 _PLAIN = frozenset({"utf-8", "us-ascii", "ascii", "iso-8859-1", "windows-1252"})
 _SUSPICIOUS = (b"\0", b"<!DOCTYPE", b"<!ENTITY")
-#: What `RawObject` holds of each object; other elements belong to VOC only.
+#: The elements that `RawObject` stores; others are lost in a conversion.
 _OBJECT_TAGS = frozenset({"name", "bndbox", "difficult"})
 _DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
 
@@ -44,7 +44,7 @@ def parse_annotation(path: Path) -> Element:
 
 
 def claimed_size(tree: Element, path: Path) -> tuple[float, float] | None:
-    """(h, w) of ``<size>``; None if absent, or 0 x 0: from tools that did not open the image."""
+    """(h, w) of ``<size>``; None if absent or 0 x 0, as written by tools that skip the image."""
     element = tree.find("size")
     if element is None or "" in (_text(element, "height"), _text(element, "width")):
         return None
@@ -62,7 +62,7 @@ def names_another_file(tree: Element, image_id: str) -> str:
 def read_objects(
     tree: Element, path: Path, coordinates: Coordinates, difficult: Difficult
 ) -> tuple[list[RawObject], list[Finding]]:
-    """The objects that make sense, the errors of those that do not, and what is doubtful."""
+    """The valid objects, and findings: errors of invalid objects, and warnings."""
     objects, findings = [], []
     for index, element in enumerate(tree.findall("object"), 1):
         where = f"object {index}"
@@ -102,7 +102,7 @@ def _box(element: Element, path: Path, where: str, coordinates: Coordinates) -> 
 
 
 def _lower_the_smaller(first: float, last: float) -> tuple[float, float]:
-    """Pixels counted from 1 to edges counted from 0; swapped corners stay swapped, and right."""
+    """1-based inclusive pixels to 0-based edges; swapped corners stay swapped."""
     return (first, last - 1) if last < first else (first - 1, last)
 
 
@@ -123,17 +123,17 @@ def _is_difficult(element: Element, path: Path, where: str) -> tuple[bool, list[
 
 
 def extra_tags(tree: Element) -> Iterator[str]:
-    """What the annotation says beyond names, boxes and difficult objects."""
-    if _says_something(tree.find("segmented")):
+    """Names of elements other than names, boxes and difficult objects."""
+    if _has_content(tree.find("segmented")):
         yield "<segmented>"
     for obj in tree.findall("object"):
         for element in obj:
-            if element.tag not in _OBJECT_TAGS and _says_something(element):
+            if element.tag not in _OBJECT_TAGS and _has_content(element):
                 yield f"<{element.tag}>"
 
 
-def _says_something(element: Element | None) -> bool:
-    """Neither absent nor what labelling tools write by default."""
+def _has_content(element: Element | None) -> bool:
+    """Whether an element is present and not a default of labelling tools."""
     if element is None:
         return False
     text = (element.text or "").strip().lower()
@@ -149,7 +149,7 @@ def format_annotation(image: Outgoing, truncated: Sequence[bool] = ()) -> str:
     height, width = image.size
     root = Element("annotation")
     _add(root, {"filename": image.name.name})
-    # What a reader gets: every image is read as RGB.
+    # 3 channels: every image is read as RGB.
     _add(ET.SubElement(root, "size"), {"width": width, "height": height, "depth": 3})
     # Segmented, pose and truncated are not known; the devkit's reader fails where they are missing.
     _add(root, {"segmented": 0})

@@ -1,4 +1,4 @@
-"""What all writers of formats share: images to write, boxes that fit, numbers, new files."""
+"""Types and functions that the writers of all formats share."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from ..records import RawBox, RawObject
 
-#: What is written of a pixel coordinate. Float32, which detectors train on, is coarser than 1e-6
-#: from 16 pixels on, and the error of arithmetic is below it: 0.1 + 0.7 is written as 0.8.
+#: Decimals of pixel coordinates. Float32, which detectors train on, is coarser than 1e-6 from 16
+#: pixels on; rounding removes the errors of arithmetic, so that 0.1 + 0.7 is written as 0.8.
 PIXEL_DECIMALS = 6
 
 
@@ -29,19 +29,19 @@ class Outgoing:
 
 #: Images by split.
 Splits = Mapping[str, Sequence[Outgoing]]
-#: Puts an image (first) where it belongs in the new data set (second).
+#: ``place(source, target)`` copies or links an image into the new data set.
 Place = Callable[[Path, Path], None]
-#: An object as a format holds it, None if it cannot, and in words what is lost ("" for nothing).
+#: (object as the format stores it, or None; what is lost, in words, or "").
 Fit = tuple[RawObject | None, str]
 
 
 @dataclass(frozen=True)
 class Writer:
-    """How a data set is written.
+    """The writer of a format.
 
-    ``fit(object, (h, w))`` is the object as the format holds it; ``write(folder, splits, classes,
-    place)`` makes annotations and places images. The other fields say what images may be called
-    and what changes silently.
+    ``fit(object, (h, w))`` returns the object as the format stores it; ``write(folder, splits,
+    classes, place)`` writes the annotations and places the images. The other fields describe
+    constraints on image names and changes that are not errors.
     """
 
     fit: Callable[[RawObject, tuple[int, int]], Fit]
@@ -53,12 +53,12 @@ class Writer:
     #: The images of a split are found by their suffix.
     known_suffixes: bool = False
     keeps_class_list: bool = True
-    #: What becomes of ignored objects, where that differs from the source.
+    #: Note on ignored objects if their meaning changes.
     ignored: str = ""
 
 
 def fit_box(obj: RawObject, size: tuple[int, int] = (0, 0)) -> Fit:
-    """The object if its box has finite corners and a width and height, as every format demands."""
+    """The object if its box has finite corners, width and height, as every format requires."""
     width, height = extent(obj.box) if all(map(math.isfinite, obj.box)) else (math.nan, math.nan)
     if not (math.isfinite(width) and math.isfinite(height)):
         return None, "objects without a finite box are left out"
@@ -84,7 +84,7 @@ def number(value: float, decimals: int = PIXEL_DECIMALS) -> str:
 
 
 def write_new(path: Path, text: str) -> None:
-    """A text file where none was; folders are made. Raises OSError."""
+    """Write a new text file and its folder. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("x", encoding="utf-8", newline="\n") as file:
         file.write(text)

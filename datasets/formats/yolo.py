@@ -1,9 +1,9 @@
-"""YOLO text folders: reading, writing, and lists of new splits.
+"""YOLO text folders: reading, writing and splitting.
 
 Layout: ``images/<split>/**`` with ``labels/<split>/**.txt``, or ``<split>/images`` with
 ``<split>/labels``; without splits ``images`` and ``labels``, of which ``<split>.txt`` may list
-images. One object a line: ``class cx cy w h``, all but the class in parts of the image's width or
-height. Class names are in ``data.yaml`` or ``classes.txt``.
+images. Each line is an object: ``class cx cy w h``, all but the class as fractions of the image's
+width or height. Class names are in ``data.yaml`` or ``classes.txt``.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from ...detection.errors import ConfigError
+from ...detection.errors import ConfigError, first_few
 from ..findings import Fault, Finding
 from ..image import IMAGE_SUFFIXES
-from ..records import RawImage, RawObject, first_few
+from ..records import RawImage, RawObject
 from . import yolo_text
 from .format import Contents, Format, Inspected, Reading, SplitSource, checked_size
 from .writing import Fit, Place, Splits, Writer, fit_box, write_new
@@ -32,11 +32,11 @@ class YoloSource(SplitSource):
 
 
 def inspect_yolo(source: YoloSource, reading: Reading) -> Inspected:
-    """The usable images of a split, ordered by name, and everything that is wrong with it.
+    """The usable images of a split, ordered by name, and all findings.
 
     An id is the path below the split's folder without its suffix. An image without a label file
     has no objects, as the format says; a warning counts them. Sizes come from the images' headers.
-    Segments, oriented boxes and predictions with scores have other columns and are refused.
+    Segments, oriented boxes and predictions with scores, which have other columns, are errors.
     """
     try:
         names: Sequence[str] | None = yolo_text.read_names(source.root)
@@ -91,7 +91,7 @@ def _folders(source: YoloSource) -> tuple[Path, Path]:
 
 
 def _layouts(root: Path, split: str | None) -> list[tuple[Path, Path]]:
-    """Where a split may have its folders."""
+    """The possible (images, labels) folders of a split."""
     folders = [
         (root / kind / str(split), root / str(split) / kind) for kind in ("images", "labels")
     ]
@@ -167,7 +167,7 @@ def _unpaired(
 
 
 def _fit(obj: RawObject, size: tuple[int, int]) -> Fit:
-    """YOLO knows no ignored objects, and boxes inside the image only."""
+    """YOLO stores no ignored objects, and only boxes inside the image."""
     if obj.ignore:
         return None, "difficult and crowd objects are left out"
     held, loss = fit_box(obj)

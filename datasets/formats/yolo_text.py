@@ -16,11 +16,11 @@ from ..records import RawObject
 from .writing import number, rounded
 
 NAMES_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt")
-#: Of a fraction of the image's side: 1e-8 px of a side of 10 000 px, so that the corners that
-#: come back, rounded to `PIXEL_DECIMALS`, are those that went in.
+#: Decimals of fractions: 1e-8 px of a side of 10 000 px, so that corners, rounded to
+#: `PIXEL_DECIMALS`, are the same when read back.
 FRACTION_DECIMALS = 12
-#: Corners that exceed the image by this part of its side are on its edge: YOLO files usually have
-#: six decimals, and a corner is the sum of two.
+#: Corners that exceed the image by at most this fraction of its side are on its edge: YOLO files
+#: usually have six decimals, and a corner is the sum of two values.
 ROUNDING = 1e-6
 
 #: An image with 20 000 objects, or 30 000 class names.
@@ -29,7 +29,7 @@ _COLUMNS = ("class", "cx", "cy", "w", "h")
 
 
 def read_text(path: Path) -> str:
-    """Of names or labels; raises `Fault`."""
+    """The text of a file of names or labels; raises `Fault`."""
     try:
         if path.stat().st_size > _LARGEST_FILE:
             reason = f"larger than {_LARGEST_FILE // 2**20} MB, not of this format"
@@ -44,7 +44,7 @@ def _malformed(path: Path, reason: str) -> Fault:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Without blanks around them, and without empty ones; raises `Fault`."""
+    """The non-empty lines, stripped; raises `Fault`."""
     return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
@@ -98,13 +98,13 @@ def _object(
 
 
 def _corner(fraction: float, side: int) -> float:
-    """In pixels; what only rounding moved outside the image is on its edge."""
+    """The corner in pixels; rounding errors outside the image are moved to its edge."""
     inside = min(max(fraction, 0.0), 1.0)
     return rounded((inside if abs(fraction - inside) <= ROUNDING else fraction) * side)
 
 
 def _other_format(columns: int) -> str:
-    """What such a line most likely is."""
+    """A guess at the format of a line with this many columns."""
     if columns == len(_COLUMNS) + 1:
         return ": a prediction with its score?"
     if columns >= 7 and columns % 2 == 1:
@@ -201,7 +201,7 @@ def _yaml_names(text: str, path: Path) -> list[str]:
 
 def format_names(splits: Sequence[str], classes: Sequence[str]) -> str:
     """The ``data.yaml``, without ``path``: that would be relative to the reader's data folder."""
-    # JSON's quotes are YAML's, and keep every reader from taking a name for a number or a truth.
+    # JSON strings are valid YAML; quoted, no reader takes a name for a number or a boolean.
     folders = [f"{split}: {json.dumps(f'images/{split}')}" for split in splits]
     names = [f"  {i}: {json.dumps(name, ensure_ascii=False)}" for i, name in enumerate(classes)]
     return "\n".join([*folders, "names:" if names else "names: {}", *names]) + "\n"

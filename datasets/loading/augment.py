@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import torch
 
-from ...detection.errors import ConfigError
+from ...detection.errors import ConfigError, one_line
 from ...detection.structures import Annotation
 
 _PHOTOMETRIC = """
@@ -105,7 +105,7 @@ class Augmentation:
             height, width = pixels.shape[:2]
             raise ConfigError(
                 f"image.augment: {', '.join(self.names)} failed on an image of {width}x{height}: "
-                f"{_one_line(error)}"
+                f"{_reason(error)}"
             ) from error
         return result["image"], _kept(annotation, result) if self._moves_boxes else annotation
 
@@ -166,7 +166,7 @@ def _build(spec: Spec) -> Any:
             warnings.simplefilter("error")
             return kind(**spec.params)
     except Exception as error:
-        raise ConfigError(f"image.augment: {spec.name}: {_one_line(error)}") from error
+        raise ConfigError(f"image.augment: {spec.name}: {_reason(error)}") from error
 
 
 def _nearest(name: str, known: Sequence[str] | Mapping[str, str]) -> str:
@@ -174,6 +174,6 @@ def _nearest(name: str, known: Sequence[str] | Mapping[str, str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
 
 
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text.partition(" For further information")[0]
+def _reason(error: Exception) -> str:
+    """Without the link that pydantic appends."""
+    return one_line(error).partition(" For further information")[0]

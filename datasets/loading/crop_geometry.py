@@ -1,4 +1,4 @@
-"""The geometry of crops: boxes and pixels of an image in those of a crop, and back."""
+"""The geometry of crops: mapping of boxes between image and crop, and cutting of pixels."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _TRIES = 10
 
 @dataclass(frozen=True, kw_only=True)
 class CropGeometry(Geometry):
-    """An image is scaled; of that, the part of ``size`` (h, w) from ``offset`` (y, x), in scaled
-    pixels, is the crop; it is flipped last.
+    """The image is scaled, then the part of ``size`` (h, w) at ``offset`` (y, x), in scaled pixels,
+    is cut out and flipped.
 
-    The part may reach over the image's edge: offsets may be negative. Boxes are moved in double
-    precision: offsets of strongly enlarged boxes are large, and what is left after the subtraction
-    must be exact to the last digit of float32.
+    The part may extend beyond the image: offsets may be negative. Boxes are mapped in float64:
+    offsets of strongly enlarged boxes are large, and their subtraction would lose digits of
+    float32.
     """
 
     offset: tuple[float, float]
@@ -44,7 +44,7 @@ class CropGeometry(Geometry):
         return CropGeometry.whole(original, size)
 
     def apply(self, boxes: Tensor) -> Tensor:
-        """Original pixels (..., 4) to those of the crop, which the boxes may leave."""
+        """Original pixels (..., 4) to pixels of the crop, without clipping."""
         moved = boxes.double() * _twice(self.scale, boxes) - _twice(self.offset, boxes)
         # Rounded before the flip: a side on the crop's edge becomes exactly 0, not a tiny number.
         moved = moved.to(boxes.dtype)
@@ -119,7 +119,7 @@ def scale_then_crop(pixels: np.ndarray, geometry: CropGeometry) -> np.ndarray:
 
 
 def crop_then_scale(pixels: np.ndarray, geometry: CropGeometry) -> np.ndarray:
-    """Likewise, without scaling what is left out; the part has whole original pixels."""
+    """As `scale_then_crop`, but scales the crop only; its corners are whole original pixels."""
     y, x, height, width = (
         round(value / scale)
         for pair in (geometry.offset, geometry.size)

@@ -1,4 +1,4 @@
-"""Crops of images for classifiers and localizers, in training and in testing.
+"""Crops of images for classifiers and localizers, for training and testing.
 
 A crop is called as ``crop(pixels, seed)`` with RGB ``pixels`` (h, w, 3) uint8 and returns a tensor
 (h', w', 3) uint8, or (10, h', w', 3) for ten views. It has no state: all random choices come from

@@ -31,7 +31,7 @@ class ImageDataset(Dataset[Sample], ABC):
 
     Raises ImageError, naming the file, for an image that cannot be read or is not of the size in
     its record, and TruncatedImage where ``rules.on_truncated`` is ``skip``: the loaders below
-    decide what takes its place.
+    replace it or leave it out.
     """
 
     #: Whether images of different sizes share a batch, as `Batch.collate` pads them.
@@ -61,16 +61,16 @@ class ImageDataset(Dataset[Sample], ABC):
         """The sample of one image, ``pixels`` (h, w, 3) uint8."""
 
     def read(self, keys: Sequence[SampleKey], *, replace_truncated: bool) -> Batch | None:
-        """The samples of the keys as a batch, or None where nothing is left of it.
+        """The samples of the keys as a batch; None if no image is left.
 
-        Of an image that raises TruncatedImage, the next whole one of the data set takes the place,
-        or it is left out.
+        An image that raises TruncatedImage is replaced by the next intact one of the data set, or
+        left out.
         """
-        samples = [self._whole(key) if replace_truncated else self._or_none(key) for key in keys]
+        samples = [self._intact(key) if replace_truncated else self._or_none(key) for key in keys]
         found = [sample for sample in samples if sample is not None]
         return Batch.collate(found, pad=self.pad) if found else None
 
-    def _whole(self, key: SampleKey) -> Sample:
+    def _intact(self, key: SampleKey) -> Sample:
         count = len(self)
         for offset in range(count):
             index = (key.index + offset) % count
@@ -87,7 +87,7 @@ class ImageDataset(Dataset[Sample], ABC):
             return None
 
     def batches(self, batch_size: int) -> list[list[SampleKey]]:
-        """Every image once, in order; images that cannot share a batch are in different ones.
+        """Batches of keys, every image once and in order.
 
         Samples that are neither padded nor of one size are grouped by the size of their image, and
         each image of unknown size is alone.
@@ -203,8 +203,8 @@ def read_record(record: Record, rules: ImageRules) -> LoadedImage:
 def train_loader(
     dataset: ImageDataset, plan: BatchPlan, *, workers: int, pin_memory: bool = False
 ) -> BatchLoader:
-    """The batches of ``plan``. Under ``on_truncated: skip`` the next whole image of the data set
-    takes the place of a truncated one, with a warning, so that the batch keeps its size.
+    """The batches of ``plan``. Under ``on_truncated: skip`` a truncated image is replaced by the
+    next intact one of the data set, with a warning, so that the batch keeps its size.
     """
     read = partial(dataset.read, replace_truncated=True)
     return BatchLoader(read, plan, workers=workers, pin_memory=pin_memory)

@@ -1,4 +1,4 @@
-"""Regions of images warped to squares, and the data set of those a localizer learns from.
+"""Regions of images warped to squares, and the data set of regions that trains a localizer.
 
 Stage two of localization (ResNet paper, appendix C), in the manner of R-CNN. R objects, P regions.
 """
@@ -165,7 +165,7 @@ def region_loader(
 ) -> BatchLoader:
     """`warp_regions` of each image's boxes, in order: the workers read, crop and warp.
 
-    Warnings about the images are not repeated: their proposals come from an earlier reading.
+    Warnings about the images are not repeated: the images were read before for their proposals.
     Raises ImageError as `ImageDataset` does.
     """
     read = partial(_read_regions, regions, squares, rules)
@@ -199,7 +199,7 @@ class RegionDataset(ImageDataset):
     The paper takes equally many proposals of each image. Then one region each of images in
     random order is what it calls RoI-centric: a batch drawn from the regions of the whole data set.
 
-    Raises ConfigError for settings that are none, and DataError, naming the image, for one
+    Raises ConfigError for invalid settings, and DataError, naming the image, for one
     without an entry in ``proposals`` or without regions and for a region without area.
     """
 
@@ -245,7 +245,7 @@ class RegionDataset(ImageDataset):
         )
 
     def _pool(self, record: Record, positive: bool) -> Tensor:
-        """The regions (P, 4) of the wanted kind, or else of the other."""
+        """The regions (P, 4) of the wanted kind, or of the other if there are none."""
         objects = _objects(record)
         regions = torch.cat([objects, self.proposals[record.image_id]])
         hit = (iou(regions, objects) >= self.positive_iou).any(dim=1)

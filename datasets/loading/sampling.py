@@ -1,6 +1,6 @@
-"""The batch plan of a training run: which images make up which batch.
+"""The batch plan of a training run: the images of every batch.
 
-N images. The plan is arithmetic: step -> (epoch, position) -> images and seeds. It has no state
+N images. The plan is a function: step -> (epoch, position) -> images and seeds. It has no state
 to save, and the batches are the same for every number of processes, accumulation steps and
 workers, and after every restart.
 """
@@ -32,7 +32,7 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
 
 
 def fixed_keys(count: int) -> list[SampleKey]:
-    """The images in order, each with the one seed that it has in testing."""
+    """The images in order, each with its fixed seed of testing."""
     return [SampleKey(index, sample_seed(0, 0, index)) for index in range(count)]
 
 
@@ -42,9 +42,9 @@ def epoch_batches(
     """The ceil(N / batch_size) batches of an epoch, as indices into ``sizes`` (h, w).
 
     Images come in a seeded random order, landscape and portrait in separate batches because a
-    mixed batch is mostly padding (grouping as in detectron2). The rest of both groups makes
-    mixed batches at the end. Every image occurs once; only the last batch, if incomplete, is
-    topped up with the first images of the epoch that are not in it.
+    mixed batch is mostly padding (grouping as in detectron2). The remaining images of
+    both groups make mixed batches at the end. Every image occurs once; only the last batch, if
+    incomplete, is filled with the first images of the epoch that are not in it.
     """
     order = [int(index) for index in np.random.default_rng([seed, epoch]).permutation(len(sizes))]
     batches: list[list[int]] = []

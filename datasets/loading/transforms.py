@@ -1,4 +1,4 @@
-"""Transforms that make a network input of an image: one resize for training and inference.
+"""Transforms from an image to a network input, with the same resize in training and inference.
 
 A transform is called as ``transform(pixels, annotation, seed)`` with RGB ``pixels`` (h, w, 3) uint8
 and returns the image tensor (h', w', 3) uint8, the annotation in its pixels, and the `Geometry`
@@ -22,7 +22,7 @@ from .augment import Augmentation, Spec
 
 
 class Transform(Protocol):
-    """What `DetectionDataset` needs of a transform."""
+    """The interface of a transform."""
 
     def __call__(
         self, pixels: np.ndarray, annotation: Annotation, seed: int
@@ -66,7 +66,7 @@ def interpolation(scale: tuple[float, float]) -> int:
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
-    """The same memory where torch can take it, else a copy."""
+    """``pixels`` as a tensor that shares their memory, or a copy if torch cannot share it."""
     # A flipped view has a negative stride and a decoded image may be read-only: torch takes
     # neither, so those are copied.
     return torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
@@ -94,7 +94,7 @@ def make_sample(
 class EvalTransform:
     """Resize, and flip if ``flipped``; the geometry inverts to the original image.
 
-    ``seed`` changes nothing.
+    ``seed`` has no effect.
     """
 
     short_side: int

@@ -40,7 +40,7 @@ class _BatchReader(Dataset["Batch | ResdetError | None"], Generic[Key]):
 
 
 class BatchStream(IterableDataset["Batch | ResdetError | None"]):
-    """What ``read(worker, workers)`` yields in each worker, or without workers ``read(0, 1)``.
+    """Yields from ``read(worker, workers)`` in each worker, or from ``read(0, 1)`` without workers.
 
     An expected failure is yielded as the last item, as in `_BatchReader`.
     """
@@ -61,8 +61,8 @@ class BatchStream(IterableDataset["Batch | ResdetError | None"]):
 def _to_shared_memory(batch: Batch) -> Batch:
     """In a worker, ``batch`` moved to shared memory, through which it reaches the main process.
 
-    Left to the queue's own thread, a lack of it would be printed, the batch be lost, and the main
-    process wait for ever.
+    Otherwise the queue's thread would do it: if there is too little, it prints an error, loses the
+    batch, and the main process waits forever.
     """
     if get_worker_info() is None:
         return batch
@@ -84,7 +84,7 @@ def _tensors(batch: Batch) -> Iterator[Tensor]:
 
 
 class BatchLoader(Generic[Key]):
-    """Iterates over what ``read`` makes of each list of keys, in order; None is left out.
+    """Iterates over ``read(keys)`` for each list of keys, in order; None is left out.
 
     An image that fails raises its ImageError here, whichever process read it.
     """
@@ -117,7 +117,7 @@ def data_loader(source: Dataset, *, workers: int, **options: Any) -> DataLoader:
         worker_init_fn=_init_worker,
         # Forked workers share the records; elsewhere they are sent to each worker.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
-        # An own generator: the loader draws a seed per iteration, from the global one if left.
+        # Without its own generator, the loader would draw seeds from the global one.
         generator=torch.Generator(),
         **options,
     )
@@ -134,11 +134,10 @@ def received(loader: DataLoader) -> Iterator[Any]:
 
 
 def _started(loader: DataLoader) -> Iterator[Any]:
-    """The iterator, whose workers' deaths are reported by its ``next`` and nowhere else.
+    """The iterator of ``loader``, without PyTorch's handler of SIGCHLD.
 
-    PyTorch's handler of SIGCHLD raises in whatever the main process is doing: half an update of the
-    weights may be done, and nobody there knows what the error means. Without it ``next`` looks
-    after its workers every five seconds.
+    The handler raises in whatever code the main process executes, such as a half-finished update of
+    the weights. Without it, ``next`` notices dead workers within five seconds.
     """
     if not hasattr(signal, "SIGCHLD") or current_thread() is not main_thread():
         return iter(loader)
@@ -157,12 +156,11 @@ _ADVICE = (
 
 
 def _next(items: Iterator[Any]) -> Any:
-    """The next item or _END. A worker killed by the system is the machine's fault, not the data's:
-    the usual cause is a lack of memory, shared or other."""
+    """The next item or _END. Raises DataError if a worker died, usually for lack of memory."""
     try:
         return next(items, _END)
     except (RuntimeError, ConnectionError, EOFError) as error:
-        # A connection breaks where the worker died while it was handing a batch over.
+        # The connection breaks if the worker dies while it sends a batch.
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -170,7 +168,7 @@ def _next(items: Iterator[Any]) -> Any:
 
 
 def _as_read(batch: Any) -> Any:
-    # The reader collates; torch's type wants a function of a list.
+    # The reader has collated already.
     return batch
 
 
@@ -178,8 +176,8 @@ def _init_worker(worker: int) -> None:
     # One thread per worker: more would fight for the cores, and cv2's pool does not survive fork.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    # A worker leaves with the main process, which finishes its step first: Ctrl-C and SIGTERM,
-    # sent to the whole process group by terminals and torchrun, must not reach the worker before.
+    # Terminals and torchrun send Ctrl-C and SIGTERM to the whole process group. The main process
+    # finishes its step first and needs its workers until then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)

@@ -1,7 +1,7 @@
 """The index of a folder of tar shards, as `resdet write-shards` writes it.
 
-``index.jsonl`` has a first line about the whole, then one for each shard, added when the shard is
-written. It is complete when it has as many shards as the first line says.
+``index.jsonl`` has a header line, then a line for each shard, added when the shard is written. It
+is complete when it has as many shards as the header says.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...detection.errors import DataError
+from ...detection.errors import DataError, first_few
 from ...detection.structures import Annotation, Record
 from ..catalog import DataSplit
-from ..records import first_few
 
 INDEX = "index.jsonl"
 FORMAT = "resdet-shards-1"
@@ -68,7 +67,7 @@ class ShardSplit(DataSplit):
 
 @dataclass(frozen=True)
 class Header:
-    """The first line, about the complete set; ``source`` is a checksum of what it is made from."""
+    """The first line; ``source`` is a checksum of the plan of the shards."""
 
     classes: tuple[str, ...]
     shards: int
@@ -130,7 +129,7 @@ def _renumbered(found: ShardSet, classes: tuple[str, ...]) -> ShardSet:
 
 
 def read_index(path: Path) -> tuple[Header, list[Shard]]:
-    """The first line and the shards so far; a last line that a crash cut off does not count."""
+    """The header and the shards; an incomplete last line, left by a crash, is ignored."""
     try:
         lines = path.read_text("utf-8").splitlines(keepends=True)
     except (OSError, ValueError) as error:
@@ -178,7 +177,7 @@ def _shard(path: Path, number: int, content: dict[str, Any], classes: int) -> Sh
             "keys": [*keys],
             "labels": [*labels],
         } if (
-            # A name with a scheme or a folder would be opened as a command or lead elsewhere.
+            # webdataset would run a name with a scheme as a command; a folder would lead elsewhere.
             _NAME.fullmatch(name)
             and 0 < len(keys) == len(labels)
             and all(isinstance(label, int) and 0 <= label < classes for label in labels)

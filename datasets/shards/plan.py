@@ -1,9 +1,9 @@
 """The order of images in a stream of shards, which are read from start to end.
 
-An epoch's shards form a row in a seeded random order. The row is cut into equal lanes; each is read
-from start to end and yields its images in the order of a shuffle buffer. Every batch has equally
-many images of each lane. All of it follows from the counts of the shards: the position of a run is
-its step alone, and batches do not depend on workers, processes or restarts.
+The shards of an epoch are concatenated in a seeded random order and cut into equal lanes. Each lane
+is read from start to end and yields its images in the order of a shuffle buffer. Every batch has
+the same number of images of each lane. The order depends on the sizes of the shards only: a run
+continues at any step, and batches do not depend on workers, processes or restarts.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class StreamPlan:
     def segments(self, epoch: int, lane: int) -> list[Segment]:
         """The images that a lane reads in an epoch, ``steps_per_epoch * per_step`` of them.
 
-        Together the lanes read every image once; the last batch, if incomplete, is topped up with
-        the first of the row.
+        Together the lanes read every image once; the last batch, if incomplete, is filled with
+        the first images of the epoch.
         """
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.counts))
         length = self.steps_per_epoch * self.per_step
@@ -83,7 +83,7 @@ class StreamPlan:
             start = 0
             if not wanted:
                 return segments
-        raise AssertionError("the row of shards has no end")
+        raise AssertionError("cycle does not end")
 
     def order(self, epoch: int, lane: int) -> NDArray[np.int64]:
         """The order in which the lane's images, numbered as they are read, leave the buffer."""
@@ -92,8 +92,8 @@ class StreamPlan:
 
 
 def buffered_order(count: int, size: int, random: np.random.Generator) -> NDArray[np.int64]:
-    """0..count-1 as they leave a buffer of ``size``: each time one that is drawn evenly from the
-    buffer, and replaced by the next."""
+    """0..count-1 in the order of a shuffle buffer of ``size``: each step draws one at random and
+    replaces it by the next."""
     held = list(range(min(size, count)))
     draws = random.random(count)
     order = np.empty(count, np.int64)

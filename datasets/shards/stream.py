@@ -1,6 +1,6 @@
 """Streams of batches from tar shards, in training and in testing.
 
-`StreamPlan` says which image comes when.
+`StreamPlan` determines their order.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .reader import Packed, ShardSource, require_webdataset
 
 
 class _Lane:
-    """The images of one lane from a step on, over all epochs to come."""
+    """The images of one lane from a step on, without end."""
 
     def __init__(self, source: ShardSource, plan: StreamPlan, lane: int, step: int) -> None:
         self.source, self.plan, self.lane = source, plan, lane
@@ -34,7 +34,7 @@ class _Lane:
         self._ahead: deque[tuple[Packed, int]] = deque()
 
     def sample(self) -> Sample:
-        """The next image; for a truncated one, under ``skip``, the next whole one."""
+        """The next image; under ``skip``, the next intact one replaces a truncated one."""
         packed, seed = self._ahead.popleft() if self._ahead else next(self._coming)
         tried = 0
         while True:
@@ -58,7 +58,7 @@ class _Lane:
             epoch, skip = epoch + 1, 0
 
     def _epoch(self, epoch: int, skip: int) -> Iterator[Packed]:
-        """The images of one epoch but for the first ``skip``; those are read only where they lie
+        """The images of one epoch without the first ``skip``, which are read only if they are
         between others."""
         order = self.plan.order(epoch, self.lane)[skip:]
         wanted = np.zeros(len(order) + skip, bool)
@@ -94,7 +94,7 @@ def _lane_batches(
 
 
 class ShardTrainLoader:
-    """The batches of one process for ``steps``, as `BatchPlan` deals them out: a contiguous slice
+    """The batches of one process for ``steps``, as with `BatchPlan`: a contiguous slice
     of each batch, in ``accumulate`` equal parts.
 
     A lane is never shared, so that ``plan.lanes`` must be divisible by the processes, and more
@@ -132,7 +132,7 @@ class ShardTrainLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         parts = received(self._loader)
-        # Workers yield by turns, and their lanes are neighbours: side by side they are the batch.
+        # The loader takes one part from each worker in turn; concatenated they are the batch.
         while turn := list(islice(parts, max(1, self.workers))):
             batch = _joined(turn)
             for first in range(0, self.accumulate * self.part, self.part):
@@ -142,7 +142,7 @@ class ShardTrainLoader:
 
 def _joined(parts: Sequence[Batch], kept: slice = slice(None)) -> Batch:
     """The images ``kept`` of all batches side by side; they have labels and no annotations."""
-    # Joined with the channels last, as they lie in memory.
+    # Concatenated in channels-last order, as in memory.
     stacks = [part.images.permute(0, 2, 3, 1) for part in parts]
     images = stacks[0] if len(stacks) == 1 else torch.cat(stacks)
     return Batch(

@@ -24,9 +24,9 @@ from ...detection.files import atomic_write, sha256_of, write_file
 from ..catalog import DataSplit
 from .index import INDEX, Header, Shard, read_index, shard_line
 
-#: A tar header, and what fills a block up.
+#: Size of a tar header and of a block.
 _BLOCK = 512
-#: At most this much ends a tar file: two empty blocks, and what fills up a record of 20.
+#: Maximum size of the end of a tar file: two empty blocks, and padding to a record of 20.
 _END = 22 * _BLOCK
 _SUFFIXES = {".jpeg": "jpg", ".jpe": "jpg", ".jfif": "jpg", ".tiff": "tif"}
 
@@ -65,8 +65,8 @@ class ShardPlan:
 
 
 def plan_shards(split: DataSplit, *, max_bytes: int, seed: int = 0) -> ShardPlan:
-    """The images in a seeded random order (a stream is shuffled only nearby), in shards of at
-    most ``max_bytes``, or of one image that is larger.
+    """The images in a seeded random order (a stream is shuffled locally only), in shards of at most
+    ``max_bytes``, or of one larger image.
 
     Raises DataError for an image that has no class or cannot be found; ConfigError for a size below
     a megabyte, which would make more files than it saves.
@@ -137,11 +137,11 @@ def _free(key: str, used: set[str]) -> str:
 def write_shards(
     plan: ShardPlan, folder: Path, *, report: Callable[[Shard], None] = lambda shard: None
 ) -> int:
-    """Write, or go on writing, the shards into ``folder``; how many were there already.
+    """Write the missing shards into ``folder``; returns the number of existing ones.
 
-    ``report`` is called after each new shard. Raises DataError where the folder holds other shards,
-    for an image that has changed meanwhile, and for what the file system refuses; what was written
-    before that stays and is not written again.
+    ``report`` is called after each new shard. Raises DataError if the folder has other shards,
+    for an image that has changed meanwhile, and for errors of the file system; shards written
+    before that are kept.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -159,7 +159,7 @@ def write_shards(
 
 
 def _started(plan: ShardPlan, folder: Path) -> int:
-    """Shards that are whole already; leaves an index that ends after them."""
+    """The number of complete shards; truncates the index after them."""
     for left in folder.glob("*.part"):
         left.unlink()
     path = folder / INDEX
@@ -173,7 +173,7 @@ def _started(plan: ShardPlan, folder: Path) -> int:
         raise DataError(
             f"{path}: is of other images, classes, sizes or another seed; choose another folder"
         )
-    # After a crash of the whole machine the index may know more than the disk.
+    # After a crash of the machine the index may list shards that are not on disk.
     whole = list(takewhile(lambda shard: _is_there(folder, shard), shards))
     write_file(path, header.line() + "".join(map(shard_line, whole)), sync=True)
     return len(whole)
@@ -204,14 +204,14 @@ def _content(entry: ShardEntry) -> bytes:
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
-    """Without owner and time: the same images give the same bytes."""
+    """Add a member without owner and time, so that the same images give the same bytes."""
     member = tarfile.TarInfo(name)
     member.size, member.mode = len(content), 0o644
     archive.addfile(member, io.BytesIO(content))
 
 
 def verify_shards(folder: Path, shards: Sequence[Shard]) -> Iterator[Shard]:
-    """Yields each shard after its contents were found to be as when they were written.
+    """Yield each shard after its checksum was verified.
 
     Raises DataError, naming the file.
     """

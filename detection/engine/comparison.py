@@ -13,7 +13,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from .history import History, Kind
-from .plots import image
+from .plots import saved_figure
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 
@@ -64,7 +64,7 @@ def curves_of(history: History, panel: Panel, smooth: int = 1) -> list[Curve]:
 def plot_runs(runs: Mapping[str, History], path: Path, *, smooth: int = 1) -> Path:
     """Write the panels of all runs, each run in one colour with its name in the legend."""
     panels = [p for p in PANELS if any(curves_of(history, p) for history in runs.values())]
-    with image(path, (7.0 * max(1, len(panels)), 5.0)) as figure:
+    with saved_figure(path, (7.0 * max(1, len(panels)), 5.0)) as figure:
         cells = figure.subplots(1, max(1, len(panels)), squeeze=False)[0]
         for axes, panel in zip(cells, panels, strict=False):
             _axes(axes, panel.title, "step")
@@ -77,7 +77,7 @@ def plot_runs(runs: Mapping[str, History], path: Path, *, smooth: int = 1) -> Pa
 def plot_responses(networks: Mapping[str, Sequence[float]], path: Path) -> Path:
     """Standard deviations of the layers' responses, in the order of the layers (top) and sorted by
     size (bottom), as in the paper's Fig. 7."""
-    with image(path, (9.0, 8.0)) as figure:
+    with saved_figure(path, (9.0, 8.0)) as figure:
         top, bottom = figure.subplots(2, 1)
         _axes(top, "responses by layer", "layer (original order)", "standard deviation")
         _axes(bottom, "responses by size", "layer (sorted by size)", "standard deviation")

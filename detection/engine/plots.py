@@ -57,7 +57,7 @@ def plot_curves(folder: Path, path: Path | None = None) -> Path:
     scores = {name: _series(evaluations, name) for name in SCORES}
     errors = {name: _series([*train, *evaluations], name) for name in ERRORS}
     title = "error" if any(steps for steps, _ in errors.values()) else "average precision"
-    with image(path or folder / "plots" / "curves.png", (15.0, 4.5)) as figure:
+    with saved_figure(path or folder / "plots" / "curves.png", (15.0, 4.5)) as figure:
         left, middle, right = figure.subplots(1, 3)
         _lines(left, "loss", losses)
         _lines(left, "loss", val_losses, style="o--")
@@ -127,7 +127,7 @@ def plot_labels(records: Sequence[Record], classes: Sequence[str], path: Path) -
         counted.update(annotation.labels[~annotation.ignore].tolist())
         ignored.update(annotation.labels[annotation.ignore].tolist())
     bars = _bars(counted, ignored, classes)
-    with image(path, (14.0, max(4.5, 1.5 + 0.22 * len(bars)))) as figure:
+    with saved_figure(path, (14.0, max(4.5, 1.5 + 0.22 * len(bars)))) as figure:
         left, right = figure.subplots(1, 2)
         _draw_bars(left, bars)
         left.set_title(f"{len(boxes)} objects in {len(records)} images")
@@ -139,7 +139,7 @@ def plot_image_labels(records: Sequence[Record], classes: Sequence[str], path: P
     """The number of images of each class."""
     counts = Counter(record.image_label for record in records if record.image_label is not None)
     bars = _bars(counts, Counter(), classes)
-    with image(path, (7.0, max(4.5, 1.5 + 0.22 * len(bars)))) as figure:
+    with saved_figure(path, (7.0, max(4.5, 1.5 + 0.22 * len(bars)))) as figure:
         axes = figure.subplots()
         _draw_bars(axes, bars, "images")
         axes.set_title(f"{len(records)} images of {len(classes)} classes")
@@ -268,7 +268,7 @@ def _grid(path: Path, count: int, columns: int = 4) -> Iterator[list[Axes]]:
     """``count`` cells without axes, row by row."""
     columns = max(1, min(columns, count))
     rows = max(1, -(-count // columns))
-    with image(path, (_CELL_INCHES * columns, _CELL_INCHES * rows)) as figure:
+    with saved_figure(path, (_CELL_INCHES * columns, _CELL_INCHES * rows)) as figure:
         cells = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
         for axes in cells:
             axes.axis("off")
@@ -278,7 +278,7 @@ def _grid(path: Path, count: int, columns: int = 4) -> Iterator[list[Axes]]:
 
 
 @contextmanager
-def image(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
+def saved_figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
     """A figure of ``size`` (width, height) inches that is saved at the end.
 
     Class names are data: a ``$`` in them starts no formula, whatever the user's matplotlibrc says.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,7 +129,7 @@ class Outputs:
         ``before`` is the first step without: checkpoints from it on may have bad weights.
         """
         for path in (self.last, previous_of(self.last)):
-            with contextlib.suppress(WeightsError):
+            with suppress(WeightsError):
                 step = load_checkpoint(path)["step"]
                 if step < before:
                     return f"the last good checkpoint is {path}, of step {step}"

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..errors import DataError
+from ..errors import DataError, first_few
 from ..structures import Annotation, Detections, Record
 
 Floats = npt.NDArray[np.float64]
@@ -101,22 +101,21 @@ def _image_index(rows: list[int]) -> Ints:
 def _check_ids(image_ids: tuple[str, ...], detections: Mapping[str, Detections]) -> None:
     repeated = [a for a, b in pairwise(image_ids) if a == b]
     if repeated:
-        raise DataError(f"data set: {_some(repeated)}: image id used by more than one record")
+        raise DataError(
+            f"data set: {first_few(map(repr, repeated))}: image id used by more than one record"
+        )
     missing = [image_id for image_id in image_ids if image_id not in detections]
     if missing:
         raise DataError(
-            f"detections: {_some(missing)}: no entry for {len(missing)} of {len(image_ids)} "
-            "images of the data set (an image where nothing was found needs an empty entry)"
+            f"detections: {first_few(map(repr, missing))}: no entry for {len(missing)} of "
+            f"{len(image_ids)} images of the data set (an image where nothing was found needs an "
+            "empty entry)"
         )
     unknown = sorted(set(detections) - set(image_ids))
     if unknown:
-        raise DataError(f"detections: {_some(unknown)}: image id not in the data set")
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first names of a long list."""
-    shown = ", ".join(repr(name) for name in names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
+        raise DataError(
+            f"detections: {first_few(map(repr, unknown))}: image id not in the data set"
+        )
 
 
 def _check_rows(

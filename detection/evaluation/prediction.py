@@ -60,7 +60,7 @@ class Timer:
         return self.seconds / self.images if self.images else None
 
 
-def detect(
+def predict_batches(
     model: Network[Answer], batches: Iterable[Batch], *, device: torch.device, timer: Timer
 ) -> Iterator[tuple[str, Answer]]:
     """(image id, answer) for all images of ``batches``, on the CPU: detections in original pixels,

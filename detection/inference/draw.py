@@ -1,4 +1,4 @@
-"""Drawings of detections and ground truth on their images."""
+"""Drawings of detections on their images."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ from torch import Tensor
 from torchvision.utils import draw_bounding_boxes
 
 from ..files import write_file
-from ..structures import Annotation, Detections
+from ..structures import Detections
 
 Colour = tuple[int, int, int]
 
-#: Objects that are neither right nor wrong.
-IGNORED: Colour = (150, 150, 150)
 #: The largest side that libjpeg writes.
 JPEG_SIDE = 65_500
 
@@ -38,31 +36,6 @@ def draw_detections(
     scores = detections.scores[upward].tolist()
     captions = [f"{classes[one]} {score:.2f}" for one, score in zip(labels, scores, strict=True)]
     return _draw(pixels, detections.boxes[upward], captions, [*map(class_colour, labels)])
-
-
-def draw_annotation(
-    pixels: NDArray[np.uint8], annotation: Annotation, classes: Sequence[str]
-) -> NDArray[np.uint8]:
-    """A copy of ``pixels`` (h, w, 3) uint8 RGB with the true boxes; ignored objects are grey."""
-    labels, ignore = annotation.labels.tolist(), annotation.ignore.tolist()
-    objects = list(zip(labels, ignore, strict=True))
-    captions = [classes[label] + " (ignored)" * ignored for label, ignored in objects]
-    colours = [IGNORED if ignored else class_colour(label) for label, ignored in objects]
-    return _draw(pixels, annotation.boxes, captions, colours)
-
-
-def draw_comparison(
-    pixels: NDArray[np.uint8],
-    annotation: Annotation,
-    detections: Detections,
-    classes: Sequence[str],
-) -> NDArray[np.uint8]:
-    """Ground truth (left) and detections (right) of one image: (h, 2w + gap, 3) uint8 RGB."""
-    height, width = pixels.shape[:2]
-    gap = np.full((height, max(2, width // 100), 3), 255, dtype=np.uint8)
-    truth = draw_annotation(pixels, annotation, classes)
-    found = draw_detections(pixels, detections, classes)
-    return np.concatenate([truth, gap, found], axis=1)
 
 
 def save_jpeg(pixels: NDArray[np.uint8], path: Path) -> None:

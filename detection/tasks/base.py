@@ -24,7 +24,7 @@ from ..engine.distributed import Group
 from ..engine.log import RunLog
 from ..engine.plots import plot_batch
 from ..errors import WeightsError
-from ..evaluation.prediction import Timer, autocast, detect
+from ..evaluation.prediction import Timer, autocast, predict_batches
 from ..inference.predictor import Predictor
 from ..structures import Batch
 
@@ -178,7 +178,7 @@ class Task(ABC):
     ) -> Iterator[tuple[str, Any]]:
         """(image id, prediction) of each image in this process's share of ``split``."""
         batches = self.eval_batches(pipeline, config, split, group)
-        return detect(pipeline, batches, device=group.device, timer=timer)
+        return predict_batches(pipeline, batches, device=group.device, timer=timer)
 
     @abstractmethod
     def pipeline(self, members: Sequence[Loaded]) -> Any:

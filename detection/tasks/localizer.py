@@ -21,7 +21,6 @@ from ..config.localizer import (
     AnyLocalizerConfig,
     LocalizerConfig,
     LocalizerTestConfig,
-    RegionLocalizerConfig,
 )
 from ..engine.distributed import Group
 from ..engine.plots import plot_labels
@@ -34,7 +33,7 @@ from ..evaluation.prediction import Timer
 from ..inference.localize import Classifiers, FirstStage, LocationPipeline
 from ..inference.locate_records import RecordReader, locate_records
 from ..inference.predictor import Predictor
-from ..models.localizer import Localizer, RegionLocalizer
+from ..models.localizer import Localizer
 from ..structures import Located
 from .base import Loaded, Part, Splits, evaluate_read, image_rules
 from .checkpoints import class_difference, load_members, read_checkpoint
@@ -44,7 +43,6 @@ from .localizer_network import build_localizer
 from .training import describe_size, describe_splits
 
 LoadedLocalizer = Loaded[Localizer, LocalizerConfig]
-LoadedRegionLocalizer = Loaded[RegionLocalizer, RegionLocalizerConfig]
 NETWORK = ("family", "depth", "width", "shortcut", "norm", "stride_in", "pixels")
 
 

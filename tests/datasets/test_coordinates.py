@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from resdet.datasets.coordinates import Coordinates, count_edges, question_coordinates
+from resdet.datasets.coordinates import Coordinates, check_coordinates, count_edges
 from resdet.datasets.records import RawBox, RawImage, RawObject
 
 
@@ -32,7 +32,7 @@ CASES: list[tuple[Coordinates, list[RawBox], list[str]]] = [
 
 @pytest.mark.parametrize(("coordinates", "boxes", "kinds"), CASES)
 def test_questions(coordinates: Coordinates, boxes: list[RawBox], kinds: list[str]) -> None:
-    found = question_coordinates(_images(*boxes), coordinates)
+    found = check_coordinates(_images(*boxes), coordinates)
     assert [finding.kind for finding in found] == kinds
 
 

@@ -61,7 +61,7 @@ def test_all_faults_are_named_and_nothing_is_changed() -> None:
         load_into(module, tensors, source="a.pth")
     assert str(caught.value) == (
         "a.pth do not fit Sequential: 1 missing (0.bias), 1 unexpected (2.weight), 2 of another"
-        " shape (0.weight (3, 5) for (3, 2), 1.running_var (3,) int64 for (3,))"
+        " shape (0.weight (3, 5) for (3, 2); 1.running_var (3,) int64 for (3,))"
     )
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
 

@@ -40,15 +40,15 @@ def detector() -> History:
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures behind the images that a test writes."""
     seen: list[Figure] = []
-    original = comparison.image
+    original = comparison.saved_figure
 
     @contextmanager
-    def image(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
+    def saved_figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
         with original(path, size) as figure:
             seen.append(figure)
             yield figure
 
-    monkeypatch.setattr(comparison, "image", image)
+    monkeypatch.setattr(comparison, "saved_figure", saved_figure)
     return seen
 
 

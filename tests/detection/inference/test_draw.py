@@ -6,14 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from resdet.detection.inference.draw import (
-    IGNORED,
-    class_colour,
-    draw_annotation,
-    draw_comparison,
-    draw_detections,
-)
-from resdet.detection.structures import Annotation, Detections
+from resdet.detection.inference.draw import class_colour, draw_detections
+from resdet.detection.structures import Detections
 
 CLASSES = ("cat", "собака", "犬")
 
@@ -80,21 +74,6 @@ def test_boxes_across_the_border_and_tiny_images_are_drawn():
     found = detection(0, (-20.0, -20.0, 30.0, 500.0))
     assert draw_detections(black(), found, CLASSES).any()
     assert draw_detections(black(1, 1), found, CLASSES).shape == (1, 1, 3)
-
-
-def test_ground_truth_is_left_and_detections_are_right():
-    truth = Annotation(
-        torch.tensor([[50.0, 60.0, 250.0, 160.0], [10.0, 10.0, 20.0, 190.0]]),
-        torch.tensor([1, 2]),
-        torch.tensor([False, True]),
-    )
-    panel = draw_comparison(black(), truth, detection(0, (100.0, 20.0, 200.0, 190.0)), CLASSES)
-    height, width = panel.shape[:2]
-    assert height == 200 and width > 600
-    assert panel[160, 150].tolist() == list(class_colour(1))
-    assert panel[150, 20].tolist() == list(IGNORED)
-    assert panel[190, width - 300 + 150].tolist() == list(class_colour(0))
-    assert np.array_equal(panel[:, :300], draw_annotation(black(), truth, CLASSES))
 
 
 def test_neighbouring_classes_have_different_colours():
