@@ -94,4 +94,7 @@ def _download(url: str, target: Path, checksum: str) -> None:
                 raise DownloadError(f"{url}: its SHA-256 does not start {checksum}")
             part.replace(target)
     except (DownloadError, OSError) as error:
-        raise WeightsError(f"cannot download: {error}; put the file at {target} by hand") from error
+        reason = error if isinstance(error, DownloadError) else f"{url}: {error}"
+        raise WeightsError(
+            f"cannot download: {reason}; put the file at {target} by hand"
+        ) from error
