@@ -57,7 +57,7 @@ def _report(*findings: Finding, name: str = "cat") -> Report:
         splits=(SplitCounts(name, 3, 1, 4, 0), SplitCounts("val", 1, 0, 2, 0)),
         classes=(ClassCounts(name, (3, 2)), ClassCounts("dog", (1, 0))),
         histograms=(Histogram(f"sizes of {name}", "px", (0.0, 16.0, 32.0), (5, 1)),),
-        anchors=AnchorFit((128.0,), (0.5, 1.0), 600, 1000, 6, 3, (32.0, 128.0), 1),
+        anchors=AnchorFit((128.0,), (0.5, 1.0), 600, 1000, 16, 6, 3, (32.0, 128.0), 1),
         images_checked=4,
         seconds=1.25,
     )
