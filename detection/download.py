@@ -15,7 +15,7 @@ from typing import Any
 
 CHUNK = 1 << 20
 TIMEOUT = 30.0
-#: Tries without a single new byte before giving up, and the pause after the first, which doubles.
+#: Consecutive attempts without a new byte, and the pause after the first one, which doubles.
 ATTEMPTS = 5
 PAUSE = 1.0
 
@@ -28,7 +28,7 @@ class _UnexpectedAnswer(Exception):
     """The server answered, but not with the file."""
 
 
-#: Failures that another try may cure. A full disk is an OSError too, and is not among them.
+#: Failures that are tried again. A full disk (another OSError) is not among them.
 _TRANSIENT = (
     urllib.error.URLError,
     http.client.HTTPException,
@@ -52,9 +52,9 @@ def download(
 ) -> None:
     """Append to ``part`` until it has the whole file, of ``size`` bytes if that is known.
 
-    ``urls`` are tried in turn, over redirects too. Gives up after ``attempts`` tries in a row that
-    bring nothing new; ``pause`` seconds after the first, doubling. ``progress`` gets the bytes so
-    far.
+    ``urls`` are tried in turn, with redirects. Fails after ``attempts`` consecutive attempts
+    without new bytes; the first pause is ``pause`` seconds and doubles each time. ``progress`` is
+    called with the number of bytes.
 
     Raises:
         DownloadError: no network, no such file, or another file than expected.
@@ -130,7 +130,7 @@ def _accepted_start(answer: Any, start: int) -> int:
 
 
 def _opener(*, https_only: bool) -> urllib.request.OpenerDirector:
-    """With redirects and proxies; unlike that of urlopen without the schemes file: and ftp:."""
+    """An opener with redirects and proxies, but without the schemes file: and ftp: of urlopen."""
     opener = urllib.request.OpenerDirector()
     handlers = [
         urllib.request.ProxyHandler,

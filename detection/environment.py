@@ -1,4 +1,4 @@
-"""Versions and devices of a run, for ``env.json``."""
+"""The content of ``env.json``: versions and devices of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors a user can cause or meet; each carries the exit code its command ends with.
+"""Expected errors with the exit codes of commands, and formatting of messages.
 
 0 ok · 1 a bug · 2 usage or config · 3 data, weights or class mismatch · 4 training diverged ·
 5 some inputs failed under ``--strict`` · 130/143 interrupted after a saved checkpoint.

@@ -13,11 +13,11 @@ from filelock import FileLock, Timeout
 
 from .errors import ConfigError, ResdetError
 
-#: The file in a locked folder; one that a killed run has left locks nothing.
+#: The lock file in a folder; one left by a killed run has no effect.
 LOCK = ".lock"
-#: What file systems without locks answer; the run goes on without one.
+#: Errors of file systems without locks; the run then continues without one.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
-#: Seconds until a folder counts as locked: a run that just ends removes its lock file first.
+#: Seconds to wait for the lock: a run that is ending still removes its lock file.
 _PATIENCE = 0.1
 
 
@@ -30,10 +30,10 @@ def part_of(path: Path) -> Path:
 def atomic_write(
     path: Path, *, sync: bool = False, error: type[ResdetError] | None = None
 ) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; what is written there replaces ``path`` at the end.
+    """Yield a temporary path beside ``path``, which replaces ``path`` after the block.
 
-    After an exception the temporary file is removed and ``path`` is as before. With ``sync`` the
-    contents survive a power cut once the name does.
+    After an exception the temporary file is removed and ``path`` is unchanged. ``sync`` flushes the
+    contents to disk before the replacement.
 
     Raises:
         OSError, UnicodeEncodeError: as ``error``, naming ``path``, if that is given.
@@ -69,7 +69,7 @@ def write_file(
 
 
 def append_file(path: Path, content: bytes) -> None:
-    """Add ``content`` at the end of ``path``; after an OSError (disk full) it is as before."""
+    """Append ``content`` to ``path``; after an OSError (disk full) the file is unchanged."""
     size = path.stat().st_size if path.exists() else 0
     try:
         with path.open("ab") as file:
@@ -97,8 +97,8 @@ def sha256_of(path: Path) -> str:
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold ``folder`` for this process; it is created if missing, and removed if left empty.
 
-    The lock is the operating system's and ends with the process, however that ends. Forked data
-    workers do not inherit it.
+    The operating system releases the lock when the process ends for any reason. Forked data workers
+    do not inherit it.
 
     Raises:
         ConfigError: another run holds it, or it cannot be written.

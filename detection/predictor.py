@@ -1,4 +1,4 @@
-"""The Python interface: trained weights in, detections in displayed pixels out.
+"""The Python interface: a predictor from trained weights.
 
 predictor = resdet.load("best.pt")
 (found,) = predictor.predict(["street.jpg"], score_threshold=0.5)
@@ -20,7 +20,7 @@ from .tasks.base import image_rules
 from .tasks.checkpoints import load_members, read_checkpoint
 from .tasks.registry import TASKS
 
-#: Beginnings of the overrides that make sense for trained weights.
+#: Prefixes of the overrides that are allowed for trained weights.
 TESTING = (
     "test.",
     "image.short_side_test",
@@ -45,7 +45,7 @@ def load(
     one. ``overrides`` change the config, as in ``test.nms_iou=0.4``. Truncated images are used as
     far as they go, with a warning in the result of `Predictor.prepare`.
 
-    A localizer's (ILSVRC CLS-LOC) needs classifiers that say what to look for: the override
+    A localizer needs classifiers, which choose the classes to locate: the override
     ``test.classifiers=[FILE]``, unless its config names them. Its scores are their probabilities.
 
     Raises WeightsError for an unusable file, ConfigError for a wrong device or override.

@@ -1,4 +1,4 @@
-"""The types that all parts share: annotations, records, samples, batches and detections.
+"""The shared data types: annotations, records, samples, batches and detections.
 
 N images · R ground-truth boxes · D detections · K classes.
 
@@ -131,10 +131,10 @@ class Sample:
 class Batch:
     """N network inputs: ``images`` (N, 3, H, W) uint8 RGB, zero-padded at the right and bottom.
 
-    Pixels stay uint8 until the model normalises them: mean and std travel with the weights, and a
-    batch is a quarter of the bytes between worker, main process and device. ``sizes`` are the
-    (h, w) inside the padding. ``annotations``, ``geometries`` and ``labels`` (N,) i64 have an entry
-    for each image, or none at all where the samples have none.
+    Pixels are uint8 until the model normalises them: mean and std are stored with the weights, and
+    transfers between worker, main process and device are four times smaller than with float32.
+    ``sizes`` are the (h, w) inside the padding. ``annotations``, ``geometries`` and ``labels`` (N,)
+    i64 have an entry for each image, or none at all where the samples have none.
     """
 
     images: Tensor
@@ -184,8 +184,8 @@ class Batch:
         worker costs the main process one open file per storage, where the usual limit is 1024 for
         all batches of all workers.
 
-        Raises ValueError where the sizes differ and ``pad`` is False: padding would change what a
-        classifier answers.
+        Raises ValueError where the sizes differ and ``pad`` is False: padding would change the
+        output of a classifier.
         """
         views = list(zip(*((sample, *sample.views) for sample in samples), strict=True))
         stacks = [_stack([sample.image for sample in view], pad) for view in views]

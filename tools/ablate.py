@@ -1,4 +1,4 @@
-"""The command ``ablate``: the gain and cost of each of the paper's improvements.
+"""Measure the gain and cost of each of the paper's improvements.
 
 The rows are those of Table 9 of the ResNet paper (arXiv:1512.03385), each on top of the ones above:
 

@@ -89,7 +89,7 @@ def expect_new_safetensors(path: Path, *, force: bool) -> None:
 
 
 def expect_writable(folder: Path) -> None:
-    """Create ``folder`` before hours of work; raise ConfigError if it cannot be written."""
+    """Create ``folder``; raise ConfigError if it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):

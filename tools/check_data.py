@@ -1,4 +1,4 @@
-"""Find what is wrong with a data set before hours are spent on it.
+"""Find faults of a data set before training.
 
 resdet check-data data/VOC2007
 resdet check-data data/coco --out checked

@@ -43,7 +43,6 @@ COMMANDS = {
     "report": "resdet.tools.report",
 }
 
-
 INTERRUPTED = 130
 #: A shell's exit code for a program that wrote to a closed pipe (128 + SIGPIPE).
 BROKEN_PIPE = 141

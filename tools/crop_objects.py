@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Cut; raises ConfigError and DataError."""
+    """Crop and print a summary; raises ConfigError and DataError."""
     sources = named_sources(args)
 
     from resdet.datasets.convert.convert import read_splits

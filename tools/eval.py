@@ -1,4 +1,4 @@
-"""The command ``eval``: scores of a detector, a classifier or a localizer on a data set.
+"""Evaluate a detector, a classifier or a localizer on a data set.
 
 resdet eval --weights runs/detector/weights/best.pt test.nms_iou=0.4
 resdet eval --weights classifier.pt test.protocol=ten_crop
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
             )
         split = read_eval_split(task, members[0], args.split)
         folder = args.out or beside_weights(args.weights[0], "eval")
-        if group.is_main:  # before the hours of evaluation, not after them
+        if group.is_main:  # fails before the evaluation, which may take hours
             expect_writable(folder)
             if args.submission:
                 expect_writable(args.submission.absolute().parent)
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _expect_options_for(task: str, args: argparse.Namespace) -> None:
-    """An option that would do nothing is a mistake."""
+    """Raise ConfigError for options that have no effect for the task."""
     if task != "detection" and (args.save_json or args.no_coco):
         raise ConfigError("--save-json and --no-coco are for detectors")
     if not task.startswith("localization") and (args.mean_box or args.submission):
@@ -116,7 +116,7 @@ def _expect_options_for(task: str, args: argparse.Namespace) -> None:
 def _options(
     args: argparse.Namespace, task: Task, leader: Loaded, split: DataSplit
 ) -> dict[str, Any]:
-    """What `Task.evaluate` takes of one task only."""
+    """The options of `Task.evaluate` that are specific to a task."""
     if args.no_coco:
         return {"coco": False}
     if not args.mean_box:

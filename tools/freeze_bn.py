@@ -3,7 +3,7 @@
   resdet freeze-bn runs/r18/weights/best.pt
   resdet freeze-bn best.pt --images 50000 --out r18_backbone.safetensors
   resdet freeze-bn best.pt data.root=/data/imagenet --exact
-  resdet train-det --cfg voc_r18.yaml backbone.weights=r18_backbone.safetensors
+  resdet train-det --cfg mine.yaml backbone.depth=18 backbone.weights=r18_backbone.safetensors
 
 The mean and variance of every BN layer are recomputed over the training set with the training crops
 (ResNet paper, appendix A) and replace the moving averages. By default this takes one pass: each

@@ -40,8 +40,8 @@ from resdet.detection.tasks.registry import TASKS
 MAX_DRAWN = 24
 #: Longest side in pixels of a plot or a panel, and of an image in a gallery.
 WIDE, SMALL = 1400, 800
-#: A run folder has at least one of these.
-SIGNS = ("config.yaml", "metrics.jsonl", "eval/metrics.json", "metrics.json")
+#: A run folder has at least one of these files.
+RUN_FILES = ("config.yaml", "metrics.jsonl", "eval/metrics.json", "metrics.json")
 FILES: Mapping[str, str] = {
     "config.yaml": "every setting of the run",
     "env.json": "versions and device",
@@ -61,8 +61,8 @@ def build_page(run_dir: Path, detections: Path | None = None) -> Page:
 
     Raises ConfigError if ``run_dir`` is no run folder or ``detections`` has no drawings.
     """
-    if not any((run_dir / name).is_file() for name in SIGNS):
-        raise ConfigError(f"{run_dir}: not a run folder: it has none of {', '.join(SIGNS)}")
+    if not any((run_dir / name).is_file() for name in RUN_FILES):
+        raise ConfigError(f"{run_dir}: not a run folder: it has none of {', '.join(RUN_FILES)}")
     if detections is not None and not (detections / DRAWN).is_dir():
         raise ConfigError(
             f"{detections}: not an output folder of infer with drawings: it has no {DRAWN}/"
@@ -136,7 +136,7 @@ def _scores_in_training(history: History, notes: list[str]) -> _Scores:
 
 
 def _text(run_dir: Path, name: str, notes: list[str]) -> str:
-    """Empty where the file cannot be read."""
+    """The text of a file; empty if it cannot be read."""
     try:
         return (run_dir / name).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:

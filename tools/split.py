@@ -117,7 +117,7 @@ def _fractions(words: Sequence[str]) -> dict[str, float]:
 
 
 def _sources(args: argparse.Namespace) -> list[Source]:
-    """What to divide; options of another format are a mistake."""
+    """The sources to divide; raises ConfigError for options of another format."""
     from resdet.datasets.formats import named_source
 
     name, in_file = args.format.name, "annotations" in args.format.source.model_fields
@@ -152,7 +152,7 @@ def _groups(paths: Sequence[Path], rules: ImageRules, *, near: bool) -> list[str
 
 
 def _shares(members: Sequence[Member], parts: Mapping[str, Sequence[str]]) -> list[str]:
-    """A table: how many images, and how many of each class, each part has."""
+    """A table of the number of images, in total and with each class, in each part."""
     classes = {member.name: member.classes or {"(no objects)"} for member in members}
     counts = {
         part: Counter(name for image in names for name in classes[image])

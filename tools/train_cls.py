@@ -1,4 +1,4 @@
-"""The command ``train-cls``: a config in, a run folder with a trained classifier out.
+"""Train a classifier from a config, into a new run folder.
 
 resdet train-cls --cfg caltech40_r18.yaml data.root=data
 resdet train-cls --cfg imagenet_r50.yaml data.source.root=/data/ILSVRC2012

@@ -1,4 +1,4 @@
-"""The command ``train-det``: a config in, a run folder with a trained detector out."""
+"""Train a detector from a config, into a new run folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command ``train-loc``: a config in, a run folder with a trained localizer out.
+"""Train a localizer from a config, into a new run folder.
 
   resdet train-loc --cfg pets_loc_r18.yaml data.root=data network.weights=r18.safetensors
   resdet train-loc --cfg pets_rcnn_r18.yaml data.root=data network.weights=r18.safetensors

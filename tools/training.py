@@ -1,4 +1,4 @@
-"""Options of the commands that train, and how a run is started, resumed or refused."""
+"""The options of the training commands, and starting and resuming of runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from resdet.detection.tasks.checkpoints import Checkpoint
 
 LATEST = "auto"
-#: Beginnings of the settings that a resumed run may change.
+#: Prefixes of the settings that a resumed run may change.
 CHANGEABLE = (
     "data.",
     "train.iterations",
@@ -58,7 +58,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, weights: str) -> 
 
 
 def run_training(args: argparse.Namespace, command: str) -> int:
-    """Do what the options of ``command`` ask for; the exit code."""
+    """Run a training command with its options; returns the exit code."""
     from resdet.detection.config.files import dump_config, missing_paths
     from resdet.detection.engine.distributed import process_group
     from resdet.detection.files import folder_lock
@@ -101,7 +101,7 @@ def run_training(args: argparse.Namespace, command: str) -> int:
 
 
 def _task_of_config(args: argparse.Namespace, tasks: Sequence[Task]) -> Task:
-    """The one that the config states; the first where none fits, whose schema then says so."""
+    """The task that the config states, or the first of ``tasks``, whose schema refuses others."""
     from resdet.detection.config.files import stated_task
 
     if len(tasks) == 1 or args.cfg is None:
@@ -111,7 +111,7 @@ def _task_of_config(args: argparse.Namespace, tasks: Sequence[Task]) -> Task:
 
 
 def _expect_compatible(args: argparse.Namespace) -> None:
-    """An option that would do nothing is a mistake."""
+    """Raise ConfigError for combinations of options that have no effect."""
     if args.resume and args.weights:
         raise ConfigError("--resume continues with its own weights; leave out --weights")
     if args.reset_head and not args.weights:
@@ -145,10 +145,7 @@ def _latest(args: argparse.Namespace) -> Path:
 
 
 def _config_of_run(checkpoint: Checkpoint, overrides: Sequence[str]) -> Section:
-    """The checkpoint's own config: a resumed run must not change under way.
-
-    Only where the data lie, how long and how often may be set again.
-    """
+    """The checkpoint's own config with overrides, which may only change `CHANGEABLE` settings."""
     from resdet.detection.config.files import override
 
     config = checkpoint.config
@@ -184,7 +181,7 @@ def _folder(args: argparse.Namespace, group: Group) -> Path:
 
 
 def _expect_empty(folder: Path) -> None:
-    """An existing run is never written over."""
+    """Raise ConfigError for a folder with contents."""
     from resdet.detection.files import is_unused
 
     try:

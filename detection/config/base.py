@@ -1,7 +1,7 @@
-"""What the configurations of all tasks share: the base of sections, and how training runs.
+"""The base class of config sections, and the sections that all tasks share.
 
-Validation is strict (no string becomes a number), frozen, and knows every key; `files.py` reads
-the files.
+Validation is strict: no string becomes a number, and unknown keys are errors. `files.py` reads the
+files.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 #: At least one size in pixels.
 Sizes = Annotated[tuple[Count, ...], Field(min_length=1)]
-#: Of a network's arithmetic; boxes and scores are float32 always.
+#: Precision of a network; boxes and scores are always float32.
 Precision = Literal["fp32", "bf16", "fp16"]
-#: How the learning rate falls.
+#: The name of a learning-rate schedule.
 Schedule = Annotated[str, AfterValidator(lambda name: one_of(name, SCHEDULES))]
-#: Of a truncated image: refused, used with a warning, or left out.
+#: A truncated image is an error, used with a warning, or left out.
 OnTruncated = Literal["error", "warn", "skip"]
-#: Of a bad box: ``clip`` cuts to the image, ``drop`` leaves out, ``fix`` swaps corners; all are
-#: counted.
+#: A bad box is an error, left out (``drop``), clipped to the image, or its corners are swapped
+#: (``fix``); all are counted.
 OnBadBox = Literal["error", "drop", "clip", "fix"]
 
 
 def one_of(value: str, known: Iterable[str]) -> str:
-    """``value``, if it is one of ``known``; else the error of a ``Literal`` of them."""
+    """``value`` if it is one of ``known``; else raises pydantic's error of a ``Literal``."""
     names = list(known)
     if value not in names:
         raise PydanticKnownError("literal_error", {"expected": joined(map(repr, names))})
@@ -55,14 +55,14 @@ class Section(BaseModel):
 
 
 class TransformSpec(Section):
-    """One albumentations transform of the allowed list, with its parameters."""
+    """An albumentations transform of `augment.ALLOWED`, with its parameters."""
 
     name: str
     params: dict[str, JsonValue] = {}
 
 
 class DataSection(Section):
-    """What every data section says beside its sources."""
+    """The settings of data that all tasks share."""
 
     #: Prefix of the sources' relative paths; else the config file's folder, then the working
     #: folder.
@@ -77,7 +77,7 @@ class DataSection(Section):
 
 
 class TrainConfig(Section):
-    """What every training needs, whatever is trained."""
+    """The settings of training that all tasks share."""
 
     iterations: Count = 18000
     #: Images per step over all processes and accumulation steps.

@@ -1,7 +1,7 @@
 """The configuration of a classifier: every field, its default and the reason for it.
 
-Defaults are the recipe of the ResNet paper (arXiv:1512.03385, section 3.4). What detectors have too
-comes from `base.py`.
+Defaults are the recipe of the ResNet paper (arXiv:1512.03385, section 3.4). Settings shared with
+detectors are in `base.py`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ClassifierDataConfig(DataSection):
 
 
 class CropConfig(Section):
-    """What training sees of an image."""
+    """The training crops."""
 
     #: ``paper``: a square of a resized image, with AlexNet's colours; ``resized``: a part of
     #: random area and shape, resized (GoogLeNet); ``padded``: shifted by some pixels (CIFAR).
@@ -68,7 +68,7 @@ class NetworkConfig(NetworkSection):
 
 
 class CropTrainConfig(TrainConfig):
-    """What trains whole networks on large batches of crops: classifiers and localizers."""
+    """Training on large batches of crops, of classifiers and localizers."""
 
     batch_size: Count = 256
     base_batch_size: Count = 256
@@ -78,8 +78,8 @@ class CropTrainConfig(TrainConfig):
     log_every: Count = 100
     eval_every: Count = 5000
     checkpoint_every: Count = 1000
-    #: With several processes, batch norm's statistics are of all their images, as one process
-    #: would have them; false: of each process's own, which saves a message for each layer.
+    #: With several processes, BN statistics are computed over the images of all, as in one
+    #: process; false: over each process's own, which saves communication in each layer.
     sync_norm: bool = True
     #: Compile the network (torch.compile): minutes at the start, faster steps on a GPU.
     compile: bool = False
@@ -91,7 +91,7 @@ class ClassifierTrainConfig(CropTrainConfig):
     warmup_iterations: NonNegative = 0
     #: "Divided by 10 when the error plateaus".
     schedule: Schedule = "plateau"
-    #: How much of each target is spread evenly over all classes.
+    #: The fraction of each target that is distributed evenly over all classes.
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
@@ -108,7 +108,7 @@ class CropTestConfig(Section):
     precision: Precision = "fp32"
 
     @model_validator(mode="after")
-    def _sizes_make_sense(self) -> Self:
+    def _sizes_fit(self) -> Self:
         if self.size > self.resize:
             raise ValueError(f"a crop of size {self.size} does not fit into resize {self.resize}")
         if list(self.short_sides) != sorted(set(self.short_sides)):
@@ -128,7 +128,7 @@ class ClassifierTestConfig(CropTestConfig):
 class ClassifierConfig(Section):
     """A whole classifier: data, network, training, testing."""
 
-    #: Tells configs of classifiers from those of detectors, which have no such field.
+    #: Distinguishes configs of tasks; detectors have no such field.
     task: Literal["classification"] = "classification"
     data: ClassifierDataConfig = ClassifierDataConfig()
     crop: CropConfig = CropConfig()

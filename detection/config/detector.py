@@ -1,8 +1,7 @@
 """The configuration of a detector: every field, its default and the reason for it.
 
-Validation is strict (no string becomes a number), frozen, and knows every key; `files.py` reads
-the files. Numbers come from the ResNet paper (arXiv:1512.03385), the Faster R-CNN paper
-(arXiv:1506.01497) and detectron2's R101-C4 recipe; the choice is named where they differ.
+Defaults come from the ResNet paper (arXiv:1512.03385), the Faster R-CNN paper
+(arXiv:1506.01497) and detectron2's R101-C4 recipe; a comment names the source where they differ.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ class DataConfig(DataSection):
 
 
 class ImageConfig(Section):
-    #: Shorter sides to draw from in training; one value is single-scale training.
+    #: Shorter sides in training, drawn at random; one value is single-scale training.
     short_side_train: Sizes = (600,)
     short_side_test: Count = 600
     long_side_max: Count = 1000
@@ -130,7 +129,7 @@ class VoteConfig(Section):
     #: Each kept box becomes the score-weighted mean of its class's boxes with at least this IoU;
     #: null is off. 0.5 in Gidaris & Komodakis (arXiv:1505.01749), 0.8 in Detectron.
     iou: Fraction | None = None
-    #: The score that goes with it: its own (Detectron's default), or the mean of the voters'.
+    #: The score of the voted box: its own (Detectron's default), or the mean of the voters'.
     score: Literal["keep", "average"] = "keep"
 
 
@@ -163,7 +162,7 @@ class TestConfig(Section):
     pyramid_region: Positive = 224.0
 
     batch_size: Count = 1
-    #: Of the network; boxes and scores are float32 always.
+    #: Precision of the network; boxes and scores are always float32.
     precision: Precision = "fp32"
 
     @model_validator(mode="after")
@@ -181,7 +180,7 @@ class DetectorTrainConfig(TrainConfig):
 
 
 class EvalConfig(Section):
-    #: What ``best.pt`` is chosen by.
+    #: The metric that selects ``best.pt``.
     metric: Literal["voc_ap50", "voc_ap50_11point", "coco_ap", "coco_ap50"] = "voc_ap50"
 
 

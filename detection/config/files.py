@@ -1,16 +1,16 @@
 """Configurations from YAML files with bases and overrides, checked against a schema.
 
 A config is one YAML file, optionally on top of one other (``base: other.yaml``, beside it or
-shipped), with overrides ``train.lr=0.01`` from the command line on top of both. Mappings merge, but
-for data sources of another format; lists and scalars replace. Everything is checked against a
-schema, that of detectors (`detector.py`) unless another is asked for; an error names the file, the
-line, the key and, for an unknown key, the nearest known one.
+shipped), with overrides ``train.lr=0.01`` from the command line on top of both. Mappings are
+merged, except data sources of different formats; lists and scalars are replaced. Everything is
+checked against a schema, that of detectors (`detector.py`) unless another is asked for; an error
+names the file, the line, the key and, for an unknown key, the nearest known one.
 
 Relative paths. ``data.root``, the weights to start from and, without a ``data.root``, the paths of
 the data sources are looked up in the folder of the file that states them, then in the working
 folder; the first that exists is taken. With ``data.root`` the sources lie under it. Paths from an
-override or a shipped config are looked up in the working folder only: the package is no place for
-data. A path that exists nowhere becomes the first one tried and is no error yet; `missing_paths`
+override or a shipped config are looked up in the working folder only: the package contains no
+data. A path that does not exist becomes the first one tried and is no error yet: `missing_paths`
 lists it.
 """
 
@@ -56,11 +56,11 @@ __all__ = [
 
 AnyConfig = TypeVar("AnyConfig", bound=Section)
 
-#: All places looked at before a path was settled for that exists in none of them. The config holds
-#: one path per field; someone whose data are missing needs to see every one.
+#: {path that does not exist: all paths tried}. A config has one path per field; the message about
+#: missing data shows all of them.
 _tried: dict[Path, tuple[Path, ...]] = {}
 
-#: Where weights may be named, one or a list of them: (section, key).
+#: (section, key) of the settings that name one or several weights files.
 _WEIGHTS = (
     ("backbone", "weights"),
     ("network", "weights"),
@@ -71,7 +71,7 @@ _WEIGHTS = (
 
 
 def load_config(name: str | Path, overrides: Sequence[str] = ()) -> DetectorConfig:
-    """A detector's, as `read_config`."""
+    """`read_config` for a detector."""
     return read_config(DetectorConfig, name, overrides)
 
 
@@ -85,12 +85,12 @@ def read_config(
 
 
 def stated_task(name: str | Path) -> str:
-    """The ``task`` that a config states, ``detection`` where it states none; raises ConfigError."""
+    """The ``task`` of a config, by default ``detection``; raises ConfigError."""
     return str(read_layers(find_config(name)).tree.get("task", "detection"))
 
 
 def config_from_dict(values: object, label: str = "stored config") -> DetectorConfig:
-    """A detector's, as `check_dict`."""
+    """`check_dict` for a detector."""
     return check_dict(DetectorConfig, values, label)
 
 
@@ -105,9 +105,9 @@ def check_dict(schema: type[AnyConfig], values: object, label: str) -> AnyConfig
 def override(
     config: AnyConfig, overrides: Sequence[str], label: str = "stored config"
 ) -> AnyConfig:
-    """``config`` under ``key=value`` texts, checked as a whole; raises ConfigError.
+    """``config`` with ``key=value`` overrides, checked as a whole; raises ConfigError.
 
-    Its paths are absolute already; a new ``data.root`` moves what lies under the old one.
+    Its paths are absolute; a new ``data.root`` replaces the old one in the paths below it.
     """
     tree = config.model_dump(mode="json")
     root = tree["data"]["root"]
@@ -125,14 +125,14 @@ def _make_relative(data: dict[str, Any], root: Path) -> None:
 
 
 def dump_config(config: Section) -> str:
-    """YAML with every field; `load_config` reads a loaded config's back to an equal one."""
+    """YAML with every field, which `load_config` reads back to an equal config."""
     return to_yaml(config.model_dump(mode="json"))
 
 
 def missing_paths(config: Section) -> list[str]:
     """One message for each data source or weights file that does not exist, with the paths tried.
 
-    An advice on ``data.root`` is included where it would help. Empty when nothing is missing.
+    The message of a data source recommends ``data.root``. Empty if nothing is missing.
     """
     missing = []
     for key, path in _paths(config.model_dump(mode="json")):
@@ -186,7 +186,7 @@ def _nearest(location: KeyPath, tree: Any, schema: type[Section]) -> str:
 
 
 def _section(location: KeyPath, tree: Any, schema: type[BaseModel]) -> type[BaseModel]:
-    """The schema class at a location; of a data source that of its format."""
+    """The schema class at a location; for a data source, that of its format."""
     for step in location:
         tree = tree[step]
         if step in schema.model_fields:
@@ -249,13 +249,13 @@ def _path_keys(source: Mapping[str, Any]) -> list[str]:
 
 
 def _places(path: str, folders: Iterable[Path]) -> tuple[Path, ...]:
-    """Everything a path may mean, without repeats; an absolute one means only itself."""
+    """The candidates for a path in ``folders``, without repeats; an absolute path has one."""
     given = Path.home() / path[2:] if path.startswith("~/") else Path(path)
     return tuple(dict.fromkeys(folder / given for folder in folders))
 
 
 def _first(places: tuple[Path, ...]) -> str:
-    """The first that exists, else the first."""
+    """The first place that exists; if none does, the first place, recorded in `_tried`."""
     found = next((place for place in places if path_exists(place)), None)
     if found is None:
         _tried[places[0]] = places

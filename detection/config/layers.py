@@ -1,7 +1,7 @@
 """The merged content of a config file, its base and the overrides, with the origin of each value.
 
-Values are plain YAML values, not yet checked. Each carries its origin, so that an error can name
-file and line and a relative path is looked up beside the file that states it.
+Values are plain, unchecked YAML values. Each has an origin, so that an error names file and line
+and a relative path is looked up beside its file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .strict_yaml import KeyPath, parse_scalar, parse_yaml, read_yaml
 
 @dataclass(frozen=True)
 class Origin:
-    """Who says so (``file.yaml:12``), and the folders its relative paths are looked up in."""
+    """The source of a value, such as ``file.yaml:12``, and the folders for its relative paths."""
 
     label: str
     folders: tuple[Path, ...] = ()
@@ -29,7 +29,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Layer:
-    """Values and their origins by key path; a value without its own has that of the one around."""
+    """Values and their origins by key path; a value without an origin has that of its parent."""
 
     tree: Any
     origins: Mapping[KeyPath, Origin]
@@ -42,7 +42,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class _Item:
-    """Replaces one item of a list, where a list would replace them all."""
+    """Replaces one item of a list; a plain list would replace the whole list."""
 
     index: int
     value: Any
@@ -81,14 +81,14 @@ def read_layers(path: Path, overrides: Iterable[str] = ()) -> Layer:
 
 
 def overridden(layer: Layer, overrides: Iterable[str]) -> Layer:
-    """``layer`` under ``key=value`` texts; raises ConfigError for a malformed one."""
+    """``layer`` with ``key=value`` overrides; raises ConfigError for a malformed one."""
     for text in overrides:
         layer = _merged(layer, _override(layer.tree, text))
     return layer
 
 
 def path_exists(path: Path) -> bool:
-    """Like ``path.exists()``, and False for what cannot be a path or be looked at."""
+    """Like ``path.exists()``, but False for invalid paths and inaccessible folders."""
     try:
         return path.exists()
     except (OSError, ValueError):  # a name too long, a closed folder, a null byte
@@ -159,7 +159,7 @@ def _override_value(text: str, label: str) -> Any:
 
 
 def _key_path(tree: Any, steps: Sequence[str], label: str) -> tuple[KeyPath, int]:
-    """The steps with numbers for list items, and how many lead to a mapping or list of ``tree``."""
+    """The path with integers for list items, and the number of its steps that exist in ``tree``."""
     path: KeyPath = ()
     known = 0
     for step in steps:

@@ -1,8 +1,7 @@
-"""The configuration of a localizer, for each of its two stages: every field, its default and the
-reason for it.
+"""The configurations of both stages of a localizer: every field, its default and the reason for it.
 
-Defaults are those of the ResNet paper (arXiv:1512.03385, appendix C) where it states any. What
-classifiers have too comes from `classifier.py`.
+Defaults are those of the ResNet paper (arXiv:1512.03385, appendix C) if it states them. Settings
+shared with classifiers are in `classifier.py`.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class LocalizerDataConfig(DataSection):
 
 
 class LocalizerCropConfig(CropConfig):
-    """What training sees of an image: the crops of classification, boxes cut with them."""
+    """The training crops: those of classification; boxes are clipped to them."""
 
     kind: Literal["paper", "resized"] = "paper"
     #: An object of which a smaller part is in the crop is neither positive nor negative.
@@ -79,7 +78,7 @@ class HeadConfig(Section):
 
 
 class LocalizerTrainConfig(CropTrainConfig):
-    """Rates are chosen here: the paper gives the batch only."""
+    """The learning rates are ours: the paper gives the batch size only."""
 
     iterations: Count = 60_000
     lr: Positive = 0.01
@@ -88,17 +87,17 @@ class LocalizerTrainConfig(CropTrainConfig):
 
 
 class AnswerConfig(Section):
-    """What both stages share in testing: for which classes boxes are asked, and how one is made."""
+    """The settings of testing that both stages share."""
 
     #: Checkpoints of classifiers that say which classes to look for; several are averaged. Without
     #: one, only images whose class is known can be located.
     classifiers: tuple[str, ...] = ()
-    #: Classes that are located in each image, the most likely first: ILSVRC counts five.
+    #: Number of classes to locate in each image, the most likely first; ILSVRC evaluates five.
     top: Annotated[int, Field(ge=1, le=5)] = 5
     #: The best box becomes the score-weighted mean of the class's boxes that overlap it by at
     #: least this IoU; null leaves it as it is.
     vote_iou: Fraction | None = None
-    #: Of all networks that take part, classifiers too.
+    #: Precision of all networks, including the classifiers.
     precision: Precision = "fp32"
 
 
@@ -124,7 +123,7 @@ class LocalizerConfig(Section):
 
 
 class ProposalConfig(Section):
-    """Where the regions of stage two come from."""
+    """The proposals of stage two."""
 
     #: Checkpoints of stage one; the proposals of several are joined.
     weights: tuple[str, ...] = ()
@@ -132,13 +131,13 @@ class ProposalConfig(Section):
     count: Count = 200
     #: Overlap above which the worse of two is dropped.
     nms_iou: Fraction = 0.7
-    #: Those of the training images, made before: ``proposals.safetensors`` of another run. Null
-    #: makes them when training starts.
+    #: ``proposals.safetensors`` of another run, with the proposals of the training images. Null
+    #: computes them when training starts.
     file: str | None = None
 
 
 class RegionConfig(Section):
-    """How regions are cut and which of them teach."""
+    """The warping and sampling of training regions."""
 
     #: Side of the square that regions are warped to.
     size: Count = 224
@@ -155,7 +154,7 @@ class RegionConfig(Section):
     box_loss_weight: Positive = 1.0
 
     @model_validator(mode="after")
-    def _something_is_left(self) -> RegionConfig:
+    def _padding_fits(self) -> RegionConfig:
         if 2 * self.padding >= self.size:
             raise ValueError(f"padding {self.padding} leaves nothing of size {self.size}")
         return self
@@ -178,5 +177,5 @@ class RegionLocalizerConfig(Section):
     test: RegionTestConfig = RegionTestConfig()
 
 
-#: Of either stage.
+#: The config of either stage.
 AnyLocalizerConfig = LocalizerConfig | RegionLocalizerConfig

@@ -1,7 +1,7 @@
 """The settings of a backbone that the configurations of all tasks share.
 
 Families and their depths are those of `backbones.BACKBONES`, pixel statistics those of
-`backbones/pixels.py`; nothing here repeats them.
+`backbones/pixels.py`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""YAML 1.2 with JSON's numbers, with the line of every value.
+"""A strict YAML 1.2 reader that records the line of every value, and a writer.
 
 PyYAML reads YAML 1.1, where ``no`` is false, ``1e-3`` a string, ``007`` seven, ``12:30`` 750, and
 the last of repeated keys wins. Here a repeated key, a tag, a non-finite number or an alias bomb is
-an error with its line. The node graph is read directly: PyYAML's constructors do not know the path
-of a value, stop at the first problem and share aliased values instead of counting them.
+an error with its line. The node graph is read directly, since PyYAML's constructors do not know
+the path of a value, stop at the first problem and do not count aliased values.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _PLAIN_SCALARS = (
 
 @dataclass(frozen=True)
 class YamlText:
-    """The plain value of a document and the line (from 1) of every key and list item in it."""
+    """The plain value of a document, and the line (from 1) of every key and list item."""
 
     value: Any
     lines: Mapping[KeyPath, int]

@@ -1,4 +1,4 @@
-"""Checkpoint files: written atomically, read without executing anything in them.
+"""Checkpoint files: written atomically, read without executing code in them.
 
 A checkpoint is a dict of tensors and primitives: ``format_version``, ``model``, ``config``,
 ``classes``, ``task``, ``step``, ``metric`` and what training needs to resume. Without ``task`` it

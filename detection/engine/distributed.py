@@ -1,6 +1,6 @@
 """The processes of a distributed run and their collectives.
 
-In a single process each of them is the identity.
+In a single process every collective is the identity.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 
-#: How long other processes wait for the evaluation of the first one: COCO's takes a minute.
+#: Time limit of the other processes' wait for an evaluation by the main one.
 EVALUATION_TIMEOUT = timedelta(hours=2)
 
 
@@ -56,8 +56,8 @@ class Group:
         return {key: value for each in parts for key, value in each.items()} if parts else None
 
     def broadcast_buffers(self, model: nn.Module) -> None:
-        """Copy the main process's buffers to all: running statistics are of each process's own
-        images, and a checkpoint has those of the main process."""
+        """Copy the main process's buffers, which a checkpoint contains, to all processes: running
+        statistics differ, since each process has its own images."""
         if self.world > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)

@@ -24,7 +24,7 @@ METRICS_FILE = "metrics.jsonl"
 RESULTS_FILE = "results.csv"
 Kind = Literal["train", "eval"]
 _RESERVED = ("kind", "step", "time")
-#: Names in files of earlier versions (former name) and today.
+#: {former name in files of earlier versions: name}.
 _RENAMED = {
     "val_oracle_error": "val_true_class_error",  # former name
     "val_mean_oracle_iou": "val_mean_true_class_iou",  # former name

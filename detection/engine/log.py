@@ -22,7 +22,7 @@ from ..files import write_file
 from .history import METRICS_FILE, RESULTS_FILE, LineFile, LogEntry, cut_history, results_table
 
 LOG_FILE = "train.log"
-#: The eta is computed from so many logged steps, pauses for evaluation included.
+#: Number of logged steps that the eta is computed from, including pauses for evaluation.
 ETA_WINDOW = 50
 #: The values in the progress bar.
 _SHOWN = ("loss", "lr", "images_per_s", "eta")
@@ -283,7 +283,7 @@ def _words(values: Mapping[str, float]) -> str:
 
 
 def _printable(text: str) -> str:
-    """An escape sequence in a file name must not move the cursor."""
+    """Escape control characters, so that a file name cannot move the cursor."""
     return "".join(
         char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
         for char in text

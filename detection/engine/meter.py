@@ -15,12 +15,12 @@ from .distributed import Group
 
 
 def is_loss(name: str) -> bool:
-    """Whether the value of this name is part of the loss; all others are only logged."""
+    """Whether the value of this name is part of the loss; others are only logged."""
     return name.startswith("loss")
 
 
 class Meter:
-    """Means of the losses, speed and waiting time since the last reading."""
+    """Means of the losses, speed and waiting time since the last `read`."""
 
     def __init__(self) -> None:
         self.restart()
@@ -83,7 +83,7 @@ class Meter:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: of the GPU's allocator, or of this process where it trains on the CPU."""
+    """Peak memory in bytes of the GPU's allocator, or of this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,7 +1,7 @@
 """Figures of a run: curves, batches, labels and detections.
 
-Every function writes one image (PNG or JPEG, by suffix) and returns its path; an empty figure says
-so. ``pyplot`` is not used: it would keep figures in memory and need a display.
+Every function writes one image (PNG or JPEG, by suffix) and returns its path; an empty figure has a
+note. ``pyplot`` is not used: it keeps figures in memory and needs a display.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def plot_curves(folder: Path, path: Path | None = None) -> Path:
 
 
 def plot_batch(batch: Batch, classes: Sequence[str], path: Path) -> Path:
-    """The first images of a training batch as the network gets them, with their boxes where those
-    are known. Titles are the images' classes, or where they have none their ids and sizes.
+    """The first images of a training batch as network inputs, with their boxes, if any. Titles are
+    the images' classes; without classes, their ids and sizes.
 
     Ignored objects are grey and dashed.
     """

@@ -31,7 +31,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     average: MovingAverage | None = None
-    #: Steps done, and the number of last ones in a row that were skipped for a non-finite loss.
+    #: Steps done, and the number of consecutive last ones skipped for a non-finite loss.
     step: int = 0
     skipped: int = 0
     best: float = float("-inf")
@@ -41,11 +41,11 @@ class TrainingState:
     #: these drops.
     drops: int = 0
     flat: int = 0
-    #: Of the steps since the last line of the log, which a resumed run continues.
+    #: Sums since the last logged step, which a resumed run continues.
     meter: Meter = field(default_factory=Meter)
 
     def weights(self) -> dict[str, Tensor]:
-        """The weights to evaluate and ship: the moving average if there is one."""
+        """The weights to evaluate and to export: the moving average if there is one."""
         return self.average.state if self.average else self.model.state_dict()
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class Outputs:
     folder: Path
     log: RunLog
     identity: Mapping[str, Any] = field(default_factory=dict)
-    #: Of the process; 0 is the main one, which alone writes checkpoints.
+    #: Rank of the process; only 0, the main one, writes checkpoints.
     rank: int = 0
 
     @property
@@ -104,17 +104,17 @@ class Outputs:
         return self.folder / "weights" / "best.pt"
 
     def save_best(self, state: TrainingState) -> None:
-        """Save the weights to ship as ``best.pt``."""
+        """Save `TrainingState.weights` as ``best.pt``."""
         content = {"model": state.weights(), "step": state.step, "metric": state.best}
         self._save(self.best, content)
 
     def save_last(self, state: TrainingState, group: Group) -> OSError | None:
-        """Save the whole state as ``last.pt``; the previous one is kept. Returns the failure."""
+        """Save the whole state as ``last.pt``, keep the previous one; returns the error, if any."""
         state.meter.all_reduce(group)
         return self._save(self.last, state.to_dict(), keep_previous=True)
 
     def expect_saved(self, failure: OSError | None, state: TrainingState) -> None:
-        """Raises ConfigError for a failure of the last `save_last`: the result is not on disk."""
+        """Raise ConfigError for an error of the last `save_last`: the result is not on disk."""
         if failure is not None:
             resumable = self.last.exists()
             then = "--resume continues from the previous checkpoint" if resumable else "train again"
@@ -126,7 +126,7 @@ class Outputs:
     def last_good(self, *, before: int) -> str:
         """The newest checkpoint whose weights gave a finite loss, in words.
 
-        ``before`` is the first step without: checkpoints from it on may have bad weights.
+        ``before`` is the first step with a non-finite loss.
         """
         for path in (self.last, previous_of(self.last)):
             with suppress(WeightsError):
@@ -138,7 +138,7 @@ class Outputs:
     def _save(
         self, path: Path, content: Mapping[str, Any], *, keep_previous: bool = False
     ) -> OSError | None:
-        """A failure is logged, and training continues with the old checkpoint in place."""
+        """Save, or log and return the error; the old checkpoint is then kept."""
         if self.rank != 0:
             return None
         try:

@@ -14,7 +14,7 @@ from .distributed import Group
 
 
 def synchronise_norms(model: nn.Module, group: Group) -> None:
-    """Let every batch norm of ``model`` use the statistics of all processes; names stay."""
+    """Let every batch norm of ``model`` use the statistics of all processes, in place."""
     if group.world == 1:
         return
     for module in list(model.modules()):
@@ -44,7 +44,7 @@ class CpuSyncedNorm(nn.BatchNorm2d):
         axes, shape = (0, 2, 3), (1, -1, 1, 1)
         size = x.new_tensor(x.numel() / x.shape[1])
         dist.all_reduce(size)
-        # Two messages: the mean of squares minus the squared mean would lose digits.
+        # Two reductions: the mean of squares minus the squared mean would lose digits.
         mean = all_reduce(x.sum(axes)) / size
         centred = x - mean.view(shape)
         variance = all_reduce(centred.square().sum(axes)) / size

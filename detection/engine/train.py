@@ -41,7 +41,7 @@ def train(
     """Run the steps from ``state.step`` to ``settings.iterations``, or until patience ends.
 
     ``batches`` has ``settings.accumulate`` batches per step. ``evaluate(step)`` returns the metric
-    that ``best.pt`` is chosen by. Returns whether ``stop``, of any process, ended it before.
+    that ``best.pt`` is chosen by. Returns whether ``stop`` of any process ended it earlier.
 
     Raises:
         DivergedError: after ``settings.max_nonfinite`` non-finite losses in a row.
@@ -100,7 +100,7 @@ def train(
 def _saved_before_an_error(state: TrainingState, outputs: Outputs, group: Group) -> Iterator[None]:
     """Save a checkpoint before an unreadable image or a dead worker ends the run.
 
-    Not with several processes: only one has the error, and the others wait for it elsewhere.
+    Not with several processes: only one has the error, and the others wait in a collective.
     """
     try:
         yield
@@ -127,7 +127,7 @@ def _moving_statistics(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
 
 
 def _restore(statistics: list[tuple[Tensor, Tensor]]) -> None:
-    """Undo a skipped step: a NaN in a running mean would never leave it."""
+    """Undo a skipped step: a running mean never recovers from a NaN."""
     for buffer, before in statistics:
         buffer.copy_(before)
 

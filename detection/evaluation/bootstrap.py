@@ -3,8 +3,9 @@
 N images · K classes · B resamples · M ranked detections of a class · T right ones among them.
 
 A resample draws N images with replacement and counts each as often as it was drawn. Whether a
-detection is right depends only on its own image, so nothing is matched again: the ranked lists are
-kept, each row with the weight of its image. The copies of a detection are ranked together.
+detection is right depends only on its own image, so that it is matched once: the ranked lists are
+reused, and each row is weighted with the count of its image. The copies of a detection are ranked
+together.
 
 The intervals measure the variance due to the test images; that of training needs several seeds. The
 difference of two systems on the same resamples has a much smaller interval than either number,
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .columns import Bools, Columns, Floats, Ints
+from .detection import DEFINITIONS as DETECTION_DEFINITIONS
 from .detection import mean_defined
 from .voc import area_ap, outcomes, precision_recall
 
@@ -31,10 +33,9 @@ METRICS: Mapping[str, tuple[float, ...]] = {
     "voc_ap": tuple(round(0.5 + 0.05 * step, 2) for step in range(10)),
 }
 
-#: What each number is; two numbers may only be compared where these lines agree.
+#: Definition of each metric; two numbers are comparable only if these lines agree.
 DEFINITIONS: Mapping[str, str] = {
-    "voc_ap50": "VOC AP at IoU >= 0.5, area under the curve (VOC 2010 and later), difficult "
-    "objects ignored; mean over classes with objects",
+    "voc_ap50": DETECTION_DEFINITIONS["voc_ap50"],
     "voc_ap75": "the same at IoU >= 0.75",
     "voc_ap": "the same, mean over IoU 0.50:0.05:0.95 (not COCO's AP, which takes 101 recalls)",
 }
@@ -45,7 +46,7 @@ _CHUNK = 1 << 18
 
 @dataclass(frozen=True)
 class Interval:
-    """A number with the range of the central fraction of its resamples."""
+    """A number with its confidence interval."""
 
     value: float
     low: float
@@ -152,7 +153,7 @@ class _Ranking:
 
     def _aps(self, counts: Ints) -> Floats:
         objects = counts[self.objects].sum(axis=0)
-        # Recall rises and precision peaks at right detections alone: the others only count.
+        # Recall rises and precision peaks only at right detections.
         taken = counts[self.images].cumsum(axis=0)[self.right]
         weight = counts[self.images[self.right]]
         precision = weight.cumsum(axis=0) / np.maximum(taken, 1)

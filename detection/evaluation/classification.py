@@ -97,8 +97,8 @@ def evaluate_scores(
 def label_ranks(scores: Tensor, labels: Tensor) -> Tensor:
     """(N,) how many classes come before the true one, by scores (N, K); K where a score is NaN.
 
-    Equal scores are in label order, so that a network that answers the same for all classes is not
-    right about all images.
+    Equal scores are in label order, so that a network with equal scores for all classes is not
+    right for all images.
     """
     own = scores.gather(1, labels[:, None])
     lower = torch.arange(scores.shape[1]) < labels[:, None]

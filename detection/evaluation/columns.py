@@ -1,9 +1,9 @@
-"""The detections and the ground truth of a whole data set as a few long arrays.
+"""Detections and ground truth of a whole data set as a few long arrays.
 
 M rows · images in the order of their sorted ids · K classes.
 
-All metrics are computed from these columns, so that the checks are made once and no result depends
-on the order in which images were read.
+All metrics are computed from these columns: checks are made once, and no result depends on the
+order of images.
 """
 
 from __future__ import annotations

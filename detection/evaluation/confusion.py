@@ -45,8 +45,8 @@ def confusion(columns: Columns, *, score: float = SCORE, iou: float = IOU) -> Co
     missed[taken[taken >= 0]] = False
 
     counts: Ints = np.zeros((background + 1, background + 1), dtype=np.int64)
-    is_truly = np.append(truth.labels, background)[taken]
-    np.add.at(counts, (found.labels[kept][counted], is_truly[counted]), 1)
+    true_labels = np.append(truth.labels, background)[taken]
+    np.add.at(counts, (found.labels[kept][counted], true_labels[counted]), 1)
     counts[background, :background] = np.bincount(truth.labels[missed], minlength=background)
     return Confusion(counts, score, iou)
 

@@ -46,7 +46,7 @@ DEFINITIONS: Mapping[str, str] = {
     "mean_true_class_iou": "the largest IoU of the box predicted for the true class, 0 where there "
     "is none, mean over the images",
 }
-#: What is not in DEFINITIONS.
+#: Definitions of further entries of the report.
 OTHER_DEFINITIONS: Mapping[str, str] = {
     "images": "images of the class",
     "true_class_error_interval": "95 % Wilson interval of true_class_error: what other test images "

@@ -18,7 +18,7 @@ HEADLINE = "voc_ap50"
 
 @dataclass(frozen=True)
 class Metric:
-    """A number with what it is; ``value`` is None where it is not defined."""
+    """A number with its definition; ``value`` is None if it is undefined."""
 
     name: str
     value: float | None
@@ -27,7 +27,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class ClassTable:
-    """One row a class, its name in the first cell; ``bar_column`` is drawn as a bar from 0 to 1.
+    """One row per class, its name in the first cell; ``bar_column`` is drawn as a bar from 0 to 1.
 
     ``definitions`` explain columns. Cells are numbers, texts or None.
     """
@@ -58,7 +58,7 @@ class InlineImage:
 
 @dataclass(frozen=True)
 class PageSection:
-    """A heading with images below: several in a row where they are ``small``."""
+    """A heading with images below; ``small`` images are several in a row."""
 
     title: str
     images: Sequence[InlineImage]
@@ -84,7 +84,7 @@ class Page:
 
     @property
     def headline(self) -> Metric | None:
-        """mAP at IoU 0.5, where it was measured."""
+        """mAP at IoU 0.5, if it was measured."""
         return next((metric for metric in self.metrics if metric.name == HEADLINE), None)
 
 
@@ -121,7 +121,7 @@ def _rank(row: Mapping[str, float | str | None]) -> float:
 
 
 def _number(value: float | str | None) -> str:
-    """Counts as they are, fractions with three digits, a dash for what is not defined."""
+    """Fractions with three digits, a dash for undefined values, others unchanged."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "-"
     return f"{value:.3f}" if isinstance(value, float) else str(value)

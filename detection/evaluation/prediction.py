@@ -15,23 +15,23 @@ from ..structures import Batch, Detections
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-Answer = TypeVar("Answer", Detections, Tensor)
+Prediction = TypeVar("Prediction", Detections, Tensor)
 
 
-class Network(Protocol[Answer]):
+class Network(Protocol[Prediction]):
     """A model with a prediction for each image of a batch."""
 
-    def predict(self, batch: Batch) -> list[Answer]: ...
+    def predict(self, batch: Batch) -> list[Prediction]: ...
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Run convolutions and products in ``precision``; box arithmetic stays float32 by itself."""
+    """Run convolutions and matrix products in ``precision``; box arithmetic stays float32."""
     return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, the mode that was before outside."""
+    """Evaluation mode within the block; restores the previous mode."""
     was_training = model.training
     model.eval()
     try:
@@ -42,14 +42,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @dataclass
 class Timer:
-    """Time spent on predictions, without the wait for images to be read."""
+    """Time spent on predictions, excluding the reading of images."""
 
     seconds: float = 0.0
     images: int = 0
 
     @contextmanager
     def measure(self, images: int = 0) -> Iterator[None]:
-        """Adds the time inside, and ``images``."""
+        """Add the time of the block, and ``images``."""
         start = time.perf_counter()
         yield
         self.seconds += time.perf_counter() - start
@@ -61,11 +61,11 @@ class Timer:
 
 
 def predict_batches(
-    model: Network[Answer], batches: Iterable[Batch], *, device: torch.device, timer: Timer
-) -> Iterator[tuple[str, Answer]]:
-    """(image id, answer) for all images of ``batches``, on the CPU: detections in original pixels,
-    or class scores."""
+    model: Network[Prediction], batches: Iterable[Batch], *, device: torch.device, timer: Timer
+) -> Iterator[tuple[str, Prediction]]:
+    """(image id, prediction) of all images of ``batches``, on the CPU: detections in original
+    pixels, or class scores."""
     for batch in batches:
         with timer.measure(len(batch)):
-            answers = [answer.to("cpu") for answer in model.predict(batch.to(device))]
-        yield from zip(batch.image_ids, answers, strict=True)
+            predictions = [prediction.to("cpu") for prediction in model.predict(batch.to(device))]
+        yield from zip(batch.image_ids, predictions, strict=True)

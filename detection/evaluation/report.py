@@ -47,7 +47,7 @@ class Evaluation(ABC):
     task: ClassVar[str]
     #: A dataclass with a ``name``.
     row_type: ClassVar[type]
-    #: What each metric is; two numbers may be compared only if these lines agree.
+    #: Definition of each metric; two numbers are comparable only if these lines agree.
     definitions: ClassVar[Mapping[str, str]]
     #: The columns of the per-class table that are no metrics, and further keys of `more`.
     class_definitions: ClassVar[Mapping[str, str]]
@@ -56,7 +56,7 @@ class Evaluation(ABC):
     #: What the seconds per image include.
     cost: ClassVar[str] = "network, without reading"
     digits: ClassVar[int] = 4
-    #: At most so many classes are printed.
+    #: Maximum number of printed classes.
     max_rows: ClassVar[int | None] = 20
 
     @staticmethod
@@ -120,13 +120,13 @@ def print_report(evaluation: Evaluation, console: Console) -> None:
 
 
 def write_json(content: object, path: Path, *, indent: int | None = 2) -> None:
-    """Raises ValueError for a nan, which `without_nan` replaces."""
+    """Write JSON atomically; raises ValueError for a nan, see `without_nan`."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=indent)
     write_file(path, text + "\n")
 
 
 def without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Undefined numbers become None."""
+    """``values`` with None for nan."""
     return {name: None if _undefined(value) else value for name, value in values.items()}
 
 

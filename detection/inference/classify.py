@@ -28,8 +28,8 @@ class ClassifierMember:
 class ScorePipeline(nn.Module):
     """The mean of the softmax scores of all members over all their views.
 
-    ``crops`` are what batches must be made with: every crop of any member, once. Raises ValueError
-    without members, or for one that has no crops.
+    ``crops`` are the views that batches must have: every crop of any member, once. Raises
+    ValueError without members, or for one that has no crops.
     """
 
     def __init__(self, members: Sequence[ClassifierMember]) -> None:
@@ -64,5 +64,5 @@ class ScorePipeline(nn.Module):
 
 
 def _count(crop: Crop) -> int:
-    """Views that one crop gives."""
+    """The number of views of a crop."""
     return 10 if isinstance(crop, TenCrop) else 1

@@ -39,7 +39,7 @@ def draw_detections(
 
 
 def save_jpeg(pixels: NDArray[np.uint8], path: Path) -> None:
-    """Write (h, w, 3) uint8 RGB whole or not at all, making the folder. Raises OSError."""
+    """Write (h, w, 3) uint8 RGB atomically, creating the folder. Raises OSError."""
     done, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
     if not done:
         raise OSError(0, "the image cannot be encoded as JPEG", str(path))
@@ -51,8 +51,8 @@ def save_jpeg(pixels: NDArray[np.uint8], path: Path) -> None:
 def class_colour(label: int) -> Colour:
     """The RGB colour of a class: saturated, fixed, and unlike those of the labels beside it.
 
-    The hue advances by the golden ratio, which spreads out any number of classes; six labels by
-    turns are bright and dark.
+    The hue advances by the golden ratio, which spreads out any number of classes; groups of six
+    labels alternate between bright and dark.
     """
     hue = (0.02 + label * 0.6180339887) % 1.0
     value = 1.0 if (label // 6) % 2 == 0 else 0.7

@@ -54,8 +54,8 @@ Out = TypeVar("Out")
 class FolderOptions:
     """The settings of `run_folder`.
 
-    ``only_classes`` are names, empty for all. ``provenance`` is what else the results depend on,
-    such as the weights file; it is kept in ``meta.json``, and a resumed run must have the same.
+    ``only_classes`` are names, empty for all. ``provenance`` is everything else that the results
+    depend on, such as the weights file; it is kept in ``meta.json`` and must not change on resume.
     """
 
     score_threshold: float = 0.5
@@ -195,9 +195,9 @@ def _open(out: Path, meta: Mapping[str, Any], *, resume: bool) -> None:
 def _resumable(
     entries: list[ResultEntry], files: Sequence[InputFile], batch_size: int
 ) -> list[ResultEntry]:
-    """The records to keep: up to the end of a batch, so that the batches are the same again.
+    """The records to keep: complete batches only, so that the resumed run has the same batches.
 
-    The size of a batch changes the last bits of its scores, by the order of summation.
+    The size of a batch changes the last bits of its scores.
     """
     recorded = {entry.file for entry in entries}
     if all(file.name in recorded for file in files):
@@ -239,9 +239,9 @@ def _in_order(
     *,
     wait: bool,
 ) -> Iterator[Out]:
-    """Results of ``task`` in the order of ``items``, at most ``ahead`` of them under way.
+    """Results of ``task`` in the order of ``items``, with at most ``ahead`` of them in progress.
 
-    With ``wait`` that many are kept under way, even if some are ready; else results come at once.
+    With ``wait`` this number is always in progress; else finished results are yielded at once.
     """
     pending: deque[Future[Out]] = deque()
     for item in items:

@@ -72,7 +72,7 @@ def safe_name(name: str) -> str:
 def drawn_name(name: str) -> str:
     """The path of an image's drawn JPEG below ``drawn/``: safe, relative and unique.
 
-    ``a.jpg`` stays and ``a.png`` becomes ``a.png.jpg``; an input of that very name, or without a
+    ``a.jpg`` stays and ``a.png`` becomes ``a.png.jpg``; an input with that name, or without a
     known extension, gets a hash.
     """
     path = PurePath(name)
@@ -197,7 +197,7 @@ def _with_unique_names(groups: Sequence[_InputGroup]) -> list[InputFile]:
 
 
 def _free(name: str, taken: set[str]) -> str:
-    """``name``, or the first of name-2, name-3 … that is not ``taken``; takes it."""
+    """``name``, or the first of name-2, name-3 … that is not ``taken``; adds it to ``taken``."""
     path = PurePath(name)
     number, free = 1, name
     while free in taken:

@@ -1,7 +1,7 @@
 """The best box of each requested class, over the views, stages and networks of a localizer.
 
-L requested labels · P proposals of one label. Boxes are in the pixels of their image. A box is
-requested by class, so that 1000 classes cost no more than the five that are requested.
+L requested labels · P proposals of one label. Boxes are in the pixels of their image. Only the
+boxes of requested classes are computed, typically five of 1000.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..structures import Batch, Detections, Located, Sample
 from .classify import ScorePipeline
 from .pipeline import Prepared
 
-#: Anchors of one view and class that are used; a dense view has thousands.
+#: Maximum number of anchors per view and class; a dense view has thousands.
 BEST_OF_VIEW = 1000
 
 
@@ -45,9 +45,9 @@ class SecondStage:
 
 @dataclass(frozen=True)
 class Classifiers:
-    """The classifiers that say which classes to look for.
+    """The classifiers that choose the classes to locate.
 
-    ``order[i]`` is the place of the localizer's class i among the classifiers' classes.
+    ``order[i]`` is the index of the localizer's class i among the classifiers' classes.
     """
 
     scores: ScorePipeline
@@ -74,13 +74,13 @@ class Candidates:
 class LocationPipeline(nn.Module):
     """One box for each requested class, from one or several networks of either stage.
 
-    Without ``second`` stages it is the best of stage one: candidates of all views and networks are
-    joined. With them, the best proposals of each class, left by NMS at ``nms_iou``, are warped, and
-    scored and regressed again; the members' scores and boxes are averaged. Proposals of several
-    networks are joined, and ``count`` times as many as there are networks are kept. With
-    ``vote_iou`` all candidates that overlap the best box by as much vote on it.
+    Without ``second`` stages it is the best candidate of stage one, over all views and networks.
+    With them, the best proposals of each class after NMS at ``nms_iou``, ``count`` times the number
+    of networks of stage one, are warped, scored and regressed again; the scores and boxes of the
+    networks of stage two are averaged. With ``vote_iou`` all candidates that overlap the best box
+    by at least this IoU vote on it.
 
-    ``crops`` are what batches of images must be made with, as `crop_sample` does.
+    ``crops`` are the views that batches must have, as made by `crop_sample`.
     """
 
     def __init__(
@@ -123,9 +123,8 @@ class LocationPipeline(nn.Module):
         return [self.locate(one.sample, one.loaded.pixels).predicted for one in prepared]
 
     def locate(self, sample: Sample, pixels: np.ndarray, truth: int | None = None) -> Located:
-        """The boxes in an image at hand: those of the classes that the classifiers think most
-        likely, and that of the ``truth``. ``sample`` is what `crop_sample` makes of its ``pixels``
-        (h, w, 3) uint8 and ``crops``."""
+        """The boxes of the most likely classes and of the true class ``truth`` in one image.
+        ``sample`` is the result of `sample` for its ``pixels`` (h, w, 3) uint8."""
         candidates = self.first_stage(Batch.collate([sample], pad=False), truth)
         if self.second:
             candidates = candidates.rescored(
@@ -148,7 +147,7 @@ class LocationPipeline(nn.Module):
         return Located(Detections.cat(predicted), true_class)
 
     def _merged(self, candidates: Detections) -> Detections:
-        """The best of one label, where the others may have voted on its box."""
+        """The best candidate of one label, after box voting if ``vote_iou`` is given."""
         best = int(candidates.scores.argmax())
         survivor = candidates[best : best + 1]
         if self.vote_iou is None:
@@ -180,7 +179,7 @@ class LocationPipeline(nn.Module):
 
     @torch.inference_mode()
     def propose(self, batch: Batch, label: int) -> Tensor:
-        """(P, 4) regions of the one image that may show ``label``, best first, on the CPU."""
+        """(P, 4) proposals for ``label`` in a batch of one image, best first, on the CPU."""
         return self._best(self.first_stage(batch, label).boxes[label]).boxes
 
     def _likely(self, views: Sequence[Batch]) -> tuple[list[int], list[float]]:
@@ -192,14 +191,14 @@ class LocationPipeline(nn.Module):
         return best.indices.tolist(), best.values.tolist()
 
     def _best(self, candidates: Detections) -> Detections:
-        """The best that do not overlap a better one: ``count`` for each network."""
+        """The best candidates after NMS, ``count`` for each network."""
         kept = nms(candidates.boxes, candidates.scores, self.nms_iou)
         return candidates[kept[: self.count * len(self.first)]]
 
     # ---------------------------------------------------------------------------- stage two
 
     def parts(self, candidates: Candidates) -> list[tuple[int, Tensor]]:
-        """(label, boxes) of what stage two scores, at most ``regions_at_once`` boxes each."""
+        """The inputs of stage two: (label, boxes), at most ``regions_at_once`` boxes each."""
         return [
             (label, boxes)
             for label, found in candidates.boxes.items()
@@ -246,7 +245,7 @@ def _score_regions(model: RegionLocalizer, regions: Batch, label: int) -> tuple[
 
 
 def _usable(boxes: Tensor, scores: Tensor, label: int) -> Detections:
-    """Without boxes that are empty or not finite, which show nothing."""
+    """Detections without boxes that are empty or not finite."""
     keep = (boxes[:, 2:] > boxes[:, :2]).all(dim=1) & boxes.isfinite().all(dim=1)
     kept = int(keep.sum())
     return Detections(boxes[keep], scores[keep], torch.full((kept,), label))

@@ -47,10 +47,10 @@ def locate_records(
     reader: RecordReader,
     timer: Timer | None = None,
 ) -> Iterator[tuple[str, Located]]:
-    """(image id, boxes) of each image; ``timer`` gets what the networks took.
+    """(image id, boxes) of each image; ``timer`` measures the networks.
 
-    With stage two, images are taken in chunks, whose proposals are all that is held: the workers
-    read the images once for the crops of stage one, and once more to warp the proposals.
+    With stage two, images are processed in chunks, of which only the proposals are kept in memory:
+    the workers read the images once for the crops of stage one, and again to warp the proposals.
     """
     timer = timer or Timer()
     if pipeline.second:

@@ -1,7 +1,8 @@
 """The prediction of detections: networks, scales, flips and refinement, then one suppression.
 
-Every option adds candidates, and all candidates meet in one suppression; so refinement, test-time
-scales, the pyramid and ensembles combine freely. One member without options is the plain detector.
+Every option adds candidates, and all candidates go through one suppression, so that refinement,
+test-time scales, the pyramid and ensembles can be combined. One member without options is the plain
+detector.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from .scorers import EnsembleScorer, FeatureMap, NetworkScorer, Scorer, score_re
 
 @dataclass(frozen=True)
 class DetectorMember:
-    """One network, the ``scales`` it proposes on, one pass for each, and the ``pyramid`` of scales,
-    small to large, that regions are scored on where those are not the pass's own."""
+    """One network with the ``scales`` of its passes, on each of which it proposes, and the
+    ``pyramid`` of scales, small to large, on which regions are scored; empty: on the scale of the
+    pass."""
 
     model: FasterRCNN
     scales: tuple[EvalTransform, ...]
@@ -119,7 +121,7 @@ class Pipeline(nn.Module):
         return next(self.parameters()).device
 
     def _scorers(self, views: Mapping[EvalTransform, Batch]) -> Iterator[Scorer]:
-        """One for each pass over the images; the maps of one orientation live at a time."""
+        """A scorer for each pass over the images; keeps the maps of one orientation in memory."""
         for flipped in self.orientations:
             scorers = [self._network_scorers(member, views, flipped) for member in self.members]
             for members in zip(*scorers, strict=True):
@@ -145,7 +147,7 @@ def restore(
 ) -> Detections:
     """(P, K + 1) and (P, K, 4) in network pixels to candidates in original pixels.
 
-    Boxes that are empty after clipping, or not finite, cannot be objects and are left out.
+    Boxes that are empty after clipping, or not finite, are left out.
     """
     scores = probs[:, :-1]
     keep = scores > score_threshold

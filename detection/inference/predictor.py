@@ -27,7 +27,7 @@ KEEP_TRUNCATED = ImageRules(on_truncated="warn")
 
 
 class ImagePipeline(Protocol):
-    """What a predictor needs of its networks: `Pipeline` and `LocationPipeline` have it."""
+    """The interface of `Pipeline` and `LocationPipeline` that a predictor uses."""
 
     def to(self, device: torch.device) -> object: ...
 
@@ -41,7 +41,7 @@ class ImagePipeline(Protocol):
 
 
 class Predictor:
-    """A pipeline with the classes and the reading rules that belong to it.
+    """A pipeline with its classes and the rules for reading images.
 
     ``classes`` are the names in label order. The pipeline is moved to ``device``, in eval mode.
     """
@@ -75,8 +75,8 @@ class Predictor:
     ) -> list[Detections]:
         """The detections of each image, boxes in its displayed pixels (after EXIF), on the CPU.
 
-        ``score_threshold`` drops lower scores; None keeps all that the model's own threshold lets
-        through. Images of equal network size share a batch of up to ``batch_size``, unpadded, so
+        ``score_threshold`` drops lower scores; None applies the model's own threshold
+        only. Images of equal network size share a batch of up to ``batch_size``, unpadded, so
         that an image's result does not depend on its neighbours.
 
         Raises ImageError for an image that cannot be used, ConfigError for wrong arguments.

@@ -1,4 +1,4 @@
-"""The records of a run: one JSON line an image, appended in order and repairable after a crash.
+"""The records of a run: one JSON line per image, appended in order, repairable after a crash.
 
 A run's folder holds ``meta.json`` (what the results depend on) and ``detections.jsonl``. A line is
 written whole or not at all, so that after a crash everything but a cut last line is valid.
@@ -149,7 +149,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 
 def _is_record(record: object) -> bool:
-    """Whether it has the fields that `run_folder` describes, as far as they are read again."""
+    """Whether a record has the fields described in `run_folder` that are read back."""
     if not isinstance(record, dict) or not isinstance(record.get("file"), str):
         return False
     if record.get("error") is not None:

@@ -90,7 +90,7 @@ def _write_items(file: IO[str], items: Iterable[Json]) -> None:
 
 
 def _rows(record: Json) -> Iterator[list[Any]]:
-    """A row a detection; an image without any, or a failed one, has one row without a label."""
+    """A row per detection; an image without detections, or a failed one, has one unlabelled row."""
     start = [csv_cell(record["file"]), record.get("width", ""), record.get("height", "")]
     detections = record.get("detections", ())
     for detection in detections:

@@ -4,7 +4,7 @@ N images · P regions · K classes, background is class K · V region features.
 
 Boxes are in the pixels of the test-time view (scale and orientation) that they are proposed on, the
 base view. A `NetworkScorer` may score regions on other scales of the same images; `EnsembleScorer`
-joins several networks. Refinement and suppression only know the `Scorer`.
+joins several networks. Refinement and suppression use the interface `Scorer` only.
 """
 
 from __future__ import annotations
@@ -168,8 +168,8 @@ def _mean(parts: Sequence[list[Tensor]]) -> list[Tensor]:
 def score_refined(scorer: Scorer, regions: Sequence[Tensor], *, rounds: int) -> Scored:
     """Predictions of the regions and of each round, joined: N x ((rounds + 1) P, ...).
 
-    A regressed box is another region than its proposal: it is pooled again, and gets a new score
-    and a new box. The old predictions stay (300 + 300 in the paper).
+    A regressed box differs from its proposal: it is pooled again and gets a new score and a new
+    box. The old predictions are kept (300 + 300 in the paper).
     """
     results = [scorer.score(regions)]
     for _ in range(rounds):
@@ -183,10 +183,10 @@ def _join(parts: Sequence[list[Tensor]]) -> list[Tensor]:
 
 
 def regressed(probs: Tensor, boxes: Tensor) -> Tensor:
-    """(P, 4): the box of each region's likeliest class, the background left aside.
+    """(P, 4): the box of each region's most likely class other than background.
 
-    The paper does not say which of the K class-specific boxes is pooled again; one region stays
-    one region this way.
+    The paper does not say which of the K class-specific boxes is pooled again; this keeps the
+    number of regions.
     """
     best = probs[:, :-1].argmax(dim=1)
     return boxes[torch.arange(len(boxes), device=boxes.device), best]

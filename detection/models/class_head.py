@@ -43,7 +43,7 @@ class PerClassLinear(nn.Module):
 
     def all_classes(self, rows: Tensor, outputs: Tensor) -> Tensor:
         """Output ``outputs[s]`` of every class at ``rows[s]``: (S, K)."""
-        if len(rows) == 0:  # still a function of the weights: every process needs a gradient
+        if len(rows) == 0:  # depends on the weights: every process needs a gradient
             return self.picked(rows, outputs, outputs)[:, None] + self.bias[:, 0]
         answers = rows.new_zeros(len(rows), len(self.weight))
         for output in outputs.unique():  # one product for each anchor avoids (S, K, C) weights
@@ -78,15 +78,15 @@ class ClassHead(nn.Module):
         return logits.flatten(1).float(), deltas.flatten(1, 2).float()
 
     def logits_at(self, rows: Tensor, anchors: Tensor, labels: Tensor) -> Tensor:
-        """(S,): of each sample's own class and anchor."""
+        """(S,): the logit of each sample's own class and anchor."""
         return self.cls_logits.picked(rows, labels, self._sets(anchors)).float()
 
     def all_logits_at(self, rows: Tensor, anchors: Tensor) -> Tensor:
-        """(S, K): of every class, for each sample's anchor."""
+        """(S, K): the logits of every class at each sample's anchor."""
         return self.cls_logits.all_classes(rows, self._sets(anchors)).float()
 
     def deltas_at(self, rows: Tensor, anchors: Tensor, labels: Tensor) -> Tensor:
-        """(S, 4): of each sample's own class and anchor."""
+        """(S, 4): the deltas of each sample's own class and anchor."""
         first = 4 * self._sets(anchors)
         outputs = first[:, None] + torch.arange(4, device=rows.device)
         return self.box_deltas.picked(rows, labels, outputs).float()

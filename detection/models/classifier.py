@@ -46,7 +46,7 @@ class Classifier(nn.Module):
         return {"loss_cls": loss, "top1_error": wrong.float().mean()}
 
     def logits(self, images: Tensor) -> Tensor:
-        """(N, K): each image is one crop, over all positions of which the mean is taken."""
+        """(N, K): the logits of each image as one crop, with the mean over all positions."""
         return self.network(self.pixels.normalise(images))
 
     def dense_logits(self, images: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ Losses = Callable[..., tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Criterion:
-    """The functions of rpn.py and roi_head.py that the losses are made of, with their settings.
+    """The functions of rpn.py and roi_head.py that compute the losses, with their settings.
 
     ``box_loss_weights`` are those of the two stages. ``rpn_normalizer`` is a number of anchors per
     image; None divides by the sampled ones.
@@ -149,7 +149,7 @@ class FasterRCNN(nn.Module):
 
 
 def expect_finite(*outputs: Tensor) -> None:
-    """Refuse NaN, from which no box would be selected: the result would be empty, silently.
+    """Check the outputs: with NaN no box would be selected, and the result silently be empty.
 
     Raises:
         DivergedError: an output is NaN or infinite.

@@ -3,7 +3,7 @@
 N images · S samples · L requested labels · A anchors per cell · B = h * w * A anchors per image ·
 K classes · C channels. Images are (N, 3, H, W) uint8 RGB crops without padding.
 
-The paper leaves three things open. The choices here, and the alternatives:
+The paper leaves three choices open. The defaults, and the alternatives:
 
 - "1000-d cls" and "1000x4-d reg" beside "multiple anchors at each position": every anchor has its
   own outputs, as in Faster R-CNN (``shared=True``: one set for all anchors of a position);
@@ -32,7 +32,7 @@ from .rpn import WEIGHTS as ANCHOR_WEIGHTS
 from .rpn import RpnTargets
 
 LOSSES = ("loss_cls", "loss_box")
-#: As a detector's second stage rescales its deltas.
+#: Scales of the deltas, as in the second stage of a detector.
 REGION_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 
 
@@ -153,10 +153,10 @@ class Localizer(nn.Module):
 
 
 class RegionLocalizer(nn.Module):
-    """Stage two: a region warped to a square, and for each class a logit and a better box.
+    """Stage two: for a region warped to a square, a logit and a refined box of each class.
 
-    The region itself lies ``padding`` pixels inside its square, among its surroundings: `region` is
-    the one anchor that the deltas belong to. It is positive where it overlaps an object by at least
+    The square includes ``padding`` pixels of context around the region. `region`, the box of the
+    region in the square, is the only anchor. It is positive if its IoU with an object is at least
     ``positive_iou``.
     """
 

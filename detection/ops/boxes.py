@@ -1,6 +1,6 @@
 """Arithmetic on boxes: area, overlap, regression deltas, clipping.
 
-Boxes are (..., 4) float32 (x1, y1, x2, y2) in pixels, continuous: no width gains a pixel.
+Boxes are (..., 4) float32 (x1, y1, x2, y2) in continuous pixels: the width is x2 - x1, without + 1.
 """
 
 from __future__ import annotations

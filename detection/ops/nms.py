@@ -2,8 +2,8 @@
 
 D candidates · S survivors.
 
-It is the same step for the candidates of one network and of several rounds, scales or networks.
-Each class is treated by itself. Overlapping detections are dropped (NMS), lose score (Soft-NMS) or
+The candidates may come from one network or from several rounds, scales or networks. Each class is
+processed separately. Overlapping detections are dropped (NMS), lose score (Soft-NMS) or
 are merged (weighted-box fusion), then the best are taken, and optionally all candidates vote on the
 boxes of the survivors.
 """

@@ -32,9 +32,9 @@ from .detector import DETECTION
 
 @dataclass(frozen=True)
 class Step:
-    """An improvement: the config key that switches it on, if any, and the value for that.
+    """An improvement: its config key, if any, and the value ``on`` that enables it.
 
-    Sides in ``on`` are in multiples of ``image.short_side_test``.
+    Tuples in ``on`` are multiples of ``image.short_side_test``.
     """
 
     name: str
@@ -54,7 +54,7 @@ STEPS = (
 
 @dataclass(frozen=True)
 class Trial:
-    """What to measure for a step: an ensemble of all ``weights``; or why it is skipped."""
+    """The measurement of a step: an ensemble of all ``weights``; or why it is skipped."""
 
     name: str
     weights: tuple[Path, ...] = ()
@@ -89,7 +89,7 @@ class Ablation:
         return {path: read_checkpoint(path, DETECTION) for path in paths}
 
     def plan(self, steps: Sequence[Step]) -> list[Trial]:
-        """What to measure for each of the ``steps``.
+        """A trial for each of the ``steps``.
 
         Raises:
             ResdetError: weights or config cannot be used.
@@ -115,7 +115,7 @@ class Ablation:
         return trials
 
     def check(self, trials: Sequence[Trial]) -> None:
-        """Load the last trial, which has the files of all others, before hours of measurements.
+        """Load the last trial, which uses the files of all others, before the long measurements.
 
         Raises:
             ResdetError: as `load_members` and `read_eval_split`.
@@ -142,7 +142,7 @@ class Ablation:
         return rows if group.is_main else None
 
     def _without_context(self) -> str:
-        """Why the step of global context is skipped, if it is."""
+        """The reason to skip the step of global context, or ""."""
         if self.config.roi.context:
             return "in every row: the weights were trained with it"
         if self.context_weights is None:
@@ -152,8 +152,8 @@ class Ablation:
         return ""
 
     def _load(self, trial: Trial, device: torch.device | str) -> list[Loaded]:
-        """The networks of a trial. One with context is tested on the same images and in the same
-        way as the first one, whatever its own config says."""
+        """The networks of a trial. One with context is tested with the config of the first network,
+        so that images and settings are the same."""
         base = self.base
         if trial.weights[0] == self.context_weights:
             base = self.base or _config(self._checkpoints[self.weights[0]])
@@ -164,8 +164,8 @@ class Ablation:
     def _measure(
         self, members: Sequence[Loaded], group: Group
     ) -> tuple[Columns, float | None, str] | None:
-        """Detections beside the truth, seconds per image after a warm-up, and the testing in
-        words."""
+        """(detections with ground truth, seconds per image after a warm-up, description of the
+        testing)."""
         pipeline, config = DETECTION.pipeline(members), members[0].config
         split = self._split(members)
         warm_up = replace(split, records=split.records[: group.world])
@@ -188,7 +188,7 @@ class Ablation:
 
 
 def switches(reached: Sequence[Step], config: DetectorConfig) -> list[str]:
-    """Overrides that switch every improvement on or off."""
+    """Overrides that enable the steps in ``reached`` and disable all others."""
     side = config.image.short_side_test
     words = []
     for step in STEPS:

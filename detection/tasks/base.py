@@ -32,9 +32,9 @@ Splits = Mapping[str, DataSplit]
 Model = TypeVar("Model", bound=nn.Module)
 Config = TypeVar("Config", bound=Section)
 
-#: A single process.
+#: The group of a single process on the CPU.
 ALONE = Group(0, 1, torch.device("cpu"))
-#: Images of the first batch that are drawn.
+#: Maximum number of drawn images of the first batch.
 SHOWN = 16
 
 
@@ -49,28 +49,28 @@ class Loaded(Generic[Model, Config]):
 
 
 class Task(ABC):
-    """What differs between detection, classification and the stages of localization.
+    """The interface of a task: detection, classification, and each stage of localization.
 
     Everything else (starting, resuming, matching classes, training, evaluating, reporting) is
     generic: `checkpoints.py` and `training.py`. ``config`` is always of the task's ``schema``.
     """
 
-    #: Marks configurations and checkpoints.
+    #: The value of ``task`` in configurations and checkpoints.
     name: ClassVar[str]
-    #: What a checkpoint of it holds, with its article, and the command that trains it.
+    #: The content of its checkpoints in words, such as "a detector"; the command that trains it.
     noun: ClassVar[str]
     command: ClassVar[str]
     schema: ClassVar[type[Section]]
-    #: What ``best.pt`` is chosen by, for people.
+    #: Name of the metric that selects ``best.pt``, for messages.
     metric: ClassVar[str]
     #: Layers whose rows belong to classes: {prefix of their tensors: rows of a class}. Rows beyond
     #: those of the classes are the background's.
     class_layers: ClassVar[Mapping[str, int]]
-    #: Settings that shapes of tensors do not show and that must fit a checkpoint: {section: keys}.
+    #: {section: keys} of the settings that must be equal in config and checkpoint.
     network_settings: ClassVar[Mapping[str, tuple[str, ...]]]
-    #: Whether the images of a batch should have one orientation, because they are padded.
+    #: Whether batches are padded, so that their images should have one orientation.
     by_shape: ClassVar[bool] = False
-    #: What draws the statistics of labels.
+    #: ``plot_labels(records, classes, path)`` draws the statistics of the labels.
     plot_labels: ClassVar[Callable[..., object]]
 
     @abstractmethod
@@ -78,7 +78,7 @@ class Task(ABC):
         """The network with random weights drawn from ``train.seed``, in channels-last memory."""
 
     def load_pretrained(self, loaded: Loaded) -> list[str]:
-        """Load the pretrained weights that the configuration names; what was done, in words.
+        """Load the pretrained weights that the configuration names; returns lines for the log.
 
         Raises:
             WeightsError: unreadable or not fitting.
@@ -90,11 +90,11 @@ class Task(ABC):
         self, converted: Converted, path: Path
     ) -> tuple[Mapping[str, torch.Tensor], Section, tuple[str, ...]]:
         """Tensors, configuration and classes of a file of ``convert-weights``; raises
-        WeightsError where it cannot stand for a checkpoint."""
+        WeightsError if it cannot be used as a checkpoint."""
         raise WeightsError(f"{path}: converted weights are no checkpoint of {self.noun}")
 
     def join(self, loaded: Loaded, group: Group) -> None:  # noqa: B027  optional
-        """Prepare the model, on its device by now, for training in ``group``."""
+        """Prepare the model, which is on its device, for training in ``group``."""
 
     @abstractmethod
     def read(
@@ -105,11 +105,11 @@ class Task(ABC):
         *,
         training: bool = False,
     ) -> DataSplit:
-        """The images of one split, labelled by name; ``classes`` go before those configured.
+        """The images of one split, with labels; ``classes`` replace those of the configuration.
 
         Raises:
             ConfigError: no data are configured.
-            DataError: anything in the data is an error.
+            DataError: there are errors among the findings.
         """
 
     def read_both(
@@ -120,13 +120,13 @@ class Task(ABC):
         return {"train": train, "val": self.read(config, "val", train.classes)}
 
     def prepare(self, run: Any, folder: Path, group: Group, log: RunLog) -> Any:
-        """Make what training needs beyond weights and data, and keep it in the run ``folder``,
-        where a resumed run finds it; handed to `train_batches`."""
+        """Compute what training needs besides weights and data, and keep it in the run ``folder``
+        for a resumed run; the result is passed to `train_batches`."""
         return None
 
     @abstractmethod
     def train_dataset(self, config: Any, split: DataSplit, prepared: Any) -> Any:
-        """The training samples by `SampleKey`, with what `prepare` made."""
+        """The training samples by `SampleKey`; ``prepared`` is the result of `prepare`."""
 
     def train_batches(
         self, config: Any, split: DataSplit, prepared: Any, start: int, group: Group
@@ -142,7 +142,7 @@ class Task(ABC):
     def batch_plan(
         self, settings: TrainConfig, split: DataSplit, start: int = 0, group: Group = ALONE
     ) -> BatchPlan:
-        """Which images make up this process's batches."""
+        """The plan of this process's batches."""
         records = split.records
         return BatchPlan(
             [record.size for record in records] if self.by_shape else any_shape(len(records)),
@@ -182,7 +182,7 @@ class Task(ABC):
 
     @abstractmethod
     def pipeline(self, members: Sequence[Loaded]) -> Any:
-        """What predicts as the first member's configuration says, alone or as an ensemble."""
+        """The prediction of one or several members, with the settings of the first one."""
 
     def predictor(self, pipeline: Any, **options: Any) -> Predictor:
         """The `Predictor` of a pipeline; ``options`` are those of its constructor.
@@ -192,11 +192,11 @@ class Task(ABC):
         raise WeightsError(f"{self.noun} gives no boxes; detectors and localizers do")
 
     def follow(self, config: Any, lead: Any) -> Any:
-        """The configuration of an ensemble's further member, ``lead`` being the first one's."""
+        """The configuration of a further member of an ensemble; ``lead`` is the first one's."""
         return config
 
     def quick(self, config: Any) -> Any:
-        """The configuration with the testing that evaluations during training can afford."""
+        """The configuration of the faster testing in evaluations during training."""
         return config
 
     def predict_split(
@@ -209,8 +209,8 @@ class Task(ABC):
         timer: Timer | None = None,
     ) -> dict[str, Any] | None:
         """The prediction for every image by image id; each process takes its share, the main one
-        gets all and the others None. The models must be in evaluation mode. ``timer`` gets what
-        this process spent on its share."""
+        gets all and the others None. The models must be in evaluation mode. ``timer`` measures
+        this process's share."""
         found = self.predictions(pipeline, config, split, group, timer or Timer())
         share = len(split.records) / group.world
         if progress is not None and group.is_main:
@@ -228,8 +228,8 @@ class Task(ABC):
         quick: bool = False,
         **options: Any,
     ) -> Any:
-        """The numbers for the predictions of one split; ``quick`` leaves out slow ones that
-        ``best.pt`` is not chosen by. ``options`` are those of the task's own.
+        """Evaluate the predictions of one split; ``quick`` leaves out slow metrics that do not
+        select ``best.pt``. ``options`` are specific to the task.
 
         Truncated images that ``data.on_truncated: skip`` left out are not counted; a note says so.
         """
@@ -240,7 +240,7 @@ class Task(ABC):
 
     @abstractmethod
     def worth(self, evaluation: Any, config: Any) -> float:
-        """The number that ``best.pt`` is chosen by; larger is better."""
+        """The metric that selects ``best.pt``; larger is better."""
 
     def validate(self, loaded: Loaded, split: DataSplit, group: Group) -> dict[str, float]:
         """Further metrics of an evaluation during training, on all processes."""
@@ -257,16 +257,16 @@ class Task(ABC):
 
     @abstractmethod
     def describe_testing(self, members: Sequence[Loaded], pipeline: Any) -> str:
-        """One line that says which sizes, networks and options make the predictions."""
+        """One line with the sizes, networks and options of the predictions."""
 
     def facts(self, config: Any) -> list[tuple[str, str]]:
-        """Rows on the network and its inputs, for the page of a run."""
+        """(name, value) rows about the network and its inputs, for the report page of a run."""
         return []
 
     @abstractmethod
     def data_report(self, config: Any, splits: Splits, path: Path) -> str:
-        """``data_report.json`` of a run as text: what was found in the data that the configuration
-        at ``path`` names."""
+        """The text of ``data_report.json`` of a run: the findings in the data of the configuration
+        at ``path``."""
 
 
 def seeded(build: Callable[[], Model], seed: int) -> Model:

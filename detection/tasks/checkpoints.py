@@ -1,6 +1,6 @@
-"""Trained networks from files: checkpoints, their classes matched by name, and what uses them.
+"""Loading of trained networks from checkpoints, with classes matched by name.
 
-K classes. A checkpoint is read once: a command reads it to learn its task, and hands it on.
+K classes. A command reads each checkpoint once: it needs the task of the first one.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ Tensors = Mapping[str, Tensor]
 class Checkpoint:
     """A trained network in a file: weights, configuration and class names.
 
-    ``tensors`` are the moving average where there is one, else the weights; ``state`` is all that
-    the file holds, for resuming.
+    ``tensors`` are the moving average if there is one, else the weights; ``state`` is the whole
+    content of the file, for resuming.
     """
 
     path: Path
@@ -40,8 +40,7 @@ class Checkpoint:
     state: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def expect_network(self, config: Section) -> None:
-        """Raises ConfigError where ``config`` describes another network, in settings that the
-        shapes of the tensors do not show."""
+        """Raise ConfigError if ``config`` differs in one of `Task.network_settings`."""
         for section, names in self.task.network_settings.items():
             for name in names:
                 trained = getattr(getattr(self.config, section), name)
@@ -122,7 +121,7 @@ def load_members(
 
 
 def load_trained(loaded: Loaded, checkpoint: Checkpoint, *, reset_head: bool) -> list[str]:
-    """Load a trained network's weights into ``loaded``, to train on; what was done, in words.
+    """Load the weights of a checkpoint into ``loaded`` for fine-tuning; returns lines for the log.
 
     Classes are matched by name: another order is mapped, other names are an error unless
     ``reset_head`` lets the class layers be re-initialised.

@@ -41,7 +41,7 @@ LoadedClassifier = Loaded[Classifier, ClassifierConfig]
 
 
 class CropTask(Task):
-    """What classification and localization share: training on crops of images with one class."""
+    """The base of classification and localization, which train on crops."""
 
     #: The part of the model that is compiled where ``train.compile`` asks for it.
     compiled: ClassVar[str]
@@ -56,7 +56,7 @@ class CropTask(Task):
             getattr(loaded.model, self.compiled).compile()
 
     def data_report(self, config: Any, splits: Splits, path: Path) -> str:
-        """Of data with one class an image."""
+        """The report on data with one class per image."""
         content = {}
         for name, split in splits.items():
             counts = Counter(record.image_label for record in split.records)
@@ -107,7 +107,7 @@ class ClassificationTask(CropTask):
         *,
         training: bool = False,
     ) -> DataSplit:
-        source, known = _source(config), classes or config.data.classes
+        source, known = data_source(config), classes or config.data.classes
         if isinstance(source, ShardsSource):
             folder = source.root / (source.train if part == "train" else source.val)
             return read_shards(folder, classes=known).split()
@@ -118,8 +118,8 @@ class ClassificationTask(CropTask):
     def read_both(
         self, config: ClassifierConfig, classes: tuple[str, ...] | None = None
     ) -> dict[str, DataSplit]:
-        """Raises DataError, too, where validation has a class that training lacks."""
-        source, known = _source(config), classes or config.data.classes
+        """Also raises DataError if validation has a class that training lacks."""
+        source, known = data_source(config), classes or config.data.classes
         if isinstance(source, ShardsSource):
             return super().read_both(config, classes)
         train, val = labelled_splits(source, classes=known, rules=image_rules(config))
@@ -191,7 +191,7 @@ class ClassificationTask(CropTask):
         return ScorePipeline([classifier_member(member, lead) for member in members])
 
     def quick(self, config: ClassifierConfig) -> ClassifierConfig:
-        """One crop: testing as often as every few thousand steps must be cheap."""
+        """One crop per image."""
         test = config.test.model_copy(update={"protocol": "one_crop", "flip": False})
         return config.model_copy(update={"test": test})
 
@@ -250,9 +250,9 @@ CLASSIFICATION = ClassificationTask()
 def load_classifier_weights(
     loaded: Loaded, prefix: str, replaced: tuple[str, ...], missing: tuple[str, ...], done: str
 ) -> list[str]:
-    """Load ``network.weights``, a classifier of any known layout, under ``prefix``, all but the
-    layers ``replaced``; ``missing`` layers of the model have none. ``done`` says what was done with
-    them; returned with all else."""
+    """Load ``network.weights``, a classifier of any known layout, without its layers ``replaced``;
+    ``prefix`` is added to the names of tensors, and ``missing`` layers of the model keep their
+    values. Returns lines for the log, the first of which ends with ``done``."""
     settings = loaded.config.network
     path = resolve(settings.weights)
     converted = import_weights(path)
@@ -273,7 +273,7 @@ def load_classifier_weights(
     ]
 
 
-def _source(config: ClassifierConfig) -> Source:
+def data_source(config: Any) -> Source:
     if config.data.source is None:
         raise ConfigError("data.source: not given; set its format and root")
     return config.data.source

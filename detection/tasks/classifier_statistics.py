@@ -1,7 +1,6 @@
 """Exact batch norm statistics and layer responses of a classifier, measured over images.
 
-Exact batch norm statistics, with which it becomes the frozen backbone of a detector, and the
-responses of its layers.
+With exact statistics a classifier can be the frozen backbone of a detector.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ from .classifier_network import eval_crops, train_crop
 
 @dataclass(frozen=True)
 class Shift:
-    """How far exact statistics are from what stood there before, over all channels of all norms:
-    of the mean in stds, and of the std as a fraction of itself."""
+    """Changes from the previous to the exact statistics, over all channels of all norms: of the
+    mean in stds, and of the std as a fraction of the exact one."""
 
     median_mean: float
     largest_mean: float
@@ -50,14 +49,14 @@ def freeze(
     source: str = "weights",
     progress: Console | None = None,
 ) -> tuple[Converted, Shift]:
-    """Give ``classifier`` exact batch norm statistics over its training set; it is then written as
-    `write_converted` takes it.
+    """Give ``classifier`` exact batch norm statistics over its training set. Returns the weights
+    for `write_converted`, and the change.
 
-    Images are cropped as in training and come in a random order, always the same; ``images``
-    takes the first so many of them. ``source`` names the classifier in errors.
+    Images are cropped as in training and come in a fixed random order; ``images`` limits their
+    number. ``source`` names the classifier in errors.
 
     Raises:
-        WeightsError: no backbone of a detector; said before any image is read.
+        WeightsError: not usable as a backbone of a detector; raised before images are read.
         ConfigError, DataError: no batch norm, no images, or data that are not the classifier's.
     """
     _frozen(classifier, (), source)
@@ -107,7 +106,7 @@ def measure_responses(
 class _Images:
     """Every record once, in batches of nearly one size.
 
-    Equal sizes, because a small rest would have batch statistics far from all others'.
+    A much smaller last batch would have very different batch statistics.
     """
 
     def __init__(
@@ -137,7 +136,7 @@ class _Images:
 
 
 def _records(classifier: LoadedClassifier, part: Part) -> Sequence[Record]:
-    """Those of a split; raises ConfigError for a stream of shards."""
+    """The records of a split; raises ConfigError for a stream of shards."""
     split = read_eval_split(CLASSIFICATION, classifier, part)
     if isinstance(split, ShardSplit):
         raise ConfigError(
@@ -148,7 +147,7 @@ def _records(classifier: LoadedClassifier, part: Part) -> Sequence[Record]:
 
 
 def _sample(records: Sequence[Record], images: int | None) -> list[Record]:
-    """In random order: in batches of one class each, batch statistics would be that class's."""
+    """Records in random order: sorted by class, batch statistics would be those of one class."""
     order = np.random.default_rng(0).permutation(len(records))
     return [records[index] for index in order[:images]]
 

@@ -48,7 +48,7 @@ Detector = Loaded[FasterRCNN, DetectorConfig]
 
 
 class DetectionTask(Task):
-    """Detectors: VOC and COCO data, mean average precision."""
+    """Detectors: data with boxes, mean average precision."""
 
     name = "detection"
     noun = "a detector"
@@ -129,15 +129,15 @@ class DetectionTask(Task):
         *,
         training: bool = False,
     ) -> DataSplit:
-        """In training ``data.difficult`` decides about difficult objects; evaluation ignores them
-        always, also where training left them out."""
+        """``data.difficult`` applies to training only; evaluation always ignores difficult
+        objects."""
         data = config.data
         difficult: Difficult = data.difficult if training else "ignore"
         sources = data.train if part == "train" else data.val
         images, findings = inspect_all(sources, Reading(image_rules(config), difficult))
         known = classes or data.classes
         if known is None:
-            refuse(findings, "data")  # half of the data would make half a class list
+            refuse(findings, "data")  # incomplete data give an incomplete class list
         split = label_images(
             images, classes=known, ignore_classes=data.ignore_classes, on_bad_box=data.on_bad_box
         )
@@ -264,7 +264,7 @@ DETECTION = DetectionTask()
 
 
 def _config_of(converted: Converted) -> DetectorConfig:
-    """What a converted detector says of itself, on the defaults, which are detectron2's C4."""
+    """The config of a converted detector; the defaults are those of detectron2's C4."""
     config = DetectorConfig()
     rpn_channels = len(converted.tensors["rpn_head.conv.weight"])
     backbone = config.backbone.model_dump() | {
@@ -278,7 +278,7 @@ def _config_of(converted: Converted) -> DetectorConfig:
 
 
 def _with_own_stride(converted: Converted, path: Path) -> Converted:
-    """With the stride that a checkpoint of this toolkit has in its config; no tensor shows it."""
+    """``converted`` with the stride position from the config of a checkpoint of this toolkit."""
     own = LAYOUTS[converted.layout].own
     if not (converted.bottlenecks and own and converted.stride_in is None):
         return converted

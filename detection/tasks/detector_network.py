@@ -122,7 +122,7 @@ def _region_pool(roi: RoiConfig, stride: int) -> RegionPool:
 
 
 def anchors_in_training(config: DetectorConfig) -> Anchors:
-    """Of several training scales the middle one."""
+    """The anchors at the training scale, of several scales the middle one."""
     sides = sorted(config.image.short_side_train)
     return Anchors(
         config.rpn.anchor_sizes,
@@ -144,8 +144,8 @@ def train_transform(config: DetectorConfig) -> TrainTransform:
 
 
 def eval_transform(config: DetectorConfig, short_side: int | None = None) -> EvalTransform:
-    """The resize of testing, or the same to another shorter side: the longer one's limit follows,
-    so that the aspect ratios it cuts short stay the same."""
+    """The resize of testing, or that to another ``short_side``, with the limit of the longer side
+    in proportion."""
     image = config.image
     side = short_side or image.short_side_test
     limit = round(image.long_side_max * side / image.short_side_test)
@@ -153,7 +153,7 @@ def eval_transform(config: DetectorConfig, short_side: int | None = None) -> Eva
 
 
 def build_pipeline(members: Sequence[Loaded[FasterRCNN, DetectorConfig]]) -> Pipeline:
-    """What detects as the first member's ``config.test`` says, alone or as an ensemble."""
+    """The pipeline of one or several members, with ``config.test`` of the first one."""
     test = members[0].config.test
     return Pipeline(
         [_member(member, test) for member in members],

@@ -1,5 +1,5 @@
-"""The task of localization: the box of a known class in an image (ResNet paper, appendix C), and
-what its second stage in `region_localizer.py` shares with it."""
+"""The first stage of localization: a per-class RPN (ResNet paper, appendix C), and the base class
+of both stages; the second one is in `region_localizer.py`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from ..models.localizer import Localizer
 from ..structures import Located
 from .base import Loaded, Part, Splits, evaluate_read, image_rules
 from .checkpoints import class_difference, load_members, read_checkpoint
-from .classifier import CLASSIFICATION, CropTask, load_classifier_weights
+from .classifier import CLASSIFICATION, CropTask, data_source, load_classifier_weights
 from .classifier_network import eval_crops, train_crop
 from .localizer_network import build_localizer
 from .training import describe_size, describe_splits
@@ -47,7 +47,7 @@ NETWORK = ("family", "depth", "width", "shortcut", "norm", "stride_in", "pixels"
 
 
 class StageTask(CropTask):
-    """What both stages share: data with one class an image, and the errors of localization."""
+    """The base of both stages: data with one class per image, and the errors of localization."""
 
     command = "train-loc"
     metric = "1 - error given the true class"
@@ -80,11 +80,9 @@ class StageTask(CropTask):
         *,
         training: bool = False,
     ) -> DataSplit:
-        data, source = config.data, config.data.source
-        if source is None:
-            raise ConfigError("data.source: not given; set its format and root")
+        data = config.data
         return localization_split(
-            source,
+            data_source(config),
             part,
             classes=classes or data.classes,
             on_bad_box=data.on_bad_box,
@@ -126,7 +124,7 @@ class StageTask(CropTask):
         return evaluate_read(evaluate, found, split, config)
 
     def logged(self, evaluation: Localization) -> dict[str, float]:
-        """Those that an evaluation without a classifier has."""
+        """The metrics that need no classifier."""
         names = ("true_class_error", "mean_true_class_iou")
         return {f"val_{name}": evaluation.metrics[name] for name in names}
 
@@ -184,13 +182,13 @@ class LocalizationTask(StageTask):
     def pipeline(self, members: Sequence[LoadedLocalizer]) -> LocationPipeline:
         """An ensemble's members take the leader's protocol, each with crops of its own size."""
         lead = members[0].config.test
-        proposers = []
+        stages = []
         for member in members:
             own = member.config.test
             sizes = {name: getattr(own, name) for name in ("resize", "size", "short_sides")}
-            proposers.append(first_stage(member, lead.model_copy(update=sizes)))
+            stages.append(first_stage(member, lead.model_copy(update=sizes)))
         return LocationPipeline(
-            proposers, (), load_classifiers(members[0]), top=lead.top, vote_iou=lead.vote_iou
+            stages, (), load_classifiers(members[0]), top=lead.top, vote_iou=lead.vote_iou
         )
 
     def quick(self, config: LocalizerConfig) -> LocalizerConfig:

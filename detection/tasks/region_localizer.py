@@ -45,7 +45,7 @@ from .localizer_network import build_region_localizer
 from .training import Training, describe_size, describe_splits
 
 LoadedRegionLocalizer = Loaded[RegionLocalizer, RegionLocalizerConfig]
-#: In the run folder.
+#: File name in the run folder.
 PROPOSALS = "proposals.safetensors"
 
 
@@ -108,7 +108,8 @@ class RegionLocalizationTask(StageTask):
         )
 
     def pipeline(self, members: Sequence[LoadedRegionLocalizer]) -> LocationPipeline:
-        """With the first stages that the members' configurations name; these keep their crops."""
+        """The first stages that the members' configurations name, with their own crops, and the
+        members as second stages."""
         config = members[0].config
         return LocationPipeline(
             [first_stage(one, one.config.test) for one in _first_stages(members)],
@@ -186,7 +187,7 @@ def _write_proposals(proposals: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _read_proposals(path: Path, records: Iterable[Record]) -> dict[str, Tensor]:
-    """Those of the ``records``; raises DataError, naming the file, where one has none."""
+    """The proposals of the ``records``; raises DataError, naming the file, if one has none."""
     try:
         proposals = load_file(path)
     except (OSError, SafetensorError) as error:

@@ -1,4 +1,4 @@
-"""The tasks by name."""
+"""The registry of tasks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .detector import DETECTION
 from .localizer import LOCALIZATION
 from .region_localizer import LOCALIZATION_RCNN
 
-#: By what configurations and checkpoints are marked with. To add a task, add its line here.
+#: By ``task`` of configurations and checkpoints. To add a task, add its line here.
 TASKS: Mapping[str, Task] = {
     "detection": DETECTION,
     "classification": CLASSIFICATION,

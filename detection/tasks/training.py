@@ -78,9 +78,9 @@ class Training:
         loaded = Loaded(task.build(config, len(classes)), config, classes)
         self.task, self.loaded, self.splits, self.start = task, loaded, splits, start
         self.notes = [*describe_findings(splits), *self._load_weights()]
-        #: Of the network while it learns, with the testing that a run can afford.
+        #: Prediction with the network in training, for evaluations.
         self.pipeline = task.pipeline([replace(loaded, config=task.quick(config))])
-        #: What the task made for this run beyond weights and data.
+        #: The result of `Task.prepare`.
         self.prepared: Any = None
 
     @property
@@ -98,7 +98,7 @@ class Training:
         }
 
     def _load_weights(self) -> list[str]:
-        """Load the weights that the run starts from; what was done, in words."""
+        """Load the weights that the run starts from; returns lines for the log."""
         start = self.start
         if start.checkpoint is None:
             return self.task.load_pretrained(self.loaded)
@@ -107,7 +107,7 @@ class Training:
         return load_trained(self.loaded, start.checkpoint, reset_head=start.reset_head)
 
     def banner(self, group: Group, folder: Path | str) -> list[str]:
-        """One screen that says what is about to happen."""
+        """The summary that is logged before the first step."""
         settings = self.settings
         return [
             f"device: {group.device} x {group.world}, {settings.precision}",
@@ -155,13 +155,13 @@ class Training:
             )
             if group.is_main:
                 draw(log, plot_curves, folder)
-                log.message(self._farewell(state, outputs, stopped))
-        # A process that was not asked itself stops with one that was.
+                log.message(self._result_message(state, outputs, stopped))
+        # A process without a signal stops together with the one that received it.
         return stop.exit_code or (128 + signal.SIGTERM if stopped else 0)
 
     def evaluate(self, state: TrainingState, outputs: Outputs, group: Group, step: int) -> float:
-        """Log the metrics of the weights that would be shipped, on ``val``; the number that
-        ``best.pt`` is chosen by, on all processes."""
+        """Evaluate `TrainingState.weights` on ``val`` and log the metrics. Returns the metric that
+        selects ``best.pt``, on all processes."""
         task, loaded, split = self.task, self.loaded, self.splits["val"]
         config = task.quick(loaded.config)
         with shipped_weights(state), evaluating(state.model):
@@ -177,7 +177,7 @@ class Training:
         return group.broadcast(f"evaluation/{step}", worth)
 
     def _write_run_files(self, folder: Path) -> None:
-        """Configuration, machine, and what was found in the data."""
+        """Write the configuration, the environment and the findings in the data."""
         path = folder / "config.yaml"
         try:
             path.write_text(dump_config(self.loaded.config), encoding="utf-8")
@@ -189,7 +189,7 @@ class Training:
             reason = error.strerror or str(error)
             raise ConfigError(f"{error.filename or folder}: cannot be written: {reason}") from error
 
-    def _farewell(self, state: TrainingState, outputs: Outputs, stopped: bool) -> str:
+    def _result_message(self, state: TrainingState, outputs: Outputs, stopped: bool) -> str:
         if stopped:
             command = f"resdet {self.task.command} --resume {shlex.quote(str(outputs.last))}"
             return f"stopped at step {state.step}; continue with: {command}"
@@ -200,12 +200,12 @@ class Training:
 
 
 def describe_splits(splits: Splits) -> list[str]:
-    """What each named split holds."""
+    """One line about the content of each split."""
     return [f"{name}: {describe(split)}" for name, split in splits.items()]
 
 
 def describe_findings(splits: Splits) -> list[str]:
-    """What is wrong with the data, the first of it in full."""
+    """The first problems of the data, and the number of findings of each kind."""
     lines = []
     for name, split in splits.items():
         lines += [f"WARNING: data.{name}: {problem}" for problem in split.problems[:10]]
@@ -231,7 +231,7 @@ def describe_steps(settings: TrainConfig, images: int) -> str:
 
 
 def draw(log: RunLog, plot: Callable[..., object], *content: Any) -> None:
-    """Images are for people: one that cannot be drawn or written does not stop training."""
+    """Call ``plot``; an error is logged and does not stop training."""
     try:
         plot(*content)
     except Exception as error:

@@ -92,7 +92,7 @@ def whole(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_held_out_images_are_a_small_image_of_the_whole(whole: Path) -> None:
+def test_held_out_images_have_the_class_frequencies_of_the_whole(whole: Path) -> None:
     source = FolderSource(root=whole, train=".", val_fraction=0.2)
     train, val = labelled_splits(source)
     assert Counter(record.image_label for record in val.records)[0] == 4

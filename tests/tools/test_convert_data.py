@@ -90,7 +90,7 @@ def test_refusals(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_in_use_is_told_before_reading(
+def test_a_folder_in_use_is_reported_before_reading(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mine.txt").write_text("")

@@ -198,7 +198,7 @@ def test_scenes_become_a_set_to_classify(
     assert "is not empty" in capsys.readouterr().err
 
 
-def test_bad_boxes_are_refused_or_told(
+def test_bad_boxes_are_refused_or_reported(
     shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """BloodImage_00338 has a click for a box: a pixel, or nothing where pixels count from 0."""

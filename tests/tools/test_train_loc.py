@@ -274,7 +274,7 @@ def test_two_processes_are_as_one(
                 assert mine[name] == pytest.approx(theirs[name], rel=1e-3), name
 
 
-def test_eight_images_are_learned_by_heart(folder: Path, tmp_path: Path) -> None:
+def test_eight_images_are_overfitted(folder: Path, tmp_path: Path) -> None:
     words = ("train.iterations=150", "train.eval_every=150", "train.ema_decay=null")
     words += ("train.batch_size=8", "train.base_batch_size=8", "train.warmup_iterations=10")
     words += ("head.positive_iou=0.5", "train.lr=0.05", "head.anchor_sizes=[24, 40]")
@@ -489,7 +489,7 @@ def test_frozen_norms_need_weights(folder: Path, capsys: pytest.CaptureFixture[s
     assert "resdet freeze-bn" in refused(capsys, *words, code=2)
 
 
-def test_what_cannot_be_written_is_said_before_evaluation(
+def test_unwritable_output_is_reported_before_evaluation(
     first: Path, classifier: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("eval", "--weights", first / "weights" / "best.pt", "--submission")
@@ -560,7 +560,7 @@ def spoil_solution(root: Path) -> str:
 
 
 @pytest.mark.parametrize("spoil", [spoil_xml, spoil_class, spoil_list, spoil_solution])
-def test_bad_data_is_said_before_training(
+def test_bad_data_is_reported_before_training(
     spoil: Callable[[Path], str],
     folder: Path,
     tmp_path: Path,
@@ -575,7 +575,7 @@ def test_bad_data_is_said_before_training(
 
 
 @pytest.mark.parametrize("stage", ["first", "second"])
-def test_the_report_tells_of_the_run(stage: str, request: pytest.FixtureRequest) -> None:
+def test_the_report_describes_the_run(stage: str, request: pytest.FixtureRequest) -> None:
     run = request.getfixturevalue(stage)
     ran("eval", "--weights", run / "weights" / "best.pt")
     ran("report", run)

@@ -311,7 +311,7 @@ def test_boxes_a_format_cannot_hold(
     assert [obj.box for obj in objects] == ([kept] if kept else [])
 
 
-def test_meanings_that_change_are_told(tmp_path: Path) -> None:
+def test_changed_meanings_are_reported(tmp_path: Path) -> None:
     voc = _voc(tmp_path / "voc", {"a": [("dog", (2, 3, 11, 22), 1)]})
     (note,) = _plan(voc, "voc", "coco").notes
     assert re.match(r"difficult objects become crowds .*: 1$", note)

@@ -72,7 +72,7 @@ def test_several_classes_in_a_image() -> None:
     seed=st.integers(0, 5),
     weights=st.lists(st.integers(1, 9), min_size=1, max_size=4),
 )
-def test_each_class_is_within_a_image_of_its_share(
+def test_each_class_is_within_an_image_of_its_share(
     counts: dict[str, int], seed: int, weights: list[int]
 ) -> None:
     fractions = {f"part{i}": weight / sum(weights) for i, weight in enumerate(weights)}

@@ -127,7 +127,7 @@ open(f"{sys.argv[1]}/{group.rank}", "w").write(line)
 """
 
 
-def test_what_processes_tell_each_other(tmp_path: Path) -> None:
+def test_collectives_of_several_processes(tmp_path: Path) -> None:
     done = torchrun(sys.executable, "-c", WORKER, tmp_path)
     assert done.returncode == 0, done.stderr
     main, other = (json.loads((tmp_path / name).read_text()) for name in ("0", "1"))

@@ -119,7 +119,7 @@ def test_a_whole_last_line_without_its_line_end_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_said_once_and_what_was_logged_comes_later(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_once_and_lines_are_written_later(tmp_path: Path) -> None:
     console = pipe()
     with RunLog(tmp_path, total_steps=100, console=console) as log:
         log.step(10, LOSSES)
@@ -239,7 +239,7 @@ def test_tensorboard_gets_the_scalars_and_a_resumed_run_hides_the_lost_ones(
     assert [round(e.value, 6) for e in events.Scalars("eval/voc_ap50")] == [0.02, 0.04, 0.06]
 
 
-def test_a_tensorboard_failure_is_said_once(tmp_path: Path) -> None:
+def test_a_tensorboard_failure_is_reported_once(tmp_path: Path) -> None:
     (tmp_path / "tensorboard").write_text("a file where the folder should be")
     console = pipe()
     with RunLog(tmp_path, total_steps=100, tensorboard=True, console=console) as log:
