@@ -25,7 +25,7 @@ RESULTS_FILE = "results.csv"
 Kind = Literal["train", "eval"]
 _RESERVED = ("kind", "step", "time")
 #: {former name in files of earlier versions: name}.
-_RENAMED = {
+FORMER_NAMES = {
     "val_oracle_error": "val_true_class_error",  # former name
     "val_mean_oracle_iou": "val_mean_true_class_iou",  # former name
 }
@@ -58,7 +58,7 @@ class LogEntry:
         try:
             raw = json.loads(line)
             values = {
-                _RENAMED.get(name, name): _number(raw[name])
+                FORMER_NAMES.get(name, name): _number(raw[name])
                 for name in raw
                 if name not in _RESERVED
             }

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from resdet.detection.engine.history import History, LogEntry, read_history
+from resdet.detection.engine.history import FORMER_NAMES, History, LogEntry, read_history
 from resdet.detection.engine.log import RunLog, format_duration
 from resdet.detection.errors import ConfigError
 from rich.console import Console
@@ -273,7 +273,9 @@ def test_measured_values_cannot_take_the_names_of_the_line() -> None:
 
 
 @given(
-    st.dictionaries(st.text().filter(lambda n: n not in ("kind", "step", "time")), st.floats()),
+    st.dictionaries(
+        st.text().filter(lambda n: n not in ("kind", "step", "time", *FORMER_NAMES)), st.floats()
+    ),
     st.integers(0, 10**9),
 )
 def test_a_line_gives_back_its_entry(values: dict[str, float], step: int) -> None:
