@@ -75,7 +75,7 @@ class Moments:
 
     @property
     def variance(self) -> Tensor:
-        """Of the population. Raises ValueError where nothing was added."""
+        """The population variance. Raises ValueError if nothing was added."""
         if self.count == 0:
             raise ValueError("no values were added")
         return self._squares / self.count

@@ -63,7 +63,7 @@ class PixelNorm(nn.Module):
         return out
 
     def normalise(self, images: Tensor) -> Tensor:
-        """The same for (N, 3, H, W) uint8 images without padding."""
+        """`forward` for (N, 3, H, W) uint8 images without padding."""
         out = images.index_select(1, self.channels).to(
             self.mean.dtype, memory_format=torch.channels_last
         )

@@ -223,7 +223,7 @@ def _drawn(folder: Path, notes: list[str]) -> PageSection:
 
 
 def _captions(folder: Path, notes: list[str]) -> tuple[dict[str, str], int]:
-    """What was found, by the path of the drawing in ``folder``; and how many images failed."""
+    """{path of a drawing: its detections in words}, and the number of failed images."""
     captions: dict[str, str] = {}
     failed = 0
     try:

@@ -61,7 +61,7 @@ class Report:
 
 @dataclass(frozen=True)
 class DataSet:
-    """What to check: ``splits``, training first, each with one or several sources.
+    """The data set to check: ``splits``, training first, each with one or several sources.
 
     ``origin`` is the folder or config file; ``folders`` are checks for files that no split uses.
     ``classes`` None: all names that occur, with ``from_training`` only those in training.

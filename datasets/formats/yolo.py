@@ -111,7 +111,7 @@ def _is_listed(source: YoloSource) -> bool:
 def _listed(
     path: Path, files: Mapping[str, list[Path]]
 ) -> tuple[dict[str, list[Path]], list[Finding]]:
-    """Those of ``files`` that a list has; its lines are paths such as ``./images/a.jpg``."""
+    """The ``files`` in a list, and findings; its lines are paths such as ``./images/a.jpg``."""
     known = {found: name for name, paths in files.items() for found in paths}
     wanted: dict[str, list[Path]] = {}
     findings = []

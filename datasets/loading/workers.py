@@ -59,7 +59,7 @@ class BatchStream(IterableDataset["Batch | ResdetError | None"]):
 
 
 def _to_shared_memory(batch: Batch) -> Batch:
-    """In a worker, ``batch`` moved to shared memory, through which it reaches the main process.
+    """Move ``batch`` to shared memory in a worker, for the transfer to the main process.
 
     Otherwise the queue's thread would do it: if there is too little, it prints an error, loses the
     batch, and the main process waits forever.
@@ -124,7 +124,7 @@ def data_loader(source: Dataset, *, workers: int, **options: Any) -> DataLoader:
 
 
 def received(loader: DataLoader) -> Iterator[Any]:
-    """What the workers read; raises the expected failures that they returned."""
+    """The items from the workers; raises the errors that they returned."""
     items = _started(loader)
     while (item := _next(items)) is not _END:
         if isinstance(item, ResdetError):

@@ -157,7 +157,7 @@ def evaluate_located(
 def evaluate_predictions(
     predictions: Mapping[str, Detections], records: Sequence[Record], classes: Sequence[str]
 ) -> Localization:
-    """As `evaluate_located` where only predictions are known, such as those of a submission."""
+    """`evaluate_located` for predictions only, such as those of a submission."""
     found = {name: Located(each, Detections.empty()) for name, each in predictions.items()}
     return evaluate_located(found, records, classes, true_class=False)
 

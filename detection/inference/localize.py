@@ -56,7 +56,7 @@ class Classifiers:
 
 @dataclass(frozen=True)
 class Candidates:
-    """What a stage found in one image: scored boxes for each requested label, and the ``likely``
+    """The result of a stage for one image: scored boxes of each requested label, and the ``likely``
     labels, best first, with their ``probabilities``."""
 
     boxes: dict[int, Detections]

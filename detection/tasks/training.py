@@ -90,7 +90,7 @@ class Training:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What every checkpoint carries, so that it can be used alone."""
+        """The entries that make a checkpoint usable without other files."""
         return {
             "task": self.task.name,
             "config": self.loaded.config.model_dump(mode="json"),

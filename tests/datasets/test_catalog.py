@@ -1,4 +1,4 @@
-"""Do names become the right labels, and is no box changed or lost in silence?"""
+"""Names become the right labels, and no box is silently changed or lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are class folders and ILSVRC read with one class list, and is whatever is wrong refused?"""
+"""Class folders and ILSVRC are read with one class list; faults are errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do localizers learn from images with class and boxes, and is all else refused or counted?"""
+"""Localizers get images with class and boxes; all others are errors or counted."""
 
 from __future__ import annotations
 

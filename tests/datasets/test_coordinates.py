@@ -1,4 +1,4 @@
-"""Do boxes that contradict their convention raise a question, and others none?"""
+"""Boxes that contradict their coordinate convention give a warning, others none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the table of kinds say what the code can find, and does docs/data.md say the same?"""
+"""The table of kinds matches the findings in the code and docs/data.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are objects cut out where their boxes are, and does the command leave a set to classify?"""
+"""``resdet crop-objects``: crops are at the boxes and make a classification data set."""
 
 from __future__ import annotations
 

@@ -349,8 +349,8 @@ def test_an_ensemble_of_one_twice_is_itself(
     alone = metrics_of(tmp_path / "alone", *words)
     both = metrics_of(tmp_path / "both", *words, "--weights", turned)
     assert both == pytest.approx(alone, rel=1e-5)
-    told = json.loads((tmp_path / "both" / "metrics.json").read_text())
-    assert "ensemble of 2" in told["testing"] and told["seconds_per_image"] > 0
+    written = json.loads((tmp_path / "both" / "metrics.json").read_text())
+    assert "ensemble of 2" in written["testing"] and written["seconds_per_image"] > 0
 
 
 def test_members_with_other_classes_are_refused(

@@ -1,4 +1,4 @@
-"""``resdet train-det``: which run starts, goes on, or is refused?"""
+"""``resdet train-det``: starting, resuming and refusing runs."""
 
 from __future__ import annotations
 

@@ -293,7 +293,7 @@ def test_stage_two_keeps_the_proposals_of_its_beginning(second: Path, folder: Pa
     path = damaged / "proposals.safetensors"
     path.write_bytes(path.read_bytes()[:-40])
     words = ["train-loc", "--resume", str(damaged), "train.iterations=7"]
-    assert main(words) == 3  # names the file; the next run makes it anew
+    assert main(words) == 3  # names the file; the next run computes it again
     path.unlink()
     assert main(words) == 0 and len(load_file(path)) == len(CLASSES) * TRAIN
 
@@ -350,9 +350,9 @@ def test_the_true_class_is_given_where_there_is_no_classifier(
     for name in ("true_class_error", "mean_true_class_iou"):
         assert found[name] == pytest.approx(last[f"val_{name}"]), name
     assert found["top5_localization_error"] is None
-    told = json.loads((tmp_path / "eval" / "metrics.json").read_text())
-    assert "the true class is given" in told["testing"]
-    assert 0 <= told["baseline"]["true_class_error"] <= 1
+    written = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert "the true class is given" in written["testing"]
+    assert 0 <= written["baseline"]["true_class_error"] <= 1
     assert "baseline" in capsys.readouterr().out
 
 
@@ -407,8 +407,8 @@ def test_an_ensemble_of_one_twice_is_itself(
     alone = metrics_of(tmp_path / "alone", "--weights", weights, one)
     both = metrics_of(tmp_path / "both", "--weights", weights, "--weights", turned, two)
     assert both == pytest.approx(alone, rel=1e-5)
-    told = json.loads((tmp_path / "both" / "metrics.json").read_text())["testing"]
-    assert "ensemble of 2" in told and "2 classifier(s)" in told
+    written = json.loads((tmp_path / "both" / "metrics.json").read_text())["testing"]
+    assert "ensemble of 2" in written and "2 classifier(s)" in written
 
 
 def test_a_folder_of_images(
@@ -468,8 +468,8 @@ def test_truncated_images_are_left_out_where_that_is_asked_for(
         ran(*words, "--out", tmp_path / "run")
     with pytest.warns(UserWarning, match="left out"):
         metrics_of(tmp_path / "eval", "--weights", tmp_path / "run" / "weights" / "last.pt")
-    told = json.loads((tmp_path / "eval" / "metrics.json").read_text())
-    assert told["images"] == len(CLASSES) * VAL - 1 and "1 truncated" in told["notes"][0]
+    written = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert written["images"] == len(CLASSES) * VAL - 1 and "1 truncated" in written["notes"][0]
 
 
 def test_proposals_of_another_run(folder: Path, first: Path, second: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Does a data set stay what it is on the way through VOC, COCO and YOLO, and is a loss told?"""
+"""Conversion between VOC, COCO and YOLO keeps a data set, and losses are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is every image in one part, is every class spread, and does nothing but the seed matter?"""
+"""Stratified splits: every image is in one part, and every class is distributed over the parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is ILSVRC CLS-LOC read as it is distributed, and is each fault of it found, and only that?"""
+"""ILSVRC CLS-LOC is read as distributed, and every fault becomes a finding."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ PLANTED: dict[str, tuple[Callable[[Path], None], list[tuple[str, str]]]] = {
     "other size": (_edit(XML_1, "<width>40", "<width>50"), [("size_mismatch", "error")]),
     "no mapping": (
         lambda root: (root / "LOC_synset_mapping.txt").unlink(),
-        [("missing_file", "error")] * 2,  # told with either split
+        [("missing_file", "error")] * 2,  # reported for either split
     ),
     "line of the mapping": (
         _edit("LOC_synset_mapping.txt", f"{DOG} dog, hound", f"{DOG} dog, hound\n{DOG} twice"),

@@ -1,4 +1,4 @@
-"""Does a COCO JSON come out as written, and does every flaw come out as a message?"""
+"""COCO JSON files are read as written, and every fault becomes a finding."""
 
 from __future__ import annotations
 

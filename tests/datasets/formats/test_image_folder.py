@@ -1,4 +1,4 @@
-"""Are the images of class folders read with their classes, and is each fault found?"""
+"""Images of class folders are read with their classes, and every fault becomes a finding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a submission written as the challenge has it, read as it was meant, refused if damaged?"""
+"""Submissions are written in the format of the challenge, read back, and refused if damaged."""
 
 from __future__ import annotations
 

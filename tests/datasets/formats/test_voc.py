@@ -1,4 +1,4 @@
-"""Does a VOC folder come out as it was drawn, and does every flaw come out as a message?"""
+"""VOC folders are read as drawn, and every fault becomes a finding."""
 
 from __future__ import annotations
 

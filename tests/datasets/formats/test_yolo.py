@@ -1,4 +1,4 @@
-"""Does a YOLO text folder come out as written, and does every flaw come out as a message?"""
+"""YOLO text folders are read as written, and every fault becomes a finding."""
 
 from __future__ import annotations
 

@@ -111,13 +111,13 @@ from torch import nn
 from resdet.detection.engine.distributed import process_group
 
 with process_group("cpu") as group:
-    told = group.broadcast("a", {"mean": 0.5} if group.is_main else None)
+    received = group.broadcast("a", {"mean": 0.5} if group.is_main else None)
     gathered = group.gather({f"of{group.rank}": group.rank, f"also{group.rank}": torch.ones(1)})
     norm = nn.BatchNorm2d(1)
     norm.running_mean.fill_(group.rank + 3.0)
     group.broadcast_buffers(norm)
     line = json.dumps({
-        "told": told,
+        "received": received,
         "mean": group.all_reduce_mean(torch.tensor([1.0, 3.0]) * (group.rank + 1)).tolist(),
         "largest": group.all_reduce_max([float(group.rank), -float(group.rank)]),
         "gathered": sorted(gathered) if gathered is not None else None,
@@ -132,11 +132,11 @@ def test_collectives_of_several_processes(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     main, other = (json.loads((tmp_path / name).read_text()) for name in ("0", "1"))
     assert main["gathered"] == ["also0", "also1", "of0", "of1"] and other["gathered"] is None
-    for said in (main, other):
-        assert said["told"] == {"mean": 0.5}
-        assert said["mean"] == [1.5, 4.5]
-        assert said["largest"] == [1.0, 0.0]
-        assert said["buffer"] == 3.0
+    for results in (main, other):
+        assert results["received"] == {"mean": 0.5}
+        assert results["mean"] == [1.5, 4.5]
+        assert results["largest"] == [1.0, 0.0]
+        assert results["buffer"] == 3.0
 
 
 def test_alone_everything_is_the_identity() -> None:

@@ -73,9 +73,9 @@ def rates(metrics: Sequence[float], folder: Path, *, plateau: int) -> tuple[list
 @pytest.mark.parametrize(
     ("metrics", "plateau", "expected"),
     [
-        # Two evaluations as good as the best are a plateau; the count starts anew after a drop.
+        # Two evaluations as good as the best are a plateau; the count restarts after a drop.
         ((0.5, 0.5, 0.4, 0.4, 0.4, 0.4), 2, (0.1, 0.1, 0.1, 0.05, 0.05, 0.025)),
-        # A better one in between starts it anew as well.
+        # A better one in between restarts it as well.
         ((0.5, 0.4, 0.6, 0.5, 0.7, 0.1), 2, (0.1,) * 6),
         ((0.5, 0.4, 0.6, 0.5, 0.5, 0.5), 1, (0.1, 0.1, 0.05, 0.05, 0.025, 0.0125)),
     ],

@@ -64,7 +64,7 @@ def test_patience_ends_a_run_that_does_not_get_better(tiny_config: Path, tmp_pat
     ("metrics", "patience", "steps", "best"),
     [
         ((0.1, 0.3, 0.2, 0.3, 0.9), 2, 4, 2),  # as good is not better
-        ((0.1, 0.0, 0.2, 0.1, 0.3), 2, 5, 5),  # a better one starts the count anew
+        ((0.1, 0.0, 0.2, 0.1, 0.3), 2, 5, 5),  # a better one restarts the count
         ((0.5, 0.4, 0.9, 0.9, 0.9), 1, 2, 1),
         ((0.5, 0.4, 0.3, 0.2, 0.1), None, 5, 1),
         ((float("nan"), 0.0, 0.2, 0.1, 0.0), 2, 5, 3),  # nothing to find is as nothing found
