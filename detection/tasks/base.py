@@ -93,7 +93,7 @@ class Task(ABC):
         WeightsError if it cannot be used as a checkpoint."""
         raise WeightsError(f"{path}: converted weights are no checkpoint of {self.noun}")
 
-    def join(self, loaded: Loaded, group: Group) -> None:  # noqa: B027  optional
+    def prepare_model(self, loaded: Loaded, group: Group) -> None:  # noqa: B027  optional
         """Prepare the model, which is on its device, for training in ``group``."""
 
     @abstractmethod
@@ -191,11 +191,11 @@ class Task(ABC):
         """
         raise WeightsError(f"{self.noun} gives no boxes; detectors and localizers do")
 
-    def follow(self, config: Any, lead: Any) -> Any:
+    def member_config(self, config: Any, lead: Any) -> Any:
         """The configuration of a further member of an ensemble; ``lead`` is the first one's."""
         return config
 
-    def quick(self, config: Any) -> Any:
+    def quick_config(self, config: Any) -> Any:
         """The configuration of the faster testing in evaluations during training."""
         return config
 
@@ -239,7 +239,7 @@ class Task(ABC):
         return dict(evaluation.metrics)
 
     @abstractmethod
-    def worth(self, evaluation: Any, config: Any) -> float:
+    def selection_metric(self, evaluation: Any, config: Any) -> float:
         """The metric that selects ``best.pt``; larger is better."""
 
     def validate(self, loaded: Loaded, split: DataSplit, group: Group) -> dict[str, float]:

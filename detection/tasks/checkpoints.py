@@ -115,7 +115,7 @@ def load_members(
     if base is not None:
         first.expect_network(base)
         first = replace(first, config=base)
-        others = [replace(one, config=one.task.follow(one.config, base)) for one in others]
+        others = [replace(one, config=one.task.member_config(one.config, base)) for one in others]
     ordered = [other.ordered_as(first.classes, str(first.path)) for other in others]
     return [checkpoint.load(device, overrides) for checkpoint in (first, *ordered)]
 

@@ -46,7 +46,7 @@ class CropTask(Task):
     #: The part of the model that is compiled where ``train.compile`` asks for it.
     compiled: ClassVar[str]
 
-    def join(self, loaded: Loaded, group: Group) -> None:
+    def prepare_model(self, loaded: Loaded, group: Group) -> None:
         """Batch norm over the images of all processes, and compilation, where asked for."""
         settings = loaded.config.train
         if settings.sync_norm:
@@ -190,7 +190,7 @@ class ClassificationTask(CropTask):
         lead = members[0].config.test
         return ScorePipeline([classifier_member(member, lead) for member in members])
 
-    def quick(self, config: ClassifierConfig) -> ClassifierConfig:
+    def quick_config(self, config: ClassifierConfig) -> ClassifierConfig:
         """One crop per image."""
         test = config.test.model_copy(update={"protocol": "one_crop", "flip": False})
         return config.model_copy(update={"test": test})
@@ -209,7 +209,7 @@ class ClassificationTask(CropTask):
     def logged(self, evaluation: Classification) -> dict[str, float]:
         return {f"val_{name}": value for name, value in evaluation.metrics.items()}
 
-    def worth(self, evaluation: Classification, config: ClassifierConfig) -> float:
+    def selection_metric(self, evaluation: Classification, config: ClassifierConfig) -> float:
         return 1 - evaluation.metrics["top1_error"]
 
     # -- words -----------------------------------------------------------------------------------

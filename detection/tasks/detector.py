@@ -116,7 +116,7 @@ class DetectionTask(Task):
         classes = converted.classes or tuple(f"class{i}" for i in range(converted.class_count))
         return converted.tensors, _config_of(converted), classes
 
-    def join(self, loaded: Detector, group: Group) -> None:
+    def prepare_model(self, loaded: Detector, group: Group) -> None:
         loaded.model.mean_count = group.all_reduce_mean
 
     # -- data ------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ class DetectionTask(Task):
         coco = coco and (not quick or config.eval.metric.startswith("coco"))
         return evaluate_read(partial(evaluate, coco=coco), found, split, config)
 
-    def worth(self, evaluation: DetectionEvaluation, config: DetectorConfig) -> float:
+    def selection_metric(self, evaluation: DetectionEvaluation, config: DetectorConfig) -> float:
         return evaluation.metrics[config.eval.metric]
 
     @torch.no_grad()

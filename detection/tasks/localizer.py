@@ -128,7 +128,7 @@ class StageTask(CropTask):
         names = ("true_class_error", "mean_true_class_iou")
         return {f"val_{name}": evaluation.metrics[name] for name in names}
 
-    def worth(self, evaluation: Localization, config: AnyLocalizerConfig) -> float:
+    def selection_metric(self, evaluation: Localization, config: AnyLocalizerConfig) -> float:
         return 1 - evaluation.metrics["true_class_error"]
 
     def describe_testing(self, members: Sequence[Loaded], pipeline: LocationPipeline) -> str:
@@ -191,7 +191,7 @@ class LocalizationTask(StageTask):
             stages, (), load_classifiers(members[0]), top=lead.top, vote_iou=lead.vote_iou
         )
 
-    def quick(self, config: LocalizerConfig) -> LocalizerConfig:
+    def quick_config(self, config: LocalizerConfig) -> LocalizerConfig:
         """The middle crop, and the true class in place of a classifier's."""
         update = {"protocol": "centre", "flip": False, "classifiers": (), "vote_iou": None}
         return config.model_copy(update={"test": config.test.model_copy(update=update)})

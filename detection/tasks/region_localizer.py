@@ -126,13 +126,13 @@ class RegionLocalizationTask(StageTask):
             vote_iou=config.test.vote_iou,
         )
 
-    def quick(self, config: RegionLocalizerConfig) -> RegionLocalizerConfig:
+    def quick_config(self, config: RegionLocalizerConfig) -> RegionLocalizerConfig:
         """The true class in place of a classifier's."""
         return config.model_copy(
             update={"test": config.test.model_copy(update={"classifiers": ()})}
         )
 
-    def follow(
+    def member_config(
         self, config: RegionLocalizerConfig, lead: RegionLocalizerConfig
     ) -> RegionLocalizerConfig:
         """The first stages that the given configuration names propose for all members."""

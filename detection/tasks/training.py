@@ -79,7 +79,7 @@ class Training:
         self.task, self.loaded, self.splits, self.start = task, loaded, splits, start
         self.notes = [*describe_findings(splits), *self._load_weights()]
         #: Prediction with the network in training, for evaluations.
-        self.pipeline = task.pipeline([replace(loaded, config=task.quick(config))])
+        self.pipeline = task.pipeline([replace(loaded, config=task.quick_config(config))])
         #: The result of `Task.prepare`.
         self.prepared: Any = None
 
@@ -128,7 +128,7 @@ class Training:
         """
         task, loaded, resumed = self.task, self.loaded, self.start.resumed
         self.pipeline.to(group.device)
-        task.join(loaded, group)
+        task.prepare_model(loaded, group)
         state = _initial_state(loaded.model, self.settings, group)
         if resumed:
             state.load_dict(resumed.state)
@@ -163,18 +163,18 @@ class Training:
         """Evaluate `TrainingState.weights` on ``val`` and log the metrics. Returns the metric that
         selects ``best.pt``, on all processes."""
         task, loaded, split = self.task, self.loaded, self.splits["val"]
-        config = task.quick(loaded.config)
+        config = task.quick_config(loaded.config)
         with shipped_weights(state), evaluating(state.model):
             group.broadcast_buffers(state.model)
             found = task.predict_split(self.pipeline, config, split, group)
             further = task.validate(loaded, split, group)
-        worth = None
+        metric = None
         if found is not None:
             evaluation = task.evaluate(found, split, config, quick=True)
             outputs.log.evaluation(step, {**task.logged(evaluation), **further})
             draw(outputs.log, task.show_predictions, loaded, split, found, outputs.folder)
-            worth = task.worth(evaluation, config)
-        return group.broadcast(f"evaluation/{step}", worth)
+            metric = task.selection_metric(evaluation, config)
+        return group.broadcast(f"evaluation/{step}", metric)
 
     def _write_run_files(self, folder: Path) -> None:
         """Write the configuration, the environment and the findings in the data."""

@@ -154,7 +154,7 @@ class CountingTask(Task):
         rows = map(CountError, classes, objects.tolist(), errors.tolist())
         return CountEvaluation(len(true), {"mean_error": errors.mean().item()}, tuple(rows))
 
-    def worth(self, evaluation: CountEvaluation, config: CountConfig) -> float:
+    def selection_metric(self, evaluation: CountEvaluation, config: CountConfig) -> float:
         return -evaluation.metrics["mean_error"]
 
     def describe(self, loaded: Loaded, splits: Splits) -> list[str]:
