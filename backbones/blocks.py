@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -90,9 +91,25 @@ class Block(nn.Module):
         return self.relu(residual.add_(_on_map(self.shortcut, features, pool, self.stride)))
 
 
+def convolves_first(conv: ConvNorm, device: torch.device) -> bool:
+    """Whether a 1x1 convolution of a feature map runs before the pooling, with which it commutes.
+
+    On a CPU it is the larger cost, and the map has fewer cells than the crops. On a GPU pooling is,
+    so that the side with fewer channels is pooled: by estimate a bin of one channel costs as much
+    as some thousand products on tensor cores.
+    """
+    return device.type == "cpu" or conv.out_channels <= conv.in_channels
+
+
+def _conv_on_map(conv: ConvNorm, features: Tensor, pool: Pool, stride: int) -> Tensor:
+    if convolves_first(conv, features.device):
+        return conv.after_pooling(pool(conv.before_pooling(features), stride))
+    return conv.on_subsampled(pool(features, stride))
+
+
 def _on_map(shortcut: nn.Module, features: Tensor, pool: Pool, stride: int) -> Tensor:
     if isinstance(shortcut, ConvNorm):
-        return shortcut.after_pooling(pool(shortcut.before_pooling(features), stride))
+        return _conv_on_map(shortcut, features, pool, stride)
     crops = pool(features, stride)
     return shortcut.pad(crops) if isinstance(shortcut, PaddedIdentity) else crops
 
@@ -118,6 +135,11 @@ class BasicBlock(Block):
 
     def residual(self, x: Tensor) -> Tensor:
         return self.conv2(self.relu(self.conv1(x)))
+
+    def forward_on_map(self, features: Tensor, pool: Pool) -> Tensor:
+        if isinstance(self.shortcut, ConvNorm) and convolves_first(self.shortcut, features.device):
+            return super().forward_on_map(features, pool)
+        return self(pool(features, 1))  # both branches read the same crops
 
 
 class Bottleneck(Block):
@@ -145,8 +167,7 @@ class Bottleneck(Block):
         return self._after_conv1(self.conv1(x))
 
     def residual_on_map(self, features: Tensor, pool: Pool) -> Tensor:
-        reduced = pool(self.conv1.before_pooling(features), self.conv1.stride[0])
-        return self._after_conv1(self.conv1.after_pooling(reduced))
+        return self._after_conv1(_conv_on_map(self.conv1, features, pool, self.conv1.stride[0]))
 
     def _after_conv1(self, x: Tensor) -> Tensor:
         return self.conv3(self.relu(self.conv2(self.relu(x))))

@@ -90,6 +90,14 @@ class ConvNorm(nn.Conv2d):
             return scale_and_shift(norm)
         return None
 
+    def on_subsampled(self, x: Tensor) -> Tensor:
+        """A 1x1 layer on input that its stride is already taken from."""
+        factors = self.fixed_factors()
+        if factors is None:
+            return self.norm(F.conv2d(x, self.weight))
+        scale, shift = factors
+        return F.conv2d(x, self.weight * scale[:, None, None, None], shift)
+
     def before_pooling(self, x: Tensor) -> Tensor:
         """The linear part of a 1x1 convolution on (N, C, H, W), at stride 1, without the shift.
 

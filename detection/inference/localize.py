@@ -12,13 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.ops import nms
 
 from ...datasets.loading.crops import Crop, PlacedCrop, crop_sample
 from ...datasets.loading.regions import Square, warp_regions
 from ..models.localizer import Localizer, RegionLocalizer
 from ..ops import boxes as box_ops
-from ..ops.nms import vote
+from ..ops.nms import greedy_nms, vote
 from ..structures import Batch, Detections, Located, Sample
 from .classify import ScorePipeline
 from .pipeline import Prepared
@@ -192,7 +191,7 @@ class LocationPipeline(nn.Module):
 
     def _best(self, candidates: Detections) -> Detections:
         """The best candidates after NMS, ``count`` for each network."""
-        kept = nms(candidates.boxes, candidates.scores, self.nms_iou)
+        kept = greedy_nms(candidates.boxes, candidates.scores, iou=self.nms_iou)
         return candidates[kept[: self.count * len(self.first)]]
 
     # ---------------------------------------------------------------------------- stage two

@@ -27,9 +27,9 @@ RegionPool = Callable[..., Tensor]
 class RoIHead(nn.Module):
     """RoI pooling, conv5_x and the two sibling layers.
 
-    With ``linear_pool``, for pooling that is a weighted sum (RoIAlign), conv5_1's 1x1 convolutions
-    run on the feature map where that is less work, if the block is a `RunsOnMap`; `plain` is the
-    same function in the paper's order.
+    With ``linear_pool``, for pooling that is a weighted sum (RoIAlign), conv5_1 runs on the feature
+    map where that has fewer cells than the crops, if the block is a `RunsOnMap`, which chooses the
+    order of convolution and pooling by device; `plain` is the same function in the paper's order.
 
     ``context`` appends to each region's features those of the whole image, pooled as one more
     region (global context, ResNet paper, appendix B).
@@ -102,7 +102,7 @@ class RoIHead(nn.Module):
         return self.res5(self.pool(features, boxes)).mean(dim=(2, 3))
 
     def on_map(self, features: Tensor, boxes: Sequence[Tensor]) -> Tensor:
-        """The same features with conv5_1's 1x1 convolutions computed once per cell: (P, C5)."""
+        """The same features with conv5_1 on the map itself: (P, C5)."""
         first = self.res5[0]
         assert isinstance(first, RunsOnMap)  # noqa: S101  narrows types
         crops = first.forward_on_map(features, lambda maps, step: self.pool(maps, boxes, step=step))

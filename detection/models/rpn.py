@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import nms
 
 from ..ops import boxes as box_ops
 from ..ops.matching import Sampler
+from ..ops.nms import greedy_nms
 from ..structures import Annotation
 
 #: The RPN does not rescale the deltas, in every reference system.
@@ -68,7 +68,7 @@ def select_proposals(
         boxes = box_ops.clip(box_ops.decode(image_deltas[index], anchors[index], WEIGHTS), size)
         keep = (boxes[:, 2:] - boxes[:, :2] > min_size).all(dim=1) & best.isfinite()
         boxes, best = boxes[keep], best[keep]
-        keep = nms(boxes, best, nms_iou)[:post_nms]
+        keep = greedy_nms(boxes, best, iou=nms_iou)[:post_nms]
         proposals.append(boxes[keep])
         scores.append(best[keep])
     return proposals, scores

@@ -15,14 +15,19 @@ from functools import partial
 from typing import Literal
 
 import torch
+import torchvision.ops
 from torch import Tensor
-from torchvision.ops import batched_nms
 
+from ..errors import ConfigError
 from ..structures import Detections
 from . import boxes as box_ops
 
 Method = Literal["nms", "soft_nms", "linear_soft_nms", "wbf"]
 VoteScore = Literal["keep", "average"]
+
+#: Largest number of boxes of one class: torchvision's CUDA kernel indexes n x ceil(n / 64) words
+#: with 32 bits, without a check.
+MAX_NMS_BOXES = 370_000
 
 
 def suppress(
@@ -76,7 +81,28 @@ def nms(candidates: Detections, *, iou: float) -> Detections:
     # torchvision separates the classes by shifting their boxes by up to K image sides. In float32
     # the thousandth class of a 1000-px image would be rounded to 1/16 px.
     boxes, scores = candidates.boxes.double(), candidates.scores.double()
-    return candidates[batched_nms(boxes, scores, candidates.labels, iou)]
+    if len(boxes) > MAX_NMS_BOXES:  # then torchvision suppresses class after class
+        _expect_countable(int(candidates.labels.bincount().max()), boxes.device)
+    return candidates[torchvision.ops.batched_nms(boxes, scores, candidates.labels, iou)]
+
+
+def greedy_nms(boxes: Tensor, scores: Tensor, *, iou: float) -> Tensor:
+    """Indices of the boxes (D, 4) of one class that NMS keeps, best first.
+
+    Raises:
+        ConfigError: more than the CUDA kernel can count.
+    """
+    _expect_countable(len(boxes), boxes.device)
+    return torchvision.ops.nms(boxes, scores, iou)
+
+
+def _expect_countable(boxes: int, device: torch.device) -> None:
+    if boxes > MAX_NMS_BOXES and device.type != "cpu":
+        raise ConfigError(
+            f"NMS of {boxes} boxes at once: the kernel for {device.type} takes {MAX_NMS_BOXES}; "
+            "lower rpn.pre_nms_train, rpn.pre_nms_test or the number of scales, or raise "
+            "test.score_threshold"
+        )
 
 
 def soft_nms(

@@ -4,7 +4,8 @@ N images · C channels · H, W cells · P regions · s bins per side.
 
 RoIAlign samples bilinearly, so a bin is a weighted sum of cells, and the weights of a region are
 the product of one factor per axis. On a CPU that makes a region two small matrix products on
-channels-last features (`_SeparableAlign`); on a GPU torchvision's kernel does the same work.
+channels-last features (`_SeparableAlign`); on a GPU torchvision's kernel does the same work, except
+in deterministic mode: the kernel adds gradients in any order.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 import torch
 import torchvision.ops
 from torch import Tensor
+
+from .chunks import in_chunks
 
 
 def roi_align(
@@ -31,24 +34,64 @@ def roi_align(
     ``sampling_ratio`` 0 takes as many samples as cells fit into a bin. ``step`` keeps every step-th
     bin of the s x s grid: s' = ceil(s / step).
     """
-    if features.device.type == "cpu":
-        return _align_on_cpu(features, boxes, size, stride, sampling_ratio, step)
-    crops = torchvision.ops.roi_align(
-        features, list(boxes), size, 1.0 / stride, sampling_ratio, aligned=True
-    )
-    return crops[..., ::step, ::step].contiguous(memory_format=torch.channels_last)
+    if features.device.type == "cpu" or torch.are_deterministic_algorithms_enabled():
+        return _align_separably(features, boxes, size, stride, sampling_ratio, step)
+    return _align_by_kernel(features, boxes, size, stride, sampling_ratio, step)
 
 
 def roi_pool(
     features: Tensor, boxes: Sequence[Tensor], *, size: int, stride: int, step: int = 1
 ) -> Tensor:
     """RoIPool of Fast R-CNN (max over rounded bins), with the shapes of `roi_align`."""
-    crops = torchvision.ops.roi_pool(features.float(), list(boxes), size, 1.0 / stride)
-    crops = crops.to(features.dtype)[..., ::step, ::step]
-    return crops.contiguous(memory_format=torch.channels_last)
+
+    def pool(maps: Tensor, regions: Sequence[Tensor]) -> Tensor:
+        crops = torchvision.ops.roi_pool(maps, list(regions), size, 1.0 / stride)
+        return crops[..., ::step, ::step]
+
+    return in_chunks(pool, features, boxes, bins=size * size)
 
 
-def _align_on_cpu(
+def _align_by_kernel(
+    features: Tensor,
+    boxes: Sequence[Tensor],
+    size: int,
+    stride: int,
+    sampling_ratio: int,
+    step: int,
+) -> Tensor:
+    """`roi_align` by torchvision's kernel, on the rows of bins that are kept.
+
+    Their columns are all pooled: neighbouring threads read neighbouring cells. Where ``step`` is
+    not 1 and bins are a whole number of cells high, rounding may add a sample to an adaptive row.
+    """
+    rows = len(range(0, size, step))
+
+    def pool(maps: Tensor, regions: Sequence[Tensor]) -> Tensor:
+        bands = [_bands(own, size, step) for own in regions]
+        height = 1 if step > 1 else size
+        crops = torchvision.ops.roi_align(
+            maps, bands, (height, size), 1.0 / stride, sampling_ratio, aligned=True
+        )
+        if step == 1:
+            return crops
+        count = sum(len(own) for own in regions)
+        return crops[:, :, 0, ::step].unflatten(0, (count, rows)).transpose(1, 2)
+
+    return in_chunks(pool, features, boxes, bins=rows * size)
+
+
+def _bands(boxes: Tensor, size: int, step: int) -> Tensor:
+    """(P, 4) to (P x s', 4): each step-th of ``size`` bands of equal height; itself for 1."""
+    if step == 1:
+        return boxes
+    x1, y1, x2, y2 = boxes.unbind(1)
+    height = (y2 - y1)[:, None] / size
+    top = y1[:, None] + height * torch.arange(0, size, step, device=boxes.device)
+    left, right = (side[:, None].expand_as(top) for side in (x1, x2))
+    return torch.stack([left, top, right, top + height], dim=-1).flatten(0, 1)
+
+
+def _align_separably(
     features: Tensor,
     boxes: Sequence[Tensor],
     size: int,
@@ -59,12 +102,13 @@ def _align_on_cpu(
     images = torch.repeat_interleave(
         torch.arange(len(boxes)), torch.tensor([len(b) for b in boxes], dtype=torch.int64)
     )
-    cells = torch.cat(list(boxes)).float() / stride - 0.5
+    cells = torch.cat(list(boxes)).float().cpu() / stride - 0.5
     height, width = features.shape[2:]
     rows = _axis_weights(cells[:, 1], cells[:, 3], size, height, sampling_ratio)[:, ::step]
     columns = _axis_weights(cells[:, 0], cells[:, 2], size, width, sampling_ratio)[:, ::step]
     maps = features.permute(0, 2, 3, 1).contiguous()
-    crops = _SeparableAlign.apply(maps, images, rows.to(maps.dtype), columns.to(maps.dtype))
+    windows = _windows(images, rows, columns)
+    crops = _SeparableAlign.apply(maps, windows, rows.to(maps), columns.to(maps))
     return crops.permute(0, 3, 1, 2)
 
 
@@ -100,16 +144,17 @@ def _axis_weights(
     return weights[..., :length]
 
 
-def _windows(rows: Tensor, columns: Tensor) -> list[tuple[int, int, int, int]]:
-    """The cells (y1, y2, x1, x2) that each region reads; empty where it lies outside the map."""
-    spans = []
+def _windows(images: Tensor, rows: Tensor, columns: Tensor) -> list[tuple[int, ...]]:
+    """The image and the cells (n, y1, y2, x1, x2) that each region reads; empty where it lies
+    outside the map."""
+    spans = [images]
     for weights in (rows, columns):
         used = (weights > 0).any(dim=1)
         length = used.shape[1]
         first = used.int().argmax(dim=1)
         last = length - used.flip(1).int().argmax(dim=1)
         spans += [first, torch.where(used.any(dim=1), last, first)]
-    return [(y1, y2, x1, x2) for y1, y2, x1, x2 in zip(*(s.tolist() for s in spans), strict=True)]
+    return list(zip(*(span.tolist() for span in spans), strict=True))
 
 
 class _SeparableAlign(torch.autograd.Function):
@@ -119,33 +164,30 @@ class _SeparableAlign(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, maps: Tensor, images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """(N, H, W, C), (P,), (P, s, H), (P, s, W) to (P, s, s, C)."""
+    def forward(
+        ctx: Any, maps: Tensor, windows: list[tuple[int, ...]], rows: Tensor, columns: Tensor
+    ) -> Tensor:
+        """(N, H, W, C), P windows, (P, s, H), (P, s, W) to (P, s, s, C)."""
         channels, size = maps.shape[3], rows.shape[1]
-        crops = maps.new_empty(len(images), size, size, channels)
-        windows = _windows(rows, columns)
-        for region, (image, (y1, y2, x1, x2)) in enumerate(
-            zip(images.tolist(), windows, strict=True)
-        ):
+        crops = maps.new_empty(len(windows), size, size, channels)
+        for region, (image, y1, y2, x1, x2) in enumerate(windows):
             if y1 == y2 or x1 == x2:
                 crops[region].zero_()
                 continue
             window = maps[image, y1:y2, x1:x2].reshape(y2 - y1, -1)
             lines = (rows[region, :, y1:y2] @ window).view(size, x2 - x1, channels)
             torch.matmul(columns[region, :, x1:x2], lines, out=crops[region])
-        ctx.save_for_backward(images, rows, columns)
+        ctx.save_for_backward(rows, columns)
         ctx.windows, ctx.shape = windows, maps.shape
         return crops
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        images, rows, columns = ctx.saved_tensors
+        rows, columns = ctx.saved_tensors
         crops = grads[0].contiguous()
         # Hundreds of regions overlap; in bfloat16 their sum would lose small addends.
         maps = crops.new_zeros(ctx.shape, dtype=torch.promote_types(crops.dtype, torch.float32))
-        for region, (image, (y1, y2, x1, x2)) in enumerate(
-            zip(images.tolist(), ctx.windows, strict=True)
-        ):
+        for region, (image, y1, y2, x1, x2) in enumerate(ctx.windows):
             if y1 == y2 or x1 == x2:
                 continue
             lines = columns[region, :, x1:x2].T @ crops[region]

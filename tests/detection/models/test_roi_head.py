@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 import torchvision.ops
+from resdet.backbones import blocks
 from resdet.backbones.resnet import ResNet
 from resdet.detection.models.roi_head import (
     RoIHead,
@@ -93,6 +96,80 @@ def test_on_the_map_equals_the_papers_order(
         torch.testing.assert_close(ours.grad, theirs.grad, msg=name)
     for ours, theirs in zip(head.buffers(), other.buffers(), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("norm", ["frozen", "batch", "group"])
+@pytest.mark.parametrize(("depth", "stride_in"), [(18, "3x3"), (50, "3x3"), (50, "1x1")])
+def test_pooling_first_as_on_a_gpu_equals_the_papers_order(
+    depth: int, stride_in: str, norm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = make_head(depth=depth, stride_in=stride_in, norm=norm)
+    randomise_norms(head)
+    head = head.double().train()
+    other = deepcopy(head)
+    features = torch.randn(2, head.res5[0].conv1.in_channels, 6, 8, dtype=torch.float64)
+    first, second = features.clone().requires_grad_(), features.clone().requires_grad_()
+    boxes = [regions(5), regions(3, seed=1)]
+    order = blocks.convolves_first
+    monkeypatch.setattr(
+        blocks, "convolves_first", lambda conv, device: order(conv, torch.device("cuda"))
+    )
+    found, expected = head.on_map(first, boxes), other.plain(second, boxes)
+    torch.testing.assert_close(found, expected)
+    upstream = torch.randn_like(expected)
+    found.backward(upstream)
+    expected.backward(upstream)
+    torch.testing.assert_close(first.grad, second.grad)
+    for (name, ours), theirs in zip(
+        head.res5.named_parameters(), other.res5.parameters(), strict=True
+    ):
+        torch.testing.assert_close(ours.grad, theirs.grad, msg=name)
+
+
+def test_a_gpu_pools_the_side_with_fewer_channels() -> None:
+    """By hand: conv5_1 of R101 reduces 1024 channels to 512, its shortcut makes 2048 of them."""
+    block = ResNet(depth=101).tail(stride=2)[0]
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert [blocks.convolves_first(block.conv1, device) for device in (gpu, cpu)] == [True, True]
+    assert [blocks.convolves_first(block.shortcut, device) for device in (gpu, cpu)] == [
+        False,
+        True,
+    ]
+
+
+@pytest.mark.parametrize("pool", [roi_align, roi_pool])
+@pytest.mark.parametrize(("depth", "stride_in"), [(18, "3x3"), (101, "3x3"), (101, "1x1")])
+def test_no_tensor_of_a_kernel_exceeds_its_counter(
+    depth: int, stride_in: str, pool: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """24 images of 600 x 1000 px with 512 regions, at full size on the meta device, which takes the
+    path of a GPU."""
+    backbone = ResNet(depth=depth, stride_in=stride_in)
+    settings = {"sampling_ratio": 0} if pool is roi_align else {}
+    head = RoIHead(
+        backbone.tail(stride=2),
+        channels=backbone.tail_channels,
+        classes=20,
+        pool=partial(pool, size=14, stride=16, **settings),
+        pool_size=14,
+        linear_pool=pool is roi_align,
+    ).to("meta")
+    sizes = []
+    for name in ("roi_align", "roi_pool"):
+        kernel = getattr(torchvision.ops, name)
+
+        def recorded(
+            maps: Tensor, *rest: Any, kernel: Callable[..., Tensor] = kernel, **options: Any
+        ) -> Tensor:
+            crops = kernel(maps, *rest, **options)
+            sizes.extend([maps.numel(), crops.numel()])
+            return crops
+
+        monkeypatch.setattr(torchvision.ops, name, recorded)
+    features = torch.empty(24, backbone.channels, 38, 63, device="meta")
+    logits, _ = head(features, [torch.empty(512, 4, device="meta")] * 24, [(600, 1000)] * 24)
+    assert len(logits) == 24 * 512
+    assert 2**28 < max(sizes) < 2**31 - 2**21
 
 
 @pytest.mark.parametrize("count", [1, 40])

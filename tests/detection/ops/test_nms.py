@@ -11,7 +11,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from resdet.detection.ops.nms import Method, suppress, vote
+from resdet.detection.errors import ConfigError
+from resdet.detection.ops import nms as nms_module
+from resdet.detection.ops.nms import MAX_NMS_BOXES, Method, greedy_nms, suppress, vote
 from resdet.detection.structures import Detections
 
 Box = tuple[float, float, float, float]
@@ -407,3 +409,15 @@ def test_a_thousand_classes(variant: dict) -> None:
         mine = found[found.labels == label]
         torch.testing.assert_close(mine.boxes, apart.boxes[: len(mine)])
         torch.testing.assert_close(mine.scores, apart.scores[: len(mine)])
+
+
+def test_nms_that_a_gpu_cannot_count_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: n boxes take n x ceil(n / 64) words, below 2^31 for the largest n allowed."""
+    assert MAX_NMS_BOXES * math.ceil(MAX_NMS_BOXES / 64) < 2**31
+    count = MAX_NMS_BOXES + 1
+    boxes, scores = torch.empty(count, 4, device="meta"), torch.empty(count, device="meta")
+    with pytest.raises(ConfigError, match=f"NMS of {count} boxes.*rpn.pre_nms"):
+        greedy_nms(boxes, scores, iou=0.5)
+    monkeypatch.setattr(nms_module, "MAX_NMS_BOXES", 1)
+    apart = torch.tensor([[0.0, 0.0, 1.0, 1.0], [5.0, 5.0, 6.0, 6.0]])
+    assert greedy_nms(apart, torch.tensor([0.1, 0.9]), iou=0.5).tolist() == [1, 0], "a CPU can"

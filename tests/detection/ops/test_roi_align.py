@@ -9,7 +9,7 @@ import torch
 import torchvision.ops
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from resdet.detection.ops.roi_align import roi_align, roi_pool
+from resdet.detection.ops.roi_align import _align_by_kernel, roi_align, roi_pool
 from torch import Tensor
 
 STRIDE = 16
@@ -75,6 +75,27 @@ def test_values_and_gradient_equal_torchvision(sampling_ratio: int, size: int, s
     crops.backward(upstream)
     expected.backward(upstream)
     torch.testing.assert_close(first.grad, second.grad, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("sampling_ratio", SAMPLING)
+@pytest.mark.parametrize(("size", "step"), [(14, 1), (14, 2), (7, 2), (5, 3), (1, 1)])
+def test_the_kernel_pools_the_kept_rows_only(sampling_ratio: int, size: int, step: int) -> None:
+    """The path of a GPU, by torchvision's kernel for a CPU."""
+    boxes = [SPECIAL, torch.zeros(0, 4), random_boxes(20, seed=1)]
+    first = feature_map().requires_grad_()
+    second = feature_map().requires_grad_()
+    crops = _align_by_kernel(first, boxes, size, STRIDE, sampling_ratio, step)
+    expected = reference(second, boxes, size, sampling_ratio, step)
+    torch.testing.assert_close(crops, expected, atol=2e-5, rtol=1e-4)
+    assert crops.is_contiguous(memory_format=torch.channels_last)
+    upstream = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2))
+    crops.backward(upstream)
+    expected.backward(upstream)
+    torch.testing.assert_close(first.grad, second.grad, atol=1e-4, rtol=1e-4)
+    half = _align_by_kernel(feature_map().bfloat16(), boxes, size, STRIDE, sampling_ratio, step)
+    assert half.dtype == torch.bfloat16
+    nothing = _align_by_kernel(feature_map(), [SPECIAL[:0]] * 3, size, STRIDE, 2, step)
+    assert nothing.shape == (0, *expected.shape[1:])
 
 
 @settings(deadline=None, max_examples=60)
