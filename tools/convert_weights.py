@@ -95,6 +95,7 @@ def _print_summary(converted: Converted, *, verbose: bool) -> None:
         "stride in": converted.stride_in or "not stored; set it in the config",
         "max-pool": converted.max_pool,
         "anchors": converted.anchors,
+        "tested at": " ".join(f"{name}={value}" for name, value in converted.testing) or None,
         "classes": f"{converted.class_count} {', '.join(converted.classes) or '(no names)'}",
     }
     for key, value in facts.items():

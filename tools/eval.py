@@ -85,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
                 expect_writable(args.submission.absolute().parent)
         if args.dry_run:
             print(f"{len(split.records)} images, classes {', '.join(split.classes)}")
+            print(f"testing with: {task.describe_testing(members, pipeline)}")
             return 0
         options = _options(args, task, members[0], split) if group.is_main else {}
         timer = Timer()

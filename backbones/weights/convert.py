@@ -14,7 +14,7 @@ from torch import Tensor
 from ...detection.errors import WeightsError, first_few
 from ..pixels import PIXELS, name_pixels, pixel_buffers
 from ..resnet import DEPTHS, BasicBlock, Bottleneck, ResNet
-from .layouts import HEADS, LAYOUTS, Kind, Layout, rename, why_ignored
+from .layouts import HEADS, LAYOUTS, Kind, Layout, Settings, rename, why_ignored
 from .rewrites import complete_norms, convert_heads
 
 T = TypeVar("T")
@@ -54,6 +54,11 @@ class Converted:
     notes: tuple[str, ...] = ()
     mapped: Pairs = ()
     unused: Pairs = ()
+
+    @property
+    def testing(self) -> Settings:
+        """The settings with which the layout's detectors are tested."""
+        return LAYOUTS[self.layout].testing
 
     @property
     def network(self) -> str:

@@ -1,8 +1,8 @@
 """The layouts of weights files: each system's names of a network's tensors, and its conventions.
 
 Conventions are properties that no tensor shows: pixel normalization, max-pool, position of the
-background row, order of anchors. Layouts are recognised by tensor names, not by file names, which
-are ambiguous (detectron2 #4108).
+background row, order of anchors, settings of testing. Layouts are recognised by tensor names, not
+by file names, which are ambiguous (detectron2 #4108).
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ Kind = Literal["classifier", "detector"]
 Renames = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 #: (pattern of whole names, reason).
 Reasons = tuple[tuple[str, str], ...]
+#: (setting of our config, value).
+Settings = tuple[tuple[str, int | float], ...]
 
 _PIXELS = ((r"pixels?[._](?:mean|std|channels)", "read to name the pixels"),)
 _COUNTERS = ((r".*\.num_batches_tracked", "a counter that frozen statistics do not need"),)
@@ -46,6 +48,8 @@ class Layout:
     background: Literal["first", "last"] = "last"
     rpn: Literal["sigmoid", "softmax"] = "sigmoid"
     notes: tuple[str, ...] = ()
+    #: The settings with which a detector of the system is tested.
+    testing: Settings = ()
     #: Our own layout: family, norms, shortcuts and stride are those of the config beside it.
     own: bool = False
 
@@ -100,6 +104,17 @@ _CAFFE: Renames = (
     (r"\bbn_(running_\w+)$", r"norm.\1"),
     (r"\bw$", "weight"),
     (r"\bb$", "bias"),
+)
+
+#: detectron2: Base-RCNN-C4.yaml and config/defaults.py; mmdetection: faster-rcnn_r50-caffe-c4.py.
+_TESTED_AT_800: Settings = (
+    ("image.short_side_test", 800),
+    ("image.long_side_max", 1333),
+    ("rpn.pre_nms_test", 6000),
+    ("rpn.post_nms_test", 1000),
+    ("test.score_threshold", 0.05),
+    ("test.nms_iou", 0.5),
+    ("test.max_detections", 100),
 )
 
 LAYOUTS: dict[str, Layout] = {
@@ -175,6 +190,7 @@ LAYOUTS: dict[str, Layout] = {
             (r"proposal_generator\.anchor_generator\.cell_anchors\.\d+", "made from the config"),
         ),
         pixels="msra",
+        testing=_TESTED_AT_800,
     ),
     "mmdetection": Layout(
         title="mmdetection (version 2 and later) Faster R-CNN C4, Caffe style",
@@ -198,6 +214,7 @@ LAYOUTS: dict[str, Layout] = {
         ),
         pixels="msra",
         anchor_order="ratio_major",
+        testing=_TESTED_AT_800,
         notes=("mmdetection bounds shrinking as well as growing box deltas; resdet only growing",),
     ),
     "jwyang": Layout(

@@ -27,11 +27,14 @@ from .scorers import EnsembleScorer, FeatureMap, NetworkScorer, Scorer, score_re
 class DetectorMember:
     """One network with the ``scales`` of its passes, on each of which it proposes, and the
     ``pyramid`` of scales, small to large, on which regions are scored; empty: on the scale of the
-    pass."""
+    pass. ``flip`` adds passes over the flipped image; ``region_side`` is that of
+    `adjacent_scales`."""
 
     model: FasterRCNN
     scales: tuple[EvalTransform, ...]
     pyramid: tuple[EvalTransform, ...] = ()
+    flip: bool = False
+    region_side: float = 224.0
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,11 @@ class Pipeline(nn.Module):
 
     ``transforms`` are the views that a batch must carry: the first one its own, the others in
     `Batch.views`. ``suppress`` is that of `ops/nms.py` with its settings; candidates that score
-    ``score_threshold`` or less do not reach it. ``flip`` adds the flipped images, ``rounds`` are
-    those of `score_refined`, ``region_side`` that of `adjacent_scales`.
+    ``score_threshold`` or less do not reach it. ``rounds`` are those of `score_refined`.
+
+    In each pass all members score the union of their proposals. There are as many passes as the
+    member with the most scales has, and as many again, flipped, if a member is tested so: a member
+    with fewer scales repeats its last one, and one without ``flip`` its unflipped passes.
     """
 
     def __init__(
@@ -62,24 +68,21 @@ class Pipeline(nn.Module):
         *,
         suppress: Callable[[Detections], Detections],
         score_threshold: float = 0.0,
-        flip: bool = False,
         rounds: int = 0,
-        region_side: float = 224.0,
     ) -> None:
         super().__init__()
         self.members = tuple(members)
         self.networks = nn.ModuleList(member.model for member in members)
         self.suppress = suppress
         self.score_threshold = score_threshold
-        self.orientations = (False, True) if flip else (False,)
         self.rounds = rounds
-        self.region_side = region_side
         self.transforms = tuple(
             dict.fromkeys(
                 replace(transform, flipped=flipped)
-                for flipped in self.orientations
+                for flipped in (False, True)
                 for member in members
                 for transform in (*member.scales, *member.pyramid)
+                if member.flip or not flipped
             )
         )
 
@@ -122,24 +125,28 @@ class Pipeline(nn.Module):
 
     def _scorers(self, views: Mapping[EvalTransform, Batch]) -> Iterator[Scorer]:
         """A scorer for each pass over the images; keeps the maps of one orientation in memory."""
-        for flipped in self.orientations:
-            scorers = [self._network_scorers(member, views, flipped) for member in self.members]
-            for members in zip(*scorers, strict=True):
+        flips = any(member.flip for member in self.members)
+        for flipped in (False, True) if flips else (False,):
+            scorers = [_network_scorers(member, views, flipped) for member in self.members]
+            for index in range(max(map(len, scorers))):
+                members = [passes[min(index, len(passes) - 1)] for passes in scorers]
                 yield EnsembleScorer(members) if len(members) > 1 else members[0]
 
-    def _network_scorers(
-        self, member: DetectorMember, views: Mapping[EvalTransform, Batch], flipped: bool
-    ) -> list[NetworkScorer]:
-        """One network's scorer for each of its passes; every scale is extracted once."""
-        maps = {
-            transform: FeatureMap.of(member.model, views[replace(transform, flipped=flipped)])
-            for transform in dict.fromkeys((*member.scales, *member.pyramid))
-        }
-        pyramid = [maps[transform] for transform in member.pyramid]
-        return [
-            NetworkScorer(member.model, maps[scale], pyramid, region_side=self.region_side)
-            for scale in member.scales
-        ]
+
+def _network_scorers(
+    member: DetectorMember, views: Mapping[EvalTransform, Batch], flipped: bool
+) -> list[NetworkScorer]:
+    """One network's scorer for each of its passes; every scale is extracted once."""
+    flipped = flipped and member.flip
+    maps = {
+        transform: FeatureMap.of(member.model, views[replace(transform, flipped=flipped)])
+        for transform in dict.fromkeys((*member.scales, *member.pyramid))
+    }
+    pyramid = [maps[transform] for transform in member.pyramid]
+    return [
+        NetworkScorer(member.model, maps[scale], pyramid, region_side=member.region_side)
+        for scale in member.scales
+    ]
 
 
 def restore(

@@ -46,6 +46,7 @@ class Loaded(Generic[Model, Config]):
     model: Model
     config: Config
     classes: tuple[str, ...]
+    own: Config | None = None  # the configuration in its file, from which ``config`` may differ
 
 
 class Task(ABC):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -63,17 +64,24 @@ class Checkpoint:
         )
         return replace(self, tensors=tensors, classes=tuple(classes))
 
-    def load(self, device: str | torch.device = "cpu", overrides: Sequence[str] = ()) -> Loaded:
-        """The network in evaluation mode, its configuration under ``overrides``.
+    def load(
+        self,
+        device: str | torch.device = "cpu",
+        overrides: Sequence[str] = (),
+        *,
+        base: Section | None = None,
+    ) -> Loaded:
+        """The network in evaluation mode, with its configuration, or ``base``, under
+        ``overrides``.
 
         Raises:
             WeightsError: the tensors do not fit the configuration.
             ConfigError: an override is wrong.
         """
-        config = override(self.config, overrides)
+        config = override(base or self.config, overrides)
         model = self.task.build(config, len(self.classes))
         load_into(model, self.tensors, source=str(self.path))
-        return Loaded(model.to(device).eval(), config, self.classes)
+        return Loaded(model.to(device).eval(), config, self.classes, self.config)
 
 
 def read_checkpoint(path: Path, *tasks: Task) -> Checkpoint:
@@ -103,8 +111,9 @@ def load_members(
     base: Section | None = None,
     overrides: Sequence[str] = (),
 ) -> list[Loaded]:
-    """A network, or an ensemble of several: the first one leads, with its configuration (or
-    ``base``, whose network must be the same) and its order of classes.
+    """A network, or an ensemble of several, each with its own configuration under ``overrides``;
+    the first one leads, with its order of classes, and ``base``, whose network must be the same,
+    replaces its configuration.
 
     Raises:
         DataError: the classes of two of them differ.
@@ -114,10 +123,35 @@ def load_members(
     first, *others = checkpoints
     if base is not None:
         first.expect_network(base)
-        first = replace(first, config=base)
-        others = [replace(one, config=one.task.member_config(one.config, base)) for one in others]
-    ordered = [other.ordered_as(first.classes, str(first.path)) for other in others]
-    return [checkpoint.load(device, overrides) for checkpoint in (first, *ordered)]
+    members = [first.load(device, overrides, base=base)]
+    for other in others:
+        own = other.task.member_config(other.config, base) if base else None
+        ordered = other.ordered_as(first.classes, str(first.path))
+        members.append(ordered.load(device, overrides, base=own))
+    return members
+
+
+def describe_members(views: Sequence[Sequence[str]], stage: str = "") -> list[str]:
+    """What each member of an ensemble is given, in words, as parts of `Task.describe_testing`; once
+    where all are given the same."""
+    together = f"ensemble of {len(views)}{stage}"
+    if any(list(other) != list(views[0]) for other in views):
+        each = (f"({number}) {', '.join(words)}" for number, words in enumerate(views, 1))
+        return [f"{together}: {' '.join(each)}"]
+    return [*views[0], *([together] if len(views) > 1 else [])]
+
+
+def describe_overridden(members: Sequence[Loaded], names: Sequence[str]) -> list[str]:
+    """The settings ``names`` (as in ``test.nms_iou``) that differ from those in the files of the
+    weights, as a part of `Task.describe_testing`; nothing where all are the files'."""
+    changed = []
+    for member in members:
+        for name in names if member.own else ():
+            used, own = (
+                reduce(getattr, name.split("."), config) for config in (member.config, member.own)
+            )
+            changed += [f"{name} {used} (weights: {own})"] if used != own else []
+    return [f"overridden: {', '.join(dict.fromkeys(changed))}"] if changed else []
 
 
 def load_trained(loaded: Loaded, checkpoint: Checkpoint, *, reset_head: bool) -> list[str]:

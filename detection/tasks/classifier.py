@@ -34,7 +34,8 @@ from ..inference.classify import ScorePipeline
 from ..models.classifier import Classifier
 from ..structures import Batch
 from .base import ALONE, Loaded, Part, Splits, Task, evaluate_read, image_rules
-from .classifier_network import build_classifier, classifier_member, train_crop
+from .checkpoints import describe_members, describe_overridden
+from .classifier_network import build_classifier, classifier_member, describe_crops, train_crop
 from .training import describe_size
 
 LoadedClassifier = Loaded[Classifier, ClassifierConfig]
@@ -186,9 +187,8 @@ class ClassificationTask(CropTask):
     # -- prediction and evaluation -----------------------------------------------------------------
 
     def pipeline(self, members: Sequence[LoadedClassifier]) -> ScorePipeline:
-        """An ensemble's members take the leader's protocol, each with crops of its own size."""
-        lead = members[0].config.test
-        return ScorePipeline([classifier_member(member, lead) for member in members])
+        """Each member of an ensemble has the protocol and the sizes of its own configuration."""
+        return ScorePipeline(list(map(classifier_member, members)))
 
     def quick_config(self, config: ClassifierConfig) -> ClassifierConfig:
         """One crop per image."""
@@ -231,17 +231,8 @@ class ClassificationTask(CropTask):
         ]
 
     def describe_testing(self, members: Sequence[LoadedClassifier], pipeline: ScorePipeline) -> str:
-        test = members[0].config.test
-        protocols = {
-            "one_crop": f"middle crop {test.size} of shorter side {test.resize}",
-            "ten_crop": f"10 crops of {test.size} of shorter side {test.resize}",
-            "multi_scale": "fully convolutional, shorter sides "
-            + ", ".join(map(str, test.short_sides)),
-        }
-        words = [protocols[test.protocol]]
-        words += ["flipped too"] if test.flip and test.protocol != "ten_crop" else []
-        words += [f"ensemble of {len(members)}"] if len(members) > 1 else []
-        return "; ".join(words)
+        crops = describe_members([describe_crops(member.crops) for member in pipeline.members])
+        return "; ".join([*crops, *describe_overridden(members, ("test.resize", "test.size"))])
 
 
 CLASSIFICATION = ClassificationTask()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from ...backbones.pixels import PixelNorm
@@ -57,10 +58,20 @@ def eval_crops(test: ClassifierTestConfig | LocalizerTestConfig) -> tuple[Crop, 
     return tuple(FullImage(side, flipped) for side in test.short_sides for flipped in flips)
 
 
-def classifier_member(
-    member: Loaded[Classifier, ClassifierConfig], lead: ClassifierTestConfig
-) -> ClassifierMember:
-    """A network with the crops of the leader's protocol, in its own sizes."""
-    own = member.config.test
-    test = lead.model_copy(update={"resize": own.resize, "size": own.size})
+def classifier_member(member: Loaded[Classifier, ClassifierConfig]) -> ClassifierMember:
+    """A network with the crops of its own protocol and sizes."""
+    test = member.config.test
     return ClassifierMember(member.model, eval_crops(test), dense=test.protocol == "multi_scale")
+
+
+def describe_crops(crops: Sequence[Crop]) -> list[str]:
+    """The result of `eval_crops` in words."""
+    first, flipped = crops[0], any(getattr(crop, "flipped", False) for crop in crops)
+    sides = dict.fromkeys(str(crop.short_side) for crop in crops if isinstance(crop, FullImage))
+    if isinstance(first, TenCrop):
+        words = [f"10 crops of {first.size} of shorter side {first.resize}"]
+    elif isinstance(first, CentreCrop):
+        words = [f"middle crop {first.size} of shorter side {first.resize}"]
+    else:
+        words = [f"fully convolutional, shorter sides {', '.join(sides)}"]
+    return [*words, *(["flipped too"] if flipped else [])]

@@ -23,8 +23,7 @@ from ...datasets.findings import refuse
 from ...datasets.formats import inspect_all
 from ...datasets.formats.format import Difficult, Reading
 from ...datasets.loading.dataset import DetectionDataset, eval_loader, train_loader
-from ..config.detector import DetectorConfig, TestConfig
-from ..engine.checkpoint import load_checkpoint
+from ..config.detector import DetectorConfig
 from ..engine.distributed import Group
 from ..engine.plots import plot_detections, plot_labels
 from ..errors import WeightsError
@@ -35,13 +34,16 @@ from ..inference.predictor import Predictor
 from ..models.faster_rcnn import FasterRCNN
 from ..structures import Batch, Detections
 from .base import Loaded, Part, Splits, Task, evaluate_read, image_rules
+from .checkpoints import describe_overridden
 from .detector_network import (
     anchors_in_training,
     build_detector,
     build_pipeline,
+    describe_pipeline,
     eval_transform,
     train_transform,
 )
+from .detector_weights import config_of, with_own_stride
 from .training import describe_size, describe_splits
 
 Detector = Loaded[FasterRCNN, DetectorConfig]
@@ -71,6 +73,16 @@ class DetectionTask(Task):
             "context",
         ),
     }
+    #: Settings of testing that belong to trained weights.
+    test_settings: ClassVar[tuple[str, ...]] = (
+        "image.short_side_test",
+        "image.long_side_max",
+        "rpn.pre_nms_test",
+        "rpn.post_nms_test",
+        "test.score_threshold",
+        "test.nms_iou",
+        "test.max_detections",
+    )
     by_shape = True
     plot_labels = staticmethod(plot_labels)
 
@@ -85,7 +97,7 @@ class DetectionTask(Task):
         if backbone.weights is None:
             return super().load_pretrained(loaded)
         path = resolve(backbone.weights)
-        converted = _with_own_stride(import_weights(path), path)
+        converted = with_own_stride(import_weights(path), path)
         check_binding(converted, pixels=backbone.pixels, stride_in=backbone.stride_in)
         if converted.kind == "classifier":
             tensors, notes = split_backbone(converted.tensors, backbone.build(), source=str(path))
@@ -114,7 +126,7 @@ class DetectionTask(Task):
                 "does not have; its boxes would be off by half a cell. Use it as backbone.weights"
             )
         classes = converted.classes or tuple(f"class{i}" for i in range(converted.class_count))
-        return converted.tensors, _config_of(converted), classes
+        return converted.tensors, config_of(converted), classes
 
     def prepare_model(self, loaded: Detector, group: Group) -> None:
         loaded.model.mean_count = group.all_reduce_mean
@@ -226,25 +238,8 @@ class DetectionTask(Task):
         ]
 
     def describe_testing(self, members: Sequence[Detector], pipeline: Pipeline) -> str:
-        config = members[0].config
-        test = config.test
-        scales = test.scales or (config.image.short_side_test,)
-        parts = ["shorter side " + ", ".join(map(str, scales))]
-        if len(members) > 1:
-            parts.append(f"ensemble of {len(members)}")
-        if test.flip:
-            parts.append("flipped too")
-        if test.pyramid:
-            parts.append("regions on the pyramid " + ", ".join(map(str, test.pyramid)))
-        if any(member.config.roi.context for member in members):
-            parts.append("global context")
-        if test.refine.rounds:
-            parts.append(f"{test.refine.rounds} round(s) of refinement")
-        parts.append(_describe_suppression(test))
-        if test.vote.iou is not None:
-            mean = ", mean score" if test.vote.score == "average" else ""
-            parts.append(f"box voting at {test.vote.iou:g}{mean}")
-        return "; ".join(parts)
+        overridden = describe_overridden(members, self.test_settings)
+        return "; ".join([describe_pipeline(members), *overridden])
 
     def facts(self, config: DetectorConfig) -> list[tuple[str, str]]:
         network, image = config.backbone, config.image
@@ -261,37 +256,3 @@ class DetectionTask(Task):
 
 
 DETECTION = DetectionTask()
-
-
-def _config_of(converted: Converted) -> DetectorConfig:
-    """The config of a converted detector; the defaults are those of detectron2's C4."""
-    config = DetectorConfig()
-    rpn_channels = len(converted.tensors["rpn_head.conv.weight"])
-    backbone = config.backbone.model_dump() | {
-        "depth": converted.depth,
-        "width": converted.width,
-        "pixels": converted.pixels,
-        "stride_in": converted.stride_in or config.backbone.stride_in,
-    }
-    rpn = config.rpn.model_dump() | {"channels": rpn_channels}
-    return DetectorConfig.model_validate(config.model_dump() | {"backbone": backbone, "rpn": rpn})
-
-
-def _with_own_stride(converted: Converted, path: Path) -> Converted:
-    """``converted`` with the stride position from the config of a checkpoint of this toolkit."""
-    own = LAYOUTS[converted.layout].own
-    if not (converted.bottlenecks and own and converted.stride_in is None):
-        return converted
-    try:
-        state = load_checkpoint(path)
-    except WeightsError:  # tensors without a config, such as a state dict saved alone
-        return converted
-    settings = state["config"].get("backbone") or state["config"].get("network")
-    stride = settings.get("stride_in") if isinstance(settings, dict) else None
-    return replace(converted, stride_in=stride)
-
-
-def _describe_suppression(test: TestConfig) -> str:
-    if test.suppress.method == "soft_nms":  # the only one without a threshold
-        return f"soft_nms with sigma {test.suppress.soft_sigma:g}"
-    return f"{test.suppress.method} at {test.nms_iou:g}"

@@ -23,6 +23,7 @@ from ..ops.matching import Sampler, sample
 from ..ops.nms import suppress
 from ..ops.roi_align import roi_align, roi_pool
 from .base import Loaded, seeded
+from .checkpoints import describe_members
 
 
 def build_detector(config: DetectorConfig, classes: int) -> FasterRCNN:
@@ -153,22 +154,57 @@ def eval_transform(config: DetectorConfig, short_side: int | None = None) -> Eva
 
 
 def build_pipeline(members: Sequence[Loaded[FasterRCNN, DetectorConfig]]) -> Pipeline:
-    """The pipeline of one or several members, with ``config.test`` of the first one."""
+    """The pipeline of one or several members. Each is tested on its own sizes; what comes after
+    their scores are averaged is set by ``config.test`` of the first one."""
     test = members[0].config.test
     return Pipeline(
-        [_member(member, test) for member in members],
+        [_member(member) for member in members],
         suppress=_suppress(test),
         score_threshold=test.score_threshold,
-        flip=test.flip,
         rounds=test.refine.rounds,
+    )
+
+
+def _member(detector: Loaded[FasterRCNN, DetectorConfig]) -> DetectorMember:
+    config, test = detector.config, detector.config.test
+    return DetectorMember(
+        detector.model,
+        tuple(eval_transform(config, side) for side in _scales(config)),
+        tuple(eval_transform(config, side) for side in test.pyramid),
+        flip=test.flip,
         region_side=test.pyramid_region,
     )
 
 
-def _member(detector: Loaded[FasterRCNN, DetectorConfig], test: TestConfig) -> DetectorMember:
-    scales = test.scales or (detector.config.image.short_side_test,)
-    return DetectorMember(
-        detector.model,
-        tuple(eval_transform(detector.config, side) for side in scales),
-        tuple(eval_transform(detector.config, side) for side in test.pyramid),
-    )
+def _scales(config: DetectorConfig) -> tuple[int, ...]:
+    return config.test.scales or (config.image.short_side_test,)
+
+
+def describe_pipeline(members: Sequence[Loaded[FasterRCNN, DetectorConfig]]) -> str:
+    """The settings of `build_pipeline` in words."""
+    test = members[0].config.test
+    parts = describe_members([_describe_views(member.config) for member in members])
+    if any(member.config.roi.context for member in members):
+        parts.append("global context")
+    if test.refine.rounds:
+        parts.append(f"{test.refine.rounds} round(s) of refinement")
+    parts.append(_describe_suppression(test))
+    if test.vote.iou is not None:
+        mean = ", mean score" if test.vote.score == "average" else ""
+        parts.append(f"box voting at {test.vote.iou:g}{mean}")
+    return "; ".join(parts)
+
+
+def _describe_views(config: DetectorConfig) -> list[str]:
+    test = config.test
+    words = ["shorter side " + ", ".join(map(str, _scales(config)))]
+    words += ["flipped too"] if test.flip else []
+    if test.pyramid:
+        words.append("regions on the pyramid " + ", ".join(map(str, test.pyramid)))
+    return words
+
+
+def _describe_suppression(test: TestConfig) -> str:
+    if test.suppress.method == "soft_nms":  # the only one without a threshold
+        return f"soft_nms with sigma {test.suppress.soft_sigma:g}"
+    return f"{test.suppress.method} at {test.nms_iou:g}"

@@ -12,7 +12,7 @@ import torch
 
 from ...datasets.catalog import DataSplit
 from ...datasets.catalog_classes import localization_split
-from ...datasets.loading.crops import FullImage, PlacedCrop
+from ...datasets.loading.crops import PlacedCrop
 from ...datasets.loading.dataset import (
     ImageDataset,
     LocalizationDataset,
@@ -20,7 +20,6 @@ from ...datasets.loading.dataset import (
 from ..config.localizer import (
     AnyLocalizerConfig,
     LocalizerConfig,
-    LocalizerTestConfig,
 )
 from ..engine.distributed import Group
 from ..engine.plots import plot_labels
@@ -36,9 +35,9 @@ from ..inference.predictor import Predictor
 from ..models.localizer import Localizer
 from ..structures import Located
 from .base import Loaded, Part, Splits, evaluate_read, image_rules
-from .checkpoints import class_difference, load_members, read_checkpoint
+from .checkpoints import class_difference, describe_members, load_members, read_checkpoint
 from .classifier import CLASSIFICATION, CropTask, data_source, load_classifier_weights
-from .classifier_network import eval_crops, train_crop
+from .classifier_network import describe_crops, eval_crops, train_crop
 from .localizer_network import build_localizer
 from .training import describe_size, describe_splits
 
@@ -133,25 +132,21 @@ class StageTask(CropTask):
 
     def describe_testing(self, members: Sequence[Loaded], pipeline: LocationPipeline) -> str:
         config = members[0].config
-        crops: Sequence[Any] = pipeline.first[0].crops
-        sides = [str(crop.short_side) for crop in crops if isinstance(crop, FullImage)]
-        words = [
-            "fully convolutional, shorter sides " + ", ".join(dict.fromkeys(sides))
-            if sides
-            else f"middle crop {crops[0].size} of shorter side {crops[0].resize}"
-        ]
-        words += ["flipped too"] if any(crop.flipped for crop in crops) else []
+        crops = [describe_crops(stage.crops) for stage in pipeline.first]
+        words = describe_members(crops, " (stage one)")
         if pipeline.second:
             words.append(f"{pipeline.count} proposals of each class to stage two")
-        counts = {"stage one": len(pipeline.first), "stage two": len(pipeline.second)}
-        words += [f"ensemble of {count} ({name})" for name, count in counts.items() if count > 1]
+        if len(pipeline.second) > 1:
+            words.append(f"ensemble of {len(pipeline.second)} (stage two)")
         if pipeline.vote_iou is not None:
             words.append(f"box voting at {pipeline.vote_iou:g}")
         if pipeline.classifiers is None:
             words.append("no classifier: the true class is given")
         else:
-            count = len(pipeline.classifiers.scores.members)
-            words.append(f"{count} classifier(s), top {config.test.top}")
+            classifiers = pipeline.classifiers.scores.members
+            views = describe_members([describe_crops(member.crops) for member in classifiers])
+            told = f"{len(classifiers)} classifier(s) ({'; '.join(views)}), top {config.test.top}"
+            words.append(told)
         return "; ".join(words)
 
 
@@ -180,16 +175,12 @@ class LocalizationTask(StageTask):
         )
 
     def pipeline(self, members: Sequence[LoadedLocalizer]) -> LocationPipeline:
-        """An ensemble's members take the leader's protocol, each with crops of its own size."""
-        lead = members[0].config.test
-        stages = []
-        for member in members:
-            own = member.config.test
-            sizes = {name: getattr(own, name) for name in ("resize", "size", "short_sides")}
-            stages.append(first_stage(member, lead.model_copy(update=sizes)))
-        return LocationPipeline(
-            stages, (), load_classifiers(members[0]), top=lead.top, vote_iou=lead.vote_iou
-        )
+        """Each member of an ensemble has the protocol and the sizes of its own configuration; the
+        first one's says how the answer is made."""
+        test = members[0].config.test
+        stages = [first_stage(member) for member in members]
+        classifiers = load_classifiers(members[0])
+        return LocationPipeline(stages, (), classifiers, top=test.top, vote_iou=test.vote_iou)
 
     def quick_config(self, config: LocalizerConfig) -> LocalizerConfig:
         """The middle crop, and the true class in place of a classifier's."""
@@ -234,6 +225,6 @@ def load_classifiers(lead: Loaded) -> Classifiers | None:
     return Classifiers(CLASSIFICATION.pipeline(members), torch.tensor(order))
 
 
-def first_stage(loaded: LoadedLocalizer, test: LocalizerTestConfig) -> FirstStage:
+def first_stage(loaded: LoadedLocalizer) -> FirstStage:
     """A network of the first stage with the crops of ``test.protocol``."""
-    return FirstStage(loaded.model, cast(tuple[PlacedCrop, ...], eval_crops(test)))
+    return FirstStage(loaded.model, cast(tuple[PlacedCrop, ...], eval_crops(loaded.config.test)))

@@ -112,7 +112,7 @@ class RegionLocalizationTask(StageTask):
         members as second stages."""
         config = members[0].config
         return LocationPipeline(
-            [first_stage(one, one.config.test) for one in _first_stages(members)],
+            [first_stage(one) for one in _first_stages(members)],
             [
                 SecondStage(member.model, Square(region.size, region.padding))
                 for member in members

@@ -47,6 +47,9 @@ def test_golden_checkpoint(
     said = capsys.readouterr().out
     assert "mapped  275 tensors" in said
     assert "4 a, b, c, d" in said
+    (tested,) = [line for line in said.splitlines() if line.strip().startswith("tested at")]
+    assert "image.short_side_test=800 image.long_side_max=1333" in tested
+    assert "rpn.post_nms_test=1000 test.score_threshold=0.05" in tested
 
 
 def test_the_summary_lists_unused_tensors(

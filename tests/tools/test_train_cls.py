@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -16,6 +17,9 @@ import numpy as np
 import pytest
 import torch
 from resdet.detection.engine.checkpoint import load_checkpoint, save_checkpoint
+from resdet.detection.tasks.base import ALONE
+from resdet.detection.tasks.checkpoints import load_members, read_checkpoint, read_eval_split
+from resdet.detection.tasks.classifier import CLASSIFICATION
 from resdet.tools.cli import main
 
 if TYPE_CHECKING:
@@ -351,6 +355,37 @@ def test_an_ensemble_of_one_twice_is_itself(
     assert both == pytest.approx(alone, rel=1e-5)
     written = json.loads((tmp_path / "both" / "metrics.json").read_text())
     assert "ensemble of 2" in written["testing"] and written["seconds_per_image"] > 0
+
+
+def test_each_member_of_an_ensemble_is_tested_as_its_own_file_says(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    """The mean of what each gives alone, by its own protocol and sizes."""
+    weights, other = undisturbed / "weights" / "best.pt", tmp_path / "other.pt"
+    state = load_checkpoint(weights)
+    state["config"]["test"] |= {"protocol": "multi_scale", "short_sides": [24, 40], "flip": True}
+    state["average"] = None  # its last weights, which are other ones
+    save_checkpoint(other, state)
+
+    def scores(*paths: Path) -> dict[str, torch.Tensor]:
+        members = load_members([read_checkpoint(path, CLASSIFICATION) for path in paths])
+        split = read_eval_split(CLASSIFICATION, members[0], "val")
+        pipeline = CLASSIFICATION.pipeline(members)
+        found = CLASSIFICATION.predict_split(pipeline, members[0].config, split, ALONE)
+        assert found is not None
+        return found
+
+    one, two, both = scores(weights), scores(other), scores(weights, other)
+    assert not all(torch.allclose(one[name], two[name], atol=1e-3) for name in both)
+    for name, found in both.items():
+        torch.testing.assert_close(found, (one[name] + two[name]) / 2)
+    metrics_of(tmp_path / "both", "--weights", weights, "--weights", other)
+    written = json.loads((tmp_path / "both" / "metrics.json").read_text())["testing"]
+    assert re.fullmatch(
+        r"ensemble of 2: \(1\) middle crop \d+ of shorter side \d+ "
+        r"\(2\) fully convolutional, shorter sides 24, 40, flipped too",
+        written,
+    )
 
 
 def test_members_with_other_classes_are_refused(

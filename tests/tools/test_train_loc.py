@@ -19,9 +19,12 @@ import numpy as np
 import pytest
 import resdet
 import torch
+from resdet.datasets.image import read_image
 from resdet.detection.engine.checkpoint import load_checkpoint, save_checkpoint
 from resdet.detection.inference.localize import LocationPipeline
+from resdet.detection.structures import Located
 from resdet.detection.tasks.checkpoints import load_members, read_checkpoint
+from resdet.detection.tasks.localizer import LOCALIZATION
 from resdet.detection.tasks.region_localizer import LOCALIZATION_RCNN
 from resdet.tools.cli import main
 from safetensors.torch import load_file
@@ -409,6 +412,35 @@ def test_an_ensemble_of_one_twice_is_itself(
     assert both == pytest.approx(alone, rel=1e-5)
     written = json.loads((tmp_path / "both" / "metrics.json").read_text())["testing"]
     assert "ensemble of 2" in written and "2 classifier(s)" in written
+
+
+def test_each_member_of_an_ensemble_is_tested_as_its_own_file_says(
+    first: Path, classifier: Path, folder: Path, tmp_path: Path
+) -> None:
+    """The better of the two boxes that each finds alone, by its own protocol and sizes."""
+    weights, other = first / "weights" / "best.pt", tmp_path / "other.pt"
+    state = load_checkpoint(weights)
+    own = state["config"]["test"]["protocol"]
+    state["config"]["test"] |= {"protocol": "dense" if own == "centre" else "centre", "flip": True}
+    save_checkpoint(other, state)
+    image = next(iter(sorted((folder / "squares" / "Data" / "CLS-LOC" / "val").glob("*"))))
+    pixels = read_image(image).pixels
+
+    def located(*paths: Path) -> Located:
+        members = load_members([read_checkpoint(path, LOCALIZATION) for path in paths])
+        pipeline = LOCALIZATION.pipeline(members).eval()
+        return pipeline.locate(pipeline.sample(pixels), pixels, truth=1)
+
+    alone = [located(path).true_class for path in (weights, other)]
+    best = max(alone, key=lambda found: float(found.scores))
+    assert not torch.allclose(alone[0].boxes, alone[1].boxes)
+    for pair in ((weights, other), (other, weights)):
+        torch.testing.assert_close(located(*pair).true_class.boxes, best.boxes)
+    one = f"test.classifiers=[{classifier}]"
+    metrics_of(tmp_path / "both", "--weights", weights, "--weights", other, one)
+    written = json.loads((tmp_path / "both" / "metrics.json").read_text())["testing"]
+    assert "ensemble of 2 (stage one): (1) " in written and "(2) " in written
+    assert "1 classifier(s) (middle crop " in written
 
 
 def test_a_folder_of_images(

@@ -37,6 +37,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "context": {},  # of the network
     "ensemble": {},  # of several
 }
+#: The partner in an ensemble has settings of testing of its own.
+PARTNER = {"scales": (56, 72, 80), "pyramid": (40, 80), "pyramid_region": 24.0}
 #: All pairs but that of two methods of suppression, and all together.
 TOGETHER = [pair for pair in combinations(OPTIONS, 2) if pair != ("soft", "fusion")]
 TOGETHER += [tuple(name for name in OPTIONS if name != "fusion")]
@@ -74,7 +76,7 @@ def detector(
     return Detector(model.eval(), config, classes)
 
 
-def switched(names: Sequence[str]) -> list[Detector]:
+def switched(names: Sequence[str], *, partner: dict[str, Any] | None = None) -> list[Detector]:
     """A detector or an ensemble with these options; the partner has another depth, size and
     context."""
     test: dict[str, Any] = {}
@@ -83,7 +85,8 @@ def switched(names: Sequence[str]) -> list[Detector]:
     lead = detector(test=test, context="context" in names)
     if "ensemble" not in names:
         return [lead]
-    return [lead, detector(seed=1, depth=34, context=True, side=80)]
+    own = PARTNER if partner is None else partner
+    return [lead, detector(seed=1, depth=34, context=True, side=80, test=own)]
 
 
 def loaded(*paths: Path) -> list[Detector]:
@@ -247,9 +250,9 @@ class ReferenceView:
         return self.model.roi_head.roi_features(self.features, self.here(box), self.size)
 
     def scored(
-        self, boxes: torch.Tensor, levels: Sequence[ReferenceView]
+        self, boxes: torch.Tensor, levels: Sequence[ReferenceView], region_side: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """With a pyramid each region by itself, on the two levels next to a side of 32 pixels."""
+        """With a pyramid each region by itself, on the two levels next to its side in pixels."""
         if not levels:
             probs, moved = self.model.score(self.features, self.here(boxes), self.size)
         else:
@@ -257,7 +260,8 @@ class ReferenceView:
             for box in boxes.split(1):
                 side = float((box[0, 2] - box[0, 0]) * (box[0, 3] - box[0, 1])) ** 0.5
                 far = [
-                    abs(np.log(side * float(one.factors[:2].prod()) ** 0.5 / 32)) for one in levels
+                    abs(np.log(side * float(one.factors[:2].prod()) ** 0.5 / region_side))
+                    for one in levels
                 ]
                 lower = min(range(len(levels) - 1), key=lambda k: far[k] + far[k + 1])
                 pair = levels[lower].roi_features(box), levels[lower + 1].roi_features(box)
@@ -271,18 +275,21 @@ class ReferenceView:
 def candidates_step_by_step(members: list[Detector], image: np.ndarray) -> Detections:
     """The procedure of appendix B as a plain loop over passes, rounds, networks and regions."""
     test, parts = members[0].config.test, []
-    for flipped in (False, True) if test.flip else (False,):
-        for index in range(max(1, len(test.scales))):
-            own = [(m.config.image.short_side_test,) for m in members]
-            sides = [(test.scales or side)[index] for side in own]
-            views = [
-                ReferenceView(m, image, s, flipped) for m, s in zip(members, sides, strict=True)
-            ]
-            levels = [[ReferenceView(m, image, s, flipped) for s in test.pyramid] for m in members]
+    tests = [m.config.test for m in members]
+    scales = [m.config.test.scales or (m.config.image.short_side_test,) for m in members]
+    for flipped in (False, True) if any(t.flip for t in tests) else (False,):
+        for index in range(max(map(len, scales))):
+            views, levels = [], []
+            for m, own in zip(members, scales, strict=True):
+                side, turned = own[min(index, len(own) - 1)], flipped and m.config.test.flip
+                views.append(ReferenceView(m, image, side, turned))
+                pyramid = m.config.test.pyramid
+                levels.append([ReferenceView(m, image, s, turned) for s in pyramid])
             regions = torch.cat([view.proposals() for view in views])
             for _ in range(1 + test.refine.rounds):
                 scored = [
-                    view.scored(regions, own) for view, own in zip(views, levels, strict=True)
+                    view.scored(regions, own, one.pyramid_region)
+                    for view, own, one in zip(views, levels, tests, strict=True)
                 ]
                 probs, boxes = (sum(part) / len(members) for part in zip(*scored, strict=True))
                 for region in range(len(regions)):
@@ -311,7 +318,8 @@ def test_candidates_are_those_of_the_procedure_step_by_step(names: tuple[str, ..
 @pytest.mark.parametrize("names", [(), TOGETHER[-1]], ids="+".join)
 def test_images_of_a_batch_do_not_affect_each_other(names: tuple[str, ...]) -> None:
     """Of one size, so that neither is padded: group norm would see the padding."""
-    one, both = switched(names), [make_images()[0], np.ascontiguousarray(make_images()[0][::-1])]
+    one = switched(names, partner={})
+    both = [make_images()[0], np.ascontiguousarray(make_images()[0][::-1])]
     alone = [found(one, [image])[0] for image in both]
     for mine, other in zip(found(one, both), alone, strict=True):
         torch.testing.assert_close(mine.scores, other.scores, rtol=1e-4, atol=1e-6)
@@ -361,8 +369,8 @@ def test_training_mode_is_refused() -> None:
 def test_the_testing_in_words() -> None:
     text = described(*switched(TOGETHER[-1]))
     for words in (
-        "shorter side 64, 96",
-        "ensemble of 2",
+        "ensemble of 2: (1) shorter side 64, 96, flipped too, regions on the pyramid 48, 64, 96",
+        "(2) shorter side 56, 72, 80, regions on the pyramid 40, 80; ",
         "flipped",
         "pyramid 48, 64, 96",
         "context",
@@ -406,6 +414,34 @@ def test_classes_of_members_are_reordered_to_those_of_the_first(tmp_path: Path) 
     for image in make_images():
         expect_equal(predictor.predict([image]), found(joint, [image]))
     assert "ensemble of 2" in predictor.testing
+
+
+def test_each_member_is_tested_as_its_own_file_says(tmp_path: Path) -> None:
+    """Two files with other sizes of testing, by hand: the union of the proposals of each on its own
+    image, the mean of their scores and boxes, one NMS. An override is for all of them."""
+    image, sides = make_images()[1], (64, 80)
+    members = [detector(), detector(seed=1, side=80, test={"scales": (80,), "max_detections": 7})]
+    paths = [saved(one, tmp_path / f"{number}.pt") for number, one in enumerate(members)]
+    with torch.no_grad():
+        views = [
+            ReferenceView(*pair, False) for pair in zip(members, [image] * 2, sides, strict=True)
+        ]
+        regions = torch.cat([view.proposals() for view in views])
+        probs, boxes = zip(*(view.scored(regions, [], 0.0) for view in views), strict=True)
+    size = Geometry(image.shape[:2], (1.0, 1.0), flipped=False)
+    joined = restore(sum(probs) / 2, sum(boxes) / 2, size, score_threshold=0.0)
+    expected = suppress(joined, nms_iou=0.5, max_detections=100)
+    predictor = load(paths)
+    (ours,) = predictor.predict([image])
+    assert torch.equal(ours.labels, expected.labels)
+    torch.testing.assert_close(ours.scores, expected.scores, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(ours.boxes, expected.boxes, rtol=1e-4, atol=1e-3)
+    assert predictor.testing == (
+        "ensemble of 2: (1) shorter side 64 (2) shorter side 80; nms at 0.5"
+    )
+    same = load(paths, overrides=["test.scales=[48]"])
+    assert same.testing == "shorter side 48; ensemble of 2; nms at 0.5"
+    assert same.pipeline.transforms == (EvalTransform(48, 96),)
 
 
 def test_members_of_other_classes_are_refused(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from resdet.backbones.weights.convert import Converted, convert
 from resdet.backbones.weights.load import write_converted
 from resdet.detection.config.detector import BackboneConfig, DetectorConfig, RoiConfig, RpnConfig
+from resdet.detection.config.files import override
 from resdet.detection.engine.checkpoint import save_checkpoint
 from resdet.detection.errors import ConfigError, DataError, WeightsError
 from resdet.detection.structures import Annotation, Batch, Detections, Geometry, Sample
@@ -24,6 +25,13 @@ from torch import Tensor
 from torchvision.models.resnet import BasicBlock, ResNet
 
 CLASSES = ("cat", "dog", "owl")
+#: Test settings of detectron2 and mmdetection that are not our defaults.
+AT_800 = (
+    "image.short_side_test=800",
+    "image.long_side_max=1333",
+    "rpn.post_nms_test=1000",
+    "test.score_threshold=0.05",
+)
 
 
 def configured(**backbone: object) -> DetectorConfig:
@@ -364,13 +372,49 @@ def test_a_converted_detector_gives_equal_outputs(
     path = tmp_path / "c4.safetensors"
     write_converted(file, path)
     checkpoint = read_checkpoint(path, DETECTION)
-    assert checkpoint.classes == CLASSES and checkpoint.config == source.config
-    loaded = load(path, overrides=["image.short_side_test=96"])
-    assert loaded.config.image.short_side_test == 96
+    assert checkpoint.classes == CLASSES
+    assert checkpoint.config.backbone == source.config.backbone
+    assert checkpoint.config == override(source.config, AT_800)
+    words = ["image.short_side_test=600", "image.long_side_max=1000", "rpn.post_nms_test=300"]
+    loaded = load(path, overrides=[*words, "test.score_threshold=0"])
+    assert loaded.config == source.config and loaded.own == checkpoint.config
     expect_equal(predict(loaded), predict(source))
     again = detector(source.config, seed=2)
     start_from(again, path, reset_head=False)
     expect_equal(predict(again), predict(source))
+
+
+@pytest.mark.parametrize("layout", ["detectron2", "mmdetection"])
+def test_a_converted_detector_is_tested_as_in_its_own_toolkit(
+    converted: tuple[Detector, Converted], tmp_path: Path, layout: str
+) -> None:
+    """detectron2's Base-RCNN-C4 and defaults, mmdetection's faster-rcnn_r50-caffe-c4."""
+    path = tmp_path / "c4.safetensors"
+    write_converted(replace(converted[1], layout=layout), path)
+    plain = resdet.load(path)
+    assert plain.testing == "shorter side 800; nms at 0.5"
+    config = read_checkpoint(path, DETECTION).config
+    assert (config.image.short_side_test, config.image.long_side_max) == (800, 1333)
+    assert (config.rpn.pre_nms_test, config.rpn.post_nms_test) == (6000, 1000)
+    assert config.test.score_threshold == 0.05 and config.test.max_detections == 100
+    assert config.test.nms_iou == 0.5
+    words = ["image.short_side_test=96", "rpn.post_nms_test=300", "test.max_detections=100"]
+    assert resdet.load(path, overrides=words).testing == (
+        "shorter side 96; nms at 0.5; overridden: image.short_side_test 96 (weights: 800), "
+        "rpn.post_nms_test 300 (weights: 1000)"
+    )
+
+
+def test_a_config_in_place_of_a_checkpoints_own_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "own.pt"
+    one = detector(configured(), seed=1)
+    saved(one, path)
+    base = override(one.config, ["test.nms_iou=0.3", "test.refine.rounds=1"])
+    members = load_members([read_checkpoint(path, DETECTION)], base=base)
+    told = DETECTION.describe_testing(members, DETECTION.pipeline(members))
+    assert told.endswith("; overridden: test.nms_iou 0.3 (weights: 0.5)")
+    members = load_members([read_checkpoint(path, DETECTION)], base=one.config)
+    assert "overridden" not in DETECTION.describe_testing(members, DETECTION.pipeline(members))
 
 
 def test_classes_without_names_are_numbered(
