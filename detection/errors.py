@@ -51,3 +51,17 @@ def first_few(items: Iterable[str], limit: int = 5) -> str:
 def one_line(error: BaseException) -> str:
     """The message of any exception on one line; the name of its type if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def quoted(value: object) -> str:
+    """A value for a message: text and numbers in at most 40 characters, else the type's name.
+
+    Values from other people's files may be of any size, and their ``repr`` may take for ever.
+    """
+    if isinstance(value, str | bytes):
+        return repr(value[:40])
+    if value is None or isinstance(value, bool | float) or (
+        isinstance(value, int) and value.bit_length() <= 128
+    ):
+        return repr(value)
+    return f"a {type(value).__name__}"

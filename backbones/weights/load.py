@@ -23,7 +23,7 @@ from ..pixels import PIXELS
 from ..resnet import DEPTHS
 from .convert import Converted, StrideIn, convert, expect_trunk
 from .layouts import recognise
-from .pickles import read_tensors
+from .reading import read_tensors
 
 
 def import_weights(

@@ -1,4 +1,4 @@
-"""Checkpoint files: written atomically, read without executing code in them.
+"""Checkpoint files: written atomically, and judged before anything uses what they hold.
 
 A checkpoint is a dict of tensors and primitives: ``format_version``, ``model``, ``config``,
 ``classes``, ``task``, ``step``, ``metric`` and what training needs to resume. Without ``task`` it
@@ -8,15 +8,16 @@ is a detector's, from a version without other tasks.
 from __future__ import annotations
 
 import os
-import pickle
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from ..errors import WeightsError
+from ...backbones.weights.reading import read_state
+from ..errors import WeightsError, quoted
 from ..files import atomic_write
 
 FORMAT_VERSION = 1
@@ -73,41 +74,50 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         WeightsError: missing, truncated, of another format, or containing more than tensors and
             primitives (it is then not read further).
     """
-    if not path.is_file():
+    if not path.exists():
         raise WeightsError(f"{path}: no such checkpoint")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # torch's own message advises to load the file without this check.
+        state = read_state(path)
+    except WeightsError as error:
+        reason = str(error).removeprefix(f"{path}: ")
         raise WeightsError(
-            f"{path}: damaged, or holds more than tensors and plain values; it was not opened"
+            f"{path}: damaged, or holds more than tensors and plain values ({reason})"
             f"{_hint_at_previous(path)}"
         ) from error
-    except Exception as error:  # damaged files raise many types of errors
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise WeightsError(
-            f"{path}: cannot be read as a checkpoint ({reason}){_hint_at_previous(path)}"
-        ) from error
     missing = [key for key in KEYS if not isinstance(state, dict) or key not in state]
-    if missing:
+    if missing or not isinstance(state, dict):
         raise WeightsError(
             f"{path}: not a checkpoint of this toolkit (lacks {', '.join(missing)}); "
             "`resdet convert-weights` imports other layouts"
         )
-    if state.get("format_version") != FORMAT_VERSION:
+    version = state.get("format_version")
+    if version != FORMAT_VERSION:
         raise WeightsError(
-            f"{path}: checkpoint format {state.get('format_version')!r:.40}, "
-            f"expected {FORMAT_VERSION}"
+            f"{path}: checkpoint format {quoted(version)}, expected {FORMAT_VERSION}"
         )
     _check_types(state, path)
     return state
 
 
 def _check_types(state: Mapping[str, Any], path: Path) -> None:
-    wrong = [key for key, kind in KEYS.items() if not isinstance(state[key], kind)]
-    if not wrong and not all(isinstance(name, str) for name in state["classes"]):
-        wrong = ["classes"]
-    if not wrong and not isinstance(state.get("average"), dict | None):
-        wrong = ["average"]
-    if wrong:
-        raise WeightsError(f"{path}: damaged: its {wrong[0]} is {state[wrong[0]]!r:.60}")
+    for key, kind in KEYS.items():
+        if type(state[key]) is not kind:
+            raise WeightsError(f"{path}: damaged: its {key} is {quoted(state[key])}")
+    if state["step"] < 0:
+        raise WeightsError(f"{path}: damaged: its step is {quoted(state['step'])}")
+    classes = state["classes"]
+    odd = [name for name in classes if not isinstance(name, str)]
+    if odd or len(set(classes)) != len(classes):
+        named = quoted(odd[0]) if odd else "a list with repeats"
+        raise WeightsError(f"{path}: damaged: one of its classes is {named}")
+    for key in ("model", "average"):
+        tensors = state.get(key)
+        if key == "average" and tensors is None:
+            continue
+        if not isinstance(tensors, dict):
+            raise WeightsError(f"{path}: damaged: its {key} is {quoted(tensors)}")
+        for name, tensor in tensors.items():
+            if not isinstance(name, str) or not isinstance(tensor, Tensor):
+                raise WeightsError(
+                    f"{path}: damaged: {quoted(name)} in its {key} is {quoted(tensor)}"
+                )

@@ -19,7 +19,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from PIL import Image
-from resdet.backbones.weights.pickles import read_tensors
+from resdet.backbones.weights.reading import read_tensors
 from resdet.datasets.acquire.archives import unpack
 from resdet.datasets.formats import read_images
 from resdet.datasets.formats.coco import CocoSource

@@ -11,7 +11,7 @@ from resdet.backbones.resnet import ResNet
 from resdet.backbones.weights.convert import Converted
 from resdet.backbones.weights.layouts import recognise
 from resdet.backbones.weights.load import load_into
-from resdet.backbones.weights.pickles import read_tensors
+from resdet.backbones.weights.reading import read_tensors
 from resdet.detection.errors import WeightsError
 from resdet.tests.backbones.weights.weights_files import (
     CLASSES,

@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from resdet.backbones.weights.pickles import read_tensors
+from resdet.backbones.weights.reading import read_tensors
 from resdet.detection.errors import WeightsError
 
 VALUES = {"a.weight": torch.tensor([[1.5, -2.0], [0.0, 3.0]]), "b": torch.tensor([7])}
@@ -191,7 +191,7 @@ def test_a_few_bytes_that_request_gigabytes(tmp_path: Path, body: bytes) -> None
     path = tmp_path / "a.pkl"
     path.write_bytes(b"\x80\x05" + body)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(WeightsError, match=r"cannot read weights: (memo slot|expected)"):
+    with pytest.raises(WeightsError, match=r"cannot read weights: (it holds a dict|expected)"):
         read_tensors(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
 
@@ -253,9 +253,9 @@ def test_a_changed_byte_gives_no_other_error(
         ([1, 2], "holds a list and no tensors"),
         ({}, "holds a dict and no tensors"),
         ({"model": {"a": "text"}}, "its 'a' is a str, not a tensor"),
-        ({1: torch.ones(1)}, "its 1 is"),
+        ({1: torch.ones(1)}, "the name 1 of a tensor is"),
         ({"__author__": "someone"}, "it holds no tensors"),
-        ({"a": torch.eye(2).to_sparse()}, "its 'a' is sparse"),
+        ({"a": torch.eye(2).to_sparse()}, "asks for torch._utils._rebuild_sparse_tensor"),
     ],
 )
 def test_files_without_tensors(tmp_path: Path, content: object, reason: str) -> None:
