@@ -60,8 +60,10 @@ def quoted(value: object) -> str:
     """
     if isinstance(value, str | bytes):
         return repr(value[:40])
-    if value is None or isinstance(value, bool | float) or (
-        isinstance(value, int) and value.bit_length() <= 128
+    if (
+        value is None
+        or isinstance(value, bool | float)
+        or (isinstance(value, int) and value.bit_length() <= 128)
     ):
         return repr(value)
     return f"a {type(value).__name__}"

@@ -51,7 +51,14 @@ def unpickles(tree: ast.AST, file: str) -> Iterator[str]:
         if keyword(call, "allow_pickle") or name in ("pandas.read_pickle", "pd.read_pickle"):
             yield name
     for name in imports(tree):
-        if name.partition(".")[0] in ("pickle", "marshal", "shelve", "joblib", "dill", "cloudpickle"):
+        if name.partition(".")[0] in (
+            "pickle",
+            "marshal",
+            "shelve",
+            "joblib",
+            "dill",
+            "cloudpickle",
+        ):
             yield f"import of {name}"
 
 

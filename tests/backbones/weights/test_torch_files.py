@@ -220,9 +220,7 @@ def test_one_storage_in_many_tensors(tmp_path: Path) -> None:
 def test_a_small_stream_that_asks_for_gigabytes(tmp_path: Path) -> None:
     data = saved({"a": torch.zeros(5)}, zipped=False)
     assert data.count(b"K\x05N") == 1 and len(data) < 500
-    refused(
-        tmp_path, data.replace(b"K\x05N", b"\x8a\x05\0\0\0\0\x10N"), "several times larger"
-    )
+    refused(tmp_path, data.replace(b"K\x05N", b"\x8a\x05\0\0\0\0\x10N"), "several times larger")
 
 
 OTHER_TENSORS: dict[str, Callable[[], torch.Tensor]] = {
