@@ -229,4 +229,4 @@ def _read_entry(file: BoundedFile, info: zipfile.ZipInfo, budget: Budget) -> mem
 
 
 def _memory(size: int) -> memoryview:
-    return memoryview(np.empty(size, np.uint8))
+    return np.empty(size, np.uint8).data
