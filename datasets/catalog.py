@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,6 +89,11 @@ def label_images(
     return DataSplit(tuple(records), names, tuple(findings))
 
 
+def count_skipped(findings: Iterable[Finding]) -> int:
+    """The number of images that were left out because they cannot be used."""
+    return sum(finding.outcome == "skipped" for finding in findings)
+
+
 def describe(split: DataSplit) -> str:
     """One line for the log: the number of images and objects, by class."""
     with_objects = sum(len(record.annotation) > 0 for record in split.records)
@@ -96,12 +101,13 @@ def describe(split: DataSplit) -> str:
         label for record in split.records for label in record.annotation.labels.tolist()
     )
     ignored = sum(int(record.annotation.ignore.sum()) for record in split.records)
-    outcomes = Counter(finding.outcome for finding in split.findings if finding.outcome)
+    outcomes = Counter(finding.outcome for finding in split.findings if finding.box)
+    del outcomes[""]
     per_class = ", ".join(f"{name} {labels[label]}" for label, name in enumerate(split.classes))
     boxes = "".join(f", boxes {outcome} {count}" for outcome, count in sorted(outcomes.items()))
     return (
         f"images: {len(split.records)} (with objects {with_objects}, "
-        f"empty {len(split.records) - with_objects}, dropped 0), "
+        f"empty {len(split.records) - with_objects}, skipped {count_skipped(split.findings)}), "
         f"objects: {labels.total()} ({per_class}), of these ignored {ignored}{boxes}"
     )
 

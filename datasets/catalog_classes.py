@@ -9,11 +9,11 @@ from pathlib import Path
 
 from ..detection.errors import DataError, first_few
 from ..detection.structures import Annotation, Record
-from .catalog import DataSplit, OnBadBox, label_images
+from .catalog import DataSplit, OnBadBox, count_skipped, label_images
 from .convert.split import Member, same_bytes, stratified_split
 from .findings import Finding, refuse
 from .formats import inspect
-from .formats.format import Part, Reading, Source
+from .formats.format import Inspected, Part, Reading, Source
 from .formats.image_folder import FolderSource
 from .image import DEFAULT_RULES, ImageRules
 from .records import RawImage
@@ -29,7 +29,7 @@ def labelled_splits(
     truth that does not fit the images, and images that cannot be opened.
     """
     parts = _images(source, ("train", "val"), rules)
-    names = _classes(parts["train"]) if classes is None else tuple(classes)
+    names = _classes(parts["train"][0]) if classes is None else tuple(classes)
     return _label(source, "train", parts["train"], names), _label(
         source, "val", parts["val"], names
     )
@@ -62,10 +62,9 @@ def localization_split(
     images, findings = inspect(source, Reading(rules, part=part))
     title = f"{source.title}: {part}"
     refuse(findings, title)
-    if not images:
-        raise DataError(f"{source.title}: no images in {part!r}")
+    _expect_images(source, part, images, findings)
     if classes is None:
-        classes = _classes(images if part == "train" else _read(source, "train", rules))
+        classes = _classes(images if part == "train" else _read(source, "train", rules)[0])
     findings += _other_classes(images, classes, part)
     refuse(findings, title)
     labelled = label_images(images, classes=classes, on_bad_box=on_bad_box)
@@ -90,26 +89,29 @@ def describe_labelled(split: DataSplit) -> str:
     """One line for the log: the numbers of images, of classes, and of images per class."""
     counts = Counter(record.image_label for record in split.records)
     sizes = [counts[label] for label in range(len(split.classes))]
+    skipped = f", skipped {count}" if (count := count_skipped(split.findings)) else ""
     return (
         f"images: {len(split.records)}, classes: {len(split.classes)} "
-        f"with {min(sizes)} to {max(sizes)} images each"
+        f"with {min(sizes)} to {max(sizes)} images each{skipped}"
     )
 
 
 # ---------------------------------------------------------------------------------- reading
 
 
-def _images(source: Source, parts: Sequence[Part], rules: ImageRules) -> dict[Part, list[RawImage]]:
+def _images(source: Source, parts: Sequence[Part], rules: ImageRules) -> dict[Part, Inspected]:
     if isinstance(source, FolderSource) and source.val_fraction is not None:
-        images = _read(source, "train", rules)
-        return _held_out(images, source.val_fraction, source.split_seed)
+        images, skipped = _read(source, "train", rules)
+        held_out = _held_out(images, source.val_fraction, source.split_seed)
+        return {part: (found, skipped) for part, found in held_out.items()}
     return {part: _read(source, part, rules) for part in parts}
 
 
-def _read(source: Source, part: Part, rules: ImageRules) -> list[RawImage]:
+def _read(source: Source, part: Part, rules: ImageRules) -> Inspected:
+    """The images of a part, and the findings of those that were skipped."""
     images, findings = inspect(source, Reading(rules, part=part))
     refuse(findings, f"{source.title}: {part}")
-    return images
+    return images, [finding for finding in findings if finding.outcome]
 
 
 def _held_out(images: list[RawImage], fraction: float, seed: int) -> dict[Part, list[RawImage]]:
@@ -146,15 +148,13 @@ def _labels(images: Sequence[RawImage], classes: Sequence[str]) -> dict[str, int
     return {image.image_id: labels[_class(image)] for image in images}
 
 
-def _label(
-    source: Source, part: Part, images: Sequence[RawImage], classes: tuple[str, ...]
-) -> DataSplit:
-    if not images:
-        raise DataError(f"{source.title}: no images in {part!r}")
+def _label(source: Source, part: Part, inspected: Inspected, classes: tuple[str, ...]) -> DataSplit:
+    images, skipped = inspected
+    _expect_images(source, part, images, skipped)
     twice = [name for name, count in Counter(classes).items() if count > 1]
     if twice:
         raise DataError(f"class list: listed twice: {', '.join(twice)}")
-    findings = list(_other_classes(images, classes, part))
+    findings = [*skipped, *_other_classes(images, classes, part)]
     refuse(findings, f"{source.title}: {part}")
     seen = {_class(image) for image in images}
     if missing := [name for name in classes if name not in seen]:
@@ -168,6 +168,15 @@ def _label(
         for image in images
     )
     return DataSplit(records, classes, tuple(findings))
+
+
+def _expect_images(
+    source: Source, part: Part, images: Sequence[RawImage], findings: Sequence[Finding]
+) -> None:
+    if not images:
+        skipped = [str(finding) for finding in findings if finding.outcome == "skipped"]
+        why = f": all {len(skipped)} were skipped: {first_few(skipped, 3)}" if skipped else ""
+        raise DataError(f"{source.title}: no images in {part!r}{why}")
 
 
 def _other_classes(

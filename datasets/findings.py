@@ -170,13 +170,21 @@ def meaning(kind: str) -> str:
     return KINDS[kind][1] if kind in KINDS else ""
 
 
-#: How a bad box was resolved; "" if it was not.
-Outcome = Literal["", "dropped", "clipped", "fixed"]
+#: How a bad box or image was resolved; "" if it was not.
+Outcome = Literal["", "dropped", "clipped", "fixed", "scaled", "skipped"]
 
 #: Faults of boxes that ``on_bad_box`` can resolve.
 BOX_KINDS = frozenset(
     {"non_finite_box", "no_area", "swapped_corners", "outside_image", "partly_outside"}
 )
+#: Faults of images that ``on_bad_image`` can resolve.
+IMAGE_KINDS = frozenset(
+    {"missing_image", "unreadable_image", "undecodable_image", "truncated_image"}
+    | {"tiny_image", "elongated_image", "oversized_image"}
+    | {"size_mismatch", "size_matches_unrotated"}
+)
+#: {setting: the faults that it resolves}.
+RESOLVED_BY = {"data.on_bad_box=drop": BOX_KINDS, "data.on_bad_image=skip": IMAGE_KINDS}
 
 
 @dataclass(frozen=True)
@@ -233,10 +241,14 @@ def refuse(findings: Iterable[Finding], what: str) -> None:
     if not errors:
         return
     lines = [str(error) for error in errors]
-    boxes = any(error.kind in BOX_KINDS for error in errors)
+    settings = [
+        (setting, "boxes" if kinds is BOX_KINDS else "images")
+        for setting, kinds in RESOLVED_BY.items()
+        if any(error.kind in kinds for error in errors)
+    ]
     raise DataError(
         f"{what}: {len(errors)} error{'s' * (len(errors) > 1)} ({count_kinds(errors)}): "
         + first_few(lines)
-        + ("; data.on_bad_box=drop leaves such boxes out" if boxes else "")
+        + "".join(f"; {setting} leaves such {what} out" for setting, what in settings)
         + ("; `resdet check-data` lists all" if len(lines) > 5 else "")
     )

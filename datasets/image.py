@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
-from ..detection.config.base import OnTruncated
+from ..detection.config.base import OnBadImage, OnTruncated
 from ..detection.errors import ImageError, one_line
 from .image_file import expect_file, open_image
 
@@ -49,18 +49,20 @@ _EIGHT_BIT = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK"
 Pixels = NDArray[np.uint8]
 
 
-class TruncatedImage(ImageError):
-    """The file ends early and the rules say ``on_truncated="skip"``."""
+class SkippedImage(ImageError):
+    """An image that cannot be used and that the rules say to skip."""
 
 
 @dataclass(frozen=True)
 class ImageRules:
     """Which images are accepted, and how they are decoded.
 
+    ``on_bad_image``: what happens to images that cannot be used, for whatever reason.
     ``on_truncated``: what happens when pixels are missing; ``warn`` keeps a JPEG, whose missing
-    part is grey (no other format yields usable pixels). ``max_pixels`` can only lower Pillow's own
-    limit, the default. ``min_side`` and ``max_aspect`` refuse images that are too small or too
-    elongated to resize. ``background`` lies under transparent pixels.
+    part is grey (no other format yields usable pixels), ``error`` makes it a bad image.
+    ``max_pixels`` can only lower Pillow's own limit, the default. ``min_side`` and ``max_aspect``
+    refuse images that are too small or too elongated to resize. ``background`` lies under
+    transparent pixels.
     """
 
     exif: Literal["apply", "ignore"] = "apply"
@@ -69,6 +71,12 @@ class ImageRules:
     min_side: int = 16
     max_aspect: float = 100.0
     background: tuple[int, int, int] = (255, 255, 255)
+    on_bad_image: OnBadImage = "error"
+
+    def error(self, message: str, *, truncated: bool = False) -> ImageError:
+        """The error of an image that cannot be used: a `SkippedImage` if it is to be skipped."""
+        policies = (self.on_bad_image, self.on_truncated if truncated else "error")
+        return SkippedImage(message) if "skip" in policies else ImageError(message)
 
 
 @dataclass(frozen=True)
@@ -184,7 +192,7 @@ def _decode_jpeg(
     if not data.endswith(_EOI) and data.rfind(_EOI) < data.rfind(_SOS):
         if _lacks_pixels(data):
             if rules.on_truncated != "warn":
-                raise _truncated(name, "the JPEG ends before its last pixels", rules)
+                raise rules.error(f"{name}: truncated (pixels are missing)", truncated=True)
             warnings = ("truncated: the missing part is grey",)
         else:
             warnings = ("truncated: no end marker, but the pixels are complete",)
@@ -276,23 +284,17 @@ def _turn(pixels: Pixels, orientation: int) -> Pixels:
     return np.ascontiguousarray(pixels)
 
 
-# ---------------------------------------------------------------------------------- errors
-
-
-def _truncated(name: str, reason: str, rules: ImageRules) -> ImageError:
-    kind = TruncatedImage if rules.on_truncated == "skip" else ImageError
-    return kind(f"{name}: truncated ({reason})")
-
-
 @contextmanager
 def _only_image_errors(name: str, rules: ImageRules) -> Iterator[None]:
     """Turn any exception into an ImageError: on damaged bytes decoders raise nearly everything."""
     try:
         yield
-    except ImageError:
+    except SkippedImage:
         raise
+    except ImageError as error:
+        raise rules.error(str(error)) from error
     except Exception as error:
         reason = one_line(error)
         if isinstance(error, EOFError) or "truncated" in reason.lower():
-            raise _truncated(name, reason, rules) from error
-        raise ImageError(f"{name}: cannot be read ({reason})") from error
+            raise rules.error(f"{name}: truncated ({reason})", truncated=True) from error
+        raise rules.error(f"{name}: cannot be read ({reason})") from error

@@ -122,6 +122,8 @@ class Sample:
     label: int | None = None
     #: Further sizes, crops or flips of the same image; testing only.
     views: tuple[Sample, ...] = ()
+    #: The unusable images in whose place it is, with the reasons: ``path: reason``.
+    skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _expect(self.image, "Sample.image", (None, None, 3), torch.uint8)
@@ -146,6 +148,8 @@ class Batch:
     labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     #: Further sizes, crops or flips of the same images, one batch for each; testing only.
     views: tuple[Batch, ...] = ()
+    #: The unusable images that others replace, with the reasons: ``path: reason``.
+    skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.sizes)
@@ -206,7 +210,8 @@ class Batch:
             )
             for view, images in zip(views, stacks, strict=True)
         )
-        return replace(first, views=tuple(others))
+        skipped = tuple(line for sample in samples for line in sample.skipped)
+        return replace(first, views=tuple(others), skipped=skipped)
 
 
 def _stack(images: Sequence[Tensor], pad: bool) -> Tensor:

@@ -136,7 +136,9 @@ def _folder(args: argparse.Namespace) -> DataSet:
     from resdet.datasets.checks.sources import folder_data
     from resdet.datasets.formats import FORMATS, recognise
     from resdet.datasets.formats.format import Reading
+    from resdet.detection.config.classifier import ClassifierConfig
     from resdet.detection.config.detector import DetectorConfig
+    from resdet.detection.tasks.base import image_rules
     from resdet.detection.tasks.detector_network import anchors_in_training
 
     if len(args.words) != 1:
@@ -149,10 +151,12 @@ def _folder(args: argparse.Namespace) -> DataSet:
         raise ConfigError("--classes: only where something is annotated")
     if not root.is_dir():
         raise ConfigError(f"{root}: no such folder")
+    schema = DetectorConfig if format.carries in ("boxes", "nothing") else ClassifierConfig
+    rules = image_rules(schema())  # as training reads such data
     return folder_data(
         root,
         format,
-        Reading(workers=_workers(args.workers)),
+        Reading(rules, workers=_workers(args.workers)),
         annotations=args.annotations,
         coordinates=args.coordinates,
         classes=tuple(args.classes.split(",")) if args.classes else None,

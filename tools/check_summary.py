@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
+from resdet.datasets.findings import RESOLVED_BY, Finding
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
@@ -12,7 +13,6 @@ from rich.table import Column, Table
 if TYPE_CHECKING:
     from resdet.datasets.checks.check import Report
     from resdet.datasets.checks.statistics import SplitCounts
-    from resdet.datasets.findings import Finding
 
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 #: Without a terminal, wide enough not to break lines.
@@ -104,6 +104,10 @@ def _verdict(findings: tuple[Finding, ...]) -> list[str]:
     )
     what = "training would stop" if counts["error"] else "training accepts the data"
     lines = [f"{tally}: {what}"]
+    errors = [finding.kind for finding in findings if finding.severity == "error"]
+    for setting, kinds in RESOLVED_BY.items():
+        if count := sum(kind in kinds for kind in errors):
+            lines.append(f"{setting} settles {count} of the errors: it leaves them out, counted")
     if any(finding.box for finding in findings):
         lines.append("boxes are (left, top, right, bottom), 0-based; VOC files are 1-based")
     return lines

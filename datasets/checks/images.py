@@ -19,7 +19,14 @@ from PIL import Image
 
 from ...detection.errors import ImageError
 from ..findings import Finding, Severity
-from ..image import IMAGE_SUFFIXES, ImageRules, Pixels, decode_image, read_image
+from ..image import (
+    IMAGE_SUFFIXES,
+    ImageRules,
+    Pixels,
+    SkippedImage,
+    decode_image,
+    read_image,
+)
 from ..image_file import FORMATS
 from ..parallel import Died, map_items
 from .decoder_messages import decoder_messages
@@ -111,7 +118,8 @@ def _examine_file(
     try:
         data = _read(path)
     except ImageError as error:
-        return "", _failed("unreadable_image", str(error).removeprefix(f"{path}: "))
+        reason = str(error).removeprefix(f"{path}: ")
+        return "", _failed("unreadable_image", reason, _severity(rules))
     digest = hashlib.sha256(data).hexdigest()
     return digest, None if digest in known else examine(data, rules)
 
@@ -171,8 +179,12 @@ def _failed(kind: str, reason: str, severity: Severity = "error") -> ImageConten
 def _refused(reason: str, rules: ImageRules) -> ImageContent:
     kinds = (kind for part, kind in _REASONS if part in reason)
     kind = next(kinds, "undecodable_image")
-    skipped = kind == "truncated_image" and rules.on_truncated == "skip"
-    return _failed(kind, reason, "warning" if skipped else "error")
+    return _failed(kind, reason, _severity(rules, truncated=kind == "truncated_image"))
+
+
+def _severity(rules: ImageRules, *, truncated: bool = False) -> Severity:
+    """Of an image that cannot be used."""
+    return "warning" if isinstance(rules.error("", truncated=truncated), SkippedImage) else "error"
 
 
 def _warned(text: str) -> Remark:

@@ -6,13 +6,14 @@ import difflib
 import json
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import PlainValidator, ValidationInfo
 
 from ...detection.errors import ConfigError
-from ..findings import Finding, count_kinds, refuse
+from ..findings import IMAGE_KINDS, Finding, count_kinds, refuse
 from ..records import RawImage
 from . import cls_loc, coco, ilsvrc, image_folder, shards, voc, yolo
 from .format import DEFAULT_READING, Carries, Format, Inspected, Reading, Source
@@ -82,11 +83,23 @@ def named_source(
 
 
 def inspect(source: Source, reading: Reading = DEFAULT_READING) -> Inspected:
-    """The usable images of a source, and all findings; raises ConfigError for a stream."""
+    """The usable images of a source, and all findings; raises ConfigError for a stream.
+
+    Under ``on_bad_image: skip`` unusable images are warnings.
+    """
     found = FORMATS[source.format].inspect
     if found is None:
         raise ConfigError(f"{source.title}: {source.format} are read as a stream only")
-    return found(source, reading)
+    images, findings = found(source, reading)
+    if reading.rules.on_bad_image == "skip":
+        findings = [_skipped(finding) for finding in findings]
+    return images, findings
+
+
+def _skipped(finding: Finding) -> Finding:
+    if finding.severity != "error" or finding.kind not in IMAGE_KINDS:
+        return finding
+    return replace(finding, severity="warning", outcome="skipped")
 
 
 def inspect_all(sources: Iterable[Source], reading: Reading = DEFAULT_READING) -> Inspected:

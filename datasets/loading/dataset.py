@@ -13,9 +13,9 @@ from typing import ClassVar
 import numpy as np
 from torch.utils.data import Dataset
 
-from ...detection.errors import ConfigError, DataError, ImageError
+from ...detection.errors import ConfigError, DataError, first_few
 from ...detection.structures import Batch, Record, Sample
-from ..image import DEFAULT_RULES, ImageRules, LoadedImage, TruncatedImage, read_image
+from ..image import DEFAULT_RULES, ImageRules, LoadedImage, SkippedImage, read_image
 from .crop_geometry import CropGeometry, crop_annotation
 from .crops import Crop, PlacedCrop, crop_sample
 from .sampling import BatchPlan, SampleKey, fixed_keys
@@ -30,8 +30,8 @@ class ImageDataset(Dataset[Sample], ABC):
     """``dataset[SampleKey]`` reads and checks one image and makes a sample of it.
 
     Raises ImageError, naming the file, for an image that cannot be read or is not of the size in
-    its record, and TruncatedImage where ``rules.on_truncated`` is ``skip``: the loaders below
-    replace it or leave it out.
+    its record, and SkippedImage where ``rules`` say to skip it: the loaders below replace it or
+    leave it out.
     """
 
     #: Whether images of different sizes share a batch, as `Batch.collate` pads them.
@@ -60,30 +60,32 @@ class ImageDataset(Dataset[Sample], ABC):
     def make(self, pixels: np.ndarray, record: Record, seed: int) -> Sample:
         """The sample of one image, ``pixels`` (h, w, 3) uint8."""
 
-    def read(self, keys: Sequence[SampleKey], *, replace_truncated: bool) -> Batch | None:
+    def read(self, keys: Sequence[SampleKey], *, replace_skipped: bool) -> Batch | None:
         """The samples of the keys as a batch; None if no image is left.
 
-        An image that raises TruncatedImage is replaced by the next intact one of the data set, or
-        left out.
+        An image that raises SkippedImage is replaced by the next usable one of the data set, which
+        depends on the files alone, and named in `Batch.skipped`; or it is left out.
         """
-        samples = [self._intact(key) if replace_truncated else self._or_none(key) for key in keys]
+        samples = [self._usable(key) if replace_skipped else self._or_none(key) for key in keys]
         found = [sample for sample in samples if sample is not None]
         return Batch.collate(found, pad=self.pad) if found else None
 
-    def _intact(self, key: SampleKey) -> Sample:
-        count = len(self)
+    def _usable(self, key: SampleKey) -> Sample:
+        count, skipped = len(self), []
         for offset in range(count):
-            index = (key.index + offset) % count
-            sample = self._or_none(SampleKey(index, key.seed), "the next image takes its place")
-            if sample is not None:
-                return sample
-        raise DataError(f"all {count} images are truncated")
+            try:
+                sample = self[SampleKey((key.index + offset) % count, key.seed)]
+            except SkippedImage as error:
+                skipped.append(str(error))
+            else:
+                return replace(sample, skipped=tuple(skipped)) if skipped else sample
+        raise DataError(f"none of the {count} images can be used: {first_few(skipped, 3)}")
 
-    def _or_none(self, key: SampleKey, otherwise: str = "left out") -> Sample | None:
+    def _or_none(self, key: SampleKey) -> Sample | None:
         try:
             return self[key]
-        except TruncatedImage as error:
-            warnings.warn(f"{error}; {otherwise}", stacklevel=2)
+        except SkippedImage as error:
+            warnings.warn(f"{error}; left out", stacklevel=2)
             return None
 
     def batches(self, batch_size: int) -> list[list[SampleKey]]:
@@ -194,7 +196,7 @@ def read_record(record: Record, rules: ImageRules) -> LoadedImage:
             f"its EXIF orientation {loaded.orientation} turns it by 90 degrees: "
             "the boxes were drawn with the other setting of data.exif"
         )
-    raise ImageError(
+    raise rules.error(
         f"{record.path}: the image is {width}x{height} but its record says "
         f"{record.size[1]}x{record.size[0]} (width x height); {reason}"
     )
@@ -203,10 +205,10 @@ def read_record(record: Record, rules: ImageRules) -> LoadedImage:
 def train_loader(
     dataset: ImageDataset, plan: BatchPlan, *, workers: int, pin_memory: bool = False
 ) -> BatchLoader:
-    """The batches of ``plan``. Under ``on_truncated: skip`` a truncated image is replaced by the
-    next intact one of the data set, with a warning, so that the batch keeps its size.
+    """The batches of ``plan``. An image to be skipped is replaced by the next usable one of the
+    data set, so that the batch keeps its size, and named in `Batch.skipped`.
     """
-    read = partial(dataset.read, replace_truncated=True)
+    read = partial(dataset.read, replace_skipped=True)
     return BatchLoader(read, plan, workers=workers, pin_memory=pin_memory)
 
 
@@ -224,9 +226,9 @@ def eval_loader(
     Batches (`ImageDataset.batches`) are cut before they are dealt out, process ``rank`` taking
     every ``world``-th: which images share a batch, and so the result, does not depend on the
     number of processes. Processes may get one batch more or less, so none may wait for another
-    inside the loop. Each image has one fixed seed. Under ``on_truncated: skip`` a truncated
-    image is left out with a warning.
+    inside the loop. Each image has one fixed seed. An image to be skipped is left out with a
+    warning.
     """
-    read = partial(dataset.read, replace_truncated=False)
+    read = partial(dataset.read, replace_skipped=False)
     batches = dataset.batches(batch_size)[rank::world]
     return BatchLoader(read, batches, workers=workers, pin_memory=pin_memory)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
-from ...detection.errors import DataError, ResdetError
+from ...detection.errors import DataError, ImageError, ResdetError
 from ...detection.structures import Batch
 
 Key = TypeVar("Key")
@@ -127,6 +127,8 @@ def received(loader: DataLoader) -> Iterator[Any]:
     """The items from the workers; raises the errors that they returned."""
     items = _started(loader)
     while (item := _next(items)) is not _END:
+        if isinstance(item, ImageError):
+            raise ImageError(f"{item}; data.on_bad_image=skip goes on without such images")
         if isinstance(item, ResdetError):
             raise item
         if item is not None:

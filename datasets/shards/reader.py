@@ -57,7 +57,7 @@ class ShardSource:
 
     def sample(self, packed: Packed, seed: int) -> Sample:
         """The image decoded and cropped; raises ImageError naming shard and image, or, as the
-        rules say, TruncatedImage."""
+        rules say, SkippedImage."""
         loaded = decode_image(packed.content, packed.name, self.rules)
         for warning in loaded.warnings:
             warnings.warn(f"{packed.name}: {warning}", stacklevel=2)

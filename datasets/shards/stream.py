@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate, islice
 
@@ -16,7 +17,7 @@ import torch
 
 from ...detection.errors import ConfigError, DataError
 from ...detection.structures import Batch, Sample
-from ..image import TruncatedImage
+from ..image import SkippedImage
 from ..loading.sampling import images_at_once, sample_seed
 from ..loading.workers import BatchStream, data_loader, received
 from .plan import Segment, StreamPlan
@@ -34,20 +35,24 @@ class _Lane:
         self._ahead: deque[tuple[Packed, int]] = deque()
 
     def sample(self) -> Sample:
-        """The next image; under ``skip``, the next intact one replaces a truncated one."""
+        """The next image; the next usable one takes the place of one to be skipped."""
         packed, seed = self._ahead.popleft() if self._ahead else next(self._coming)
         tried = 0
+        skipped: list[str] = []
         while True:
             try:
-                return self.source.sample(packed, seed)
-            except TruncatedImage as error:
-                warnings.warn(f"{error}; the next image takes its place", stacklevel=2)
+                sample = self.source.sample(packed, seed)
+                return replace(sample, skipped=tuple(skipped)) if skipped else sample
+            except SkippedImage as error:
+                skipped.append(str(error))
             if tried == len(self._ahead):
                 self._ahead.append(next(self._coming))
             packed, _ = self._ahead[tried]
             tried += 1
             if tried > len(self.source.shards):
-                raise DataError(f"{self.source.shards.folder}: lane {self.lane}: no image is whole")
+                raise DataError(
+                    f"{self.source.shards.folder}: lane {self.lane}: no image can be used"
+                )
 
     def _from(self, step: int) -> Iterator[tuple[Packed, int]]:
         epoch, steps = divmod(step, self.plan.steps_per_epoch)
@@ -153,6 +158,7 @@ def _joined(parts: Sequence[Batch], kept: slice = slice(None)) -> Batch:
         [name for part in parts for name in part.image_ids][kept],
         [seed for part in parts for seed in part.seeds][kept],
         torch.cat([part.labels for part in parts])[kept],
+        skipped=tuple(line for part in parts for line in part.skipped),
     )
 
 
@@ -173,7 +179,7 @@ def _shard_batches(
 def _or_none(source: ShardSource, packed: Packed) -> Sample | None:
     try:
         return source.sample(packed, sample_seed(0, 0, packed.index))
-    except TruncatedImage as error:
+    except SkippedImage as error:
         warnings.warn(f"{error}; left out", stacklevel=2)
         return None
 

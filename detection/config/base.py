@@ -25,7 +25,9 @@ Sizes = Annotated[tuple[Count, ...], Field(min_length=1)]
 Precision = Literal["fp32", "bf16", "fp16"]
 #: The name of a learning-rate schedule.
 Schedule = Annotated[str, AfterValidator(lambda name: one_of(name, SCHEDULES))]
-#: A truncated image is an error, used with a warning, or left out.
+#: An image that cannot be used is an error, or is left out and counted (``skip``).
+OnBadImage = Literal["error", "skip"]
+#: A truncated image is a bad image (``error``), used with a warning, or left out.
 OnTruncated = Literal["error", "warn", "skip"]
 #: A bad box is an error, left out (``drop``), clipped to the image, or its corners are swapped
 #: (``fix``); all are counted.
@@ -69,7 +71,14 @@ class DataSection(Section):
     root: Path | None = None
     #: Class names in label order; those of the training data, sorted, when absent.
     classes: tuple[str, ...] | None = None
+    #: What happens to images that are missing, damaged, truncated, too small, too elongated or of
+    #: another size than their annotation says.
+    on_bad_image: OnBadImage = "error"
+    #: ``warn`` keeps a JPEG with the missing part grey; ``skip`` leaves out truncated images only.
     on_truncated: OnTruncated = "error"
+    #: Smallest accepted side in pixels, and largest ratio of the sides.
+    min_side: Count = 16
+    max_aspect: Annotated[float, Field(ge=1)] = 100.0
     exif: Literal["apply", "ignore"] = "apply"
     #: Larger images are refused from their header, before decoding (Pillow's own bomb limit).
     max_pixels: Count = 178_956_970

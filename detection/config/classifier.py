@@ -34,6 +34,8 @@ ClassSource = Annotated[SerializeAsAny[Source], known_source("class")]
 
 class ClassifierDataConfig(DataSection):
     source: ClassSource | None = None
+    #: Crops have one size, whatever that of the image.
+    min_side: Count = 1
 
 
 class CropConfig(Section):

@@ -34,6 +34,8 @@ class LocalizerDataConfig(DataSection):
     """Classes are wnids."""
 
     source: LocalizationSource | None = None
+    #: Crops have one size, whatever that of the image.
+    min_side: Count = 1
     on_bad_box: OnBadBox = "error"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from .distributed import Group
 from .log import RunLog
 from .meter import Meter
 from .optim import MovingAverage
+from .skipped import SkippedImages
 
 _COUNTERS = ("step", "skipped", "best", "stale")
 #: Checkpoints of earlier versions lack these.
@@ -94,6 +96,11 @@ class Outputs:
     identity: Mapping[str, Any] = field(default_factory=dict)
     #: Rank of the process; only 0, the main one, writes checkpoints.
     rank: int = 0
+
+    @cached_property
+    def skipped(self) -> SkippedImages:
+        """The images that the run skips."""
+        return SkippedImages(self.folder, self.log)
 
     @property
     def last(self) -> Path:

@@ -58,6 +58,7 @@ def train(
         waiting = time.perf_counter()
         with _saved_before_an_error(state, outputs, group):
             parts = [next(stream).to(group.device) for _ in range(settings.accumulate)]
+        outputs.skipped.add(line for part in parts for line in part.skipped)
         meter.waited(time.perf_counter() - waiting)
 
         rate = learning_rate(state.step, settings) * settings.gamma**state.drops

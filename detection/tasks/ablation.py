@@ -175,7 +175,7 @@ class Ablation:
         found = DETECTION.predict_split(pipeline, config, split, group, console, timer)
         if found is None:
             return None
-        # Truncated images may have been left out: data.on_truncated=skip.
+        # Images may have been left out: data.on_bad_image=skip.
         records = [record for record in split.records if record.image_id in found]
         columns = gather(found, records, len(split.classes))
         return columns, timer.seconds_per_image, DETECTION.describe_testing(members, pipeline)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -166,7 +166,7 @@ class Task(ABC):
         """The beginning of the first batch, read in this process."""
         dataset = self.train_dataset(config, split, prepared)
         keys = next(iter(self.batch_plan(config.train, split)))[:SHOWN]
-        return Batch.collate([dataset[key] for key in keys], pad=self.by_shape)
+        return dataset.read(keys, replace_skipped=True)
 
     def eval_batches(
         self, pipeline: Any, config: Any, split: DataSplit, group: Group
@@ -232,7 +232,7 @@ class Task(ABC):
         """Evaluate the predictions of one split; ``quick`` leaves out slow metrics that do not
         select ``best.pt``. ``options`` are specific to the task.
 
-        Truncated images that ``data.on_truncated: skip`` left out are not counted; a note says so.
+        Images that ``data.on_bad_image: skip`` left out are not counted; a note says so.
         """
 
     def logged(self, evaluation: Any) -> dict[str, float]:
@@ -281,20 +281,5 @@ def seeded(build: Callable[[], Model], seed: int) -> Model:
 def image_rules(config: Any) -> ImageRules:
     """How the images of ``config.data`` are read."""
     data = config.data
-    return ImageRules(exif=data.exif, on_truncated=data.on_truncated, max_pixels=data.max_pixels)
-
-
-def evaluate_read(
-    evaluate: Callable[..., Any], found: Mapping[str, Any], split: DataSplit, config: Any
-) -> Any:
-    """``evaluate(found, records, classes)`` with a note on the truncated images that
-    ``data.on_truncated: skip`` left out."""
-    records = split.records
-    if config.data.on_truncated == "skip":
-        records = tuple(record for record in records if record.image_id in found)
-    evaluation, left_out = (
-        evaluate(found, records, split.classes),
-        len(split.records) - len(records),
-    )
-    note = f"{left_out} truncated image(s) left out (data.on_truncated: skip)"
-    return replace(evaluation, notes=(*evaluation.notes, *([note] if left_out else [])))
+    names = ("exif", "on_bad_image", "on_truncated", "max_pixels", "min_side", "max_aspect")
+    return ImageRules(**{name: getattr(data, name) for name in names})

@@ -33,9 +33,10 @@ from ..evaluation.classification import (
 from ..inference.classify import ScorePipeline
 from ..models.classifier import Classifier
 from ..structures import Batch
-from .base import ALONE, Loaded, Part, Splits, Task, evaluate_read, image_rules
+from .base import ALONE, Loaded, Part, Splits, Task, image_rules
 from .checkpoints import describe_members, describe_overridden
 from .classifier_network import build_classifier, classifier_member, describe_crops, train_crop
+from .skipped import evaluate_read
 from .training import describe_size
 
 LoadedClassifier = Loaded[Classifier, ClassifierConfig]

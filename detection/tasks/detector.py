@@ -33,7 +33,7 @@ from ..inference.pipeline import Pipeline
 from ..inference.predictor import Predictor
 from ..models.faster_rcnn import FasterRCNN
 from ..structures import Batch, Detections
-from .base import Loaded, Part, Splits, Task, evaluate_read, image_rules
+from .base import Loaded, Part, Splits, Task, image_rules
 from .checkpoints import describe_overridden
 from .detector_network import (
     anchors_in_training,
@@ -44,6 +44,7 @@ from .detector_network import (
     train_transform,
 )
 from .detector_weights import config_of, with_own_stride
+from .skipped import evaluate_read
 from .training import describe_size, describe_splits
 
 Detector = Loaded[FasterRCNN, DetectorConfig]

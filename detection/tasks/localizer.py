@@ -34,11 +34,12 @@ from ..inference.locate_records import RecordReader, locate_records
 from ..inference.predictor import Predictor
 from ..models.localizer import Localizer
 from ..structures import Located
-from .base import Loaded, Part, Splits, evaluate_read, image_rules
+from .base import Loaded, Part, Splits, image_rules
 from .checkpoints import class_difference, describe_members, load_members, read_checkpoint
 from .classifier import CLASSIFICATION, CropTask, data_source, load_classifier_weights
 from .classifier_network import describe_crops, eval_crops, train_crop
 from .localizer_network import build_localizer
+from .skipped import evaluate_read
 from .training import describe_size, describe_splits
 
 LoadedLocalizer = Loaded[Localizer, LocalizerConfig]

@@ -30,6 +30,7 @@ from ..errors import ConfigError, DataError, WeightsError
 from ..evaluation.prediction import evaluating
 from .base import Loaded, Splits, Task
 from .checkpoints import Checkpoint, load_trained
+from .skipped import describe_skipped, skipped_images
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,8 @@ class Training:
             self.prepared = task.prepare(self, folder, group, log)
             split = self.splits["train"]
             outputs = Outputs(folder, log, self.identity, group.rank)
+            if group.is_main:
+                outputs.skipped.add(unused_images(self.splits), log=False)
             batches = task.train_batches(loaded.config, split, self.prepared, state.step, group)
             if group.is_main and state.step == 0:
                 draw(log, task.show_inputs, loaded, split, self.prepared, folder)
@@ -155,6 +158,8 @@ class Training:
             )
             if group.is_main:
                 draw(log, plot_curves, folder)
+                if summary := outputs.skipped.summary():
+                    log.message(summary)
                 log.message(self._result_message(state, outputs, stopped))
         # A process without a signal stops together with the one that received it.
         return stop.exit_code or (128 + signal.SIGTERM if stopped else 0)
@@ -172,6 +177,10 @@ class Training:
         if found is not None:
             evaluation = task.evaluate(found, split, config, quick=True)
             outputs.log.evaluation(step, {**task.logged(evaluation), **further})
+            skipped = skipped_images(found, split, config)
+            outputs.skipped.add(skipped)
+            if skipped:
+                outputs.log.message(describe_skipped(skipped, evaluation.images))
             draw(outputs.log, task.show_predictions, loaded, split, found, outputs.folder)
             metric = task.selection_metric(evaluation, config)
         return group.broadcast(f"evaluation/{step}", metric)
@@ -202,6 +211,12 @@ class Training:
 def describe_splits(splits: Splits) -> list[str]:
     """One line about the content of each split."""
     return [f"{name}: {describe(split)}" for name, split in splits.items()]
+
+
+def unused_images(splits: Splits) -> list[str]:
+    """The images that were skipped when the annotations were read, with the reasons."""
+    findings = [finding for split in splits.values() for finding in split.findings]
+    return [str(finding) for finding in findings if finding.outcome == "skipped"]
 
 
 def describe_findings(splits: Splits) -> list[str]:

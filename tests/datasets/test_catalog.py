@@ -175,7 +175,7 @@ def test_the_banner() -> None:
     images = [_image(dog, crowd), _image(dog, far, image_id="b"), _image(image_id="c")]
     split = assemble(images, classes=["cat", "dog"], on_bad_box="drop")
     assert describe(split) == (
-        "images: 3 (with objects 2, empty 1, dropped 0), objects: 3 (cat 0, dog 3), "
+        "images: 3 (with objects 2, empty 1, skipped 0), objects: 3 (cat 0, dog 3), "
         "of these ignored 1, boxes clipped 1, boxes dropped 1"
     )
 
@@ -185,7 +185,7 @@ def test_bccd_is_clean_when_pixels_count_from_one(shared_data: Path) -> None:
     split = assemble(read("voc", root, "trainval") + read("voc", root, "test"), classes=None)
     assert split.problems == ()
     assert describe(split).startswith(
-        "images: 364 (with objects 364, empty 0, dropped 0), "
+        "images: 364 (with objects 364, empty 0, skipped 0), "
         "objects: 4888 (Platelets 361, RBC 4155, WBC 372)"
     )
     one_pixel = next(r for r in split.records if r.image_id == "BloodImage_00343").annotation.boxes

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from resdet.datasets.image import (
     ImageRules,
-    TruncatedImage,
+    SkippedImage,
     decode_image,
     read_image,
     read_size,
@@ -159,8 +159,8 @@ def test_a_cut_jpeg_follows_on_truncated(progressive: bool, part: float) -> None
     data = whole[: start + int((len(whole) - start) * part)]
     with pytest.raises(ImageError, match="x: truncated") as error:
         decode_image(data, "x")
-    assert not isinstance(error.value, TruncatedImage)
-    with pytest.raises(TruncatedImage):
+    assert not isinstance(error.value, SkippedImage)
+    with pytest.raises(SkippedImage):
         decode_image(data, "x", ImageRules(on_truncated="skip"))
     kept = decode_image(data, "x", ImageRules(on_truncated="warn"))
     assert kept.pixels.shape == (48, 64, 3)
@@ -199,7 +199,7 @@ def test_a_jpeg_cut_inside_a_marker_is_truncated() -> None:
 
 def test_a_cut_png_is_truncated() -> None:
     data = _encode(_photo(), "PNG")
-    with pytest.raises(TruncatedImage):
+    with pytest.raises(SkippedImage):
         decode_image(data[: len(data) // 2], "x", ImageRules(on_truncated="skip"))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from resdet.datasets.image import ImageRules, TruncatedImage
+from resdet.datasets.image import ImageRules, SkippedImage
 from resdet.datasets.loading.dataset import DetectionDataset, eval_loader, train_loader
 from resdet.datasets.loading.sampling import BatchPlan, SampleKey
 from resdet.datasets.loading.transforms import EvalTransform, TrainTransform
@@ -190,10 +189,11 @@ def test_training_replaces_a_truncated_image_by_the_next(tmp_path: Path) -> None
     before = list(train_loader(dataset, plan_for(dataset), workers=0))
     for name in ("5.jpg", "6.jpg"):
         cut_short(tmp_path / name)
-    with pytest.raises(TruncatedImage):
+    with pytest.raises(SkippedImage):
         dataset[SampleKey(5, 0)]
-    with pytest.warns(UserWarning, match=r"[56]\.jpg.*next image takes its place"):
-        after = list(train_loader(dataset, plan_for(dataset), workers=0))
+    after = list(train_loader(dataset, plan_for(dataset), workers=0))
+    named = {Path(line.split(":")[0]).name for batch in after for line in batch.skipped}
+    assert named == {"5.jpg", "6.jpg"}
     place = {"5": "0", "6": "0"}
     for old, new in zip(before, after, strict=True):
         assert new.image_ids == [place.get(image_id, image_id) for image_id in old.image_ids]
@@ -213,10 +213,9 @@ def test_all_images_truncated(tmp_path: Path) -> None:
     dataset = skipping(make_dataset(tmp_path, count=2))
     for record in dataset.records:
         cut_short(record.path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        error = failure(train_loader(dataset, plan_for(dataset), workers=2))
-    assert str(error) == "all 2 images are truncated"
+    error = failure(train_loader(dataset, plan_for(dataset), workers=2))
+    assert str(error).startswith("none of the 2 images can be used: ")
+    assert all(str(record.path) in str(error) for record in dataset.records)
 
 
 def test_kept_truncated_image_warns_with_its_name(tmp_path: Path) -> None:
