@@ -122,6 +122,9 @@ def _report(error: Exception) -> int:
             _print_error(line)
         return error.exit_code
     text = " ".join(f"{type(error).__name__}: {error}".split())
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which takes seconds to import
+        _print_error(f"{text}; choose another device with --device, such as cpu")
+        return ConfigError.exit_code
     _print_error(f"{text}; run again with --debug for the traceback")
     return ResdetError.exit_code
 

@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from resdet.detection.config.files import dump_config, missing_paths, read_config
     from resdet.detection.engine.distributed import process_group
+    from resdet.detection.engine.memory import evaluation_fits
     from resdet.detection.evaluation.prediction import Timer
     from resdet.detection.evaluation.report import print_report, write_report
     from resdet.detection.tasks.checkpoints import (
@@ -89,7 +90,8 @@ def run(args: argparse.Namespace) -> int:
             return 0
         options = _options(args, task, members[0], split) if group.is_main else {}
         timer = Timer()
-        found = task.predict_split(pipeline, config, split, group, Console(stderr=True), timer)
+        with evaluation_fits(config.model_dump(mode="json"), group.device):
+            found = task.predict_split(pipeline, config, split, group, Console(stderr=True), timer)
         if found is None:
             return 0
         evaluation = replace(

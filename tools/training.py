@@ -26,6 +26,12 @@ CHANGEABLE = (
     "train.eval_every",
     "train.checkpoint_every",
     "train.log_every",
+    # What a step and an evaluation need of memory.
+    "train.accumulate",
+    "train.precision",
+    "train.val_loss_batches",
+    "test.batch_size",
+    "test.precision",
 )
 
 

@@ -22,7 +22,7 @@ from .skipped import SkippedImages
 
 _COUNTERS = ("step", "skipped", "best", "stale")
 #: Checkpoints of earlier versions lack these.
-_PLATEAU_COUNTERS = ("drops", "flat")
+_LATER_COUNTERS = ("drops", "flat", "unevaluated")
 
 
 @dataclass
@@ -43,6 +43,9 @@ class TrainingState:
     #: these drops.
     drops: int = 0
     flat: int = 0
+    #: Whether the evaluation after ``step`` failed for lack of memory; a resumed run makes up for
+    #: it.
+    unevaluated: bool = False
     #: Sums since the last logged step, which a resumed run continues.
     meter: Meter = field(default_factory=Meter)
 
@@ -56,20 +59,21 @@ class TrainingState:
             "average": self.average.state if self.average else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            **{name: getattr(self, name) for name in (*_COUNTERS, *_PLATEAU_COUNTERS)},
+            **{name: getattr(self, name) for name in (*_COUNTERS, *_LATER_COUNTERS)},
             "meter": self.meter.to_dict(),
         }
 
     def load_dict(self, state: Mapping[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty unless trained in fp16, which a resumed run may change
+            self.scaler.load_state_dict(state["scaler"])
         if self.average:
             self.average.load(state["average"])
         for name in _COUNTERS:
             setattr(self, name, state[name])
-        for name in _PLATEAU_COUNTERS:
-            setattr(self, name, state.get(name, 0))
+        for name in _LATER_COUNTERS:
+            setattr(self, name, state.get(name, getattr(self, name)))
         self.meter.load(state["meter"])
 
 
@@ -96,6 +100,8 @@ class Outputs:
     identity: Mapping[str, Any] = field(default_factory=dict)
     #: Rank of the process; only 0, the main one, writes checkpoints.
     rank: int = 0
+    #: The command that trains, for messages.
+    command: str = "resdet train-det"
 
     @cached_property
     def skipped(self) -> SkippedImages:

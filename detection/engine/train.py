@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -22,6 +22,7 @@ from ..errors import ConfigError, DivergedError, ResdetError
 from ..evaluation.prediction import autocast
 from ..structures import Batch
 from .distributed import Group
+from .memory import evaluation_advice, step_advice
 from .meter import is_loss
 from .optim import BATCH_NORMS, learning_rate
 from .signals import StopRequest
@@ -54,6 +55,10 @@ def train(
     unsaved: OSError | None = None
     stopped = False
     meter.resume()
+    if state.unevaluated:  # the evaluation of the last step had no memory
+        with meter.paused():
+            _evaluate(state, evaluate, settings, outputs, group)
+        unsaved = outputs.save_last(state, group)
     while state.step < settings.iterations and not _patience_ended(state, settings):
         waiting = time.perf_counter()
         with _saved_before_an_error(state, outputs, group):
@@ -68,10 +73,16 @@ def train(
                 network, parts, state, settings, group, stop
             )
         except torch.OutOfMemoryError as error:
-            raise ConfigError(_out_of_memory(parts, group)) from error
+            _restore(statistics)
+            _save_if_alone(state, outputs, group)
+            raise ConfigError(step_advice(parts, state, outputs, group.device)) from error
         state.step += 1
         if finite:
-            _update(state, settings, rate)
+            try:
+                _update(state, settings, rate)
+            except torch.OutOfMemoryError as error:  # weights may be changed in part: not saved
+                state.step -= 1
+                raise ConfigError(step_advice(parts, state, outputs, group.device)) from error
             meter.add(losses, images=sum(map(len, parts)) * group.world)
         else:
             _restore(statistics)
@@ -83,7 +94,7 @@ def train(
         evaluated = step % settings.eval_every == 0 or done
         if evaluated:
             with meter.paused():
-                _evaluate(state, evaluate, settings, outputs)
+                _evaluate(state, evaluate, settings, outputs, group)
         # Weights that gave a non-finite loss must not replace good ones.
         due = step % settings.checkpoint_every == 0 and state.skipped == 0
         if due or evaluated or stopping:
@@ -99,17 +110,23 @@ def train(
 
 @contextmanager
 def _saved_before_an_error(state: TrainingState, outputs: Outputs, group: Group) -> Iterator[None]:
-    """Save a checkpoint before an unreadable image or a dead worker ends the run.
-
-    Not with several processes: only one has the error, and the others wait in a collective.
-    """
+    """Save a checkpoint before an unreadable image or a dead worker ends the run."""
     try:
         yield
     except ResdetError:
-        if group.world == 1 and state.step > 0 and state.skipped == 0:
-            outputs.save_last(state, group)
-            outputs.log.message(f"saved at step {state.step} before an error ends the run")
+        if state.step > 0:
+            _save_if_alone(state, outputs, group)
         raise
+
+
+def _save_if_alone(state: TrainingState, outputs: Outputs, group: Group) -> None:
+    """Save a checkpoint of good weights before an error ends the run.
+
+    Not with several processes: only one has the error, and the others wait in a collective.
+    """
+    if group.world == 1 and state.skipped == 0:
+        outputs.save_last(state, group)
+        outputs.log.message(f"saved at step {state.step} before an error ends the run")
 
 
 def _patience_ended(state: TrainingState, settings: TrainConfig) -> bool:
@@ -192,21 +209,6 @@ def _update(state: TrainingState, settings: TrainConfig, rate: float) -> None:
         state.average.update(state.model, state.step)
 
 
-def _out_of_memory(parts: Sequence[Batch], group: Group) -> str:
-    largest = max(parts, key=lambda batch: batch.images.numel())
-    height, width = largest.images.shape[2:]
-    begin = f"{group.device} is out of memory with {len(largest)} image(s) of {width}x{height}"
-    advice = (
-        f"at once; try train.accumulate={2 * len(parts)}, a smaller train.batch_size, "
-        "train.precision=bf16"
-    )
-    if len(largest.labels):
-        return f"{begin} {advice} or smaller crops (crop.size, region.size)"
-    counts = [len(annotation) for batch in parts for annotation in batch.annotations]
-    objects = f"and up to {max(counts)} objects"
-    return f"{begin} {objects} {advice}, image.long_side_max or roi.batch_per_image"
-
-
 def _report_nonfinite(
     state: TrainingState,
     parts: list[Batch],
@@ -240,9 +242,20 @@ def _report_nonfinite(
 
 
 def _evaluate(
-    state: TrainingState, evaluate: Callable[[int], float], settings: TrainConfig, outputs: Outputs
+    state: TrainingState,
+    evaluate: Callable[[int], float],
+    settings: TrainConfig,
+    outputs: Outputs,
+    group: Group,
 ) -> None:
-    metric = evaluate(state.step)
+    try:
+        metric = evaluate(state.step)
+    except torch.OutOfMemoryError as error:
+        state.unevaluated = True
+        _save_if_alone(state, outputs, group)
+        evaluated = f"at step {state.step}"
+        raise ConfigError(evaluation_advice(state, outputs, group.device, evaluated)) from error
+    state.unevaluated = False
     if math.isnan(metric):  # no class has any object to find
         metric = 0.0
     if metric <= state.best:

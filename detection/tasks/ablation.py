@@ -20,6 +20,7 @@ from ...datasets.catalog import DataSplit
 from ..config.detector import DetectorConfig
 from ..config.files import missing_paths, override
 from ..engine.distributed import Group
+from ..engine.memory import evaluation_fits
 from ..errors import ConfigError
 from ..evaluation.ablation import Row
 from ..evaluation.bootstrap import bootstrap, draw
@@ -169,10 +170,11 @@ class Ablation:
         pipeline, config = DETECTION.pipeline(members), members[0].config
         split = self._split(members)
         warm_up = replace(split, records=split.records[: group.world])
-        DETECTION.predict_split(pipeline, config, warm_up, group)
         timer = Timer()
         console = Console(stderr=True)
-        found = DETECTION.predict_split(pipeline, config, split, group, console, timer)
+        with evaluation_fits(config.model_dump(mode="json"), group.device):
+            DETECTION.predict_split(pipeline, config, warm_up, group)
+            found = DETECTION.predict_split(pipeline, config, split, group, console, timer)
         if found is None:
             return None
         # Images may have been left out: data.on_bad_image=skip.

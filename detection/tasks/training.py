@@ -141,7 +141,8 @@ class Training:
                     log.message(line)
             self.prepared = task.prepare(self, folder, group, log)
             split = self.splits["train"]
-            outputs = Outputs(folder, log, self.identity, group.rank)
+            command = f"resdet {task.command}"
+            outputs = Outputs(folder, log, self.identity, group.rank, command)
             if group.is_main:
                 outputs.skipped.add(unused_images(self.splits), log=False)
             batches = task.train_batches(loaded.config, split, self.prepared, state.step, group)
@@ -200,7 +201,7 @@ class Training:
 
     def _result_message(self, state: TrainingState, outputs: Outputs, stopped: bool) -> str:
         if stopped:
-            command = f"resdet {self.task.command} --resume {shlex.quote(str(outputs.last))}"
+            command = f"{outputs.command} --resume {shlex.quote(str(outputs.last))}"
             return f"stopped at step {state.step}; continue with: {command}"
         return (
             f"done: {state.step} steps, best {self.task.metric} {state.best:.4f}; "

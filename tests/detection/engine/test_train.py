@@ -24,7 +24,6 @@ from resdet.detection.engine.log import RunLog
 from resdet.detection.engine.signals import StopRequest
 from resdet.detection.engine.state import Outputs, TrainingState
 from resdet.detection.engine.train import train
-from resdet.detection.errors import ConfigError
 from resdet.detection.structures import Annotation, Batch, Geometry, Sample
 
 if TYPE_CHECKING:
@@ -270,26 +269,6 @@ def test_a_skipped_step_changes_nothing(tmp_path: Path) -> None:
     expect_equal(poisoned.optimizer.state_dict(), clean.optimizer.state_dict())
     assert poisoned.step == 5 and poisoned.skipped == 0
     assert len(list((tmp_path / "poisoned" / "debug").iterdir())) == 2
-
-
-def test_out_of_memory_names_sizes_and_what_to_turn(tmp_path: Path) -> None:
-    class Greedy(Poisoned):
-        def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-
-    with pytest.raises(ConfigError, match=r"1 image\(s\) of 4x4.* 0 objects.*accumulate=2"):
-        train_on(Greedy(), [10], tmp_path)
-
-
-def test_out_of_memory_while_classifying(tmp_path: Path) -> None:
-    class Greedy(torch.nn.Linear):
-        def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-
-    pixels = torch.zeros(6, 5, 3, dtype=torch.uint8)
-    batch = Batch.collate([Sample(pixels, label=0)] * 2, pad=False)
-    with pytest.raises(ConfigError, match=r"2 image\(s\) of 5x6 at once; .* smaller crops"):
-        train_on(Greedy(1, 1), [10], tmp_path, make=lambda value: batch)
 
 
 def test_a_full_disk_does_not_stop_training(
