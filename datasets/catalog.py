@@ -26,12 +26,14 @@ TINY_SIDE = 1.0
 class DataSplit:
     """Records with labels in the order of ``classes``, and all findings.
 
+    ``annotated`` is False where the objects of the images are not known: there is nothing to score.
     Images without objects are included: detectors train on them as background.
     """
 
     records: tuple[Record, ...]
     classes: tuple[str, ...]
     findings: tuple[Finding, ...] = ()
+    annotated: bool = True
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -231,8 +233,10 @@ def _judge_outside(box: RawBox, size: tuple[int, int], policy: OnBadBox, bad: Ou
 
 
 def _annotation(kept: Sequence[tuple[RawBox, RawObject]], labels: dict[str, int]) -> Annotation:
+    areas = [math.nan if obj.area is None else obj.area for _, obj in kept]
     return Annotation(
         torch.tensor([box for box, _ in kept], dtype=torch.float32).reshape(-1, 4),
         torch.tensor([labels[obj.name] for _, obj in kept], dtype=torch.int64),
         torch.tensor([obj.ignore for _, obj in kept], dtype=torch.bool),
+        None if all(map(math.isnan, areas)) else torch.tensor(areas, dtype=torch.float64),
     )

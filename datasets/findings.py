@@ -112,6 +112,7 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
         "a `bbox` that is not four numbers, an invalid `iscrowd`, or a label line without five "
         "columns",
     ),
+    "bad_area": (("warning",), "an `area` that is not a number of square pixels"),
     "unknown_image": (("error",), "an `image_id` that is not in `images`"),
     "annotation_id_zero": (("note",), "pycocotools never matches annotation id 0; resdet does"),
     "annotation_id_twice": (("note",), "pycocotools confuses equal annotation ids, resdet not"),

@@ -15,12 +15,14 @@ class RawObject:
 
     The box is what the file says; it may be non-finite, swapped or outside (see `catalog.py`).
     ``reference`` finds it in the file (``annotation 17``); "" means by its number in the image.
+    ``area`` in square pixels is that of a mask, where the file has one (COCO).
     """
 
     name: str
     box: RawBox
     ignore: bool = False
     reference: str = ""
+    area: float | None = None
 
 
 @dataclass(frozen=True)

@@ -32,25 +32,34 @@ class Annotation:
     """Ground truth of one image: ``boxes`` (R, 4) f32, ``labels`` (R,) i64, ``ignore`` (R,) bool.
 
     ``ignore`` marks objects that are neither right nor wrong: VOC *difficult*, COCO *crowd*.
+    ``areas`` (R,) f64 px² are those of masks in the image as it is, for the evaluation by size; nan
+    (or None for all objects): the box's. Samples of training have none.
     """
 
     boxes: Tensor
     labels: Tensor
     ignore: Tensor
+    areas: Tensor | None = None
 
     def __post_init__(self) -> None:
         _expect(self.boxes, "Annotation.boxes", (None, 4), torch.float32)
         _expect(self.labels, "Annotation.labels", (len(self.boxes),), torch.int64)
         _expect(self.ignore, "Annotation.ignore", (len(self.boxes),), torch.bool)
+        if self.areas is not None:
+            _expect(self.areas, "Annotation.areas", (len(self.boxes),), torch.float64)
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     def __getitem__(self, index: Tensor | slice) -> Annotation:
-        return Annotation(self.boxes[index], self.labels[index], self.ignore[index])
+        areas = None if self.areas is None else self.areas[index]
+        return Annotation(self.boxes[index], self.labels[index], self.ignore[index], areas)
 
     def to(self, device: torch.device | str) -> Annotation:
-        return Annotation(self.boxes.to(device), self.labels.to(device), self.ignore.to(device))
+        areas = None if self.areas is None else self.areas.to(device)
+        return Annotation(
+            self.boxes.to(device), self.labels.to(device), self.ignore.to(device), areas
+        )
 
     @staticmethod
     def empty() -> Annotation:

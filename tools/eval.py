@@ -3,6 +3,7 @@
 resdet eval --weights runs/detector/weights/best.pt test.nms_iou=0.4
 resdet eval --weights classifier.pt test.protocol=ten_crop
 resdet eval --weights one.pt --weights other.pt test.protocol=multi_scale test.flip=true
+resdet eval --weights detector.pt --split test --save-json --save-voc
 resdet eval --weights localizer.pt test.classifiers=[classifier.pt] --submission answers.csv
 """
 
@@ -25,6 +26,7 @@ from resdet.tools.arguments import (
 
 if TYPE_CHECKING:
     from resdet.datasets.catalog import DataSplit
+    from resdet.datasets.formats.voc import VocSource
     from resdet.detection.tasks.base import Loaded, Task
 
 HELP = "score a detector (mAP, COCO AP), a classifier or a localizer (top-1 and top-5 error)"
@@ -33,11 +35,22 @@ HELP = "score a detector (mAP, COCO AP), a classifier or a localizer (top-1 and 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_weights_argument(parser)
     add_config_arguments(parser, required=False)
-    parser.add_argument("--split", choices=("val", "train"), default="val", help="data split")
+    parser.add_argument(
+        "--split", choices=("val", "train", "test"), default="val", help="data split (default: val)"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the report")
     add_device_argument(parser)
     parser.add_argument("--no-coco", action="store_true", help="detectors: skip the COCO metrics")
-    parser.add_argument("--save-json", action="store_true", help="detectors: write all detections")
+    parser.add_argument(
+        "--save-json",
+        action="store_true",
+        help="detectors: write all detections as COCO results, and the ground truth with their ids",
+    )
+    parser.add_argument(
+        "--save-voc",
+        action="store_true",
+        help="detectors: write all detections as the VOC evaluation server takes them",
+    )
     parser.add_argument(
         "--mean-box", action="store_true", help="localizers: also score the mean box of each class"
     )
@@ -71,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         if args.print_config:
             print(dump_config(config), end="")
             return 0
-        if missing := missing_paths(config):
+        if missing := missing_paths(config, test=args.split == "test"):
             raise ConfigError("\n".join(missing))
         pipeline = task.pipeline(members).to(group.device)
         if args.submission and pipeline.classifiers is None:
@@ -79,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
                 "--submission: classes must be predicted; name test.classifiers=[FILE]"
             )
         split = read_eval_split(task, members[0], args.split)
+        _expect_something_to_do(args, config, split)
         folder = args.out or beside_weights(args.weights[0], "eval")
         if group.is_main:  # fails before the evaluation, which may take hours
             expect_writable(folder)
@@ -94,24 +108,27 @@ def run(args: argparse.Namespace) -> int:
             found = task.predict_split(pipeline, config, split, group, Console(stderr=True), timer)
         if found is None:
             return 0
-        evaluation = replace(
-            task.evaluate(found, split, config, **options),
-            testing=task.describe_testing(members, pipeline),
-            seconds_per_image=timer.seconds_per_image,
-        )
-    print_report(evaluation, Console())
-    written = (
-        *write_report(evaluation, folder),
-        *_write_predictions(args, folder, found, split),
-    )
+        written: tuple[Path, ...] = ()
+        if split.annotated:
+            evaluation = replace(
+                task.evaluate(found, split, config, **options),
+                testing=task.describe_testing(members, pipeline),
+                seconds_per_image=timer.seconds_per_image,
+            )
+            print_report(evaluation, Console())
+            written = write_report(evaluation, folder)
+        else:
+            print(f"tested with: {task.describe_testing(members, pipeline)}")
+            print(f"{len(found)} images without annotations: nothing to score")
+    written += _write_predictions(args, folder, found, split, config)
     print("written: " + ", ".join(str(path) for path in written))
     return 0
 
 
 def _expect_options_for(task: str, args: argparse.Namespace) -> None:
     """Raise ConfigError for options that have no effect for the task."""
-    if task != "detection" and (args.save_json or args.no_coco):
-        raise ConfigError("--save-json and --no-coco are for detectors")
+    if task != "detection" and (args.save_json or args.save_voc or args.no_coco):
+        raise ConfigError("--save-json, --save-voc and --no-coco are for detectors")
     if not task.startswith("localization") and (args.mean_box or args.submission):
         raise ConfigError("--mean-box and --submission are for localizers")
 
@@ -131,21 +148,55 @@ def _options(
     return {"baseline": locate_by_mean_box(split.records, boxes)}
 
 
-def _write_predictions(
-    args: argparse.Namespace, folder: Path, found: Mapping[str, Any], split: DataSplit
-) -> tuple[Path, ...]:
-    """The files that ``--save-json`` and ``--submission`` ask for."""
-    if args.save_json:
-        from resdet.detection.evaluation.detection import write_detections
+def _expect_something_to_do(args: argparse.Namespace, config: Any, split: DataSplit) -> None:
+    """Raise ConfigError if the images have no annotations and no file is asked for, or if
+    ``--save-voc`` cannot name its files."""
+    if not (split.annotated or args.save_json or args.save_voc):
+        raise ConfigError(
+            f"data.{args.split}: the images have no annotations, so there is nothing to score; "
+            "--save-json and --save-voc write the detections for an evaluation server"
+        )
+    if args.save_voc:
+        _voc_source(args, config)
 
-        return (write_detections(found, split.classes, folder / "detections.json"),)
+
+def _voc_source(args: argparse.Namespace, config: Any) -> VocSource:
+    """The image set that is evaluated; its folder and name are in those of the files."""
+    from resdet.datasets.formats.voc import VocSource
+
+    sources = getattr(config.data, args.split)
+    if len(sources) != 1 or not isinstance(sources[0], VocSource) or sources[0].split is None:
+        raise ConfigError(f"--save-voc: data.{args.split} must be one image set of format voc")
+    return sources[0]
+
+
+def _write_predictions(
+    args: argparse.Namespace, folder: Path, found: Mapping[str, Any], split: DataSplit, config: Any
+) -> tuple[Path, ...]:
+    """The files that ``--save-json``, ``--save-voc`` and ``--submission`` ask for."""
+    written: tuple[Path, ...] = ()
+    if args.save_json:
+        from resdet.detection.evaluation.result_files import result_ids, write_coco
+
+        ids = result_ids(split, getattr(config.data, args.split))
+        for note in ids.notes:
+            print(f"note: {note}")
+        written += write_coco(found, split, ids, folder)
+    if args.save_voc:
+        from resdet.detection.evaluation.result_files import write_voc
+
+        source = _voc_source(args, config)
+        # The folders of the development kit, which the server expects in an archive.
+        place = folder / "results" / source.root.name / "Main"
+        write_voc(found, split.classes, str(source.split), place)
+        written += (place / f"comp4_det_{source.split}_*.txt",)
     if args.submission:
         from resdet.datasets.formats.submission import write_submission
 
         predicted = {name: located.predicted for name, located in found.items()}
         write_submission(predicted, split.classes, args.submission)
-        return (args.submission,)
-    return ()
+        written += (args.submission,)
+    return written
 
 
 if __name__ == "__main__":

@@ -40,6 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=True,
         help="write images with drawn boxes to OUT/drawn",
     )
+    parser.add_argument(
+        "--coco-ids",
+        type=Path,
+        metavar="FILE",
+        help="COCO file whose ids the COCO output uses: of images by file name, of classes by name",
+    )
     parser.add_argument("--resume", action="store_true", help="skip images that OUT already has")
     parser.add_argument(
         "--shard", default="1/1", metavar="I/N", help="every N-th image, from the I-th on"
@@ -52,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
     Raises ConfigError and WeightsError like `load`, `find_inputs` and `run_folder` do.
     """
+    from resdet.datasets.formats.coco_ids import coco_ids
     from resdet.detection.engine.signals import StopRequest
     from resdet.detection.inference.folder import FolderOptions, run_folder
     from resdet.detection.inference.inputs import find_inputs
@@ -69,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
         draw=args.draw,
         resume=args.resume,
         workers=args.workers,
+        coco_ids=coco_ids(args.coco_ids) if args.coco_ids else None,
         provenance=_provenance(args, overrides),
     )
     print(f"{len(files)} images, {len(predictor.classes)} classes, on {predictor.device}")
@@ -100,6 +108,7 @@ def _provenance(args: argparse.Namespace, overrides: list[str]) -> dict[str, Any
         "weights_sha256": [sha256_of(path) for path in args.weights],
         "overrides": overrides,
         "shard": args.shard,
+        "coco_ids_sha256": sha256_of(args.coco_ids) if args.coco_ids else None,
         "versions": {name: _version(name) for name in ("resdet", "torch", "torchvision")},
     }
 
@@ -136,6 +145,7 @@ def _resume_command(args: argparse.Namespace) -> str:
     words += ["--classes", args.classes] if args.classes else []
     words += ["--batch-size", str(args.batch_size), "--workers", str(args.workers)]
     words += ["--device", args.device] if args.device else []
+    words += ["--coco-ids", str(args.coco_ids)] if args.coco_ids else []
     words += [] if args.draw else ["--no-draw"]
     words += ["--shard", args.shard] if args.shard != "1/1" else []
     words += ["--strict"] if args.strict else []

@@ -28,6 +28,9 @@ class CocoSource(Source):
     format: Literal["coco"] = "coco"
     images: Path
     annotations: Path
+    #: False: images to test on, whose objects are not known, such as ``image_info_test-dev2017``;
+    #: any ``annotations`` of the file are not read.
+    annotated: bool = True
 
     @property
     def title(self) -> str:
@@ -43,7 +46,7 @@ def inspect_coco(source: CocoSource, reading: Reading) -> Inspected:
     """
     annotations = source.annotations
     try:
-        content = coco_json.load_json(annotations)
+        content = coco_json.load_json(annotations, annotated=source.annotated)
     except Fault as fault:
         return [], [fault.finding]
     findings = coco_json.pycocotools_notes(content["annotations"], annotations)

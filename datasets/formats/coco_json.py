@@ -25,8 +25,11 @@ _NAN = float("nan")
 _NO_BOX: RawBox = (_NAN, _NAN, _NAN, _NAN)
 
 
-def load_json(path: Path) -> dict[str, list[Entry]]:
-    """The content of a file that has its three lists; raises `Fault`."""
+def load_json(path: Path, *, annotated: bool = True) -> dict[str, list[Entry]]:
+    """The content of a file that has its three lists; raises `Fault`.
+
+    A file that is not ``annotated`` has no objects, whatever it contains.
+    """
     try:
         content = json.loads(path.read_bytes().decode("utf-8-sig"))
     except json.JSONDecodeError as error:
@@ -37,10 +40,15 @@ def load_json(path: Path) -> dict[str, list[Entry]]:
     if not isinstance(content, dict):
         reason = f"a {type(content).__name__}, expected an object with `images`"
         raise Fault.of("malformed_json", path, reason)
+    if not annotated:
+        content["annotations"] = []
     for key in _KEYS:
         entries = content.get(key)
         if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
-            raise Fault.of("missing_key", path, f"`{key}` is missing or not a list of objects")
+            advice = "; a list of images to test on is read with annotated: false"
+            reason = f"`{key}` is missing or not a list of objects"
+            unlabelled = key == "annotations" and key not in content
+            raise Fault.of("missing_key", path, reason + advice * unlabelled)
     return content
 
 
@@ -137,7 +145,13 @@ def objects_by_image(
         except ValueError as error:
             findings.append(_error("malformed_object", source, where, str(error), path))
             continue
-        objects[image].append(RawObject(names[category], box, crowd, where))
+        area = entry.get("area")
+        if area is not None and not _is_area(area):
+            reason = f"area is {area!r:.40}, expected a number of square pixels: the box's is used"
+            findings.append(Finding("bad_area", "warning", source, reason, where, path))
+            area = None
+        area = None if area is None else float(area)
+        objects[image].append(RawObject(names[category], box, crowd, where, area))
     return objects
 
 
@@ -159,6 +173,12 @@ def _is_crowd(value: object) -> bool:
     if value not in (None, 0, 1):
         raise ValueError(f"iscrowd is {value!r:.40}, expected 0 or 1")
     return value == 1
+
+
+def _is_area(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 <= value < 1e15
 
 
 def _box(bbox: object) -> RawBox:
@@ -233,7 +253,8 @@ def instances(images: Sequence[Outgoing], classes: Sequence[str]) -> Entry:
     """The content of one file.
 
     All ids count from 1, as pycocotools needs (an annotation 0 is never matched), categories in
-    the order of ``classes``. ``ignore`` becomes ``iscrowd``; ``area`` is the box's.
+    the order of ``classes``. ``ignore`` becomes ``iscrowd``; ``area`` is the object's, or else its
+    box's.
     """
     categories = {name: number for number, name in enumerate(classes, 1)}
     annotations: list[Entry] = []
@@ -263,7 +284,7 @@ def _instance(obj: RawObject, category: int) -> Entry:
     return {
         "category_id": category,
         "bbox": [rounded(obj.box[0]), rounded(obj.box[1]), width, height],
-        "area": rounded(width * height),
+        "area": rounded(width * height) if obj.area is None else obj.area,
         "iscrowd": int(obj.ignore),
         "segmentation": [],
     }

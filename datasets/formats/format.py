@@ -58,6 +58,12 @@ class SplitSource(RootSource):
         return f"{self.root}: {self.split!r}"
 
 
+def is_annotated(source: Source) -> bool:
+    """Whether the objects of its images are known; ``annotated: false`` is for images to test on
+    whose annotations are not public."""
+    return bool(getattr(source, "annotated", True))
+
+
 S = TypeVar("S", bound=Source)
 #: The usable images of a source, and all findings.
 Inspected = tuple[list[RawImage], list[Finding]]

@@ -5,8 +5,7 @@ Layout: ``JPEGImages/<id>.*``, ``Annotations/<id>.xml``, ``ImageSets/Main/<split
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,15 +20,19 @@ from ..parallel import Died, map_items
 from ..records import RawImage, RawObject
 from . import voc_xml
 from .format import Contents, Format, Inspected, Reading, SplitSource, checked_size
+from .voc_sets import (
+    annotations_by_stem,
+    disjoint_sets,
+    image_sets,
+    images_by_stem,
+    listed_ids,
+    set_path,
+)
 from .writing import Fit, Place, Splits, Writer, fit_box, rounded, write_new
 
-#: Lines of the devkit's image sets of one class end with -1, 0 or 1 (presence) ...
-_PRESENCE = re.compile(r"^(.*\S)\s+(-1|0|1)$")
-#: ... and those of one action have the number of a person before it.
-_PERSON = re.compile(r"^(.*\S)\s+\d+$")
 _WORTH_SHARING = 1000  # images; starting several processes takes a second
-#: An image's id, its file and its XML.
-_Pair = tuple[str, Path, Path]
+#: An image's id, its file and its XML; None where objects are not known.
+_Pair = tuple[str, Path, Path | None]
 
 
 class VocSource(SplitSource):
@@ -39,6 +42,8 @@ class VocSource(SplitSource):
     format: Literal["voc"] = "voc"
     #: PASCAL counts pixels from 1 and includes the last one: x1 - 1, y1 - 1, x2, y2 become ours.
     coordinates: Coordinates = "one_based"
+    #: False: images to test on, whose objects are not known; any annotations are not read.
+    annotated: bool = True
 
     @property
     def title(self) -> str:
@@ -52,7 +57,7 @@ def inspect_voc(source: VocSource, reading: Reading) -> Inspected:
     list of all its images. Sizes come from the images' headers and are compared with ``<size>``.
     """
     try:
-        pairs, findings = _pair(source.root, source.split)
+        pairs, findings = _pair(source)
     except Fault as fault:
         return [], [fault.finding]
     read = partial(_read_pair, source=source, reading=reading)
@@ -60,12 +65,13 @@ def inspect_voc(source: VocSource, reading: Reading) -> Inspected:
     images: dict[int, RawImage] = {}
     for index, result in map_items(read, pairs, workers=workers):
         if isinstance(result, Died):
-            findings.append(Finding("reader_crashed", "error", pairs[index][2], result.reason))
+            _, image, xml = pairs[index]
+            findings.append(Finding("reader_crashed", "error", xml or image, result.reason))
             continue
-        image, faults = result
+        read_image, faults = result
         findings += faults
-        if image is not None:
-            images[index] = image
+        if read_image is not None:
+            images[index] = read_image
     in_order = [images[index] for index in sorted(images)]
     return in_order, findings + check_coordinates(in_order, source.coordinates)
 
@@ -75,6 +81,8 @@ def _read_pair(
 ) -> tuple[RawImage | None, list[Finding]]:
     """The image, None if it cannot be used, and its findings."""
     image_id, image, xml = pair
+    if xml is None:
+        return _read_alone(image_id, image, source, reading)
     try:
         tree = voc_xml.parse_annotation(xml)
         claimed = voc_xml.claimed_size(tree, xml)
@@ -89,6 +97,17 @@ def _read_pair(
     return RawImage(image_id, image, size, tuple(objects), xml), findings
 
 
+def _read_alone(
+    image_id: str, image: Path, source: VocSource, reading: Reading
+) -> tuple[RawImage | None, list[Finding]]:
+    listed = image.parent if source.split is None else set_path(source.root, source.split)
+    try:
+        size = checked_size(image, None, listed, reading.rules)
+    except Fault as fault:
+        return None, [replace(fault.finding, image=image)]
+    return RawImage(image_id, image, size, (), listed), []
+
+
 def inspect_folders(sources: Sequence[VocSource]) -> list[Finding]:
     """Findings: images without annotation and the reverse, and those in no image set."""
     roots = dict.fromkeys(source.root for source in sources)
@@ -97,17 +116,17 @@ def inspect_folders(sources: Sequence[VocSource]) -> list[Finding]:
 
 def _inspect_folder(root: Path) -> list[Finding]:
     try:
-        images = _images_by_stem(root / "JPEGImages")
+        images = images_by_stem(root / "JPEGImages")
     except Fault as fault:
         return [fault.finding]
     listed: set[str] = set()
     alone: list[Finding] = []
     for split in image_sets(root):
         try:
-            listed |= set(_listed(root, split, images))
+            listed |= set(listed_ids(root, split, images))
         except Fault as fault:
             alone.append(fault.finding)
-    xmls = _annotations(root)
+    xmls = annotations_by_stem(root)
     alone += [
         Finding("orphan_annotation", "warning", xmls[stem], "has no image and is listed nowhere")
         for stem in sorted(xmls.keys() - images.keys() - listed)
@@ -123,74 +142,14 @@ def _inspect_folder(root: Path) -> list[Finding]:
     return alone
 
 
-# ---------------------------------------------------------------------------------- image sets
-
-
-def image_sets(root: Path) -> list[str]:
-    """Names of all image sets of the folder, sorted."""
-    return sorted(path.stem for path in (root / "ImageSets" / "Main").glob("*.txt"))
-
-
-def disjoint_sets(root: Path) -> list[str]:
-    """The image sets that together contain every image once.
-
-    Left out are sets of one class (``dog_train`` beside ``train``) and unions of smaller ones
-    (``trainval``); ``train`` comes first.
-    """
-    names = image_sets(root)
-    names = [name for name in names if name.rpartition("_")[2] not in names or "_" not in name]
-    images = _images_by_stem(root / "JPEGImages")
-    members: dict[str, set[str]] = {}
-    for name in names:
-        try:
-            members[name] = set(_listed(root, name, images))
-        except Fault:  # stays, and is reported when it is read
-            members[name] = {f"unreadable {name}"}
-
-    def is_union(name: str) -> bool:
-        smaller = [ids for ids in members.values() if len(ids) < len(members[name])]
-        return members[name] <= set().union(*smaller)
-
-    parts = [name for name in names if not is_union(name)]
-    return sorted(parts, key=lambda name: (not name.startswith("train"), name))
-
-
-def _set_path(root: Path, split: str) -> Path:
-    return root / "ImageSets" / "Main" / f"{split}.txt"
-
-
-def _listed(root: Path, split: str, images: dict[str, list[Path]]) -> list[str]:
-    """The ids of an image set."""
-    path = _set_path(root, split)
-    if not path.is_file():
-        there = ", ".join(image_sets(root)) or "none"
-        raise Fault.of("missing_image_set", path, f"no such image set; there are: {there}")
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Fault.of("unreadable_image_set", path, f"cannot be read ({error})") from error
-    lines = [line.strip() for line in lines if line.strip()]
-    if not lines:
-        raise Fault.of("empty_image_set", path, "lists no images")
-    return [_image_id(line, images) for line in lines]
-
-
-def _image_id(line: str, images: dict[str, list[Path]]) -> str:
-    """The line without the columns of a class's or an action's image set."""
-    flagged = _PRESENCE.match(line)
-    if line in images or not flagged:
-        return line
-    name = flagged.group(1)
-    person = _PERSON.match(name)
-    return person.group(1) if person and name not in images else name
-
-
-def _pair(root: Path, split: str | None) -> tuple[list[_Pair], list[Finding]]:
+def _pair(source: VocSource) -> tuple[list[_Pair], list[Finding]]:
     """The images of a set, and errors: missing, ambiguous or repeated ones."""
-    images = _images_by_stem(root / "JPEGImages")
-    xmls = _annotations(root)
-    ids = sorted(xmls) if split is None else _listed(root, split, images)
-    place = root / "Annotations" if split is None else _set_path(root, split)
+    root, split = source.root, source.split
+    images = images_by_stem(root / "JPEGImages")
+    xmls = annotations_by_stem(root) if source.annotated else {}
+    every = sorted(xmls if source.annotated else images)
+    ids = every if split is None else listed_ids(root, split, images)
+    place = root / "Annotations" if split is None else set_path(root, split)
     pairs: list[_Pair] = []
     findings: list[Finding] = []
 
@@ -207,28 +166,12 @@ def _pair(root: Path, split: str | None) -> tuple[list[_Pair], list[Finding]]:
             fault(
                 "ambiguous_image", name, f"several images: {', '.join(path.name for path in files)}"
             )
-        if xml is None:
+        if xml is None and source.annotated:
             reason = f"no annotation {name}.xml in Annotations"
             fault("missing_annotation", name, reason, *files[:1])
-        if len(files) == 1 and xml is not None:
+        if len(files) == 1 and (xml is not None or not source.annotated):
             pairs.append((name, files[0], xml))
     return pairs, findings
-
-
-def _images_by_stem(folder: Path) -> dict[str, list[Path]]:
-    """Images by stem; other files (`.json`, `.txt`) only if there is no image of the stem."""
-    if not folder.is_dir():
-        raise Fault.of("missing_folder", folder, "no such folder")
-    found: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(folder.iterdir()):
-        found[path.stem].append(path)
-    for stem, paths in found.items():
-        found[stem] = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES] or paths
-    return dict(found)
-
-
-def _annotations(root: Path) -> dict[str, Path]:
-    return {path.stem: path for path in (root / "Annotations").glob("*.xml")}
 
 
 # ---------------------------------------------------------------------------------- writing
@@ -255,14 +198,14 @@ def _write(out: Path, splits: Splits, classes: Sequence[str], place: Place) -> N
             place(image.source, target)
             xml = out / "Annotations" / f"{image.name.stem}.xml"
             write_new(xml, voc_xml.format_annotation(image))
-        write_new(_set_path(out, split), "".join(f"{image.name.stem}\n" for image in images))
+        write_new(set_path(out, split), "".join(f"{image.name.stem}\n" for image in images))
 
 
 def _divide(
     source: VocSource, parts: Mapping[str, Sequence[str]], folder: Path | None
 ) -> dict[Path, str]:
     return {
-        _set_path(source.root, part): "".join(f"{name}\n" for name in names)
+        set_path(source.root, part): "".join(f"{name}\n" for name in names)
         for part, names in parts.items()
     }
 

@@ -13,7 +13,7 @@ from pydantic_core import PydanticKnownError
 
 from ...backbones import BACKBONES
 from ...datasets.formats import known_source
-from ...datasets.formats.format import Difficult, Source
+from ...datasets.formats.format import Difficult, Source, is_annotated
 from ..ops.nms import Method
 from .base import (
     Count,
@@ -36,12 +36,24 @@ BoxSource = Annotated[SerializeAsAny[Source], known_source("boxes")]
 class DataConfig(DataSection):
     train: tuple[BoxSource, ...] = ()
     val: tuple[BoxSource, ...] = ()
+    #: Images for ``eval --split test`` alone. Sources with ``annotated: false`` have no public
+    #: annotations: detections are written for an evaluation server.
+    test: tuple[BoxSource, ...] = ()
     #: Names in the annotations that are left out on purpose.
     ignore_classes: tuple[str, ...] = ()
     #: Training only. ``exclude``: as if absent (paper); ``ignore``: neither positive nor negative;
     #: ``include``: as any object (detectron2). COCO crowds are always ``ignore``.
     difficult: Difficult = "exclude"
     on_bad_box: OnBadBox = "error"
+
+    @model_validator(mode="after")
+    def _annotations_known(self) -> DataConfig:
+        for name in ("train", "val"):
+            if not all(map(is_annotated, getattr(self, name))):
+                raise ValueError(f"{name}: `annotated: false` is for data.test: nothing to score")
+        if len(set(map(is_annotated, self.test))) > 1:
+            raise ValueError("test: all of its sources are annotated, or none")
+        return self
 
 
 class ImageConfig(Section):

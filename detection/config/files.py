@@ -129,14 +129,16 @@ def dump_config(config: Section) -> str:
     return to_yaml(config.model_dump(mode="json"))
 
 
-def missing_paths(config: Section) -> list[str]:
+def missing_paths(config: Section, *, test: bool = False) -> list[str]:
     """One message for each data source or weights file that does not exist, with the paths tried.
 
-    The message of a data source recommends ``data.root``. Empty if nothing is missing.
+    The message of a data source recommends ``data.root``. Empty if nothing is missing. ``test``
+    looks at ``data.test`` in place of the data to train with.
     """
     missing = []
     for key, path in _paths(config.model_dump(mode="json")):
-        if not path_exists(path):
+        needed = not key.startswith("data.") or key.startswith("data.test.") == test
+        if needed and not path_exists(path):
             tried = ", ".join(str(place) for place in _tried.get(path, (path,)))
             advice = "; set data.root=DIR" if key.startswith("data.") else ""
             missing.append(f"{key}: not found, tried {tried}{advice}")
@@ -235,9 +237,9 @@ def _weights(config: Mapping[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
 
 
 def _sources(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
-    """The sources of ``data``, by their keys in it: detectors have two lists of them, classifiers
-    have one source."""
-    for split in ("train", "val"):
+    """The sources of ``data``, by their keys in it: detectors have lists of them, classifiers have
+    one source."""
+    for split in ("train", "val", "test"):
         yield from (((split, index), source) for index, source in enumerate(data.get(split) or ()))
     if data.get("source") is not None:
         yield ("source",), data["source"]

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .columns import Bools, Columns, Floats, Ints
+from .columns import Bools, Columns, Floats, Ints, id_order
 from .detection import DEFINITIONS as DETECTION_DEFINITIONS
 from .detection import mean_defined
 from .voc import area_ap, outcomes, precision_recall
@@ -55,7 +55,7 @@ class Interval:
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """How often each image is in each resample: ``counts`` (N, B), images by sorted id."""
+    """How often each image is in each resample: ``counts`` (N, B), images by `id_order`."""
 
     image_ids: tuple[str, ...]
     counts: Ints
@@ -96,7 +96,7 @@ def draw(image_ids: Sequence[str], *, resamples: int = 1000, seed: int = 0) -> D
     for column in range(resamples if images else 0):
         drawn = generator.integers(images, size=images)
         counts[:, column] = np.bincount(drawn, minlength=images)
-    return Draws(tuple(sorted(image_ids)), counts)
+    return Draws(tuple(sorted(image_ids, key=id_order)), counts)
 
 
 def bootstrap(

@@ -4,11 +4,10 @@ Computed by pycocotools, the reference, from our own structures. That avoids pro
 that it does not detect: annotation id 0 or repeated ids (AP falls silently), a missing ``iscrowd``
 or ``area``, unknown ids, and an empty result list.
 
-Two differences to the official COCO numbers. Annotations have no area of their own: *small* (up to
-32 x 32 px), *medium* and *large* (from 96 x 96 px) refer to the area of the box, not of the
-segmentation, so that these six numbers differ slightly. Ignored objects (VOC *difficult*, COCO
-*crowd*) are crowds: a detection that lies in one by at least the IoU threshold, as a fraction of
-its own area, is neither right nor wrong.
+*small* (up to 32 x 32 px), *medium* and *large* (from 96 x 96 px) refer to the ``area`` in the
+annotations, which in COCO is that of the mask; to the area of the box where they have none. Ignored
+objects (VOC *difficult*, COCO *crowd*) are crowds: a detection that lies in one by at least the IoU
+threshold, as a fraction of its own area, is neither right nor wrong.
 """
 
 from __future__ import annotations
@@ -52,9 +51,12 @@ class CocoScores:
 
 def coco_scores(columns: Columns) -> CocoScores:
     """Run pycocotools' box evaluation with its own parameters (100 detections per image, class)."""
+    objects = columns.truth
     truth = [
-        {**row, "iscrowd": int(ignore)}
-        for row, ignore in zip(_rows(columns.truth), columns.truth.ignore.tolist(), strict=True)
+        {**row, "area": area, "iscrowd": int(ignore)}
+        for row, area, ignore in zip(
+            _rows(objects), objects.areas.tolist(), objects.ignore.tolist(), strict=True
+        )
     ]
     found = [
         {**row, "iscrowd": 0, "score": score}

@@ -1,6 +1,6 @@
 """Detections and ground truth of a whole data set as a few long arrays.
 
-M rows · images in the order of their sorted ids · K classes.
+M rows · images in the `id_order` of their ids · K classes.
 
 All metrics are computed from these columns: checks are made once, and no result depends on the
 order of images.
@@ -26,12 +26,14 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class TruthColumns:
-    """Every object: ``boxes`` (M, 4) px, ``labels`` (M,), ``images`` (M,), ``ignore`` (M,)."""
+    """Every object: ``boxes`` (M, 4) px, ``labels`` (M,), ``images`` (M,), ``ignore`` (M,), and
+    ``areas`` (M,) px² of its mask or else its box."""
 
     boxes: Floats
     labels: Ints
     images: Ints
     ignore: Bools
+    areas: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +48,8 @@ class FoundColumns:
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """A data set with its detections. ``images`` of both parts index the sorted ``image_ids``."""
+    """A data set with its detections. ``images`` of both parts index ``image_ids``, in their
+    `id_order`."""
 
     image_ids: tuple[str, ...]
     num_classes: int
@@ -54,18 +57,24 @@ class Columns:
     found: FoundColumns
 
 
+def id_order(image_id: str) -> tuple[int, str]:
+    """The key that image ids are sorted by: numbers by value, as pycocotools sorts the ids of COCO,
+    then all others. Equal scores are ranked in this order."""
+    return int(image_id) if image_id.isdecimal() and len(image_id) < 20 else 10**20, image_id
+
+
 def gather(
     detections: Mapping[str, Detections], records: Sequence[Record], num_classes: int
 ) -> Columns:
-    """Concatenate everything once, images by sorted id, rows of an image in their given order.
+    """Concatenate everything once, images by `id_order`, rows of an image in their given order.
 
     Raises DataError for a repeated, missing or unknown image id, a label outside [0, K), and a
     score or box that is not finite or has its corners swapped.
     """
-    records = sorted(records, key=lambda record: record.image_id)
+    records = sorted(records, key=lambda record: id_order(record.image_id))
     image_ids = tuple(record.image_id for record in records)
     _check_ids(image_ids, detections)
-    truth = _truth([record.annotation for record in records])
+    truth = gather_truth([record.annotation for record in records])
     found = _found([detections[image_id] for image_id in image_ids])
     _check_rows("object", truth, image_ids, num_classes)
     _check_rows("detection", found, image_ids, num_classes)
@@ -73,15 +82,26 @@ def gather(
     return Columns(image_ids, num_classes, truth, found)
 
 
-def _truth(annotations: list[Annotation]) -> TruthColumns:
+def gather_truth(annotations: Sequence[Annotation]) -> TruthColumns:
+    """The objects of several images, in order, with their areas."""
     # The leading empty part is for a data set without images.
     parts = [Annotation.empty(), *(annotation.to("cpu") for annotation in annotations)]
+    boxes = torch.cat([part.boxes for part in parts]).double().numpy()
+    areas = torch.cat([_areas(part) for part in parts]).numpy()
     return TruthColumns(
-        boxes=torch.cat([part.boxes for part in parts]).double().numpy(),
+        boxes=boxes,
         labels=torch.cat([part.labels for part in parts]).numpy(),
         images=_image_index([len(annotation) for annotation in annotations]),
         ignore=torch.cat([part.ignore for part in parts]).numpy(),
+        areas=np.where(np.isnan(areas), (boxes[:, 2:] - boxes[:, :2]).prod(axis=1), areas),
     )
+
+
+def _areas(annotation: Annotation) -> torch.Tensor:
+    """(R,) nan where the box's area is meant."""
+    if annotation.areas is not None:
+        return annotation.areas
+    return torch.full((len(annotation),), torch.nan, dtype=torch.float64)
 
 
 def _found(detections: list[Detections]) -> FoundColumns:

@@ -10,11 +10,9 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
 from ..errors import DataError
@@ -23,27 +21,37 @@ from .coco import COCO_METRICS, CocoScores, coco_scores
 from .columns import Columns, Floats, Ints, gather
 from .confusion import Confusion, confusion
 from .figures import MATRIX_LIMIT, confusion_figure, pr_figure
-from .report import Evaluation, shown, write_json
-from .voc import VOC_IOU, PrecisionRecall, area_ap, best_objects, eleven_point_ap, precision_recall
+from .report import Evaluation, shown, without_nan
+from .voc import (
+    FLOAT_RECALLS,
+    VOC_IOU,
+    PrecisionRecall,
+    area_ap,
+    best_objects,
+    eleven_point_ap,
+    precision_recall,
+)
 
 DEFINITIONS: Mapping[str, str] = {
     "voc_ap50": "VOC AP at IoU >= 0.5, area under the curve (VOC 2010 and later), difficult "
     "objects ignored; mean over classes with objects",
-    "voc_ap50_11point": "VOC AP at IoU >= 0.5, mean precision at 11 recalls (VOC 2007), difficult "
+    "voc_ap50_11point": "VOC AP at IoU >= 0.5, mean precision at the 11 recalls 0, 0.1 .. 1, exact "
+    "(VOC 2007; a note says where the kit's floating point gives another number), difficult "
     "objects ignored; mean over classes with objects",
     "coco_ap": "COCO AP, mean over IoU 0.50:0.05:0.95, 101 recalls, 100 detections per image and "
     "class",
     "coco_ap50": "COCO AP at IoU 0.50",
     "coco_ap75": "COCO AP at IoU 0.75",
-    "coco_ap_small": "COCO AP of objects with a box area up to 32 x 32 px",
-    "coco_ap_medium": "COCO AP of objects with a box area from 32 x 32 to 96 x 96 px",
-    "coco_ap_large": "COCO AP of objects with a box area from 96 x 96 px",
+    "coco_ap_small": "COCO AP of objects with an area up to 32 x 32 px (the "
+    "annotation's `area`, a mask's in COCO; the box's where there is none)",
+    "coco_ap_medium": "COCO AP of objects with an area from 32 x 32 to 96 x 96 px",
+    "coco_ap_large": "COCO AP of objects with an area from 96 x 96 px",
     "coco_ar1": "COCO recall, mean over IoU 0.50:0.05:0.95, 1 detection per image and class",
     "coco_ar10": "COCO recall with 10 detections per image and class",
     "coco_ar100": "COCO recall with 100 detections per image and class",
-    "coco_ar_small": "COCO recall, 100 detections, box area up to 32 x 32 px",
-    "coco_ar_medium": "COCO recall, 100 detections, box area from 32 x 32 to 96 x 96 px",
-    "coco_ar_large": "COCO recall, 100 detections, box area from 96 x 96 px",
+    "coco_ar_small": "COCO recall, 100 detections, area up to 32 x 32 px",
+    "coco_ar_medium": "COCO recall, 100 detections, area from 32 x 32 to 96 x 96 px",
+    "coco_ar_large": "COCO recall, 100 detections, area from 96 x 96 px",
 }
 
 CLASS_DEFINITIONS: Mapping[str, str] = {
@@ -54,6 +62,9 @@ CLASS_DEFINITIONS: Mapping[str, str] = {
     "precision": "fraction of the detections at that threshold or above that are right",
     "recall": "fraction of the objects found at that threshold",
     "f1": "harmonic mean of that precision and recall",
+    "voc_ap50_11point_recalls": "voc_ap50_11point with the recalls as the kit computes them "
+    "(matlab: 0:0.1:1, whose fourth is above 3/10) and as its ports do (python: numpy.arange, also "
+    "above 6/10 and 7/10)",
 }
 
 
@@ -119,7 +130,8 @@ class DetectionEvaluation(Evaluation):
             "iou": self.confusion.iou,
             "layout": "row found as, column truly is; last: background",
         }
-        return {"confusion": confusion}
+        recalls = without_nan(eleven_point_means(self.curves))
+        return {"confusion": confusion, "voc_ap50_11point_recalls": recalls}
 
     def total(self, name: str) -> str:
         """Sums of the counts, and the means that are metrics."""
@@ -172,31 +184,26 @@ def evaluate(
         for name, curve, ap in zip(classes, curves, class_ap, strict=True)
     )
     metrics = _metrics(rows, scores)
-    notes = _notes(columns, rows, metrics["voc_ap50"])
+    notes = (
+        *_notes(columns, rows, metrics["voc_ap50"]),
+        *_recall_note(metrics["voc_ap50_11point"], eleven_point_means(curves)),
+    )
     return DetectionEvaluation(len(records), metrics, rows, curves, confusion(columns), notes=notes)
-
-
-def write_detections(
-    detections: Mapping[str, Detections], classes: Sequence[str], path: Path
-) -> Path:
-    """Write a JSON list of results as in COCO, with the class names, images by sorted id.
-
-    ``bbox`` is (x, y, width, height) in original pixels, ``category_id`` is label + 1; scores and
-    boxes are not rounded.
-    """
-    results = [
-        result
-        for image_id in sorted(detections)
-        for result in _results(image_id, detections[image_id].to("cpu"), classes)
-    ]
-    write_json(results, path, indent=None)
-    return path
 
 
 def mean_defined(values: Iterable[float]) -> float:
     """Mean of the values that are not nan; nan when there are none."""
     defined = [value for value in values if not math.isnan(value)]
     return math.fsum(defined) / len(defined) if defined else math.nan
+
+
+def eleven_point_means(curves: Iterable[PrecisionRecall]) -> dict[str, float]:
+    """The mean 11-point AP with each of `FLOAT_RECALLS`."""
+    every = list(curves)
+    return {
+        name: mean_defined(eleven_point_ap(curve, recalls) for curve in every)
+        for name, recalls in FLOAT_RECALLS.items()
+    }
 
 
 def _metrics(rows: Sequence[ClassScores], coco: CocoScores | None) -> dict[str, float]:
@@ -256,6 +263,16 @@ def _notes(columns: Columns, rows: Sequence[ClassScores], mean_ap: float) -> tup
     return tuple(notes)
 
 
+def _recall_note(exact: float, means: Mapping[str, float]) -> Iterator[str]:
+    """A note if floating-point recalls, as other tools have them, give another 11-point AP."""
+    if any(abs(mean - exact) > 1e-9 for mean in means.values()):
+        yield (
+            f"voc_ap50_11point is {exact:.4f} at exact recalls, {means['matlab']:.4f} at those of "
+            f"the VOC kit (MATLAB's 0:0.1:1), {means['python']:.4f} at those of its Python ports "
+            "(numpy.arange)"
+        )
+
+
 def _without_classes(columns: Columns) -> Columns:
     """The same boxes as objects of a single class."""
     return replace(
@@ -281,17 +298,3 @@ def _permutation(columns: Columns, agnostic: Columns, classes: Sequence[str]) ->
         if row.any() and row.argmax() != true
     ]
     return f"the labels look permuted (boxes are right, names are wrong): {', '.join(pairs)}"
-
-
-def _results(image_id: str, found: Detections, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
-    corner, opposite = found.boxes.double().split(2, dim=1)
-    bboxes = torch.cat([corner, opposite - corner], dim=1).tolist()
-    rows = zip(bboxes, found.scores.tolist(), found.labels.tolist(), strict=True)
-    for bbox, score, label in rows:
-        yield {
-            "image_id": image_id,
-            "category_id": label + 1,
-            "category_name": classes[label],
-            "bbox": bbox,
-            "score": score,
-        }

@@ -17,12 +17,13 @@ width and the IoU is the same number.
 
 Two things that the kit leaves open are fixed here. Equal scores are ordered by image id, then by
 the position in the image's Detections, so that the order of the images does not matter. The eleven
-recalls are exactly 0/10 .. 10/10, compared as integers; the kit's floating-point steps contain
-0.30000000000000004, which a recall of 3/10 does not reach.
+recalls are exactly 0/10 .. 10/10, compared as integers; `FLOAT_RECALLS` has those that the kit and
+its ports compute, some of which a recall of exactly that many tenths does not reach.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,15 @@ from .columns import Bools, Columns, Floats, Ints
 
 #: The least overlap of a right detection.
 VOC_IOU = 0.5
+
+_TENTHS: Floats = 0.1 * np.arange(6, dtype=np.float64)
+#: The eleven recalls in floating point. ``matlab``: 0:0.1:1 of the kit, which MATLAB computes from
+#: both ends; its fourth is 0.30000000000000004. ``python``: numpy.arange(0, 1.1, 0.1) of the ports,
+#: whose 0.6 and 0.7 are too large as well.
+FLOAT_RECALLS: Mapping[str, Floats] = {
+    "matlab": np.concatenate([_TENTHS, 1 - _TENTHS[4::-1]]),
+    "python": np.arange(0.0, 1.1, 0.1, dtype=np.float64),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,11 +114,17 @@ def area_ap(curve: PrecisionRecall) -> float:
     return float(curve.envelope[rises].sum() / curve.objects)
 
 
-def eleven_point_ap(curve: PrecisionRecall) -> float:
-    """Mean envelope at the recalls 0, 0.1 .. 1 (VOC 2007); nan without objects."""
+def eleven_point_ap(curve: PrecisionRecall, recalls: Floats | None = None) -> float:
+    """Mean envelope at the recalls 0, 0.1 .. 1 (VOC 2007); nan without objects.
+
+    ``recalls`` (11,), such as those of `FLOAT_RECALLS`, replace the exact ones.
+    """
     if curve.objects == 0:
         return float("nan")
-    needed = -(-np.arange(11) * curve.objects // 10)  # the least count with count/objects >= k/10
+    if recalls is None:
+        needed = -(-np.arange(11) * curve.objects // 10)  # the least count, count/objects >= k/10
+    else:
+        needed = np.searchsorted(np.arange(curve.objects + 1) / curve.objects, recalls)
     reached = np.searchsorted(curve.right, needed)
     # The row after the last is for recalls that are never reached.
     return float(np.append(curve.envelope, 0.0)[reached].mean())

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from ...datasets.formats.coco_ids import CocoIds
 from ..errors import ConfigError, ImageError
 from ..files import LOCK, folder_lock, part_of
 from ..structures import Detections
@@ -56,6 +57,7 @@ class FolderOptions:
 
     ``only_classes`` are names, empty for all. ``provenance`` is everything else that the results
     depend on, such as the weights file; it is kept in ``meta.json`` and must not change on resume.
+    ``coco_ids`` are the ids in the COCO JSON (None: numbers from 1).
     """
 
     score_threshold: float = 0.5
@@ -65,6 +67,7 @@ class FolderOptions:
     resume: bool = False
     workers: int = 2
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    coco_ids: CocoIds | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,9 @@ def run_folder(
     run is writing to, or that cannot be written (earlier records stay valid).
     """
     _check(options, predictor.classes)
+    if options.coco_ids is not None:
+        wanted = options.only_classes or predictor.classes
+        options.coco_ids.expect([file.name for file in files], wanted)
     try:
         if out.exists() and not out.is_dir():
             raise ConfigError(f"{out}: is a file, not a folder")
@@ -152,7 +158,7 @@ def _run(
     with path.open("rb+") as file:
         os.fsync(file.fileno())
     if done == total:
-        export_results(out)
+        export_results(out, options.coco_ids)
     return FolderSummary(
         out, total, done, done - len(entries), detections, tuple(failures), seconds, done < total
     )

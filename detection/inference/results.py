@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from ...datasets.formats.coco_ids import CocoIds, Id
 from ..errors import DataError
 from ..files import atomic_write, csv_cell
 from .records import RECORDS, Json, read_meta, read_records
@@ -19,10 +20,11 @@ CSV = "detections.csv"
 _COLUMNS = ("file", "width", "height", "label", "score", "x1", "y1", "x2", "y2", "error")
 
 
-def export_results(folder: Path) -> tuple[Path, Path]:
+def export_results(folder: Path, coco_ids: CocoIds | None = None) -> tuple[Path, Path]:
     """Make the COCO JSON and the CSV of a run from its JSON lines; returns their paths.
 
-    One record is in memory at a time. Each file appears whole or not at all.
+    One record is in memory at a time. Each file appears whole or not at all. The ids in the COCO
+    JSON are ``coco_ids``, or count from 1: images as in the records, categories as in the classes.
     Raises ConfigError for a folder without ``meta.json``, DataError for damaged records.
     """
     classes = read_meta(folder)["classes"]
@@ -33,12 +35,16 @@ def export_results(folder: Path) -> tuple[Path, Path]:
         for record in _labelled_records(folder / RECORDS, set(classes)):
             rows.writerows(_rows(record))
         # Ids count from 1, since pycocotools takes annotation 0 for "no match".
-        ids = {name: number for number, name in enumerate(classes, start=1)}
+        ids: Mapping[str, Id] = {name: number for number, name in enumerate(classes, start=1)}
+        if coco_ids is not None:
+            ids = {
+                name: coco_ids.categories[name] for name in classes if name in coco_ids.categories
+            }
         categories = [{"id": number, "name": name} for name, number in ids.items()]
         coco_file.write(f'{{"categories": {_dump(categories)},\n"annotations": [')
-        _write_items(coco_file, _annotations(folder / RECORDS, ids))
+        _write_items(coco_file, _annotations(folder / RECORDS, ids, coco_ids))
         coco_file.write('\n],\n"images": [')
-        _write_items(coco_file, _images(folder / RECORDS))
+        _write_items(coco_file, _images(folder / RECORDS, coco_ids))
         coco_file.write("\n]}\n")
     return coco, table
 
@@ -54,10 +60,21 @@ def _labelled_records(path: Path, classes: set[str]) -> Iterator[dict[str, Any]]
         yield record
 
 
-def _annotations(path: Path, category_ids: Mapping[str, int]) -> Iterator[Json]:
+def _numbered(path: Path, coco_ids: CocoIds | None) -> Iterator[tuple[Id, Json]]:
+    """Each record with the id of its image."""
+    for number, record in enumerate(read_records(path), start=1):
+        key = number if coco_ids is None else coco_ids.of_file(record["file"])
+        if key is None:
+            raise DataError(f"{path}: line {number}: {record['file']!r:.80} has no COCO id")
+        yield key, record
+
+
+def _annotations(
+    path: Path, category_ids: Mapping[str, Id], coco_ids: CocoIds | None
+) -> Iterator[Json]:
     detections = (
         (image_id, detection)
-        for image_id, record in enumerate(read_records(path), start=1)
+        for image_id, record in _numbered(path, coco_ids)
         for detection in record.get("detections", ())
     )
     for number, (image_id, detection) in enumerate(detections, start=1):
@@ -75,9 +92,9 @@ def _annotations(path: Path, category_ids: Mapping[str, int]) -> Iterator[Json]:
         }
 
 
-def _images(path: Path) -> Iterator[Json]:
+def _images(path: Path, coco_ids: CocoIds | None) -> Iterator[Json]:
     """Failed images as well, with ``error`` instead of a size."""
-    for image_id, record in enumerate(read_records(path), start=1):
+    for image_id, record in _numbered(path, coco_ids):
         known = ("error",) if "error" in record else ("width", "height")
         yield {"id": image_id, "file_name": record["file"], **{key: record[key] for key in known}}
 

@@ -23,7 +23,7 @@ from ..config.base import Section, TrainConfig
 from ..engine.distributed import Group
 from ..engine.log import RunLog
 from ..engine.plots import plot_batch
-from ..errors import WeightsError
+from ..errors import ConfigError, WeightsError
 from ..evaluation.prediction import Timer, autocast, predict_batches
 from ..inference.predictor import Predictor
 from ..structures import Batch
@@ -108,10 +108,12 @@ class Task(ABC):
     ) -> DataSplit:
         """The images of one split, with labels; ``classes`` replace those of the configuration.
 
-        Raises:
-            ConfigError: no data are configured.
-            DataError: there are errors among the findings.
+        Raises ConfigError if there are none, DataError for errors among the findings.
         """
+
+    def read_test(self, config: Any, classes: tuple[str, ...]) -> DataSplit:
+        """The images of ``data.test``, which may lack annotations; raises as `read`."""
+        raise ConfigError(f"--split test: {self.noun} has no data.test")
 
     def read_both(
         self, config: Any, classes: tuple[str, ...] | None = None

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,8 +20,10 @@ from ..config.base import Section
 from ..config.files import check_dict, override
 from ..engine.checkpoint import load_checkpoint
 from ..errors import ConfigError, DataError, WeightsError
-from .base import Loaded, Part, Task
+from .base import Loaded, Task
 
+#: The parts of the data that can be evaluated.
+EvalPart = Literal["train", "val", "test"]
 Tensors = Mapping[str, Tensor]
 
 
@@ -185,8 +187,8 @@ def load_trained(loaded: Loaded, checkpoint: Checkpoint, *, reset_head: bool) ->
     return notes
 
 
-def read_eval_split(task: Task, loaded: Loaded, part: Part) -> DataSplit:
-    """The images of ``train`` or ``val`` for evaluation, labelled in the network's order.
+def read_eval_split(task: Task, loaded: Loaded, part: EvalPart) -> DataSplit:
+    """The images of one part for evaluation, labelled in the network's order.
 
     Raises:
         DataError: the data name classes that the network does not know, or lack some, or hold no
@@ -195,7 +197,10 @@ def read_eval_split(task: Task, loaded: Loaded, part: Part) -> DataSplit:
     config, own = loaded.config, loaded.config.data.classes
     if own is not None and set(own) != set(loaded.classes):
         raise DataError(class_difference("the checkpoint", loaded.classes, "the data", own))
-    split = task.read(config, part, loaded.classes)
+    if part == "test":
+        split = task.read_test(config, loaded.classes)
+    else:
+        split = task.read(config, part, loaded.classes)
     if not split.records:
         raise DataError(f"data.{part}: no images to evaluate")
     return split

@@ -16,12 +16,9 @@ from ...backbones.weights.convert import Converted
 from ...backbones.weights.fetch import resolve
 from ...backbones.weights.layouts import LAYOUTS
 from ...backbones.weights.load import check_binding, import_weights, load_into, split_backbone
-from ...datasets.catalog import DataSplit, label_images
+from ...datasets.catalog import DataSplit
 from ...datasets.checks.check import summarise
 from ...datasets.checks.report import report_as_dict
-from ...datasets.findings import refuse
-from ...datasets.formats import inspect_all
-from ...datasets.formats.format import Difficult, Reading
 from ...datasets.loading.dataset import DetectionDataset, eval_loader, train_loader
 from ..config.detector import DetectorConfig
 from ..engine.distributed import Group
@@ -35,6 +32,7 @@ from ..models.faster_rcnn import FasterRCNN
 from ..structures import Batch, Detections
 from .base import Loaded, Part, Splits, Task, image_rules
 from .checkpoints import describe_overridden
+from .detector_data import read_sources, read_test
 from .detector_network import (
     anchors_in_training,
     build_detector,
@@ -144,19 +142,12 @@ class DetectionTask(Task):
     ) -> DataSplit:
         """``data.difficult`` applies to training only; evaluation always ignores difficult
         objects."""
-        data = config.data
-        difficult: Difficult = data.difficult if training else "ignore"
-        sources = data.train if part == "train" else data.val
-        images, findings = inspect_all(sources, Reading(image_rules(config), difficult))
-        known = classes or data.classes
-        if known is None:
-            refuse(findings, "data")  # incomplete data give an incomplete class list
-        split = label_images(
-            images, classes=known, ignore_classes=data.ignore_classes, on_bad_box=data.on_bad_box
-        )
-        findings += split.findings
-        refuse(findings, "data")
-        return replace(split, findings=tuple(findings))
+        difficult = config.data.difficult if training else "ignore"
+        sources = config.data.train if part == "train" else config.data.val
+        return read_sources(config, sources, classes, difficult)
+
+    def read_test(self, config: DetectorConfig, classes: tuple[str, ...]) -> DataSplit:
+        return read_test(config, classes)
 
     def train_dataset(
         self, config: DetectorConfig, split: DataSplit, prepared: None

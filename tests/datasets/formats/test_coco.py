@@ -5,14 +5,18 @@ from __future__ import annotations
 import copy
 import json
 import math
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 from PIL import Image
-from resdet.datasets.formats import read_images
+from resdet.datasets.catalog import assemble
+from resdet.datasets.formats import inspect, read_images
 from resdet.datasets.formats.coco import CocoSource
-from resdet.datasets.records import RawImage
+from resdet.datasets.formats.coco_ids import CocoIds, coco_ids, joined_ids
+from resdet.datasets.formats.coco_json import instances
+from resdet.datasets.formats.writing import Outgoing
+from resdet.datasets.records import RawImage, RawObject
 from resdet.detection.errors import DataError
 
 CONTENT: dict[str, Any] = {
@@ -159,3 +163,54 @@ def test_strange_values_make_one_short_line(
         read_coco(tmp_path, _write(tmp_path, _changed(**changes)))
     assert said in str(caught.value)
     assert str(caught.value).isprintable() and len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("area", "kept"), [(12, 12.0), (0.5, 0.5), (0, 0.0), (None, None), ("x", None), (-1, None)]
+)
+def test_the_area_of_a_mask_is_kept(tmp_path: Path, area: object, kept: float | None) -> None:
+    path = _write(tmp_path, _changed(annotations__0__area=area))
+    source = CocoSource(images=tmp_path, annotations=path)
+    images, findings = inspect(source)
+    assert [obj.area for obj in images[0].objects] == [kept, None]
+    wrong = [finding for finding in findings if finding.kind == "bad_area"]
+    assert len(wrong) == (area is not None and kept is None)
+    split = assemble(read_coco(tmp_path, path), classes=["dog", "person"])
+    areas = split.records[0].annotation.areas
+    assert (areas is None) == (kept is None)
+    assert areas is None or areas[:1].tolist() == [kept]
+
+
+def test_a_written_file_has_the_area_of_the_mask() -> None:
+    box = (0.0, 0.0, 4.0, 5.0)
+    objects = (RawObject("dog", box, area=7.25), RawObject("dog", box))
+    image = Outgoing(Path("a.jpg"), PurePosixPath("a.jpg"), (48, 64), objects)
+    written = instances([image], ["dog"])["annotations"]
+    assert [entry["area"] for entry in written] == [7.25, 20.0]
+
+
+def test_images_without_annotations(tmp_path: Path) -> None:
+    """The annotations of such a file are not read, whatever they are."""
+    for content in (_changed(annotations=None), _changed(annotations__0__bbox="?")):
+        path = _write(tmp_path, content)
+        source = CocoSource(images=tmp_path, annotations=path, annotated=False)
+        images = read_images(source)
+        assert [image.image_id for image in images] == ["7", "x9"]
+        assert not any(image.objects for image in images)
+
+
+def test_ids_as_the_file_has_them(tmp_path: Path) -> None:
+    content = _changed()
+    content["images"].append({"id": 8, "file_name": "sub/c.png"})
+    content["images"].append({"id": 9, "file_name": "other/c.png"})
+    ids = coco_ids(_write(tmp_path, content))
+    assert ids.images == {"7": 7, "x9": "x9", "8": 8, "9": 9}
+    assert ids.categories == {"dog": 18, "person": 1}
+    assert (ids.of_file("a.jpg"), ids.of_file("sub/b.png"), ids.of_file("b.png")) == (7, "x9", "x9")
+    assert (ids.of_file("sub/c.png"), ids.of_file("c.png"), ids.of_file("d.png")) == (8, None, None)
+    other = CocoIds({"1": 1}, {}, {"dog": 18, "cat": 2})
+    joined = joined_ids([ids, other])
+    assert joined is not None
+    assert joined.categories == {"dog": 18, "person": 1, "cat": 2}
+    assert joined_ids([ids, CocoIds({}, {}, {"dog": 17})]) is None  # another id
+    assert joined_ids([ids, CocoIds({}, {}, {"cat": 18})]) is None  # another name

@@ -231,3 +231,18 @@ def test_processes_that_share_the_reading_change_nothing(
     images, findings = inspect("voc", shared_data / "cards", "val", workers=2)
     assert images == alone[0]
     assert set(findings) == set(alone[1])
+
+
+@pytest.mark.parametrize("split", ["test", None])
+def test_images_without_annotations(tmp_path: Path, split: str | None) -> None:
+    """Only the list and the images are read; an XML, damaged or not, is not looked at."""
+    root = _folder(tmp_path, "no xml")
+    Image.new("RGB", (30, 20)).save(root / "JPEGImages" / "b.png")
+    (root / "ImageSets" / "Main" / "test.txt").write_text("b\na\n")
+    images = read("voc", root, split, annotated=False)
+    assert [(image.image_id, image.size, image.objects) for image in images] == (
+        [("b", (20, 30), ()), ("a", (48, 64), ())][:: 1 if split else -1]
+    )
+    (root / "ImageSets" / "Main" / "test.txt").write_text("b\nc\n")
+    with pytest.raises(DataError, match="c: no image in JPEGImages"):
+        read("voc", root, "test", annotated=False)

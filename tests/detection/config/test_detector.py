@@ -139,8 +139,14 @@ def test_sources_choose_their_fields_by_format(tmp_path: Path) -> None:
     config = load(tmp_path, f"data: {{train: [{VOC}, {coco}]}}")
     found: list[dict[str, Any]] = [source.model_dump(mode="json") for source in config.data.train]
     assert found == [
-        {"format": "voc", "root": "/r", "split": "s", "coordinates": "one_based"},
-        {"format": "coco", "images": "/i", "annotations": "/a"},
+        {
+            "format": "voc",
+            "root": "/r",
+            "split": "s",
+            "coordinates": "one_based",
+            "annotated": True,
+        },
+        {"format": "coco", "images": "/i", "annotations": "/a", "annotated": True},
     ]
 
 

@@ -109,12 +109,12 @@ def test_a_rule_between_fields_names_its_section(folder: Path) -> None:
             "data.val.0.coordinate: unknown key; did you mean 'coordinates'?",
         ),
         (
-            "data: {val: [{format: voc, root: a, split: b, annotatins: c}]}",
-            "data.val.0.annotatins: unknown key; known here: coordinates, format, root, split",
+            "data: {val: [{format: voc, root: a, split: b, boxs: c}]}",
+            "data.val.0.boxs: unknown key; known here: annotated, coordinates, format, root, split",
         ),
         (
             "data: {val: [{format: voc, root: a, split: b, coco: c}]}",
-            "data.val.0.coco: unknown key; known here: coordinates, format, root, split",
+            "data.val.0.coco: unknown key; known here: annotated, coordinates, format, root, split",
         ),
         (
             "image: {augment: [{name: Blur, prams: {}}]}",

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from resdet.datasets.catalog import assemble
+from resdet.datasets.formats import read_images
+from resdet.datasets.formats.coco import CocoSource
 from resdet.detection.evaluation.coco import COCO_METRICS, coco_scores
 from resdet.detection.evaluation.columns import gather
 from resdet.detection.structures import Annotation, Detections, Record
 
 K = 3
+SIZES = ("small", "medium", "large")
 
 
 def random_image(generator: torch.Generator) -> tuple[Annotation, Detections]:
@@ -159,3 +165,46 @@ def test_a_perfect_result_is_one() -> None:
     ar1 = scores.metrics.pop("coco_ar1")
     assert ar1 == pytest.approx((1 + 1 / 2) / 2)  # one detection for the two objects of class 1
     assert list(scores.metrics.values()) == pytest.approx([1.0] * 11)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_areas_of_masks_decide_about_sizes(seed: int, tmp_path: Path) -> None:
+    """Areas from a quarter to all of the box: across 32 x 32 and 96 x 96, against pycocotools on
+    the COCO file that they are read from."""
+    records, detections = random_set(seed, images=30)
+    reference(tmp_path, records, detections)
+    path = tmp_path / "truth.json"
+    content = json.loads(path.read_text())
+    generator = torch.Generator().manual_seed(seed)
+    for image in content["images"]:
+        image |= {"file_name": f"{image['id']}.png", "width": 400, "height": 400}
+        Image.new("RGB", (400, 400)).save(tmp_path / image["file_name"])
+    for entry in content["annotations"]:
+        entry["area"] *= 0.25 + 0.75 * float(torch.rand(1, generator=generator))
+    del content["annotations"][0]["area"]  # the box's
+    content["annotations"][1]["area"] = 1024  # a whole number on the limit: small and medium
+    path.write_text(json.dumps(content))
+    images = read_images(CocoSource(images=tmp_path, annotations=path))
+    split = assemble(images, classes=[str(label) for label in range(K)], on_bad_box="clip")
+    found = {str(number): detections[f"{number - 1:04d}"] for number in range(1, 31)}
+    ours = coco_scores(gather(found, split.records, K)).metrics
+
+    for entry in content["annotations"]:  # clipped as ours
+        x, y, w, h = entry["bbox"]
+        entry["bbox"] = [x, y, min(x + w, 400) - x, min(y + h, 400) - y]
+    first = content["annotations"][0]
+    first["area"] = first["bbox"][2] * first["bbox"][3]
+    path.write_text(json.dumps(content))
+    index = COCO(str(path))
+    evaluator = COCOeval(index, index.loadRes(str(tmp_path / "results.json")), "bbox")
+    evaluator.evaluate()
+    evaluator.accumulate()
+    evaluator.summarize()
+    np.testing.assert_allclose(list(ours.values()), evaluator.stats, rtol=0, atol=1e-12)
+    boxes = [
+        replace(each, annotation=replace(each.annotation, areas=None)) for each in split.records
+    ]
+    without = coco_scores(gather(found, boxes, K)).metrics
+    changed = {name for name in ours if abs(ours[name] - without[name]) > 1e-3}
+    sized = {f"coco_{kind}_{size}" for kind in ("ap", "ar") for size in SIZES}
+    assert len(changed) >= 4 and changed <= sized

@@ -10,12 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from matplotlib import image as mpl_image
-from resdet.detection.evaluation.detection import (
-    DEFINITIONS,
-    DetectionEvaluation,
-    evaluate,
-    write_detections,
-)
+from resdet.detection.evaluation.detection import DEFINITIONS, DetectionEvaluation, evaluate
 from resdet.detection.evaluation.figures import pr_figure
 from resdet.detection.evaluation.report import print_report, write_report
 from resdet.detection.structures import Annotation, Detections, Record
@@ -92,20 +87,6 @@ def test_per_class_csv(evaluation: DetectionEvaluation, tmp_path: Path) -> None:
     assert not any(cell.startswith(("=", "+", "-", "@")) for row in rows for cell in row.values())
 
 
-def test_detections_json(tmp_path: Path) -> None:
-    path = tmp_path / "detections.json"
-    write_detections(DETECTIONS, NAMES, path)
-    first, second = json.loads(path.read_text(encoding="utf-8"))
-    assert first == {
-        "image_id": "b",
-        "category_id": 2,
-        "category_name": "[bold]été[/bold]",
-        "bbox": [10.5, 20.0, 19.5, 40.0],
-        "score": float(torch.tensor(0.3)),
-    }
-    assert second["category_name"] == "=cmd()"
-
-
 def test_pr_curve(evaluation: DetectionEvaluation, tmp_path: Path) -> None:
     write_report(evaluation, tmp_path)
     pixels = mpl_image.imread(tmp_path / "pr_curve.png")
@@ -144,8 +125,6 @@ def test_a_narrow_terminal_loses_no_number(evaluation: DetectionEvaluation) -> N
 def test_empty_everything(tmp_path: Path) -> None:
     for nothing in (evaluate({}, [], []), evaluate({}, [], ["cat"], coco=False)):
         write_report(nothing, tmp_path)
-        write_detections({}, [], tmp_path / "detections.json")
         content = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
         assert set(content["metrics"].values()) == {None}
-        assert json.loads((tmp_path / "detections.json").read_text(encoding="utf-8")) == []
         assert "no objects to find" in printed(nothing)

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from resdet.detection.evaluation.columns import gather
-from resdet.detection.evaluation.voc import area_ap, best_objects, eleven_point_ap, precision_recall
+from resdet.detection.evaluation.detection import evaluate
+from resdet.detection.evaluation.report import write_report
+from resdet.detection.evaluation.voc import (
+    FLOAT_RECALLS,
+    PrecisionRecall,
+    area_ap,
+    best_objects,
+    eleven_point_ap,
+    precision_recall,
+)
 from resdet.detection.structures import Annotation, Detections, Record
 
 Box = tuple[int, int, int, int]
@@ -241,6 +252,52 @@ def test_eleven_points_are_exact_tenths() -> None:
         "a": ([Obj(spot) for spot in spots], [*hits, Det((1, 50, 8, 58), 0.5), Det(spots[3], 0.4)])
     }
     assert measure(case)[0][1] == pytest.approx((4 * 1 + 4 / 5) / 11)
+
+
+def ten_objects(right: int) -> Case:
+    """Ten objects, of which the best ``right`` detections find as many; then one that is wrong."""
+    boxes = [(20 * n + 1, 1, 20 * n + 10, 10) for n in range(10)]
+    dets = [Det(box, 0.9) for box in boxes[:right]] + [Det((1, 50, 10, 60), 0.5)]
+    return {"a": ([Obj(box) for box in boxes], dets)}
+
+
+@pytest.mark.parametrize(
+    ("right", "matlab", "python"), [(3, 3, 3), (6, 7, 6), (7, 8, 7), (4, 5, 5)]
+)
+def test_recalls_in_floating_point_by_hand(right: int, matlab: int, python: int) -> None:
+    """3/10 is below the kit's 0:0.1:1, 6/10 and 7/10 are below the ports' arange as well."""
+    case = ten_objects(right)
+    records = [as_record("a", case["a"][0])]
+    (curve,) = precision_recall(gather({"a": as_detections(case["a"][1])}, records, 1))
+    assert eleven_point_ap(curve) == pytest.approx((right + 1) / 11)
+    assert eleven_point_ap(curve, FLOAT_RECALLS["matlab"]) == pytest.approx(matlab / 11)
+    assert eleven_point_ap(curve, FLOAT_RECALLS["python"]) == pytest.approx(python / 11)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.booleans(), max_size=40), st.integers(1, 60))
+def test_floating_point_recalls_equal_the_loop_of_the_kit(marks: list[bool], extra: int) -> None:
+    """``for t: p = max(prec(rec >= t))`` with tp / npos in double precision."""
+    right = np.cumsum(np.array(marks, dtype=np.int64))
+    objects = int(sum(marks)) + extra
+    curve = PrecisionRecall(np.linspace(1, 0, len(marks)), right, objects, 0, len(marks))
+    recall, precision = right / objects, curve.precision
+    for recalls in FLOAT_RECALLS.values():
+        points = [max(precision[recall >= level], default=0.0) for level in recalls.tolist()]
+        assert eleven_point_ap(curve, recalls) == pytest.approx(sum(points) / 11)
+
+
+def test_another_number_in_floating_point_is_told_beside_the_exact_one(tmp_path: Path) -> None:
+    case = ten_objects(6)
+    found = {"a": as_detections(case["a"][1])}
+    evaluation = evaluate(found, [as_record("a", case["a"][0])], ["box"], coco=False)
+    assert evaluation.metrics["voc_ap50_11point"] == pytest.approx(7 / 11)
+    (note,) = evaluation.notes
+    assert "0.6364 at exact recalls, 0.6364 at those of the VOC kit" in note
+    assert "0.5455 at those of its Python ports" in note
+    write_report(evaluation, tmp_path)
+    recalls = json.loads((tmp_path / "metrics.json").read_text())["voc_ap50_11point_recalls"]
+    assert recalls == {"matlab": pytest.approx(7 / 11), "python": pytest.approx(6 / 11)}
 
 
 def test_scores_are_not_rounded() -> None:

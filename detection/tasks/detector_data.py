@@ -1,0 +1,45 @@
+"""Reading of the images of detectors, with their objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ...datasets.catalog import DataSplit, label_images
+from ...datasets.findings import refuse
+from ...datasets.formats import inspect_all
+from ...datasets.formats.format import Difficult, Reading, Source, is_annotated
+from ..config.detector import DetectorConfig
+from ..errors import ConfigError
+from .base import image_rules
+
+
+def read_sources(
+    config: DetectorConfig,
+    sources: Sequence[Source],
+    classes: tuple[str, ...] | None,
+    difficult: Difficult = "ignore",
+) -> DataSplit:
+    """The labelled images of ``sources``; ``classes`` replace those of the configuration.
+
+    Raises DataError for errors among the findings.
+    """
+    data = config.data
+    images, findings = inspect_all(sources, Reading(image_rules(config), difficult))
+    known = classes or data.classes
+    if known is None:
+        refuse(findings, "data")  # incomplete data give an incomplete class list
+    split = label_images(
+        images, classes=known, ignore_classes=data.ignore_classes, on_bad_box=data.on_bad_box
+    )
+    findings += split.findings
+    refuse(findings, "data")
+    annotated = all(map(is_annotated, sources))
+    return replace(split, findings=tuple(findings), annotated=annotated)
+
+
+def read_test(config: DetectorConfig, classes: tuple[str, ...]) -> DataSplit:
+    """The images of ``data.test``; raises ConfigError if there are none."""
+    if not config.data.test:
+        raise ConfigError("--split test: the config names no data.test")
+    return read_sources(config, config.data.test, classes)
