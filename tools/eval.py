@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resdet.detection.errors import ConfigError
+from resdet.detection.errors import ConfigError, first_few
 from resdet.tools.arguments import (
     add_config_arguments,
     add_device_argument,
@@ -71,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
         read_eval_split,
     )
     from resdet.detection.tasks.registry import TASKS
+    from resdet.detection.tasks.skipped import skipped_images
     from rich.console import Console
 
     first = read_checkpoint(args.weights[0], *TASKS.values())
@@ -120,6 +121,8 @@ def run(args: argparse.Namespace) -> int:
         else:
             print(f"tested with: {task.describe_testing(members, pipeline)}")
             print(f"{len(found)} images without annotations: nothing to score")
+            if lines := skipped_images(found, split, config):
+                print(f"note: {len(lines)} images without detections: {first_few(lines, 3)}")
     written += _write_predictions(args, folder, found, split, config)
     print("written: " + ", ".join(str(path) for path in written))
     return 0
