@@ -9,7 +9,7 @@ background is index K.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -52,20 +52,18 @@ class Annotation:
         return len(self.boxes)
 
     def __getitem__(self, index: Tensor | slice) -> Annotation:
-        areas = None if self.areas is None else self.areas[index]
-        return Annotation(self.boxes[index], self.labels[index], self.ignore[index], areas)
+        return self._each(lambda part: part[index])
 
     def to(self, device: torch.device | str) -> Annotation:
-        areas = None if self.areas is None else self.areas.to(device)
-        return Annotation(
-            self.boxes.to(device), self.labels.to(device), self.ignore.to(device), areas
-        )
+        return self._each(lambda part: part.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Annotation:
+        areas = None if self.areas is None else change(self.areas)
+        return Annotation(change(self.boxes), change(self.labels), change(self.ignore), areas)
 
     @staticmethod
     def empty() -> Annotation:
-        return Annotation(
-            torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool)
-        )
+        return Annotation(torch.zeros(0, 4), torch.zeros(0).long(), torch.zeros(0).bool())
 
 
 @dataclass(frozen=True)
