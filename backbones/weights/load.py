@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import get_type_hints
 
 import safetensors
 import safetensors.torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ...detection.errors import ConfigError, WeightsError, first_few
-from ...detection.files import write_file
+from ...detection.errors import ConfigError, WeightsError, first_few, quoted
+from ...detection.files import expect_regular, write_file
 from ..base import Backbone
 from ..pixels import PIXELS
 from ..resnet import DEPTHS
 from .convert import Converted, StrideIn, convert, expect_trunk
-from .layouts import recognise
-from .reading import read_tensors
+from .layouts import HEADS, LAYOUTS, recognise
+from .reading import read_tensors, reason
 
 
 def import_weights(
@@ -108,12 +108,32 @@ def load_into(
 ) -> None:
     """Load every parameter and buffer of ``module`` and use every tensor, or change nothing.
 
+    Raises:
+        WeightsError: as `expect_fit`.
+    """
+    expect_fit(module, tensors, allow_missing=allow_missing, source=source)
+    state = module.state_dict()
+    common = {name: tensor for name, tensor in tensors.items() if name in state}
+    module.load_state_dict(state | common, strict=True)
+
+
+def expect_fit(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    *,
+    allow_missing: Sequence[str] = (),
+    source: str = "weights",
+) -> None:
+    """Expect every parameter and buffer of ``module``, which may be on the meta device, and no
+    other tensors.
+
     ``allow_missing`` are names, or prefixes ending in a dot, that may keep their values. The batch
     counters of BN are optional, as only averages without momentum read them. ``source`` names the
     weights in the error.
 
     Raises:
-        WeightsError: tensors missing, unexpected or of another shape or kind, by name.
+        WeightsError: tensors missing, unexpected or of another shape or kind, by name; an order of
+            channels that is none.
     """
     state = module.state_dict()
     prefixes = tuple(entry for entry in allow_missing if entry.endswith("."))
@@ -136,7 +156,9 @@ def load_into(
     found = [f"{len(names)} {what} ({first_few(names)})" for what, names in faults.items() if names]
     if found:
         raise WeightsError(f"{source} do not fit {type(module).__name__}: {', '.join(found)}")
-    module.load_state_dict(state | {name: tensors[name] for name in common}, strict=True)
+    for name in common:
+        if name.endswith("pixels.channels") and sorted(tensors[name].tolist()) != [0, 1, 2]:
+            raise WeightsError(f"{source}: {name} is no order of three channels")
 
 
 def _is_counter(name: str) -> bool:
@@ -150,7 +172,12 @@ def _describe(tensor: Tensor) -> str:
 
 #: Increased when a header changes its meaning.
 VERSION = "1"
-_HEADER = tuple(field.name for field in fields(Converted) if field.name != "tensors")
+#: The fields of `Converted` that a header holds as JSON, each with what it may be.
+_HEADER = {
+    name: TypeAdapter(kind, config=ConfigDict(strict=True, title=name))
+    for name, kind in get_type_hints(Converted).items()
+    if name != "tensors"
+}
 
 
 def write_converted(converted: Converted, path: Path) -> None:
@@ -186,22 +213,39 @@ def read_converted(path: Path) -> Converted:
     if header.get("resdet") != VERSION:
         raise WeightsError(f"{path}: not a converted weights file of version {VERSION}")
     try:
-        values: dict[str, Any] = {name: json.loads(header[name]) for name in _HEADER}
-        for name in ("mapped", "unused"):
-            values[name] = tuple((first, second) for first, second in values[name])
-        for name in ("classes", "notes"):
-            values[name] = tuple(values[name])
-        tensors = safetensors.torch.load_file(path)
-    except (KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise WeightsError(f"{path}: damaged header or contents: {error}") from error
-    if values["pixels"] not in PIXELS or values["depth"] not in (None, *DEPTHS):
-        raise WeightsError(f"{path}: unknown pixels {values['pixels']!r} or depth")
-    return Converted(tensors=tensors, **values)
+        values = {name: kind.validate_json(header[name]) for name, kind in _HEADER.items()}
+    except (KeyError, ValueError) as error:  # pydantic's errors have many lines
+        raise WeightsError(f"{path}: damaged header: {_first_fault(error)}") from error
+    converted = Converted(tensors=read_tensors(path), **values)
+    heads = [f"{head}.{part}" for head in HEADS for part in ("weight", "bias")]
+    if converted.kind == "detector" and (missing := set(heads) - converted.tensors.keys()):
+        raise WeightsError(f"{path}: a detector without {first_few(sorted(missing))}")
+    for name in (*heads, "fc.weight"):
+        if name in converted.tensors and not converted.tensors[name].dim():
+            raise WeightsError(f"{path}: its {name} is a single number")
+    for name, known in (("layout", LAYOUTS), ("pixels", PIXELS), ("depth", (None, *DEPTHS))):
+        if values[name] not in known:
+            raise WeightsError(f"{path}: damaged header: its {name} is {quoted(values[name])}")
+    named = len(set(converted.classes))
+    if named != len(converted.classes) or named not in (0, converted.class_count):
+        raise WeightsError(
+            f"{path}: damaged header: {len(converted.classes)} names, {named} of them different, "
+            f"for {converted.class_count} classes"
+        )
+    return converted
+
+
+def _first_fault(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        fault = error.errors(include_input=False, include_url=False)[0]
+        return f"{error.title}: {fault['msg']}"[:200]
+    return f"without {error}"[:200]
 
 
 def _header(path: Path) -> dict[str, str]:
     try:
+        expect_regular(path)
         with safetensors.safe_open(path, framework="pt") as file:
             return file.metadata() or {}
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path}: cannot read weights: {error}") from error
+        raise WeightsError(f"{path}: cannot read weights: {reason(error)}") from error

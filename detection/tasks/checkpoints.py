@@ -14,12 +14,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ...backbones.weights.load import import_weights, load_into
+from ...backbones.weights.load import expect_fit, import_weights, load_into
 from ...datasets.catalog import DataSplit
 from ..config.base import Section
 from ..config.files import check_dict, override
 from ..engine.checkpoint import load_checkpoint
-from ..errors import ConfigError, DataError, WeightsError
+from ..errors import ConfigError, DataError, WeightsError, quoted
 from .base import Loaded, Task
 
 #: The parts of the data that can be evaluated.
@@ -66,6 +66,13 @@ class Checkpoint:
         )
         return replace(self, tensors=tensors, classes=tuple(classes))
 
+    def expect_fit(self, config: Section) -> None:
+        """Raise WeightsError unless the tensors fit ``config``, without memory for the network: a
+        small file must not ask for a large one."""
+        with torch.device("meta"):
+            network = self.task.build(config, len(self.classes))
+        expect_fit(network, self.tensors, source=str(self.path))
+
     def load(
         self,
         device: str | torch.device = "cpu",
@@ -81,6 +88,7 @@ class Checkpoint:
             ConfigError: an override is wrong.
         """
         config = override(base or self.config, overrides)
+        self.expect_fit(config)
         model = self.task.build(config, len(self.classes))
         load_into(model, self.tensors, source=str(self.path))
         return Loaded(model.to(device).eval(), config, self.classes, self.config)
@@ -100,7 +108,7 @@ def read_checkpoint(path: Path, *tasks: Task) -> Checkpoint:
     task = next((task for task in tasks if task.name == name), None)
     if task is None:
         needed = " or ".join(f"{each.noun} (`resdet {each.command}`)" for each in tasks)
-        raise WeightsError(f"{path}: a checkpoint of the task {name!r:.60}; needed: {needed}")
+        raise WeightsError(f"{path}: a checkpoint of the task {quoted(name)}; needed: {needed}")
     config = check_dict(task.schema, state["config"], str(path))
     tensors = state.get("average") or state["model"]
     return Checkpoint(path, task, tensors, config, tuple(state["classes"]), state)

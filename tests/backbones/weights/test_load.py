@@ -153,6 +153,37 @@ def test_unusable_archives(classifier: Converted, tmp_path: Path) -> None:
         import_weights(path)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("classes", "[1, 2]"),
+        ("classes", '"cat"'),
+        ("classes", '["cat", "cat"]'),
+        ("classes", '["only one"]'),
+        ("classes", "[" * 5000),
+        ("depth", '"18"'),
+        ("depth", "18.0"),
+        ("depth", "[18]"),
+        ("depth", "19"),
+        ("width", "-1e3"),
+        ("layout", '"nobody\'s"'),
+        ("pixels", "{}"),
+        ("stride_in", '"2x2"'),
+        ("mapped", '[["one"]]'),
+        ("notes", "null"),
+        ("kind", '"detector"'),  # its heads are missing
+    ],
+)
+def test_odd_headers(classifier: Converted, tmp_path: Path, field: str, value: str) -> None:
+    path = tmp_path / "a.safetensors"
+    write_converted(classifier, path)
+    with safetensors.safe_open(path, framework="pt") as file:
+        header = file.metadata()
+    safetensors.torch.save_file(classifier.tensors, path, header | {field: value})
+    with pytest.raises(WeightsError, match=r"a\.safetensors: (damaged header|a detector without)"):
+        read_converted(path)
+
+
 def test_import_names_the_file_in_errors(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     torch.save({"features.0.weight": torch.ones(1)}, path)
