@@ -12,12 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...backbones.weights.load import load_into
 from ..errors import ConfigError, WeightsError
 from .checkpoint import load_checkpoint, previous_of, save_checkpoint
 from .distributed import Group
 from .log import RunLog
 from .meter import Meter
 from .optim import MovingAverage
+from .resuming import (
+    entry,
+    expect_counters,
+    expect_meter,
+    expect_optimizer,
+    expect_scaler,
+    expect_tensors,
+)
 from .skipped import SkippedImages
 
 _COUNTERS = ("step", "skipped", "best", "stale")
@@ -63,8 +72,22 @@ class TrainingState:
             "meter": self.meter.to_dict(),
         }
 
-    def load_dict(self, state: Mapping[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
+    def load_dict(self, state: Mapping[str, Any], source: str = "checkpoint") -> None:
+        """Continue from what `to_dict` gave; ``source`` names the file in errors.
+
+        Raises:
+            WeightsError: an entry is missing or does not fit this run; nothing is changed then.
+        """
+        try:
+            expect_counters(state, _COUNTERS, _PLATEAU_COUNTERS)
+            expect_scaler(state, self.scaler.state_dict())
+            expect_optimizer(state, self.optimizer)
+            expect_meter(state)
+            if self.average:
+                expect_tensors(entry(state, "average", dict), self.average.state, "average")
+        except ValueError as error:
+            raise WeightsError(f"{source}: cannot be resumed: {error}") from error
+        load_into(self.model, state["model"], source=source)
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"]:  # empty unless trained in fp16, which a resumed run may change
             self.scaler.load_state_dict(state["scaler"])

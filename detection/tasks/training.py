@@ -76,6 +76,8 @@ class Training:
             if not split.records:
                 raise DataError(f"data.{name}: no images")
         classes = splits["train"].classes
+        if resumed:
+            resumed.expect_fit(config)
         loaded = Loaded(task.build(config, len(classes)), config, classes)
         self.task, self.loaded, self.splits, self.start = task, loaded, splits, start
         self.notes = [*describe_findings(splits), *self._load_weights()]
@@ -132,7 +134,7 @@ class Training:
         task.prepare_model(loaded, group)
         state = _initial_state(loaded.model, self.settings, group)
         if resumed:
-            state.load_dict(resumed.state)
+            state.load_dict(resumed.state, str(resumed.path))
         log = _open_log(folder, self.settings, state.step, group)
         with log, StopRequest() as stop:
             if group.is_main:
