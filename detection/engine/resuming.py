@@ -28,19 +28,25 @@ def entry(state: Mapping[str, Any], name: str, kind: type) -> Any:
 
 
 def expect_counters(
-    state: Mapping[str, Any], counters: Iterable[str], newer: Iterable[str]
+    state: Mapping[str, Any],
+    own: Mapping[str, Any],
+    names: Iterable[str],
+    *,
+    optional: Iterable[str] = (),
 ) -> None:
-    """``counters``, and of ``newer`` ones those that are there, are whole numbers from 0 on; the
-    best metric is any number."""
-    for name in (*counters, *(name for name in newer if name in state)):
-        value = entry(state, name, object)
+    """The entries of ``names``, and those of ``optional`` that are there, are of the kind of
+    ``own``: a whole number from 0 on, a flag, or any number."""
+    for name in (*names, *(name for name in optional if name in state)):
+        value, kind = entry(state, name, object), type(own[name])
         whole = type(value) is int and 0 <= value < _LARGEST
-        if not whole and (name != "best" or type(value) is not float or math.isnan(value)):
+        number = type(value) is float and not math.isnan(value)
+        fits = {bool: type(value) is bool, int: whole, float: whole or number}
+        if not fits[kind]:
             raise ValueError(f"its {name} is {quoted(value)}")
 
 
 def expect_scaler(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    """The loss scale and its counters; {} unless trained in fp16, which a resumed run may change."""
+    """The loss scale and its counters; none unless trained in fp16."""
     found = entry(state, "scaler", dict)
     for name, value in own.items() if found else ():
         _expect_number(found.get(name), f"scaler.{name}")
@@ -49,7 +55,7 @@ def expect_scaler(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
 
 
 def expect_optimizer(state: Mapping[str, Any], own: torch.optim.Optimizer) -> None:
-    """The groups of ``own`` with plain settings, and a momentum like each parameter that has one."""
+    """The groups of ``own`` with plain settings, and momenta with the shapes of its parameters."""
     optimizer = entry(state, "optimizer", dict)
     groups, ours = entry(optimizer, "param_groups", list), own.state_dict()["param_groups"]
     if len(groups) != len(ours):

@@ -79,7 +79,7 @@ class TrainingState:
             WeightsError: an entry is missing or does not fit this run; nothing is changed then.
         """
         try:
-            expect_counters(state, _COUNTERS, _PLATEAU_COUNTERS)
+            expect_counters(state, vars(self), _COUNTERS, optional=_LATER_COUNTERS)
             expect_scaler(state, self.scaler.state_dict())
             expect_optimizer(state, self.optimizer)
             expect_meter(state)
