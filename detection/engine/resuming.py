@@ -103,6 +103,5 @@ def expect_tensors(found: Mapping[str, Any], own: Mapping[str, Tensor], what: st
 
 
 def _expect_number(value: object, name: str) -> None:
-    plain = isinstance(value, int | float) and type(value) is not bool
-    if not (plain and 0 <= value < _LARGEST):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _LARGEST:
         raise ValueError(f"its {name} is {quoted(value)}")
