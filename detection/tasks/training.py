@@ -104,7 +104,7 @@ class Training:
         """Load the weights that the run starts from; returns lines for the log."""
         start = self.start
         if start.checkpoint is None:
-            return self.task.load_pretrained(self.loaded)
+            return [*self.task.load_pretrained(self.loaded), *fixed_at_random(self.loaded)]
         if start.resume:
             return [f"resuming from {start.checkpoint.path}"]
         return load_trained(self.loaded, start.checkpoint, reset_head=start.reset_head)
@@ -209,6 +209,26 @@ class Training:
             f"done: {state.step} steps, best {self.task.metric} {state.best:.4f}; "
             f"weights in {outputs.best.parent}"
         )
+
+
+def fixed_at_random(loaded: Loaded) -> list[str]:
+    """A warning where a network without pretrained weights has layers that are not trained."""
+    section = "backbone" if hasattr(loaded.config, "backbone") else "network"
+    settings, model = getattr(loaded.config, section), loaded.model
+    fixed, remedy = [], []
+    if settings.norm == "frozen":
+        fixed.append(f"{section}.norm=frozen normalises nothing without statistics")
+        remedy.append(f"{section}.norm=batch")
+    if not all(parameter.requires_grad for parameter in model.parameters()):
+        fixed.append(f"{section}.frozen_stages={settings.frozen_stages} keeps random layers")
+        remedy.append(f"{section}.frozen_stages=0")
+    if settings.weights is not None or not fixed:
+        return []
+    return [
+        f"WARNING: no pretrained weights are loaded, but {' and '.join(fixed)}: such a network "
+        f"cannot learn well. Name {section}.weights, start from a checkpoint with --weights, or "
+        f"train all of it: {' '.join(remedy)}"
+    ]
 
 
 def describe_splits(splits: Splits) -> list[str]:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 import torch
 
 if TYPE_CHECKING:
@@ -72,6 +73,45 @@ def test_dry_run_looks_at_data_and_weights_and_leaves_nothing(
     expect_refused(resdet(*words, "--weights", tmp_path / "none.pt"), "none.pt", code=3)
     expect_refused(resdet(*words, "--out", tiny_run), "not empty")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [
+        (("backbone.norm=frozen",), "backbone.norm=batch"),
+        (("backbone.frozen_stages=1",), "backbone.frozen_stages=0"),
+        (
+            ("backbone.norm=frozen", "backbone.frozen_stages=2"),
+            "backbone.norm=batch backbone.frozen_stages=0",
+        ),
+    ],
+)
+def test_layers_fixed_at_random_are_a_warning(
+    resdet: Command,
+    tiny_config: Path,
+    settings: tuple[str, ...],
+    remedy: str,
+) -> None:
+    """Shown by the dry run, and gone with the remedy that it names."""
+    words = ("train-det", "--cfg", tiny_config, *settings)
+    dry = resdet(*words, "--dry-run")
+    assert dry.code == 0 and dry.out.count("WARNING: no pretrained weights") == 1
+    assert all(setting in dry.out for setting in settings)
+    assert dry.out.rstrip().endswith(f"train all of it: {remedy}")
+    mended = resdet(*words, *remedy.split(), "--dry-run")
+    assert mended.code == 0 and "WARNING" not in mended.out
+
+
+def test_the_warning_of_fixed_random_layers_is_logged(
+    resdet: Command, tiny_config: Path, tmp_path: Path
+) -> None:
+    """Not where the run starts from a checkpoint."""
+    words = ("train-det", "--cfg", tiny_config, "backbone.norm=frozen", "train.iterations=1")
+    done = resdet(*words, "--out", tmp_path / "run")
+    assert done.code == 0 and "WARNING: no pretrained weights" in done.out
+    assert "WARNING: no pretrained weights" in (tmp_path / "run" / "train.log").read_text()
+    started = resdet(*words, "--weights", tmp_path / "run" / "weights" / "best.pt", "--dry-run")
+    assert started.code == 0 and "WARNING" not in started.out
 
 
 def test_an_occupied_folder_is_refused(resdet: Command, tiny_config: Path, tiny_run: Path) -> None:
