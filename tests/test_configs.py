@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,7 @@ def test_weights_pixels_stride_and_norm_match(name: str) -> None:
         assert backbone.norm != "frozen"
         assert backbone.frozen_stages == 0
     elif backbone.weights.startswith("torchvision:"):
-        assert backbone.weights == f"torchvision:ResNet{backbone.depth}_Weights.IMAGENET1K_V2"
+        assert backbone.weights == f"torchvision:ResNet{backbone.depth}_Weights.IMAGENET1K_V1"
         assert (backbone.pixels, backbone.stride_in) == ("torchvision", "3x3")
     elif name == QUICK:
         network = classifier("quickstart_cls_r18").network
@@ -110,6 +111,16 @@ def test_weights_pixels_stride_and_norm_match(name: str) -> None:
         assert Path(backbone.weights).name == "R-101.pkl"
         assert (backbone.pixels, backbone.stride_in) == ("msra", "1x1")
         assert "R-101.pkl" in header(name)
+
+
+def test_the_alternatives_to_the_weights_are_named_and_fit() -> None:
+    """The configs train with SGD at 0.02, for which IMAGENET1K_V2 has no published result."""
+    text = find_config("voc_r101").read_text(encoding="utf-8")
+    for alternative in ("R-101.pkl", "ResNet101_Weights.IMAGENET1K_V2"):
+        assert re.search(rf"^ +#.*{alternative}", text, re.MULTILINE)
+    words = ["weights=R-101.pkl", "pixels=msra", "stride_in=1x1"]
+    backbone = load_config("voc_r101", [f"backbone.{word}" for word in words]).backbone
+    assert backbone.model_dump() == load_config("coco_r101").backbone.model_dump()
 
 
 def test_the_quickstart_detectors_have_equal_settings() -> None:

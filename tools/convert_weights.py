@@ -3,7 +3,7 @@
 Examples:
   resdet convert-weights R-101.pkl r101_msra.safetensors
   resdet convert-weights model_final_298dad.pkl r101_c4.safetensors --class-names person,bicycle
-  resdet convert-weights torchvision:ResNet50_Weights.IMAGENET1K_V2 r50.safetensors
+  resdet convert-weights torchvision:ResNet50_Weights.IMAGENET1K_V1 r50.safetensors
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 def resolve(spec: str, cache: Path | None = None) -> Path:
-    """The file of a path, an ``https`` URL, or ``torchvision:ResNet101_Weights.IMAGENET1K_V2``.
+    """The file of a path, an ``https`` URL, or ``torchvision:ResNet101_Weights.IMAGENET1K_V1``.
 
     ``cache`` is where downloads are kept: by default ``$RESDET_CACHE``, else ``~/.cache/resdet``.
 

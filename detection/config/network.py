@@ -39,7 +39,7 @@ class NetworkSection(Section):
     #: Where a bottleneck halves the map: ``3x3`` for torchvision weights, ``1x1`` for the paper's
     #: models (MSRA, Caffe).
     stride_in: Literal["3x3", "1x1"] = "3x3"
-    #: A path, URL or ``torchvision:ResNet101_Weights.IMAGENET1K_V2``, of any known layout; the
+    #: A path, URL or ``torchvision:ResNet101_Weights.IMAGENET1K_V1``, of any known layout; the
     #: layers of the classes are re-initialised. Null trains from scratch.
     weights: str | None = None
     #: Mean, standard deviation and channel order that go with the weights.
