@@ -187,8 +187,13 @@ class CentreCrop:
 
 @dataclass(frozen=True)
 class TenCrop:
-    """Corners (top left, top right, bottom left, bottom right) and middle, then those of the
-    flipped image: (10, size, size, 3). The standard 10-crop testing of AlexNet."""
+    """Corners (top left, top right, bottom left, bottom right) and middle of the image's middle
+    square of side ``resize``, then those of the flipped square: (10, size, size, 3).
+
+    The 10-crop testing of AlexNet (Krizhevsky et al., 2012, sections 2 and 4.1), to which the
+    ResNet paper refers: the shorter side is resized, then the middle square is cut out, of which
+    the crops are taken.
+    """
 
     resize: int = 256
     size: int = 224
@@ -198,7 +203,7 @@ class TenCrop:
         _check_fits(self.resize, self.size)
 
     def __call__(self, pixels: np.ndarray, seed: int = 0) -> Tensor:
-        pixels = _with_short_side(pixels, self.resize)
+        pixels = CentreCrop(self.resize, self.resize)(pixels).numpy()
         views = []
         y, x = _middle(_size(pixels), self.size)
         for shown in (pixels, cv2.flip(pixels, 1)):

@@ -121,7 +121,8 @@ class CropTestConfig(Section):
 class ClassifierTestConfig(CropTestConfig):
     """Testing by `resdet eval`; evaluations during training take one crop."""
 
-    #: ``one_crop``: the middle; ``ten_crop``: corners and middle, flipped too; ``multi_scale``:
+    #: ``one_crop``: the middle; ``ten_crop``: corners and middle of the middle square, flipped too
+    #: (AlexNet); ``multi_scale``:
     #: whole images at ``short_sides`` (paper, section 3.4). Softmax scores are averaged.
     protocol: Literal["one_crop", "ten_crop", "multi_scale"] = "one_crop"
     batch_size: Count = 32

@@ -33,7 +33,7 @@ def _classifier(config: ClassifierConfig, classes: int) -> Classifier:
     return Classifier(
         PixelNorm(backbone.pixels),
         network,
-        window=-(-config.test.size // network.stride),
+        window=-(-config.crop.size // network.stride),
         label_smoothing=config.train.label_smoothing,
     )
 

@@ -159,12 +159,29 @@ def test_resized_crop_takes_no_geometric_transform() -> None:
 # -------------------------------------------------------------------------------------- testing
 
 
+@pytest.mark.parametrize("upright", [False, True])
+def test_ten_crops_by_hand(upright: bool) -> None:
+    """A strip of 4 x 10 whose pixels have their column as colour: the square is columns 3 to 7, as
+    AlexNet cut it, and nothing outside is seen."""
+    strip = np.broadcast_to(np.arange(10, dtype=np.uint8)[None, :, None], (4, 10, 3))
+    views = TenCrop(4, 2)(np.ascontiguousarray(strip.transpose(1, 0, 2) if upright else strip))
+    seen = views[..., 0].numpy()
+    line = [view[:, 0] if upright else view[0] for view in seen]
+    if upright:
+        assert [list(v) for v in line[:5]] == [[3, 4], [3, 4], [5, 6], [5, 6], [4, 5]]
+    else:
+        assert [list(v) for v in line[:5]] == [[3, 4], [5, 6], [3, 4], [5, 6], [4, 5]]
+        assert [list(v) for v in line[5:]] == [[6, 5], [4, 3], [6, 5], [4, 3], [5, 4]]
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.integers(24, 60), st.integers(24, 60), st.integers(1, 24))
 def test_ten_crops_are_those_of_torchvision(height: int, width: int, size: int) -> None:
-    pixels = noise(height, width)
-    ours = TenCrop(min(height, width), size)(pixels, 0)
-    theirs = v2.TenCrop(size)(torch.from_numpy(pixels).permute(2, 0, 1))
+    """Of the middle square."""
+    pixels, side = noise(height, width), min(height, width)
+    ours = TenCrop(side, size)(pixels, 0)
+    square = v2.CenterCrop(side)(torch.from_numpy(pixels).permute(2, 0, 1))
+    theirs = v2.TenCrop(size)(square)
     assert torch.equal(ours.permute(0, 3, 1, 2), torch.stack(list(theirs)))
 
 
@@ -175,7 +192,9 @@ def test_the_centre_is_that_of_torchvision(height: int, width: int, size: int) -
     ours = CentreCrop(min(height, width), size)(pixels, 0)
     theirs = v2.CenterCrop(size)(torch.from_numpy(pixels).permute(2, 0, 1))
     assert torch.equal(ours.permute(2, 0, 1), theirs)
-    assert torch.equal(ours, TenCrop(min(height, width), size)(pixels, 0)[4])
+    square = CentreCrop(min(height, width), min(height, width))(pixels, 0).numpy()
+    middle = CentreCrop(min(height, width), size)(square, 0)
+    assert torch.equal(middle, TenCrop(min(height, width), size)(pixels, 0)[4])
     assert torch.equal(CentreCrop(min(height, width), size, True)(pixels, 0), ours.flip(1))
 
 

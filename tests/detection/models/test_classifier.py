@@ -10,6 +10,7 @@ import torch
 from resdet.backbones.pixels import PIXELS, PixelNorm
 from resdet.backbones.resnet import ResNet
 from resdet.detection.config.classifier import ClassifierConfig
+from resdet.detection.config.files import read_config
 from resdet.detection.models.classifier import Classifier
 from resdet.detection.structures import Batch, Sample
 from resdet.detection.tasks.classifier import CLASSIFICATION
@@ -124,15 +125,19 @@ def test_crops_are_of_the_configured_size(kind: str, size: int) -> None:
     assert train_crop(config)(make_image(50, 50), 3).shape == (size, size, 3)
 
 
-def test_the_window_is_the_last_map_of_a_test_crop() -> None:
-    """224 pixels end as 7 x 7 cells, 112 as 4 x 4; 32 of the small nets as 8 x 8."""
+def test_the_window_is_the_last_map_of_a_training_crop() -> None:
+    """224 pixels end as 7 x 7 cells, 112 as 4 x 4; 32 of the small nets as 8 x 8. The layer `fc`
+    has learned from means over that many cells, whatever the size of testing."""
+    modern = read_config(ClassifierConfig, "imagenet_modern_r50")
+    assert (modern.crop.size, modern.test.size) == (176, 224)
+    assert CLASSIFICATION.build(modern, 3).window == 6
     sizes = {"resnet": (18, ((224, 7), (112, 4))), "cifar": (20, ((32, 8), (33, 9)))}
     for family, (depth, cases) in sizes.items():
         for size, cells in cases:
             config = ClassifierConfig.model_validate(
                 {
                     "network": {"family": family, "depth": depth, "width": 4},
-                    "test": {"size": size, "resize": size},
+                    "crop": {"size": size, "kind": "resized"},
                 }
             )
             model = CLASSIFICATION.build(config, 3).eval()
