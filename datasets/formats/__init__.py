@@ -15,13 +15,14 @@ from pydantic import PlainValidator, ValidationInfo
 from ...detection.errors import ConfigError
 from ..findings import IMAGE_KINDS, Finding, count_kinds, refuse
 from ..records import RawImage
-from . import cls_loc, coco, ilsvrc, image_folder, shards, voc, yolo
+from . import cls_loc, coco, ilsvrc, ilsvrc_det, image_folder, shards, voc, yolo
 from .format import DEFAULT_READING, Carries, Format, Inspected, Reading, Source
 
 #: In the order in which `recognise` tries them.
 FORMATS: dict[str, Format[Any]] = {
     "voc": voc.FORMAT,
     "cls_loc": cls_loc.FORMAT,
+    "ilsvrc_det": ilsvrc_det.FORMAT,
     "coco": coco.FORMAT,
     "yolo": yolo.FORMAT,
     "image_folder": image_folder.FORMAT,

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,10 +14,9 @@ from ...detection.errors import first_few
 from ..coordinates import Coordinates, check_coordinates
 from ..findings import Fault, Finding
 from ..image import IMAGE_SUFFIXES
-from ..parallel import Died, map_items
 from ..records import RawImage, RawObject
 from . import voc_xml
-from .format import Contents, Format, Inspected, Reading, SplitSource, checked_size
+from .format import Contents, Format, Inspected, Reading, SplitSource
 from .voc_sets import (
     annotations_by_stem,
     disjoint_sets,
@@ -29,10 +26,7 @@ from .voc_sets import (
     set_path,
 )
 from .writing import Fit, Place, Splits, Writer, fit_box, rounded, write_new
-
-_WORTH_SHARING = 1000  # images; starting several processes takes a second
-#: An image's id, its file and its XML; None where objects are not known.
-_Pair = tuple[str, Path, Path | None]
+from .xml_pairs import Pair, read_pairs
 
 
 class VocSource(SplitSource):
@@ -60,52 +54,10 @@ def inspect_voc(source: VocSource, reading: Reading) -> Inspected:
         pairs, findings = _pair(source)
     except Fault as fault:
         return [], [fault.finding]
-    read = partial(_read_pair, source=source, reading=reading)
-    workers = reading.workers if len(pairs) >= _WORTH_SHARING else 0
-    images: dict[int, RawImage] = {}
-    for index, result in map_items(read, pairs, workers=workers):
-        if isinstance(result, Died):
-            _, image, xml = pairs[index]
-            findings.append(Finding("reader_crashed", "error", xml or image, result.reason))
-            continue
-        read_image, faults = result
-        findings += faults
-        if read_image is not None:
-            images[index] = read_image
-    in_order = [images[index] for index in sorted(images)]
-    return in_order, findings + check_coordinates(in_order, source.coordinates)
-
-
-def _read_pair(
-    pair: _Pair, source: VocSource, reading: Reading
-) -> tuple[RawImage | None, list[Finding]]:
-    """The image, None if it cannot be used, and its findings."""
-    image_id, image, xml = pair
-    if xml is None:
-        return _read_alone(image_id, image, source, reading)
-    try:
-        tree = voc_xml.parse_annotation(xml)
-        claimed = voc_xml.claimed_size(tree, xml)
-        size = checked_size(image, claimed, xml, reading.rules, object="<size>")
-    except Fault as fault:
-        return None, [replace(fault.finding, image=image)]
-    objects, faults = voc_xml.read_objects(tree, xml, source.coordinates, reading.difficult)
-    findings = [replace(finding, image=image) for finding in faults]
-    if other := voc_xml.names_another_file(tree, image_id):
-        reason = f"<filename> is {other!r}, the image {image.name}: the id decides"
-        findings.append(Finding("other_filename", "warning", xml, reason, image=image))
-    return RawImage(image_id, image, size, tuple(objects), xml), findings
-
-
-def _read_alone(
-    image_id: str, image: Path, source: VocSource, reading: Reading
-) -> tuple[RawImage | None, list[Finding]]:
-    listed = image.parent if source.split is None else set_path(source.root, source.split)
-    try:
-        size = checked_size(image, None, listed, reading.rules)
-    except Fault as fault:
-        return None, [replace(fault.finding, image=image)]
-    return RawImage(image_id, image, size, (), listed), []
+    root, split = source.root, source.split
+    listed = root / "JPEGImages" if split is None else set_path(root, split)
+    images, faults = read_pairs(pairs, source.coordinates, reading, listed)
+    return images, findings + faults + check_coordinates(images, source.coordinates)
 
 
 def inspect_folders(sources: Sequence[VocSource]) -> list[Finding]:
@@ -142,7 +94,7 @@ def _inspect_folder(root: Path) -> list[Finding]:
     return alone
 
 
-def _pair(source: VocSource) -> tuple[list[_Pair], list[Finding]]:
+def _pair(source: VocSource) -> tuple[list[Pair], list[Finding]]:
     """The images of a set, and errors: missing, ambiguous or repeated ones."""
     root, split = source.root, source.split
     images = images_by_stem(root / "JPEGImages")
@@ -150,7 +102,7 @@ def _pair(source: VocSource) -> tuple[list[_Pair], list[Finding]]:
     every = sorted(xmls if source.annotated else images)
     ids = every if split is None else listed_ids(root, split, images)
     place = root / "Annotations" if split is None else set_path(root, split)
-    pairs: list[_Pair] = []
+    pairs: list[Pair] = []
     findings: list[Finding] = []
 
     def fault(kind: str, name: str, reason: str, image: Path | None = None) -> None:

@@ -192,8 +192,11 @@ class DetectorTrainConfig(TrainConfig):
 
 
 class EvalConfig(Section):
-    #: The metric that selects ``best.pt``.
-    metric: Literal["voc_ap50", "voc_ap50_11point", "coco_ap", "coco_ap50"] = "voc_ap50"
+    #: The metric that selects ``best.pt``. ``ilsvrc_ap``, that of ILSVRC DET, is computed only
+    #: where it is chosen.
+    metric: Literal["voc_ap50", "voc_ap50_11point", "coco_ap", "coco_ap50", "ilsvrc_ap"] = (
+        "voc_ap50"
+    )
 
 
 class DetectorConfig(Section):

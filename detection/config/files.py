@@ -247,7 +247,8 @@ def _sources(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any]]
 
 def _path_keys(source: Mapping[str, Any]) -> list[str]:
     fields = FORMATS[source["format"]].source.model_fields
-    return [key for key, field in fields.items() if field.annotation is Path]
+    paths = [key for key, field in fields.items() if field.annotation in (Path, Path | None)]
+    return [key for key in paths if source.get(key) is not None]
 
 
 def _places(path: str, folders: Iterable[Path]) -> tuple[Path, ...]:

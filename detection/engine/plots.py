@@ -36,7 +36,7 @@ MAX_BARS = 40
 MAX_POINTS = 20_000
 IGNORED_COLOUR = "0.6"
 #: The metrics of detectors in the right panel.
-SCORES = ("voc_ap50", "voc_ap50_11point", "coco_ap", "coco_ap50", "coco_ap75")
+SCORES = ("ilsvrc_ap", "voc_ap50", "voc_ap50_11point", "coco_ap", "coco_ap50", "coco_ap75")
 #: The metrics of classifiers and localizers there.
 ERRORS = ("train_top1_error", "val_top1_error", "val_top5_error", "val_true_class_error")
 _CELL_INCHES = 4.0

@@ -18,16 +18,17 @@ from matplotlib.figure import Figure
 from ..errors import DataError
 from ..structures import Detections, Record
 from .coco import COCO_METRICS, CocoScores, coco_scores
-from .columns import Columns, Floats, Ints, gather
+from .columns import Columns, Floats, gather
 from .confusion import Confusion, confusion
 from .figures import MATRIX_LIMIT, confusion_figure, pr_figure
+from .ilsvrc import outcomes as ilsvrc_outcomes
+from .permuted import permuted_labels
 from .report import Evaluation, shown, without_nan
 from .voc import (
     FLOAT_RECALLS,
     VOC_IOU,
     PrecisionRecall,
     area_ap,
-    best_objects,
     eleven_point_ap,
     precision_recall,
 )
@@ -38,6 +39,8 @@ DEFINITIONS: Mapping[str, str] = {
     "voc_ap50_11point": "VOC AP at IoU >= 0.5, mean precision at the 11 recalls 0, 0.1 .. 1, exact "
     "(VOC 2007; a note says where the kit's floating point gives another number), difficult "
     "objects ignored; mean over classes with objects",
+    "ilsvrc_ap": "ILSVRC DET AP, area under the curve, at IoU >= 0.5, of objects of w x h px >= "
+    "w h / ((w + 10) (h + 10)) if that is less; mean over classes with objects",
     "coco_ap": "COCO AP, mean over IoU 0.50:0.05:0.95, 101 recalls, 100 detections per image and "
     "class",
     "coco_ap50": "COCO AP at IoU 0.50",
@@ -72,7 +75,8 @@ CLASS_DEFINITIONS: Mapping[str, str] = {
 class ClassScores:
     """One row of the per-class table; see DEFINITIONS and CLASS_DEFINITIONS.
 
-    ``coco_ap`` is nan where COCO was not asked for, ``threshold`` where nothing was found.
+    ``coco_ap`` and ``ilsvrc_ap`` are nan where they were not asked for, ``threshold`` where nothing
+    was found.
     """
 
     name: str
@@ -86,6 +90,7 @@ class ClassScores:
     precision: float
     recall: float
     f1: float
+    ilsvrc_ap: float = math.nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +115,7 @@ class DetectionEvaluation(Evaluation):
         "voc_ap50": "AP50\narea",
         "voc_ap50_11point": "AP50\n11-pt",
         "coco_ap": "COCO\nAP",
+        "ilsvrc_ap": "DET\nAP",
         "precision": "P",
         "recall": "R",
         "threshold": "score",
@@ -163,11 +169,13 @@ def evaluate(
     classes: Sequence[str],
     *,
     coco: bool = True,
+    ilsvrc: bool = False,
 ) -> DetectionEvaluation:
     """Score the detections (original pixels) of every image of a data set.
 
     An image where nothing was found has an empty Detections. ``coco=False`` leaves out the COCO
-    numbers, which take most of the time. The order of records and detections does not matter.
+    numbers, which take most of the time; ``ilsvrc`` adds those of ILSVRC DET. The order of records
+    and detections does not matter.
 
     Raises DataError for image ids that do not correspond, repeated ids or class names, labels
     outside [0, K), and scores or boxes that are not finite.
@@ -183,7 +191,13 @@ def evaluate(
         _class_scores(name, curve, ap)
         for name, curve, ap in zip(classes, curves, class_ap, strict=True)
     )
+    if ilsvrc:
+        matched = precision_recall(columns, iou=VOC_IOU, match=ilsvrc_outcomes)
+        pairs = zip(rows, matched, strict=True)
+        rows = tuple(replace(row, ilsvrc_ap=area_ap(curve)) for row, curve in pairs)
     metrics = _metrics(rows, scores)
+    if ilsvrc:
+        metrics["ilsvrc_ap"] = mean_defined(row.ilsvrc_ap for row in rows)
     notes = (
         *_notes(columns, rows, metrics["voc_ap50"]),
         *_recall_note(metrics["voc_ap50_11point"], eleven_point_means(curves)),
@@ -257,9 +271,7 @@ def _notes(columns: Columns, rows: Sequence[ClassScores], mean_ap: float) -> tup
         notes.append(f"without objects, left out of the means: {', '.join(empty)}")
     # Right boxes with wrong names indicate class names in another order.
     if mean_ap < 0.01 and len(rows) > 1:
-        agnostic = _without_classes(columns)
-        if area_ap(precision_recall(agnostic, iou=VOC_IOU)[0]) > 0.3:
-            notes.append(_permutation(columns, agnostic, [row.name for row in rows]))
+        notes += permuted_labels(columns, [row.name for row in rows])
     return tuple(notes)
 
 
@@ -271,30 +283,3 @@ def _recall_note(exact: float, means: Mapping[str, float]) -> Iterator[str]:
             f"the VOC kit (MATLAB's 0:0.1:1), {means['python']:.4f} at those of its Python ports "
             "(numpy.arange)"
         )
-
-
-def _without_classes(columns: Columns) -> Columns:
-    """The same boxes as objects of a single class."""
-    return replace(
-        columns,
-        num_classes=1,
-        truth=replace(columns.truth, labels=np.zeros_like(columns.truth.labels)),
-        found=replace(columns.found, labels=np.zeros_like(columns.found.labels)),
-    )
-
-
-def _permutation(columns: Columns, agnostic: Columns, classes: Sequence[str]) -> str:
-    """A note with the class that each class is mostly found as."""
-    overlap, target = best_objects(agnostic)
-    hits = np.flatnonzero(overlap >= VOC_IOU)
-    # Detections of every score and class lie on an object: only the best of each object counts.
-    hits = hits[np.argsort(-columns.found.scores[hits], kind="stable")]
-    objects, first = np.unique(target[hits], return_index=True)
-    counts: Ints = np.zeros((len(classes), len(classes)), dtype=np.int64)
-    np.add.at(counts, (columns.truth.labels[objects], columns.found.labels[hits[first]]), 1)
-    pairs = [
-        f"{classes[true]!r} is found as {classes[row.argmax()]!r}"
-        for true, row in enumerate(counts)
-        if row.any() and row.argmax() != true
-    ]
-    return f"the labels look permuted (boxes are right, names are wrong): {', '.join(pairs)}"

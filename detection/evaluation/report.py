@@ -174,15 +174,20 @@ def _csv_table(evaluation: Evaluation) -> str:
 def _class_table(evaluation: Evaluation, rows: list[Any]) -> Table:
     table = plain_table()
     table.add_column("class", overflow="fold")
-    for name, heading in evaluation.headings.items():
+    headings = {
+        name: heading
+        for name, heading in evaluation.headings.items()
+        if not all(_undefined(getattr(row, name)) for row in rows)
+    }
+    for name, heading in headings.items():
         if any(isinstance(getattr(row, name), str) for row in rows):
             table.add_column(heading, overflow="fold")
         else:
             table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        cells = (shown(getattr(row, name), evaluation.digits) for name in evaluation.headings)
+        cells = (shown(getattr(row, name), evaluation.digits) for name in headings)
         table.add_row(*map(Text, (row.name, *cells)))
-    totals = [evaluation.total(name) for name in evaluation.headings]
+    totals = [evaluation.total(name) for name in headings]
     if any(totals):
         table.add_section()
         table.add_row("all", *totals)

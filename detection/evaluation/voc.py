@@ -23,7 +23,7 @@ its ports compute, some of which a recall of exactly that many tenths does not r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,16 +76,23 @@ class PrecisionRecall:
         return np.maximum.accumulate(self.precision[::-1])[::-1]
 
 
-def precision_recall(columns: Columns, *, iou: float = 0.5) -> tuple[PrecisionRecall, ...]:
+#: A function like `outcomes`: columns, order and IoU to (is it right, does it count).
+Matching = Callable[[Columns, Ints, float], tuple[Bools, Bools]]
+
+
+def precision_recall(
+    columns: Columns, *, iou: float = 0.5, match: Matching | None = None
+) -> tuple[PrecisionRecall, ...]:
     """Match the detections of a whole data set; one entry per class, in label order.
 
-    ``iou`` in (0, 1] is the least overlap of a right detection. Time and memory are those of a few
+    ``iou`` in (0, 1] is the least overlap of a right detection; ``match`` replaces the rules of
+    VOC. Time and memory are those of a few
     sorts of D numbers and one pass per object of the fullest (image, class).
     """
     truth, found = columns.truth, columns.found
     # A stable sort: the rows of a class by falling score, equal scores by image id and position.
     order = np.lexsort((-found.scores, found.labels))
-    right, counts = outcomes(columns, order, iou)
+    right, counts = (match or outcomes)(columns, order, iou)
     scores, labels = found.scores[order], found.labels[order]
     starts = np.searchsorted(labels, np.arange(columns.num_classes + 1))
     objects = np.bincount(truth.labels[~truth.ignore], minlength=columns.num_classes)
@@ -148,8 +155,22 @@ def best_objects(columns: Columns) -> tuple[Floats, Ints]:
     """The object of the same image and class that each detection overlaps most.
 
     Returns the IoUs (D,) and the rows (D,) in ``columns.truth``; 0 and -1 where nothing overlaps.
-    The objects of a group are visited one after the other, for all detections at once: memory
-    stays at a few arrays of D, however crowded an image is.
+    """
+    best = np.zeros(len(columns.found.labels))
+    target = np.full(len(best), -1, dtype=np.int64)
+    for rows, objects, overlap in visit_objects(columns):
+        better = overlap > best[rows]
+        best[rows[better]] = overlap[better]
+        target[rows[better]] = objects[better]
+    return best, target
+
+
+def visit_objects(columns: Columns) -> Iterator[tuple[Ints, Ints, Floats]]:
+    """Pairs of a detection and an object of its image and class: their rows in ``columns.found``
+    and ``columns.truth``, and their IoUs.
+
+    The objects of a group are visited one after the other, as they are listed, for all detections
+    at once: memory stays at a few arrays of D, however crowded an image is.
     """
     truth, found = columns.truth, columns.found
     groups = truth.labels * len(columns.image_ids) + truth.images
@@ -159,19 +180,13 @@ def best_objects(columns: Columns) -> tuple[Floats, Ints]:
     start = np.searchsorted(groups, wanted, side="left")
     size = np.searchsorted(groups, wanted, side="right") - start
 
-    best = np.zeros(len(wanted))
-    target = np.full(len(wanted), -1, dtype=np.int64)
     visit = 0
     active = np.flatnonzero(size)
     while len(active):
         candidate = by_group[start[active] + visit]
-        overlap = paired_iou(found.boxes[active], truth.boxes[candidate])
-        better = overlap > best[active]
-        best[active[better]] = overlap[better]
-        target[active[better]] = candidate[better]
+        yield active, candidate, paired_iou(found.boxes[active], truth.boxes[candidate])
         visit += 1
         active = active[size[active] > visit]
-    return best, target
 
 
 def paired_iou(a: Floats, b: Floats) -> Floats:

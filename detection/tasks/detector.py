@@ -186,7 +186,8 @@ class DetectionTask(Task):
         """VOC's and, with ``coco``, COCO's numbers, which take a minute for 5,000 images: ``quick``
         leaves them out unless ``eval.metric`` is one of them."""
         coco = coco and (not quick or config.eval.metric.startswith("coco"))
-        return evaluate_read(partial(evaluate, coco=coco), found, split, config)
+        ilsvrc = config.eval.metric == "ilsvrc_ap"
+        return evaluate_read(partial(evaluate, coco=coco, ilsvrc=ilsvrc), found, split, config)
 
     def selection_metric(self, evaluation: DetectionEvaluation, config: DetectorConfig) -> float:
         return evaluation.metrics[config.eval.metric]

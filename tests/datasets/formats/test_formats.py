@@ -40,7 +40,7 @@ def test_a_format_is_called_like_its_key_and_the_word_in_a_config() -> None:
 @pytest.mark.parametrize(
     ("carries", "names"),
     [
-        ("boxes", {"voc", "coco", "yolo"}),
+        ("boxes", {"voc", "ilsvrc_det", "coco", "yolo"}),
         ("class", {"image_folder", "ilsvrc", "shards"}),
         ("both", {"cls_loc"}),
         ("nothing", {"images"}),
@@ -55,7 +55,8 @@ def test_what_each_task_takes(carries: Carries, names: set[str]) -> None:
 
 
 def test_the_nearest_name_is_suggested() -> None:
-    with pytest.raises(ValueError, match=r"did you mean 'yolo'\? \(known here: voc, coco, yolo\)"):
+    known = r"did you mean 'yolo'\? \(known here: voc, ilsvrc_det, coco, yolo\)"
+    with pytest.raises(ValueError, match=known):
         find_format("yollo", "boxes")
     with pytest.raises(ValueError, match=r"unknown format 'voc' \(known here: cls_loc\)"):
         find_format("voc", "both")

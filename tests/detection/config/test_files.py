@@ -80,12 +80,12 @@ rpn: 5
             f"{path}:5: data.train.1.images: is required",
             f"{path}:6: data.train.1.imges: unknown key; did you mean 'images'?",
             f"{path}:8: data.train.2: unknown format 'vox'; did you mean 'voc'? "
-            "(known here: voc, coco, yolo)",
+            "(known here: voc, ilsvrc_det, coco, yolo)",
             f"{path}:10: train.lr: must be a valid number (got 'abc')",
             f"{path}:11: train.iterations: must be a valid integer (got 10.0)",
             f"{path}:12: train.seed: must be a valid integer (got true)",
-            f"{path}:14: eval.metric: must be 'voc_ap50', 'voc_ap50_11point', 'coco_ap' or "
-            "'coco_ap50' (got 'map')",
+            f"{path}:14: eval.metric: must be 'voc_ap50', 'voc_ap50_11point', 'coco_ap', "
+            "'coco_ap50' or 'ilsvrc_ap' (got 'map')",
             f"{path}:15: rpn: must be an object (got 5)",
             "override train.batch_size='8': train.batch_size: must be a valid integer (got '8')",
             "override trian.lr=1: trian: unknown key; did you mean 'train'?",

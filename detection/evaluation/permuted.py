@@ -1,0 +1,46 @@
+"""A note on labels that look permuted: right boxes with wrong class names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from .columns import Columns, Ints
+from .voc import VOC_IOU, area_ap, best_objects, precision_recall
+
+
+def permuted_labels(columns: Columns, classes: Sequence[str]) -> list[str]:
+    """The note, if the boxes without labels have an AP above 0.3; else nothing."""
+    agnostic = _without_classes(columns)
+    if area_ap(precision_recall(agnostic, iou=VOC_IOU)[0]) > 0.3:
+        return [_permutation(columns, agnostic, classes)]
+    return []
+
+
+def _without_classes(columns: Columns) -> Columns:
+    """The same boxes as objects of a single class."""
+    return replace(
+        columns,
+        num_classes=1,
+        truth=replace(columns.truth, labels=np.zeros_like(columns.truth.labels)),
+        found=replace(columns.found, labels=np.zeros_like(columns.found.labels)),
+    )
+
+
+def _permutation(columns: Columns, agnostic: Columns, classes: Sequence[str]) -> str:
+    """A note with the class that each class is mostly found as."""
+    overlap, target = best_objects(agnostic)
+    hits = np.flatnonzero(overlap >= VOC_IOU)
+    # Detections of every score and class lie on an object: only the best of each object counts.
+    hits = hits[np.argsort(-columns.found.scores[hits], kind="stable")]
+    objects, first = np.unique(target[hits], return_index=True)
+    counts: Ints = np.zeros((len(classes), len(classes)), dtype=np.int64)
+    np.add.at(counts, (columns.truth.labels[objects], columns.found.labels[hits[first]]), 1)
+    pairs = [
+        f"{classes[true]!r} is found as {classes[row.argmax()]!r}"
+        for true, row in enumerate(counts)
+        if row.any() and row.argmax() != true
+    ]
+    return f"the labels look permuted (boxes are right, names are wrong): {', '.join(pairs)}"
