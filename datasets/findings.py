@@ -38,6 +38,10 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
     "reader_crashed": (("error",), "reading an annotation crashed the process"),
     "missing_image": (("error",), "the image file of a list entry or annotation is missing"),
     "ambiguous_image": (("error",), "several images of the same name, such as `a.jpg`, `a.png`"),
+    "resolved_name": (
+        ("note",),
+        "names of images that are not their paths, but fit one file alone; that file is used",
+    ),
     "missing_annotation": (("error",), "the annotation of a list entry is missing"),
     "bad_image": (("error",), "an entry of `images` without id, file name or a valid size"),
     "image_id_twice": (("error",), "two images have the same id"),
@@ -48,8 +52,8 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
     "listed_in_two_splits": (("warning",), "an image is listed in two splits"),
     "unlabelled_image": (("warning",), "YOLO images without a label file; read as without objects"),
     "orphan_annotation": (
-        ("warning", "error"),
-        "an annotation without an image, in no list; an error in YOLO, which has no lists",
+        ("warning",),
+        "an annotation without an image, in no list",
     ),
     "orphan_image": (("warning",), "an image without an annotation, in no list"),
     "unlisted_image": (

@@ -144,7 +144,11 @@ def _folder(args: argparse.Namespace) -> DataSet:
     if len(args.words) != 1:
         raise ConfigError("give one PATH, or --cfg FILE with overrides")
     root = Path(args.words[0])
-    format = args.format or (FORMATS["coco"] if args.annotations else recognise(root))
+    format = args.format or (FORMATS["coco"] if args.annotations else None)
+    if format is None:
+        recognition = recognise(root)
+        print(recognition)
+        format = recognition.format
     if args.annotations and "annotations" not in format.source.model_fields:
         raise ConfigError("--annotations: only for coco")
     if args.classes and format.carries == "nothing":

@@ -6,7 +6,7 @@ import difflib
 import json
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ from ..records import RawImage
 from . import cls_loc, coco, ilsvrc, ilsvrc_det, image_folder, shards, voc, yolo
 from .format import DEFAULT_READING, Carries, Format, Inspected, Reading, Source
 
-#: In the order in which `recognise` tries them.
+#: In the order in which `recognise` tries them; CLS-LOC has VOC's XML files.
 FORMATS: dict[str, Format[Any]] = {
-    "voc": voc.FORMAT,
     "cls_loc": cls_loc.FORMAT,
     "ilsvrc_det": ilsvrc_det.FORMAT,
+    "voc": voc.FORMAT,
     "coco": coco.FORMAT,
     "yolo": yolo.FORMAT,
     "image_folder": image_folder.FORMAT,
@@ -30,6 +30,9 @@ FORMATS: dict[str, Format[Any]] = {
     "ilsvrc": ilsvrc.FORMAT,
     "shards": shards.FORMAT,
 }
+
+#: Any folder with images fits these, so that they count only where no other format fits.
+_LAST = (image_folder.FORMAT, image_folder.IMAGES)
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,14 +47,37 @@ def find_format(name: str, carries: Carries | None = None) -> Format[Any]:
     raise ValueError(f"unknown format {name!r}{near} (known here: {', '.join(known)})")
 
 
-def recognise(root: Path) -> Format[Any]:
-    """The format of a folder; raises ConfigError that lists the known layouts."""
+@dataclass(frozen=True)
+class Recognition:
+    """The format of a folder and why; ``others`` are formats that would fit too."""
+
+    format: Format[Any]
+    reason: str
+    others: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        others = f" (--format {' or '.join(self.others)} would fit too)" if self.others else ""
+        return f"format: {self.format.name}, because {self.reason}{others}"
+
+
+def recognise(root: Path, carries: Carries | None = None) -> Recognition:
+    """The format of a folder, among those that carry ``carries``; raises ConfigError that lists the
+    known layouts."""
     if not root.is_dir():
         raise ConfigError(f"{root}: no such folder")
-    for each in FORMATS.values():
-        if each.recognise(root):
-            return each
-    layouts = [f"{each.layout} ({each.name})" for each in FORMATS.values() if each.layout]
+    candidates = [each for each in FORMATS.values() if carries in (None, each.carries)]
+    found: Recognition | None = None
+    for each in candidates:
+        if found and each in _LAST:
+            break
+        if reason := each.recognise(root):
+            if found is None:
+                found = Recognition(each, reason)
+            else:
+                found = replace(found, others=(*found.others, each.name))
+    if found:
+        return found
+    layouts = [f"{each.layout} ({each.name})" for each in candidates if each.layout]
     raise ConfigError(f"{root}: no known layout: neither {', nor '.join(layouts)}")
 
 
@@ -80,6 +106,8 @@ def named_source(
     splits), or a file of ``annotations`` of the images in ``root``."""
     if format.named is not None:
         return format.named(root, split, annotations)
+    if split is not None and root.is_dir() and (source := format.splits(root).get(split)):
+        return source
     return format.source(root=root, split=split)
 
 

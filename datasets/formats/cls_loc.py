@@ -17,7 +17,8 @@ from typing import Literal
 from ...detection.errors import first_few
 from ..coordinates import Coordinates, check_coordinates
 from ..findings import Fault, Finding
-from ..image import IMAGE_SUFFIXES, ImageRules
+from ..image import ImageRules
+from ..listing import is_image_name
 from ..records import RawImage, RawObject
 from .cls_loc_files import Row, read_list, read_mapping, read_solution
 from .format import Format, Inspected, Part, Reading, RootSource, checked_size
@@ -53,7 +54,7 @@ def inspect_cls_loc(source: ClsLocSource, reading: Reading) -> Inspected:
     if part == "val":
         solution, faults = read_solution(root / "LOC_val_solution.csv")
         findings += faults + split.compare_solution(ids, solution)
-    files = split.files("Data", lambda path: path.suffix.lower() in IMAGE_SUFFIXES)
+    files = split.files("Data", lambda path: is_image_name(path.name))
     xmls = split.files("Annotations", lambda path: path.suffix == ".xml")
     findings += split.compare_folder(listed, ids, files, xmls)
     images = []
@@ -236,7 +237,7 @@ FORMAT = Format(
     source=ClsLocSource,
     carries="both",
     layout="Data/CLS-LOC",
-    recognise=lambda root: (root / "Data" / "CLS-LOC").is_dir(),
+    recognise=lambda root: "it has Data/CLS-LOC" if (root / "Data" / "CLS-LOC").is_dir() else "",
     splits=_splits,
     inspect=inspect_cls_loc,
 )

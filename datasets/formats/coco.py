@@ -1,29 +1,27 @@
-"""COCO: reading, writing and splitting of image folders with instances JSONs.
-
-Layout: ``annotations/instances_<split>.json`` with the images in ``<split>``, as published, or
-``<split>/_annotations.coco.json`` among the images, as labelling services export it.
-"""
+"""COCO: reading, writing and splitting of image folders with instances JSONs."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from ...detection.errors import ConfigError, first_few
 from ..coordinates import check_coordinates
 from ..findings import Fault, Finding
-from ..image import IMAGE_SUFFIXES
+from ..listing import image_files
 from ..records import RawImage
-from . import coco_json
+from . import coco_json, coco_layout
 from .format import Contents, Format, Inspected, Reading, Source, checked_size
+from .image_names import ImageFiles
 from .writing import Place, Splits, Writer, fit_box, write_new
 
 
 class CocoSource(Source):
-    """A folder of images and a COCO instances JSON."""
+    """A folder of images, below which ``file_name`` entries are resolved, and a COCO JSON."""
 
     format: Literal["coco"] = "coco"
     images: Path
@@ -57,17 +55,18 @@ def inspect_coco(source: CocoSource, reading: Reading) -> Inspected:
     objects = coco_json.objects_by_image(
         content["annotations"], paths, names, annotations, findings
     )
-    found = []
+    found, files = [], ImageFiles(source.images)
     for image_id, entry in entries.items():
         where = f"image {image_id}"
         try:
-            path = coco_json.image_path(source.images, entry, annotations, where)
+            path = files.find(coco_json.file_name(entry, annotations, where), annotations, where)
             claimed = coco_json.claimed_size(entry, annotations, where)
             size = checked_size(path, claimed, annotations, reading.rules, object=where)
         except Fault as fault:
             findings.append(fault.finding)
             continue
         found.append(RawImage(image_id, path, size, tuple(objects[image_id]), annotations))
+    findings += files.notes(annotations)
     return found, findings + check_coordinates(found, "zero_based")
 
 
@@ -103,14 +102,18 @@ def compare_categories(paths: Sequence[Path]) -> list[Finding]:
 
 def _unlisted(images: Path, annotations: Sequence[Path]) -> list[Finding]:
     """One note if images below ``images`` are in none of the files."""
-    listed: set[str] = set()
+    listed: set[Path] = set()
+    names = ImageFiles(images)
     for path in annotations:
         try:
-            listed |= {str(entry.get("file_name")) for entry in coco_json.load_json(path)["images"]}
+            entries = coco_json.load_json(path)["images"]
         except Fault:
             return []  # reported by `inspect_coco`; every image would seem unlisted
-    files = (path for path in images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    alone = sorted(name for path in files if (name := str(path.relative_to(images))) not in listed)
+        for entry in entries:
+            with suppress(Fault):
+                listed.add(names.find(coco_json.file_name(entry, path, ""), path))
+    unlisted = (path for path in image_files(images) if path not in listed)
+    alone = [path.relative_to(images).as_posix() for path in unlisted]
     if not alone:
         return []
     reason = f"{len(alone)} images are in no annotation file: {first_few(alone)}"
@@ -118,24 +121,20 @@ def _unlisted(images: Path, annotations: Sequence[Path]) -> list[Finding]:
 
 
 def _splits(root: Path) -> dict[str, CocoSource]:
-    found = {}
-    for path in sorted((root / "annotations").glob("instances_*.json")):
-        split = path.stem.removeprefix("instances_")
-        places = (root / split, root / "images" / split, root / "images")
-        images = next((place for place in places if place.is_dir()), root)
-        found[split] = CocoSource(images=images, annotations=path)
-    for path in sorted(root.glob("*/_annotations.coco.json")):
-        found[path.parent.name] = CocoSource(images=path.parent, annotations=path)
-    return dict(sorted(found.items(), key=lambda part: not part[0].startswith("train")))
+    return {
+        split: CocoSource(images=coco_layout.image_folder(path, root, split), annotations=path)
+        for split, path in coco_layout.annotation_files(root).items()
+    }
 
 
 def _named(root: Path, split: str | None, annotations: Path | None) -> CocoSource:
     if annotations is not None:
         return CocoSource(images=root, annotations=annotations)
+    splits = _splits(root) if root.is_dir() else {}
+    if split is None and len(splits) == 1:
+        return next(iter(splits.values()))
     published = root / f"annotations/instances_{split}.json"
-    return _splits(root).get(str(split)) or CocoSource(
-        images=root / str(split), annotations=published
-    )
+    return splits.get(str(split)) or CocoSource(images=root / str(split), annotations=published)
 
 
 def _contents(source: CocoSource, images: Sequence[RawImage]) -> Contents:
@@ -180,8 +179,8 @@ FORMAT = Format(
     name="coco",
     source=CocoSource,
     carries="boxes",
-    layout="annotations/instances_*.json or */_annotations.coco.json",
-    recognise=lambda root: bool(_splits(root)),
+    layout="JSON files with images, annotations and categories",
+    recognise=coco_layout.recognise,
     splits=_splits,
     named=_named,
     inspect=inspect_coco,

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from ..findings import Fault, Finding
-from ..image_file import is_file
 from ..records import RawBox, RawObject
 from .writing import Outgoing, extent, rounded
 
@@ -32,6 +31,8 @@ def load_json(path: Path, *, annotated: bool = True) -> dict[str, list[Entry]]:
     """
     try:
         content = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError as error:
+        raise Fault.of("missing_file", path, "no such file") from error
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}"
         raise Fault.of("malformed_json", path, error.msg, object=where) from error
@@ -194,15 +195,12 @@ def _box(bbox: object) -> RawBox:
     return x, y, x + width, y + height
 
 
-def image_path(folder: Path, entry: Entry, source: Path, where: str) -> Path:
-    """The file of an entry of ``images``; raises `Fault`."""
+def file_name(entry: Entry, source: Path, where: str) -> str:
+    """The name in an entry of ``images``; raises `Fault`."""
     name = entry.get("file_name")
     if not isinstance(name, str) or not name:
         raise Fault.of("bad_image", source, "has no file_name", object=where)
-    path = folder / name
-    if not is_file(path):
-        raise Fault.of("missing_image", source, f"{path}: no such file", object=where)
-    return path
+    return name
 
 
 def claimed_size(entry: Entry, source: Path, where: str) -> tuple[float, float] | None:

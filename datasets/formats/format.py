@@ -155,7 +155,8 @@ class Format(Generic[S]):
     carries: Carries
     #: What `recognise` looks for, in words; "" if folders are not recognised.
     layout: str = ""
-    recognise: Callable[[Path], bool] = lambda root: False
+    #: Why a folder is taken for this format, in words; "" if it is not.
+    recognise: Callable[[Path], str] = lambda root: ""
     splits: Callable[[Path], Mapping[str, S]] = lambda root: {}
     inspect: Callable[[S, Reading], Inspected] | None = None
     inspect_folder: Callable[[Sequence[S]], list[Finding]] = lambda sources: []

@@ -21,7 +21,8 @@ from typing import Literal
 
 from ...detection.errors import first_few
 from ..findings import Fault, Finding, refuse
-from ..image import IMAGE_SUFFIXES, ImageRules
+from ..image import ImageRules
+from ..listing import is_image_name
 from ..records import RawImage
 from .cls_loc_files import TextLines, read_mapping, read_solution
 from .format import Format, Inspected, Reading, RootSource, checked_size
@@ -94,7 +95,7 @@ def _unknown_wnids(root: Path, images: list[RawImage]) -> list[Finding]:
 
 
 def _flat(root: Path, folder: Path, rules: ImageRules, *, headers: bool) -> Inspected:
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    paths = sorted(path for path in folder.iterdir() if is_image_name(path.name))
     files = {path.stem: path for path in paths}
     if not files:
         return [], [Finding("no_classes", "error", folder, "has neither images nor class folders")]

@@ -144,7 +144,7 @@ FORMAT = Format(
     source=IlsvrcDetSource,
     carries="boxes",
     layout="Data/DET",
-    recognise=lambda root: (root / "Data" / "DET").is_dir(),
+    recognise=lambda root: "it has Data/DET" if (root / "Data" / "DET").is_dir() else "",
     splits=_splits,
     inspect=inspect_ilsvrc_det,
 )

@@ -6,7 +6,7 @@ folder below its split; subfolders of a class have no meaning.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,7 +16,8 @@ from pydantic import Field
 from ...detection.config.base import NonNegative
 from ...detection.errors import first_few
 from ..findings import Fault, Finding
-from ..image import DEFAULT_RULES, IMAGE_SUFFIXES, ImageRules
+from ..image import DEFAULT_RULES, ImageRules
+from ..listing import is_hidden, is_image_name, subfolders, walk_files
 from ..records import RawImage
 from .format import Format, Inspected, Reading, RootSource, checked_size
 
@@ -61,14 +62,14 @@ def inspect_image_folder(
     """
     if not folder.is_dir():
         return [], [Finding("missing_folder", "error", folder, "no such folder")]
-    classes = _class_folders(folder)
+    classes = subfolders(folder)
     if not classes:
         return [], [Finding("no_classes", "error", folder, "has no class folders")]
     images, findings = [], list(_beside_classes(folder))
     for place in classes:
         found, faults = _inspect_files(place, folder, rules, headers=headers)
         findings += faults
-        if not any(_is_image(path) for path in place.rglob("*")):
+        if not any(is_image_name(path.name) for path in walk_files(place)):
             reason = "the class folder has no images"
             findings.append(Finding("empty_class", "error", place, reason, place.name))
         images += [replace(image, image_class=place.name) for image in found]
@@ -79,9 +80,9 @@ def _inspect_files(
     place: Path, folder: Path, rules: ImageRules, *, headers: bool = True
 ) -> Inspected:
     """The images below ``place``, by path; ids are paths below ``folder``."""
-    files = sorted(path for path in place.rglob("*") if not path.is_dir())
-    images, findings = [], [_stray(path) for path in files if not _is_image(path)]
-    for path in filter(_is_image, files):
+    files = sorted(walk_files(place))
+    images, findings = [], [_stray(path) for path in files if not is_image_name(path.name)]
+    for path in (each for each in files if is_image_name(each.name)):
         try:
             size = checked_size(path, None, place, rules) if headers else (0, 0)
             images.append(RawImage(path.relative_to(folder).as_posix(), path, size, (), place))
@@ -94,10 +95,10 @@ def compare_splits(root: Path) -> list[Finding]:
     """Classes of a split that training lacks (errors: nothing could learn them), and the reverse;
     and files beside the splits."""
     (first, trained), *others = splits_of_folder(root).items()
-    known = {place.name for place in _class_folders(trained)} if trained.is_dir() else set()
+    known = {place.name for place in subfolders(trained)} if trained.is_dir() else set()
     findings = []
     for split, folder in others:
-        names = {place.name for place in _class_folders(folder)}
+        names = {place.name for place in subfolders(folder)}
         for name in sorted(names - known):
             reason = f"class of {split!r} that {first!r} lacks"
             findings.append(Finding("class_not_in_train", "error", folder / name, reason, name))
@@ -105,30 +106,20 @@ def compare_splits(root: Path) -> list[Finding]:
             reason = f"{split!r} lacks {len(missing)} classes of {first!r}: {first_few(missing)}"
             findings.append(Finding("class_missing_in_split", "warning", folder, reason))
     if trained != root:
-        findings += [_stray(path) for path in sorted(root.iterdir()) if not _is_split(path)]
+        beside = (path for path in sorted(root.iterdir()) if not is_hidden(path.name))
+        findings += [_stray(path) for path in beside if not _is_split(path)]
     return findings
 
 
 def _is_split(folder: Path) -> bool:
-    return folder.name in _SPLITS and folder.is_dir() and bool(_class_folders(folder))
-
-
-def _class_folders(folder: Path) -> list[Path]:
-    """Sorted by name; hidden folders (``.git``, ``.ipynb_checkpoints``) are no classes."""
-    return sorted(
-        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
-    )
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    return folder.name in _SPLITS and folder.is_dir() and bool(subfolders(folder))
 
 
 def _beside_classes(folder: Path) -> Iterator[Finding]:
     for path in sorted(folder.iterdir()):
-        if path.is_dir() and not path.name.startswith("."):
+        if path.is_dir() or is_hidden(path.name):
             continue
-        if _is_image(path):
+        if is_image_name(path.name):
             reason = "lies beside the class folders and has no class"
             yield Finding("image_without_class", "warning", path, reason, image=path)
         else:
@@ -152,12 +143,25 @@ def _splits(root: Path) -> dict[str, FolderSource]:
     }
 
 
+def _has_images(paths: Iterable[Path]) -> bool:
+    return any(is_image_name(path.name) for path in paths)
+
+
+def _recognise(root: Path) -> str:
+    """The first folder of images decides; names of splits are no classes."""
+    for folder in splits_of_folder(root).values():
+        for place in subfolders(folder):
+            if _has_images(walk_files(place)):
+                return f"{place.relative_to(root)} is a folder of images"
+    return ""
+
+
 FORMAT = Format(
     name="image_folder",
     source=FolderSource,
     carries="class",
     layout="folders of classes",
-    recognise=lambda root: any(path.is_dir() for path in root.iterdir()),
+    recognise=_recognise,
     splits=_splits,
     inspect=_inspect,
     inspect_folder=lambda sources: compare_splits(sources[0].root),
@@ -167,7 +171,7 @@ IMAGES = Format(
     source=ImagesSource,
     carries="nothing",
     layout="images",
-    recognise=lambda root: any(path.suffix.lower() in IMAGE_SUFFIXES for path in root.iterdir()),
+    recognise=lambda root: "it has images" if _has_images(root.iterdir()) else "",
     splits=lambda root: {"all": ImagesSource(root=root)},
     inspect=lambda source, reading: _inspect_files(source.root, source.root, reading.rules),
 )

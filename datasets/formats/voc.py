@@ -1,7 +1,4 @@
-"""PASCAL VOC folders: reading, writing and splitting.
-
-Layout: ``JPEGImages/<id>.*``, ``Annotations/<id>.xml``, ``ImageSets/Main/<split>.txt``.
-"""
+"""PASCAL VOC folders, published or exported by annotation tools: reading, writing, splitting."""
 
 from __future__ import annotations
 
@@ -13,25 +10,18 @@ from typing import Literal
 from ...detection.errors import first_few
 from ..coordinates import Coordinates, check_coordinates
 from ..findings import Fault, Finding
-from ..image import IMAGE_SUFFIXES
+from ..listing import is_image_name
 from ..records import RawImage, RawObject
-from . import voc_xml
+from . import voc_layout, voc_xml
 from .format import Contents, Format, Inspected, Reading, SplitSource
-from .voc_sets import (
-    annotations_by_stem,
-    disjoint_sets,
-    image_sets,
-    images_by_stem,
-    listed_ids,
-    set_path,
-)
+from .image_names import ImageFiles
 from .writing import Fit, Place, Splits, Writer, fit_box, rounded, write_new
 from .xml_pairs import Pair, read_pairs
 
 
 class VocSource(SplitSource):
-    """``root/{JPEGImages,Annotations}`` with the image set ``root/ImageSets/Main/<split>.txt``;
-    ``split`` null takes every annotation of the folder."""
+    """``root/{JPEGImages,Annotations}`` with the image set ``root/ImageSets/Main/<split>.txt``, or
+    folders as in `voc_layout`; ``split`` null takes every annotation of the folder."""
 
     format: Literal["voc"] = "voc"
     #: PASCAL counts pixels from 1 and includes the last one: x1 - 1, y1 - 1, x2, y2 become ours.
@@ -51,42 +41,46 @@ def inspect_voc(source: VocSource, reading: Reading) -> Inspected:
     list of all its images. Sizes come from the images' headers and are compared with ``<size>``.
     """
     try:
-        pairs, findings = _pair(source)
+        place = voc_layout.find_place(source.root, source.split)
+        pairs, findings = _pair(place, annotated=source.annotated)
     except Fault as fault:
         return [], [fault.finding]
-    root, split = source.root, source.split
-    listed = root / "JPEGImages" if split is None else set_path(root, split)
+    listed = place.image_set or place.images
     images, faults = read_pairs(pairs, source.coordinates, reading, listed)
     return images, findings + faults + check_coordinates(images, source.coordinates)
 
 
 def inspect_folders(sources: Sequence[VocSource]) -> list[Finding]:
     """Findings: images without annotation and the reverse, and those in no image set."""
-    roots = dict.fromkeys(source.root for source in sources)
-    return [finding for root in roots for finding in _inspect_folder(root)]
+    roots: dict[tuple[Path, Path], Path] = {}
+    for source in sources:
+        try:
+            place = voc_layout.find_place(source.root, source.split)
+        except Fault:
+            continue  # reported by `inspect_voc`
+        roots.setdefault((place.images, place.annotations), source.root)
+    return [finding for place, root in roots.items() for finding in _unpaired(root, *place)]
 
 
-def _inspect_folder(root: Path) -> list[Finding]:
-    try:
-        images = images_by_stem(root / "JPEGImages")
-    except Fault as fault:
-        return [fault.finding]
+def _unpaired(root: Path, image_folder: Path, xml_folder: Path) -> list[Finding]:
+    images, xmls = voc_layout.image_paths(image_folder), voc_layout.xml_paths(xml_folder)
     listed: set[str] = set()
     alone: list[Finding] = []
-    for split in image_sets(root):
+    for split in voc_layout.image_sets(root):
         try:
-            listed |= set(listed_ids(root, split, images))
+            path = voc_layout.set_path(root, split)
+            listed |= set(voc_layout.listed_ids(path, images.keys()))
         except Fault as fault:
             alone.append(fault.finding)
-    xmls = annotations_by_stem(root)
-    alone += [
-        Finding("orphan_annotation", "warning", xmls[stem], "has no image and is listed nowhere")
-        for stem in sorted(xmls.keys() - images.keys() - listed)
-    ]
-    for stem in sorted(images.keys() - xmls.keys() - listed):
-        path = images[stem][0]
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            reason = "has no annotation and is listed nowhere"
+    if listed:
+        alone += [
+            Finding("orphan_annotation", "warning", xmls[name], "has no image, is listed nowhere")
+            for name in sorted(xmls.keys() - images.keys() - listed)
+        ]
+    for name in sorted(images.keys() - xmls.keys() - listed):
+        path = images[name][0]
+        if is_image_name(path.name):
+            reason = "has no annotation, is listed nowhere"
             alone.append(Finding("orphan_image", "warning", path, reason, image=path))
     if listed and (unlisted := sorted((images.keys() & xmls.keys()) - listed)):
         reason = f"{len(unlisted)} annotated images are in no image set: {first_few(unlisted)}"
@@ -94,36 +88,57 @@ def _inspect_folder(root: Path) -> list[Finding]:
     return alone
 
 
-def _pair(source: VocSource) -> tuple[list[Pair], list[Finding]]:
-    """The images of a set, and errors: missing, ambiguous or repeated ones."""
-    root, split = source.root, source.split
-    images = images_by_stem(root / "JPEGImages")
-    xmls = annotations_by_stem(root) if source.annotated else {}
-    every = sorted(xmls if source.annotated else images)
-    ids = every if split is None else listed_ids(root, split, images)
-    place = root / "Annotations" if split is None else set_path(root, split)
+# ---------------------------------------------------------------------------------- files
+
+
+def _pair(place: voc_layout.VocPlace, *, annotated: bool) -> tuple[list[Pair], list[Finding]]:
+    """The images of a split, and findings: missing, ambiguous or repeated ones."""
+    images = voc_layout.image_paths(place.images)
+    xmls = voc_layout.xml_paths(place.annotations) if annotated else {}
+    listing = place.image_set or place.annotations
+    if place.image_set is None:
+        ids = sorted(xmls if annotated else images)
+    else:
+        ids = voc_layout.listed_ids(place.image_set, images.keys())
+    if not ids:
+        raise Fault.of("no_images", listing, "has no annotations")
     pairs: list[Pair] = []
     findings: list[Finding] = []
+    others = ImageFiles(place.images)
 
     def fault(kind: str, name: str, reason: str, image: Path | None = None) -> None:
-        findings.append(Finding(kind, "error", place, reason, name, image))
+        findings.append(Finding(kind, "error", listing, reason, name, image))
 
     for name, count in Counter(ids).items():
         files, xml = images.get(name, []), xmls.get(name)
         if count > 1:
             fault("listed_twice", name, f"listed {count} times")
-        if not files:
-            fault("missing_image", name, "no image in JPEGImages")
         if len(files) > 1:
             fault(
                 "ambiguous_image", name, f"several images: {', '.join(path.name for path in files)}"
             )
-        if xml is None and source.annotated:
-            reason = f"no annotation {name}.xml in Annotations"
+        if xml is None and annotated:
+            reason = f"no annotation {name}.xml in {place.annotations.name}"
             fault("missing_annotation", name, reason, *files[:1])
-        if len(files) == 1 and (xml is not None or not source.annotated):
+        if not files:
+            try:
+                files = [_resolve(name, xml, others, listing)]
+            except Fault as missing:
+                findings.append(missing.finding)
+        if len(files) == 1 and (xml is not None or not annotated):
             pairs.append((name, files[0], xml))
-    return pairs, findings
+    return pairs, findings + others.notes(listing)
+
+
+def _resolve(name: str, xml: Path | None, images: ImageFiles, listing: Path) -> Path:
+    """The image of an annotation that none has the name of: by the name, or by ``<filename>``."""
+    try:
+        return images.find(name, listing, name)
+    except Fault:
+        stated = voc_xml.stated_filename(xml) if xml else ""
+        if not stated:
+            raise
+        return images.find(stated, listing, name)
 
 
 # ---------------------------------------------------------------------------------- writing
@@ -150,14 +165,16 @@ def _write(out: Path, splits: Splits, classes: Sequence[str], place: Place) -> N
             place(image.source, target)
             xml = out / "Annotations" / f"{image.name.stem}.xml"
             write_new(xml, voc_xml.format_annotation(image))
-        write_new(set_path(out, split), "".join(f"{image.name.stem}\n" for image in images))
+        write_new(
+            voc_layout.set_path(out, split), "".join(f"{image.name.stem}\n" for image in images)
+        )
 
 
 def _divide(
     source: VocSource, parts: Mapping[str, Sequence[str]], folder: Path | None
 ) -> dict[Path, str]:
     return {
-        set_path(source.root, part): "".join(f"{name}\n" for name in names)
+        voc_layout.set_path(source.root, part): "".join(f"{name}\n" for name in names)
         for part, names in parts.items()
     }
 
@@ -165,20 +182,22 @@ def _divide(
 def _contents(source: VocSource, images: Sequence[RawImage]) -> Contents:
     trees = (voc_xml.parse_annotation(image.source) for image in images)
     extras = Counter(tag for tree in trees for tag in voc_xml.extra_tags(tree))
-    return Contents(source.root / "JPEGImages", extras=extras)
+    return Contents(voc_layout.find_place(source.root, source.split).images, extras=extras)
 
 
 def _splits(root: Path) -> dict[str, VocSource]:
-    sets = {name: VocSource(root=root, split=name) for name in disjoint_sets(root)}
-    return sets or {"all": VocSource(root=root, split=None)}
+    return {
+        name: VocSource(root=folder, split=split)
+        for name, (folder, split) in voc_layout.splits(root).items()
+    }
 
 
 FORMAT = Format(
     name="voc",
     source=VocSource,
     carries="boxes",
-    layout="JPEGImages",
-    recognise=lambda root: (root / "JPEGImages").is_dir(),
+    layout="XML files with <annotation>",
+    recognise=voc_layout.recognise,
     splits=_splits,
     inspect=inspect_voc,
     inspect_folder=inspect_folders,

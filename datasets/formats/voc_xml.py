@@ -52,6 +52,14 @@ def claimed_size(tree: Element, path: Path) -> tuple[float, float] | None:
     return None if height == width == 0 else (height, width)
 
 
+def stated_filename(path: Path) -> str:
+    """The ``<filename>`` of a file; "" if it has none or cannot be read."""
+    try:
+        return _text(parse_annotation(path), "filename")
+    except Fault:
+        return ""
+
+
 def names_another_file(tree: Element, image_id: str) -> str:
     """The ``<filename>`` if it is not the image's; "" if it is, or is empty."""
     name = _text(tree, "filename")

@@ -57,6 +57,6 @@ def _read_pair(
     objects, faults = voc_xml.read_objects(tree, xml, coordinates, reading.difficult)
     findings = [replace(finding, image=image) for finding in faults]
     if other := voc_xml.names_another_file(tree, image.stem):
-        reason = f"<filename> is {other!r}, the image {image.name}: the id decides"
+        reason = f"<filename> is {other!r}, the image {image.name}"
         findings.append(Finding("other_filename", "warning", xml, reason, image=image))
     return RawImage(image_id, image, size, tuple(objects), xml), findings

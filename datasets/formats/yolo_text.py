@@ -1,21 +1,16 @@
-"""The text files of a YOLO folder: labels, class names and lists of images."""
+"""The texts of a YOLO folder: label files and lists of images."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
-
 from ..findings import Fault, Finding
-from ..image import IMAGE_SUFFIXES
+from ..listing import is_image_name
 from ..records import RawObject
 from .writing import number, rounded
 
-NAMES_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt")
 #: Decimals of fractions: 1e-8 px of a side of 10 000 px, so that corners, rounded to
 #: `PIXEL_DECIMALS`, are the same when read back.
 FRACTION_DECIMALS = 12
@@ -25,6 +20,8 @@ ROUNDING = 1e-6
 
 #: An image with 20 000 objects, or 30 000 class names.
 _LARGEST_FILE = 2**20
+#: Names of texts beside label files; an image of such a name has its labels all the same.
+_OTHER_TEXTS = frozenset({"classes", "labels", "names", "notes", "train", "valid", "val", "test"})
 _COLUMNS = ("class", "cx", "cy", "w", "h")
 
 
@@ -33,13 +30,13 @@ def read_text(path: Path) -> str:
     try:
         if path.stat().st_size > _LARGEST_FILE:
             reason = f"larger than {_LARGEST_FILE // 2**20} MB, not of this format"
-            raise _malformed(path, reason)
+            raise malformed(path, reason)
         return path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise _malformed(path, f"cannot be read ({error})") from error
+        raise malformed(path, f"cannot be read ({error})") from error
 
 
-def _malformed(path: Path, reason: str) -> Fault:
+def malformed(path: Path, reason: str) -> Fault:
     return Fault.of("malformed_file", path, reason)
 
 
@@ -54,14 +51,29 @@ def is_image_list(path: Path) -> bool:
         lines = read_lines(path)
     except Fault:
         return False
-    return bool(lines) and Path(lines[0]).suffix.lower() in IMAGE_SUFFIXES
+    return bool(lines) and is_image_name(lines[0].replace("\\", "/").rpartition("/")[2])
+
+
+def is_label_file(path: Path) -> bool:
+    """Whether the first line has a class number and at least four numbers."""
+    try:
+        lines = read_lines(path)
+        return bool(lines) and len([float(word) for word in lines[0].split()]) >= len(_COLUMNS)
+    except (Fault, ValueError):
+        return False
+
+
+def is_other_text(path: Path) -> bool:
+    """Whether a text among label files is a list of class names or images, or a description."""
+    named = path.stem.lower() in _OTHER_TEXTS or path.stem.lower().startswith("readme")
+    return named and not is_label_file(path)
 
 
 # ---------------------------------------------------------------------------------- labels
 
 
 def read_labels(
-    path: Path, size: tuple[int, int], names: Sequence[str]
+    path: Path, size: tuple[int, int], names: Mapping[int, str]
 ) -> tuple[list[RawObject], list[Finding]]:
     """The objects of an image of ``size`` (h, w), and the errors of the other lines; raises `Fault`
     for an unreadable file."""
@@ -76,7 +88,7 @@ def read_labels(
 
 
 def _object(
-    columns: Sequence[str], path: Path, where: str, size: tuple[int, int], names: Sequence[str]
+    columns: list[str], path: Path, where: str, size: tuple[int, int], names: Mapping[int, str]
 ) -> RawObject:
     if len(columns) != len(_COLUMNS):
         reason = f"{len(columns)} columns, expected 5 ({' '.join(_COLUMNS)})"
@@ -112,12 +124,13 @@ def _other_format(columns: int) -> str:
     return ": keypoints are not read" if columns > len(_COLUMNS) else ""
 
 
-def _class_name(text: str, path: Path, where: str, names: Sequence[str]) -> str:
+def _class_name(text: str, path: Path, where: str, names: Mapping[int, str]) -> str:
     if not (text.isascii() and text.isdigit()):
         reason = f"class is {text!r:.40}, expected a whole number"
         raise Fault.of("not_a_number", path, reason, object=where)
-    if len(text) > 9 or int(text) >= len(names):
-        reason = f"class {text:.40} is outside the {len(names)} names (from 0)"
+    if len(text) > 9 or int(text) not in names:
+        first = f" (from {min(names)})" if names else ""
+        reason = f"class {text:.40} is outside the {len(names)} names{first}"
         raise Fault.of("unknown_category", path, reason, object=where)
     return names[int(text)]
 
@@ -148,60 +161,3 @@ def format_line(obj: RawObject, label: int, size: tuple[int, int]) -> str:
         (y2 - y1) / height,
     )
     return " ".join([str(label), *(number(part, FRACTION_DECIMALS) for part in fractions)])
-
-
-# ---------------------------------------------------------------------------------- class names
-
-
-def read_names(root: Path) -> tuple[str, ...]:
-    """Class names in the order of their numbers; raises `Fault`."""
-    for path in (root / name for name in NAMES_FILES):
-        if path.is_file():
-            text = read_text(path)
-            names = _lines(text) if path.suffix == ".txt" else _yaml_names(text, path)
-            return _checked(names, path)
-    reason = f"no class names: expected one of {', '.join(NAMES_FILES)}"
-    raise Fault.of("missing_file", root, reason)
-
-
-def _lines(text: str) -> list[str]:
-    return [line.strip() for line in text.rstrip().split("\n")]
-
-
-def _checked(names: list[str], path: Path) -> tuple[str, ...]:
-    if "" in names:
-        raise _malformed(path, f"class {names.index('')} has no name")
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise _malformed(path, f"class {twice[0]!r} stands twice")
-    return tuple(names)
-
-
-def _yaml_names(text: str, path: Path) -> list[str]:
-    """``names`` as a list, or by the numbers 0, 1, 2 and so on, and ``nc`` if there.
-
-    Names are taken as they are written, not as YAML 1.1 reads them: there ``no`` is false and
-    ``010`` is eight. The loader makes texts, lists and mappings only, and copies no alias.
-    """
-    try:
-        content = yaml.BaseLoader(text).get_single_data()
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise _malformed(path, f"not readable as YAML ({' '.join(str(error).split())})") from error
-    content = content if isinstance(content, dict) else {}
-    names = content.get("names")
-    if isinstance(names, dict):
-        names = [names.get(str(index)) for index in range(len(names))]
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise _malformed(path, "`names` is missing, or neither a list nor numbered names")
-    count = content.get("nc")
-    if isinstance(count, str) and count != str(len(names)):
-        raise _malformed(path, f"nc is {count!r:.40}, but there are {len(names)} names")
-    return names
-
-
-def format_names(splits: Sequence[str], classes: Sequence[str]) -> str:
-    """The ``data.yaml``, without ``path``: that would be relative to the reader's data folder."""
-    # JSON strings are valid YAML; quoted, no reader takes a name for a number or a boolean.
-    folders = [f"{split}: {json.dumps(f'images/{split}')}" for split in splits]
-    names = [f"  {i}: {json.dumps(name, ensure_ascii=False)}" for i, name in enumerate(classes)]
-    return "\n".join([*folders, "names:" if names else "names: {}", *names]) + "\n"

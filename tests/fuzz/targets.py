@@ -25,7 +25,7 @@ from resdet.datasets.formats import read_images
 from resdet.datasets.formats.coco import CocoSource
 from resdet.datasets.formats.voc import VocSource
 from resdet.datasets.formats.yolo import YoloSource
-from resdet.datasets.formats.yolo_text import read_names
+from resdet.datasets.formats.yolo_names import read_names
 from resdet.datasets.image import ImageRules, read_image, read_size
 from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.config.files import config_from_dict, dump_config, load_config

@@ -306,7 +306,7 @@ def _expected(named: set[Named], stem: str) -> set[Named]:
 
 
 def _check_voc(root: Path) -> Report:
-    return check(folder_data(root, recognise(root), classes=CLASSES))
+    return check(folder_data(root, recognise(root).format, classes=CLASSES))
 
 
 @pytest.fixture
@@ -547,7 +547,7 @@ def coco(clean_coco: Path, tmp_path: Path) -> Path:
 
 
 def _check_coco(root: Path) -> Report:
-    return check(folder_data(root, recognise(root)))
+    return check(folder_data(root, recognise(root).format))
 
 
 def test_a_clean_coco_folder_has_no_findings(clean_coco: Path) -> None:
@@ -611,7 +611,7 @@ def test_a_byte_order_mark_is_no_fault(coco: Path) -> None:
 
 def test_real_blood_cells(shared_data: Path) -> None:
     root = shared_data / "bccd"
-    report = check(folder_data(root, recognise(root)), Effort(decode=False))
+    report = check(folder_data(root, recognise(root).format), Effort(decode=False))
     assert _named(report) == {
         ("tiny_box", "BloodImage_00338.xml", "BloodImage_00338.jpg: object 13 (RBC)"),
         ("tiny_box", "BloodImage_00343.xml", "BloodImage_00343.jpg: object 4 (RBC)"),
@@ -664,7 +664,7 @@ def test_a_folder_with_only_images(tmp_path: Path) -> None:
     _draw(tmp_path / "2.jpg", 0, quality=60)
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "names.csv").write_text("a,b\n")
-    assert recognise(tmp_path).name == "images"
+    assert recognise(tmp_path).format.name == "images"
     report = check(folder_data(tmp_path, FORMATS["images"]))
     assert _named(report) == {
         ("undecodable_image", "empty.png", ""),

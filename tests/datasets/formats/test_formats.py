@@ -108,7 +108,7 @@ CSV = Format(
     source=CsvSource,
     carries="boxes",
     layout="*.csv",
-    recognise=lambda root: any(root.glob("*.csv")),
+    recognise=lambda root: "it has CSV files" if any(root.glob("*.csv")) else "",
     splits=lambda root: {
         path.stem: CsvSource(root=root, split=path.stem) for path in sorted(root.glob("*.csv"))
     },
@@ -204,7 +204,7 @@ def yolo(scenes: Path, tmp_path: Path) -> Path:
 def test_a_yolo_folder_is_recognised_and_checked(
     yolo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert recognise(yolo) is FORMATS["yolo"]
+    assert recognise(yolo).format is FORMATS["yolo"]
     assert main(["check-data", str(yolo), "--quick"]) == 0
     assert "train: 12 images" in capsys.readouterr().out
     label = min((yolo / "labels/val").iterdir())

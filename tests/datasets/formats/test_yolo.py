@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from resdet.datasets.formats.yolo_text import read_names
+from resdet.datasets.formats.yolo_names import read_names
 from resdet.detection.errors import DataError
 from resdet.tests.datasets.formats.sources import inspect, read
 
@@ -94,7 +94,10 @@ def test_labels_without_image_and_for_two_images(tmp_path: Path) -> None:
     root = _folder(tmp_path)
     orphan = root / "labels/train/b.txt"
     orphan.write_text("")
-    assert f"{orphan}: labels without an image in {root / 'images/train'}" in _error(root)
+    images, (finding,) = inspect("yolo", root, "train")
+    assert [image.image_id for image in images] == ["a"]
+    assert (finding.kind, finding.severity) == ("orphan_annotation", "warning")
+    assert f"{orphan}: labels without an image in {root / 'images/train'}" in str(finding)
     orphan.unlink()
     Image.new("RGB", (20, 20)).save(root / "images/train/a.jpg")
     assert "(ambiguous_image 1)" in _error(root)
@@ -127,17 +130,18 @@ def test_missing_folders(tmp_path: Path) -> None:
         ("names:\n- no\n- 010\n- 'two words'\n- 1e3", ("no", "010", "two words", "1e3")),
         ("names: []", ()),
         ("names: {}", ()),
+        ("names: {0: cat}", ("cat",)),
         ("a: &a [x, x]\nb: &b [*a, *a]\nnames: [cat]\nnc: *b", ("cat",)),
     ],
 )
 def test_names_are_the_text_as_written(tmp_path: Path, text: str, names: tuple[str, ...]) -> None:
     (tmp_path / "data.yaml").write_text(text)
-    assert read_names(tmp_path) == names
+    assert read_names(tmp_path) == dict(enumerate(names))
 
 
 def test_names_of_a_text_file(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("cat\nbig dog\n")
-    assert read_names(tmp_path) == ("cat", "big dog")
+    assert read_names(tmp_path) == {0: "cat", 1: "big dog"}
 
 
 @pytest.mark.parametrize(
@@ -145,8 +149,8 @@ def test_names_of_a_text_file(tmp_path: Path) -> None:
     [
         ("nc: 2", "`names` is missing"),
         ("names: cat", "`names` is missing, or neither"),
-        ("names: {0: cat, 2: dog}", "numbered names"),
-        ("names: {1: cat, 2: dog}", "numbered names"),
+        ("names: {one: cat}", "numbered names"),
+        ("names: {-1: cat}", "numbered names"),
         ("names: [[cat]]", "`names` is missing, or neither"),
         ("names: [cat, cat]", "class 'cat' stands twice"),
         ("names: [cat, '']", "class 1 has no name"),
@@ -168,5 +172,5 @@ def test_wrong_names(tmp_path: Path, text: str, said: str) -> None:
 
 
 def test_no_names(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no class names: expected one of data.yaml"):
+    with pytest.raises(DataError, match=r"no class names: expected a YAML file with `names`"):
         read_names(tmp_path)

@@ -1,0 +1,196 @@
+"""Where a YOLO folder has its images, labels and splits.
+
+Known are ``images/<split>`` with ``labels/<split>``; ``<split>/images`` with ``<split>/labels``; a
+folder ``<split>`` with images and labels side by side; ``<split>.txt``, which lists images; and the
+splits that a ``data.yaml`` names, however their paths begin. Without splits, the images are in
+``images`` with ``labels``, or side by side in the root or a folder of it (``obj_train_data``).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath
+
+from ...detection.errors import first_few
+from ..findings import Fault, Finding
+from ..listing import image_files, subfolders, walk_files
+from . import yolo_names, yolo_text
+from .image_names import ImageFiles
+
+#: Folders with these names are splits, even if their images and labels are side by side.
+_SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
+#: Label files that are looked into to recognise a folder.
+_PROBED = 20
+
+
+@dataclass(frozen=True)
+class YoloPlace:
+    """The folders of the images and labels of a split, and its list of images (None: all)."""
+
+    images: Path
+    labels: Path
+    image_list: Path | None = None
+
+
+def find_place(root: Path, split: str | None) -> YoloPlace:
+    """Where a split is; None means all images. Raises `Fault` of kind ``missing_folder``."""
+    if split is None:
+        place = _whole(root)
+        tried = f"tried {root / 'images'} with {root / 'labels'}, and images beside label files"
+    else:
+        place = _of_split(root, split)
+        tried = f"tried {' and '.join(str(images) for images, _ in folders_of(root, split))}"
+    if place is None:
+        found = list(splits(root)) if root.is_dir() else []
+        there = "`split: null` takes all images" if found == ["all"] else first_few(found)
+        reason = f"no images of the split {split!r}: {tried}; there are: {there or 'none'}"
+        raise Fault.of("missing_folder", root, reason)
+    if not place.labels.is_dir():
+        raise Fault.of("missing_folder", place.labels, f"no such folder, beside {place.images}")
+    return place
+
+
+def folders_of(root: Path, split: str) -> list[tuple[Path, Path]]:
+    """The possible (images, labels) folders of a split."""
+    folders = [(root / kind / split, root / split / kind) for kind in ("images", "labels")]
+    return list(zip(*folders, strict=True))
+
+
+def _of_split(root: Path, split: str) -> YoloPlace | None:
+    for images, labels in folders_of(root, split):
+        if images.is_dir():
+            return YoloPlace(images, labels)
+    image_list = root / f"{split}.txt"
+    if image_list.is_file():
+        whole = _whole(root) or YoloPlace(root, root)
+        return YoloPlace(whole.images, whole.labels, image_list)
+    return _side_by_side(root / split) or _stated(root, split)
+
+
+def _whole(root: Path) -> YoloPlace | None:
+    if (root / "images").is_dir():
+        return YoloPlace(root / "images", root / "labels")
+    folders = [root, *(subfolders(root) if root.is_dir() else ())]
+    found = (_side_by_side(folder) for folder in folders if folder.name not in _SPLITS)
+    return next(filter(None, found), None)
+
+
+def _side_by_side(folder: Path) -> YoloPlace | None:
+    """The folder, if images and labels are in it together."""
+    if not folder.is_dir():
+        return None
+    names = {path.stem for path in folder.iterdir() if yolo_text.is_image_name(path.name)}
+    texts = (path for path in sorted(folder.glob("*.txt")) if path.stem in names)
+    if any(yolo_text.is_label_file(path) for path in islice(texts, _PROBED)):
+        return YoloPlace(folder, folder)
+    return None
+
+
+def _stated(root: Path, split: str) -> YoloPlace | None:
+    """The split as ``data.yaml`` names it; its path may begin anywhere, of it the longest end that
+    is below ``root`` counts."""
+    parts = PurePosixPath(yolo_names.stated_splits(root).get(split, "").replace("\\", "/")).parts
+    for start in range(len(parts)):
+        path = root / PurePosixPath(*parts[start:])
+        if ".." in parts[start:]:
+            continue
+        if path.is_dir():
+            return YoloPlace(path, _labels_of(path, root))
+        if path.is_file() and path.suffix == ".txt":
+            whole = _whole(root) or YoloPlace(root, root)
+            return YoloPlace(whole.images, whole.labels, path)
+    return None
+
+
+def _labels_of(images: Path, root: Path) -> Path:
+    """The folder of the same path with its last ``images`` replaced by ``labels``."""
+    parts = list(images.relative_to(root).parts)
+    for index in reversed(range(len(parts))):
+        if parts[index].lower() == "images":
+            return root.joinpath(*parts[:index], "labels", *parts[index + 1 :])
+    return images
+
+
+def splits(root: Path) -> dict[str, str | None]:
+    """{name: split} of a folder, training first; {"all": None} if it has no splits, {} if it is not
+    a YOLO folder."""
+    inside = subfolders(root / "images") if (root / "images").is_dir() else []
+    beside = subfolders(root)
+    named = {path.name for path in inside if (root / "labels" / path.name).is_dir()}
+    named |= {
+        path.name for path in beside if (path / "images").is_dir() and (path / "labels").is_dir()
+    }
+    named |= {path.name for path in beside if path.name in _SPLITS and _side_by_side(path)}
+    named |= {path.stem for path in root.glob("*.txt") if yolo_text.is_image_list(path)}
+    if not named:
+        named = {split for split in yolo_names.stated_splits(root) if _stated(root, split)}
+    if named:
+        order = sorted(named, key=lambda name: (not name.startswith("train"), name))
+        return {name: name for name in order}
+    whole = _whole(root)
+    return {"all": None} if whole and whole.labels.is_dir() else {}
+
+
+def recognise(root: Path) -> str:
+    """Why the folder is taken for YOLO, "" if it is not."""
+    for split in splits(root).values():
+        try:
+            place = find_place(root, split)
+        except Fault:
+            continue
+        texts = (path for path in walk_files(place.labels) if path.suffix == ".txt")
+        found = next(filter(yolo_text.is_label_file, islice(texts, _PROBED)), None)
+        if found:
+            return f"{found.relative_to(root)} is a YOLO label file"
+    return ""
+
+
+# ---------------------------------------------------------------------------------- files
+
+
+def image_paths(folder: Path) -> dict[str, list[Path]]:
+    """Images by their path below ``folder`` without suffix; raises `Fault` if there are none."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in image_files(folder):
+        found[_key(path, folder)].append(path)
+    if not found:
+        raise Fault.of("no_images", folder, "has no images")
+    return dict(sorted(found.items()))
+
+
+def label_paths(folder: Path) -> dict[str, Path]:
+    """Texts by their path below ``folder`` without suffix, but for lists and names of classes."""
+    files = (path for path in sorted(walk_files(folder)) if path.suffix == ".txt")
+    return {_key(path, folder): path for path in files if not yolo_text.is_other_text(path)}
+
+
+def _key(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).with_suffix("").as_posix()
+
+
+def listed_images(
+    path: Path, images: Path, files: Mapping[str, list[Path]]
+) -> tuple[dict[str, list[Path]], list[Finding]]:
+    """The ``files`` below ``images`` that a list names (``./images/a.jpg``), and findings."""
+    known = {found: name for name, paths in files.items() for found in paths}
+    resolve = ImageFiles(images)
+    wanted: dict[str, list[Path]] = {}
+    findings = []
+    for line in yolo_text.read_lines(path):
+        try:
+            image = path.parent / line
+            if image not in known:
+                image = resolve.find(line, path, line)
+        except Fault as fault:
+            findings.append(fault.finding)
+            continue
+        if known[image] in wanted:
+            findings.append(Finding("listed_twice", "error", path, "is listed twice", line))
+        else:
+            wanted[known[image]] = [image]
+    if not wanted and not findings:
+        findings.append(Finding("empty_image_set", "error", path, "lists no images"))
+    return dict(sorted(wanted.items())), [*findings, *resolve.notes(path)]
