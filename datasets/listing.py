@@ -15,6 +15,15 @@ _SYSTEM_NAMES = frozenset(
     | {"system volume information"}
 )
 
+#: Names of folders and lists that are splits, in the order in which they are shown.
+SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing")
+
+
+def split_order(name: str) -> tuple[int, str]:
+    """Sort key of the names of splits: training, validation, test, then all others."""
+    begins = (n for n, split in enumerate(SPLIT_NAMES) if name.lower().startswith(split))
+    return next(begins, len(SPLIT_NAMES)), name
+
 
 def is_hidden(name: str) -> bool:
     """Whether this is the name of a hidden or system file or folder: ``._a.xml``, ``.git``,

@@ -1,6 +1,6 @@
 """Convert a data set into VOC, COCO or YOLO text.
 
-resdet convert-data data/bccd --from voc --split train --split val --to coco --out data/bccd_coco
+resdet convert-data data/bccd --to coco --out data/bccd_coco
 resdet convert-data coco/val2017 --from coco --annotations val.json --split val --to yolo --out y
 
 Images are copied byte by byte. Content that the new format cannot store is an error; --allow-loss
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from resdet.datasets.image import ImageRules
 
     expect_free(args.out)
-    parts = read_splits(dict(zip(args.splits, sources, strict=True)), ImageRules(exif=args.exif))
+    parts = read_splits(sources, ImageRules(exif=args.exif))
     plan = plan_conversion(parts, args.target.name)
     if not args.allow_loss:
         expect_lossless(plan)

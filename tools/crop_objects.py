@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     rule = CropRule(args.margin, args.jitter, args.min_side)
     expect_free(args.out)
     rules = ImageRules(exif=args.exif)
-    parts = read_splits(dict(zip(args.splits, sources, strict=True)), rules)
+    parts = read_splits(sources, rules)
     splits = _labelled(parts, args.on_bad_box)
     with count_progress("images", sum(len(split.records) for split in splits.values())) as report:
         counts = write_object_crops(

@@ -28,29 +28,49 @@ def format_named(carries: Carries | None = None) -> Callable[[str], Format[Any]]
     return find
 
 
+def add_format_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--from``, the format of a detection data set."""
+    parser.add_argument(
+        "--from",
+        dest="format",
+        type=format_named("boxes"),
+        metavar="FORMAT",
+        help="format of the source (default: recognised)",
+    )
+
+
+def recognised_format(args: argparse.Namespace) -> Format[Any]:
+    """The format that ``--from`` names or ``--annotations`` implies, else that of the folder, which
+    is printed with the reason. Raises ConfigError for an unknown layout."""
+    from resdet.datasets.formats import FORMATS, recognise
+
+    if args.format or args.annotations:
+        return args.format or FORMATS["coco"]
+    recognition = recognise(args.source, "boxes")
+    print(recognition)
+    return recognition.format
+
+
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the source folder and the options that describe it, and ``--out``."""
     parser.add_argument(
         "source", type=Path, help="data set folder, or with --annotations the image folder"
     )
+    add_format_argument(parser)
     parser.add_argument(
-        "--from",
-        dest="format",
-        type=format_named("boxes"),
-        required=True,
-        metavar="FORMAT",
-        help="format of the source: voc, coco or yolo",
-    )
-    parser.add_argument(
-        "--split", dest="splits", action="append", required=True, help="may be repeated"
+        "--split",
+        dest="splits",
+        action="append",
+        default=[],
+        help="split to read, may be repeated (default: all)",
     )
     parser.add_argument(
         "--annotations",
         action="append",
+        default=[],
         type=Path,
         metavar="JSON",
-        help="COCO file, one for each --split (default: SOURCE/annotations/instances_SPLIT.json "
-        "with the images in SOURCE/SPLIT)",
+        help="COCO file, one for each --split (default: those found in SOURCE)",
     )
     parser.add_argument("--out", type=Path, required=True, help="new or empty folder")
     parser.add_argument(
@@ -67,23 +87,36 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def named_sources(args: argparse.Namespace) -> list[Source]:
-    """One source for each ``--split``, with its ``--annotations`` if given; raises ConfigError."""
+def named_sources(args: argparse.Namespace) -> dict[str, Source]:
+    """The sources by the names of their splits: one for each ``--split``, with its
+    ``--annotations`` if given, else all. Raises ConfigError."""
     from resdet.datasets.formats import named_source
 
-    splits, files = args.splits, args.annotations or [None] * len(args.splits)
+    format = recognised_format(args)
+    fields = format.source.model_fields
+    if args.annotations and "annotations" not in fields:
+        raise ConfigError(f"--annotations: only for coco, not {format.name}")
+    if not args.splits and not args.annotations:
+        sources = dict(format.splits(args.source)) if args.source.is_dir() else {}
+        if not sources:
+            raise ConfigError(f"{args.source}: no {format.name} data there; --split names a split")
+    else:
+        splits = args.splits or [path.stem for path in args.annotations]
+        _check_names(splits, args.annotations)
+        files = args.annotations or [None] * len(splits)
+        sources = {
+            split: named_source(format, args.source, split, file)
+            for split, file in zip(splits, files, strict=True)
+        }
+    update = {"coordinates": args.coordinates} if "coordinates" in fields else {}
+    return {split: source.model_copy(update=update) for split, source in sources.items()}
+
+
+def _check_names(splits: list[str], files: list[Path]) -> None:
     for split in splits:
         if not re.fullmatch(r"[\w-][\w.-]*", split):
             raise ConfigError(f"--split: {split!r} is not a name of letters, digits, '_', '-', '.'")
     if len(set(splits)) < len(splits):
         raise ConfigError(f"--split: {', '.join(splits)}: one is given twice")
-    fields = args.format.source.model_fields
-    if args.annotations and "annotations" not in fields:
-        raise ConfigError(f"--annotations: only for coco, not {args.format.name}")
-    if len(files) != len(splits):
+    if files and len(files) != len(splits):
         raise ConfigError(f"{len(splits)} --split, but {len(files)} --annotations")
-    update = {"coordinates": args.coordinates} if "coordinates" in fields else {}
-    return [
-        named_source(args.format, args.source, split, file).model_copy(update=update)
-        for split, file in zip(splits, files, strict=True)
-    ]

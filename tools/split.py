@@ -17,15 +17,15 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from resdet.detection.errors import ConfigError
+from resdet.detection.errors import ConfigError, first_few
 from resdet.tools.progress import decoding_progress
-from resdet.tools.source_arguments import format_named
+from resdet.tools.source_arguments import add_format_argument, recognised_format
 
 if TYPE_CHECKING:
     from resdet.datasets.convert.split import Member
-    from resdet.datasets.formats.format import Source
+    from resdet.datasets.formats.format import Format, Source
     from resdet.datasets.image import ImageRules
 
 HELP = "split a data set into parts with equal fractions of every class"
@@ -35,14 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", type=Path, help="VOC or YOLO folder; for COCO the folder of the images"
     )
-    parser.add_argument(
-        "--from",
-        dest="format",
-        type=format_named("boxes"),
-        required=True,
-        metavar="FORMAT",
-        help="voc, coco or yolo",
-    )
+    add_format_argument(parser)
     parser.add_argument(
         "--parts", nargs="+", required=True, metavar="NAME=FRACTION", help="must sum to 1"
     )
@@ -73,7 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Split; raises ConfigError and DataError."""
     fractions = _fractions(args.parts)
-    sources = _sources(args)
+    format = recognised_format(args)
+    if format.divide is None:
+        raise ConfigError(f"--from: {format.name} cannot be divided")
+    sources = _sources(args, format)
 
     from resdet.datasets.convert.split import Member, stratified_split, write_texts
     from resdet.datasets.formats import read_images
@@ -89,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         for image, group in zip(images, groups, strict=True)
     ]
     parts = stratified_split(members, fractions, seed=args.seed)
-    texts = args.format.divide(sources[0], parts, args.out)
+    texts = format.divide(sources[0], parts, args.out)
     written = write_texts(texts, force=args.force)
     print("\n".join(_shares(members, parts)))
     copies = len(members) - len(set(groups))
@@ -116,21 +112,23 @@ def _fractions(words: Sequence[str]) -> dict[str, float]:
     return fractions
 
 
-def _sources(args: argparse.Namespace) -> list[Source]:
+def _sources(args: argparse.Namespace, format: Format[Any]) -> list[Source]:
     """The sources to divide; raises ConfigError for options of another format."""
     from resdet.datasets.formats import named_source
 
-    name, in_file = args.format.name, "annotations" in args.format.source.model_fields
-    if args.format.divide is None:
-        raise ConfigError(f"--from: {name} cannot be divided")
+    in_file = "annotations" in format.source.model_fields
     if not in_file and (args.annotations or args.out):
         raise ConfigError("--annotations and --out: only for coco")
     if in_file and args.splits:
-        raise ConfigError(f"--split: only for voc; {name} takes --annotations")
+        raise ConfigError(f"--split: only for voc; {format.name} takes --annotations")
     if in_file and args.annotations is None:
-        raise ConfigError(f"{name}: give --annotations JSON")
+        found = format.splits(args.source) if args.source.is_dir() else {}
+        if len(found) != 1:
+            files = first_few([each.title for each in found.values()]) or "none"
+            raise ConfigError(f"{format.name}: give --annotations JSON; there are: {files}")
+        return list(found.values())
     splits = dict.fromkeys(args.splits or [None])
-    return [named_source(args.format, args.source, each, args.annotations) for each in splits]
+    return [named_source(format, args.source, each, args.annotations) for each in splits]
 
 
 def _groups(paths: Sequence[Path], rules: ImageRules, *, near: bool) -> list[str]:

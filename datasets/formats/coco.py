@@ -129,7 +129,8 @@ def _splits(root: Path) -> dict[str, CocoSource]:
 
 def _named(root: Path, split: str | None, annotations: Path | None) -> CocoSource:
     if annotations is not None:
-        return CocoSource(images=root, annotations=annotations)
+        images = coco_layout.image_folder(annotations, root, str(split))
+        return CocoSource(images=images, annotations=annotations)
     splits = _splits(root) if root.is_dir() else {}
     if split is None and len(splits) == 1:
         return next(iter(splits.values()))

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from ..findings import Fault
-from ..listing import is_image_name, walk_files
+from ..listing import is_image_name, split_order, walk_files
 from . import coco_json
 from .image_names import ImageFiles
 
@@ -42,7 +42,7 @@ def annotation_files(root: Path) -> dict[str, Path]:
         if _is_coco(path):
             split = _split_name(path, root)
             found[split if split not in found else path.relative_to(root).as_posix()] = path
-    return dict(sorted(found.items(), key=lambda part: not part[0].startswith("train")))
+    return {split: found[split] for split in sorted(found, key=split_order)}
 
 
 def _candidates(root: Path) -> Iterator[Path]:
@@ -71,7 +71,11 @@ def _is_coco(path: Path) -> bool:
             start = file.read(_PROBED_BYTES)
     except OSError:
         return False
-    return start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") and bool(_KEY.search(start))
+    keys = set(_KEY.findall(start))
+    whole = len(start) < _PROBED_BYTES
+    return start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") and (
+        {b"images", b"annotations"} <= keys if whole else bool(keys)
+    )
 
 
 def _split_name(path: Path, root: Path) -> str:
@@ -97,7 +101,7 @@ def image_folder(annotations: Path, root: Path, split: str) -> Path:
     try:
         entries = coco_json.load_json(annotations)["images"][:_PROBED_NAMES]
     except Fault:
-        return next(place for place in places if place.is_dir())
+        return root
     names = [str(entry.get("file_name")) for entry in entries]
 
     def there(place: Path) -> int:

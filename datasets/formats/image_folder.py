@@ -17,12 +17,12 @@ from ...detection.config.base import NonNegative
 from ...detection.errors import first_few
 from ..findings import Fault, Finding
 from ..image import DEFAULT_RULES, ImageRules
-from ..listing import is_hidden, is_image_name, subfolders, walk_files
+from ..listing import SPLIT_NAMES, is_hidden, is_image_name, subfolders, walk_files
 from ..records import RawImage
 from .format import Format, Inspected, Reading, RootSource, checked_size
 
-#: Names of splits, training first. A class may have such a name too; it has no subfolders.
-_SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
+#: Extensions of annotations of single images.
+_ANNOTATIONS = (".xml", ".txt", ".json")
 
 
 class FolderSource(RootSource):
@@ -48,7 +48,7 @@ class ImagesSource(RootSource):
 
 def splits_of_folder(root: Path) -> dict[str, Path]:
     """{split: its folder}; {"all": root} if the class folders are in ``root`` itself."""
-    found = {name: root / name for name in _SPLITS if _is_split(root / name)}
+    found = {name: root / name for name in SPLIT_NAMES if _is_split(root / name)}
     return found or {"all": root}
 
 
@@ -112,7 +112,8 @@ def compare_splits(root: Path) -> list[Finding]:
 
 
 def _is_split(folder: Path) -> bool:
-    return folder.name in _SPLITS and folder.is_dir() and bool(subfolders(folder))
+    """Whether a folder is a split; a class of such a name has no subfolders."""
+    return folder.name in SPLIT_NAMES and folder.is_dir() and bool(subfolders(folder))
 
 
 def _beside_classes(folder: Path) -> Iterator[Finding]:
@@ -148,11 +149,13 @@ def _has_images(paths: Iterable[Path]) -> bool:
 
 
 def _recognise(root: Path) -> str:
-    """The first folder of images decides; names of splits are no classes."""
+    """The first folder of images decides; one with annotations of its images is no class."""
     for folder in splits_of_folder(root).values():
         for place in subfolders(folder):
-            if _has_images(walk_files(place)):
-                return f"{place.relative_to(root)} is a folder of images"
+            first = next((path for path in walk_files(place) if is_image_name(path.name)), None)
+            if first is not None:
+                beside = any(first.with_suffix(suffix).is_file() for suffix in _ANNOTATIONS)
+                return "" if beside else f"{place.relative_to(root)} is a folder of images"
     return ""
 
 

@@ -16,13 +16,11 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ...detection.errors import first_few
 from ..findings import Fault
-from ..listing import is_image_name, subfolders, walk_files
+from ..listing import SPLIT_NAMES, is_image_name, split_order, subfolders, walk_files
 
 _LISTS = Path("ImageSets", "Main")
 _IMAGE_FOLDERS = ("jpegimages", "images", "imgs", "img", "image")
 _XML_FOLDERS = ("annotations", "annots", "annotation", "xmls", "xml", "labels")
-#: Names of folders that are splits, training first.
-SPLIT_FOLDERS = ("train", "training", "val", "valid", "validation", "test", "testing")
 #: Lines of the devkit's image sets of one class end with -1, 0 or 1 (presence) ...
 _PRESENCE = re.compile(r"^(.*\S)\s+(-1|0|1)$")
 #: ... and those of one action have the number of a person before it.
@@ -62,10 +60,11 @@ def find_place(root: Path, split: str | None) -> VocPlace:
     if (whole.annotations / split).is_dir():
         images = whole.images / split
         return VocPlace(images if images.is_dir() else whole.images, whole.annotations / split)
-    there = first_few(list(splits(root))) or "none"
+    there = [name for name, (_, split) in splits(root).items() if split is not None]
     reason = (
-        f"no such image set; there are: {there}. `split: null` takes all images; "
-        f"`resdet split {root} --from voc --parts train=0.8 val=0.2` makes image sets"
+        f"no such image set; there are: {first_few(there) or 'none'}. `split: null` (without "
+        f"--split) takes all images, `resdet split {root} --from voc --parts train=0.8 val=0.2` "
+        "makes image sets"
     )
     raise Fault.of("missing_image_set", listed, reason)
 
@@ -96,14 +95,14 @@ def splits(root: Path) -> dict[str, tuple[Path, str | None]]:
     years = [path for path in subfolders(root) if (path / "JPEGImages").is_dir()]
     if years:
         return {
-            f"{year.name}/{name}": place for year in years for name, place in splits(year).items()
+            f"{year.name}_{name}": place for year in years for name, place in splits(year).items()
         }
     if image_sets(root):
         return {name: (root, name) for name in _disjoint_sets(root)}
     places = (root, _folders(root).annotations)
     named = [
         name
-        for name in SPLIT_FOLDERS
+        for name in SPLIT_NAMES
         if any(_has_xml(place / name) for place in places if (place / name).is_dir())
     ]
     return {name: (root, name) for name in named} or {"all": (root, None)}
@@ -130,7 +129,7 @@ def _disjoint_sets(root: Path) -> list[str]:
         return members[name] <= set().union(*smaller)
 
     parts = [name for name in names if not is_union(name)]
-    return sorted(parts, key=lambda name: (not name.startswith("train"), name))
+    return sorted(parts, key=split_order)
 
 
 def recognise(root: Path) -> str:
@@ -198,19 +197,22 @@ def listed_ids(path: Path, names: Set[str]) -> list[str]:
         data = path.read_bytes()
     except OSError as error:
         raise Fault.of("unreadable_image_set", path, f"cannot be read ({error})") from error
-    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    try:
-        ids = _ids(data.decode(encoding), names)
-    except UnicodeDecodeError as error:
-        found = (_decoded(data, encoding, names) for encoding in _ENCODINGS)
-        certain = next((ids for ids in found if ids), None)
-        if certain is None:
-            reason = f"cannot be read ({error}); save the list as UTF-8"
-            raise Fault.of("unreadable_image_set", path, reason) from error
+    first = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    if certain := _decoded(data, first, names) or _first_decoded(data, names):
         return certain
+    try:
+        ids = _ids(data.decode(first), names)
+    except UnicodeDecodeError as error:
+        reason = f"cannot be read ({error}); save the list as UTF-8"
+        raise Fault.of("unreadable_image_set", path, reason) from error
     if not ids:
         raise Fault.of("empty_image_set", path, "lists no images")
     return ids
+
+
+def _first_decoded(data: bytes, names: Set[str]) -> list[str]:
+    found = (_decoded(data, encoding, names) for encoding in _ENCODINGS)
+    return next(filter(None, found), []) if not data.isascii() else []
 
 
 def _decoded(data: bytes, encoding: str, names: Set[str]) -> list[str]:

@@ -16,12 +16,10 @@ from pathlib import Path, PurePosixPath
 
 from ...detection.errors import first_few
 from ..findings import Fault, Finding
-from ..listing import image_files, subfolders, walk_files
+from ..listing import SPLIT_NAMES, image_files, split_order, subfolders, walk_files
 from . import yolo_names, yolo_text
 from .image_names import ImageFiles
 
-#: Folders with these names are splits, even if their images and labels are side by side.
-_SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 #: Label files that are looked into to recognise a folder.
 _PROBED = 20
 
@@ -44,9 +42,11 @@ def find_place(root: Path, split: str | None) -> YoloPlace:
         place = _of_split(root, split)
         tried = f"tried {' and '.join(str(images) for images, _ in folders_of(root, split))}"
     if place is None:
-        found = list(splits(root)) if root.is_dir() else []
-        there = "`split: null` takes all images" if found == ["all"] else first_few(found)
-        reason = f"no images of the split {split!r}: {tried}; there are: {there or 'none'}"
+        found = splits(root) if root.is_dir() else {}
+        there = first_few(list(found)) or "none"
+        if "all" in found:
+            there = "none, `split: null` (without --split) takes all images"
+        reason = f"no images of the split {split!r}: {tried}; there are: {there}"
         raise Fault.of("missing_folder", root, reason)
     if not place.labels.is_dir():
         raise Fault.of("missing_folder", place.labels, f"no such folder, beside {place.images}")
@@ -74,7 +74,7 @@ def _whole(root: Path) -> YoloPlace | None:
     if (root / "images").is_dir():
         return YoloPlace(root / "images", root / "labels")
     folders = [root, *(subfolders(root) if root.is_dir() else ())]
-    found = (_side_by_side(folder) for folder in folders if folder.name not in _SPLITS)
+    found = (_side_by_side(folder) for folder in folders if folder.name not in SPLIT_NAMES)
     return next(filter(None, found), None)
 
 
@@ -123,13 +123,12 @@ def splits(root: Path) -> dict[str, str | None]:
     named |= {
         path.name for path in beside if (path / "images").is_dir() and (path / "labels").is_dir()
     }
-    named |= {path.name for path in beside if path.name in _SPLITS and _side_by_side(path)}
+    named |= {path.name for path in beside if path.name in SPLIT_NAMES and _side_by_side(path)}
     named |= {path.stem for path in root.glob("*.txt") if yolo_text.is_image_list(path)}
     if not named:
         named = {split for split in yolo_names.stated_splits(root) if _stated(root, split)}
     if named:
-        order = sorted(named, key=lambda name: (not name.startswith("train"), name))
-        return {name: name for name in order}
+        return {name: name for name in sorted(named, key=split_order)}
     whole = _whole(root)
     return {"all": None} if whole and whole.labels.is_dir() else {}
 

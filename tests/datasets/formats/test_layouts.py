@@ -1,0 +1,317 @@
+"""Folders as annotation tools export them are recognised, and read without renaming."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from resdet.datasets.formats import inspect, read_images, recognise
+from resdet.detection.errors import ConfigError, DataError
+from resdet.tests.datasets.formats.sources import read
+from resdet.tools.cli import main
+
+SIZE = (64, 48)
+#: (x1, y1, x2, y2), 0-based, of the one object of each image.
+BOX = (8.0, 12.0, 40.0, 36.0)
+CLASSES = ["cat", "dog"]
+
+
+def _image(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", SIZE, hash(path.name) % 2**24).save(path)
+    return path
+
+
+def _text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _xml(path: Path, name: str, filename: str = "") -> None:
+    x1, y1, x2, y2 = (int(side) for side in BOX)
+    box = f"<xmin>{x1 + 1}</xmin><ymin>{y1 + 1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax>"
+    tag = f"<filename>{filename}</filename>" if filename else ""
+    body = f"<object><name>{name}</name><bndbox>{box}</bndbox></object>"
+    _text(path, f"<annotation>{tag}{body}</annotation>")
+
+
+def _yolo(path: Path, number: str) -> None:
+    (x1, y1, x2, y2), (width, height) = BOX, SIZE
+    sides = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
+    _text(path, f"{number} {' '.join(map(str, sides))}\n")
+
+
+def _coco(path: Path, names: list[str]) -> None:
+    x1, y1, x2, y2 = BOX
+    content = {
+        "info": {"description": "exported"},
+        "images": [
+            {"id": n, "file_name": name, "width": SIZE[0], "height": SIZE[1]}
+            for n, name in enumerate(names, 1)
+        ],
+        "annotations": [
+            {"id": n, "image_id": n, "category_id": n % 2 + 1, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+            for n in range(1, len(names) + 1)
+        ],
+        "categories": [{"id": n, "name": name} for n, name in enumerate(CLASSES, 1)],
+    }
+    _text(path, json.dumps(content, indent=1))
+
+
+# ---------------------------------------------------------------------------------- layouts
+
+
+def _voc_beside(root: Path) -> None:
+    for split in ("train", "valid"):
+        for n in range(2):
+            stem = root / split / f"{split}{n}.v1.hello"
+            _image(stem.with_name(stem.name + ".jpg"))
+            _xml(stem.with_name(stem.name + ".xml"), CLASSES[n])
+    _text(root / "README.roboflow.txt", "exported")
+
+
+def _voc_folders(images: str, xmls: str) -> Callable[[Path], None]:
+    def make(root: Path) -> None:
+        for n in range(2):
+            _image(root / images / f"{n}.JPG")
+            _xml(root / xmls / f"{n}.xml", CLASSES[n])
+
+    return make
+
+
+def _voc_splits_below(root: Path) -> None:
+    for split in ("train", "val"):
+        _image(root / "images" / split / f"{split}.png")
+        _xml(root / "annotations" / split / f"{split}.xml", "cat")
+
+
+def _voc_by_filename(root: Path) -> None:
+    _image(root / "images" / "street 1.jpg")
+    _xml(root / "xml" / "000.xml", "cat", "C:\\photos\\street 1.jpg")
+
+
+def _voc_devkit(root: Path) -> None:
+    for year in ("VOC2007", "VOC2012"):
+        for split in ("train", "val"):
+            _image(root / year / "JPEGImages" / f"{year}{split}.jpg")
+            _xml(root / year / "Annotations" / f"{year}{split}.xml", "cat")
+            _text(root / year / "ImageSets" / "Main" / f"{split}.txt", f"{year}{split}\n")
+
+
+def _voc_nested(root: Path) -> None:
+    for folder in ("a", "b"):
+        _image(root / "JPEGImages" / folder / "1.jpg")
+        _xml(root / "Annotations" / folder / "1.xml", "cat")
+    _text(root / "ImageSets" / "Main" / "default.txt", "a/1\nb/1\n")
+
+
+def _coco_in_splits(root: Path) -> None:
+    for split in ("train", "valid", "test"):
+        _image(root / split / f"{split}.jpg")
+        _coco(root / split / "_annotations.coco.json", [f"{split}.jpg"])
+
+
+def _coco_files(file: str, images: str, names: str = "") -> Callable[[Path], None]:
+    def make(root: Path) -> None:
+        _image(root / images / "1.jpg")
+        _image(root / images / "2.jpg")
+        _coco(root / file, [f"{names}1.jpg", f"{names}2.jpg"])
+
+    return make
+
+
+def _yolo_dialect(names: str, number: str = "0", layout: str = "{s}/{k}") -> Callable[[Path], None]:
+    def make(root: Path) -> None:
+        for split in ("train", "valid"):
+            place = layout.format(s=split, k="{k}")
+            _image(root / place.format(k="images") / f"{split}.jpg")
+            _yolo(root / place.format(k="labels") / f"{split}.txt", number)
+        _text(root / "roboflow.yaml", names)
+
+    return make
+
+
+def _yolo_flat(folder: str, names: str) -> Callable[[Path], None]:
+    def make(root: Path) -> None:
+        for n in range(2):
+            _image(root / folder / f"{n}.jpg")
+            _yolo(root / folder / f"{n}.txt", str(n))
+        _text(root / names, "cat\ndog\n")
+
+    return make
+
+
+def _yolo_cvat(root: Path) -> None:
+    _yolo_flat("obj_train_data", "obj.names")(root)
+    _text(root / "obj.data", "classes = 2\nnames = data/obj.names\ntrain = data/train.txt\n")
+    _text(root / "train.txt", "data/obj_train_data/0.jpg\ndata/obj_train_data/1.jpg\n")
+
+
+def _yolo_label_studio(root: Path) -> None:
+    _image(root / "images" / "8f3a0c1d-a.jpg")
+    _yolo(root / "labels" / "8f3a0c1d-a.txt", "1")
+    _text(root / "classes.txt", "cat\ndog\n")
+    _text(root / "notes.json", '{"categories": [{"id": 0, "name": "cat"}]}')
+
+
+#: {layout: (its maker, format, {split: number of images})}.
+LAYOUTS: Mapping[str, tuple[Callable[[Path], None], str, dict[str, int]]] = {
+    "XML beside images": (_voc_beside, "voc", {"train": 2, "valid": 2}),
+    "images, annotations": (_voc_folders("images", "annotations"), "voc", {"all": 2}),
+    "images, annots": (_voc_folders("images", "annots"), "voc", {"all": 2}),
+    "JPEGImages alone": (_voc_folders("JPEGImages", "Annotations"), "voc", {"all": 2}),
+    "splits below": (_voc_splits_below, "voc", {"train": 1, "val": 1}),
+    "<filename>": (_voc_by_filename, "voc", {"all": 1}),
+    "VOCdevkit": (
+        _voc_devkit,
+        "voc",
+        {f"{year}_{split}": 1 for year in ("VOC2007", "VOC2012") for split in ("train", "val")},
+    ),
+    "VOC of CVAT": (_voc_nested, "voc", {"default": 2}),
+    "COCO of Roboflow": (_coco_in_splits, "coco", {"train": 1, "valid": 1, "test": 1}),
+    "annotations/train.json": (
+        _coco_files("annotations/train.json", "train"),
+        "coco",
+        {"train": 2},
+    ),
+    "result.json": (_coco_files("result.json", "images", "images\\"), "coco", {"result": 2}),
+    "instances_default.json": (
+        _coco_files("annotations/instances_default.json", "images"),
+        "coco",
+        {"default": 2},
+    ),
+    "images/val": (_coco_files("annotations/instances_val.json", "images/val"), "coco", {"val": 2}),
+    "YOLO of Roboflow": (
+        _yolo_dialect("train: ../train/images\nval: ../valid/images\nnc: 2\nnames: [cat, dog]\n"),
+        "yolo",
+        {"train": 1, "valid": 1},
+    ),
+    "names from 1": (
+        _yolo_dialect("names: {1: cat, 2: dog}\n", "1"),
+        "yolo",
+        {"train": 1, "valid": 1},
+    ),
+    "split folders of both": (
+        _yolo_dialect("names: [cat, dog]\n", layout="{s}"),
+        "yolo",
+        {"train": 1, "valid": 1},
+    ),
+    "paths in YAML": (
+        _yolo_dialect(
+            "path: /home/other/set\ntrain: a/train/images\nval: [/home/other/set/a/valid/images]\n"
+            "names: [cat, dog]\n",
+            layout="a/{s}/{k}",
+        ),
+        "yolo",
+        {"train": 1, "val": 1},
+    ),
+    "darknet": (_yolo_flat("obj", "obj/classes.txt"), "yolo", {"all": 2}),
+    "side by side": (_yolo_flat("", "obj.names"), "yolo", {"all": 2}),
+    "YOLO of CVAT": (_yolo_cvat, "yolo", {"train": 2}),
+    "YOLO of Label Studio": (_yolo_label_studio, "yolo", {"all": 1}),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_layout_is_recognised_and_read(tmp_path: Path, name: str) -> None:
+    make, format, counts = LAYOUTS[name]
+    make(tmp_path)
+    for junk in (".DS_Store", "Thumbs.db", "__MACOSX/._a.xml", ".thumbnails/a.jpg", "._b.txt"):
+        _text(tmp_path / junk, "x")
+    recognition = recognise(tmp_path)
+    assert recognition.format.name == format
+    assert recognition.reason
+    assert recognition.others == ()
+    sources = recognition.format.splits(tmp_path)
+    assert list(sources) == list(counts)
+    for split, source in sources.items():
+        images, findings = inspect(source)
+        assert [f for f in findings if f.severity != "note"] == []
+        assert len(images) == counts[split]
+        for image in images:
+            (obj,) = image.objects
+            assert obj.box == BOX
+            assert obj.name in CLASSES
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_layout_is_checked_converted_and_trained_on(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make, format, counts = LAYOUTS[name]
+    root, out = tmp_path / "in", tmp_path / "out"
+    make(root)
+    assert main(["check-data", str(root), "--quick"]) == 0
+    assert f"format: {format}, because " in capsys.readouterr().out
+    target = "voc" if format == "yolo" else "yolo"
+    assert main(["convert-data", str(root), "--to", target, "--out", str(out)]) == 0
+    written = recognise(out).format.splits(out)
+    assert {split: len(read_images(source)) for split, source in written.items()} == counts
+    source = next(iter(recognise(root).format.splits(root).values()))
+    section = source.model_dump(mode="json")
+    config = tmp_path / "c.yaml"
+    config.write_text(json.dumps({"data": {"train": [section], "val": [section]}}))
+    assert main(["train-det", "--cfg", str(config), "--dry-run"]) == 0
+
+
+def test_annotations_are_never_class_folders(tmp_path: Path) -> None:
+    _voc_beside(tmp_path)
+    assert recognise(tmp_path).format.name == "voc"
+    with pytest.raises(ConfigError, match="no known layout"):
+        recognise(tmp_path, "class")
+
+
+def test_a_folder_of_two_formats_names_both(tmp_path: Path) -> None:
+    _voc_folders("images", "annotations")(tmp_path)
+    _coco(tmp_path / "train.json", ["images/0.JPG"])
+    assert str(recognise(tmp_path)) == (
+        "format: voc, because annotations/0.xml is a VOC annotation (--format coco would fit too)"
+    )
+
+
+def test_the_message_of_a_missing_list_says_what_makes_one(tmp_path: Path) -> None:
+    _voc_folders("JPEGImages", "Annotations")(tmp_path)
+    with pytest.raises(DataError) as caught:
+        read("voc", tmp_path, "train")
+    assert f"`resdet split {tmp_path} --from voc --parts train=0.8 val=0.2`" in str(caught.value)
+    assert main(["split", str(tmp_path), "--from", "voc", "--parts", "train=0.5", "val=0.5"]) == 0
+    assert [len(read("voc", tmp_path, split)) for split in ("train", "val")] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("line", "encoding"),
+    [
+        ("{}", "utf-8"),
+        ("{}", "utf-8-sig"),
+        ("{}", "utf-16"),
+        ("{}.jpg", "utf-8"),
+        ("JPEGImages/{}.jpg", "utf-8"),
+        ("C:\\data\\VOC\\JPEGImages\\{}.jpg", "utf-8"),
+        ("/home/other/JPEGImages/{}.jpg", "utf-8"),
+        ("JPEGImages/{0}.jpg Annotations/{0}.xml", "utf-8"),
+        ("{} 1", "utf-8"),
+        ("{}", "gbk"),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n"])
+def test_lines_of_lists(tmp_path: Path, line: str, encoding: str, end: str) -> None:
+    names = ["Compound Leaves (1)", "a,b;c", "hello.world", "牛犬 1"]
+    for name in names:
+        _image(tmp_path / "JPEGImages" / f"{name}.jpg")
+        _xml(tmp_path / "Annotations" / f"{name}.xml", "cat")
+    path = tmp_path / "ImageSets" / "Main" / "train.txt"
+    path.parent.mkdir(parents=True)
+    path.write_bytes("".join(line.format(name) + end for name in names).encode(encoding))
+    assert [image.image_id for image in read("voc", tmp_path, "train")] == names
+
+
+def test_names_of_another_unicode_form(tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "Tür") for form in ("NFC", "NFD"))
+    _image(tmp_path / "images" / f"{decomposed}.jpg")
+    _xml(tmp_path / "annotations" / f"{composed}.xml", "cat")
+    (image,) = read("voc", tmp_path, None)
+    assert image.path.stem == decomposed
