@@ -180,7 +180,8 @@ def _divide(
 
 
 def _contents(source: VocSource, images: Sequence[RawImage]) -> Contents:
-    trees = (voc_xml.parse_annotation(image.source) for image in images)
+    xmls = (image.source for image in images if image.source != image.path)
+    trees = map(voc_xml.parse_annotation, xmls)
     extras = Counter(tag for tree in trees for tag in voc_xml.extra_tags(tree))
     return Contents(voc_layout.find_place(source.root, source.split).images, extras=extras)
 
