@@ -55,7 +55,7 @@ def test_what_each_task_takes(carries: Carries, names: set[str]) -> None:
 
 
 def test_the_nearest_name_is_suggested() -> None:
-    known = r"did you mean 'yolo'\? \(known here: voc, ilsvrc_det, coco, yolo\)"
+    known = r"did you mean 'yolo'\? \(known here: ilsvrc_det, voc, coco, yolo\)"
     with pytest.raises(ValueError, match=known):
         find_format("yollo", "boxes")
     with pytest.raises(ValueError, match=r"unknown format 'voc' \(known here: cls_loc\)"):
