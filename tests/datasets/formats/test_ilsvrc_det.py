@@ -43,7 +43,7 @@ def test_the_classes_of_the_development_kit() -> None:
 
 
 def test_both_splits(root: Path) -> None:
-    assert recognise(root) is FORMATS["ilsvrc_det"]
+    assert recognise(root).format is FORMATS["ilsvrc_det"]
     assert list(FORMATS["ilsvrc_det"].splits(root)) == ["train", "val"]
     train, findings = inspect("ilsvrc_det", root, "train")
     assert findings == []
