@@ -7,19 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from ..detection.config.base import OnBadBox
 from ..detection.structures import Annotation, Record
+from .bad_boxes import join_rounded, repeated_objects, usable_objects
 from .class_names import class_list, unknown_names
-from .findings import Finding, Outcome, refuse
+from .findings import Finding, refuse
 from .records import RawBox, RawImage, RawObject
-
-#: A box with at least this fraction of its area inside the image is clipped under every policy.
-LEAST_INSIDE = 0.5
-#: A side of at most this many pixels is probably a stray click.
-TINY_SIDE = 1.0
 
 
 @dataclass(frozen=True)
@@ -66,9 +61,10 @@ def label_images(
     """Records of the images of one or several sources, with the findings about them.
 
     ``classes`` None takes the names that occur, sorted; objects of ``ignore_classes`` are dropped
-    (not marked ``ignore``). A box at least half inside its image is clipped to it and counted.
-    Other bad boxes are errors, unless ``on_bad_box`` resolves them: ``drop`` removes them, ``clip``
-    clips those partly outside, ``fix`` swaps swapped corners.
+    (not marked ``ignore``). A box at least half inside its image is clipped to it and counted; one
+    note counts those that leave it by rounding only. Other bad boxes are errors, unless
+    ``on_bad_box`` resolves them: ``drop`` removes them, ``clip`` clips those partly outside,
+    ``fix`` swaps swapped corners.
 
     Records do not contain what an error is about: a second image of the same id, an object of an
     unknown class, a bad box. Raises `DataError` for an inconsistent class list.
@@ -79,16 +75,10 @@ def label_images(
     labels = {name: label for label, name in enumerate(names)}
     records = []
     for image in images:
-        kept: list[tuple[RawBox, RawObject]] = []
-        for where, obj, box in _labelled_objects(image, labels):
-            verdict = _judge(box, image.size, on_bad_box)
-            if verdict.kind:
-                findings.append(_bad_box(verdict, image, where, obj))
-            if verdict.box:
-                kept.append((verdict.box, obj))
-        findings += _repeated(image)
+        kept, faults = usable_objects(image, labels, on_bad_box)
+        findings += faults + repeated_objects(image)
         records.append(Record(image.image_id, image.path, image.size, _annotation(kept, labels)))
-    return DataSplit(tuple(records), names, tuple(findings))
+    return DataSplit(tuple(records), names, tuple(join_rounded(findings)))
 
 
 def count_skipped(findings: Iterable[Finding]) -> int:
@@ -127,109 +117,6 @@ def _first_of_each_id(images: Sequence[RawImage]) -> tuple[list[RawImage], list[
                 Finding("image_id_twice", "error", image.source, reason, where, image.path)
             )
     return list(first.values()), findings
-
-
-# ---------------------------------------------------------------------------------- boxes
-
-
-@dataclass(frozen=True)
-class _Verdict:
-    """The box to use (None: drop the object), and the finding about it."""
-
-    box: RawBox | None
-    kind: str = ""
-    reason: str = ""
-    outcome: Outcome = ""
-
-
-def _labelled_objects(
-    image: RawImage, labels: dict[str, int]
-) -> list[tuple[str, RawObject, RawBox]]:
-    """(where, object, box) of the objects with a label; boxes rounded to float32, as in records."""
-    if not image.objects:
-        return []
-    with np.errstate(over="ignore"):  # 1e39 becomes inf, which is then refused
-        rounded = np.array([obj.box for obj in image.objects], np.float64).astype(np.float32)
-    return [
-        (_where(image, obj, number), obj, _as_box(box))
-        for number, (obj, box) in enumerate(zip(image.objects, rounded.tolist(), strict=True), 1)
-        if obj.name in labels
-    ]
-
-
-def _where(image: RawImage, obj: RawObject, number: int) -> str:
-    return f"{image.path.name}: {obj.reference or f'object {number}'} ({obj.name})"
-
-
-def _as_box(values: list[float]) -> RawBox:
-    x1, y1, x2, y2 = values
-    return x1, y1, x2, y2
-
-
-def _bad_box(verdict: _Verdict, image: RawImage, where: str, obj: RawObject) -> Finding:
-    sides = ", ".join(f"{side:g}" for side in obj.box)
-    usable = verdict.box is not None or verdict.outcome
-    return Finding(
-        verdict.kind,
-        "warning" if usable else "error",
-        image.source,
-        f"box ({sides}): {verdict.reason}",
-        where,
-        image.path,
-        obj.box,
-        verdict.outcome,
-    )
-
-
-def _repeated(image: RawImage) -> list[Finding]:
-    """Objects of the same class and box as an earlier one of the image."""
-    first: dict[tuple[str, RawBox], str] = {}
-    findings = []
-    for number, obj in enumerate(image.objects, 1):
-        where = _where(image, obj, number)
-        other = first.setdefault((obj.name, obj.box), where)
-        if other is not where and all(map(math.isfinite, obj.box)):
-            reason = f"same class and box as {other}"
-            findings.append(
-                Finding(
-                    "duplicate_object", "warning", image.source, reason, where, image.path, obj.box
-                )
-            )
-    return findings
-
-
-def _judge(box: RawBox, size: tuple[int, int], policy: OnBadBox) -> _Verdict:
-    bad: Outcome = "dropped" if policy == "drop" else ""
-    if not all(map(math.isfinite, box)):
-        return _Verdict(None, "non_finite_box", "missing or non-finite coordinates", bad)
-    x1, y1, x2, y2 = box
-    if x1 == x2 or y1 == y2:
-        return _Verdict(None, "no_area", "no area", bad)
-    if x2 < x1 or y2 < y1:
-        if policy != "fix":
-            return _Verdict(None, "swapped_corners", "swapped corners", bad)
-        ordered = (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
-        inside = _judge(ordered, size, policy)
-        reason = " and ".join(filter(None, ("swapped corners", inside.reason)))
-        return _Verdict(inside.box, "swapped_corners", reason, "fixed" if inside.box else "")
-    return _judge_outside(box, size, policy, bad)
-
-
-def _judge_outside(box: RawBox, size: tuple[int, int], policy: OnBadBox, bad: Outcome) -> _Verdict:
-    (height, width), (x1, y1, x2, y2) = size, box
-    cut = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
-    cut_width, cut_height = cut[2] - cut[0], cut[3] - cut[1]
-    if cut == box:
-        if min(cut_width, cut_height) > TINY_SIDE:
-            return _Verdict(box)
-        return _Verdict(box, "tiny_box", f"only {cut_width:g}x{cut_height:g} px, a click?")
-    if cut_width <= 0 or cut_height <= 0:
-        return _Verdict(None, "outside_image", f"outside the {width}x{height} image", bad)
-    inside = cut_width / (x2 - x1) * (cut_height / (y2 - y1))
-    reason = f"{inside:.1%} inside the {width}x{height} image"
-    if inside >= LEAST_INSIDE or policy == "clip":
-        return _Verdict(cut, "partly_outside", reason, "clipped")
-    return _Verdict(None, "partly_outside", reason, bad)
 
 
 def _annotation(kept: Sequence[tuple[RawBox, RawObject]], labels: dict[str, int]) -> Annotation:

@@ -13,7 +13,7 @@ from .catalog import DataSplit, OnBadBox, count_skipped, label_images
 from .convert.split import Member, same_bytes, stratified_split
 from .findings import Finding, refuse
 from .formats import inspect
-from .formats.format import Inspected, Part, Reading, Source
+from .formats.format import DEFAULT_READING, Inspected, Part, Reading, Source
 from .formats.image_folder import FolderSource
 from .image import DEFAULT_RULES, ImageRules
 from .records import RawImage
@@ -47,24 +47,25 @@ def localization_split(
     part: Part,
     *,
     classes: Sequence[str] | None,
-    rules: ImageRules = DEFAULT_RULES,
+    reading: Reading = DEFAULT_READING,
     on_bad_box: OnBadBox = "error",
 ) -> DataSplit:
     """The images of one part with boxes, all of the class of their image. ``classes`` None takes
     those of the training images, sorted.
 
     Training images without a box, or whose boxes ``on_bad_box`` drops, are left out, and a
-    warning counts them. ILSVRC has boxes for only part of them.
+    warning counts them. ILSVRC has boxes for only part of them. Validation images whose boxes it
+    drops are skipped.
     Raises DataError, naming file, object and reason, for a validation image without a box for
     the errors of `inspect`, for a class that is not in ``classes``, and for a bad box that
     ``on_bad_box`` does not resolve.
     """
-    images, findings = inspect(source, Reading(rules, part=part))
+    images, findings = inspect(source, replace(reading, part=part))
     title = f"{source.title}: {part}"
     refuse(findings, title)
     _expect_images(source, part, images, findings)
     if classes is None:
-        classes = _classes(images if part == "train" else _read(source, "train", rules)[0])
+        classes = _classes(images if part == "train" else _read(source, "train", reading.rules)[0])
     findings += _other_classes(images, classes, part)
     refuse(findings, title)
     labelled = label_images(images, classes=classes, on_bad_box=on_bad_box)
@@ -200,8 +201,13 @@ def _without_box(
     place = Path(source.title)
     if part == "val":
         for image in without:
-            reason = "the image has no box"
-            yield Finding("image_without_box", "error", image.source, reason, "", image.path)
+            finding = Finding(
+                "image_without_box", "error", image.source, "the image has no box", "", image.path
+            )
+            if image.objects:  # dropped, or each is an error already
+                reason = "all its boxes were dropped"
+                finding = replace(finding, severity="warning", reason=reason, outcome="skipped")
+            yield finding
     elif without:
         names = first_few([image.image_id for image in without])
         reason = f"{len(without)} of {len(images)} images have no box and are left out: {names}"

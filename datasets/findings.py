@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -18,8 +18,10 @@ from .records import RawBox
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
-#: {kind: (possible severities, the usual one first; meaning)}. Faults of boxes are warnings if
-#: ``data.on_bad_box`` resolves them.
+#: An error that a setting can resolve.
+_RESOLVED: tuple[Severity, ...] = ("error", "warning")
+#: {kind: (possible severities, the usual one first; meaning)}. Faults of boxes and images are
+#: warnings if ``data.on_bad_box`` or ``data.on_bad_image`` resolves them.
 KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
     # Files and lists.
     "missing_folder": (("error",), "a folder of the layout is missing"),
@@ -36,7 +38,10 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
     "malformed_json": (("error",), "not JSON, or not a JSON object; with line and column"),
     "missing_key": (("error",), "a JSON file without `images`, `annotations` or `categories`"),
     "reader_crashed": (("error",), "reading an annotation crashed the process"),
-    "missing_image": (("error",), "the image file of a list entry or annotation is missing"),
+    "missing_image": (
+        _RESOLVED,
+        "the image file of a list entry or annotation is missing",
+    ),
     "ambiguous_image": (("error",), "several images of the same name, such as `a.jpg`, `a.png`"),
     "resolved_name": (
         ("note",),
@@ -46,7 +51,7 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
     "bad_image": (("error",), "an entry of `images` without id, file name or a valid size"),
     "image_id_twice": (("error",), "two images have the same id"),
     "listed_twice": (
-        ("error", "warning"),
+        _RESOLVED,
         "an image is listed twice; in a COCO file, under two ids, it counts twice",
     ),
     "listed_in_two_splits": (("warning",), "an image is listed in two splits"),
@@ -67,9 +72,12 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
     "unlisted_solution": (("warning",), "rows of `LOC_val_solution.csv` for images in no list"),
     "solution_mismatch": (("warning",), "the boxes in `LOC_val_solution.csv` differ from the XML"),
     # Sizes.
-    "size_mismatch": (("error",), "the size in the annotation differs from the image"),
+    "size_mismatch": (
+        _RESOLVED,
+        "the stated size is not that of the image; a warning if its boxes are scaled",
+    ),
     "size_matches_unrotated": (
-        ("error",),
+        _RESOLVED,
         "the sizes agree only before (or after) EXIF rotation, so the boxes are misplaced: set "
         "`data.exif`",
     ),
@@ -101,7 +109,7 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
     "no_objects_in_image": (("warning",), "an annotation without a usable object"),
     "several_objects": (("note",), "several objects, while nearly all images have one"),
     "image_without_box": (
-        ("error", "warning"),
+        _RESOLVED,
         "an image without a box for training or evaluation; a warning if such training images "
         "are skipped",
     ),
@@ -123,17 +131,21 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
     "missing_iscrowd": (("note",), "annotations without `iscrowd`; read as no crowd"),
     "duplicate_object": (("warning",), "the class and box of an earlier object of the image"),
     # Boxes.
-    "non_finite_box": (("error", "warning"), "NaN, infinite, null or empty coordinates"),
-    "no_area": (("error", "warning"), "a box without width or height"),
+    "non_finite_box": (_RESOLVED, "NaN, infinite, null or empty coordinates"),
+    "no_area": (_RESOLVED, "a box without width or height"),
     "swapped_corners": (
-        ("error", "warning"),
+        _RESOLVED,
         "right edge left of the left edge, or bottom above top",
     ),
-    "outside_image": (("error", "warning"), "a box entirely outside the image"),
+    "outside_image": (_RESOLVED, "a box entirely outside the image"),
     "partly_outside": (
-        ("error", "warning"),
+        _RESOLVED,
         "a box with less than half of its area inside the image; a warning for half or more, "
         "which is clipped",
+    ),
+    "rounded_box": (
+        ("note",),
+        "boxes that leave the image by less than a pixel, or 0.1 % of its side; clipped",
     ),
     "tiny_box": (("warning",), "a box side of one pixel or less, possibly a stray click"),
     "zero_based_coordinates": (("warning",), "read as 1-based, but some coordinates are 0"),
@@ -143,16 +155,25 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
         "more than 10 % of the objects have no anchor with an IoU of 0.5 at the training scale",
     ),
     # Images.
-    "unreadable_image": (("error",), "an image file whose header or content cannot be read"),
-    "undecodable_image": (("error",), "not an image, an unsupported format, or damaged"),
+    "unreadable_image": (
+        _RESOLVED,
+        "an image file whose header or content cannot be read",
+    ),
+    "undecodable_image": (_RESOLVED, "not an image, an unsupported format, or damaged"),
     "decoder_crashed": (("error",), "decoding an image crashed the process"),
     "truncated_image": (
-        ("error", "warning"),
-        "a truncated file; a warning if `data.on_truncated` is `skip` or `warn`",
+        _RESOLVED,
+        "a truncated file; also a warning if `data.on_truncated` is `skip` or `warn`",
     ),
-    "oversized_image": (("error",), "more pixels than `data.max_pixels`, according to the header"),
-    "tiny_image": (("error",), "an image with a side below 16 pixels"),
-    "elongated_image": (("error",), "an image with an aspect ratio above 100"),
+    "oversized_image": (
+        _RESOLVED,
+        "more pixels than `data.max_pixels`, according to the header",
+    ),
+    "tiny_image": (_RESOLVED, "an image with a side below `data.min_side`"),
+    "elongated_image": (
+        _RESOLVED,
+        "an image with an aspect ratio above `data.max_aspect`",
+    ),
     "no_end_marker": (("warning",), "a JPEG without its end marker; the pixels are complete"),
     "damaged_image": (("warning",), "a JPEG that the decoder calls corrupt; parts may be wrong"),
     "rotated_image": (("note",), "the EXIF orientation rotates the image"),
@@ -190,6 +211,12 @@ IMAGE_KINDS = frozenset(
 )
 #: {setting: the faults that it resolves}.
 RESOLVED_BY = {"data.on_bad_box=drop": BOX_KINDS, "data.on_bad_image=skip": IMAGE_KINDS}
+
+
+def as_option(setting: str) -> str:
+    """``--on-bad-box drop`` for ``data.on_bad_box=drop``."""
+    name, value = setting.removeprefix("data.").split("=")
+    return f"--{name.replace('_', '-')} {value}"
 
 
 @dataclass(frozen=True)
@@ -240,8 +267,13 @@ def count_kinds(findings: Iterable[Finding]) -> str:
     return ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
 
 
-def refuse(findings: Iterable[Finding], what: str) -> None:
-    """Raise `DataError` with counts and the first few if there are errors among the findings."""
+def refuse(
+    findings: Iterable[Finding], what: str, advice: Callable[[str], str] = lambda setting: setting
+) -> None:
+    """Raise `DataError` with counts and the first few if there are errors among the findings.
+
+    ``advice`` turns a setting that resolves some of them into what a user writes.
+    """
     errors = [finding for finding in findings if finding.severity == "error"]
     if not errors:
         return
@@ -254,6 +286,6 @@ def refuse(findings: Iterable[Finding], what: str) -> None:
     raise DataError(
         f"{what}: {len(errors)} error{'s' * (len(errors) > 1)} ({count_kinds(errors)}): "
         + first_few(lines)
-        + "".join(f"; {setting} leaves such {what} out" for setting, what in settings)
+        + "".join(f"; {advice(setting)} leaves such {each} out" for setting, each in settings)
         + ("; `resdet check-data` lists all" if len(lines) > 5 else "")
     )

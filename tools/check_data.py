@@ -127,7 +127,11 @@ def _configured(args: argparse.Namespace) -> DataSet:
     if missing:
         raise ConfigError("\n".join(missing))
     # With difficult objects, whatever training does with them.
-    reading = Reading(image_rules(config), workers=_workers(args.workers))
+    reading = Reading(
+        image_rules(config),
+        on_size_mismatch=getattr(config.data, "on_size_mismatch", "error"),
+        workers=_workers(args.workers),
+    )
     anchors = anchors_in_training(config) if isinstance(config, DetectorConfig) else None
     return config_data(Path(find_config(args.cfg)), config.data, reading, anchors)
 

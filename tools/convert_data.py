@@ -13,7 +13,13 @@ import argparse
 from typing import TYPE_CHECKING
 
 from resdet.tools.progress import count_progress
-from resdet.tools.source_arguments import add_source_arguments, format_named, named_sources
+from resdet.tools.source_arguments import (
+    add_policies,
+    add_source_arguments,
+    format_named,
+    named_sources,
+    reading_of,
+)
 
 if TYPE_CHECKING:
     from resdet.datasets.convert.convert import ConversionPlan, SourceSplit
@@ -23,6 +29,7 @@ HELP = "convert a data set between VOC, COCO and YOLO text"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser)
+    add_policies(parser, "keep")
     parser.add_argument(
         "--to",
         dest="target",
@@ -48,10 +55,10 @@ def run(args: argparse.Namespace) -> int:
         write_plan,
     )
     from resdet.datasets.convert.placing import expect_free
-    from resdet.datasets.image import ImageRules
 
     expect_free(args.out)
-    parts = read_splits(sources, ImageRules(exif=args.exif))
+    policy = None if args.on_bad_box == "keep" else args.on_bad_box
+    parts = read_splits(sources, reading_of(args), policy)
     plan = plan_conversion(parts, args.target.name)
     if not args.allow_loss:
         expect_lossless(plan)

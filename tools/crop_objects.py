@@ -15,7 +15,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from resdet.tools.progress import count_progress
-from resdet.tools.source_arguments import add_source_arguments, named_sources
+from resdet.tools.source_arguments import (
+    add_policies,
+    add_source_arguments,
+    named_sources,
+    reading_of,
+)
 
 if TYPE_CHECKING:
     from resdet.datasets.catalog import DataSplit, OnBadBox
@@ -26,6 +31,7 @@ HELP = "crop the objects of a detection data set into a classification data set"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser)
+    add_policies(parser)
     parser.add_argument(
         "--margin",
         type=float,
@@ -47,12 +53,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also crop N squares per image with little or no object, as class `background`",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of --jitter and --background")
-    parser.add_argument(
-        "--on-bad-box",
-        choices=("error", "drop", "clip", "fix"),
-        default="error",
-        help="handling of boxes that training does not accept",
-    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,7 +62,6 @@ def run(args: argparse.Namespace) -> int:
     from resdet.datasets.convert.convert import read_splits
     from resdet.datasets.convert.crop_objects import BACKGROUND, CropRule, write_object_crops
     from resdet.datasets.convert.placing import expect_free
-    from resdet.datasets.image import ImageRules
     from resdet.detection.errors import ConfigError
 
     if args.seed < 0:
@@ -71,8 +70,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--background: {args.background} is negative")
     rule = CropRule(args.margin, args.jitter, args.min_side)
     expect_free(args.out)
-    rules = ImageRules(exif=args.exif)
-    parts = read_splits(sources, rules)
+    reading = reading_of(args)
+    parts = read_splits(sources, reading)
     splits = _labelled(parts, args.on_bad_box)
     with count_progress("images", sum(len(split.records) for split in splits.values())) as report:
         counts = write_object_crops(
@@ -81,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
             rule,
             background=args.background,
             seed=args.seed,
-            rules=rules,
+            rules=reading.rules,
             report=report,
         )
     for name, split in splits.items():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from resdet.detection.errors import ConfigError
 
 if TYPE_CHECKING:
-    from resdet.datasets.formats.format import Carries, Format, Source
+    from resdet.datasets.formats.format import Carries, Format, Reading, Source
 
 
 def format_named(carries: Carries | None = None) -> Callable[[str], Format[Any]]:
@@ -85,6 +85,38 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         default="apply",
         help="whether boxes refer to images after EXIF rotation",
     )
+
+
+def add_policies(parser: argparse.ArgumentParser, *more: str, boxes: str = "error") -> None:
+    """Add the options for what cannot be used, as in the ``data`` section of a config. That for
+    boxes, whose default is ``boxes``, has the choices ``more`` too."""
+    parser.add_argument(
+        "--on-bad-box",
+        choices=("error", "drop", "clip", "fix", *more),
+        default=boxes,
+        help=f"what happens to boxes that training does not accept (default: {boxes})",
+    )
+    parser.add_argument(
+        "--on-bad-image",
+        choices=("error", "skip"),
+        default="error",
+        help="skip leaves out images that are missing or cannot be used, and counts them",
+    )
+    parser.add_argument(
+        "--on-size-mismatch",
+        choices=("error", "scale"),
+        default="error",
+        help="scale the boxes of images that were resized after they were annotated",
+    )
+
+
+def reading_of(args: argparse.Namespace) -> Reading:
+    """The reading that the options ask for."""
+    from resdet.datasets.formats.format import Reading
+    from resdet.datasets.image import ImageRules
+
+    rules = ImageRules(exif=args.exif, on_bad_image=args.on_bad_image)
+    return Reading(rules, on_size_mismatch=args.on_size_mismatch)
 
 
 def named_sources(args: argparse.Namespace) -> dict[str, Source]:

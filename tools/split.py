@@ -19,9 +19,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resdet.detection.errors import ConfigError, first_few
+from resdet.detection.errors import ConfigError, DataError, first_few
 from resdet.tools.progress import decoding_progress
-from resdet.tools.source_arguments import add_format_argument, recognised_format
+from resdet.tools.source_arguments import (
+    add_format_argument,
+    add_policies,
+    reading_of,
+    recognised_format,
+)
 
 if TYPE_CHECKING:
     from resdet.datasets.convert.split import Member
@@ -61,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="apply",
         help="whether sizes refer to images after EXIF rotation",
     )
+    add_policies(parser, "keep", boxes="keep")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -71,13 +77,19 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--from: {format.name} cannot be divided")
     sources = _sources(args, format)
 
+    from resdet.datasets.bad_boxes import resolve_boxes
     from resdet.datasets.convert.split import Member, stratified_split, write_texts
+    from resdet.datasets.findings import as_option, refuse
     from resdet.datasets.formats import read_images
-    from resdet.datasets.formats.format import Reading
-    from resdet.datasets.image import ImageRules
 
-    rules = ImageRules(exif=args.exif)
-    found = [image for source in sources for image in read_images(source, Reading(rules))]
+    reading = reading_of(args)
+    rules = reading.rules
+    found = [image for source in sources for image in read_images(source, reading)]
+    if not found:
+        raise DataError(f"{args.source}: no images to divide")
+    if args.on_bad_box != "keep":
+        found, findings = resolve_boxes(found, args.on_bad_box)
+        refuse(findings, str(args.source), as_option)
     images = list({image.image_id: image for image in found}.values())  # once, if listed twice
     groups = _groups([image.path for image in images], rules, near=args.group_near)
     members = [

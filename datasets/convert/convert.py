@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from ...detection.config.base import OnBadBox
 from ...detection.errors import ConfigError, DataError, first_few
-from ..formats import FORMATS, read_images
-from ..formats.format import Contents, Reading, Source
+from ..bad_boxes import resolve_boxes
+from ..findings import Finding, as_option, count_kinds, refuse
+from ..formats import FORMATS, read_checked
+from ..formats.format import DEFAULT_READING, Contents, Reading, Source
 from ..formats.writing import Outgoing, Splits, Writer, write_new
-from ..image import DEFAULT_RULES, IMAGE_SUFFIXES, ImageRules
+from ..image import IMAGE_SUFFIXES
 from ..records import RawImage
 from .placing import all_or_nothing, placer
 
@@ -35,13 +38,16 @@ class SourceSplit:
     images: tuple[RawImage, ...]
     classes: tuple[str, ...]
     contents: Contents
+    #: What happened to images and boxes that cannot be used.
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)
 class ConversionPlan:
     """A data set ready to be written as ``target``.
 
-    ``losses`` affect training or evaluation of a detector; ``notes`` are all other changes.
+    ``losses`` affect training or evaluation of a detector; ``notes`` are all other changes;
+    ``resolved`` are the images and boxes that could not be used as they were.
     """
 
     target: str
@@ -49,22 +55,42 @@ class ConversionPlan:
     classes: tuple[str, ...]
     losses: tuple[str, ...]
     notes: tuple[str, ...]
+    resolved: tuple[Finding, ...] = ()
 
 
 def read_splits(
-    sources: Mapping[str, Source], rules: ImageRules = DEFAULT_RULES
+    sources: Mapping[str, Source],
+    reading: Reading = DEFAULT_READING,
+    on_bad_box: OnBadBox | None = None,
 ) -> list[SourceSplit]:
-    """The sources by the names of their splits; raises `DataError` for faults."""
-    return [_read_split(name, source, rules) for name, source in sources.items()]
+    """The sources by the names of their splits; raises `DataError` for faults, and where nothing is
+    left.
+
+    ``on_bad_box`` is applied as in training; under ``error`` boxes that training would clip stay as
+    they are, and under None all do.
+    """
+    return [_read_split(name, source, reading, on_bad_box) for name, source in sources.items()]
 
 
-def _read_split(split: str, source: Source, rules: ImageRules) -> SourceSplit:
+def _read_split(
+    split: str, source: Source, reading: Reading, on_bad_box: OnBadBox | None
+) -> SourceSplit:
     """Without a class list in the data set, the classes are the names that occur, sorted."""
-    images = tuple(read_images(source, Reading(rules)))
+    images, findings = read_checked(source, reading)
+    if not images:
+        raise DataError(f"{source.title}: no image is left ({count_kinds(findings) or 'none'})")
     contents = FORMATS[source.format].contents(source, images)
     seen = sorted({obj.name for image in images for obj in image.objects})
     classes = tuple(seen) if contents.classes is None else contents.classes
-    return SourceSplit(split, source.format, images, classes, contents)
+    resolved = [finding for finding in findings if finding.outcome]
+    if on_bad_box is not None:
+        usable, boxes = resolve_boxes(images, on_bad_box)
+        refuse(boxes, source.title, as_option)
+        if seen and not any(image.objects for image in usable):
+            raise DataError(f"{source.title}: no object is left: {count_kinds(boxes)}")
+        if on_bad_box != "error":
+            images, resolved = usable, [*resolved, *(each for each in boxes if each.outcome)]
+    return SourceSplit(split, source.format, tuple(images), classes, contents, tuple(resolved))
 
 
 def plan_conversion(parts: Sequence[SourceSplit], target: str) -> ConversionPlan:
@@ -79,14 +105,16 @@ def plan_conversion(parts: Sequence[SourceSplit], target: str) -> ConversionPlan
     losses: dict[str, list[str]] = {}
     splits = {part.split: _outgoing(part, writer, losses) for part in parts}
     _expect_distinct_names(splits, target)
+    resolved = tuple(finding for part in parts for finding in part.findings)
     notes = (
         *_ignored_note(parts, writer),
         *_extras_note(parts),
+        *_resolved_notes(resolved),
         *_class_notes(splits, classes, writer),
         *_renaming_note(parts, splits),
     )
     return ConversionPlan(
-        target, splits, classes, tuple(map(_counted, losses, losses.values())), notes
+        target, splits, classes, tuple(map(_counted, losses, losses.values())), notes, resolved
     )
 
 
@@ -121,7 +149,7 @@ def write_plan(
     with all_or_nothing(out) as folder:
         place = placer(link=link, report=report)
         _writer(plan.target).write(folder, plan.splits, plan.classes, place)
-        lines = [*(f"lost: {line}" for line in plan.losses), *plan.notes]
+        lines = [*(f"lost: {line}" for line in plan.losses), *plan.notes, *map(str, plan.resolved)]
         write_new(folder / NOTES, "".join(f"{line}\n" for line in lines))
 
 
@@ -150,6 +178,14 @@ def _ignored_note(parts: Sequence[SourceSplit], writer: Writer) -> Iterable[str]
     ignored = sum(obj.ignore for part in parts for image in part.images for obj in image.objects)
     if ignored and writer.ignored:
         yield f"{writer.ignored}: {ignored}"
+
+
+def _resolved_notes(findings: Sequence[Finding]) -> Iterable[str]:
+    cases: dict[str, list[str]] = {}
+    for finding in findings:
+        what = f"{'boxes' if finding.box else 'images'} {finding.outcome}"
+        cases.setdefault(what, []).append(str(finding))
+    return (_counted(what, found) for what, found in cases.items())
 
 
 def _extras_note(parts: Sequence[SourceSplit]) -> Iterable[str]:

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import PlainValidator, ValidationInfo
 
 from ...detection.errors import ConfigError
-from ..findings import IMAGE_KINDS, Finding, count_kinds, refuse
+from ..findings import IMAGE_KINDS, Finding, as_option, count_kinds, refuse
 from ..records import RawImage
 from . import cls_loc, coco, ilsvrc, ilsvrc_det, image_folder, shards, voc, yolo
 from .format import DEFAULT_READING, Carries, Format, Inspected, Reading, Source
@@ -143,12 +143,17 @@ def inspect_all(sources: Iterable[Source], reading: Reading = DEFAULT_READING) -
 
 
 def read_images(source: Source, reading: Reading = DEFAULT_READING) -> list[RawImage]:
-    """The images of `inspect`; raises `DataError` for errors, logs the other findings."""
+    """The images of `read_checked`."""
+    return read_checked(source, reading)[0]
+
+
+def read_checked(source: Source, reading: Reading = DEFAULT_READING) -> Inspected:
+    """`inspect` for commands; raises `DataError` for errors, logs the other findings."""
     images, findings = inspect(source, reading)
-    refuse(findings, source.title)
+    refuse(findings, source.title, as_option)
     if findings:
         _LOG.warning("%s: %s", source.title, count_kinds(findings))
-    return images
+    return images, findings
 
 
 def inspect_folders(sources: Sequence[Source]) -> list[Finding]:

@@ -17,11 +17,10 @@ from typing import Literal
 from ...detection.errors import first_few
 from ..coordinates import Coordinates, check_coordinates
 from ..findings import Fault, Finding
-from ..image import ImageRules
 from ..listing import is_image_name
 from ..records import RawImage, RawObject
 from .cls_loc_files import Row, read_list, read_mapping, read_solution
-from .format import Format, Inspected, Part, Reading, RootSource, checked_size
+from .format import Format, Inspected, Part, Reading, RootSource, checked_size, fit_to_image
 from .voc_xml import claimed_size, parse_annotation, read_objects
 
 #: Lists of the training images: all of them, and those with boxes.
@@ -46,7 +45,7 @@ def inspect_cls_loc(source: ClsLocSource, reading: Reading) -> Inspected:
     """
     root, part = source.root, reading.part
     mapping, findings = read_mapping(root / "LOC_synset_mapping.txt")
-    split = _Split(root, part, mapping, source.coordinates, reading.rules)
+    split = _Split(root, part, mapping, source.coordinates, reading)
     listed = list_path(root, part)
     ids, faults = read_list(listed)
     findings += faults
@@ -89,7 +88,7 @@ class _Split:
     split: Part
     mapping: dict[str, str]
     coordinates: Coordinates
-    rules: ImageRules
+    reading: Reading
 
     def files(self, kind: str, wanted: Callable[[Path], bool]) -> dict[str, Path]:
         """{id as in the lists: file}; ids of train begin with the class's folder."""
@@ -168,14 +167,14 @@ class _Split:
             image_class = rows[0][0] if rows else None
         if xml is None:
             source = path.parent
-            size = checked_size(path, None, source, self.rules)
+            size = checked_size(path, None, source, self.reading.rules)
             image = RawImage(image_id, path, size, (), source, image_class)
             return image, self._without_xml(image_id, path)
         tree = parse_annotation(xml)
-        size = checked_size(path, claimed_size(tree, xml), xml, self.rules, object="<size>")
         objects, findings = read_objects(tree, xml, self.coordinates, "include")
-        image = RawImage(image_id, path, size, tuple(objects), xml, image_class)
-        findings += _check_objects(image, required=not self._lists_unboxed)
+        image = RawImage(image_id, path, (0, 0), tuple(objects), xml, image_class)
+        image, sizes = fit_to_image(image, claimed_size(tree, xml), self.reading, object="<size>")
+        findings += sizes + _check_objects(image, required=not self._lists_unboxed)
         if rows is not None:
             written, _ = read_objects(tree, xml, "zero_based", "include")
             findings += _compare_rows(image, written, rows)

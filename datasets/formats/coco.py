@@ -15,7 +15,7 @@ from ..findings import Fault, Finding
 from ..listing import image_files
 from ..records import RawImage
 from . import coco_json, coco_layout
-from .format import Contents, Format, Inspected, Reading, Source, checked_size
+from .format import Contents, Format, Inspected, Reading, Source, fit_to_image
 from .image_names import ImageFiles
 from .writing import Place, Splits, Writer, fit_box, write_new
 
@@ -61,11 +61,13 @@ def inspect_coco(source: CocoSource, reading: Reading) -> Inspected:
         try:
             path = files.find(coco_json.file_name(entry, annotations, where), annotations, where)
             claimed = coco_json.claimed_size(entry, annotations, where)
-            size = checked_size(path, claimed, annotations, reading.rules, object=where)
+            image = RawImage(image_id, path, (0, 0), tuple(objects[image_id]), annotations)
+            image, faults = fit_to_image(image, claimed, reading, object=where)
         except Fault as fault:
             findings.append(fault.finding)
             continue
-        found.append(RawImage(image_id, path, size, tuple(objects[image_id]), annotations))
+        found.append(image)
+        findings += faults
     findings += files.notes(annotations)
     return found, findings + check_coordinates(found, "zero_based")
 

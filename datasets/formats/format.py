@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-from ...detection.config.base import Section
+from ...detection.config.base import OnSizeMismatch, Section
 from ...detection.errors import ImageError
 from ..findings import Fault, Finding
 from ..image import DEFAULT_RULES, ImageRules, read_size
-from ..records import RawImage
+from ..records import RawImage, RawObject
 from .writing import Writer
 
 #: The annotation of each image: detectors learn from ``boxes``, classifiers from ``class``,
@@ -76,6 +76,7 @@ class Reading:
 
     rules: ImageRules = DEFAULT_RULES
     difficult: Difficult = "ignore"
+    on_size_mismatch: OnSizeMismatch = "error"
     workers: int = 0
     part: Part = "train"
 
@@ -120,6 +121,48 @@ def checked_size(
         reason = f"{difference}: boxes were drawn {moment} EXIF rotation, set `exif: {other}`"
         raise Fault.of("size_matches_unrotated", source, reason, object=object, image=image)
     raise Fault.of("size_mismatch", source, difference, object=object, image=image)
+
+
+def fit_to_image(
+    image: RawImage,
+    claimed: tuple[float, float] | None,
+    reading: Reading,
+    *,
+    object: str = "",
+) -> tuple[RawImage, list[Finding]]:
+    """The image with the size of its header, and findings.
+
+    Under ``on_size_mismatch: scale`` its boxes are scaled from the ``claimed`` (h, w) if that is
+    the shape of the image, rounding aside: the image was resized after it was annotated.
+    Raises `Fault` as `checked_size` does.
+    """
+    rules, source = reading.rules, image.source
+    try:
+        size = checked_size(image.path, claimed, source, rules, object=object)
+        return replace(image, size=size), []
+    except Fault as fault:
+        if fault.finding.kind != "size_mismatch" or claimed is None:
+            raise
+        size = _header_size(image.path, rules)
+        scale = size[0] / claimed[0], size[1] / claimed[1]
+        # All four sides are rounded to pixels.
+        if abs(claimed[1] * size[0] - claimed[0] * size[1]) > sum(claimed) + sum(size):
+            raise
+        if reading.on_size_mismatch == "error":
+            reason = f"{fault.finding.reason}; data.on_size_mismatch=scale scales the boxes"
+            raise Fault(replace(fault.finding, reason=reason)) from fault
+        objects = tuple(_scaled(obj, scale) for obj in image.objects)
+        told = replace(fault.finding, severity="warning", outcome="scaled")
+        return replace(image, size=size, objects=objects), [told]
+
+
+def _scaled(obj: RawObject, scale: tuple[float, float]) -> RawObject:
+    """The object with its box, and the area of its mask, scaled by (vertical, horizontal)."""
+    x1, y1, x2, y2 = obj.box
+    vertical, horizontal = scale
+    box = (x1 * horizontal, y1 * vertical, x2 * horizontal, y2 * vertical)
+    area = None if obj.area is None else obj.area * vertical * horizontal
+    return replace(obj, box=box, area=area)
 
 
 def _header_size(image: Path, rules: ImageRules) -> tuple[int, int]:

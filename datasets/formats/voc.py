@@ -114,17 +114,16 @@ def _pair(place: voc_layout.VocPlace, *, annotated: bool) -> tuple[list[Pair], l
         if count > 1:
             fault("listed_twice", name, f"listed {count} times")
         if len(files) > 1:
-            fault(
-                "ambiguous_image", name, f"several images: {', '.join(path.name for path in files)}"
-            )
-        if xml is None and annotated:
-            reason = f"no annotation {name}.xml in {place.annotations.name}"
-            fault("missing_annotation", name, reason, *files[:1])
+            several = ", ".join(path.name for path in files)
+            fault("ambiguous_image", name, f"several images: {several}")
         if not files:
             try:
                 files = [_resolve(name, xml, others, listing)]
             except Fault as missing:
                 findings.append(missing.finding)
+        if files and xml is None and annotated:
+            reason = f"no annotation {name}.xml in {place.annotations.name}"
+            fault("missing_annotation", name, reason, *files[:1])
         if len(files) == 1 and (xml is not None or not annotated):
             pairs.append((name, files[0], xml))
     return pairs, findings + others.notes(listing)

@@ -12,7 +12,7 @@ from ..findings import Fault, Finding
 from ..parallel import Died, map_items
 from ..records import RawImage
 from . import voc_xml
-from .format import Inspected, Reading, checked_size
+from .format import Inspected, Reading, checked_size, fit_to_image
 
 _WORTH_SHARING = 1000  # images; starting several processes takes a second
 #: An image's id, its file and its XML; None where it has no objects, or they are not known.
@@ -51,12 +51,13 @@ def _read_pair(
             return RawImage(image_id, image, size, (), listed), []
         tree = voc_xml.parse_annotation(xml)
         claimed = voc_xml.claimed_size(tree, xml)
-        size = checked_size(image, claimed, xml, reading.rules, object="<size>")
+        objects, faults = voc_xml.read_objects(tree, xml, coordinates, reading.difficult)
+        found = RawImage(image_id, image, (0, 0), tuple(objects), xml)
+        found, sizes = fit_to_image(found, claimed, reading, object="<size>")
     except Fault as fault:
         return None, [replace(fault.finding, image=image)]
-    objects, faults = voc_xml.read_objects(tree, xml, coordinates, reading.difficult)
-    findings = [replace(finding, image=image) for finding in faults]
+    findings = [replace(finding, image=image) for finding in (*sizes, *faults)]
     if other := voc_xml.names_another_file(tree, image.stem):
         reason = f"<filename> is {other!r}, the image {image.name}"
         findings.append(Finding("other_filename", "warning", xml, reason, image=image))
-    return RawImage(image_id, image, size, tuple(objects), xml), findings
+    return found, findings

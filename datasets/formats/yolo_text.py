@@ -17,6 +17,8 @@ FRACTION_DECIMALS = 12
 #: Corners that exceed the image by at most this fraction of its side are on its edge: YOLO files
 #: usually have six decimals, and a corner is the sum of two values.
 ROUNDING = 1e-6
+#: Larger coordinates are pixels. Smaller ones may be outside 0..1: their boxes leave the image.
+LARGEST_FRACTION = 2.0
 
 #: An image with 20 000 objects, or 30 000 class names.
 _LARGEST_FILE = 2**20
@@ -141,10 +143,7 @@ def _fraction(text: str, path: Path, where: str, column: str) -> float:
     except ValueError:
         reason = f"{column} is {text!r:.40}, expected a number"
         raise Fault.of("not_a_number", path, reason, object=where) from None
-    if not math.isfinite(value):
-        reason = f"{column} is {text:.40}, not a finite number"
-        raise Fault.of("not_a_number", path, reason, object=where)
-    if not 0 <= value <= 1:
+    if abs(value) > LARGEST_FRACTION and math.isfinite(value):
         reason = f"{column} is {text:.40}, outside 0..1: in pixels?"
         raise Fault.of("not_a_fraction", path, reason, object=where)
     return value

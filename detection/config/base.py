@@ -32,6 +32,9 @@ OnTruncated = Literal["error", "warn", "skip"]
 #: A bad box is an error, left out (``drop``), clipped to the image, or its corners are swapped
 #: (``fix``); all are counted.
 OnBadBox = Literal["error", "drop", "clip", "fix"]
+#: Boxes of an annotation that states another size of its image are an error, or are scaled to the
+#: image if its shape is the stated one.
+OnSizeMismatch = Literal["error", "scale"]
 
 
 def one_of(value: str, known: Iterable[str]) -> str:

@@ -21,6 +21,7 @@ from .base import (
     Fraction,
     NonNegative,
     OnBadBox,
+    OnSizeMismatch,
     Positive,
     Precision,
     Section,
@@ -45,6 +46,7 @@ class DataConfig(DataSection):
     #: ``include``: as any object (detectron2). COCO crowds are always ``ignore``.
     difficult: Difficult = "exclude"
     on_bad_box: OnBadBox = "error"
+    on_size_mismatch: OnSizeMismatch = "error"
 
     @model_validator(mode="after")
     def _annotations_known(self) -> DataConfig:

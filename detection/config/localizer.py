@@ -19,6 +19,7 @@ from .base import (
     Fraction,
     NonNegative,
     OnBadBox,
+    OnSizeMismatch,
     Positive,
     Precision,
     Schedule,
@@ -37,6 +38,7 @@ class LocalizerDataConfig(DataSection):
     #: Crops have one size, whatever that of the image.
     min_side: Count = 1
     on_bad_box: OnBadBox = "error"
+    on_size_mismatch: OnSizeMismatch = "error"
 
 
 class LocalizerCropConfig(CropConfig):

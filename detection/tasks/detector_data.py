@@ -25,7 +25,8 @@ def read_sources(
     Raises DataError for errors among the findings.
     """
     data = config.data
-    images, findings = inspect_all(sources, Reading(image_rules(config), difficult))
+    reading = Reading(image_rules(config), difficult, data.on_size_mismatch)
+    images, findings = inspect_all(sources, reading)
     known = classes or data.classes
     if known is None:
         refuse(findings, "data")  # incomplete data give an incomplete class list

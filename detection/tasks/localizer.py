@@ -12,6 +12,7 @@ import torch
 
 from ...datasets.catalog import DataSplit
 from ...datasets.catalog_classes import localization_split
+from ...datasets.formats.format import Reading
 from ...datasets.loading.crops import PlacedCrop
 from ...datasets.loading.dataset import (
     ImageDataset,
@@ -86,7 +87,7 @@ class StageTask(CropTask):
             part,
             classes=classes or data.classes,
             on_bad_box=data.on_bad_box,
-            rules=image_rules(config),
+            reading=Reading(image_rules(config), on_size_mismatch=data.on_size_mismatch),
         )
 
     def predictions(

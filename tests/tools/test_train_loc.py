@@ -615,3 +615,67 @@ def test_the_report_describes_the_run(stage: str, request: pytest.FixtureRequest
     assert (
         "localizer, stage" in page and "true_class_error" in page and "cannot be used" not in page
     )
+
+
+# -------------------------------------------------------------------- faults of the data
+
+
+def set_box(root: Path, split: str, name: str, box: tuple[int, ...]) -> None:
+    path = root / "Annotations" / "CLS-LOC" / split / f"{name}.xml"
+    tags = zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+    sides = "".join(f"<{tag}>{value}</{tag}>" for tag, value in tags)
+    path.write_text(re.sub("<bndbox>.*</bndbox>", f"<bndbox>{sides}</bndbox>", path.read_text()))
+
+
+def damage(root: Path) -> None:
+    """What CLS-LOC is known to hold: boxes outside, swapped corners, XML of another resolution; and
+    a damaged and a missing image."""
+    first, second = CLASSES
+    set_box(root, "train", f"{first}/{first}_0", (200, 10, 260, 60))
+    set_box(root, "train", f"{first}/{first}_1", (50, 10, 20, 60))
+    set_box(root, "val", "ILSVRC2012_val_00000001", (200, 10, 260, 60))
+    for split, name in (("train", f"{second}/{second}_0"), ("val", "ILSVRC2012_val_00000005")):
+        xml = root / "Annotations" / "CLS-LOC" / split / f"{name}.xml"
+        tree = re.sub(r">(\d+)<", lambda found: f">{2 * int(found[1])}<", xml.read_text())
+        xml.write_text(tree)
+    data = root / "Data" / "CLS-LOC"
+    (data / "train" / second / f"{second}_1.JPEG").write_bytes(b"<html>")
+    (data / "val" / "ILSVRC2012_val_00000002.JPEG").unlink()
+
+
+#: The shipped configs, with a network and crops that train in seconds.
+SMALL = ("network.depth=18", "network.width=8", "network.norm=batch", "data.workers=0")
+SMALL += ("train.iterations=2", "train.batch_size=2", "train.eval_every=2", "train.milestones=[]")
+SMALL_FIRST = ("crop.size=64", "crop.short_sides=[64,80]", "test.resize=72", "test.size=64")
+SMALL_FIRST += ("test.short_sides=[64]", "head.anchor_sizes=[16,32]")
+
+
+def test_the_shipped_configs_train_through_what_ilsvrc_holds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "ILSVRC"
+    make_squares(root)
+    damage(root)
+    words: tuple[object, ...] = ("train-loc", "--cfg", "ilsvrc_loc_r101.yaml", *SMALL, *SMALL_FIRST)
+    words += (f"data.root={tmp_path}",)
+    strict = ("data.on_bad_box=error", "data.on_size_mismatch=error", "data.on_bad_image=error")
+    assert main([*map(str, words), *strict, "--out", str(tmp_path / "strict")]) == 3
+    ran(*words, "--out", tmp_path / "first")
+    log = (tmp_path / "first" / "train.log").read_text()
+    for said in ("outside_image 1", "swapped_corners 1", "size_mismatch 1", "image_without_box 1"):
+        assert said in log, said
+    # Of eight, two are without a usable box and one is damaged; the scaled one is among the others.
+    assert "train: images: 5 (with objects 5" in log
+    skipped = (tmp_path / "first" / "skipped_images.txt").read_text()
+    for name in ("n00000002_1.JPEG", "00000002", "00000001"):
+        assert name in skipped
+    assert "2 of 6 images skipped and not in these numbers" in log
+    weights = tmp_path / "first" / "weights" / "last.pt"
+    second = ("train-loc", "--cfg", "ilsvrc_rcnn_r101.yaml", *SMALL, f"data.root={tmp_path}")
+    second += ("region.size=48", "region.padding=8", f"proposals.weights=[{weights}]")
+    ran(*second, "proposals.count=4", "--out", tmp_path / "second")
+    capsys.readouterr()
+    ran("eval", "--weights", tmp_path / "second" / "weights" / "last.pt")
+    out = " ".join(capsys.readouterr().out.split())
+    assert "note: 2 of 6 images skipped and not in these numbers" in out
+    ran("check-data", "--cfg", "ilsvrc_loc_r101.yaml", f"data.root={tmp_path}", "--quick")

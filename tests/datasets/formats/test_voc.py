@@ -170,11 +170,10 @@ def test_what_is_missing_double_or_ambiguous_is_listed(tmp_path: Path) -> None:
     for name in ("c.png", "c.jpg"):
         Image.new("RGB", (20, 20)).save(root / "JPEGImages" / name)
     message = _error(root)
-    assert "5 errors (missing_annotation 2, " in message
+    assert "4 errors (" in message
     assert "train.txt: a: listed 2 times" in message
     assert "train.txt: b: 'b': no such file below" in message
     assert "train.txt: c: several images: c.jpg, c.png" in message
-    assert "train.txt: b: no annotation b.xml" in message
     assert "train.txt: c: no annotation c.xml" in message
 
 

@@ -188,6 +188,18 @@ def test_skipping_does_not_depend_on_workers_or_interruption(config: Path, tmp_p
     assert after.startswith(before) and len(set(after.splitlines())) == after.count("\n")
 
 
+def test_a_run_that_a_bad_image_ended_goes_on(
+    config: Path, tmp_path: Path, failing: Failing
+) -> None:
+    run = tmp_path / "run"
+    train(config, run, UNREAD, "train.iterations=2", "train.checkpoint_every=1")
+    (config.parent / "colours" / "train" / "red" / "0.jpg").write_bytes(b"<html>")
+    resume = ("train-cls", "--resume", run, "train.iterations=8")
+    assert SKIP in failing(*resume)
+    assert main([*map(str, resume), SKIP]) == 0
+    assert listed(run).keys() == {"0.jpg"}
+
+
 def test_two_processes_replace_the_same_images(
     resdet: Command, config: Path, tmp_path: Path
 ) -> None:
