@@ -1,4 +1,4 @@
-"""Download PASCAL VOC or COCO, or generate a synthetic data set.
+"""Download PASCAL VOC, COCO or CIFAR-10, or generate a synthetic data set.
 
 resdet get-data voc2007 --out data
 resdet get-data synthetic --out data --train 1000 --val 200
@@ -12,9 +12,9 @@ from pathlib import Path
 from resdet.detection.errors import ConfigError
 from resdet.tools.progress import download_progress
 
-HELP = "download VOC or COCO, or generate a synthetic data set"
+HELP = "download VOC, COCO or CIFAR-10, or generate a synthetic data set"
 
-DOWNLOADS = ("voc2007", "voc2012", "coco2017")
+DOWNLOADS = ("voc2007", "voc2012", "coco2017", "cifar10")
 #: Options of the synthetic data set and their defaults.
 SCENES = {"train": 1000, "val": 200, "seed": 0}
 
@@ -55,11 +55,14 @@ def _draw(out: Path, scenes: dict[str, int]) -> None:
 
 
 def _download(dataset: str, out: Path, *, delete_archives: bool) -> None:
+    from resdet.datasets.acquire.cifar import write_class_folders
     from resdet.datasets.acquire.download import DATASETS, install
 
     with download_progress() as progress:
         for archive in DATASETS[dataset]:
             install(archive, out, progress=progress)
+            if dataset == "cifar10":
+                write_class_folders(out / archive.folder, out / dataset, progress=progress)
             if delete_archives:
                 (out / "archives" / archive.name).unlink(missing_ok=True)
 

@@ -51,9 +51,20 @@ def _coco(path: str, folder: str, size: int, md5: str) -> Archive:
     return Archive(Path(path).name, urls, size, md5, target="coco", folder=f"coco/{folder}")
 
 
+_CIFAR = Archive(
+    "cifar-10-binary.tar.gz",
+    ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",),
+    170_052_171,
+    "c32a1d4ab5d03f1284b67883e8d87530",
+    target="archives",
+    folder="archives/cifar-10-batches-bin",
+)
+
 # MD5 of the VOC files as in torchvision (datasets/voc.py), of the COCO files as in PaddleDetection
-# (utils/download.py) and MLPerf's reference SSD; sizes from the servers.
+# (utils/download.py) and MLPerf's reference SSD, of CIFAR-10 as on its page; sizes from the
+# servers.
 DATASETS: dict[str, tuple[Archive, ...]] = {
+    "cifar10": (_CIFAR,),
     "voc2007": (
         _voc(2007, "VOCtrainval_06-Nov-2007.tar", 460_032_000, "c52e279531787c972589f7e41ab4ae64"),
         _voc(2007, "VOCtest_06-Nov-2007.tar", 451_020_800, "b6e924de25625d8de591ea690078ad9f"),
