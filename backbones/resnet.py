@@ -122,7 +122,7 @@ class CifarResNet(ResNet):
     norm: str = "batch"
     shortcut: Shortcut = "A"
 
-    depths = (20, 32, 44, 56, 110)  # Table 6
+    depths = (20, 32, 44, 56, 110, 1202)  # Table 6
     strides: ClassVar = {"stem": 1, "res2": 1, "res3": 2, "res4": 4}
     detects = False
 

@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 HELP = "plot the curves of several runs in one figure"
 
 #: {printed metric: whether lower is better}
-SCORES = {"val_top1_error": True, "val_top5_error": True, "voc_ap50": False, "coco_ap": False}
+SCORES = {
+    "val_top1_error": True,
+    "val_top5_error": True,
+    "voc_ap50": False,
+    "coco_ap": False,
+    "ilsvrc_ap": False,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -53,6 +53,8 @@ LISTED: dict[int, tuple[Shortcut, ...]] = {
     152: ("B",),
 }
 LISTED_CIFAR: tuple[Shortcut, ...] = ("A", "none")
+#: Counting 1202 layers takes longer than counting all other networks.
+DEEPEST_CIFAR = 110
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ def network_sizes(size: int | None = None, classes: int | None = None) -> list[N
     return rows + [
         count(f"CIFAR {_name(depth, shortcut)}", partial(cifar, depth, shortcut), size or 32)
         for depth in CifarResNet.depths
+        if depth <= DEEPEST_CIFAR
         for shortcut in LISTED_CIFAR
     ]
 

@@ -38,6 +38,7 @@ PANELS = (
     Panel("loss", "loss", "val_loss"),
     Panel("mAP@0.5 (VOC)", "", "voc_ap50"),
     Panel("AP (COCO)", "", "coco_ap"),
+    Panel("mAP (ILSVRC DET)", "", "ilsvrc_ap"),
 )
 
 

@@ -131,7 +131,8 @@ def test_narrow_stem() -> None:
 
 
 @pytest.mark.parametrize(
-    ("depth", "millions"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.73)]
+    ("depth", "millions"),
+    [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.73), (1202, 19.42)],
 )
 def test_depth_and_parameters_of_table_6(depth: int, millions: float) -> None:
     assert depth in CifarResNet.depths

@@ -159,5 +159,5 @@ def test_weights_follow_the_seed() -> None:
 
 
 def test_depth_must_belong_to_the_family() -> None:
-    with pytest.raises(ValueError, match="20, 32, 44, 56 or 110 for family cifar"):
+    with pytest.raises(ValueError, match="20, 32, 44, 56, 110 or 1202 for family cifar"):
         ClassifierConfig.model_validate({"network": {"family": "cifar", "depth": 18}})
