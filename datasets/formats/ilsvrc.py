@@ -133,13 +133,13 @@ def _answers(root: Path, images: Mapping[str, Path]) -> _Answers:
 
 def _from_solution(path: Path, images: Mapping[str, Path]) -> _Answers:
     solution, findings = read_solution(path)
-    for kind, what, stems in (
-        ("missing_solution", "no row for the image", images.keys() - solution.keys()),
-        ("missing_image", "no image for the row", solution.keys() - images.keys()),
-    ):
-        if stems:
-            reason = f"{what} {first_few(sorted(stems), 3)} ({len(stems)} in all)"
-            findings.append(Finding(kind, "error", path, reason))
+    if stems := sorted(images.keys() - solution.keys()):
+        reason = f"no row for the image {first_few(stems, 3)} ({len(stems)} in all)"
+        findings.append(Finding("missing_solution", "error", path, reason))
+    findings += [
+        Finding("missing_image", "error", path, "no image for the row", stem)
+        for stem in sorted(solution.keys() - images.keys())
+    ]
     both = [stem for stem in images if stem in solution]
     return {stem: (solution[stem][0][0], path) for stem in both}, findings
 
@@ -149,13 +149,15 @@ def _from_ground_truth(path: Path, images: Mapping[str, Path]) -> _Answers:
     wnids, faults = _read_order(path.parent)
     if findings or faults:
         return {}, findings + faults
-    if len(numbers) != len(images):
+    if len(numbers) < len(images):
         reason = f"{len(numbers)} lines for {len(images)} images"
         findings.append(Finding("malformed_file", "error", path, reason))
     answers = {}
+    without = dict(numbers)
     for stem, image in images.items():
         found = _NUMBER.search(stem)
         line = int(found[1]) if found else 0
+        without.pop(line, None)
         if line not in numbers:
             reason = f"its number is not one of the lines 1..{len(numbers)} of {path}"
             findings.append(Finding("missing_solution", "error", image, reason))
@@ -164,6 +166,10 @@ def _from_ground_truth(path: Path, images: Mapping[str, Path]) -> _Answers:
             findings.append(Finding("unknown_class", "error", path, reason))
         else:
             answers[stem] = wnids[numbers[line]], path
+    reason = f"no image for it ({len(numbers)} lines for {len(images)} images)"
+    findings += [
+        Finding("missing_image", "error", path, reason, f"line {line}") for line in without
+    ]
     return answers, findings
 
 

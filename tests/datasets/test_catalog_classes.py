@@ -11,6 +11,7 @@ from PIL import Image
 from resdet.datasets.catalog_classes import describe_labelled, labelled_split, labelled_splits
 from resdet.datasets.formats.ilsvrc import IlsvrcSource, class_names
 from resdet.datasets.formats.image_folder import FolderSource
+from resdet.datasets.image import ImageRules
 from resdet.detection.errors import DataError
 from resdet.tests.datasets.formats.sources import inspect
 from scipy.io import savemat
@@ -203,7 +204,7 @@ def truth(kit: Path) -> Path:
     ("text", "message"),
     [
         ("3\n1\n", r"ground_truth\.txt: 2 lines for 3 images"),
-        ("3\n1\n2\n2\n", r"ground_truth\.txt: 4 lines for 3 images"),
+        ("3\n1\n2\n2\n", r"ground_truth\.txt: line 4: no image for it \(4 lines for 3 images"),
         ("3\n1\n5\n", r"ground_truth\.txt: line 3: no class has the number 5 \(1\.\.3\)"),
         ("3\n1\nfox\n", r"ground_truth\.txt: line 3: 'fox': expected a class's number"),
         ("", r"ground_truth\.txt: 0 lines for 3 images"),
@@ -242,7 +243,7 @@ def test_a_solution_of_other_images(kaggle: Path) -> None:
     path.write_text("\n".join([*rows[:-1], "ILSVRC2012_val_00000009,n02119789 1 1 9 9"]))
     with pytest.raises(DataError, match="no row for the image ILSVRC2012_val_00000003") as caught:
         val_labels(kaggle)
-    assert "no image for the row ILSVRC2012_val_00000009" in str(caught.value)
+    assert "ILSVRC2012_val_00000009: no image for the row" in str(caught.value)
 
 
 def test_an_unknown_wnid_in_the_solution(kaggle: Path) -> None:
@@ -273,3 +274,18 @@ def test_caltech_as_it_is_and_with_a_part_held_out(shared_data: Path) -> None:
     assert len(rest.records) + len(held.records) == 1070
     counts = Counter(record.image_label for record in held.records)
     assert len(counts) == 40 and max(counts.values()) - min(counts.values()) <= 2
+
+
+@pytest.mark.parametrize("which", ["kit", "kaggle"])
+def test_missing_validation_images_are_skipped_one_by_one(
+    which: str, request: pytest.FixtureRequest
+) -> None:
+    root = request.getfixturevalue(which)
+    [image] = root.rglob("ILSVRC2012_val_00000002.JPEG")
+    image.unlink()
+    source = IlsvrcSource(root=root, headers=True)
+    with pytest.raises(DataError, match=r"data\.on_bad_image=skip"):
+        labelled_splits(source)
+    _, val = labelled_splits(source, rules=ImageRules(min_side=1, on_bad_image="skip"))
+    assert [record.image_label for record in val.records] == [2, 0]
+    assert [finding.outcome for finding in val.findings if finding.outcome] == ["skipped"]

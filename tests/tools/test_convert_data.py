@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from resdet.tests.datasets.formats.sources import read
 from resdet.tools.cli import main
 
@@ -97,3 +99,76 @@ def test_a_folder_in_use_is_reported_before_reading(
     words = ("nowhere", "--from", "voc", "--to", "coco", "--split", "train", "--out", tmp_path)
     assert _run(*words) == 3
     assert "is not empty; choose a new folder" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------ policies
+
+
+@pytest.fixture
+def out_of_range(tmp_path: Path) -> Path:
+    """YOLO boxes that leave their image by rounding, by a lot, and not at all."""
+    lines = ["0 0.304 0.5003 0.608 1.0004374453193348", "1 0.5 0.5 0.2 0.2", "1 -0.01 0.5 0.2 0.2"]
+    for number, line in enumerate(lines):
+        image = tmp_path / "yolo" / "images" / "train" / f"{number}.jpg"
+        label = tmp_path / "yolo" / "labels" / "train" / f"{number}.txt"
+        for path in (image, label):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (160, 120)).save(image)
+        label.write_text(f"{line}\n")
+    (tmp_path / "yolo" / "classes.txt").write_text("cat\ndog\n")
+    return tmp_path / "yolo"
+
+
+def test_boxes_outside_follow_the_policy(
+    out_of_range: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (out_of_range, "--from", "yolo", "--split", "train", "--to", "voc", "--out")
+    assert _run(*words, tmp_path / "refused") == 3
+    error = capsys.readouterr().err
+    assert "2.txt: 2.jpg: line 1 (dog): box" in error and "--on-bad-box drop" in error
+    assert not (tmp_path / "refused").exists()
+    assert _run(*words, tmp_path / "dropped", "--on-bad-box", "drop") == 0
+    printed = capsys.readouterr().out
+    assert "train: 3 images (1 empty), 2 objects" in printed
+    assert "note: boxes dropped: 1" in printed
+    assert "2.jpg: line 1 (dog): box" in (tmp_path / "dropped" / "conversion.txt").read_text()
+    whole, *_ = read("voc", tmp_path / "dropped", "train")
+    assert whole.objects[0].box[1] >= 0 and whole.objects[0].box[3] == 120
+    assert _run(*words, tmp_path / "clipped", "--on-bad-box", "clip") == 0
+    *_, last = read("voc", tmp_path / "clipped", "train")
+    assert last.objects[0].box == pytest.approx((0, 48, 14.4, 72))
+    assert _run(*words, tmp_path / "kept", "--on-bad-box", "keep") == 0
+    *_, last = read("voc", tmp_path / "kept", "train")
+    assert last.objects[0].box == pytest.approx((-17.6, 48, 14.4, 72))
+
+
+def test_bad_images_follow_the_policy(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "scenes"
+    shutil.copytree(scenes, root)
+    (root / "JPEGImages" / "val_00002.jpg").unlink()
+    (root / "JPEGImages" / "val_00003.jpg").write_bytes(b"<html>")
+    words = (root, "--from", "voc", "--split", "val", "--to", "coco", "--out")
+    assert _run(*words, tmp_path / "a") == 3
+    assert "--on-bad-image skip leaves such images out" in capsys.readouterr().err
+    assert _run(*words, tmp_path / "b", "--on-bad-image", "skip") == 0
+    assert "note: images skipped: 2" in capsys.readouterr().out
+    lines = (tmp_path / "b" / "conversion.txt").read_text().splitlines()
+    assert sum(line.endswith(": skipped") for line in lines) == 2
+    assert len(list((tmp_path / "b" / "val").iterdir())) == 4
+
+
+def test_nothing_left_is_an_error(
+    out_of_range: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label in (out_of_range / "labels" / "train").iterdir():
+        label.write_text("0 1.5 1.5 0.1 0.1\n")
+    words = (out_of_range, "--from", "yolo", "--split", "train", "--to", "voc", "--out")
+    assert _run(*words, tmp_path / "a", "--on-bad-box", "drop") == 3
+    assert "no object is left: outside_image 3" in capsys.readouterr().err
+    for image in (out_of_range / "images" / "train").iterdir():
+        image.write_bytes(b"")
+    assert _run(*words, tmp_path / "b", "--on-bad-image", "skip") == 3
+    assert "no image is left" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()

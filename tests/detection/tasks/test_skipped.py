@@ -17,8 +17,9 @@ from resdet.datasets.catalog import DataSplit
 from resdet.datasets.findings import Finding
 from resdet.detection.config.classifier import ClassifierConfig
 from resdet.detection.engine.checkpoint import load_checkpoint
+from resdet.detection.errors import DataError
 from resdet.detection.structures import Record
-from resdet.detection.tasks.skipped import describe_skipped, skipped_images
+from resdet.detection.tasks.skipped import describe_skipped, evaluate_read, skipped_images
 from resdet.tools.cli import main
 
 if TYPE_CHECKING:
@@ -107,6 +108,21 @@ def test_what_an_evaluation_leaves_out(tmp_path: Path) -> None:
     assert "no such file" in lines[2]
     assert describe_skipped(lines, 1).startswith("3 of 4 images skipped and not in these numbers")
     assert describe_skipped([], 4) == ""
+
+
+def test_a_readable_image_without_prediction_is_not_left_out(tmp_path: Path) -> None:
+    """Else predictions of another tool would score better the more images they leave out."""
+    records = tuple(Record(name, tmp_path / f"{name}.jpg", (40, 40)) for name in ("a", "b"))
+    for record in records:
+        draw(record.path, 40, 40)
+    config = ClassifierConfig.model_validate({"data": {"on_bad_image": "skip"}})
+    assert skipped_images({"a": 1}, DataSplit(records, ("cat",)), config) == []
+
+    def evaluate(found: object, kept: tuple[Record, ...], classes: tuple[str, ...]) -> object:
+        raise DataError(f"{len(kept)} images")
+
+    with pytest.raises(DataError, match="2 images"):
+        evaluate_read(evaluate, {"a": 1}, DataSplit(records, ("cat",)), config)
 
 
 # --------------------------------------------------------------------------- classification
