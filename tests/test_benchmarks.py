@@ -6,8 +6,11 @@ import importlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import gpu
+import gpu_rows
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
@@ -81,3 +84,50 @@ def test_the_localizers_heads_agree_and_are_measured(tmp_path: Path) -> None:
     for side in report["sides"].values():
         assert side["peak_mb"] > side["weights_mb"] > 0 and side["seconds"] > 0
         assert side["losses"]["loss_cls"] > 0
+
+
+def test_gpu_checks_hold_on_a_cpu(tmp_path: Path) -> None:
+    """Small networks; detectron2's numbers where they are."""
+    report = run("gpu.py", "--device cpu", tmp_path / "out.json")
+    verdicts = {row["name"]: row["verdict"] for row in report["rows"]}
+    assert set(verdicts.values()) <= {"ok", "measured", "skipped"}
+    assert verdicts["resume, bf16"] == verdicts["large pass, CPU"] == verdicts["RoIPool"] == "ok"
+    assert verdicts["order of the shortcut"] == "measured"
+    assert report["machine"]["cpu"] and report["settings"]["device"] == "cpu"
+    assert all(row["values"].keys() >= row["limits"].keys() for row in report["rows"])
+
+
+def test_gpu_golden_numbers(golden: Path, tmp_path: Path) -> None:
+    words = ["--device", "cpu", "--only", "golden", "--golden", str(golden)]
+    rows = run("gpu.py", words, tmp_path / "out.json")["rows"]
+    assert len(rows) == 6 and {row["verdict"] for row in rows} == {"ok"}
+
+
+def test_a_gpu_check_that_fails_is_told_and_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "out.json"
+
+    def parts_of(value: float) -> Iterator[gpu_rows.Row]:
+        yield gpu_rows.Row("first", {"error": 0.5}, {"error": 0.5})
+        written = json.loads(path.read_text())["rows"]
+        assert written[-1]["name"] == "first", "written as it comes"
+        yield gpu_rows.Row("second", {"error": value}, {"error": 0.5})
+
+    def raising(setup: gpu_rows.Setup) -> Iterator[gpu_rows.Row]:
+        yield gpu_rows.Row("third", {"ms": 3.0})
+        raise RuntimeError("CUDA error:\nunspecified launch failure")
+
+    def outcome(**parts: gpu_rows.Part) -> tuple[int, list[str]]:
+        monkeypatch.setattr(gpu, "PARTS", parts)
+        monkeypatch.setattr(sys, "argv", ["gpu.py", "--device", "cpu", "--json", str(path)])
+        code = gpu.main()
+        return code, [row["verdict"] for row in json.loads(path.read_text())["rows"]]
+
+    assert outcome(parts=lambda setup: parts_of(0.4)) == (0, ["ok", "ok"])
+    assert outcome(parts=lambda setup: parts_of(0.6)) == (1, ["ok", "FAILED"])
+    assert outcome(parts=lambda setup: parts_of(float("nan"))) == (1, ["ok", "FAILED"])
+    assert "FAILED" in capsys.readouterr().out
+    found = outcome(broken=raising, parts=lambda setup: parts_of(0.4))
+    assert found == (1, ["measured", "FAILED", "ok", "ok"])
+    assert "failed: RuntimeError: CUDA error: unspecified launch failure" in capsys.readouterr().out

@@ -118,6 +118,9 @@ class TrainConfig(Section):
     #: Decay of the exponential moving average of the weights; null keeps none.
     ema_decay: Fraction | None = None
     seed: NonNegative = 0
+    #: The same weights from the same seed, bit for bit, on a GPU too, where it is slower; a CPU
+    #: always gives them.
+    deterministic: bool = False
     log_every: Count = 20
     #: Also write TensorBoard events (needs the ``tensorboard`` extra).
     tensorboard: bool = False

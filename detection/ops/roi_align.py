@@ -108,7 +108,8 @@ def _align_separably(
     columns = _axis_weights(cells[:, 0], cells[:, 2], size, width, sampling_ratio)[:, ::step]
     maps = features.permute(0, 2, 3, 1).contiguous()
     windows = _windows(images, rows, columns)
-    crops = _SeparableAlign.apply(maps, windows, rows.to(maps), columns.to(maps))
+    with torch.autocast(maps.device.type, enabled=False):  # its products are of the maps' type
+        crops = _SeparableAlign.apply(maps, windows, rows.to(maps), columns.to(maps))
     return crops.permute(0, 3, 1, 2)
 
 

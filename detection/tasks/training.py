@@ -18,6 +18,7 @@ from ...datasets.catalog import describe
 from ...datasets.findings import count_kinds
 from ..config.base import TrainConfig
 from ..config.files import dump_config
+from ..engine.determinism import deterministic
 from ..engine.distributed import Group
 from ..engine.log import RunLog
 from ..engine.optim import MovingAverage, make_sgd, scaled_lr
@@ -136,7 +137,7 @@ class Training:
         if resumed:
             state.load_dict(resumed.state, str(resumed.path))
         log = _open_log(folder, self.settings, state.step, group)
-        with log, StopRequest() as stop:
+        with log, deterministic(self.settings.deterministic, group.device), StopRequest() as stop:
             if group.is_main:
                 self._write_run_files(folder)
                 for line in self.banner(group, folder):

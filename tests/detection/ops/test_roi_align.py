@@ -143,6 +143,13 @@ def test_bfloat16_features_and_gradient_stay_bfloat16_and_near() -> None:
     torch.testing.assert_close(half.grad.float(), exact.grad, atol=0.3, rtol=1e-2)
 
 
+def test_float32_features_stay_float32_under_autocast() -> None:
+    features, boxes = feature_map(), [SPECIAL, SPECIAL[:2], SPECIAL[:1]]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        crops = ours(features, boxes, 7, 0, 1)
+    assert torch.equal(crops, ours(features, boxes, 7, 0, 1))
+
+
 def test_crops_are_channels_last_and_do_not_depend_on_the_memory_of_the_map() -> None:
     features, boxes = feature_map(), [SPECIAL, SPECIAL[:2], SPECIAL[:1]]
     crops = ours(features, boxes, 7, 0, 1)
