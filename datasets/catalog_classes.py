@@ -36,10 +36,13 @@ def labelled_splits(
 
 
 def labelled_split(
-    source: Source, part: Part, *, classes: Sequence[str], rules: ImageRules = DEFAULT_RULES
+    source: Source, part: Part, *, classes: Sequence[str] | None, rules: ImageRules = DEFAULT_RULES
 ) -> DataSplit:
-    """One of the two splits of `labelled_splits`, with the labels of ``classes``."""
-    return _label(source, part, _images(source, (part,), rules)[part], tuple(classes))
+    """One of the two splits of `labelled_splits`, with the labels of ``classes``; None takes those
+    of its own images, sorted."""
+    images = _images(source, (part,), rules)[part]
+    names = _classes(images[0]) if classes is None else tuple(classes)
+    return _label(source, part, images, names)
 
 
 def localization_split(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
@@ -54,11 +54,20 @@ class Converted:
     notes: tuple[str, ...] = ()
     mapped: Pairs = ()
     unused: Pairs = ()
+    #: ``test.resize`` and ``test.size`` of a published classifier, where not the layout's.
+    sizes: tuple[int, int] | None = None
 
     @property
     def testing(self) -> Settings:
-        """The settings with which the layout's detectors are tested."""
+        """The settings of testing that belong to the weights."""
+        if self.sizes:
+            return (("test.resize", self.sizes[0]), ("test.size", self.sizes[1]))
         return LAYOUTS[self.layout].testing
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The class names; ``class0`` and so on where the file has none."""
+        return self.classes or numbered(self.class_count)
 
     @property
     def network(self) -> str:
@@ -75,6 +84,16 @@ class Converted:
         if self.kind == "detector":
             return len(self.tensors["roi_head.cls_logits.weight"]) - 1
         return len(self.tensors["fc.weight"]) if "fc.weight" in self.tensors else 0
+
+
+def are_numbered(classes: Sequence[str]) -> bool:
+    """Whether these are the names that `Converted.class_names` gives where a file has none."""
+    return bool(classes) and tuple(classes) == numbered(len(classes))
+
+
+def numbered(count: int) -> tuple[str, ...]:
+    """``class0`` to the last of ``count`` classes."""
+    return tuple(f"class{index}" for index in range(count))
 
 
 def has_bottlenecks(depth: int | None) -> bool:

@@ -56,8 +56,28 @@ def _torchvision_url(name: str) -> str:
         url = str(get_weight(name).url)
     except (AttributeError, KeyError, ValueError) as error:
         raise WeightsError(f"{TORCHVISION}{name}: torchvision has no such weights") from error
-    checksum = re.search(r"-([0-9a-f]{8,64})\.", url)  # resnet101-cd907fc2.pth
-    return f"{url}#sha256={checksum[1]}" if checksum else url
+    checksum = _torchvision_checksum(url)
+    return f"{url}#sha256={checksum}" if checksum else url
+
+
+def published_sizes(path: Path) -> tuple[int, int] | None:
+    """The shorter side and the crop with which torchvision tests the ResNet in a file, known by its
+    checksum; None for other files."""
+    from torchvision.models import get_model_weights
+
+    digest = sha256_of(path)
+    for depth in (18, 34, 50, 101, 152):
+        for weights in get_model_weights(f"resnet{depth}"):
+            if digest.startswith(_torchvision_checksum(str(weights.url)) or "-"):
+                testing = weights.transforms()
+                return testing.resize_size[0], testing.crop_size[0]
+    return None
+
+
+def _torchvision_checksum(url: str) -> str:
+    """The first digits of the SHA-256 in a name such as resnet101-cd907fc2.pth, or ""."""
+    found = re.search(r"-([0-9a-f]{8,64})\.", url)
+    return found[1] if found else ""
 
 
 def _cached(spec: str, cache: Path | None) -> Path:

@@ -48,7 +48,7 @@ class Layout:
     background: Literal["first", "last"] = "last"
     rpn: Literal["sigmoid", "softmax"] = "sigmoid"
     notes: tuple[str, ...] = ()
-    #: The settings with which a detector of the system is tested.
+    #: The settings with which networks of the system are tested.
     testing: Settings = ()
     #: Our own layout: family, norms, shortcuts and stride are those of the config beside it.
     own: bool = False
@@ -117,6 +117,9 @@ _TESTED_AT_800: Settings = (
     ("test.max_detections", 100),
 )
 
+#: The middle crop of most ImageNet classifiers.
+_CROP_224: Settings = (("test.resize", 256), ("test.size", 224))
+
 LAYOUTS: dict[str, Layout] = {
     "resdet": Layout(
         title="resdet detector",
@@ -140,6 +143,7 @@ LAYOUTS: dict[str, Layout] = {
         marks=(r"conv1\.weight", r"layer1\.0\.conv1\.weight"),
         renames=_TORCHVISION,
         pixels="torchvision",
+        testing=_CROP_224,
     ),
     "detectron2_classifier": Layout(
         title="torchvision classifier in detectron2's names",
@@ -147,6 +151,7 @@ LAYOUTS: dict[str, Layout] = {
         marks=(r"stem\.conv1\.weight", r"res2\.0\.conv1\.weight"),
         renames=((r"^stem\.fc\.", "fc."),),
         pixels="torchvision",
+        testing=_CROP_224,
     ),
     "msra": Layout(
         title="MSRA classifier, norms as trained (detectron2's R-50.pkl, R-101.pkl)",
@@ -155,6 +160,7 @@ LAYOUTS: dict[str, Layout] = {
         renames=_CAFFE,
         ignored=(),
         pixels="msra",
+        testing=_CROP_224,
     ),
     "msra_folded": Layout(
         title="MSRA classifier, norms folded to scale and shift (Detectron's R-50.pkl, R-101.pkl)",
@@ -163,6 +169,7 @@ LAYOUTS: dict[str, Layout] = {
         renames=_CAFFE,
         ignored=(),
         pixels="caffe",
+        testing=_CROP_224,
         notes=("folded norms became mean 0 and variance 1 - eps, which multiply and add the same",),
     ),
     "detectron2": Layout(

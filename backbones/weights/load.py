@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import get_type_hints
 
@@ -22,6 +23,7 @@ from ..base import Backbone
 from ..pixels import PIXELS
 from ..resnet import DEPTHS
 from .convert import Converted, StrideIn, convert, expect_trunk
+from .fetch import published_sizes
 from .layouts import HEADS, LAYOUTS, recognise
 from .reading import read_tensors, reason
 
@@ -48,9 +50,10 @@ def import_weights(
     tensors = read_tensors(path)
     try:
         chosen = recognise(tensors) if layout == "auto" else layout
-        return convert(tensors, chosen, ratios=ratios, pixels=pixels, stride_in=stride_in)
+        converted = convert(tensors, chosen, ratios=ratios, pixels=pixels, stride_in=stride_in)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
+    return replace(converted, sizes=published_sizes(path) if chosen == "torchvision" else None)
 
 
 def check_binding(
@@ -180,6 +183,10 @@ _HEADER = {
 }
 
 
+#: Fields that the first files of this version do not have.
+_LATER = {"sizes"}
+
+
 def write_converted(converted: Converted, path: Path) -> None:
     """Write a safetensors file atomically.
 
@@ -213,7 +220,11 @@ def read_converted(path: Path) -> Converted:
     if header.get("resdet") != VERSION:
         raise WeightsError(f"{path}: not a converted weights file of version {VERSION}")
     try:
-        values = {name: kind.validate_json(header[name]) for name, kind in _HEADER.items()}
+        values = {
+            name: kind.validate_json(header[name])
+            for name, kind in _HEADER.items()
+            if name in header or name not in _LATER
+        }
     except (KeyError, ValueError) as error:  # pydantic's errors have many lines
         raise WeightsError(f"{path}: damaged header: {_first_fault(error)}") from error
     converted = Converted(tensors=read_tensors(path), **values)

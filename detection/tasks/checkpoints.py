@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ...backbones.weights.convert import are_numbered
 from ...backbones.weights.load import expect_fit, import_weights, load_into
 from ...datasets.catalog import DataSplit
 from ..config.base import Section
@@ -25,6 +26,8 @@ from .base import Loaded, Task
 #: The parts of the data that can be evaluated.
 EvalPart = Literal["train", "val", "test"]
 Tensors = Mapping[str, Tensor]
+#: {kind of converted weights: task}.
+CONVERTED = {"detector": "detection", "classifier": "classification"}
 
 
 @dataclass(frozen=True)
@@ -87,22 +90,27 @@ class Checkpoint:
             WeightsError: the tensors do not fit the configuration.
             ConfigError: an override is wrong.
         """
-        config = override(base or self.config, overrides)
+        config: Any = override(base or self.config, overrides)
+        classes, given = self.classes, config.data.classes
+        if are_numbered(classes) and given and len(given) == len(classes):
+            classes = given  # the weights have no names
         self.expect_fit(config)
         model = self.task.build(config, len(self.classes))
         load_into(model, self.tensors, source=str(self.path))
-        return Loaded(model.to(device).eval(), config, self.classes, self.config)
+        return Loaded(model.to(device).eval(), config, classes, self.config)
 
 
 def read_checkpoint(path: Path, *tasks: Task) -> Checkpoint:
-    """The checkpoint of one of ``tasks``, or a detector that ``convert-weights`` wrote.
+    """The checkpoint of one of ``tasks``, or a network that ``convert-weights`` wrote.
 
     Raises:
         WeightsError: unreadable, of another task, or not fitting its task's schema.
     """
     if path.suffix == ".safetensors":
-        tensors, config, classes = tasks[0].read_converted(import_weights(path), path)
-        return Checkpoint(path, tasks[0], tensors, config, classes)
+        converted = import_weights(path)
+        kinds = [task for task in tasks if task.name == CONVERTED[converted.kind]]
+        chosen = (*kinds, *tasks)[0]  # without the kind, the first one says what it needs
+        return Checkpoint(path, chosen, *chosen.read_converted(converted, path))
     state = load_checkpoint(path)
     name = state.get("task", "detection")  # the first detectors' checkpoints have none
     task = next((task for task in tasks if task.name == name), None)

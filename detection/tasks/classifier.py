@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ...backbones.weights.fetch import resolve
-from ...backbones.weights.load import check_binding, import_weights, load_into
+from ...backbones.weights.convert import Converted, are_numbered
 from ...datasets.catalog import DataSplit
 from ...datasets.catalog_classes import describe_labelled, labelled_split, labelled_splits
 from ...datasets.formats.format import Source
@@ -25,7 +24,7 @@ from ..config.classifier import ClassifierConfig
 from ..engine.distributed import Group
 from ..engine.plots import plot_image_labels
 from ..engine.synced_norm import synchronise_norms
-from ..errors import ConfigError, WeightsError
+from ..errors import ConfigError, DataError
 from ..evaluation.classification import (
     Classification,
     evaluate_scores,
@@ -36,6 +35,7 @@ from ..structures import Batch
 from .base import ALONE, Loaded, Part, Splits, Task, image_rules
 from .checkpoints import describe_members, describe_overridden
 from .classifier_network import build_classifier, classifier_member, describe_crops, train_crop
+from .classifier_weights import converted_classifier, load_classifier_weights
 from .skipped import evaluate_read
 from .training import describe_size
 
@@ -99,6 +99,11 @@ class ClassificationTask(CropTask):
         missing = ("pixels.", *self.class_layers)
         return load_classifier_weights(loaded, "network.", ("fc.",), missing, "fc re-initialised")
 
+    def read_converted(
+        self, converted: Converted, path: Path
+    ) -> tuple[Mapping[str, Tensor], ClassifierConfig, tuple[str, ...]]:
+        return converted_classifier(converted, path)
+
     # -- data ------------------------------------------------------------------------------------
 
     def read(
@@ -109,13 +114,33 @@ class ClassificationTask(CropTask):
         *,
         training: bool = False,
     ) -> DataSplit:
+        """``classes`` without names (of converted weights) become those of the data, sorted, which
+        is the order of published ImageNet models; raises DataError if there are more or fewer."""
         source, known = data_source(config), classes or config.data.classes
+        if classes and are_numbered(classes):
+            return self._read_unnamed(config, part, len(classes))
         if isinstance(source, ShardsSource):
             folder = source.root / (source.train if part == "train" else source.val)
             return read_shards(folder, classes=known).split()
         if known is None:
             return self.read_both(config)[part]
         return labelled_split(source, part, classes=known, rules=image_rules(config))
+
+    def _read_unnamed(self, config: ClassifierConfig, part: Part, count: int) -> DataSplit:
+        source = data_source(config)
+        if isinstance(source, ShardsSource):
+            folder = source.root / (source.train if part == "train" else source.val)
+            split: DataSplit = read_shards(folder, classes=None).split()
+            names = tuple(sorted(split.classes))
+            split = read_shards(folder, classes=names).split()
+        else:
+            split = labelled_split(source, part, classes=None, rules=image_rules(config))
+        if len(split.classes) != count:
+            raise DataError(
+                f"{source.title}: {len(split.classes)} classes in {part!r}, the weights have "
+                f"{count} without names; name them in their order: data.classes=[...]"
+            )
+        return split
 
     def read_both(
         self, config: ClassifierConfig, classes: tuple[str, ...] | None = None
@@ -233,36 +258,13 @@ class ClassificationTask(CropTask):
 
     def describe_testing(self, members: Sequence[LoadedClassifier], pipeline: ScorePipeline) -> str:
         crops = describe_members([describe_crops(member.crops) for member in pipeline.members])
-        return "; ".join([*crops, *describe_overridden(members, ("test.resize", "test.size"))])
+        unnamed = are_numbered(members[0].classes)
+        names = ["classes of the data, sorted, as the weights have no names"] if unnamed else []
+        told = describe_overridden(members, ("test.resize", "test.size"))
+        return "; ".join([*crops, *names, *told])
 
 
 CLASSIFICATION = ClassificationTask()
-
-
-def load_classifier_weights(
-    loaded: Loaded, prefix: str, replaced: tuple[str, ...], missing: tuple[str, ...], done: str
-) -> list[str]:
-    """Load ``network.weights``, a classifier of any known layout, without its layers ``replaced``;
-    ``prefix`` is added to the names of tensors, and ``missing`` layers of the model keep their
-    values. Returns lines for the log, the first of which ends with ``done``."""
-    settings = loaded.config.network
-    path = resolve(settings.weights)
-    converted = import_weights(path)
-    if converted.kind != "classifier":
-        raise WeightsError(f"{path}: holds a {converted.kind}, not a classifier")
-    check_binding(
-        converted, pixels=settings.pixels, stride_in=settings.stride_in, section="network"
-    )
-    tensors = {
-        f"{prefix}{name}": tensor
-        for name, tensor in converted.tensors.items()
-        if not name.startswith(replaced)
-    }
-    load_into(loaded.model, tensors, allow_missing=missing, source=str(path))
-    return [
-        f"weights: {path} ({converted.layout}, {len(tensors)} tensors); {done}",
-        *converted.notes,
-    ]
 
 
 def data_source(config: Any) -> Source:

@@ -123,7 +123,7 @@ class DetectionTask(Task):
                 f"{path}: trained with rounded anchors centred at 16k + 7.5, which this network "
                 "does not have; its boxes would be off by half a cell. Use it as backbone.weights"
             )
-        classes = converted.classes or tuple(f"class{i}" for i in range(converted.class_count))
+        classes = converted.class_names
         return converted.tensors, config_of(converted), classes
 
     def prepare_model(self, loaded: Detector, group: Group) -> None:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, cast
 
 import torch
 
+from ...backbones.weights.convert import are_numbered
 from ...datasets.catalog import DataSplit
 from ...datasets.catalog_classes import localization_split
 from ...datasets.formats.format import Reading
@@ -37,8 +38,9 @@ from ..models.localizer import Localizer
 from ..structures import Located
 from .base import Loaded, Part, Splits, image_rules
 from .checkpoints import class_difference, describe_members, load_members, read_checkpoint
-from .classifier import CLASSIFICATION, CropTask, data_source, load_classifier_weights
+from .classifier import CLASSIFICATION, CropTask, data_source
 from .classifier_network import describe_crops, eval_crops, train_crop
+from .classifier_weights import load_classifier_weights
 from .localizer_network import build_localizer
 from .skipped import evaluate_read
 from .training import describe_size, describe_splits
@@ -221,6 +223,8 @@ def load_classifiers(lead: Loaded) -> Classifiers | None:
         return None
     members = load_members([read_checkpoint(path, CLASSIFICATION) for path in paths])
     classes = members[0].classes
+    if are_numbered(classes) and len(classes) == len(lead.classes):
+        classes = tuple(sorted(lead.classes))  # the order of published ImageNet models
     if set(classes) != set(lead.classes):
         raise DataError(class_difference("the classifier", classes, "the localizer", lead.classes))
     order = [classes.index(name) for name in lead.classes]

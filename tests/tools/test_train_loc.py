@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 import resdet
 import torch
+from resdet.backbones.weights.convert import convert
+from resdet.backbones.weights.load import write_converted
 from resdet.datasets.image import read_image
 from resdet.detection.engine.checkpoint import load_checkpoint, save_checkpoint
 from resdet.detection.inference.localize import LocationPipeline
@@ -26,6 +28,7 @@ from resdet.detection.structures import Located
 from resdet.detection.tasks.checkpoints import load_members, read_checkpoint
 from resdet.detection.tasks.localizer import LOCALIZATION
 from resdet.detection.tasks.region_localizer import LOCALIZATION_RCNN
+from resdet.tests.detection.tasks.test_checkpoints import narrow_torchvision
 from resdet.tools.cli import main
 from safetensors.torch import load_file
 
@@ -441,6 +444,30 @@ def test_each_member_of_an_ensemble_is_tested_as_its_own_file_says(
     written = json.loads((tmp_path / "both" / "metrics.json").read_text())["testing"]
     assert "ensemble of 2 (stage one): (1) " in written and "(2) " in written
     assert "1 classifier(s) (middle crop " in written
+
+
+def test_a_converted_classifier_names_the_classes(
+    first: Path, folder: Path, tmp_path: Path
+) -> None:
+    """Published weights have no names: their classes are the localizer's, sorted."""
+    network = narrow_torchvision()
+    network.fc = torch.nn.Linear(64, len(CLASSES))
+    torch.nn.init.constant_(network.fc.weight, 0.0)
+    network.fc.bias.data = torch.tensor([0.0, 3.0])  # always the second class
+    path = tmp_path / "r18.safetensors"
+    write_converted(convert(network.state_dict(), "torchvision"), path)
+    words = [f"test.classifiers=[{path}]"]
+    members = load_members(
+        [read_checkpoint(first / "weights/best.pt", LOCALIZATION)], overrides=words
+    )
+    pipeline = LOCALIZATION.pipeline(members).eval()
+    image = min((folder / "squares" / "Data" / "CLS-LOC" / "val").glob("*"))
+    pixels = read_image(image).pixels
+    found = pipeline.locate(pipeline.sample(pixels), pixels).predicted
+    assert members[0].classes[int(found.labels[0])] == sorted(CLASSES)[1]
+    assert float(found.scores[0]) == pytest.approx(0.9526, abs=1e-3)  # 1 / (1 + exp(-3))
+    told = LOCALIZATION.describe_testing(members, pipeline)
+    assert "1 classifier(s) (middle crop 224 of shorter side 256)" in told
 
 
 def test_a_folder_of_images(

@@ -1,0 +1,180 @@
+"""Classifiers of other toolkits, converted and evaluated as they are."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from resdet.backbones.weights.convert import convert
+from resdet.backbones.weights.fetch import published_sizes
+from resdet.backbones.weights.load import import_weights, write_converted
+from resdet.detection.errors import WeightsError
+from resdet.detection.tasks.base import ALONE
+from resdet.detection.tasks.checkpoints import load_members, read_checkpoint
+from resdet.detection.tasks.classifier import CLASSIFICATION
+from resdet.tests.detection.tasks import test_checkpoints
+from resdet.tools.cli import main
+from torch import Tensor
+from torchvision.models.resnet import ResNet
+
+#: Folders whose sorted order is the order of the network's rows.
+WNIDS = ("n01440764", "n01443537", "n02084071", "n02121808", "n07753592")
+
+
+def narrow_torchvision() -> ResNet:
+    """A whole classifier of five classes, which it tells apart."""
+    model = test_checkpoints.narrow_torchvision()
+    model.fc = torch.nn.Linear(64, len(WNIDS))
+    torch.nn.init.normal_(model.fc.weight, std=0.5, generator=torch.Generator().manual_seed(1))
+    torch.nn.init.zeros_(model.fc.bias)
+    return model
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two rough images of 36 x 44 pixels a class, validation alone."""
+    root, random = tmp_path_factory.mktemp("data") / "images", np.random.default_rng(3)
+    for wnid in WNIDS:
+        (root / "val" / wnid).mkdir(parents=True)
+        for number in range(2):
+            rough = random.integers(0, 256, (5, 6, 3), dtype=np.uint8)
+            image = cv2.resize(rough, (44, 36))
+            cv2.imwrite(str(root / "val" / wnid / f"{number}.png"), image)
+    return root
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A narrow ResNet-18 of torchvision with five classes, as `convert-weights` writes it."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.save(narrow_torchvision().state_dict(), folder / "r18.pth")
+    out = folder / "r18.safetensors"
+    assert main(["convert-weights", str(folder / "r18.pth"), str(out)]) == 0
+    return out
+
+
+def source(data: Path) -> str:
+    return f"data.source={{format: image_folder, root: {data}}}"
+
+
+#: Images are small: the shorter side 36, crops of 32.
+SIZES = ("test.resize=36", "test.size=32", "data.workers=0")
+
+
+def scores(weights: Path, data: Path) -> dict[str, Tensor]:
+    members = load_members(
+        [read_checkpoint(weights, CLASSIFICATION)], overrides=[source(data), *SIZES]
+    )
+    split = CLASSIFICATION.read(members[0].config, "val", members[0].classes)
+    assert split.classes == WNIDS
+    found = CLASSIFICATION.predict_split(
+        CLASSIFICATION.pipeline(members), members[0].config, split, ALONE
+    )
+    assert found is not None
+    return found
+
+
+def test_scores_are_those_of_torchvision(weights: Path, data: Path) -> None:
+    """Cropped by hand, with torchvision's own network and normalisation."""
+    model, found = narrow_torchvision(), scores(weights, data)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    for path in sorted(data.rglob("*.png")):
+        pixels = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        crop = torch.from_numpy(pixels[2:34, 6:38])
+        image = ((crop / 255 - mean) / std).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            expected = model(image).softmax(dim=1)[0]
+        own = next(
+            value
+            for name, value in found.items()
+            if name.endswith(f"{path.parent.name}/{path.name}")
+        )
+        torch.testing.assert_close(own, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_eval_gives_the_error_in_one_command(
+    weights: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["eval", "--weights", str(weights), source(data), *SIZES, "--out", str(tmp_path)]
+    assert main(words) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "classes of the data, sorted, as the weights have no names" in printed
+    assert "overridden: test.resize 36 (weights: 256), test.size 32 (weights: 224)" in printed
+    report = json.loads((tmp_path / "metrics.json").read_text())
+    assert report["classes"] == list(WNIDS) and report["images"] == 10
+    found = scores(weights, data)
+    wrong = sum(
+        WNIDS[int(one.argmax())] != next(wnid for wnid in WNIDS if wnid in name)
+        for name, one in found.items()
+    )
+    assert report["metrics"]["top1_error"] == pytest.approx(wrong / 10)
+
+
+def test_names_may_be_given_in_the_order_of_the_weights(
+    weights: Path, data: Path, tmp_path: Path
+) -> None:
+    words = ["eval", "--weights", str(weights), source(data), *SIZES, "--out", str(tmp_path)]
+    order = [*reversed(WNIDS)]
+    assert main([*words, f"data.classes=[{', '.join(order)}]"]) == 0
+    assert json.loads((tmp_path / "metrics.json").read_text())["classes"] == order
+
+
+def test_another_number_of_classes_is_refused(
+    weights: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    less = tmp_path / "less" / "val"
+    less.mkdir(parents=True)
+    for wnid in WNIDS[:4]:
+        (less / wnid).symlink_to(data / "val" / wnid)
+    assert main(["eval", "--weights", str(weights), source(less.parent), *SIZES]) == 3
+    error = capsys.readouterr().err
+    assert "4 classes in 'val', the weights have 5 without names" in error
+    assert "data.classes=[...]" in error
+
+
+@pytest.mark.parametrize(
+    ("digits", "sizes"),
+    [("11ad3fa6", (232, 224)), ("0676ba61", (256, 224)), ("ffffffff", None)],
+)
+def test_the_sizes_of_torchvisions_files(
+    digits: str, sizes: tuple[int, int] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ResNet-50's IMAGENET1K_V2 is tested at 232, V1 at 256; the checksum tells them apart."""
+    monkeypatch.setattr("resdet.backbones.weights.fetch.sha256_of", lambda path: digits + "0" * 56)
+    path, out = tmp_path / "r50.pth", tmp_path / "r50.safetensors"
+    torch.save(narrow_torchvision().state_dict(), path)
+    assert published_sizes(path) == sizes
+    write_converted(import_weights(path), out)
+    config = read_checkpoint(out, CLASSIFICATION).config
+    assert (config.test.resize, config.test.size) == (sizes or (256, 224))
+
+
+def test_pixels_and_stride_are_those_of_the_weights(tmp_path: Path) -> None:
+    converted = convert(narrow_torchvision().state_dict(), "torchvision")
+    path = tmp_path / "msra.safetensors"
+    write_converted(replace(converted, layout="msra", pixels="msra", stride_in="1x1"), path)
+    checkpoint = read_checkpoint(path, CLASSIFICATION)
+    network = checkpoint.config.network
+    assert (network.pixels, network.stride_in, network.norm) == ("msra", "1x1", "frozen")
+    model = checkpoint.load().model
+    assert model.pixels.channels.tolist() == [2, 1, 0] and model.pixels.std.tolist() == [1, 1, 1]
+
+
+def test_files_that_are_no_classifier(tmp_path: Path) -> None:
+    tensors = narrow_torchvision().state_dict()
+    converted, path = convert(tensors, "torchvision"), tmp_path / "r18.safetensors"
+    body = {name: one for name, one in converted.tensors.items() if not name.startswith("fc.")}
+    write_converted(replace(converted, tensors=body), path)
+    with pytest.raises(WeightsError, match="a backbone without its last layer"):
+        read_checkpoint(path, CLASSIFICATION)
+    write_converted(replace(converted, layout="resdet_classifier"), path)
+    with pytest.raises(WeightsError, match="use the checkpoint itself"):
+        read_checkpoint(path, CLASSIFICATION)
+    write_converted(replace(converted, stem_width=7), path)
+    with pytest.raises(WeightsError, match="conv1 has 7 channels and conv2_x 8"):
+        read_checkpoint(path, CLASSIFICATION)
