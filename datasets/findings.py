@@ -92,6 +92,10 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
     "absent_class": (("warning",), "a class without an object in the training split"),
     "permuted_classes": (("warning",), "a category id means different classes in two COCO files"),
     "bad_category": (("error",), "an entry of `categories` without id or name"),
+    "group_category": (
+        ("note",),
+        "a category without objects that is the supercategory of all others: it is no class",
+    ),
     "category_id_twice": (("error",), "two categories have the same id"),
     "category_name_twice": (("error",), "two categories have the same name"),
     "unknown_category": (

@@ -13,7 +13,9 @@ from ...detection.structures import Annotation, Record
 from ..catalog import DataSplit, OnBadBox, label_images
 from ..class_names import similar_names
 from ..coordinates import EdgeCounts, count_edges
-from ..findings import SEVERITIES, Finding
+from ..findings import SEVERITIES, Fault, Finding
+from ..formats import class_order
+from ..formats.format import Source
 from ..image import DEFAULT_RULES, ImageRules
 from ..image_file import is_file
 from ..records import RawImage, RawObject
@@ -78,6 +80,8 @@ class DataSet:
     rules: ImageRules = DEFAULT_RULES
     anchors: Anchors | None = None
     content: Content = "boxes"
+    #: The sources whose class lists hold if ``classes`` is None.
+    listing: tuple[Source, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -167,9 +171,11 @@ def _label(images: Mapping[str, Sequence[RawImage]], data: DataSet) -> dict[str,
     if data.content == "nothing":
         return {name: _unlabelled(part) for name, part in images.items()}
     parts = list(images.values())
-    sources = parts[:1] if data.from_training else parts
-    seen = {obj.name for part in sources for image in part for obj in image.objects}
-    classes = data.classes or tuple(sorted(seen - set(data.ignore_classes)))
+    learned = [image for part in (parts[:1] if data.from_training else parts) for image in part]
+    try:
+        classes = data.classes or class_order(data.listing, learned, data.ignore_classes)
+    except Fault:  # reported by the reader
+        classes = class_order((), learned, data.ignore_classes)
     if not classes:
         return {}
     return {

@@ -54,6 +54,7 @@ def folder_data(
         rules=reading.rules,
         anchors=anchors if format.carries in ("boxes", "both") else None,
         content="boxes" if format.carries == "both" else format.carries,
+        listing=tuple(sources.values()),
     )
 
 
@@ -89,6 +90,7 @@ def config_data(
         rules=reading.rules,
         anchors=anchors,
         content="boxes" if carries == "both" else carries,
+        listing=tuple(splits.get("train", ())),
     )
 
 

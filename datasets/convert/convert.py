@@ -13,7 +13,7 @@ from ...detection.config.base import OnBadBox
 from ...detection.errors import ConfigError, DataError, first_few
 from ..bad_boxes import resolve_boxes
 from ..findings import Finding, as_option, count_kinds, refuse
-from ..formats import FORMATS, read_checked
+from ..formats import FORMATS, class_order, read_checked
 from ..formats.format import DEFAULT_READING, Contents, Reading, Source
 from ..formats.writing import Outgoing, Splits, Writer, write_new
 from ..image import IMAGE_SUFFIXES
@@ -38,6 +38,8 @@ class SourceSplit:
     images: tuple[RawImage, ...]
     classes: tuple[str, ...]
     contents: Contents
+    #: Whether the data have a class list.
+    has_list: bool
     #: What happened to images and boxes that cannot be used.
     findings: tuple[Finding, ...] = ()
 
@@ -79,18 +81,20 @@ def _read_split(
     images, findings = read_checked(source, reading)
     if not images:
         raise DataError(f"{source.title}: no image is left ({count_kinds(findings) or 'none'})")
-    contents = FORMATS[source.format].contents(source, images)
-    seen = sorted({obj.name for image in images for obj in image.objects})
-    classes = tuple(seen) if contents.classes is None else contents.classes
+    format = FORMATS[source.format]
+    contents, listed = format.contents(source, images), format.classes(source) is not None
+    classes, annotated = class_order([source], images), any(image.objects for image in images)
     resolved = [finding for finding in findings if finding.outcome]
     if on_bad_box is not None:
         usable, boxes = resolve_boxes(images, on_bad_box)
         refuse(boxes, source.title, as_option)
-        if seen and not any(image.objects for image in usable):
+        if annotated and not any(image.objects for image in usable):
             raise DataError(f"{source.title}: no object is left: {count_kinds(boxes)}")
         if on_bad_box != "error":
             images, resolved = usable, [*resolved, *(each for each in boxes if each.outcome)]
-    return SourceSplit(split, source.format, tuple(images), classes, contents, tuple(resolved))
+    return SourceSplit(
+        split, source.format, tuple(images), classes, contents, listed, tuple(resolved)
+    )
 
 
 def plan_conversion(parts: Sequence[SourceSplit], target: str) -> ConversionPlan:
@@ -201,8 +205,7 @@ def _classes(parts: Sequence[SourceSplit]) -> tuple[str, ...]:
     names = list(dict.fromkeys(name for part in parts for name in part.classes))
     for name in names:
         _expect_portable(name, f"class {name!r}")
-    unordered = all(part.contents.classes is None for part in parts)
-    return tuple(sorted(names) if unordered else names)
+    return tuple(names if any(part.has_list for part in parts) else sorted(names))
 
 
 def _expect_portable(name: str, what: str) -> None:

@@ -142,6 +142,20 @@ def inspect_all(sources: Iterable[Source], reading: Reading = DEFAULT_READING) -
     return images, findings
 
 
+def class_order(
+    sources: Iterable[Source], images: Iterable[RawImage], ignored: Iterable[str] = ()
+) -> tuple[str, ...]:
+    """The classes of data without a class list in the config: the lists in the sources' own files,
+    in their order and with classes that have no objects, then other names that occur, sorted.
+
+    Raises `Fault` for a list that cannot be read.
+    """
+    listed = [FORMATS[source.format].classes(source) or () for source in sources]
+    names = dict.fromkeys(name for names in listed for name in names)
+    others = sorted({obj.name for image in images for obj in image.objects} - names.keys())
+    return tuple(name for name in (*names, *others) if name not in set(ignored))
+
+
 def read_images(source: Source, reading: Reading = DEFAULT_READING) -> list[RawImage]:
     """The images of `read_checked`."""
     return read_checked(source, reading)[0]

@@ -49,6 +49,9 @@ def inspect_coco(source: CocoSource, reading: Reading) -> Inspected:
         return [], [fault.finding]
     findings = coco_json.pycocotools_notes(content["annotations"], annotations)
     names = coco_json.category_names(content["categories"], annotations, findings)
+    if group := coco_json.group_category(content):
+        reason = f"{group!r} has no objects and is the supercategory of all others: it is no class"
+        findings.append(Finding("group_category", "note", annotations, reason))
     entries = coco_json.images_by_id(content["images"], annotations, findings)
     paths = {key: source.images / str(entry.get("file_name")) for key, entry in entries.items()}
     findings += coco_json.listed_twice(paths, annotations)
@@ -141,13 +144,16 @@ def _named(root: Path, split: str | None, annotations: Path | None) -> CocoSourc
 
 
 def _contents(source: CocoSource, images: Sequence[RawImage]) -> Contents:
-    """Classes are in the order of the category ids."""
-    content = coco_json.load_json(source.annotations)
-    categories = content["categories"]
-    if all(isinstance(entry["id"], int) for entry in categories):
-        categories = sorted(categories, key=lambda entry: int(entry["id"]))
-    classes = tuple(str(entry["name"]) for entry in categories)
-    return Contents(source.images, classes, Counter(coco_json.extra_keys(content)))
+    content = coco_json.load_json(source.annotations, annotated=source.annotated)
+    return Contents(source.images, Counter(coco_json.extra_keys(content)))
+
+
+def _classes(source: CocoSource) -> tuple[str, ...]:
+    """The categories of the file in its order; raises `Fault`."""
+    content = coco_json.load_json(source.annotations, annotated=source.annotated)
+    names = coco_json.category_names(content["categories"], source.annotations, [])
+    group = coco_json.group_category(content)
+    return tuple(name for name in names.values() if name != group)
 
 
 def _write(out: Path, splits: Splits, classes: Sequence[str], place: Place) -> None:
@@ -189,6 +195,7 @@ FORMAT = Format(
     inspect=inspect_coco,
     inspect_folder=inspect_folders,
     contents=_contents,
+    classes=_classes,
     writer=Writer(
         fit=fit_box,
         write=_write,

@@ -91,6 +91,20 @@ def category_names(categories: list[Entry], path: Path, findings: list[Finding])
     return names
 
 
+def group_category(content: dict[str, list[Entry]]) -> str:
+    """The category that labelling services add for the project; "" if there is none.
+
+    It has no annotations, and is the supercategory of every other category.
+    """
+    first, *others = content["categories"] or [{}]
+    name = str(first.get("name"))
+    same = {str(entry.get("supercategory")) for entry in others} == {name}
+    if not others or not same:
+        return ""
+    used = any(_key(entry, "category_id") == _key(first, "id") for entry in content["annotations"])
+    return "" if used else name
+
+
 def images_by_id(images: list[Entry], path: Path, findings: list[Finding]) -> dict[str, Entry]:
     """{id: entry}."""
     entries: dict[str, Entry] = {}

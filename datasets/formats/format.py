@@ -86,12 +86,11 @@ DEFAULT_READING = Reading()
 
 @dataclass(frozen=True)
 class Contents:
-    """What conversion needs besides the images: ``folder``, which their names are relative to, and
-    the class list in its order (None: the format has none). ``extras`` counts content other than
-    boxes, names and ignored objects, by its name in the files."""
+    """What conversion needs besides the images: ``folder``, which their names are relative to;
+    ``extras`` counts content other than boxes, names and ignored objects, by its name in the
+    files."""
 
     folder: Path
-    classes: tuple[str, ...] | None = None
     extras: Counter[str] = field(default_factory=Counter)
 
 
@@ -206,5 +205,7 @@ class Format(Generic[S]):
     #: ``named(root, split, annotations)``: a source from options; None: ``source(root, split)``.
     named: Callable[[Path, str | None, Path | None], S] | None = None
     contents: Callable[[S, Sequence[RawImage]], Contents] = _root_contents
+    #: The class list of a source in its order, None if the format or the data have none.
+    classes: Callable[[S], tuple[str, ...] | None] = lambda source: None
     writer: Writer | None = None
     divide: Callable[[S, Mapping[str, Sequence[str]], Path | None], dict[Path, str]] | None = None

@@ -132,7 +132,11 @@ def _splits(root: Path) -> dict[str, YoloSource]:
 
 def _contents(source: YoloSource, images: Sequence[RawImage]) -> Contents:
     place = yolo_layout.find_place(source.root, source.split)
-    return Contents(place.images, tuple(yolo_names.read_names(source.root).values()))
+    return Contents(place.images)
+
+
+def _classes(source: YoloSource) -> tuple[str, ...]:
+    return tuple(yolo_names.read_names(source.root).values())
 
 
 def _divide(
@@ -162,6 +166,7 @@ FORMAT = Format(
     splits=_splits,
     inspect=inspect_yolo,
     contents=_contents,
+    classes=_classes,
     writer=Writer(fit=_fit, write=_write, known_suffixes=True),
     divide=_divide,
 )

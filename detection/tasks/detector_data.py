@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ...datasets.catalog import DataSplit, label_images
 from ...datasets.findings import refuse
-from ...datasets.formats import inspect_all
+from ...datasets.formats import class_order, inspect_all
 from ...datasets.formats.format import Difficult, Reading, Source, is_annotated
 from ..config.detector import DetectorConfig
 from ..errors import ConfigError
@@ -30,6 +30,7 @@ def read_sources(
     known = classes or data.classes
     if known is None:
         refuse(findings, "data")  # incomplete data give an incomplete class list
+        known = class_order(sources, images, data.ignore_classes)
     split = label_images(
         images, classes=known, ignore_classes=data.ignore_classes, on_bad_box=data.on_bad_box
     )

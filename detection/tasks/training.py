@@ -214,7 +214,10 @@ class Training:
 
 def fixed_at_random(loaded: Loaded) -> list[str]:
     """A warning where a network without pretrained weights has layers that are not trained."""
-    section = "backbone" if hasattr(loaded.config, "backbone") else "network"
+    fields = type(loaded.config).model_fields
+    section = next((name for name in ("backbone", "network") if name in fields), None)
+    if section is None:  # a task of one's own
+        return []
     settings, model = getattr(loaded.config, section), loaded.model
     fixed, remedy = [], []
     if settings.norm == "frozen":

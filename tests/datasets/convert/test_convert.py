@@ -248,16 +248,15 @@ def test_yolo_as_written(tmp_path: Path) -> None:
     )
 
 
-def test_class_order_is_that_of_the_category_ids(tmp_path: Path) -> None:
+def test_class_order_is_that_of_the_file(tmp_path: Path) -> None:
     content = _content([(1, 1, 5, 5)])
     content["categories"] += [{"id": 90, "name": "unused"}, {"id": 1, "name": "zebra"}]
     plan = _convert(_coco(tmp_path / "c", content), "coco", "yolo", tmp_path / "y")
-    assert plan.classes == ("zebra", "cat", "unused")
-    assert (tmp_path / "y/labels/train/a.txt").read_text().startswith("1 ")
+    assert plan.classes == ("cat", "unused", "zebra")
+    assert (tmp_path / "y/labels/train/a.txt").read_text().startswith("0 ")
     plan = _plan(tmp_path / "c", "coco", "voc")
     assert plan.notes == (
-        "VOC has no class list, so that classes without objects vanish: zebra, unused",
-        "VOC has no class list; the order was: zebra, cat, unused",
+        "VOC has no class list, so that classes without objects vanish: unused, zebra",
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from pathlib import Path
 from typing import Literal, get_args
 
 import pytest
 import torch
+from PIL import Image
 from resdet.datasets.checks.check import Effort, check
 from resdet.datasets.checks.sources import folder_data
 from resdet.datasets.findings import Finding
@@ -268,6 +270,35 @@ def test_objects_of_a_yolo_folder_are_cropped(yolo: Path, tmp_path: Path) -> Non
     assert main(["crop-objects", str(yolo), *words]) == 0
     count = sum(len(image.objects) for image in read("yolo", yolo, "val"))
     assert len(list(out.rglob("*.jpg"))) == count > 0
+
+
+def test_classes_are_those_of_the_files_in_their_order(tmp_path: Path) -> None:
+    """A category without objects keeps its place, so that a model fits published ids."""
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    names = ["pets", "zebra", "unused", "cat"]
+    content = {
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 3, "bbox": [1, 1, 9, 9]}],
+        "categories": [
+            {"id": n, "name": name, "supercategory": "pets" if n else "none"}
+            for n, name in enumerate(names)
+        ],
+    }
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps(content))
+    source = FORMATS["coco"].source(images=tmp_path, annotations=path)
+    config = check_dict(
+        DetectorConfig, {"data": {"train": [source.model_dump(mode="json")]}}, "test"
+    )
+    split = DETECTION.read(config, "train", training=True)
+    assert split.classes == ("zebra", "unused", "cat")
+    assert split.records[0].annotation.labels.tolist() == [2]
+    assert [each.kind for each in split.findings if each.kind == "group_category"]
+    report = check(folder_data(tmp_path, FORMATS["coco"]), Effort(decode=False))
+    assert [each.name for each in report.classes] == ["zebra", "unused", "cat"]
+    content["annotations"][0]["category_id"] = 0  # an object of the group makes it a class
+    path.write_text(json.dumps(content))
+    assert FORMATS["coco"].classes(source) == tuple(names)
 
 
 def test_a_source_by_its_name() -> None:
