@@ -14,7 +14,7 @@ from ..coordinates import check_coordinates
 from ..findings import Fault, Finding
 from ..listing import image_files
 from ..records import RawImage
-from . import coco_json, coco_layout
+from . import coco_json, coco_layout, coco_writing
 from .format import Contents, Format, Inspected, Reading, Source, fit_to_image
 from .image_names import ImageFiles
 from .writing import Place, Splits, Writer, fit_box, write_new
@@ -161,7 +161,8 @@ def _write(out: Path, splits: Splits, classes: Sequence[str], place: Place) -> N
     for split, images in splits.items():
         for image in images:
             place(image.source, out / split / image.name)
-        text = json.dumps(coco_json.instances(images, classes), ensure_ascii=False, allow_nan=False)
+        content = coco_writing.instances(images, classes)
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False)
         write_new(out / "annotations" / f"instances_{split}.json", text + "\n")
 
 

@@ -29,6 +29,7 @@ from ..inference.pipeline import Pipeline
 from ..inference.predictor import Predictor
 from ..models.faster_rcnn import FasterRCNN
 from ..structures import Batch, Detections
+from .banner import describe_size, describe_splits
 from .base import Loaded, Part, Splits, Task, image_rules
 from .checkpoints import describe_overridden
 from .detector_data import read_sources, read_test
@@ -42,7 +43,6 @@ from .detector_network import (
 )
 from .detector_weights import config_of, with_own_stride
 from .skipped import evaluate_read
-from .training import describe_size, describe_splits
 
 Detector = Loaded[FasterRCNN, DetectorConfig]
 

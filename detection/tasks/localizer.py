@@ -36,6 +36,7 @@ from ..inference.locate_records import RecordReader, locate_records
 from ..inference.predictor import Predictor
 from ..models.localizer import Localizer
 from ..structures import Located
+from .banner import describe_size, describe_splits
 from .base import Loaded, Part, Splits, image_rules
 from .checkpoints import class_difference, describe_members, load_members, read_checkpoint
 from .classifier import CLASSIFICATION, CropTask, data_source
@@ -43,7 +44,6 @@ from .classifier_network import describe_crops, eval_crops, train_crop
 from .classifier_weights import load_classifier_weights
 from .localizer_network import build_localizer
 from .skipped import evaluate_read
-from .training import describe_size, describe_splits
 
 LoadedLocalizer = Loaded[Localizer, LocalizerConfig]
 NETWORK = ("family", "depth", "width", "shortcut", "norm", "stride_in", "pixels")

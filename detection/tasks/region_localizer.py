@@ -31,6 +31,7 @@ from ..inference.localize import LocationPipeline, SecondStage
 from ..inference.locate_records import RecordReader, propose_records
 from ..models.localizer import RegionLocalizer
 from ..structures import Record
+from .banner import describe_size, describe_splits
 from .base import Loaded, Splits, image_rules
 from .checkpoints import read_checkpoint
 from .localizer import (
@@ -42,7 +43,7 @@ from .localizer import (
     load_classifiers,
 )
 from .localizer_network import build_region_localizer
-from .training import Training, describe_size, describe_splits
+from .training import Training
 
 LoadedRegionLocalizer = Loaded[RegionLocalizer, RegionLocalizerConfig]
 #: File name in the run folder.

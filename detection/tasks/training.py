@@ -14,8 +14,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...datasets.catalog import describe
-from ...datasets.findings import count_kinds
 from ..config.base import TrainConfig
 from ..config.files import dump_config
 from ..engine.determinism import deterministic
@@ -29,7 +27,8 @@ from ..engine.train import train
 from ..environment import describe_environment
 from ..errors import ConfigError, DataError, WeightsError
 from ..evaluation.prediction import evaluating
-from .base import Loaded, Splits, Task
+from .banner import describe_findings, describe_steps, fixed_at_random, unused_images
+from .base import Loaded, Task
 from .checkpoints import Checkpoint, load_trained
 from .skipped import describe_skipped, skipped_images
 
@@ -210,66 +209,6 @@ class Training:
             f"done: {state.step} steps, best {self.task.metric} {state.best:.4f}; "
             f"weights in {outputs.best.parent}"
         )
-
-
-def fixed_at_random(loaded: Loaded) -> list[str]:
-    """A warning where a network without pretrained weights has layers that are not trained."""
-    fields = type(loaded.config).model_fields
-    section = next((name for name in ("backbone", "network") if name in fields), None)
-    if section is None:  # a task of one's own
-        return []
-    settings, model = getattr(loaded.config, section), loaded.model
-    fixed, remedy = [], []
-    if settings.norm == "frozen":
-        fixed.append(f"{section}.norm=frozen normalises nothing without statistics")
-        remedy.append(f"{section}.norm=batch")
-    if not all(parameter.requires_grad for parameter in model.parameters()):
-        fixed.append(f"{section}.frozen_stages={settings.frozen_stages} keeps random layers")
-        remedy.append(f"{section}.frozen_stages=0")
-    if settings.weights is not None or not fixed:
-        return []
-    return [
-        f"WARNING: no pretrained weights are loaded, but {' and '.join(fixed)}: such a network "
-        f"cannot learn well. Name {section}.weights, start from a checkpoint with --weights, or "
-        f"train all of it: {' '.join(remedy)}"
-    ]
-
-
-def describe_splits(splits: Splits) -> list[str]:
-    """One line about the content of each split."""
-    return [f"{name}: {describe(split)}" for name, split in splits.items()]
-
-
-def unused_images(splits: Splits) -> list[str]:
-    """The images that were skipped when the annotations were read, with the reasons."""
-    findings = [finding for split in splits.values() for finding in split.findings]
-    return [str(finding) for finding in findings if finding.outcome == "skipped"]
-
-
-def describe_findings(splits: Splits) -> list[str]:
-    """The first problems of the data, and the number of findings of each kind."""
-    lines = []
-    for name, split in splits.items():
-        lines += [f"WARNING: data.{name}: {problem}" for problem in split.problems[:10]]
-        if split.findings:
-            lines.append(f"found in data.{name}: {count_kinds(split.findings)}")
-    return lines
-
-
-def describe_size(model: nn.Module) -> str:
-    """How many parameters a network has, and how many of them are trained."""
-    parameters = list(model.parameters())
-    count = sum(p.numel() for p in parameters)
-    trained = sum(p.numel() for p in parameters if p.requires_grad)
-    return f"{count / 1e6:.1f} M parameters, {trained / 1e6:.1f} M trained"
-
-
-def describe_steps(settings: TrainConfig, images: int) -> str:
-    """How many steps and epochs a run has."""
-    per_epoch = -(-images // settings.batch_size)
-    return (
-        f"steps: {settings.iterations}, {settings.iterations / per_epoch:.1f} epochs of {per_epoch}"
-    )
 
 
 def draw(log: RunLog, plot: Callable[..., object], *content: Any) -> None:

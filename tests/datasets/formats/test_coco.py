@@ -14,7 +14,7 @@ from resdet.datasets.catalog import assemble
 from resdet.datasets.formats import inspect, read_images
 from resdet.datasets.formats.coco import CocoSource
 from resdet.datasets.formats.coco_ids import CocoIds, coco_ids, joined_ids
-from resdet.datasets.formats.coco_json import instances
+from resdet.datasets.formats.coco_writing import instances
 from resdet.datasets.formats.writing import Outgoing
 from resdet.datasets.records import RawImage, RawObject
 from resdet.detection.errors import DataError
