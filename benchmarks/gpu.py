@@ -1,6 +1,6 @@
-"""Correctness of the toolkit on a GPU.
+"""Correctness of the toolkit on a GPU, and its speed beside torchvision's.
 
-    python benchmarks/gpu.py [--golden DIR] [--json gpu.json] [--only PART ...]
+    python benchmarks/gpu.py [--golden DIR] [--json gpu.json] [--only checks|speed|PART ...]
 
 Each row is printed, and written to the JSON file, as soon as it is known, so that a stop loses
 nothing. The exit code is 1 if a check is out of its limits. It needs no network; the numbers of
@@ -21,9 +21,11 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 import torch
 from gpu_checks import CHECKS
 from gpu_rows import Part, Report, Setup
+from gpu_speed import SPEED
 
 #: The parts in order: the checks first, as speed says nothing about wrong results.
-PARTS: dict[str, Part] = {**CHECKS}
+PARTS: dict[str, Part] = {**CHECKS, **SPEED}
+GROUPS = {"checks": tuple(CHECKS), "speed": tuple(SPEED)}
 GOLDEN = Path(__file__).resolve().parent.parent.parent / "shared" / "golden"
 
 
@@ -32,7 +34,8 @@ def main() -> int:
     if args.device == "cuda":
         print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
     golden = args.golden or (GOLDEN if GOLDEN.is_dir() else None)
-    parts = {name: part for name, part in PARTS.items() if args.only is None or name in args.only}
+    chosen = {part for name in args.only for part in GROUPS.get(name, (name,))}
+    parts = {name: part for name, part in PARTS.items() if not chosen or name in chosen}
     with TemporaryDirectory() as scratch:
         setup = Setup(args.device, args.device == "cpu", golden, Path(scratch))
         good = Report(args.json, args).run(parts, setup)
@@ -48,7 +51,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default=usual)
     parser.add_argument("--golden", type=Path, metavar="DIR", help="the numbers of detectron2")
     parser.add_argument("--json", type=Path, default=Path("gpu.json"), metavar="FILE")
-    parser.add_argument("--only", nargs="+", choices=tuple(PARTS), help="only these parts")
+    names = (*GROUPS, *PARTS)
+    parser.add_argument("--only", nargs="+", default=[], choices=names, help="only these parts")
     return parser.parse_args()
 
 

@@ -48,7 +48,7 @@ class Row:
 
     def text(self) -> str:
         numbers = [
-            f"{name} {value:.3g}" + (f" (<= {self.limits[name]:g})" if name in self.limits else "")
+            f"{name} {value:.4g}" + (f" (<= {self.limits[name]:g})" if name in self.limits else "")
             for name, value in self.values.items()
         ]
         words = ", ".join([*numbers, *([self.note] if self.note else [])])

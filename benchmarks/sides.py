@@ -114,7 +114,7 @@ class Torchvision:
         self.model.eval()
         with self.autocast():
             found = self.model(self.images)
-        return [Detections(f["boxes"], f["scores"].float(), f["labels"] - 1) for f in found]
+        return [Detections(f["boxes"].float(), f["scores"].float(), f["labels"] - 1) for f in found]
 
     def step(self) -> None:
         self.model.train()

@@ -88,13 +88,23 @@ def test_the_localizers_heads_agree_and_are_measured(tmp_path: Path) -> None:
 
 def test_gpu_checks_hold_on_a_cpu(tmp_path: Path) -> None:
     """Small networks; detectron2's numbers where they are."""
-    report = run("gpu.py", "--device cpu", tmp_path / "out.json")
+    report = run("gpu.py", "--device cpu --only checks", tmp_path / "out.json")
     verdicts = {row["name"]: row["verdict"] for row in report["rows"]}
     assert set(verdicts.values()) <= {"ok", "measured", "skipped"}
     assert verdicts["resume, bf16"] == verdicts["large pass, CPU"] == verdicts["RoIPool"] == "ok"
     assert verdicts["order of the shortcut"] == "measured"
     assert report["machine"]["cpu"] and report["settings"]["device"] == "cpu"
     assert all(row["values"].keys() >= row["limits"].keys() for row in report["rows"])
+
+
+def test_gpu_speed_is_measured_on_both_sides(tmp_path: Path) -> None:
+    report = run("gpu.py", "--device cpu --only speed", tmp_path / "out.json")
+    rows = {row["name"]: row["values"] for row in report["rows"]}
+    assert {row["verdict"] for row in report["rows"]} == {"measured"}
+    training = rows["training R18 64x96 b2"]
+    assert training["ratio"] > 0 and training["share of peak"] > 0
+    for name in ("inference R18 64x96 b1", "training classifier R18 b4", "data pipeline"):
+        assert rows[name]["ours images/s"] > 0 and rows[name]["torchvision images/s"] > 0
 
 
 def test_gpu_golden_numbers(golden: Path, tmp_path: Path) -> None:
