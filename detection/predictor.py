@@ -37,6 +37,8 @@ def load(
     weights: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     device: torch.device | str | None = None,
     overrides: Sequence[str] = (),
+    *,
+    trust_paths: bool = False,
 ) -> Predictor:
     """A predictor from a weights file, which carries its config and class names; from several an
     ensemble, whose classes must be the same (in any order; those of the first are used).
@@ -47,6 +49,8 @@ def load(
 
     A localizer needs classifiers, which choose the classes to locate: the override
     ``test.classifiers=[FILE]``, unless its config names them. Its scores are their probabilities.
+    Files that only the checkpoint names, and not the ``config.yaml`` of its run, are opened with
+    ``trust_paths`` alone.
 
     Raises WeightsError for an unusable file, ConfigError for a wrong device or override.
     """
@@ -60,7 +64,7 @@ def load(
     first = read_checkpoint(Path(paths[0]), *TASKS.values())
     task = first.task
     others = [read_checkpoint(Path(path), task) for path in paths[1:]]
-    members = load_members([first, *others], place, overrides=overrides)
+    members = load_members([first, *others], place, overrides=overrides, trust_paths=trust_paths)
     pipeline = task.pipeline(members).to(place)
     config = members[0].config
     try:

@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
         args.overrides,
         args.split,
         args.limit,
+        args.trust_paths,
     )
     trials = ablation.plan(steps)
     if args.print_config:

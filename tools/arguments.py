@@ -48,6 +48,15 @@ def add_weights_argument(
     parser: argparse.ArgumentParser, help: str = "trained weights; repeat for an ensemble"
 ) -> None:
     parser.add_argument("--weights", required=True, type=Path, action="append", help=help)
+    add_trust_argument(parser)
+
+
+def add_trust_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust-paths",
+        action="store_true",
+        help="open the paths that a checkpoint names even if neither you nor its run folder do",
+    )
 
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:

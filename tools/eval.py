@@ -80,11 +80,18 @@ def run(args: argparse.Namespace) -> int:
     checkpoints = [first, *(read_checkpoint(path, task) for path in args.weights[1:])]
     base = read_config(task.schema, args.cfg) if args.cfg else None
     with process_group(args.device) as group:
-        members = load_members(checkpoints, group.device, base=base, overrides=args.overrides)
+        members = load_members(
+            checkpoints,
+            group.device,
+            base=base,
+            overrides=args.overrides,
+            trust_paths=args.trust_paths,
+        )
         config: Any = members[0].config
         if args.print_config:
             print(dump_config(config), end="")
             return 0
+        members[0].named.expect_none("data")
         if missing := missing_paths(config, test=args.split == "test"):
             raise ConfigError("\n".join(missing))
         pipeline = task.pipeline(members).to(group.device)

@@ -19,7 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resdet.detection.errors import ConfigError
-from resdet.tools.arguments import add_device_argument, expect_new_safetensors, expect_positive
+from resdet.tools.arguments import (
+    add_device_argument,
+    add_trust_argument,
+    expect_new_safetensors,
+    expect_positive,
+)
 
 if TYPE_CHECKING:
     from resdet.backbones.weights.convert import Converted
@@ -50,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--force", action="store_true", help="replace an existing output file")
     add_device_argument(parser)
+    add_trust_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -67,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         if group.world > 1:
             raise ConfigError("freeze-bn runs in one process; start it without torchrun")
         classifier = read_checkpoint(args.checkpoint, CLASSIFICATION).load(
-            group.device, args.overrides
+            group.device, args.overrides, trust_paths=args.trust_paths
         )
         frozen, shift = freeze(
             classifier,

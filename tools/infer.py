@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     if not inputs:
         raise ConfigError("no input: give a folder, a glob, a list file or an image")
     files = _shard(find_inputs(inputs, exclude=args.out), args.shard)
-    predictor = load(args.weights, args.device, overrides)
+    predictor = load(args.weights, args.device, overrides, trust_paths=args.trust_paths)
     options = FolderOptions(
         score_threshold=args.conf,
         only_classes=tuple(name for name in args.classes.split(",") if name),
@@ -145,6 +145,7 @@ def _resume_command(args: argparse.Namespace) -> str:
     words += ["--classes", args.classes] if args.classes else []
     words += ["--batch-size", str(args.batch_size), "--workers", str(args.workers)]
     words += ["--device", args.device] if args.device else []
+    words += ["--trust-paths"] if args.trust_paths else []
     words += ["--coco-ids", str(args.coco_ids)] if args.coco_ids else []
     words += [] if args.draw else ["--no-draw"]
     words += ["--shard", args.shard] if args.shard != "1/1" else []

@@ -17,7 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resdet.detection.errors import ConfigError
-from resdet.tools.arguments import add_device_argument, expect_positive, split_overrides
+from resdet.tools.arguments import (
+    add_device_argument,
+    add_trust_argument,
+    expect_positive,
+    split_overrides,
+)
 from resdet.tools.curves import short_names
 
 if TYPE_CHECKING:
@@ -41,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images", type=int, metavar="N", help="use N random images (default: all)"
     )
     add_device_argument(parser)
+    add_trust_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,7 +67,9 @@ def run(args: argparse.Namespace) -> int:
         if group.world > 1:
             raise ConfigError("responses runs in one process; start it without torchrun")
         for name, path in zip(names, paths, strict=True):
-            classifier = read_checkpoint(path, CLASSIFICATION).load(group.device, overrides)
+            classifier = read_checkpoint(path, CLASSIFICATION).load(
+                group.device, overrides, trust_paths=args.trust_paths
+            )
             found[name] = measure_responses(
                 classifier,
                 group.device,

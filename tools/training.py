@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resdet.detection.errors import ConfigError
-from resdet.tools.arguments import add_config_arguments, add_device_argument, config_from_args
+from resdet.tools.arguments import (
+    add_config_arguments,
+    add_device_argument,
+    add_trust_argument,
+    config_from_args,
+)
 
 if TYPE_CHECKING:
     from resdet.detection.config.base import Section
@@ -59,6 +64,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, weights: str) -> 
         help="with --weights: allow other classes, whose layers are re-initialised",
     )
     add_device_argument(parser)
+    add_trust_argument(parser)
     parser.add_argument("--amp", action="store_true", help="same as train.precision=bf16")
     parser.add_argument("--seed", type=int, help="same as train.seed=N")
 
@@ -87,6 +93,8 @@ def run_training(args: argparse.Namespace, command: str) -> int:
     if args.print_config:
         print(dump_config(config), end="")
         return 0
+    if checkpoint and not args.trust_paths:
+        checkpoint.named_paths(config, args.overrides).expect_none("data", "proposals", "test")
     if missing := missing_paths(config):
         raise ConfigError("\n".join(missing))
     start = Start(checkpoint, resume=True)

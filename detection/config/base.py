@@ -15,12 +15,23 @@ from pydantic_core import PydanticKnownError
 
 from ..schedules import SCHEDULES
 
+# Every limit is beyond what makes sense: configs come with other people's checkpoints too.
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[int, Field(ge=0)]
-#: At least one size in pixels.
-Sizes = Annotated[tuple[Count, ...], Field(min_length=1)]
+Positive = Annotated[float, Field(gt=0, le=1e9)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+NonNegative = Annotated[int, Field(ge=0, le=10**9)]
+#: Images, boxes or anchors that are in memory together.
+Amount = Annotated[int, Field(ge=1, le=10**6)]
+#: The side of an image or a crop in pixels, and at least one such side.
+Side = Annotated[int, Field(ge=1, le=10_000)]
+Sizes = Annotated[tuple[Side, ...], Field(min_length=1, max_length=32)]
+#: Sides in pixels and ratios of height to width.
+AnchorSizes = Annotated[
+    tuple[Annotated[float, Field(ge=0.01, le=1e5)], ...], Field(min_length=1, max_length=64)
+]
+AnchorRatios = Annotated[
+    tuple[Annotated[float, Field(ge=0.01, le=100)], ...], Field(min_length=1, max_length=64)
+]
 #: Precision of a network; boxes and scores are always float32.
 Precision = Literal["fp32", "bf16", "fp16"]
 #: The name of a learning-rate schedule.
@@ -84,8 +95,8 @@ class DataSection(Section):
     max_aspect: Annotated[float, Field(ge=1)] = 100.0
     exif: Literal["apply", "ignore"] = "apply"
     #: Larger images are refused from their header, before decoding (Pillow's own bomb limit).
-    max_pixels: Count = 178_956_970
-    workers: NonNegative = 2
+    max_pixels: Annotated[int, Field(ge=1, le=10**12)] = 178_956_970
+    workers: Annotated[int, Field(ge=0, le=1024)] = 2
 
 
 class TrainConfig(Section):
@@ -93,9 +104,9 @@ class TrainConfig(Section):
 
     iterations: Count = 18000
     #: Images per step over all processes and accumulation steps.
-    batch_size: Count = 16
+    batch_size: Amount = 16
     #: Splits each process's share of the batch into this many passes.
-    accumulate: Count = 1
+    accumulate: Amount = 1
     #: Learning rate at base_batch_size; the rate in use is lr x batch_size / base_batch_size.
     lr: Positive = 0.02
     base_batch_size: Count = 16
@@ -117,7 +128,7 @@ class TrainConfig(Section):
     clip_norm: Positive | None = None
     #: Decay of the exponential moving average of the weights; null keeps none.
     ema_decay: Fraction | None = None
-    seed: NonNegative = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     #: The same weights from the same seed, bit for bit, on a GPU too, where it is slower; a CPU
     #: always gives them.
     deterministic: bool = False

@@ -15,6 +15,7 @@ from ...backbones.norm import Norm
 from ...datasets.formats import known_source
 from ...datasets.formats.format import Source
 from .base import (
+    Amount,
     Count,
     DataSection,
     Fraction,
@@ -23,6 +24,7 @@ from .base import (
     Precision,
     Schedule,
     Section,
+    Side,
     Sizes,
     TrainConfig,
     TransformSpec,
@@ -44,11 +46,11 @@ class CropConfig(Section):
     #: ``paper``: a square of a resized image, with AlexNet's colours; ``resized``: a part of
     #: random area and shape, resized (GoogLeNet); ``padded``: shifted by some pixels (CIFAR).
     kind: Literal["paper", "resized", "padded"] = "paper"
-    size: Count = 224
+    size: Side = 224
     #: Probability of the left-right flip.
     flip: Fraction = 0.5
     #: ``paper``: the shorter side is drawn evenly from this range.
-    short_sides: tuple[Count, Count] = (256, 480)
+    short_sides: tuple[Side, Side] = (256, 480)
     #: ``paper``: std of the multiples of the principal components of colour.
     colour_std: Annotated[float, Field(ge=0)] = 0.1
     #: ``resized``: ranges of area (of the image's) and of width / height.
@@ -57,7 +59,7 @@ class CropConfig(Section):
     #: ``resized``: photometric transforms of the allowed list, such as ColorJitter.
     augment: tuple[TransformSpec, ...] = ()
     #: ``padded``: black pixels added on each side before the crop is cut.
-    padding: NonNegative = 4
+    padding: Annotated[int, Field(ge=0, le=1000)] = 4
 
 
 class NetworkConfig(NetworkSection):
@@ -72,7 +74,7 @@ class NetworkConfig(NetworkSection):
 class CropTrainConfig(TrainConfig):
     """Training on large batches of crops, of classifiers and localizers."""
 
-    batch_size: Count = 256
+    batch_size: Amount = 256
     base_batch_size: Count = 256
     #: As in the paper's and torchvision's training; "no bias decay" recipes switch both off.
     decay_bias: bool = True
@@ -101,8 +103,8 @@ class CropTestConfig(Section):
     """The sizes of images and crops in testing."""
 
     #: Shorter side of the images that crops are cut from, and the side of the crops.
-    resize: Count = 256
-    size: Count = 224
+    resize: Side = 256
+    size: Side = 224
     #: Shorter sides of whole images that are tested fully convolutionally.
     short_sides: Sizes = (224, 256, 384, 480, 640)
     #: Average with the flipped images; ten crops always do.
@@ -125,7 +127,7 @@ class ClassifierTestConfig(CropTestConfig):
     #: (AlexNet); ``multi_scale``:
     #: whole images at ``short_sides`` (paper, section 3.4). Softmax scores are averaged.
     protocol: Literal["one_crop", "ten_crop", "multi_scale"] = "one_crop"
-    batch_size: Count = 32
+    batch_size: Amount = 32
 
 
 class ClassifierConfig(Section):

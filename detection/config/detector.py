@@ -16,7 +16,9 @@ from ...datasets.formats import known_source
 from ...datasets.formats.format import Difficult, Source, is_annotated
 from ..ops.nms import Method
 from .base import (
-    Count,
+    Amount,
+    AnchorRatios,
+    AnchorSizes,
     DataSection,
     Fraction,
     NonNegative,
@@ -25,12 +27,15 @@ from .base import (
     Positive,
     Precision,
     Section,
+    Side,
     Sizes,
     TrainConfig,
     TransformSpec,
 )
 from .network import NetworkSection
 
+#: Factor of box deltas.
+Weight = Annotated[float, Field(ge=1e-3, le=1e3)]
 BoxSource = Annotated[SerializeAsAny[Source], known_source("boxes")]
 
 
@@ -61,8 +66,8 @@ class DataConfig(DataSection):
 class ImageConfig(Section):
     #: Shorter sides in training, drawn at random; one value is single-scale training.
     short_side_train: Sizes = (600,)
-    short_side_test: Count = 600
-    long_side_max: Count = 1000
+    short_side_test: Side = 600
+    long_side_max: Side = 1000
     #: Probability of the left-right flip, the paper's only augmentation for detection.
     flip: Fraction = 0.5
     augment: tuple[TransformSpec, ...] = ()
@@ -84,23 +89,23 @@ class BackboneConfig(NetworkSection):
 
 
 class RpnConfig(Section):
-    channels: Count = 1024
-    anchor_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (32, 64, 128, 256, 512)
+    channels: Annotated[int, Field(ge=1, le=16_384)] = 1024
+    anchor_sizes: AnchorSizes = (32, 64, 128, 256, 512)
     #: height / width
-    anchor_ratios: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.5, 1.0, 2.0)
+    anchor_ratios: AnchorRatios = (0.5, 1.0, 2.0)
     #: ``drop`` leaves anchors across the image border out of training (Faster R-CNN paper).
     border_anchors: Literal["keep", "drop"] = "keep"
     positive_iou: Fraction = 0.7
     negative_iou: Fraction = 0.3
     #: The best anchors of each object are positive whatever their IoU.
     low_quality_matches: bool = True
-    batch_per_image: Count = 256
+    batch_per_image: Amount = 256
     positive_fraction: Fraction = 0.5
-    pre_nms_train: Count = 12000
-    post_nms_train: Count = 2000
-    pre_nms_test: Count = 6000
+    pre_nms_train: Amount = 12000
+    post_nms_train: Amount = 2000
+    pre_nms_test: Amount = 6000
     #: 300 proposals in the paper; COCO-era systems use 1000.
-    post_nms_test: Count = 300
+    post_nms_test: Amount = 300
     nms_iou: Fraction = 0.7
     #: Proposals with a side not longer than this many network pixels are dropped.
     min_size: Annotated[float, Field(ge=0)] = 0.0
@@ -114,12 +119,12 @@ class RpnConfig(Section):
 
 class RoiConfig(Section):
     pool: Literal["align", "pool"] = "align"
-    pool_size: Count = 14
+    pool_size: Annotated[int, Field(ge=1, le=64)] = 14
     #: Samples per bin and axis; 0 adapts to the size of the region.
-    sampling_ratio: NonNegative = 0
+    sampling_ratio: Annotated[int, Field(ge=0, le=32)] = 0
     #: Stride of conv5_1; 2 on a 14x14 map or 1 on a 7x7 map both end at 7x7.
     tail_stride: Literal[1, 2] = 2
-    batch_per_image: Count = 512
+    batch_per_image: Amount = 512
     positive_fraction: Fraction = 0.25
     positive_iou: Fraction = 0.5
     #: Regions in [negative_iou_low, positive_iou) are negative.
@@ -128,7 +133,7 @@ class RoiConfig(Section):
     class_agnostic_boxes: bool = False
     #: Append the whole image's vector to each region's (ResNet paper, appendix B).
     context: bool = False
-    box_weights: tuple[Positive, Positive, Positive, Positive] = (10.0, 10.0, 5.0, 5.0)
+    box_weights: tuple[Weight, Weight, Weight, Weight] = (10.0, 10.0, 5.0, 5.0)
     smooth_l1_beta: Annotated[float, Field(ge=0)] = 0.0
     box_loss_weight: Positive = 1.0
 
@@ -136,7 +141,7 @@ class RoiConfig(Section):
 class RefineConfig(Section):
     #: How often regions are pooled and scored again from their own regressed boxes, old and new
     #: predictions joined (ResNet paper, appendix B); 0 is off, 1 the paper's.
-    rounds: NonNegative = 0
+    rounds: Annotated[int, Field(ge=0, le=32)] = 0
 
 
 class VoteConfig(Section):
@@ -160,22 +165,22 @@ class TestConfig(Section):
     #: 0 keeps every box up to max_detections: best for mAP; 0.05 is faster (-0.2 to -0.3 AP).
     score_threshold: Fraction = 0.0
     nms_iou: Fraction = 0.5
-    max_detections: Count = 100
+    max_detections: Amount = 100
     suppress: SuppressConfig = SuppressConfig()
     refine: RefineConfig = RefineConfig()
     vote: VoteConfig = VoteConfig()
     #: Shorter sides of whole passes whose candidates are joined; empty: image.short_side_test.
-    scales: tuple[Count, ...] = ()
+    scales: Annotated[tuple[Side, ...], Field(max_length=32)] = ()
     #: Join the candidates of the flipped image too.
     flip: bool = False
     #: Shorter sides of the feature pyramid that regions are scored on, each on the two adjacent
     #: ones that suit its size; proposals stay on one scale (ResNet paper, appendix B: 200, 400,
     #: 600, 800, 1000). Empty: regions are scored where they were proposed.
-    pyramid: tuple[Count, ...] = ()
+    pyramid: Annotated[tuple[Side, ...], Field(max_length=32)] = ()
     #: Side in pixels that a region should have on its pyramid scale (SPP-net: 224).
     pyramid_region: Positive = 224.0
 
-    batch_size: Count = 1
+    batch_size: Amount = 1
     #: Precision of the network; boxes and scores are always float32.
     precision: Precision = "fp32"
 

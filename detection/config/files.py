@@ -48,6 +48,7 @@ __all__ = [
     "find_config",
     "load_config",
     "missing_paths",
+    "opened_paths",
     "override",
     "read_config",
     "shipped_configs",
@@ -143,6 +144,16 @@ def missing_paths(config: Section, *, test: bool = False) -> list[str]:
             advice = "; set data.root=DIR" if key.startswith("data.") else ""
             missing.append(f"{key}: not found, tried {tried}{advice}")
     return missing
+
+
+def opened_paths(config: Section) -> dict[str, Path]:
+    """Key and path of what evaluation, prediction and resuming open: data and other networks, not
+    the weights that training started from."""
+    return {
+        key: path
+        for key, path in _paths(config.model_dump(mode="json"))
+        if key not in ("backbone.weights", "network.weights")
+    }
 
 
 # -- validation --------------------------------------------------------------------------------
@@ -271,7 +282,9 @@ def _paths(config: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
         for key in _path_keys(source):
             yield ".".join(map(str, ("data", *where, key))), Path(source[key])
     for section, key, weights in _weights(config):
-        yield from ((f"{section}.{key}", Path(one)) for one in weights if _is_path(one))
+        places = [(f"{section}.{key}", Path(one)) for one in weights if _is_path(one)]
+        for number, (name, path) in enumerate(places):
+            yield name if len(places) == 1 else f"{name}.{number}", path
 
 
 def _is_path(weights: str) -> bool:

@@ -14,6 +14,9 @@ from ...backbones.norm import Norm
 from ...datasets.formats import known_source
 from ...datasets.formats.format import Source
 from .base import (
+    Amount,
+    AnchorRatios,
+    AnchorSizes,
     Count,
     DataSection,
     Fraction,
@@ -24,6 +27,7 @@ from .base import (
     Precision,
     Schedule,
     Section,
+    Side,
     Sizes,
 )
 from .classifier import CropConfig, CropTestConfig, CropTrainConfig, NetworkConfig
@@ -62,9 +66,9 @@ class HeadConfig(Section):
     #: The map that the two sibling layers read: of conv5_x, stride 32, or of conv4_x, stride 16.
     level: Literal["conv5", "conv4"] = "conv5"
     #: Sides in crop pixels.
-    anchor_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (64, 128, 224)
+    anchor_sizes: AnchorSizes = (64, 128, 224)
     #: height / width
-    anchor_ratios: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.5, 1.0, 2.0)
+    anchor_ratios: AnchorRatios = (0.5, 1.0, 2.0)
     #: Each anchor has outputs of its own, or all of a position share one set ("1000-d").
     outputs: Literal["per_anchor", "shared"] = "per_anchor"
     #: Which logits of a sampled anchor have a loss: that of the image's class (``own``), or
@@ -75,7 +79,7 @@ class HeadConfig(Section):
     #: The best anchors of each object are positive whatever their IoU.
     low_quality_matches: bool = True
     #: Anchors with a loss in each image, half of them positive.
-    per_image: Annotated[int, Field(ge=2, multiple_of=2)] = 8
+    per_image: Annotated[int, Field(ge=2, le=10**6, multiple_of=2)] = 8
     #: Smooth-L1 turning point; 0 is plain L1.
     smooth_l1_beta: Annotated[float, Field(ge=0)] = 0.1111111111111111
     box_loss_weight: Positive = 1.0
@@ -95,7 +99,7 @@ class AnswerConfig(Section):
 
     #: Checkpoints of classifiers that say which classes to look for; several are averaged. Without
     #: one, only images whose class is known can be located.
-    classifiers: tuple[str, ...] = ()
+    classifiers: Annotated[tuple[str, ...], Field(max_length=64)] = ()
     #: Number of classes to locate in each image, the most likely first; ILSVRC evaluates five.
     top: Annotated[int, Field(ge=1, le=5)] = 5
     #: The best box becomes the score-weighted mean of the class's boxes that overlap it by at
@@ -130,9 +134,9 @@ class ProposalConfig(Section):
     """The proposals of stage two."""
 
     #: Checkpoints of stage one; the proposals of several are joined.
-    weights: tuple[str, ...] = ()
+    weights: Annotated[tuple[str, ...], Field(max_length=64)] = ()
     #: The best of each class in each image, times the number of networks.
-    count: Count = 200
+    count: Amount = 200
     #: Overlap above which the worse of two is dropped.
     nms_iou: Fraction = 0.7
     #: ``proposals.safetensors`` of another run, with the proposals of the training images. Null
@@ -144,9 +148,9 @@ class RegionConfig(Section):
     """The warping and sampling of training regions."""
 
     #: Side of the square that regions are warped to.
-    size: Count = 224
+    size: Side = 224
     #: Its margin that shows the surroundings (R-CNN: 16 of 227 pixels).
-    padding: NonNegative = 16
+    padding: Annotated[int, Field(ge=0, le=5000)] = 16
     #: Probability of the left-right flip.
     flip: Fraction = 0.5
     #: Regions with this IoU with an object, or more, are positive, all others negative.
@@ -166,7 +170,7 @@ class RegionConfig(Section):
 
 class RegionTestConfig(AnswerConfig):
     #: Regions in one pass of the network.
-    batch_size: Count = 64
+    batch_size: Amount = 64
 
 
 class RegionLocalizerConfig(Section):

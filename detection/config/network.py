@@ -7,15 +7,15 @@ Families and their depths are those of `backbones.BACKBONES`, pixel statistics t
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from ...backbones import BACKBONES, Backbone
 from ...backbones.norm import Norm
 from ...backbones.pixels import PIXELS
-from .base import Count, Section, joined, one_of
+from .base import Section, joined, one_of
 
 _SETTINGS = {field.name for field in fields(Backbone)}
 
@@ -32,7 +32,7 @@ class NetworkSection(Section):
     #: One of the family's depths.
     depth: int = 50
     #: Channels of conv1: 64 in the paper's ImageNet nets, 16 in those for CIFAR.
-    width: Count = 64
+    width: Annotated[int, Field(ge=1, le=1024)] = 64
     #: ``frozen`` keeps BN statistics and affine fixed as buffers (paper, appendix A), for
     #: fine-tuning; ``batch``, which is the paper's, and ``group`` are for training from scratch.
     norm: Norm = "frozen"

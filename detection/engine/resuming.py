@@ -16,6 +16,8 @@ from ..errors import quoted
 
 #: Larger counts are of no run.
 _LARGEST = 2**53
+#: Settings of SGD that all versions of PyTorch save.
+_SETTINGS = ("lr", "momentum", "dampening", "weight_decay", "nesterov")
 
 
 def entry(state: Mapping[str, Any], name: str, kind: type) -> Any:
@@ -63,6 +65,8 @@ def expect_optimizer(state: Mapping[str, Any], own: torch.optim.Optimizer) -> No
     for group, our in zip(groups, ours, strict=True):
         if not isinstance(group, dict) or group.get("params") != our["params"]:
             raise ValueError("its optimizer has other parameters")
+        for name in _SETTINGS:
+            entry(group, name, object)
         for name, value in group.items():
             if name not in our:
                 raise ValueError(f"its optimizer has a setting {quoted(name)}")

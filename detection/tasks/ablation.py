@@ -78,6 +78,7 @@ class Ablation:
     overrides: Sequence[str] = ()
     part: Part = "val"
     limit: int | None = None
+    trust_paths: bool = False
 
     @cached_property
     def config(self) -> DetectorConfig:
@@ -160,7 +161,13 @@ class Ablation:
             base = self.base or _config(self._checkpoints[self.weights[0]])
             base = override(base, ["roi.context=true"])
         checkpoints = [self._checkpoints[path] for path in trial.weights]
-        return load_members(checkpoints, device, base=base, overrides=trial.overrides)
+        return load_members(
+            checkpoints,
+            device,
+            base=base,
+            overrides=trial.overrides,
+            trust_paths=self.trust_paths,
+        )
 
     def _measure(
         self, members: Sequence[Loaded], group: Group
@@ -183,6 +190,9 @@ class Ablation:
         return columns, timer.seconds_per_image, DETECTION.describe_testing(members, pipeline)
 
     def _split(self, members: Sequence[Loaded]) -> DataSplit:
+        if self.base is None and not self.trust_paths:
+            lead = self._checkpoints[self.weights[0]]
+            lead.named_paths(self.config, self.overrides).expect_none("data")
         if missing := missing_paths(members[0].config):
             raise ConfigError("\n".join(missing))
         split = read_eval_split(DETECTION, members[0], self.part)

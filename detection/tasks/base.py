@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -27,6 +27,7 @@ from ..errors import ConfigError, WeightsError
 from ..evaluation.prediction import Timer, autocast, predict_batches
 from ..inference.predictor import Predictor
 from ..structures import Batch
+from .named_paths import NamedPaths
 
 Splits = Mapping[str, DataSplit]
 Model = TypeVar("Model", bound=nn.Module)
@@ -47,6 +48,7 @@ class Loaded(Generic[Model, Config]):
     config: Config
     classes: tuple[str, ...]
     own: Config | None = None  # the configuration in its file, from which ``config`` may differ
+    named: NamedPaths = field(default_factory=NamedPaths)  # what must not be opened
 
 
 class Task(ABC):

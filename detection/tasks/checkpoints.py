@@ -22,6 +22,7 @@ from ..config.files import check_dict, override
 from ..engine.checkpoint import load_checkpoint
 from ..errors import ConfigError, DataError, WeightsError, quoted
 from .base import Loaded, Task
+from .named_paths import NamedPaths, named_paths
 
 #: The parts of the data that can be evaluated.
 EvalPart = Literal["train", "val", "test"]
@@ -82,9 +83,10 @@ class Checkpoint:
         overrides: Sequence[str] = (),
         *,
         base: Section | None = None,
+        trust_paths: bool = False,
     ) -> Loaded:
         """The network in evaluation mode, with its configuration, or ``base``, under
-        ``overrides``.
+        ``overrides``. Unless ``trust_paths``, no path that only the checkpoint names is opened.
 
         Raises:
             WeightsError: the tensors do not fit the configuration.
@@ -97,7 +99,12 @@ class Checkpoint:
         self.expect_fit(config)
         model = self.task.build(config, len(self.classes))
         load_into(model, self.tensors, source=str(self.path))
-        return Loaded(model.to(device).eval(), config, classes, self.config)
+        named = NamedPaths() if trust_paths else self.named_paths(config, overrides)
+        return Loaded(model.to(device).eval(), config, classes, self.config, named)
+
+    def named_paths(self, config: Section, overrides: Sequence[str]) -> NamedPaths:
+        """The paths of ``config``, its own under ``overrides``, that only this file names."""
+        return named_paths(self.path, self.config, config, overrides)
 
 
 def read_checkpoint(path: Path, *tasks: Task) -> Checkpoint:
@@ -128,10 +135,11 @@ def load_members(
     *,
     base: Section | None = None,
     overrides: Sequence[str] = (),
+    trust_paths: bool = False,
 ) -> list[Loaded]:
     """A network, or an ensemble of several, each with its own configuration under ``overrides``;
     the first one leads, with its order of classes, and ``base``, whose network must be the same,
-    replaces its configuration.
+    replaces its configuration and with it the paths. ``trust_paths`` as in `Checkpoint.load`.
 
     Raises:
         DataError: the classes of two of them differ.
@@ -141,11 +149,12 @@ def load_members(
     first, *others = checkpoints
     if base is not None:
         first.expect_network(base)
-    members = [first.load(device, overrides, base=base)]
+    given = trust_paths or base is not None
+    members = [first.load(device, overrides, base=base, trust_paths=given)]
     for other in others:
         own = other.task.member_config(other.config, base) if base else None
         ordered = other.ordered_as(first.classes, str(first.path))
-        members.append(ordered.load(device, overrides, base=own))
+        members.append(ordered.load(device, overrides, base=own, trust_paths=trust_paths))
     return members
 
 
@@ -209,7 +218,9 @@ def read_eval_split(task: Task, loaded: Loaded, part: EvalPart) -> DataSplit:
     Raises:
         DataError: the data name classes that the network does not know, or lack some, or hold no
             images.
+        ConfigError: only the checkpoint names the data.
     """
+    loaded.named.expect_none("data")
     config, own = loaded.config, loaded.config.data.classes
     if own is not None and set(own) != set(loaded.classes):
         raise DataError(class_difference("the checkpoint", loaded.classes, "the data", own))

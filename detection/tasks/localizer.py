@@ -221,6 +221,7 @@ def load_classifiers(lead: Loaded) -> Classifiers | None:
     paths = [Path(path) for path in lead.config.test.classifiers]
     if not paths:
         return None
+    lead.named.expect_none("test")
     members = load_members([read_checkpoint(path, CLASSIFICATION) for path in paths])
     classes = members[0].classes
     if are_numbered(classes) and len(classes) == len(lead.classes):

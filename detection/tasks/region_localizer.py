@@ -176,6 +176,8 @@ def _first_stages(members: Sequence[LoadedRegionLocalizer]) -> list[LoadedLocali
             "proposals.weights: stage two scores proposals of stage one; name its checkpoint, "
             "proposals.weights=[FILE]"
         )
+    for one in members:
+        one.named.expect_none("proposals")
     classes = members[0].classes
     stages = [read_checkpoint(Path(path), LOCALIZATION) for path in paths]
     return [stage.ordered_as(classes, "the second stage").load() for stage in stages]

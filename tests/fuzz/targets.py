@@ -37,6 +37,7 @@ from resdet.detection.inference.records import META, RECORDS, scan
 from resdet.detection.inference.results import export_results
 from resdet.detection.tasks.checkpoints import read_checkpoint
 from resdet.detection.tasks.registry import TASKS
+from resdet.tests.fuzz import weights
 from resdet.tests.fuzz.mutation import mutate
 from resdet.tests.fuzz.structures import as_json, coco, spoil, voc_xml, yaml_text
 
@@ -335,6 +336,41 @@ TARGETS = {
         _read_detector,
         (WeightsError, ConfigError),
         _odd_checkpoint,
+    ),
+    "archive": Target(
+        "z.pt",
+        lambda: [weights.small_archive()],
+        weights.read_any_state,
+        (WeightsError,),
+        lambda random: weights.odd_archive(random, mutate),
+    ),
+    "predict": Target(
+        "p.pt",
+        lambda: [_saved(state) for state in weights.old_states()],
+        weights.load_and_predict,
+        (WeightsError, ConfigError),
+        weights.odd_checkpoint,
+    ),
+    "resume": Target(
+        "r.pt",
+        lambda: [_saved(weights.resumable())],
+        weights.resume,
+        (WeightsError,),
+        weights.odd_resumable,
+    ),
+    "convert": Target(
+        "w.pth",
+        lambda: [_saved(weights.torchvision_state())],
+        weights.import_any,
+        (WeightsError,),
+        weights.odd_weights,
+    ),
+    "converted": Target(
+        "c.safetensors",
+        lambda: [weights.converted_file()],
+        weights.import_any,
+        (WeightsError,),
+        lambda random: weights.odd_header(random, weights.converted_file()),
     ),
     "tensors": Target("x.bin", _tensor_files, read_tensors, (WeightsError,)),
     "pickles": Target("x.pkl", _pickles, read_tensors, (WeightsError,)),

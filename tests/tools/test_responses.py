@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from resdet.tests.conftest import Command
 
 
+#: The checkpoints are in no folder of a run.
+RESPONSES = ("responses", "--trust-paths")
+
+
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """A plain and a residual net beside four images in two classes."""
@@ -53,7 +57,7 @@ def test_json_and_plot_of_two_networks(
     resdet: Command, checkpoints: list[Path], tmp_path: Path
 ) -> None:
     out = tmp_path / "new" / "responses"
-    done = resdet("responses", *checkpoints, "--out", out)
+    done = resdet(*RESPONSES, *checkpoints, "--out", out)
     assert done.code == 0, done.err
     found = json.loads((out / "responses.json").read_text())
     assert list(found) == ["plain/best.pt", "res/best.pt"]
@@ -68,7 +72,7 @@ def test_json_and_plot_of_two_networks(
 
 def test_the_first_layer_by_hand(resdet: Command, checkpoints: list[Path], tmp_path: Path) -> None:
     """Of the middle crops of the validation images, at once."""
-    done = resdet("responses", checkpoints[0], "--out", tmp_path)
+    done = resdet(*RESPONSES, checkpoints[0], "--out", tmp_path)
     assert done.code == 0, done.err
     found = json.loads((tmp_path / "responses.json").read_text())["best.pt"][0]["std"]
     state = torch.load(checkpoints[0], weights_only=True)["model"]
@@ -93,7 +97,9 @@ def test_a_sample_of_the_training_images(
 ) -> None:
     stds = []
     for words in (("--split", "train"), ("--split", "train", "--images", 1), ("--split", "val")):
-        done = resdet("responses", checkpoints[1], "--out", tmp_path, *words, "test.size=24")
+        done = resdet(
+            "responses", "--trust-paths", checkpoints[1], "--out", tmp_path, *words, "test.size=24"
+        )
         assert done.code == 0, done.err
         stds.append(json.loads((tmp_path / "responses.json").read_text())["best.pt"][-1]["std"])
     assert len(set(stds)) == 3

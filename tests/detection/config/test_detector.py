@@ -60,7 +60,11 @@ def load(folder: Path, text: str) -> DetectorConfig:
         ("rpn: {anchor_sizes: 32}", "rpn.anchor_sizes", ""),
         # nothing outside its range
         ("rpn: {anchor_sizes: []}", "rpn.anchor_sizes", "tuple should have at least 1 item"),
-        ("rpn: {anchor_sizes: [32, 0]}", "rpn.anchor_sizes.1", "must be greater than 0 (got 0)"),
+        (
+            "rpn: {anchor_sizes: [32, 0]}",
+            "rpn.anchor_sizes.1",
+            "must be greater than or equal to 0.01 (got 0)",
+        ),
         ("rpn: {nms_iou: 1.5}", "rpn.nms_iou", "must be less than or equal to 1 (got 1.5)"),
         ("rpn: {nms_iou: -0.1}", "rpn.nms_iou", "must be greater than or equal to 0 (got -0.1)"),
         ("roi: {box_weights: [1, 2, 3]}", "roi.box_weights.3", "is required"),
@@ -86,6 +90,31 @@ def test_refused(tmp_path: Path, text: str, key: str, reason: str) -> None:
     first = str(caught.value).splitlines()[0]
     wanted = re.escape(f"{tmp_path}/a.yaml:1: {key}") + r"[.\w]*: " + re.escape(reason)
     assert re.match(wanted, first), first
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "backbone: {width: 100000}",
+        "rpn: {channels: 1000000}",
+        f"rpn: {{anchor_sizes: {[32] * 1000}}}",
+        "rpn: {anchor_ratios: [1.0e-300]}",
+        "rpn: {post_nms_test: 100000000}",
+        "roi: {pool_size: 5000}",
+        "roi: {sampling_ratio: 1000}",
+        "roi: {box_weights: [1.0e-300, 1, 1, 1]}",
+        "test: {refine: {rounds: 1000000}}",
+        f"test: {{scales: {list(range(100, 1100))}}}",
+        "test: {pyramid: [1000000]}",
+        "test: {max_detections: 100000000}",
+        "image: {short_side_test: 1000000}",
+        "data: {workers: 100000}",
+    ],
+)
+def test_limits_that_no_use_reaches(tmp_path: Path, text: str) -> None:
+    """Such a checkpoint would ask for hours or for all memory."""
+    with pytest.raises(ConfigError, match=r"(must be|should have).* (at most|than)"):
+        load(tmp_path, text)
 
 
 @pytest.mark.parametrize("number", [".nan", ".inf", "-.inf", "1e999"])

@@ -418,7 +418,8 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=10,
 )
-positive = st.floats(min_value=1e-300, max_value=1e300)
+positive = st.floats(min_value=1e-300, max_value=1e9)
+sides = st.floats(min_value=0.01, max_value=1e5)
 absolute = st.text(max_size=8).map(lambda text: str(Path(f"/{text}")))  # as paths are written
 sources = st.one_of(
     st.fixed_dictionaries({"format": st.just("voc"), "root": absolute, "split": st.text()}),
@@ -447,9 +448,9 @@ valid_values = st.fixed_dictionaries(
             }
         ),
         "backbone": st.fixed_dictionaries({"weights": st.none() | absolute}),
-        "rpn": st.fixed_dictionaries({"anchor_sizes": st.lists(positive, min_size=1)}),
+        "rpn": st.fixed_dictionaries({"anchor_sizes": st.lists(sides, min_size=1)}),
         "train": st.fixed_dictionaries(
-            {"lr": positive, "clip_norm": st.none() | positive, "seed": st.integers(0, 2**70)}
+            {"lr": positive, "clip_norm": st.none() | positive, "seed": st.integers(0, 2**63 - 1)}
         ),
     }
 )

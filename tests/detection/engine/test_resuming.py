@@ -98,10 +98,15 @@ def test_a_distorted_entry_is_named(entry: str) -> None:
         fresh.load_dict(state, "x.pt")
 
 
-@pytest.mark.parametrize("entry", ["optimizer", "average", "scaler", "meter", "stale", "best"])
+@pytest.mark.parametrize(
+    "entry", ["optimizer", "average", "scaler", "meter", "stale", "best", "dampening"]
+)
 def test_a_missing_entry_is_named(entry: str) -> None:
     state = training_state().to_dict()
-    del state[entry]
+    if entry in state:
+        del state[entry]
+    else:
+        del state["optimizer"]["param_groups"][0][entry]
     with pytest.raises(WeightsError, match=rf"x\.pt: cannot be resumed: its {entry} is missing"):
         training_state().load_dict(state, "x.pt")
 
