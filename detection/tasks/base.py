@@ -264,6 +264,17 @@ class Task(ABC):
     def describe_testing(self, members: Sequence[Loaded], pipeline: Any) -> str:
         """One line with the sizes, networks and options of the predictions."""
 
+    def describe_evaluations(self, loaded: Loaded, tested: Loaded, pipeline: Any) -> str:
+        """How evaluations during training are made, with `quick_config` in ``tested``."""
+        words = f"evaluations: {self.describe_testing([tested], pipeline)}"
+        other = "; `resdet eval` does what `test` of the config says"
+        return words if tested.config == loaded.config else words + other
+
+    def describe_best(self, config: Any, best: float) -> str:
+        """The best `selection_metric` of a run, under the name and as the number of `resdet eval`
+        for it."""
+        return f"{self.metric} {best:.4f}"
+
     def facts(self, config: Any) -> list[tuple[str, str]]:
         """(name, value) rows about the network and its inputs, for the report page of a run."""
         return []

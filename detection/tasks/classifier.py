@@ -238,6 +238,9 @@ class ClassificationTask(CropTask):
     def selection_metric(self, evaluation: Classification, config: ClassifierConfig) -> float:
         return 1 - evaluation.metrics["top1_error"]
 
+    def describe_best(self, config: Any, best: float) -> str:
+        return f"top1_error {1 - best:.4f}"
+
     # -- words -----------------------------------------------------------------------------------
 
     def describe(self, loaded: LoadedClassifier, splits: Splits) -> list[str]:

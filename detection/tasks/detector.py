@@ -192,6 +192,9 @@ class DetectionTask(Task):
     def selection_metric(self, evaluation: DetectionEvaluation, config: DetectorConfig) -> float:
         return evaluation.metrics[config.eval.metric]
 
+    def describe_best(self, config: DetectorConfig, best: float) -> str:
+        return f"{config.eval.metric} {best:.4f}"
+
     @torch.no_grad()
     def validate(self, loaded: Detector, split: DataSplit, group: Group) -> dict[str, float]:
         """The mean loss over ``val_loss_batches`` training-size batches of test-time images."""

@@ -134,6 +134,9 @@ class StageTask(CropTask):
     def selection_metric(self, evaluation: Localization, config: AnyLocalizerConfig) -> float:
         return 1 - evaluation.metrics["true_class_error"]
 
+    def describe_best(self, config: Any, best: float) -> str:
+        return f"true_class_error {1 - best:.4f}"
+
     def describe_testing(self, members: Sequence[Loaded], pipeline: LocationPipeline) -> str:
         config = members[0].config
         crops = [describe_crops(stage.crops) for stage in pipeline.first]

@@ -82,7 +82,8 @@ class Training:
         self.task, self.loaded, self.splits, self.start = task, loaded, splits, start
         self.notes = [*describe_findings(splits), *self._load_weights()]
         #: Prediction with the network in training, for evaluations.
-        self.pipeline = task.pipeline([replace(loaded, config=task.quick_config(config))])
+        self.tested = replace(loaded, config=task.quick_config(config))
+        self.pipeline = task.pipeline([self.tested])
         #: The result of `Task.prepare`.
         self.prepared: Any = None
 
@@ -115,6 +116,7 @@ class Training:
         return [
             f"device: {group.device} x {group.world}, {settings.precision}",
             *self.task.describe(self.loaded, self.splits),
+            self.task.describe_evaluations(self.loaded, self.tested, self.pipeline),
             describe_steps(settings, len(self.splits["train"].records)),
             f"lr: {scaled_lr(settings):g} = {settings.lr:g} x batch {settings.batch_size} / "
             f"{settings.base_batch_size}",
@@ -171,7 +173,7 @@ class Training:
         """Evaluate `TrainingState.weights` on ``val`` and log the metrics. Returns the metric that
         selects ``best.pt``, on all processes."""
         task, loaded, split = self.task, self.loaded, self.splits["val"]
-        config = task.quick_config(loaded.config)
+        config = self.tested.config
         with shipped_weights(state), evaluating(state.model):
             group.broadcast_buffers(state.model)
             found = task.predict_split(self.pipeline, config, split, group)
@@ -205,10 +207,8 @@ class Training:
         if stopped:
             command = f"{outputs.command} --resume {shlex.quote(str(outputs.last))}"
             return f"stopped at step {state.step}; continue with: {command}"
-        return (
-            f"done: {state.step} steps, best {self.task.metric} {state.best:.4f}; "
-            f"weights in {outputs.best.parent}"
-        )
+        best = self.task.describe_best(self.loaded.config, state.best)
+        return f"done: {state.step} steps, best {best}; weights in {outputs.best.parent}"
 
 
 def draw(log: RunLog, plot: Callable[..., object], *content: Any) -> None:

@@ -44,6 +44,13 @@ def test_last_gives_the_number_of_the_last_step(
     expect_same_numbers(scored(resdet, learned_run / "weights" / "last.pt", tmp_path), entry)
 
 
+def test_the_log_names_the_metric_and_how_it_was_tested(resdet: Command, learned_run: Path) -> None:
+    log = (learned_run / "train.log").read_text()
+    assert "evaluations: shorter side 96; nms at 0.5\n" in log
+    best = max(logged(learned_run, step)["voc_ap50"] for step in (20, 40))
+    assert f"best voc_ap50 {best:.4f}" in log
+
+
 def test_best_with_a_config_and_a_moving_average(
     resdet: Command, learned_run: Path, tiny_config: Path, tmp_path: Path
 ) -> None:

@@ -160,7 +160,7 @@ def test_it_learns_colours(
     words += ("crop.kind=resized", "crop.scale=[0.3,1.0]")
     ran("train-cls", "--cfg", config, "--out", tmp_path / "run", *words)
     assert logged(tmp_path / "run", "eval")[-1]["val_top1_error"] == 0
-    assert "best top-1 accuracy 1.0000" in capsys.readouterr().out
+    assert "best top1_error 0.0000" in capsys.readouterr().out
 
 
 def test_killed_and_resumed_equals_undisturbed(

@@ -446,6 +446,21 @@ def test_each_member_of_an_ensemble_is_tested_as_its_own_file_says(
     assert "1 classifier(s) (middle crop " in written
 
 
+def test_training_and_eval_call_a_number_by_one_name(first: Path, tmp_path: Path) -> None:
+    """The best of training is what `eval` prints for best.pt, tested in the same way; the log says
+    which way that is, and that `eval` has its own."""
+    log = (first / "train.log").read_text()
+    (told,) = re.findall(r"evaluations: (.+)", log)
+    assert told.startswith("middle crop ") and told.endswith(
+        "no classifier: the true class is given; `resdet eval` does what `test` of the config says"
+    )
+    (best,) = re.findall(r"best true_class_error (\d\.\d+)", log)
+    metrics = metrics_of(
+        tmp_path, "--weights", first / "weights" / "best.pt", "test.protocol=centre"
+    )
+    assert float(best) == pytest.approx(metrics["true_class_error"], abs=1e-4)
+
+
 def test_a_converted_classifier_names_the_classes(
     first: Path, folder: Path, tmp_path: Path
 ) -> None:
