@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..detection.config.base import OnBadBox
-from .findings import Finding, Outcome, Severity
+from .finding_kinds import Severity
+from .findings import Finding, Outcome
 from .records import RawBox, RawImage, RawObject
 
 #: A box with at least this fraction of its area inside the image is clipped under every policy.
@@ -139,6 +140,8 @@ def repeated_objects(image: RawImage) -> list[Finding]:
 
 def _judge(box: RawBox, size: tuple[int, int], policy: OnBadBox) -> _Verdict:
     bad: Outcome = "dropped" if policy == "drop" else ""
+    if all(map(math.isnan, box)):
+        return _Verdict(None, "non_finite_box", "has neither box nor segmentation", bad)
     if not all(map(math.isfinite, box)):
         return _Verdict(None, "non_finite_box", "missing or non-finite coordinates", bad)
     x1, y1, x2, y2 = box

@@ -81,6 +81,15 @@ def label_images(
     return DataSplit(tuple(records), names, tuple(join_rounded(findings)))
 
 
+def all_dropped(split: DataSplit) -> list[Finding]:
+    """An error if ``on_bad_box`` left no object of the split."""
+    dropped = [finding for finding in split.findings if finding.outcome == "dropped"]
+    if not dropped or any(len(record.annotation) for record in split.records):
+        return []
+    reason = f"all {len(dropped)} boxes were dropped; the first: {dropped[0]}"
+    return [Finding("no_objects", "error", dropped[0].file, reason)]
+
+
 def count_skipped(findings: Iterable[Finding]) -> int:
     """The number of images that were left out because they cannot be used."""
     return sum(finding.outcome == "skipped" for finding in findings)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from resdet.datasets.findings import RESOLVED_BY, Finding
+from resdet.datasets.finding_kinds import RESOLVED_BY
+from resdet.datasets.findings import Finding
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table

@@ -79,7 +79,8 @@ def run(args: argparse.Namespace) -> int:
 
     from resdet.datasets.bad_boxes import resolve_boxes
     from resdet.datasets.convert.split import Member, stratified_split, write_texts
-    from resdet.datasets.findings import as_option, refuse
+    from resdet.datasets.finding_kinds import as_option
+    from resdet.datasets.findings import refuse
     from resdet.datasets.formats import read_images
 
     reading = reading_of(args)

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 from ...detection.structures import Annotation, Record
-from ..catalog import DataSplit, OnBadBox, label_images
+from ..catalog import DataSplit, OnBadBox, all_dropped, label_images
 from ..class_names import similar_names
 from ..coordinates import EdgeCounts, count_edges
-from ..findings import SEVERITIES, Fault, Finding
+from ..finding_kinds import SEVERITIES
+from ..findings import Fault, Finding
 from ..formats import class_order
 from ..formats.format import Source
 from ..image import DEFAULT_RULES, ImageRules
@@ -102,7 +103,8 @@ def check(data: DataSet, effort: Effort = Effort()) -> Report:
         images = {name: list(map(_as_object, part)) for name, part in images.items()}
     findings += [finding for look in data.folders for finding in look()]
     splits = _label(images, data)
-    findings += [finding for split in splits.values() for finding in split.findings]
+    for split in splits.values():
+        findings += [*split.findings, *all_dropped(split)]
     findings += _across_splits(images, splits, data)
     checked = 0
     if effort.decode:

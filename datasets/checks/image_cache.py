@@ -19,7 +19,7 @@ from typing import IO, Any, get_args
 import cv2
 import PIL
 
-from ..findings import KINDS, Severity
+from ..finding_kinds import KINDS, Severity
 from ..image import ImageRules
 
 #: To be increased when the meaning of a line or its computation changes.

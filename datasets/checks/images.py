@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 
 from ...detection.errors import ImageError
-from ..findings import Finding, Severity
+from ..finding_kinds import Severity
+from ..findings import Finding
 from ..image import (
     IMAGE_SUFFIXES,
     ImageRules,

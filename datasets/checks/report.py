@@ -16,7 +16,8 @@ import numpy as np
 from ...detection.errors import ConfigError, ImageError
 from ...detection.files import write_file
 from ...detection.html import jpeg_data_uri, render_html
-from ..findings import SEVERITIES, Finding, meaning
+from ..finding_kinds import SEVERITIES, meaning
+from ..findings import Finding
 from ..image import ImageRules, Pixels, read_image
 from ..records import RawBox
 from .check import Report

@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 from ...detection.config.base import OnBadBox
 from ...detection.errors import ConfigError, DataError, first_few
 from ..bad_boxes import resolve_boxes
-from ..findings import Finding, as_option, count_kinds, refuse
+from ..finding_kinds import as_option
+from ..findings import Finding, count_kinds, refuse
 from ..formats import FORMATS, class_order, read_checked
 from ..formats.format import DEFAULT_READING, Contents, Reading, Source
 from ..formats.writing import Outgoing, Splits, Writer, write_new

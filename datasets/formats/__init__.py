@@ -13,7 +13,8 @@ from typing import Any
 from pydantic import PlainValidator, ValidationInfo
 
 from ...detection.errors import ConfigError
-from ..findings import IMAGE_KINDS, Finding, as_option, count_kinds, refuse
+from ..finding_kinds import IMAGE_KINDS, as_option
+from ..findings import Finding, count_kinds, refuse
 from ..records import RawImage
 from . import cls_loc, coco, ilsvrc, ilsvrc_det, image_folder, shards, voc, yolo
 from .format import DEFAULT_READING, Carries, Format, Inspected, Reading, Source

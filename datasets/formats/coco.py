@@ -17,6 +17,7 @@ from ..records import RawImage
 from . import coco_json, coco_layout, coco_writing
 from .format import Contents, Format, Inspected, Reading, Source, fit_to_image
 from .image_names import ImageFiles
+from .values import Values, key_of
 from .writing import Place, Splits, Writer, fit_box, write_new
 
 
@@ -39,31 +40,33 @@ def inspect_coco(source: CocoSource, reading: Reading) -> Inspected:
     """The usable images of a COCO JSON, in its order, and all findings.
 
     Images without objects are included. Crowds become ``ignore``; a missing ``iscrowd`` is 0;
-    annotation ids only name objects in messages. A box of null or [] becomes non-finite, which
-    the catalog reports. Sizes come from the images' headers and are compared with the JSON's.
+    annotation ids only name objects in messages. Without a box, that of the polygons or mask is
+    taken; without these, it is non-finite, which the catalog reports. Sizes come from the images'
+    headers and are compared with the JSON's.
     """
     annotations = source.annotations
     try:
         content = coco_json.load_json(annotations, annotated=source.annotated)
     except Fault as fault:
         return [], [fault.finding]
+    values = Values()
     findings = coco_json.pycocotools_notes(content["annotations"], annotations)
-    names = coco_json.category_names(content["categories"], annotations, findings)
+    names = coco_json.category_names(content["categories"], annotations, findings, values)
     if group := coco_json.group_category(content):
         reason = f"{group!r} has no objects and is the supercategory of all others: it is no class"
         findings.append(Finding("group_category", "note", annotations, reason))
-    entries = coco_json.images_by_id(content["images"], annotations, findings)
+    entries = coco_json.images_by_id(content["images"], annotations, findings, values)
     paths = {key: source.images / str(entry.get("file_name")) for key, entry in entries.items()}
     findings += coco_json.listed_twice(paths, annotations)
     objects = coco_json.objects_by_image(
-        content["annotations"], paths, names, annotations, findings
+        content["annotations"], paths, names, annotations, findings, values
     )
     found, files = [], ImageFiles(source.images)
     for image_id, entry in entries.items():
         where = f"image {image_id}"
         try:
             path = files.find(coco_json.file_name(entry, annotations, where), annotations, where)
-            claimed = coco_json.claimed_size(entry, annotations, where)
+            claimed = coco_json.claimed_size(entry, annotations, where, values)
             image = RawImage(image_id, path, (0, 0), tuple(objects[image_id]), annotations)
             image, faults = fit_to_image(image, claimed, reading, object=where)
         except Fault as fault:
@@ -71,7 +74,7 @@ def inspect_coco(source: CocoSource, reading: Reading) -> Inspected:
             continue
         found.append(image)
         findings += faults
-    findings += files.notes(annotations)
+    findings += files.notes(annotations) + values.notes(annotations)
     return found, findings + check_coordinates(found, "zero_based")
 
 
@@ -93,7 +96,8 @@ def compare_categories(paths: Sequence[Path]) -> list[Finding]:
     findings = []
     for path in dict.fromkeys(paths):
         try:
-            names = coco_json.category_names(coco_json.load_json(path)["categories"], path, [])
+            categories = coco_json.load_json(path)["categories"]
+            names = coco_json.category_names(categories, path, [], Values())
         except Fault:
             continue
         for key, name in names.items():
@@ -151,7 +155,7 @@ def _contents(source: CocoSource, images: Sequence[RawImage]) -> Contents:
 def _classes(source: CocoSource) -> tuple[str, ...]:
     """The categories of the file in its order; raises `Fault`."""
     content = coco_json.load_json(source.annotations, annotated=source.annotated)
-    names = coco_json.category_names(content["categories"], source.annotations, [])
+    names = coco_json.category_names(content["categories"], source.annotations, [], Values())
     group = coco_json.group_category(content)
     return tuple(name for name in names.values() if name != group)
 
@@ -178,8 +182,8 @@ def _divide(
         if path.resolve() == whole.resolve():
             raise ConfigError(f"--parts: {part!r} would replace {whole} itself")
         wanted = set(names)
-        images = [entry for entry in content["images"] if str(entry["id"]) in wanted]
-        kept = [each for each in content["annotations"] if str(each["image_id"]) in wanted]
+        images = [entry for entry in content["images"] if key_of(entry["id"]) in wanted]
+        kept = [each for each in content["annotations"] if key_of(each["image_id"]) in wanted]
         only = {**content, "images": images, "annotations": kept}
         texts[path] = json.dumps(only, ensure_ascii=False) + "\n"
     return texts

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from ...detection.errors import ConfigError, DataError, first_few
 from ..findings import Fault
 from . import coco_json
+from .values import key_of
 
 #: An id as its file has it.
 Id = int | str
@@ -48,17 +49,17 @@ def coco_ids(path: Path) -> CocoIds:
         content = coco_json.load_json(path, annotated=False)
     except Fault as fault:
         raise DataError(str(fault.finding)) from fault
-    images = {str(entry.get("id")): entry for entry in content["images"] if "id" in entry}
-    names = {key: str(entry.get("file_name")) for key, entry in images.items()}
+    images = {name: entry for entry in content["images"] if (name := key_of(entry.get("id")))}
+    names = {image_id: str(entry.get("file_name")) for image_id, entry in images.items()}
     last_parts = Counter(PurePosixPath(name).name for name in names.values())
     files = {
-        alias: images[key]["id"]
-        for key, name in names.items()
+        alias: images[image_id]["id"]
+        for image_id, name in names.items()
         for alias in (name, PurePosixPath(name).name)
         if alias == name or last_parts[alias] == 1
     }
     return CocoIds(
-        {key: entry["id"] for key, entry in images.items()},
+        {image_id: entry["id"] for image_id, entry in images.items()},
         files,
         {str(entry.get("name")): entry["id"] for entry in content["categories"] if "id" in entry},
     )

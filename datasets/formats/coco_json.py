@@ -11,6 +11,8 @@ from typing import Any
 
 from ..findings import Fault, Finding
 from ..records import RawBox, RawObject
+from .coco_masks import box_of
+from .values import Values, key_of
 
 Entry = dict[str, Any]
 #: {list of a file: keys that `RawImage` stores}; other keys are lost in a conversion.
@@ -71,11 +73,13 @@ def pycocotools_notes(annotations: list[Entry], path: Path) -> list[Finding]:
     return found
 
 
-def category_names(categories: list[Entry], path: Path, findings: list[Finding]) -> dict[str, str]:
+def category_names(
+    categories: list[Entry], path: Path, findings: list[Finding], values: Values
+) -> dict[str, str]:
     """{id: name}; adds errors to ``findings``, like the functions below."""
     names: dict[str, str] = {}
     for entry in categories:
-        key, name = _key(entry, "id"), entry.get("name")
+        key, name = values.key("id", entry.get("id")), entry.get("name")
         if key is None or not isinstance(name, str) or not name:
             reason = f"{entry!r:.80}: needs an id and a name"
             findings.append(Finding("bad_category", "error", path, reason))
@@ -100,15 +104,20 @@ def group_category(content: dict[str, list[Entry]]) -> str:
     same = {str(entry.get("supercategory")) for entry in others} == {name}
     if not others or not same:
         return ""
-    used = any(_key(entry, "category_id") == _key(first, "id") for entry in content["annotations"])
+    used = any(
+        key_of(entry.get("category_id")) == key_of(first.get("id"))
+        for entry in content["annotations"]
+    )
     return "" if used else name
 
 
-def images_by_id(images: list[Entry], path: Path, findings: list[Finding]) -> dict[str, Entry]:
+def images_by_id(
+    images: list[Entry], path: Path, findings: list[Finding], values: Values
+) -> dict[str, Entry]:
     """{id: entry}."""
     entries: dict[str, Entry] = {}
     for entry in images:
-        key = _key(entry, "id")
+        key = values.key("id", entry.get("id"))
         if key is None:
             reason = f"{entry!r:.80}: needs an id"
             findings.append(Finding("bad_image", "error", path, reason))
@@ -138,11 +147,15 @@ def objects_by_image(
     names: dict[str, str],
     source: Path,
     findings: list[Finding],
+    values: Values,
 ) -> dict[str, list[RawObject]]:
-    """{image id: its objects}."""
+    """{image id: its objects}. An object without ``bbox`` has the box of its polygons or mask; one
+    note counts them."""
+    derived: list[str] = []
     objects: dict[str, list[RawObject]] = {image_id: [] for image_id in paths}
     for number, entry in enumerate(annotations, 1):
-        image, category = _key(entry, "image_id"), _key(entry, "category_id")
+        image = values.key("image_id", entry.get("image_id"))
+        category = values.key("category_id", entry.get("category_id"))
         where = f"annotation {entry.get('id', f'number {number}')}"
         if image is None or image not in objects:
             reason = f"image_id {image} is not in `images`"
@@ -154,18 +167,23 @@ def objects_by_image(
             findings.append(_error("unknown_category", source, where, reason, path))
             continue
         try:
-            crowd = _is_crowd(entry.get("iscrowd"))
-            box = _box(entry.get("bbox"))
+            crowd = values.flag("iscrowd", entry.get("iscrowd"))
+            box, from_mask = _box(entry, values)
         except ValueError as error:
             findings.append(_error("malformed_object", source, where, str(error), path))
             continue
-        area = entry.get("area")
-        if area is not None and not _is_area(area):
-            reason = f"area is {area!r:.40}, expected a number of square pixels: the box's is used"
-            findings.append(Finding("bad_area", "warning", source, reason, where, path))
+        derived += [where] * from_mask
+        area = _area(entry.get("area"), values)
+        if area is not None and not 0 <= area < 1e15:
+            reason = f"area is {entry['area']!r:.40}, expected a number of square pixels"
+            findings.append(
+                Finding("bad_area", "warning", source, f"{reason}: the box's is used", where, path)
+            )
             area = None
-        area = None if area is None else float(area)
         objects[image].append(RawObject(names[category], box, crowd, where, area))
+    if derived:
+        reason = f"{len(derived)} objects without `bbox`: the boxes of their polygons or masks"
+        findings.append(Finding("box_from_mask", "note", source, reason, derived[0]))
     return objects
 
 
@@ -176,36 +194,25 @@ def _error(kind: str, file: Path, where: str, reason: str, image: Path | None = 
 # ---------------------------------------------------------------------------------- one entry
 
 
-def _key(entry: Entry, field: str) -> str | None:
-    """An id as text, so that 7 equals "7"; None for null, "" and other types."""
-    value = entry.get(field)
-    is_id = isinstance(value, int | str) and not isinstance(value, bool)
-    return (str(value) or None) if is_id else None
+def _area(value: object, values: Values) -> float | None:
+    """NaN for what is no number, such as text of another kind."""
+    try:
+        return values.number("area", value)
+    except ValueError:
+        return _NAN
 
 
-def _is_crowd(value: object) -> bool:
-    if value not in (None, 0, 1):
-        raise ValueError(f"iscrowd is {value!r:.40}, expected 0 or 1")
-    return value == 1
-
-
-def _is_area(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return 0 <= value < 1e15
-
-
-def _box(bbox: object) -> RawBox:
-    """(x, y, w, h) to (x1, y1, x2, y2)."""
+def _box(entry: Entry, values: Values) -> tuple[RawBox, bool]:
+    """(x, y, w, h) to (x1, y1, x2, y2); and whether it is that of the mask, as there is no bbox."""
+    bbox = entry.get("bbox")
     if bbox is None or bbox == []:
-        return _NO_BOX
+        box = box_of(entry.get("segmentation"))
+        return (_NO_BOX, False) if box is None else (box, True)
     if not isinstance(bbox, list) or len(bbox) != 4:
         raise ValueError(f"bbox is {bbox!r:.60}, expected [x, y, width, height]")
-    try:
-        x, y, width, height = (_NAN if side is None else float(side) for side in bbox)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"bbox is {bbox!r:.60}, expected four numbers") from None
-    return x, y, x + width, y + height
+    sides = [values.number("bbox", side) for side in bbox]
+    x, y, width, height = (_NAN if side is None else side for side in sides)
+    return (x, y, x + width, y + height), False
 
 
 def file_name(entry: Entry, source: Path, where: str) -> str:
@@ -216,22 +223,19 @@ def file_name(entry: Entry, source: Path, where: str) -> str:
     return name
 
 
-def claimed_size(entry: Entry, source: Path, where: str) -> tuple[float, float] | None:
-    """(h, w), None where the JSON has none."""
-    height, width = entry.get("height"), entry.get("width")
-    if height is None or width is None:
-        return None
-    if not (_is_count(height) and _is_count(width)):
-        reason = f"height {height!r:.40} and width {width!r:.40} are not pixel counts"
-        raise Fault.of("bad_image", source, reason, object=where)
-    return float(height), float(width)
-
-
-def _is_count(value: object) -> bool:
-    """A positive whole number that a float holds; some tools write 640.0."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return 0 < value < 2**53 and value % 1 == 0
+def claimed_size(
+    entry: Entry, source: Path, where: str, values: Values
+) -> tuple[float, float] | None:
+    """(h, w), None where the JSON has none, or 0."""
+    stated = entry.get("height"), entry.get("width")
+    try:
+        height, width = map(values.count, ("height", "width"), stated)
+        if (height is None) != (width is None) and None not in stated:
+            raise ValueError  # one of them is 0
+    except ValueError:
+        reason = f"height {stated[0]!r:.40} and width {stated[1]!r:.40} are not pixel counts"
+        raise Fault.of("bad_image", source, reason, object=where) from None
+    return None if height is None or width is None else (float(height), float(width))
 
 
 # ---------------------------------------------------------------------------------- extras

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ...datasets.catalog import DataSplit, label_images
+from ...datasets.catalog import DataSplit, all_dropped, label_images
 from ...datasets.findings import refuse
 from ...datasets.formats import class_order, inspect_all
 from ...datasets.formats.format import Difficult, Reading, Source, is_annotated
@@ -34,7 +34,7 @@ def read_sources(
     split = label_images(
         images, classes=known, ignore_classes=data.ignore_classes, on_bad_box=data.on_bad_box
     )
-    findings += split.findings
+    findings += [*split.findings, *all_dropped(split)]
     refuse(findings, "data")
     annotated = all(map(is_annotated, sources))
     return replace(split, findings=tuple(findings), annotated=annotated)

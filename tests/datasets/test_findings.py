@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from resdet.datasets.findings import BOX_KINDS, KINDS
+from resdet.datasets.finding_kinds import BOX_KINDS, KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
 #: What makes findings, or what they are made of; the kind is among the first three arguments.

@@ -18,7 +18,7 @@ from resdet.datasets.checks.check import DataSet, Effort, Report, check
 from resdet.datasets.checks.report import report_as_dict, write_report
 from resdet.datasets.checks.sources import folder_data
 from resdet.datasets.checks.statistics import Anchors
-from resdet.datasets.findings import KINDS
+from resdet.datasets.finding_kinds import KINDS
 from resdet.datasets.formats import FORMATS, recognise
 
 #: (kind, name of the file, object)
@@ -464,7 +464,7 @@ COCO_FAULTS: dict[str, tuple[Callable[[Coco], None], set[Named]]] = {
         _set_image(file_name="long" * 2000),
         {("missing_image", JSON, "image {n}"), ("unlisted_image", "train", "")},
     ),
-    "no pixel count": (_set_image(width="64"), {("bad_image", JSON, "image {n}")}),
+    "no pixel count": (_set_image(width="64 px"), {("bad_image", JSON, "image {n}")}),
     "wrong size": (_set_image(width=65), {("size_mismatch", JSON, "image {n}")}),
     "rotated": (
         _rotate_coco,

@@ -1,0 +1,108 @@
+"""Numbers, flags and ids in annotation files: one rule for all fields."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ..findings import Finding
+
+#: Text that is a whole number, with a fraction of zeros or without.
+_WHOLE = re.compile(r"(-?\d+)(\.0+)?")
+_WORDS = {"true": 1.0, "false": 0.0}
+
+
+def key_of(value: object) -> str | None:
+    """An id as text, so that 7, 7.0, "7" and "7.0" are the same; None for null, "" and others."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return None
+    whole = _WHOLE.fullmatch(str(value))
+    return (whole[1] if whole else str(value)) or None
+
+
+class Values:
+    """Reads the values of a file, and counts those of another type than their field's.
+
+    Numbers may be text. Null and "" mean that a number is not stated, and that a flag is not set.
+    Every method raises ValueError, naming the field, for a value whose meaning is not certain.
+    """
+
+    def __init__(self) -> None:
+        #: {field: (first value, how many)}.
+        self.unusual: dict[str, tuple[object, int]] = {}
+
+    def number(self, field: str, value: object) -> float | None:
+        """A number, which may be NaN or infinite; None where it is not stated."""
+        if value is None:
+            return None
+        if isinstance(value, str):
+            number = _of_text(field, value)
+            self._count(field, value)
+            return number
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise _wrong(field, value, "a number")
+        try:
+            return float(value)
+        except OverflowError:
+            raise _wrong(field, value, "a number") from None
+
+    def count(self, field: str, value: object) -> int | None:
+        """A number of pixels; None where it is not stated, or 0."""
+        number = self.number(field, value)
+        if number is None or number == 0:
+            return None
+        if not (0 < number < 2**53 and number % 1 == 0):
+            raise _wrong(field, value, "a number of pixels")
+        return int(number)
+
+    def flag(self, field: str, value: object) -> bool:
+        """0 or 1, as a number, text or Boolean; False where it is not stated."""
+        number = _WORDS.get(str(value).strip().lower())
+        if number is None:
+            number = self.number(field, value)
+        if number not in (None, 0, 1):
+            raise _wrong(field, value, "0 or 1")
+        if isinstance(value, float | bool):
+            self._count(field, value)
+        return number == 1
+
+    def key(self, field: str, value: object) -> str | None:
+        """`key_of`; numbers that are text or have a fraction of zeros are counted."""
+        found = key_of(value)
+        is_text = isinstance(value, str) and _WHOLE.fullmatch(value)
+        if found is not None and (is_text or isinstance(value, float)):
+            self._count(field, value)
+        return found
+
+    def notes(self, path: Path) -> list[Finding]:
+        """One note if values were counted."""
+        if not self.unusual:
+            return []
+        fields = ", ".join(
+            f"`{field}` {count} (such as {first!r:.40})"
+            for field, (first, count) in self.unusual.items()
+        )
+        reason = f"values that are text, Boolean or have decimals, read as the numbers: {fields}"
+        return [Finding("unusual_value", "note", path, reason)]
+
+    def _count(self, field: str, value: object) -> None:
+        first, count = self.unusual.get(field, (value, 0))
+        self.unusual[field] = first, count + 1
+
+
+def _of_text(field: str, value: str) -> float | None:
+    text = value.strip()
+    if not text:
+        return None
+    try:
+        if "_" not in text:  # Python takes 1_000
+            return float(text)
+    except ValueError:
+        pass
+    raise _wrong(field, value, "a number")
+
+
+def _wrong(field: str, value: object, expected: str) -> ValueError:
+    return ValueError(f"{field} is {value!r:.40}, expected {expected}")
