@@ -94,8 +94,8 @@ class Checkpoint:
         """
         config: Any = override(base or self.config, overrides)
         classes, given = self.classes, config.data.classes
-        if are_numbered(classes) and given and len(given) == len(classes):
-            classes = given  # the weights have no names
+        if not self.state and are_numbered(classes) and given and len(given) == len(classes):
+            classes = given  # converted weights without names
         self.expect_fit(config)
         model = self.task.build(config, len(self.classes))
         load_into(model, self.tensors, source=str(self.path))

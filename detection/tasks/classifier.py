@@ -118,7 +118,7 @@ class ClassificationTask(CropTask):
         is the order of published ImageNet models; raises DataError if there are more or fewer."""
         source, known = data_source(config), classes or config.data.classes
         if classes and are_numbered(classes):
-            return self._read_unnamed(config, part, len(classes))
+            known = self._named(config, part, classes)
         if isinstance(source, ShardsSource):
             folder = source.root / (source.train if part == "train" else source.val)
             return read_shards(folder, classes=known).split()
@@ -126,21 +126,24 @@ class ClassificationTask(CropTask):
             return self.read_both(config)[part]
         return labelled_split(source, part, classes=known, rules=image_rules(config))
 
-    def _read_unnamed(self, config: ClassifierConfig, part: Part, count: int) -> DataSplit:
+    def _named(
+        self, config: ClassifierConfig, part: Part, classes: tuple[str, ...]
+    ) -> tuple[str, ...]:
+        """Names for the numbered ``classes``, unless those of the data are numbered, too."""
         source = data_source(config)
         if isinstance(source, ShardsSource):
             folder = source.root / (source.train if part == "train" else source.val)
-            split: DataSplit = read_shards(folder, classes=None).split()
-            names = tuple(sorted(split.classes))
-            split = read_shards(folder, classes=names).split()
+            names = tuple(sorted(read_shards(folder).split().classes))
         else:
-            split = labelled_split(source, part, classes=None, rules=image_rules(config))
-        if len(split.classes) != count:
+            names = labelled_split(source, part, classes=None, rules=image_rules(config)).classes
+        if set(names) <= set(classes):
+            return classes
+        if len(names) != len(classes):
             raise DataError(
-                f"{source.title}: {len(split.classes)} classes in {part!r}, the weights have "
-                f"{count} without names; name them in their order: data.classes=[...]"
+                f"{source.title}: {len(names)} classes in {part!r}, the weights have "
+                f"{len(classes)} without names; name them in their order: data.classes=[...]"
             )
-        return split
+        return names
 
     def read_both(
         self, config: ClassifierConfig, classes: tuple[str, ...] | None = None

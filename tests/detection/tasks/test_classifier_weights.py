@@ -137,6 +137,22 @@ def test_another_number_of_classes_is_refused(
     assert "data.classes=[...]" in error
 
 
+def test_classes_that_are_numbered_in_the_data_keep_their_numbers(
+    weights: Path, data: Path, tmp_path: Path
+) -> None:
+    """A class without images in the split is no reason to move the others."""
+    val = tmp_path / "numbered" / "val"
+    val.mkdir(parents=True)
+    for number in (0, 2, 4):
+        (val / f"class{number}").symlink_to(data / "val" / WNIDS[number])
+    members = load_members(
+        [read_checkpoint(weights, CLASSIFICATION)], overrides=[source(val.parent), *SIZES]
+    )
+    split = CLASSIFICATION.read(members[0].config, "val", members[0].classes)
+    assert split.classes == tuple(f"class{number}" for number in range(5))
+    assert [record.image_label for record in split.records] == [0, 0, 2, 2, 4, 4]
+
+
 @pytest.mark.parametrize(
     ("digits", "sizes"),
     [("11ad3fa6", (232, 224)), ("0676ba61", (256, 224)), ("ffffffff", None)],
