@@ -21,6 +21,7 @@ from resdet.detection.config.files import (
 )
 from resdet.detection.config.localizer import LocalizerConfig, RegionLocalizerConfig
 from resdet.detection.tasks.classifier_network import train_crop
+from resdet.detection.tasks.detector import DETECTION
 
 VOC_CLASSES = (
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
@@ -55,8 +56,11 @@ def test_shipped_detectors() -> None:
         "coco_r101.yaml",
         "quickstart_pretrained_r18.yaml",
         "quickstart_r18.yaml",
+        "voc0712_coco_r101.yaml",
         "voc0712_r101.yaml",
         "voc0712_r101_paper.yaml",
+        "voc2012_coco_r101.yaml",
+        "voc2012_r101.yaml",
         "voc_r101.yaml",
     }
 
@@ -95,8 +99,16 @@ def test_a_config_is_complete_and_consistent(name: str) -> None:
 
 @every_config
 def test_weights_pixels_stride_and_norm_match(name: str) -> None:
-    backbone = load_config(name).backbone
-    if backbone.weights is None:
+    config = load_config(name)
+    backbone = config.backbone
+    if config.train.start_from:
+        assert backbone.weights is None
+        assert (
+            backbone.model_copy(update={"weights": "R-101.pkl"})
+            == load_config("coco_r101").backbone
+        )
+        assert config.train.start_from.name == "coco_r101.pt" and "coco_r101.pt" in header(name)
+    elif backbone.weights is None:
         assert backbone.norm != "frozen"
         assert backbone.frozen_stages == 0
     elif backbone.weights.startswith("torchvision:"):
@@ -308,3 +320,17 @@ def test_localizer_configs_have_the_values_of_the_paper() -> None:
     second = read_config(RegionLocalizerConfig, "ilsvrc_rcnn_r101.yaml")
     assert (second.proposals.count, second.region.size) == (200, 224)
     assert second.train.batch_size == 256
+
+
+@pytest.mark.parametrize("name", ["voc0712_coco_r101", "voc2012_coco_r101"])
+def test_the_classes_of_voc_are_found_among_coco_s(name: str) -> None:
+    config, coco = load_config(name), load_config("coco_r101")
+    assert config.data.classes is not None and coco.data.classes is not None
+    assert " ".join(config.data.classes) == VOC_CLASSES
+    names = [config.train.start_classes.get(each, each) for each in config.data.classes]
+    assert set(names) <= set(coco.data.classes)
+    assert len(set(names)) == 20
+    for section, keys in DETECTION.network_settings.items():
+        for key in keys:
+            mine, theirs = (getattr(getattr(each, section), key) for each in (config, coco))
+            assert mine == theirs, f"{section}.{key}"

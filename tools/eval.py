@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from resdet.detection.config.files import dump_config, missing_paths, read_config
+    from resdet.detection.config.files import START, dump_config, missing_paths, read_config
     from resdet.detection.engine.distributed import process_group
     from resdet.detection.engine.memory import evaluation_fits
     from resdet.detection.evaluation.prediction import Timer
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
             print(dump_config(config), end="")
             return 0
         members[0].named.expect_none("data")
-        if missing := missing_paths(config, test=args.split == "test"):
+        if missing := missing_paths(config, parts=_parts(args), unused=START):
             raise ConfigError("\n".join(missing))
         pipeline = task.pipeline(members).to(group.device)
         if args.submission and pipeline.classifiers is None:
@@ -141,6 +141,11 @@ def _expect_options_for(task: str, args: argparse.Namespace) -> None:
         raise ConfigError("--save-json, --save-voc and --no-coco are for detectors")
     if not task.startswith("localization") and (args.mean_box or args.submission):
         raise ConfigError("--mean-box and --submission are for localizers")
+
+
+def _parts(args: argparse.Namespace) -> tuple[str, ...]:
+    """The parts of the data that are read; the mean box is that of the training images."""
+    return (args.split, "train") if args.mean_box else (args.split,)
 
 
 def _options(

@@ -61,7 +61,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, weights: str) -> 
     parser.add_argument(
         "--reset-head",
         action="store_true",
-        help="with --weights: allow other classes, whose layers are re-initialised",
+        help="with --weights: re-initialise the class layers, if the classes are others",
     )
     add_device_argument(parser)
     add_trust_argument(parser)
@@ -71,7 +71,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, weights: str) -> 
 
 def run_training(args: argparse.Namespace, command: str) -> int:
     """Run a training command with its options; returns the exit code."""
-    from resdet.detection.config.files import dump_config, missing_paths
+    from resdet.detection.config.files import PRETRAINED, START, dump_config, missing_paths
     from resdet.detection.engine.distributed import process_group
     from resdet.detection.files import folder_lock
     from resdet.detection.tasks.base import ALONE
@@ -82,6 +82,7 @@ def run_training(args: argparse.Namespace, command: str) -> int:
     args.overrides += ["train.precision=bf16"] if args.amp else []
     args.overrides += [f"train.seed={args.seed}"] if args.seed is not None else []
     _expect_compatible(args)
+    config: Any
     tasks = [task for task in TASKS.values() if task.command == command]
     checkpoint = None
     if args.resume:
@@ -95,12 +96,18 @@ def run_training(args: argparse.Namespace, command: str) -> int:
         return 0
     if checkpoint and not args.trust_paths:
         checkpoint.named_paths(config, args.overrides).expect_none("data", "proposals", "test")
-    if missing := missing_paths(config):
+    if args.weights:
+        train = config.train.model_copy(update={"start_from": args.weights.absolute()})
+        config = config.model_copy(update={"train": train})
+    weights = None if checkpoint else config.train.start_from
+    _expect_weights(args, config, weights)
+    unused = START if checkpoint or args.weights else PRETRAINED if weights else ()
+    if missing := missing_paths(config, unused=unused):
         raise ConfigError("\n".join(missing))
     start = Start(checkpoint, resume=True)
     if not checkpoint:
-        weights = read_checkpoint(args.weights, task) if args.weights else None
-        start = Start(weights, reset_head=args.reset_head)
+        trained = read_checkpoint(weights, task) if weights else None
+        start = Start(trained, reset_head=args.reset_head)
     if args.dry_run:
         if args.out and not checkpoint:
             _expect_empty(args.out)
@@ -128,10 +135,16 @@ def _expect_compatible(args: argparse.Namespace) -> None:
     """Raise ConfigError for combinations of options that have no effect."""
     if args.resume and args.weights:
         raise ConfigError("--resume continues with its own weights; leave out --weights")
-    if args.reset_head and not args.weights:
-        raise ConfigError("--reset-head goes with --weights")
     if args.resume not in (None, LATEST) and args.out:
         raise ConfigError("--resume FILE continues in the folder of that file; leave out --out")
+
+
+def _expect_weights(args: argparse.Namespace, config: Any, weights: Path | None) -> None:
+    """Raise ConfigError for settings about the weights of a new run that has none."""
+    if args.reset_head and not weights:
+        raise ConfigError("--reset-head goes with --weights or train.start_from")
+    if config.train.start_classes and not (weights or args.resume):
+        raise ConfigError("train.start_classes goes with --weights or train.start_from")
 
 
 def _checkpoint_to_resume(args: argparse.Namespace) -> Path:

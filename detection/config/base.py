@@ -102,6 +102,11 @@ class DataSection(Section):
 class TrainConfig(Section):
     """The settings of training that all tasks share."""
 
+    #: A checkpoint to fine-tune in place of pretrained weights; ``--weights`` replaces it. Classes
+    #: keep their rows by name, the rows of others are initialised.
+    start_from: Path | None = None
+    #: {class: its name in that checkpoint} where the two differ.
+    start_classes: dict[str, str] = {}
     iterations: Count = 18000
     #: Images per step over all processes and accumulation steps.
     batch_size: Amount = 16

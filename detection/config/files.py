@@ -42,6 +42,8 @@ from .layers import (
 from .strict_yaml import KeyPath, to_yaml
 
 __all__ = [
+    "PRETRAINED",
+    "START",
     "check_dict",
     "config_from_dict",
     "dump_config",
@@ -61,10 +63,14 @@ AnyConfig = TypeVar("AnyConfig", bound=Section)
 #: missing data shows all of them.
 _tried: dict[Path, tuple[Path, ...]] = {}
 
+#: Keys of the weights that a new training starts from, and nothing else needs.
+PRETRAINED = ("backbone.weights", "network.weights")
+START = (*PRETRAINED, "train.start_from")
 #: (section, key) of the settings that name one or several weights files.
 _WEIGHTS = (
     ("backbone", "weights"),
     ("network", "weights"),
+    ("train", "start_from"),
     ("proposals", "weights"),
     ("proposals", "file"),
     ("test", "classifiers"),
@@ -130,16 +136,20 @@ def dump_config(config: Section) -> str:
     return to_yaml(config.model_dump(mode="json"))
 
 
-def missing_paths(config: Section, *, test: bool = False) -> list[str]:
+def missing_paths(
+    config: Section, *, parts: Sequence[str] = ("train", "val"), unused: Sequence[str] = ()
+) -> list[str]:
     """One message for each data source or weights file that does not exist, with the paths tried.
 
-    The message of a data source recommends ``data.root``. Empty if nothing is missing. ``test``
-    looks at ``data.test`` in place of the data to train with.
+    The message of a data source recommends ``data.root``. Empty if nothing is missing. Only
+    ``parts`` of the data are needed, and no weights with a key in ``unused``.
     """
+    other = tuple(f"data.{part}" for part in ("train", "val", "test") if part not in parts)
     missing = []
     for key, path in _paths(config.model_dump(mode="json")):
-        needed = not key.startswith("data.") or key.startswith("data.test.") == test
-        if needed and not path_exists(path):
+        if key.startswith(other) or key in unused:
+            continue
+        if not path_exists(path):
             tried = ", ".join(str(place) for place in _tried.get(path, (path,)))
             advice = "; set data.root=DIR" if key.startswith("data.") else ""
             missing.append(f"{key}: not found, tried {tried}{advice}")

@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 from ...backbones import BACKBONES, Backbone
 from ...backbones.norm import Norm
 from ...backbones.pixels import PIXELS
-from .base import Section, joined, one_of
+from .base import Section, TrainConfig, joined, one_of
 
 _SETTINGS = {field.name for field in fields(Backbone)}
 
@@ -69,3 +69,8 @@ class NetworkSection(Section):
         """The backbone that these settings describe."""
         settings = self.model_dump(include=_SETTINGS) | {"pixels": PIXELS[self.pixels]}
         return BACKBONES[self.family](**settings)
+
+
+def started_from(train: TrainConfig, network: NetworkSection) -> str:
+    """The weights that a training starts from, for reports."""
+    return str(train.start_from or network.weights or "random weights")

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from ...datasets.catalog import DataSplit
 from ..config.detector import DetectorConfig
-from ..config.files import missing_paths, override
+from ..config.files import START, missing_paths, override
 from ..engine.distributed import Group
 from ..engine.memory import evaluation_fits
 from ..errors import ConfigError
@@ -193,7 +193,7 @@ class Ablation:
         if self.base is None and not self.trust_paths:
             lead = self._checkpoints[self.weights[0]]
             lead.named_paths(self.config, self.overrides).expect_none("data")
-        if missing := missing_paths(members[0].config):
+        if missing := missing_paths(members[0].config, unused=START):
             raise ConfigError("\n".join(missing))
         split = read_eval_split(DETECTION, members[0], self.part)
         return replace(split, records=split.records[: self.limit])

@@ -22,6 +22,7 @@ from ..config.files import check_dict, override
 from ..engine.checkpoint import load_checkpoint
 from ..errors import ConfigError, DataError, WeightsError, quoted
 from .base import Loaded, Task
+from .class_rows import carry_rows, match_classes
 from .named_paths import NamedPaths, named_paths
 
 #: The parts of the data that can be evaluated.
@@ -65,9 +66,9 @@ class Checkpoint:
             return self
         if set(self.classes) != set(classes):
             raise DataError(class_difference(str(self.path), self.classes, owner, classes))
-        tensors = _reordered(
-            self.tensors, self.task.class_layers, [self.classes.index(name) for name in classes]
-        )
+        order = [self.classes.index(name) for name in classes]
+        layers = self.task.class_layers
+        tensors = carry_rows(self.tensors, layers, len(order), order, self.tensors)
         return replace(self, tensors=tensors, classes=tuple(classes))
 
     def expect_fit(self, config: Section) -> None:
@@ -184,32 +185,47 @@ def describe_overridden(members: Sequence[Loaded], names: Sequence[str]) -> list
 def load_trained(loaded: Loaded, checkpoint: Checkpoint, *, reset_head: bool) -> list[str]:
     """Load the weights of a checkpoint into ``loaded`` for fine-tuning; returns lines for the log.
 
-    Classes are matched by name: another order is mapped, other names are an error unless
-    ``reset_head`` lets the class layers be re-initialised.
+    Classes are matched by name, or by ``train.start_classes``: their rows of the class layers are
+    kept, in whatever order. Those of other classes are initialised, those of all classes with
+    ``reset_head`` unless both have the same classes.
 
     Raises:
-        DataError: other classes, naming both lists and the difference.
-        ConfigError: the checkpoint is of another network.
+        DataError: not one class is known, naming both lists.
+        ConfigError: the checkpoint is of another network, or ``train.start_classes`` does not fit.
         WeightsError: the tensors do not fit.
     """
     checkpoint.expect_network(loaded.config)
     notes, tensors = [f"weights: {checkpoint.path}"], checkpoint.tensors
+    layers = checkpoint.task.class_layers
     missing: tuple[str, ...] = ()
-    if set(checkpoint.classes) == set(loaded.classes):
-        tensors = checkpoint.ordered_as(loaded.classes, "the data").tensors
-        if checkpoint.classes != loaded.classes:
-            notes.append(f"classes of {checkpoint.path} reordered by name")
-    elif reset_head:
-        missing = tuple(checkpoint.task.class_layers)
+    if reset_head and set(checkpoint.classes) != set(loaded.classes):
+        missing = tuple(layers)
         tensors = {k: v for k, v in tensors.items() if not k.startswith(missing)}
         notes.append("class layers re-initialised (--reset-head)")
-    else:
-        difference = class_difference(
-            str(checkpoint.path), checkpoint.classes, "the data", loaded.classes
-        )
-        raise DataError(f"{difference}; with --reset-head the class layers are re-initialised")
+    elif checkpoint.classes != loaded.classes or loaded.config.train.start_classes:
+        names = loaded.config.train.start_classes
+        origins, lines = match_classes(loaded.classes, checkpoint.classes, names)
+        if not any(origin is not None for origin in origins):
+            difference = class_difference(
+                str(checkpoint.path), checkpoint.classes, "the data", loaded.classes
+            )
+            raise DataError(
+                f"{difference}; train.start_classes maps names, with --reset-head the class layers "
+                "are re-initialised"
+            )
+        fresh = loaded.model.state_dict()
+        tensors = carry_rows(tensors, layers, len(checkpoint.classes), origins, fresh)
+        notes += [*lines, *_kept(origins, checkpoint)]
     load_into(loaded.model, tensors, allow_missing=missing, source=str(checkpoint.path))
     return notes
+
+
+def _kept(origins: Sequence[int | None], checkpoint: Checkpoint) -> list[str]:
+    """A line about the classes that keep their rows, unless all do in the same order."""
+    kept = [origin for origin in origins if origin is not None]
+    if sorted(kept) == list(range(len(checkpoint.classes))) and len(kept) == len(origins):
+        return [f"classes of {checkpoint.path} reordered by name"] if kept != sorted(kept) else []
+    return [f"class rows kept: {len(kept)} of {len(origins)}"]
 
 
 def read_eval_split(task: Task, loaded: Loaded, part: EvalPart) -> DataSplit:
@@ -231,19 +247,6 @@ def read_eval_split(task: Task, loaded: Loaded, part: EvalPart) -> DataSplit:
     if not split.records:
         raise DataError(f"data.{part}: no images to evaluate")
     return split
-
-
-def _reordered(tensors: Tensors, layers: Mapping[str, int], order: Sequence[int]) -> Tensors:
-    """``tensors`` with the rows of the class layers in the ``order`` (K,) of old labels; the
-    background stays last, and a layer that all classes share as it is."""
-    moved = dict(tensors)
-    for name, tensor in tensors.items():
-        rows = next((rows for prefix, rows in layers.items() if name.startswith(prefix)), 0)
-        count = rows * len(order)
-        if count > 0 and tensor.dim() and count <= len(tensor):
-            classes = tensor[:count].unflatten(0, (-1, rows))[list(order)].flatten(0, 1)
-            moved[name] = torch.cat([classes, tensor[count:]])
-    return moved
 
 
 def class_difference(owner: str, known: Sequence[str], other: str, wanted: Sequence[str]) -> str:

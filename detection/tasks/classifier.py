@@ -21,6 +21,7 @@ from ...datasets.shards.plan import StreamPlan
 from ...datasets.shards.reader import ShardSource
 from ...datasets.shards.stream import ShardEvalLoader, ShardTrainLoader
 from ..config.classifier import ClassifierConfig
+from ..config.network import started_from
 from ..engine.distributed import Group
 from ..engine.plots import plot_image_labels
 from ..engine.synced_norm import synchronise_norms
@@ -258,7 +259,7 @@ class ClassificationTask(CropTask):
         network, crop = config.network, config.crop
         return [
             ("classifier", f"{network.build().description}, width {network.width}"),
-            ("started from", network.weights or "random weights"),
+            ("started from", started_from(config.train, network)),
             ("crops", f"{crop.kind}, {crop.size} px; {config.test.size} px in testing"),
         ]
 

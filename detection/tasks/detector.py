@@ -20,6 +20,7 @@ from ...datasets.checks.check import summarise
 from ...datasets.checks.report import report_as_dict
 from ...datasets.loading.dataset import DetectionDataset, eval_loader, train_loader
 from ..config.detector import DetectorConfig
+from ..config.network import started_from
 from ..engine.distributed import Group
 from ..engine.plots import plot_detections, plot_labels
 from ..errors import WeightsError
@@ -241,7 +242,7 @@ class DetectionTask(Task):
         sides = f"short {image.short_side_test}, long {image.long_side_max}"
         return [
             ("detector", f"Faster R-CNN, {network.build().name} C4, width {network.width}"),
-            ("started from", network.weights or "random weights"),
+            ("started from", started_from(config.train, network)),
             ("image sides in testing", sides),
         ]
 

@@ -23,6 +23,7 @@ from ..config.localizer import (
     AnyLocalizerConfig,
     LocalizerConfig,
 )
+from ..config.network import started_from
 from ..engine.distributed import Group
 from ..engine.plots import plot_labels
 from ..errors import ConfigError, DataError
@@ -210,7 +211,7 @@ class LocalizationTask(StageTask):
         anchors = f"{list(head.anchor_sizes)} x {list(head.anchor_ratios)} on {head.level}"
         return [
             ("localizer, stage one", config.network.build().description),
-            ("started from", config.network.weights or "random weights"),
+            ("started from", started_from(config.train, config.network)),
             ("crops", f"{crop.kind}, {crop.size} px"),
             ("anchors", anchors),
         ]

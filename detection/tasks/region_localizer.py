@@ -22,6 +22,7 @@ from ...datasets.catalog import DataSplit
 from ...datasets.loading.dataset import ImageDataset
 from ...datasets.loading.regions import RegionDataset, Square
 from ..config.localizer import RegionLocalizerConfig
+from ..config.network import started_from
 from ..engine.distributed import Group
 from ..engine.log import RunLog
 from ..errors import ConfigError, DataError
@@ -154,7 +155,7 @@ class RegionLocalizationTask(StageTask):
         region, proposals = config.region, config.proposals
         return [
             ("localizer, stage two", config.network.build().description),
-            ("started from", config.network.weights or "random weights"),
+            ("started from", started_from(config.train, config.network)),
             ("regions", f"{region.size} px with a margin of {region.padding}"),
             ("proposals", f"the best {proposals.count} of {', '.join(proposals.weights)}"),
         ]

@@ -230,7 +230,13 @@ def test_fine_tuning_takes_classes_by_name(
     assert "reordered by name" in capsys.readouterr().out
     make_colours(tmp_path / "colours", ("red", "green"))
     fewer = (*words, f"data.source.root={tmp_path / 'colours'}")
-    refused(*fewer, parts=("lacking [], too many ['blue']", "--reset-head"))
+    ran(*fewer)
+    said = capsys.readouterr().out
+    assert "class rows kept: 2 of 2" in said
+    assert "classes of the weights left out: 1 (blue)" in said
+    make_colours(tmp_path / "others", ("cyan", "gold"))
+    others = (*words, f"data.source.root={tmp_path / 'others'}")
+    refused(*others, parts=("lacking ['cyan', 'gold']", "--reset-head", "train.start_classes"))
     ran(*fewer, "--reset-head")
     assert "class layers re-initialised" in capsys.readouterr().out
 

@@ -254,9 +254,9 @@ def test_reordered_classes_give_the_same_detections_under_the_names(
         torch.testing.assert_close(of_one.boxes, of_source.boxes)
 
 
-def test_other_classes_are_refused_with_both_lists(tmp_path: Path) -> None:
+def test_without_a_common_class_both_lists_are_named(tmp_path: Path) -> None:
     path = saved(detector(configured(), seed=1), tmp_path / "best.pt")
-    one = detector(configured(), seed=2, classes=("cat", "bee"))
+    one = detector(configured(), seed=2, classes=("ant", "bee"))
     before = state_of(one)
     with pytest.raises(DataError) as caught:
         start_from(one, path, reset_head=False)
@@ -264,13 +264,121 @@ def test_other_classes_are_refused_with_both_lists(tmp_path: Path) -> None:
     assert message.startswith(str(path)) and "\n" not in message
     for part in (
         "['cat', 'dog', 'owl']",
-        "['cat', 'bee']",
-        "lacking ['bee']",
-        "too many ['dog', 'owl']",
+        "['ant', 'bee']",
+        "lacking ['ant', 'bee']",
+        "too many ['cat', 'dog', 'owl']",
+        "train.start_classes",
         "--reset-head",
     ):
         assert part in message
     assert all(torch.equal(tensor, before[name]) for name, tensor in state_of(one).items())
+
+
+def of_class(found: Detections, one: Detector, name: str) -> Detections:
+    return found[found.labels == one.classes.index(name)]
+
+
+@pytest.mark.parametrize("agnostic", [False, True])
+@pytest.mark.parametrize(
+    "classes", [("cat", "dog", "owl", "bee"), ("bee", "owl", "ant", "cat", "dog")]
+)
+def test_new_classes_leave_the_detections_of_the_others_as_they_are(
+    tmp_path: Path, classes: tuple[str, ...], agnostic: bool
+) -> None:
+    config = configured()
+    roi = config.roi.model_copy(update={"class_agnostic_boxes": agnostic})
+    config = config.model_copy(update={"roi": roi})
+    source = detector(config, seed=1)
+    path = saved(source, tmp_path / "best.pt")
+    one = detector(config, seed=2, classes=classes)
+    notes = start_from(one, path, reset_head=False)
+    new = [name for name in classes if name not in CLASSES]
+    assert [note for note in notes if "is new" in note] == [
+        f"class {name!r} is new: its rows are initialised" for name in new
+    ]
+    assert f"class rows kept: 3 of {len(classes)}" in notes
+    expected, found = predict(source), predict(one)
+    for name in CLASSES:
+        before, after = of_class(expected, source, name), of_class(found, one, name)
+        assert len(before) > 5
+        torch.testing.assert_close(after.scores, before.scores, rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(after.boxes, before.boxes)
+    for name in new:
+        assert of_class(found, one, name).scores.max() < 1e-8
+
+
+def test_a_new_class_can_be_learned(tmp_path: Path) -> None:
+    """It starts at the background, from where a few large steps on its rows carry it to the top."""
+    path = saved(detector(configured(), seed=1), tmp_path / "best.pt")
+    one = detector(configured(), seed=2, classes=(*CLASSES, "bee"))
+    start_from(one, path, reset_head=False)
+    layer = one.model.roi_head.cls_logits
+    features = torch.rand(8, layer.in_features, generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    for _ in range(100):
+        loss = torch.nn.functional.cross_entropy(layer(features), torch.full((8,), 3))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert layer(features).argmax(dim=1).tolist() == [3] * 8
+
+
+def test_a_subset_keeps_its_rows(tmp_path: Path) -> None:
+    source = detector(configured(), seed=1)
+    path = saved(source, tmp_path / "best.pt")
+    one = detector(configured(), seed=2, classes=("owl", "cat"))
+    notes = start_from(one, path, reset_head=False)
+    assert notes[1:] == ["classes of the weights left out: 1 (dog)", "class rows kept: 2 of 2"]
+    theirs, ours = state_of(source), state_of(one)
+    for kind in ("weight", "bias"):
+        logits, deltas = f"roi_head.cls_logits.{kind}", f"roi_head.box_deltas.{kind}"
+        assert torch.equal(ours[logits], theirs[logits][[2, 0, 3]])
+        assert torch.equal(ours[deltas], torch.cat([theirs[deltas][8:12], theirs[deltas][:4]]))
+
+
+def mapped(**names: str) -> DetectorConfig:
+    config = configured()
+    train = config.train.model_copy(update={"start_classes": names})
+    return config.model_copy(update={"train": train})
+
+
+def test_classes_of_other_names_are_mapped(tmp_path: Path) -> None:
+    source = detector(configured(), seed=1)
+    path = saved(source, tmp_path / "best.pt")
+    one = detector(mapped(kitten="cat", hound="dog"), seed=2, classes=("hound", "owl", "kitten"))
+    assert start_from(one, path, reset_head=False)[1:] == [
+        "class 'hound' takes the rows of 'dog' (train.start_classes)",
+        "class 'kitten' takes the rows of 'cat' (train.start_classes)",
+        f"classes of {path} reordered by name",
+    ]
+    expected, found = predict(source), predict(one)
+    for name, there in {"hound": "dog", "kitten": "cat", "owl": "owl"}.items():
+        before, after = of_class(expected, source, there), of_class(found, one, name)
+        torch.testing.assert_close(after.scores, before.scores)
+        torch.testing.assert_close(after.boxes, before.boxes)
+
+
+def test_a_near_name_is_pointed_out(tmp_path: Path) -> None:
+    path = saved(detector(configured(), seed=1), tmp_path / "best.pt")
+    one = detector(configured(), seed=2, classes=("cat", "dog", "owls"))
+    notes = start_from(one, path, reset_head=False)
+    assert (
+        "class 'owls' is new: its rows are initialised; to take those of 'owl', map it in "
+        "train.start_classes"
+    ) in notes
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        ({"bee": "cat"}, "the data have no class 'bee'"),
+        ({"cat": "kat"}, "the weights have no class 'kat'; did you mean 'cat'?"),
+    ],
+)
+def test_a_map_that_does_not_fit(tmp_path: Path, names: dict[str, str], reason: str) -> None:
+    path = saved(detector(configured(), seed=1), tmp_path / "best.pt")
+    with pytest.raises(ConfigError, match=re.escape(reason)):
+        start_from(detector(mapped(**names), seed=2), path, reset_head=False)
 
 
 def test_reset_head_re_initialises_the_class_layers_alone(tmp_path: Path) -> None:
