@@ -159,11 +159,8 @@ def missing_paths(
 def opened_paths(config: Section) -> dict[str, Path]:
     """Key and path of what evaluation, prediction and resuming open: data and other networks, not
     the weights that training started from."""
-    return {
-        key: path
-        for key, path in _paths(config.model_dump(mode="json"))
-        if key not in ("backbone.weights", "network.weights")
-    }
+    paths = _paths(config.model_dump(mode="json"))
+    return {key: path for key, path in paths if key not in START}
 
 
 # -- validation --------------------------------------------------------------------------------
