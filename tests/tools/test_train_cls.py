@@ -234,7 +234,10 @@ def test_fine_tuning_takes_classes_by_name(
     said = capsys.readouterr().out
     assert "class rows kept: 2 of 2" in said
     assert "classes of the weights left out: 1 (blue)" in said
-    make_colours(tmp_path / "others", ("cyan", "gold"))
+    shutil.copytree(tmp_path / "colours", tmp_path / "others")
+    for before, after in (("red", "cyan"), ("green", "gold")):
+        for path in (tmp_path / "others").glob(f"*/{before}"):
+            path.rename(path.with_name(after))
     others = (*words, f"data.source.root={tmp_path / 'others'}")
     refused(*others, parts=("lacking ['cyan', 'gold']", "--reset-head", "train.start_classes"))
     ran(*fewer, "--reset-head")
