@@ -38,15 +38,13 @@ def step_advice(
     return begin + _ways_on(ways, state, outputs, _smaller(config, max(height, width)))
 
 
-def evaluation_advice(
-    state: TrainingState, outputs: Outputs, device: torch.device, evaluated: str
-) -> str:
-    """The message for an evaluation during training; ``evaluated`` names what did not fit."""
+def evaluation_advice(state: TrainingState, outputs: Outputs, device: torch.device) -> str:
+    """The message for an evaluation during training."""
     config = outputs.identity["config"]
     ways = _evaluating_less(config)
     if _at(config, "train", "val_loss_batches"):
         ways.append("train.val_loss_batches=0")
-    begin = f"{device} is out of memory in the evaluation {evaluated}; "
+    begin = f"{device} is out of memory in the evaluation at step {state.step}; "
     last = shlex.quote(str(outputs.last))
     elsewhere = f"; on a CPU: resdet eval --weights {last} --device cpu"
     return begin + _ways_on(ways, state, outputs, []) + elsewhere
@@ -123,7 +121,7 @@ def _schedule_left(state: TrainingState, config: Mapping[str, Any]) -> list[str]
         return []
     left = max(train["iterations"] - state.step, 1)
     milestones = [m - state.step for m in train["milestones"] if m > state.step]
-    passed = len(train["milestones"]) - len(milestones)
+    passed = len(train["milestones"]) - len(milestones) + state.drops
     settings = [f"train.iterations={left}"]
     if train["milestones"]:
         settings.append(f"train.milestones={milestones}".replace(" ", ""))

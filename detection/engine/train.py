@@ -253,8 +253,7 @@ def _evaluate(
     except torch.OutOfMemoryError as error:
         state.unevaluated = True
         _save_if_alone(state, outputs, group)
-        evaluated = f"at step {state.step}"
-        raise ConfigError(evaluation_advice(state, outputs, group.device, evaluated)) from error
+        raise ConfigError(evaluation_advice(state, outputs, group.device)) from error
     state.unevaluated = False
     if math.isnan(metric):  # no class has any object to find
         metric = 0.0

@@ -16,12 +16,12 @@ def fixed_at_random(loaded: Loaded) -> list[str]:
     section = next((name for name in ("backbone", "network") if name in fields), None)
     if section is None:  # a task of one's own
         return []
-    settings, model = getattr(loaded.config, section), loaded.model
+    settings = getattr(loaded.config, section)
     fixed, remedy = [], []
     if settings.norm == "frozen":
         fixed.append(f"{section}.norm=frozen normalises nothing without statistics")
         remedy.append(f"{section}.norm=batch")
-    if not all(parameter.requires_grad for parameter in model.parameters()):
+    if getattr(settings, "frozen_stages", 0):
         fixed.append(f"{section}.frozen_stages={settings.frozen_stages} keeps random layers")
         remedy.append(f"{section}.frozen_stages=0")
     if settings.weights is not None or not fixed:

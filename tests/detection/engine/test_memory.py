@@ -193,10 +193,10 @@ def test_any_other_command(
     assert len(lines) == 1 and "out of memory" in lines[0] and "--device" in lines[0]
 
 
-def advice(batch: Batch, parts: int, config: dict[str, Any], folder: Path) -> str:
+def advice(batch: Batch, parts: int, config: dict[str, Any], folder: Path, drops: int = 0) -> str:
     model = torch.nn.Linear(1, 1)
     state = TrainingState(model, torch.optim.SGD(model.parameters()), torch.amp.GradScaler("cpu"))
-    state.step = 30
+    state.step, state.drops = 30, drops
     group = Group(0, 1, torch.device("cpu"))
     outputs = Outputs(folder, RunLog(None), {"config": config}, command="resdet train-cls")
     outputs.save_last(state, group)
@@ -227,3 +227,10 @@ def test_one_image_at_a_time_in_half_precision_has_only_a_smaller_input(tmp_path
     message = advice(batch, 4, config, tmp_path)
     assert "--resume" not in message
     assert "image.long_side_max=75 roi.batch_per_image=32" in message
+
+
+def test_the_rate_of_a_plateau_schedule_goes_on(tmp_path: Path) -> None:
+    batch = Batch.collate([Sample(torch.zeros(8, 8, 3).byte(), label=0)], pad=False)
+    config = {"crop": {"size": 8}, "train": SCHEDULE | {"milestones": [], "lr": 0.2}}
+    message = advice(batch, 1, config, tmp_path, drops=2)
+    assert message.endswith("crop.size=6 train.iterations=70 train.lr=0.002")
