@@ -272,9 +272,10 @@ def _detected(
         try:
             results = iter(predictor.detect(usable, score_threshold=options.score_threshold))
         except torch.OutOfMemoryError as error:
+            half, place = options.batch_size // 2, f"{predictor.device} at {chunk[0][0].path}"
+            less = f"--batch-size {half}, or with " if half else ""
             raise ConfigError(
-                f"{chunk[0][0].path}: out of GPU memory with batch size {options.batch_size}; "
-                f"resume with a smaller one"
+                f"out of memory on {place}; continue with --resume {less}--device cpu"
             ) from error
         for item in chunk:
             found = Detections.empty() if isinstance(item[1], str) else next(results)

@@ -177,6 +177,27 @@ def test_eval_and_ablate(
     failed(capsys, "ablate", *weights, "test.batch_size=2")
 
 
+def test_infer_is_resumed_with_smaller_batches(
+    tiny_config: Path,
+    tiny_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    limit(monkeypatch, Pipeline, "predict", lambda batch: len(batch) == 1)
+    images = tiny_config.parent / "scenes" / "JPEGImages"
+    words = ["infer", "--weights", tiny_run / "weights" / "best.pt", images, "--out", tmp_path]
+    words = [*map(str, words), "--no-draw", "--batch-size"]
+    assert main([*words, "2"]) == 2
+    message = capsys.readouterr().err
+    ways = re.search(
+        r"cpu is out of memory with 2 image.*with --resume --batch-size (\d+)", message
+    )
+    assert ways, message
+    assert main([*words, ways[1], "--resume"]) == 0, capsys.readouterr().err
+    assert "18 of 18 images done" in capsys.readouterr().out
+
+
 def test_any_other_command(
     resdet: Command, tiny_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
