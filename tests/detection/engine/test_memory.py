@@ -190,9 +190,7 @@ def test_infer_is_resumed_with_smaller_batches(
     words = [*map(str, words), "--no-draw", "--batch-size"]
     assert main([*words, "2"]) == 2
     message = capsys.readouterr().err
-    ways = re.search(
-        r"cpu is out of memory with 2 image.*with --resume --batch-size (\d+)", message
-    )
+    ways = re.search(r"on cpu at .*; continue with --resume --batch-size (\d+)", message)
     assert ways, message
     assert main([*words, ways[1], "--resume"]) == 0, capsys.readouterr().err
     assert "18 of 18 images done" in capsys.readouterr().out
