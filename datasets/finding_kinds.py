@@ -123,6 +123,10 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
         "columns",
     ),
     "bad_area": (("warning",), "an `area` that is not a number of square pixels"),
+    "outline": (
+        ("note",),
+        "polygons, circles and rotated boxes, of which the boxes around them are used",
+    ),
     "unknown_image": (("error",), "an `image_id` that is not in `images`"),
     "annotation_id_zero": (("note",), "pycocotools never matches annotation id 0; resdet does"),
     "annotation_id_twice": (("note",), "pycocotools confuses equal annotation ids, resdet not"),

@@ -5,11 +5,12 @@ resdet check-data data/coco --out checked
 resdet check-data images --annotations instances.json --quick
 resdet check-data --cfg voc_r101.yaml data.root=data
 
-The format of a folder is recognised: PASCAL VOC, COCO, YOLO, ILSVRC CLS-LOC, class folders
-(image_folder), or images without annotations. With --cfg, the sources, classes and anchors of the
-config are checked. With --out, the folder gets data_report.json, data_report.html (opens offline,
-shows each kind of finding) and, unless --no-cache, images.jsonl, a cache with which the next check
-decodes only new files. Without --out nothing is written.
+The format of a folder is recognised: PASCAL VOC, COCO, YOLO, labelme, Label Studio, CVAT, CSV,
+ILSVRC CLS-LOC and DET, class folders (image_folder), or images without annotations. With --cfg, the
+sources, classes and anchors of the config are checked. With --out, the folder gets
+data_report.json, data_report.html (opens offline, shows each kind of finding) and, unless
+--no-cache, images.jsonl, a cache with which the next check decodes only new files. Without --out
+nothing is written.
 
 An error stops training, a warning may affect results, a note is information; docs/data.md
 explains each kind. Exit code 0: no errors; 3: errors, after the whole report.
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         type=format_named(),
         metavar="FORMAT",
-        help="voc, coco, yolo, image_folder, cls_loc or images (default: detected from PATH)",
+        help="format of PATH (default: recognised)",
     )
     parser.add_argument(
         "--annotations",
@@ -53,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="FILE",
         default=[],
-        help="COCO JSON files of the images in PATH",
+        help="annotations (COCO, CSV, CVAT, Label Studio) of the images in PATH",
     )
     parser.add_argument(
         "--coordinates",
@@ -138,7 +139,7 @@ def _configured(args: argparse.Namespace) -> DataSet:
 
 def _folder(args: argparse.Namespace) -> DataSet:
     from resdet.datasets.checks.sources import folder_data
-    from resdet.datasets.formats import FORMATS, recognise
+    from resdet.datasets.formats import format_of_file, recognise
     from resdet.datasets.formats.format import Reading
     from resdet.detection.config.classifier import ClassifierConfig
     from resdet.detection.config.detector import DetectorConfig
@@ -148,13 +149,15 @@ def _folder(args: argparse.Namespace) -> DataSet:
     if len(args.words) != 1:
         raise ConfigError("give one PATH, or --cfg FILE with overrides")
     root = Path(args.words[0])
-    format = args.format or (FORMATS["coco"] if args.annotations else None)
+    format = args.format or (format_of_file(args.annotations[0]) if args.annotations else None)
     if format is None:
         recognition = recognise(root)
         print(recognition)
         format = recognition.format
     if args.annotations and "annotations" not in format.source.model_fields:
-        raise ConfigError("--annotations: only for coco")
+        raise ConfigError(
+            f"--annotations: not for {format.name}, whose annotations are not one file"
+        )
     if args.classes and format.carries == "nothing":
         raise ConfigError("--classes: only where something is annotated")
     if not root.is_dir():

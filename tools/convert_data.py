@@ -1,4 +1,4 @@
-"""Convert a data set into VOC, COCO or YOLO text.
+"""Convert a data set into another annotation format.
 
 resdet convert-data data/bccd --to coco --out data/bccd_coco
 resdet convert-data coco/val2017 --from coco --annotations val.json --split val --to yolo --out y
@@ -24,7 +24,7 @@ from resdet.tools.source_arguments import (
 if TYPE_CHECKING:
     from resdet.datasets.convert.convert import ConversionPlan, SourceSplit
 
-HELP = "convert a data set between VOC, COCO and YOLO text"
+HELP = "convert a data set between VOC, COCO, YOLO, labelme, Label Studio, CVAT and CSV"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=format_named("boxes"),
         required=True,
         metavar="FORMAT",
-        help="voc, coco or yolo",
+        help="voc, coco, yolo, labelme, label_studio, cvat or csv",
     )
     parser.add_argument(
         "--allow-loss", action="store_true", help="drop and count what cannot be converted"

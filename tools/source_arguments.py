@@ -42,10 +42,13 @@ def add_format_argument(parser: argparse.ArgumentParser) -> None:
 def recognised_format(args: argparse.Namespace) -> Format[Any]:
     """The format that ``--from`` names or ``--annotations`` implies, else that of the folder, which
     is printed with the reason. Raises ConfigError for an unknown layout."""
-    from resdet.datasets.formats import FORMATS, recognise
+    from resdet.datasets.formats import format_of_file, recognise
 
-    if args.format or args.annotations:
-        return args.format or FORMATS["coco"]
+    if args.format:
+        return args.format
+    if args.annotations:
+        files = args.annotations if isinstance(args.annotations, list) else [args.annotations]
+        return format_of_file(files[0])
     recognition = recognise(args.source, "boxes")
     print(recognition)
     return recognition.format
@@ -70,7 +73,8 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=Path,
         metavar="JSON",
-        help="COCO file, one for each --split (default: those found in SOURCE)",
+        help="file of annotations (COCO, CSV, CVAT, Label Studio), one for each --split "
+        "(default: those found in SOURCE)",
     )
     parser.add_argument("--out", type=Path, required=True, help="new or empty folder")
     parser.add_argument(
@@ -127,7 +131,9 @@ def named_sources(args: argparse.Namespace) -> dict[str, Source]:
     format = recognised_format(args)
     fields = format.source.model_fields
     if args.annotations and "annotations" not in fields:
-        raise ConfigError(f"--annotations: only for coco, not {format.name}")
+        raise ConfigError(
+            f"--annotations: not for {format.name}, whose annotations are not one file"
+        )
     if not args.splits and not args.annotations:
         sources = dict(format.splits(args.source)) if args.source.is_dir() else {}
         if not sources:

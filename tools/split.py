@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     fractions = _fractions(args.parts)
     format = recognised_format(args)
     if format.divide is None:
-        raise ConfigError(f"--from: {format.name} cannot be divided")
+        raise ConfigError(f"--from: {format.name} is not divided; convert it to coco first")
     sources = _sources(args, format)
 
     from resdet.datasets.bad_boxes import resolve_boxes

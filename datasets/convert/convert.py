@@ -115,7 +115,7 @@ def plan_conversion(parts: Sequence[SourceSplit], target: str) -> ConversionPlan
         *_ignored_note(parts, writer),
         *_extras_note(parts),
         *_resolved_notes(resolved),
-        *_class_notes(splits, classes, writer),
+        *_class_notes(splits, classes, target),
         *_renaming_note(parts, splits),
     )
     return ConversionPlan(
@@ -216,15 +216,17 @@ def _expect_portable(name: str, what: str) -> None:
         raise DataError(f"{what}: has characters that not every format can hold")
 
 
-def _class_notes(splits: Splits, classes: tuple[str, ...], writer: Writer) -> Iterable[str]:
-    if writer.keeps_class_list:
+def _class_notes(splits: Splits, classes: tuple[str, ...], target: str) -> Iterable[str]:
+    if _writer(target).keeps_class_list:
         return
+    name = target.upper() if target == "voc" else target
     seen = {obj.name for part in splits.values() for image in part for obj in image.objects}
     unseen = [name for name in classes if name not in seen]
     if unseen:
-        yield f"VOC has no class list, so that classes without objects vanish: {', '.join(unseen)}"
+        vanish = f"so that classes without objects vanish: {', '.join(unseen)}"
+        yield f"{name} has no class list, {vanish}"
     if list(classes) != sorted(classes):
-        yield f"VOC has no class list; the order was: {', '.join(classes)}"
+        yield f"{name} has no class list; the order was: {', '.join(classes)}"
 
 
 # ---------------------------------------------------------------------------------- image names

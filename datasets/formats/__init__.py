@@ -16,7 +16,20 @@ from ...detection.errors import ConfigError
 from ..finding_kinds import IMAGE_KINDS, as_option
 from ..findings import Finding, count_kinds, refuse
 from ..records import RawImage
-from . import cls_loc, coco, ilsvrc, ilsvrc_det, image_folder, shards, voc, yolo
+from . import (
+    cls_loc,
+    coco,
+    csv_boxes,
+    cvat_xml,
+    ilsvrc,
+    ilsvrc_det,
+    image_folder,
+    label_studio,
+    labelme,
+    shards,
+    voc,
+    yolo,
+)
 from .format import DEFAULT_READING, Carries, Format, Inspected, Reading, Source
 
 #: In the order in which `recognise` tries them; CLS-LOC has VOC's XML files.
@@ -26,6 +39,10 @@ FORMATS: dict[str, Format[Any]] = {
     "voc": voc.FORMAT,
     "coco": coco.FORMAT,
     "yolo": yolo.FORMAT,
+    "labelme": labelme.FORMAT,
+    "label_studio": label_studio.FORMAT,
+    "cvat": cvat_xml.FORMAT,
+    "csv": csv_boxes.FORMAT,
     "image_folder": image_folder.FORMAT,
     "images": image_folder.IMAGES,
     "ilsvrc": ilsvrc.FORMAT,
@@ -80,6 +97,11 @@ def recognise(root: Path, carries: Carries | None = None) -> Recognition:
         return found
     layouts = [f"{each.layout} ({each.name})" for each in candidates if each.layout]
     raise ConfigError(f"{root}: no known layout: neither {', nor '.join(layouts)}")
+
+
+def format_of_file(path: Path) -> Format[Any]:
+    """The format of a file of annotations: the one that recognises it, else COCO."""
+    return next((each for each in FORMATS.values() if each.recognise_file(path)), FORMATS["coco"])
 
 
 def known_source(carries: Carries) -> PlainValidator:

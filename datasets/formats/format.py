@@ -199,6 +199,8 @@ class Format(Generic[S]):
     layout: str = ""
     #: Why a folder is taken for this format, in words; "" if it is not.
     recognise: Callable[[Path], str] = lambda root: ""
+    #: Whether a file holds the annotations of many images in this format.
+    recognise_file: Callable[[Path], bool] = lambda path: False
     splits: Callable[[Path], Mapping[str, S]] = lambda root: {}
     inspect: Callable[[S, Reading], Inspected] | None = None
     inspect_folder: Callable[[Sequence[S]], list[Finding]] = lambda sources: []

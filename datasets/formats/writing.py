@@ -67,6 +67,13 @@ def fit_box(obj: RawObject, size: tuple[int, int] = (0, 0)) -> Fit:
     return obj, ""
 
 
+def fit_known_box(obj: RawObject, size: tuple[int, int] = (0, 0)) -> Fit:
+    """`fit_box` for formats without ignored objects."""
+    if obj.ignore:
+        return None, "difficult and crowd objects are left out"
+    return fit_box(obj)
+
+
 def extent(box: RawBox) -> tuple[float, float]:
     """Width and height of a box with rounded corners."""
     x1, y1, x2, y2 = (rounded(corner) for corner in box)

@@ -15,6 +15,7 @@ from ...detection.errors import ConfigError, first_few
 from ..findings import Fault, Finding
 from ..records import RawImage, RawObject
 from . import yolo_layout, yolo_names, yolo_text
+from .file_source import outlines_note
 from .format import Contents, Format, Inspected, Reading, SplitSource, checked_size
 from .writing import Fit, Place, Splits, Writer, fit_box, write_new
 
@@ -31,7 +32,8 @@ def inspect_yolo(source: YoloSource, reading: Reading) -> Inspected:
 
     An id is the path below the split's folder without its suffix. An image without a label file
     has no objects, as the format says; a warning counts them. Sizes come from the images' headers.
-    Segments, oriented boxes and predictions with scores, which have other columns, are errors.
+    Polygons and oriented boxes become the boxes around them, which a note counts; lines of
+    keypoints and of predictions with scores, which have other columns, are errors.
     """
     try:
         names: Mapping[int, str] | None = yolo_names.read_names(source.root)
@@ -49,13 +51,13 @@ def inspect_yolo(source: YoloSource, reading: Reading) -> Inspected:
     except Fault as fault:
         return [], [*findings, fault.finding]
     findings += _unpaired(files, texts, place.images)
-    found = []
+    found, outlines = [], 0
     for image_id, paths in files.items():
         path, text = paths[0], texts.get(image_id)
         try:
             size = checked_size(path, None, path, reading.rules)
-            objects, faults = (
-                ([], [])
+            objects, faults, count = (
+                ([], [], 0)
                 if text is None or names is None
                 else yolo_text.read_labels(text, size, names)
             )
@@ -65,7 +67,8 @@ def inspect_yolo(source: YoloSource, reading: Reading) -> Inspected:
         if len(paths) == 1:
             found.append(RawImage(image_id, path, size, tuple(objects), text or path))
             findings += [replace(finding, image=path) for finding in faults]
-    return found, findings
+            outlines += count
+    return found, findings + outlines_note(source.root, outlines)
 
 
 def _unpaired(

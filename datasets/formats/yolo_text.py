@@ -9,6 +9,7 @@ from pathlib import Path
 from ..findings import Fault, Finding
 from ..listing import is_image_name
 from ..records import RawObject
+from .file_source import bounding_box
 from .writing import number, rounded
 
 #: Decimals of fractions: 1e-8 px of a side of 10 000 px, so that corners, rounded to
@@ -76,22 +77,31 @@ def is_other_text(path: Path) -> bool:
 
 def read_labels(
     path: Path, size: tuple[int, int], names: Mapping[int, str]
-) -> tuple[list[RawObject], list[Finding]]:
-    """The objects of an image of ``size`` (h, w), and the errors of the other lines; raises `Fault`
-    for an unreadable file."""
-    objects, findings = [], []
+) -> tuple[list[RawObject], list[Finding], int]:
+    """The objects of an image of ``size`` (h, w), the errors of the other lines, and how many of the
+    objects are outlines; raises `Fault` for an unreadable file."""
+    objects, findings, outlines = [], [], 0
     for index, line in enumerate(read_text(path).split("\n"), 1):
+        columns = line.split()
         try:
-            if line.strip():
-                objects.append(_object(line.split(), path, f"line {index}", size, names))
+            if columns:
+                objects.append(_object(columns, path, f"line {index}", size, names))
+                outlines += _is_outline(columns)
         except Fault as fault:
             findings.append(fault.finding)
-    return objects, findings
+    return objects, findings, outlines
+
+
+def _is_outline(columns: list[str]) -> bool:
+    """Whether a line has three or more points: a polygon, or the corners of an oriented box."""
+    return len(columns) >= 7 and len(columns) % 2 == 1
 
 
 def _object(
     columns: list[str], path: Path, where: str, size: tuple[int, int], names: Mapping[int, str]
 ) -> RawObject:
+    if _is_outline(columns):
+        return _outline(columns, path, where, size, names)
     if len(columns) != len(_COLUMNS):
         reason = f"{len(columns)} columns, expected 5 ({' '.join(_COLUMNS)})"
         reason += _other_format(len(columns))
@@ -111,6 +121,18 @@ def _object(
     return RawObject(name, box, reference=where)
 
 
+def _outline(
+    columns: list[str], path: Path, where: str, size: tuple[int, int], names: Mapping[int, str]
+) -> RawObject:
+    """The object with the box around ``class x1 y1 x2 y2 x3 y3 ...``."""
+    name = _class_name(columns[0], path, where, names)
+    sides = [_fraction(text, path, where, "xy"[n % 2]) for n, text in enumerate(columns[1:])]
+    x1, y1, x2, y2 = bounding_box(list(zip(sides[::2], sides[1::2], strict=True)))
+    height, width = size
+    corners = (_corner(x1, width), _corner(y1, height), _corner(x2, width), _corner(y2, height))
+    return RawObject(name, corners, reference=where)
+
+
 def _corner(fraction: float, side: int) -> float:
     """The corner in pixels; rounding errors outside the image are moved to its edge."""
     inside = min(max(fraction, 0.0), 1.0)
@@ -121,8 +143,6 @@ def _other_format(columns: int) -> str:
     """A guess at the format of a line with this many columns."""
     if columns == len(_COLUMNS) + 1:
         return ": a prediction with its score?"
-    if columns >= 7 and columns % 2 == 1:
-        return ": segments and oriented boxes are not read"
     return ": keypoints are not read" if columns > len(_COLUMNS) else ""
 
 

@@ -100,7 +100,7 @@ def test_six_decimals_of_yolo_are_no_finding(
     line = " ".join(["0", *(f"{value:.6f}" for value in fractions)])
     path = tmp_path_factory.getbasetemp() / "labels.txt"
     path.write_text(line)
-    objects, faults = read_labels(path, (height, width), {0: "cat"})
+    objects, faults, _ = read_labels(path, (height, width), {0: "cat"})
     image = RawImage("a", Path("a.jpg"), (height, width), tuple(objects), path)
     findings = label_images([image], classes=["cat"]).findings
     assert faults == [] and {finding.severity for finding in findings} <= {"note"}

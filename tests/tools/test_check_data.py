@@ -136,7 +136,7 @@ def test_the_class_list_is_written_as_a_config(
         (("--cfg", "voc_r101", "--format", "voc"), "--format: only for PATH"),
         (("--cfg", "voc_r101", "data.root=/nowhere"), "data.root"),
         ((".", "--workers", "-1"), "--workers: expected 0 or more"),
-        ((".", "--format", "voc", "--annotations", "x.json"), "--annotations: only for coco"),
+        ((".", "--format", "voc", "--annotations", "x.json"), "--annotations: not for voc"),
     ],
 )
 def test_error_messages(resdet: Command, scenes: Path, words: tuple[str, ...], reason: str) -> None:

@@ -65,7 +65,7 @@ def test_loss_is_refused_or_counted(
         (("--from", "voc", "--to", "coco", *("--split", "train") * 2), "one is given twice", 2),
         (
             ("--from", "voc", "--to", "coco", "--split", "train", "--annotations", "x"),
-            "--annotations: only for coco",
+            "--annotations: not for voc",
             2,
         ),
         (

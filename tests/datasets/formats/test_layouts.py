@@ -158,6 +158,66 @@ def _yolo_label_studio(root: Path) -> None:
     _text(root / "notes.json", '{"categories": [{"id": 0, "name": "cat"}]}')
 
 
+def _labelme(root: Path) -> None:
+    for split in ("train", "val"):
+        _image(root / split / f"{split}.jpg")
+        points = [[BOX[2], BOX[1]], [BOX[0], BOX[3]]]  # drawn from the upper right
+        shape = {"label": "cat", "points": points, "shape_type": "rectangle", "flags": {}}
+        content = {"version": "5.4.1", "shapes": [shape], "imagePath": f"..\\x\\{split}.jpg"}
+        size = {"imageHeight": SIZE[1], "imageWidth": SIZE[0], "imageData": None}
+        _text(root / split / f"{split}.json", json.dumps(content | size))
+
+
+def _label_studio(shapes: str) -> Callable[[Path], None]:
+    def make(root: Path) -> None:
+        _image(root / "images" / "0a1b2c3d-a b.jpg")
+        x1, y1, x2, y2 = (100 * side / SIZE[n % 2] for n, side in enumerate(BOX))
+        value = {"x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1, "rotation": 0}
+        value["rectanglelabels"] = ["cat"]
+        size = {"original_width": SIZE[0], "original_height": SIZE[1]}
+        name = "/data/upload/4/0a1b2c3d-a%20b.jpg"
+        if shapes == "annotations":
+            old = {"was_cancelled": True, "result": [{"value": value | {"x": 0}, **size}]}
+            choice = {"type": "choices", "value": {"choices": ["good"]}}
+            kept = {"result": [choice, {"type": "rectanglelabels", "value": value, **size}]}
+            task = {"id": 7, "data": {"text": "t", "image": name}, "annotations": [old, kept]}
+        else:
+            task = {"id": 7, "image": name, "label": [value | size], "annotator": 1}
+        _text(root / "project-1.json", json.dumps([task], indent=2))
+
+    return make
+
+
+def _cvat(root: Path) -> None:
+    _image(root / "images" / "a" / "1.jpg")
+    sides = zip(("xtl", "ytl", "xbr", "ybr"), BOX, strict=True)
+    box = " ".join(f'{name}="{side:.2f}"' for name, side in sides)
+    image = f'<image id="0" name="a/1.jpg" width="{SIZE[0]}" height="{SIZE[1]}">'
+    labels = "<labels><label><name>cat</name></label></labels>"
+    _text(
+        root / "annotations.xml",
+        '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n'
+        f'  <meta><job>{labels}</job></meta>{image}<box label="cat" source="manual" '
+        f'occluded="0" {box} z_order="0"></box></image>\n</annotations>\n',
+    )
+
+
+def _csv(*lines: str, name: str = "_annotations.csv") -> Callable[[Path], None]:
+    def make(root: Path) -> None:
+        _image(root / "train" / "1.jpg")
+        _text(root / "train" / name, "\n".join(lines) + "\n")
+
+    return make
+
+
+def _open_images(root: Path) -> None:
+    _image(root / "train" / "0a1b.jpg")
+    header = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsGroupOf"
+    row = f"0a1b,xclick,/m/01,1,{8 / 64},{40 / 64},{12 / 48},{36 / 48},0,0"
+    _text(root / "train-annotations-bbox.csv", f"{header}\n{row}\n")
+    _text(root / "class-descriptions-boxable.csv", "/m/01,cat\n/m/02,dog\n")
+
+
 #: {layout: (its maker, format, {split: number of images})}.
 LAYOUTS: Mapping[str, tuple[Callable[[Path], None], str, dict[str, int]]] = {
     "XML beside images": (_voc_beside, "voc", {"train": 2, "valid": 2}),
@@ -213,6 +273,22 @@ LAYOUTS: Mapping[str, tuple[Callable[[Path], None], str, dict[str, int]]] = {
     "side by side": (_yolo_flat("", "obj.names"), "yolo", {"all": 2}),
     "YOLO of CVAT": (_yolo_cvat, "yolo", {"train": 2}),
     "YOLO of Label Studio": (_yolo_label_studio, "yolo", {"all": 1}),
+    "labelme": (_labelme, "labelme", {"train": 1, "val": 1}),
+    "Label Studio JSON": (_label_studio("annotations"), "label_studio", {"project-1": 1}),
+    "Label Studio JSON-MIN": (_label_studio("min"), "label_studio", {"project-1": 1}),
+    "CVAT for images": (_cvat, "cvat", {"annotations": 1}),
+    "CSV of TensorFlow": (
+        _csv("filename,width,height,class,xmin,ymin,xmax,ymax", "1.jpg,64,48,cat,8,12,40,36"),
+        "csv",
+        {"train": 1},
+    ),
+    "CSV of RetinaNet": (_csv("train/1.jpg,8,12,40,36,cat", name="train.csv"), "csv", {"train": 1}),
+    "CSV with semicolons": (
+        _csv("image;label;x_min;y_min;x_max;y_max", "1.jpg;cat;8;12;40;36"),
+        "csv",
+        {"train": 1},
+    ),
+    "Open Images": (_open_images, "csv", {"train-annotations-bbox": 1}),
 }
 
 

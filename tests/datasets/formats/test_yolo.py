@@ -63,8 +63,8 @@ def test_images_of_subfolders_without_objects(tmp_path: Path) -> None:
     [
         ("0 0.5 0.5 0.2", "4 columns, expected 5 (class cx cy w h)"),
         ("0 0.5 0.5 0.2 0.2 0.9", "6 columns, expected 5 (class cx cy w h): a prediction"),
-        ("0 .1 .1 .2 .1 .2 .2", "7 columns, expected 5 (class cx cy w h): segments"),
-        ("0 .1 .1 .2 .1 .2 .2 .1 .2", "9 columns, expected 5 (class cx cy w h): segments"),
+        ("0 .1 .1 .2 .1 .2 x", "y is 'x', expected a number"),
+        ("2 .1 .1 .2 .1 .2 .2", "class 2 is outside the 2 names"),
         ("0 .1 .1 .2 .1 .2 .2 2", "8 columns, expected 5 (class cx cy w h): keypoints"),
         ("2 0.5 0.5 0.2 0.2", "class 2 is outside the 2 names"),
         ("99999999999999999999 0.5 0.5 0.2 0.2", "is outside the 2 names"),
@@ -82,6 +82,19 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: str, said: str) -> None:
     message = _error(root)
     assert f"{root / 'labels/train/a.txt'}: line 2: " in message
     assert said in message
+
+
+def test_outlines_become_the_boxes_around_them(tmp_path: Path) -> None:
+    """A polygon of three points, and the four corners of an oriented box."""
+    root = _folder(tmp_path, "0 .1 .2 .3 .1 .2 .4\n1 .5 .2 .7 .4 .5 .6 .3 .4\n0 .5 .5 .2 .2\n")
+    (image,), (note,) = inspect("yolo", root, "train")
+    assert [obj.box for obj in image.objects] == [
+        (10, 5, 30, 20),
+        (30, 10, 70, 30),
+        (40, 20, 60, 30),
+    ]
+    assert (note.kind, note.severity) == ("outline", "note")
+    assert note.reason.startswith("2 objects are outlines")
 
 
 def test_a_label_file_that_is_no_text(tmp_path: Path) -> None:

@@ -1,0 +1,212 @@
+"""Label Studio: one JSON file with a list of tasks, exported as JSON or JSON-MIN.
+
+Shapes are in per cent of the image. Of a task, the last annotation that was not cancelled counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from ..findings import Fault, Finding
+from ..records import RawBox, RawObject
+from .file_source import (
+    FileEntry,
+    FileLayout,
+    FileSource,
+    bounding_box,
+    file_contents,
+    inspect_entries,
+    outlines_note,
+    probe,
+    read_json,
+    rotated_box,
+)
+from .format import Format, Inspected, Reading
+from .writing import Place, Splits, Writer, fit_known_box, write_new
+
+_BOXES, _POLYGONS = "rectanglelabels", "polygonlabels"
+#: Other results of a task with a class; without a box of their own.
+_OTHERS = ("brushlabels", "keypointlabels", "ellipselabels")
+_Task = Mapping[str, Any]
+
+
+class LabelStudioSource(FileSource):
+    """A JSON export of Label Studio, whose image names are resolved below ``images``."""
+
+    format: Literal["label_studio"] = "label_studio"
+
+
+def _tasks(path: Path) -> list[_Task]:
+    content = read_json(path)
+    if not isinstance(content, list) or not all(isinstance(task, dict) for task in content):
+        raise Fault.of("malformed_json", path, "expected a list of tasks")
+    return content
+
+
+def inspect_label_studio(source: LabelStudioSource, reading: Reading) -> Inspected:
+    """The images of the tasks, in their order, and all findings.
+
+    Polygons and rotated boxes become the boxes around them; brush strokes, ellipses and key points
+    are errors.
+    """
+    path = source.annotations
+    try:
+        tasks = _tasks(path)
+    except Fault as fault:
+        return [], [fault.finding]
+    findings: list[Finding] = []
+    entries, outlines = [], 0
+    for index, task in enumerate(tasks, 1):
+        where = f"task {task.get('id', index)}"
+        try:
+            name = _image_name(task, path, where)
+        except Fault as fault:
+            findings.append(fault.finding)
+            continue
+        objects, size = [], None
+        for number, (shape, kind) in enumerate(_shapes(task), 1):
+            place = f"{where}: shape {number}"
+            try:
+                shape_size = _size(shape, path, place)
+                obj, outline = _object(shape, kind, shape_size, path, place)
+            except Fault as fault:
+                findings.append(fault.finding)
+                continue
+            objects.append(obj)
+            size, outlines = shape_size, outlines + outline
+        entries.append(FileEntry(name, size, tuple(objects), where))
+    findings += outlines_note(path, outlines)
+    return inspect_entries(source, reading, entries, findings)
+
+
+def _image_name(task: _Task, path: Path, where: str) -> str:
+    """The first text of the task's data that is named like an image, else its first text."""
+    data = task.get("data")
+    data = data if isinstance(data, dict) else task
+    known = [
+        data[key] for key in ("image", "img", "photo", "ocr") if isinstance(data.get(key), str)
+    ]
+    texts = known or [value for value in data.values() if isinstance(value, str)]
+    if not texts:
+        raise Fault.of("bad_image", path, "has no image", object=where)
+    return str(texts[0])
+
+
+def _shapes(task: _Task) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """(shape with its value's keys, kind) of a task with `annotations`, or of JSON-MIN."""
+    if isinstance(task.get("annotations"), list):
+        kept = [each for each in task["annotations"] if not each.get("was_cancelled")]
+        results = kept[-1].get("result", []) if kept else []
+        shapes = [
+            {**each, **each["value"]} for each in results if isinstance(each.get("value"), dict)
+        ]
+    else:
+        lists = (value for value in task.values() if isinstance(value, list))
+        shapes = [each for value in lists for each in value if isinstance(each, dict)]
+    for shape in shapes:
+        kind = next((kind for kind in (_BOXES, _POLYGONS, *_OTHERS) if kind in shape), "")
+        if kind:  # relations, choices and texts have no place in the image
+            yield shape, kind
+
+
+def _size(shape: Mapping[str, Any], path: Path, where: str) -> tuple[float, float]:
+    height, width = shape.get("original_height"), shape.get("original_width")
+    if not (isinstance(height, int | float) and isinstance(width, int | float)):
+        reason = "has no original_width and original_height"
+        raise Fault.of("malformed_object", path, reason, object=where)
+    return float(height), float(width)
+
+
+def _object(
+    shape: Mapping[str, Any], kind: str, size: tuple[float, float], path: Path, where: str
+) -> tuple[RawObject, bool]:
+    """The object, and whether its box is one around an outline."""
+    labels = shape[kind]
+    if not isinstance(labels, list) or not labels or not isinstance(labels[0], str):
+        raise Fault.of("unnamed_object", path, "has no label", object=where)
+    where = f"{where} ({labels[0]})"
+    if kind in _OTHERS:
+        reason = f"a shape with {kind} has no box"
+        raise Fault.of("malformed_object", path, reason, object=where)
+    try:
+        box, outline = _corners(shape, kind, size)
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"{kind}: coordinates are missing or no numbers"
+        raise Fault.of("not_a_number", path, reason, object=where) from error
+    return RawObject(labels[0], box, reference=where), outline
+
+
+def _corners(shape: Mapping[str, Any], kind: str, size: tuple[float, float]) -> tuple[RawBox, bool]:
+    height, width = (side / 100 for side in size)
+    if kind == _POLYGONS:
+        return bounding_box(
+            [(float(x) * width, float(y) * height) for x, y in shape["points"]]
+        ), True
+    x, y = float(shape["x"]) * width, float(shape["y"]) * height
+    box = (x, y, x + float(shape["width"]) * width, y + float(shape["height"]) * height)
+    degrees = float(shape.get("rotation") or 0) % 360
+    return (rotated_box(box, degrees, (x, y)), True) if degrees else (box, False)
+
+
+def _is_label_studio(path: Path) -> bool:
+    """Whether a list of tasks begins here, or a list of images with shapes (JSON-MIN)."""
+    start = probe(path).lstrip(b"\xef\xbb\xbf \t\r\n")
+    tasks = b'"data"' in start and b'"annotations"' in start
+    shapes = b"labels" in start and b"original_width" in start
+    return start.startswith(b"[") and (tasks or shapes)
+
+
+# ---------------------------------------------------------------------------------- writing
+
+
+def _write(out: Path, splits: Splits, classes: Sequence[str], place: Place) -> None:
+    """``<split>.json`` with the images in ``<split>``, which Label Studio finds as local files."""
+    for split, images in splits.items():
+        tasks = []
+        for image in images:
+            place(image.source, out / split / image.name)
+            name = f"/data/local-files/?d={split}/{image.name.as_posix()}"
+            result = [shape_of(obj, image.size) for obj in image.objects]
+            tasks.append({"data": {"image": name}, "annotations": [{"result": result}]})
+        write_new(out / f"{split}.json", json.dumps(tasks, ensure_ascii=False, indent=1) + "\n")
+
+
+def shape_of(obj: RawObject, size: tuple[int, int]) -> dict[str, Any]:
+    """The result of a box in an image of ``size`` (h, w)."""
+    (height, width), (x1, y1, x2, y2) = size, obj.box
+    value = {
+        "x": x1 / width * 100,
+        "y": y1 / height * 100,
+        "width": (x2 - x1) / width * 100,
+        "height": (y2 - y1) / height * 100,
+        "rotation": 0,
+        _BOXES: [obj.name],
+    }
+    return {
+        "type": _BOXES,
+        "from_name": "label",
+        "to_name": "image",
+        "original_width": width,
+        "original_height": height,
+        "value": value,
+    }
+
+
+_LAYOUT = FileLayout(LabelStudioSource, ".json", _is_label_studio, "an export of Label Studio")
+
+FORMAT = Format(
+    name="label_studio",
+    source=LabelStudioSource,
+    carries="boxes",
+    layout="a JSON list of tasks of Label Studio",
+    recognise=_LAYOUT.recognise,
+    recognise_file=_LAYOUT.recognise_file,
+    splits=_LAYOUT.splits,
+    named=_LAYOUT.named,
+    inspect=inspect_label_studio,
+    contents=file_contents,
+    writer=Writer(fit=fit_known_box, write=_write, pairs_by_stem=False, keeps_class_list=False),
+)

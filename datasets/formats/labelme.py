@@ -1,0 +1,213 @@
+"""labelme: one JSON file for each image, with rectangles and polygons."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from ..findings import Fault, Finding
+from ..listing import SPLIT_NAMES, is_image_name, subfolders, walk_files
+from ..records import RawBox, RawImage, RawObject
+from .file_source import bounding_box, outlines_note, probe, read_json
+from .format import Contents, Format, Inspected, Reading, SplitSource, checked_size
+from .image_names import ImageFiles
+from .writing import Place, Splits, Writer, fit_box, rounded, write_new
+
+#: Files that are looked into to recognise a folder.
+_PROBED = 20
+#: Shapes that have an extent in the image.
+_OUTLINES = frozenset({"polygon", "circle"})
+
+
+class LabelmeSource(SplitSource):
+    """JSON files below ``root/<split>``, or with ``split`` null below ``root``."""
+
+    format: Literal["labelme"] = "labelme"
+
+    @property
+    def folder(self) -> Path:
+        return self.root if self.split is None else self.root / self.split
+
+
+def inspect_labelme(source: LabelmeSource, reading: Reading) -> Inspected:
+    """The usable images, ordered by the path of their JSON, and all findings.
+
+    Ids are the paths of the JSON files without extension. Polygons and circles become the boxes
+    around them; points and lines are errors. Images without a JSON file are counted and left out.
+    """
+    folder = source.folder
+    if not folder.is_dir():
+        return [], [Finding("missing_folder", "error", folder, "no such folder")]
+    files = ImageFiles(folder)
+    images: list[RawImage] = []
+    findings: list[Finding] = []
+    outlines = 0
+    for path in sorted(each for each in walk_files(folder) if each.suffix.lower() == ".json"):
+        try:
+            content = _load(path)
+            image = _image(content, path, files)
+            size = checked_size(image, _size(content), path, reading.rules)
+        except Fault as fault:
+            findings.append(fault.finding)
+            continue
+        objects: list[RawObject] = []
+        for number, shape in enumerate(content["shapes"], 1):
+            try:
+                objects.append(_object(shape, path, f"shape {number}"))
+                outlines += shape.get("shape_type") in _OUTLINES
+            except Fault as fault:
+                findings.append(fault.finding)
+        image_id = path.relative_to(folder).with_suffix("").as_posix()
+        images.append(RawImage(image_id, image, size, tuple(objects), path))
+    known = {image.path for image in images}
+    alone = [path for path in walk_files(folder) if is_image_name(path.name) and path not in known]
+    if alone and not findings:
+        reason = f"{len(alone)} images have no JSON file and are not used, such as {alone[0].name}"
+        findings.append(Finding("unlisted_image", "warning", folder, reason))
+    if not images and not findings:
+        findings.append(Finding("no_images", "error", folder, "has no JSON files"))
+    return images, [*findings, *outlines_note(folder, outlines), *files.notes(folder)]
+
+
+def _load(path: Path) -> Mapping[str, Any]:
+    content = read_json(path)
+    shapes = content.get("shapes") if isinstance(content, dict) else None
+    if not isinstance(shapes, list) or not all(isinstance(shape, dict) for shape in shapes):
+        raise Fault.of("missing_key", path, "`shapes` is missing or not a list of objects")
+    return dict(content)
+
+
+def _image(content: Mapping[str, Any], path: Path, files: ImageFiles) -> Path:
+    """The image beside the file of the same name, else the one that ``imagePath`` names."""
+    beside = sorted(
+        each
+        for each in path.parent.glob(f"{_escaped(path.stem)}.*")
+        if is_image_name(each.name) and each.stem == path.stem
+    )
+    stated = str(content.get("imagePath") or path.stem).replace("\\", "/")
+    if len(beside) == 1:
+        return beside[0]
+    if (path.parent / stated).is_file() and path.parent / stated in beside:
+        return path.parent / stated
+    return files.find(stated, path)
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{each}]" if each in "*?[" else each for each in name)
+
+
+def _size(content: Mapping[str, Any]) -> tuple[float, float] | None:
+    height, width = content.get("imageHeight"), content.get("imageWidth")
+    if not (isinstance(height, int | float) and isinstance(width, int | float)):
+        return None
+    return (float(height), float(width)) if height > 0 and width > 0 else None
+
+
+def _object(shape: Mapping[str, Any], path: Path, where: str) -> RawObject:
+    name = shape.get("label")
+    if not isinstance(name, str) or not name.strip():
+        raise Fault.of("unnamed_object", path, "has no label", object=where)
+    where, kind = f"{where} ({name.strip()})", shape.get("shape_type", "polygon")
+    try:
+        points = [(float(x), float(y)) for x, y in shape["points"]]
+        box = _corners(str(kind), points)
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"points of a {kind} are missing or no numbers"
+        raise Fault.of("not_a_number", path, reason, object=where) from error
+    if box is None:
+        raise Fault.of("malformed_object", path, f"a {kind} has no box", object=where)
+    flags = shape.get("flags")
+    difficult = isinstance(flags, dict) and flags.get("difficult") is True
+    return RawObject(name.strip(), box, difficult, where)
+
+
+def _corners(kind: str, points: Sequence[tuple[float, float]]) -> RawBox | None:
+    if kind == "circle":
+        (x, y), edge = points
+        radius = math.dist((x, y), edge)
+        return x - radius, y - radius, x + radius, y + radius
+    if kind in ("rectangle", "polygon", "mask"):
+        return bounding_box(points)
+    return None
+
+
+def _is_labelme(path: Path) -> bool:
+    start = probe(path)
+    return start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") and (
+        b'"shapes"' in start or b'"imagePath"' in start
+    )
+
+
+def _files(folder: Path) -> list[Path]:
+    found = (path for path in walk_files(folder) if path.suffix.lower() == ".json")
+    return [path for path in islice(found, _PROBED) if _is_labelme(path)]
+
+
+def _splits(root: Path) -> dict[str, LabelmeSource]:
+    folders = {path.name for path in subfolders(root)}
+    named = [name for name in SPLIT_NAMES if name in folders and _files(root / name)]
+    return {name: LabelmeSource(root=root, split=name) for name in named} or {
+        "all": LabelmeSource(root=root, split=None)
+    }
+
+
+def _recognise(root: Path) -> str:
+    found = _files(root)
+    return f"{found[0].relative_to(root)} is a file of labelme" if found else ""
+
+
+# ---------------------------------------------------------------------------------- writing
+
+
+def _write(out: Path, splits: Splits, classes: Sequence[str], place: Place) -> None:
+    """Images in ``<split>``, each with its JSON file beside it."""
+    for split, images in splits.items():
+        for image in images:
+            target = out / split / image.name
+            place(image.source, target)
+            height, width = image.size
+            content: dict[str, Any] = {
+                "version": "5.5.0",
+                "flags": {},
+                "shapes": [shape_of(obj) for obj in image.objects],
+                "imagePath": target.name,
+                "imageData": None,
+                "imageHeight": height,
+                "imageWidth": width,
+            }
+            text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+            write_new(target.with_suffix(".json"), text)
+
+
+def shape_of(obj: RawObject) -> dict[str, Any]:
+    """A rectangle; a difficult object has the flag ``difficult``."""
+    x1, y1, x2, y2 = map(rounded, obj.box)
+    return {
+        "label": obj.name,
+        "points": [[x1, y1], [x2, y2]],
+        "group_id": None,
+        "description": "",
+        "shape_type": "rectangle",
+        "flags": {"difficult": True} if obj.ignore else {},
+    }
+
+
+def _contents(source: LabelmeSource, images: Sequence[RawImage]) -> Contents:
+    return Contents(source.folder)
+
+
+FORMAT = Format(
+    name="labelme",
+    source=LabelmeSource,
+    carries="boxes",
+    layout="JSON files with shapes",
+    recognise=_recognise,
+    splits=_splits,
+    inspect=inspect_labelme,
+    contents=_contents,
+    writer=Writer(fit=fit_box, write=_write, keeps_class_list=False),
+)
