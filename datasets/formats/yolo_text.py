@@ -78,8 +78,8 @@ def is_other_text(path: Path) -> bool:
 def read_labels(
     path: Path, size: tuple[int, int], names: Mapping[int, str]
 ) -> tuple[list[RawObject], list[Finding], int]:
-    """The objects of an image of ``size`` (h, w), the errors of the other lines, and how many of the
-    objects are outlines; raises `Fault` for an unreadable file."""
+    """The objects of an image of ``size`` (h, w), the errors of the other lines, and how many of
+    the objects are outlines; raises `Fault` for an unreadable file."""
     objects, findings, outlines = [], [], 0
     for index, line in enumerate(read_text(path).split("\n"), 1):
         columns = line.split()

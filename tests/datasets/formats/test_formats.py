@@ -42,7 +42,10 @@ def test_a_format_is_called_like_its_key_and_the_word_in_a_config() -> None:
 @pytest.mark.parametrize(
     ("carries", "names"),
     [
-        ("boxes", {"voc", "ilsvrc_det", "coco", "yolo"}),
+        (
+            "boxes",
+            {"voc", "ilsvrc_det", "coco", "yolo", "labelme", "label_studio", "cvat", "csv"},
+        ),
         ("class", {"image_folder", "ilsvrc", "shards"}),
         ("both", {"cls_loc"}),
         ("nothing", {"images"}),
@@ -57,7 +60,7 @@ def test_what_each_task_takes(carries: Carries, names: set[str]) -> None:
 
 
 def test_the_nearest_name_is_suggested() -> None:
-    known = r"did you mean 'yolo'\? \(known here: ilsvrc_det, voc, coco, yolo\)"
+    known = r"did you mean 'yolo'\? \(known here: ilsvrc_det, voc, coco, yolo, labelme, "
     with pytest.raises(ValueError, match=known):
         find_format("yollo", "boxes")
     with pytest.raises(ValueError, match=r"unknown format 'voc' \(known here: cls_loc\)"):
