@@ -23,6 +23,8 @@ class RawObject:
     ignore: bool = False
     reference: str = ""
     area: float | None = None
+    #: The confidence of a detection; annotations have none.
+    score: float | None = None
 
 
 @dataclass(frozen=True)

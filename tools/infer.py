@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from resdet.detection.errors import ConfigError
 from resdet.tools.arguments import add_device_argument, add_weights_argument, split_overrides
 from resdet.tools.progress import inference_progress
+from resdet.tools.source_arguments import format_named
 
 if TYPE_CHECKING:
     from resdet.detection.inference.folder import FolderSummary
@@ -46,6 +47,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="COCO file whose ids the COCO output uses: of images by file name, of classes by name",
     )
+    parser.add_argument(
+        "--format",
+        action="append",
+        default=[],
+        type=format_named("boxes"),
+        metavar="FORMAT",
+        help="also write OUT/annotations/FORMAT for people to correct: label_studio, cvat, "
+        "labelme, voc, yolo, coco or csv; may be repeated",
+    )
     parser.add_argument("--resume", action="store_true", help="skip images that OUT already has")
     parser.add_argument(
         "--shard", default="1/1", metavar="I/N", help="every N-th image, from the I-th on"
@@ -64,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
     from resdet.detection.inference.inputs import find_inputs
     from resdet.detection.predictor import load
 
+    if unwritten := [each.name for each in args.format if each.writer is None]:
+        raise ConfigError(f"--format: {', '.join(unwritten)} is not written")
     overrides, inputs = split_overrides(args.inputs)
     if not inputs:
         raise ConfigError("no input: give a folder, a glob, a list file or an image")
@@ -86,10 +98,21 @@ def run(args: argparse.Namespace) -> int:
             predictor, files, args.out, options, stop=lambda: stop.requested, report=report
         )
     _print_summary(summary)
+    for format in args.format if not summary.interrupted else ():
+        _write_annotations(args.out, format.name)
     if summary.interrupted:
         print(f"interrupted; continue with: {_resume_command(args)}")
         return stop.exit_code
     return 5 if args.strict and summary.failures else 0
+
+
+def _write_annotations(out: Path, format: str) -> None:
+    from resdet.detection.inference.annotations import write_annotations
+
+    folder, plan = write_annotations(out, format)
+    print(f"annotations: {folder}")
+    for line in plan.losses:
+        print(f"  lost: {line}")
 
 
 def _shard(files: list[InputFile], text: str) -> list[InputFile]:
@@ -148,6 +171,7 @@ def _resume_command(args: argparse.Namespace) -> str:
     words += ["--trust-paths"] if args.trust_paths else []
     words += ["--coco-ids", str(args.coco_ids)] if args.coco_ids else []
     words += [] if args.draw else ["--no-draw"]
+    words += [word for each in args.format for word in ("--format", each.name)]
     words += ["--shard", args.shard] if args.shard != "1/1" else []
     words += ["--strict"] if args.strict else []
     return shlex.join([*words, "--resume"])

@@ -16,7 +16,7 @@ from ..finding_kinds import as_option
 from ..findings import Finding, count_kinds, refuse
 from ..formats import FORMATS, class_order, read_checked
 from ..formats.format import DEFAULT_READING, Contents, Reading, Source
-from ..formats.writing import Outgoing, Splits, Writer, write_new
+from ..formats.writing import Outgoing, Place, Splits, Writer, write_new
 from ..image import IMAGE_SUFFIXES
 from ..records import RawImage
 from .placing import all_or_nothing, placer
@@ -144,15 +144,18 @@ def write_plan(
     out: Path,
     *,
     link: bool = False,
+    copy: bool = True,
+    replace: bool = False,
     report: Callable[[], None] = lambda: None,
 ) -> None:
     """Write the data set into ``out``, a new or empty folder, completely or not at all.
 
-    Images are copied byte by byte, or hard-linked; ``report`` is called after each. Raises
+    Images are copied byte by byte, hard-linked, or without ``copy`` left where they are; ``report``
+    is called after each. With ``replace`` the folder may have contents, which are deleted. Raises
     `DataError` for errors of the file system.
     """
-    with all_or_nothing(out) as folder:
-        place = placer(link=link, report=report)
+    with all_or_nothing(out, replace=replace) as folder:
+        place: Place = placer(link=link, report=report) if copy else lambda source, target: report()
         _writer(plan.target).write(folder, plan.splits, plan.classes, place)
         lines = [*(f"lost: {line}" for line in plan.losses), *plan.notes, *map(str, plan.resolved)]
         write_new(folder / NOTES, "".join(f"{line}\n" for line in lines))

@@ -21,20 +21,22 @@ def expect_free(out: Path) -> None:
 
 
 @contextmanager
-def all_or_nothing(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``out``, which is renamed to ``out`` after the block.
+def all_or_nothing(out: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder beside ``out``, which is renamed to ``out`` after the block. With
+    ``replace`` an existing folder is deleted then.
 
     Raises `DataError` for errors of the file system. SIGKILL leaves the temporary folder.
     """
     out = out.absolute()
-    expect_free(out)
+    if not replace:
+        expect_free(out)
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         part.mkdir(parents=True)
         try:
             yield part
-            if out.is_dir():
-                out.rmdir()  # empty; Windows cannot rename onto a folder
+            if out.is_dir():  # Windows cannot rename onto a folder
+                shutil.rmtree(out) if replace else out.rmdir()
             part.rename(out)
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)

@@ -163,19 +163,22 @@ def _is_label_studio(path: Path) -> bool:
 
 
 def _write(out: Path, splits: Splits, classes: Sequence[str], place: Place) -> None:
-    """``<split>.json`` with the images in ``<split>``, which Label Studio finds as local files."""
+    """``<split>.json`` with the images in ``<split>``, which Label Studio finds as local files;
+    detections are predictions of their tasks."""
+    every = (obj for images in splits.values() for image in images for obj in image.objects)
+    kind = "predictions" if any(obj.score is not None for obj in every) else "annotations"
     for split, images in splits.items():
         tasks = []
         for image in images:
             place(image.source, out / split / image.name)
             name = f"/data/local-files/?d={split}/{image.name.as_posix()}"
             result = [shape_of(obj, image.size) for obj in image.objects]
-            tasks.append({"data": {"image": name}, "annotations": [{"result": result}]})
+            tasks.append({"data": {"image": name}, kind: [{"result": result}]})
         write_new(out / f"{split}.json", json.dumps(tasks, ensure_ascii=False, indent=1) + "\n")
 
 
 def shape_of(obj: RawObject, size: tuple[int, int]) -> dict[str, Any]:
-    """The result of a box in an image of ``size`` (h, w)."""
+    """The result of a box in an image of ``size`` (h, w), with the score of a detection."""
     (height, width), (x1, y1, x2, y2) = size, obj.box
     value = {
         "x": x1 / width * 100,
@@ -185,7 +188,8 @@ def shape_of(obj: RawObject, size: tuple[int, int]) -> dict[str, Any]:
         "rotation": 0,
         _BOXES: [obj.name],
     }
-    return {
+    score = {} if obj.score is None else {"score": obj.score}
+    return score | {
         "type": _BOXES,
         "from_name": "label",
         "to_name": "image",

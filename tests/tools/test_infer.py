@@ -87,6 +87,18 @@ def test_records_drawings_and_summary_of_a_folder(weights, images, tmp_path, cap
     assert "12 of 12 images done" in capsys.readouterr().out
 
 
+def test_annotations_for_a_tool(weights, images, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = (images, "--out", out, "--conf", "0.1", "--no-draw")
+    assert call(weights, *words, "--format", "cvat", "--format", "label-studio") == 0
+    assert f"annotations: {out / 'annotations/cvat'}" in capsys.readouterr().out
+    boxes = (out / "annotations/cvat/images.xml").read_text().count("<box ")
+    assert boxes == sum(len(record["detections"]) for record in lines(out)) > 0
+    assert len(json.loads((out / "annotations/label_studio/images.json").read_text())) == 12
+    with pytest.raises(ConfigError, match="--format: ilsvrc_det is not written"):
+        call(weights, *words, "--format", "ilsvrc_det")
+
+
 def test_the_command_and_the_python_interface_agree(weights, images, tmp_path):
     call(weights, images / "03.png", "--out", tmp_path / "out", "--conf", "0.3")
     (record,) = lines(tmp_path / "out")
