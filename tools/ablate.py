@@ -28,6 +28,7 @@ from resdet.tools.arguments import (
     beside_weights,
     expect_positive,
     expect_writable,
+    print_config,
 )
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from resdet.detection.config.files import dump_config, load_config, override
+    from resdet.detection.config.files import load_config, override
     from resdet.detection.engine.distributed import process_group
     from resdet.detection.evaluation.ablation import ablation_table, write_ablation
     from resdet.detection.tasks.ablation import Ablation
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     )
     trials = ablation.plan(steps)
     if args.print_config:
-        print(dump_config(override(ablation.config, trials[0].overrides)), end="")
+        print_config(override(ablation.config, trials[0].overrides), args.cfg)
         return 0
     folder = args.out or beside_weights(args.weights[0], "ablation")
     with process_group(args.device) as group:

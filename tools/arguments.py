@@ -44,6 +44,17 @@ def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool = Tr
     )
 
 
+def print_config(config: Section, cfg: str | None) -> None:
+    """Print a config, after the file ``cfg`` and its bases if there are any."""
+    from resdet.detection.config.files import dump_config, find_config
+    from resdet.detection.config.layers import config_chain
+
+    chain = config_chain(find_config(cfg)) if cfg else []
+    if len(chain) > 1:
+        print(f"# {', on top of '.join(map(str, chain))}")
+    print(dump_config(config), end="")
+
+
 def add_weights_argument(
     parser: argparse.ArgumentParser, help: str = "trained weights; repeat for an ensemble"
 ) -> None:

@@ -22,6 +22,7 @@ from resdet.tools.arguments import (
     add_weights_argument,
     beside_weights,
     expect_writable,
+    print_config,
 )
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from resdet.detection.config.files import START, dump_config, missing_paths, read_config
+    from resdet.detection.config.files import START, missing_paths, read_config
     from resdet.detection.engine.distributed import process_group
     from resdet.detection.engine.memory import evaluation_fits
     from resdet.detection.evaluation.prediction import Timer
@@ -89,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         )
         config: Any = members[0].config
         if args.print_config:
-            print(dump_config(config), end="")
+            print_config(config, args.cfg)
             return 0
         members[0].named.expect_none("data")
         if missing := missing_paths(config, parts=_parts(args), unused=START):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from resdet.tools.arguments import add_config_arguments, config_from_args
+from resdet.tools.arguments import add_config_arguments, config_from_args, print_config
 
 HELP = "score an ILSVRC localization submission"
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from resdet.datasets.formats.submission import read_submission
-    from resdet.detection.config.files import dump_config, missing_paths
+    from resdet.detection.config.files import missing_paths
     from resdet.detection.config.localizer import LocalizerConfig
     from resdet.detection.errors import ConfigError, DataError
     from resdet.detection.evaluation.localization import evaluate_predictions
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
     config = config_from_args(args, LocalizerConfig)
     if args.print_config:
-        print(dump_config(config), end="")
+        print_config(config, args.cfg)
         return 0
     if missing := missing_paths(config):
         raise ConfigError("\n".join(missing))

@@ -15,6 +15,7 @@ from resdet.tools.arguments import (
     add_device_argument,
     add_trust_argument,
     config_from_args,
+    print_config,
 )
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, weights: str) -> 
 
 def run_training(args: argparse.Namespace, command: str) -> int:
     """Run a training command with its options; returns the exit code."""
-    from resdet.detection.config.files import PRETRAINED, START, dump_config, missing_paths
+    from resdet.detection.config.files import PRETRAINED, START, missing_paths
     from resdet.detection.engine.distributed import process_group
     from resdet.detection.files import folder_lock
     from resdet.detection.tasks.base import ALONE
@@ -92,7 +93,7 @@ def run_training(args: argparse.Namespace, command: str) -> int:
         task = _task_of_config(args, tasks)
         config = config_from_args(args, task.schema)
     if args.print_config:
-        print(dump_config(config), end="")
+        print_config(config, None if checkpoint else args.cfg)
         return 0
     if checkpoint and not args.trust_paths:
         checkpoint.named_paths(config, args.overrides).expect_none("data", "proposals", "test")

@@ -1,10 +1,11 @@
 """Configurations from YAML files with bases and overrides, checked against a schema.
 
-A config is one YAML file, optionally on top of one other (``base: other.yaml``, beside it or
-shipped), with overrides ``train.lr=0.01`` from the command line on top of both. Mappings are
-merged, except data sources of different formats; lists and scalars are replaced. Everything is
-checked against a schema, that of detectors (`detector.py`) unless another is asked for; an error
-names the file, the line, the key and, for an unknown key, the nearest known one.
+A config is one YAML file, optionally on top of another (``base: other.yaml``, beside it or
+shipped), which may be on top of a further one, with overrides ``train.lr=0.01`` from the command
+line on top of all. Mappings are merged, except data sources of different formats; lists and scalars
+are replaced. Everything is checked against a schema, that of detectors (`detector.py`) unless
+another is asked for; an error names the file, the line, the key and, for an unknown key, the
+nearest known one.
 
 Relative paths. ``data.root``, the weights to start from and, without a ``data.root``, the paths of
 the data sources are looked up in the folder of the file that states them, then in the working

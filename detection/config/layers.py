@@ -1,4 +1,4 @@
-"""The merged content of a config file, its base and the overrides, with the origin of each value.
+"""The merged content of a config file, its bases and the overrides, with the origin of each value.
 
 Values are plain, unchecked YAML values. Each has an origin, so that an error names file and line
 and a relative path is looked up beside its file.
@@ -53,31 +53,44 @@ def shipped_configs() -> list[str]:
     return sorted(path.name for path in _shipped_folder().glob("*.yaml"))
 
 
-def find_config(name: str | Path, *, beside: Path | None = None) -> Path:
+def find_config(name: str | Path, *, base_of: Path | None = None) -> Path:
     """A config by path, or by name (``voc_r101`` or ``voc_r101.yaml``) among the shipped ones.
 
-    A relative path starts in the folder ``beside``, else in the working folder. Raises ConfigError
-    with the paths tried and the nearest shipped names.
+    A relative path starts in the folder of the file ``base_of``, else in the working folder; a file
+    with the name of its base is on top of the shipped one. Raises ConfigError with the paths tried
+    and the nearest shipped names.
     """
     given = Path(name)
-    tried = [beside / given if beside else given]
+    tried = [base_of.parent / given if base_of else given]
     if given.name == str(given):
         tried.append(_shipped_folder() / (given.name if given.suffix else f"{given.name}.yaml"))
+    itself = base_of.resolve() if base_of and len(tried) > 1 else None
     for path in tried:
-        if path_exists(path) and not path.is_dir():
+        if path_exists(path) and not path.is_dir() and path.resolve() != itself:
             return path
     known = [Path(shipped).stem for shipped in shipped_configs()]
     close = difflib.get_close_matches(given.stem, known, n=3)
     near = f"; did you mean {' or '.join(close)}?" if close else ""
+    if itself and path_exists(tried[0]):
+        near = "; a file is not its own base"
     raise ConfigError(f"config {name!s} not found, tried {', '.join(map(str, tried))}{near}")
 
 
 def read_layers(path: Path, overrides: Iterable[str] = ()) -> Layer:
-    """A file on top of its base, and the overrides on top of both; later ones win.
+    """A file on top of its base, which may have a base itself, and the overrides on top of all;
+    later ones win.
 
-    Raises ConfigError: unreadable file, base with a base, malformed override.
+    Raises ConfigError: unreadable file, bases in a circle, malformed override.
     """
-    return overridden(_read_with_base(path), overrides)
+    *upper, (_, layer) = _read_with_bases(path)
+    for _, above in reversed(upper):
+        layer = _merged(layer, above)
+    return overridden(layer, overrides)
+
+
+def config_chain(path: Path) -> list[Path]:
+    """The file, its base, the base of that, and so on; raises ConfigError as `read_layers`."""
+    return [file for file, _ in _read_with_bases(path)]
 
 
 def overridden(layer: Layer, overrides: Iterable[str]) -> Layer:
@@ -105,22 +118,26 @@ def _shipped_folder() -> Path:
     return Path(str(files(configs)))
 
 
-def _read_with_base(path: Path) -> Layer:
-    layer = _read(path)
-    if "base" not in layer.tree:
-        return layer
-    where = layer.origin(("base",)).label
-    name = layer.tree.pop("base")
-    if not isinstance(name, str):
-        raise ConfigError(f"{where}: base: must be the name of a config (got {shown(name)})")
-    try:
-        base = _read(find_config(name, beside=path.parent))
-    except ConfigError as error:
-        raise ConfigError(f"{where}: base: {error}") from error
-    if "base" in base.tree:
-        label = base.origin(("base",)).label
-        raise ConfigError(f"{label}: base: the base of {path} cannot have a base itself")
-    return _merged(base, layer)
+def _read_with_bases(path: Path) -> list[tuple[Path, Layer]]:
+    """The file and its bases with their content, each on top of the next."""
+    layers = [(path, _read(path))]
+    while "base" in layers[-1][1].tree:
+        file, layer = layers[-1]
+        where = layer.origin(("base",)).label
+        name = layer.tree.pop("base")
+        if not isinstance(name, str):
+            raise ConfigError(f"{where}: base: must be the name of a config (got {shown(name)})")
+        try:
+            base = find_config(name, base_of=file)
+            content = _read(base)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: base: {error}") from error
+        files = [each for each, _ in layers]
+        if base.resolve() in [each.resolve() for each in files]:
+            circle = " -> ".join(map(str, [*files, base]))
+            raise ConfigError(f"{where}: base: the bases form a circle: {circle}")
+        layers.append((base, content))
+    return layers
 
 
 def _read(path: Path) -> Layer:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from resdet.tools.cli import main
 
 if TYPE_CHECKING:
     from resdet.tests.conftest import Command, Finished
@@ -154,3 +155,15 @@ def test_what_cannot_be_resumed(
     expect_refused(both, "--weights")
     expect_refused(resdet("train-det", "--cfg", tiny_config, "--reset-head"), "--weights")
     expect_refused(resdet("train-det"), "no config")
+
+
+def test_the_printed_config_names_the_files_it_is_made_of(
+    tiny_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    middle, top = tmp_path / "middle.yaml", tmp_path / "top.yaml"
+    middle.write_text(f"base: {tiny_config}\ntrain: {{seed: 3}}\n")
+    top.write_text("base: middle.yaml\ntrain: {lr: 0.5}\n")
+    assert main(["train-det", "--cfg", str(top), "--print-config"]) == 0
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first == f"# {top}, on top of {middle}, on top of {tiny_config}"
+    assert "  seed: 3" in rest and "  lr: 0.5" in rest

@@ -20,6 +20,7 @@ from resdet.detection.config.files import (
     override,
     shipped_configs,
 )
+from resdet.detection.config.layers import config_chain
 from resdet.detection.config.strict_yaml import to_yaml
 from resdet.detection.errors import ConfigError
 
@@ -196,14 +197,49 @@ def test_an_error_in_the_base_names_the_base(folder: Path) -> None:
     )
 
 
-def test_a_base_may_be_shipped_and_has_no_base_itself(folder: Path) -> None:
+def test_a_base_may_have_a_base(folder: Path) -> None:
+    """The nearest file decides, and each value has the line and the folder of its own file."""
+    write(folder / "a.yaml", "train: {lr: 0.1, seed: 1, iterations: 7}\n")
+    inner = folder / "inner"
+    inner.mkdir()
+    source = "{format: voc, root: ., split: train}"
+    write(inner / "b.yaml", f"base: ../a.yaml\ntrain: {{seed: 2}}\ndata: {{train: [{source}]}}\n")
+    write(folder / "c.yaml", "base: inner/b.yaml\ntrain: {lr: 0.3}\n")
+    top = write(folder / "d.yaml", "base: c.yaml\n")
+    config = load_config(top)
+    assert (config.train.lr, config.train.seed, config.train.iterations) == (0.3, 2, 7)
+    assert config.data.train[0].root == inner.absolute()  # type: ignore[attr-defined]
+    names = [path.name for path in config_chain(top)]
+    assert names == ["d.yaml", "c.yaml", "b.yaml", "a.yaml"]
+    write(folder / "a.yaml", "train:\n  lr: 0.1\n  seeds: 1\n")
+    [error] = errors_of(top)
+    assert error.startswith(f"{inner / '..' / 'a.yaml'}:3: train.seeds: unknown key")
+
+
+def test_bases_in_a_circle(folder: Path) -> None:
+    one = write(folder / "one.yaml", "base: two.yaml\n")
+    two = write(folder / "two.yaml", "train: {seed: 1}\nbase: one.yaml\n")
+    chain = f"{one} -> {two} -> {one}"
+    assert errors_of(one) == [f"{two}:2: base: the bases form a circle: {chain}"]
+    itself = write(folder / "self.yaml", f"base: ../{folder.name}/self.yaml\n")
+    assert "the bases form a circle" in errors_of(itself)[0]
+    itself = write(folder / "me.yaml", "base: me.yaml\n")
+    assert errors_of(itself)[0].startswith(f"{itself}:1: base: config me.yaml not found")
+    assert errors_of(itself)[0].endswith("; a file is not its own base")
+
+
+@pytest.mark.parametrize("name", ["voc0712_r101.yaml", "imagenet_plain18.yaml", "voc_r101"])
+def test_a_file_on_top_of_the_shipped_config_of_its_name(name: str, folder: Path) -> None:
+    """Twelve shipped configs have a base."""
+    path = write(folder / f"{Path(name).stem}.yaml", f"base: {name}\n")
+    first, second, *_ = config_chain(path)
+    assert first == path and second.name == first.name and second.parent.name == "configs"
+
+
+def test_a_base_may_be_shipped(folder: Path) -> None:
     top = write(folder / "top.yaml", "base: quickstart_r18\ntrain: {seed: 5}\n")
     assert load_config(top).train.seed == 5
     assert load_config(top).backbone.depth == 18
-    top2 = write(folder / "top2.yaml", "\nbase: top.yaml\n")
-    assert errors_of(top2) == [f"{top}:1: base: the base of {top2} cannot have a base itself"]
-    itself = write(folder / "self.yaml", "base: self.yaml\n")
-    assert "cannot have a base itself" in errors_of(itself)[0]
     lost = write(folder / "lost.yaml", "\n\nbase: nowhere.yaml\n")
     assert errors_of(lost)[0].startswith(f"{lost}:3: base: config nowhere.yaml not found, tried ")
     number = write(folder / "number.yaml", "base: [a]\n")
