@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,6 +22,8 @@ from ..listing import SPLIT_NAMES, is_hidden, is_image_name, subfolders, walk_fi
 from ..records import RawImage
 from .format import Format, Inspected, Reading, RootSource, checked_size
 
+#: Files that are looked into to recognise a folder.
+_PROBED = 2000
 #: Extensions of annotations of single images.
 _ANNOTATIONS = (".xml", ".txt", ".json")
 
@@ -149,13 +152,21 @@ def _has_images(paths: Iterable[Path]) -> bool:
 
 
 def _recognise(root: Path) -> str:
-    """The first folder of images decides; one with annotations of its images is no class."""
+    """The first folder of images decides. Texts or XML files with the names of images are their
+    annotations, and then folders are no classes."""
+    images: set[str] = set()
+    others: set[str] = set()
+    for path in islice(walk_files(root), _PROBED):
+        if is_image_name(path.name):
+            images.add(path.stem)
+        elif path.suffix.lower() in _ANNOTATIONS:
+            others.add(path.stem)
+    if images & others:
+        return ""
     for folder in splits_of_folder(root).values():
         for place in subfolders(folder):
-            first = next((path for path in walk_files(place) if is_image_name(path.name)), None)
-            if first is not None:
-                beside = any(first.with_suffix(suffix).is_file() for suffix in _ANNOTATIONS)
-                return "" if beside else f"{place.relative_to(root)} is a folder of images"
+            if any(is_image_name(path.name) for path in walk_files(place)):
+                return f"{place.relative_to(root)} is a folder of images"
     return ""
 
 

@@ -7,6 +7,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
+from urllib.parse import unquote
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml.common import DefusedXmlException
@@ -64,7 +65,8 @@ def names_another_file(tree: Element, image_id: str) -> str:
     """The ``<filename>`` if it is not the image's; "" if it is, or is empty."""
     name = _text(tree, "filename")
     plain = PureWindowsPath(name)  # knows / and \; some tools write the whole path
-    return "" if name == "" or image_id in (plain.name, plain.stem) else name
+    stems = (plain.name, plain.stem, unquote(plain.stem))  # Label Studio writes the name of a URL
+    return "" if name == "" or image_id in stems else name
 
 
 def read_objects(

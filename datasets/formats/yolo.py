@@ -44,6 +44,8 @@ def inspect_yolo(source: YoloSource, reading: Reading) -> Inspected:
         place = yolo_layout.find_place(source.root, source.split)
         files = yolo_layout.image_paths(place.images)
         texts = yolo_layout.label_paths(place.labels)
+        texts, notes = yolo_layout.pair_by_name(texts, files, place.images)
+        findings += notes
         if place.image_list:
             files, faults = yolo_layout.listed_images(place.image_list, place.images, files)
             findings += faults

@@ -65,9 +65,16 @@ def _of_split(root: Path, split: str) -> YoloPlace | None:
             return YoloPlace(images, labels)
     image_list = root / f"{split}.txt"
     if image_list.is_file():
-        whole = _whole(root) or YoloPlace(root, root)
-        return YoloPlace(whole.images, whole.labels, image_list)
+        return _with_list(root, image_list)
     return _side_by_side(root / split) or _stated(root, split)
+
+
+def _with_list(root: Path, image_list: Path) -> YoloPlace:
+    """The listed images are in ``images``, or with their labels anywhere below ``root``: CVAT has a
+    folder for each split."""
+    if (root / "images").is_dir():
+        return YoloPlace(root / "images", root / "labels", image_list)
+    return YoloPlace(root, root, image_list)
 
 
 def _whole(root: Path) -> YoloPlace | None:
@@ -100,8 +107,7 @@ def _stated(root: Path, split: str) -> YoloPlace | None:
         if path.is_dir():
             return YoloPlace(path, _labels_of(path, root))
         if path.is_file() and path.suffix == ".txt":
-            whole = _whole(root) or YoloPlace(root, root)
-            return YoloPlace(whole.images, whole.labels, path)
+            return _with_list(root, path)
     return None
 
 
@@ -164,6 +170,23 @@ def label_paths(folder: Path) -> dict[str, Path]:
     """Texts by their path below ``folder`` without suffix, but for lists and names of classes."""
     files = (path for path in sorted(walk_files(folder)) if path.suffix == ".txt")
     return {_key(path, folder): path for path in files if not yolo_text.is_other_text(path)}
+
+
+def pair_by_name(
+    texts: Mapping[str, Path], files: Mapping[str, list[Path]], images: Path
+) -> tuple[dict[str, Path], list[Finding]]:
+    """``texts`` under the names of their images, and a note about those with other names."""
+    known = {found: name for name, paths in files.items() for found in paths}
+    resolve = ImageFiles(images)
+    paired = {name: path for name, path in texts.items() if name in files}
+    for name in texts.keys() - paired.keys():
+        try:
+            image = resolve.find(name, texts[name])
+        except Fault:
+            image = None
+        fits = image is not None and known.get(image, name) not in paired
+        paired[known[image] if image in known and fits else name] = texts[name]
+    return paired, resolve.notes(images)
 
 
 def _key(path: Path, folder: Path) -> str:

@@ -147,13 +147,16 @@ def _yolo_flat(folder: str, names: str) -> Callable[[Path], None]:
 
 def _yolo_cvat(root: Path) -> None:
     _yolo_flat("obj_train_data", "obj.names")(root)
+    _image(root / "obj_val_data" / "2.jpg")
+    _yolo(root / "obj_val_data" / "2.txt", "0")
+    _text(root / "val.txt", "data/obj_val_data/2.jpg\n")
     _text(root / "obj.data", "classes = 2\nnames = data/obj.names\ntrain = data/train.txt\n")
     _text(root / "train.txt", "data/obj_train_data/0.jpg\ndata/obj_train_data/1.jpg\n")
 
 
 def _yolo_label_studio(root: Path) -> None:
-    _image(root / "images" / "8f3a0c1d-a.jpg")
-    _yolo(root / "labels" / "8f3a0c1d-a.txt", "1")
+    _image(root / "images" / "8f3a0c1d-a b.jpg")
+    _yolo(root / "labels" / "8f3a0c1d-a%20b.txt", "1")
     _text(root / "classes.txt", "cat\ndog\n")
     _text(root / "notes.json", '{"categories": [{"id": 0, "name": "cat"}]}')
 
@@ -271,7 +274,7 @@ LAYOUTS: Mapping[str, tuple[Callable[[Path], None], str, dict[str, int]]] = {
     ),
     "darknet": (_yolo_flat("obj", "obj/classes.txt"), "yolo", {"all": 2}),
     "side by side": (_yolo_flat("", "obj.names"), "yolo", {"all": 2}),
-    "YOLO of CVAT": (_yolo_cvat, "yolo", {"train": 2}),
+    "YOLO of CVAT": (_yolo_cvat, "yolo", {"train": 2, "val": 1}),
     "YOLO of Label Studio": (_yolo_label_studio, "yolo", {"all": 1}),
     "labelme": (_labelme, "labelme", {"train": 1, "val": 1}),
     "Label Studio JSON": (_label_studio("annotations"), "label_studio", {"project-1": 1}),
@@ -339,6 +342,14 @@ def test_annotations_are_never_class_folders(tmp_path: Path) -> None:
     assert recognise(tmp_path).format.name == "voc"
     with pytest.raises(ConfigError, match="no known layout"):
         recognise(tmp_path, "class")
+
+
+def test_texts_of_another_format_are_no_class_folders(tmp_path: Path) -> None:
+    """KITTI has image_2 and label_2, whose rows begin with a class name."""
+    _image(tmp_path / "train" / "image_2" / "0.png")
+    _text(tmp_path / "train" / "label_2" / "0.txt", "Car 0.00 0 -1.57 8 12 40 36 1 1 1 0 0 0 0\n")
+    with pytest.raises(ConfigError, match="no known layout"):
+        recognise(tmp_path)
 
 
 def test_a_folder_of_two_formats_names_both(tmp_path: Path) -> None:
