@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,6 +75,22 @@ def test_from_the_data_as_distributed_to_its_map(
     rows = {row["name"]: row for row in report["per_class"]}
     assert rows["dog"]["objects"] == rows["domestic cat"]["objects"] == 2
     assert rows["zebra"]["ilsvrc_ap"] is None and rows["dog"]["ilsvrc_ap"] is not None
+
+
+def test_a_missing_and_a_damaged_image_do_not_end_a_training(
+    resdet: Command, data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    images = tmp_path / "data" / "ILSVRC" / "Data" / "DET"
+    (images / "train" / f"{TRAIN[0]}.JPEG").unlink()
+    (images / "train" / f"{TRAIN[1]}.JPEG").write_bytes(b"no image")
+    words = ("--cfg", "ilsvrc_det_r101.yaml", f"data.root={tmp_path / 'data'}", *SMALL)
+    trained = resdet("train-det", *words, "train.iterations=1", "--out", tmp_path / "run")
+    assert trained.code == 0, trained.err
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert "missing_image 1" in log and "unreadable_image 1" in log
+    refused = resdet("train-det", *words, "data.on_bad_image=error", "--dry-run")
+    assert refused.code == 3 and "missing_image" in refused.err
 
 
 def test_a_list_that_is_not_there_is_named(resdet: Command, data: Path) -> None:

@@ -377,7 +377,8 @@ def test_each_member_of_an_ensemble_is_tested_as_its_own_file_says(
     save_checkpoint(other, state)
 
     def scores(*paths: Path) -> dict[str, torch.Tensor]:
-        members = load_members([read_checkpoint(path, CLASSIFICATION) for path in paths])
+        checkpoints = [read_checkpoint(path, CLASSIFICATION) for path in paths]
+        members = load_members(checkpoints, trust_paths=True)
         split = read_eval_split(CLASSIFICATION, members[0], "val")
         pipeline = CLASSIFICATION.pipeline(members)
         found = CLASSIFICATION.predict_split(pipeline, members[0].config, split, ALONE)
