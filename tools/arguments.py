@@ -56,9 +56,12 @@ def print_config(config: Section, cfg: str | None) -> None:
 
 
 def add_weights_argument(
-    parser: argparse.ArgumentParser, help: str = "trained weights; repeat for an ensemble"
+    parser: argparse.ArgumentParser,
+    help: str = "trained weights; repeat for an ensemble",
+    *,
+    required: bool = True,
 ) -> None:
-    parser.add_argument("--weights", required=True, type=Path, action="append", help=help)
+    parser.add_argument("--weights", required=required, type=Path, action="append", help=help)
     add_trust_argument(parser)
 
 

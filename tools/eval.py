@@ -4,6 +4,7 @@ resdet eval --weights runs/detector/weights/best.pt test.nms_iou=0.4
 resdet eval --weights classifier.pt test.protocol=ten_crop
 resdet eval --weights one.pt --weights other.pt test.protocol=multi_scale test.flip=true
 resdet eval --weights detector.pt --split test --save-json --save-voc
+resdet eval --predictions results.json --annotations instances_val2017.json
 resdet eval --weights localizer.pt test.classifiers=[classifier.pt] --submission answers.csv
 """
 
@@ -34,7 +35,20 @@ HELP = "score a detector (mAP, COCO AP), a classifier or a localizer (top-1 and 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_weights_argument(parser)
+    add_weights_argument(parser, required=False)
+    parser.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="PATH",
+        help="in place of weights, detections of any tool: COCO results (.json), the .jsonl of "
+        "infer, or a folder of VOC's files",
+    )
+    parser.add_argument(
+        "--annotations",
+        type=Path,
+        metavar="PATH",
+        help="for --predictions: a COCO file, or a VOC folder with the image set --split",
+    )
     add_config_arguments(parser, required=False)
     parser.add_argument(
         "--split", choices=("val", "train", "test"), default="val", help="data split (default: val)"
@@ -61,6 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.predictions or args.annotations or not args.weights:
+        return _score_predictions(args)
     from resdet.detection.config.files import START, missing_paths, read_config
     from resdet.detection.engine.distributed import process_group
     from resdet.detection.engine.memory import evaluation_fits
@@ -132,6 +148,33 @@ def run(args: argparse.Namespace) -> int:
             if lines := skipped_images(found, split, config):
                 print(f"note: {len(lines)} images without detections: {first_few(lines, 3)}")
     written += _write_predictions(args, folder, found, split, config)
+    print("written: " + ", ".join(str(path) for path in written))
+    return 0
+
+
+def _score_predictions(args: argparse.Namespace) -> int:
+    """Evaluate detections from a file, without a model."""
+    from resdet.detection.evaluation.detection import evaluate_columns
+    from resdet.detection.evaluation.foreign_results import read_columns, read_truth
+    from resdet.detection.evaluation.report import print_report, write_report
+    from rich.console import Console
+
+    if not (args.predictions and args.annotations):
+        raise ConfigError("give --weights FILE, or --predictions PATH with --annotations PATH")
+    unused = ("weights", "cfg", "overrides", "save_json", "save_voc", "mean_box", "submission")
+    if given := [name for name in unused if getattr(args, name)]:
+        raise ConfigError(f"--predictions needs no model: leave out {', '.join(given)}")
+    folder = args.out or args.predictions.absolute().parent / "eval"
+    truth = read_truth(args.annotations, args.split)
+    columns = read_columns(args.predictions, truth)
+    expect_writable(folder)
+    if args.dry_run:
+        print(f"{len(columns.found.scores)} detections in {len(truth.image_ids)} images")
+        return 0
+    evaluation = evaluate_columns(columns, truth.classes, coco=not args.no_coco)
+    evaluation = replace(evaluation, testing=f"detections in {args.predictions}")
+    print_report(evaluation, Console())
+    written = write_report(evaluation, folder)
     print("written: " + ", ".join(str(path) for path in written))
     return 0
 

@@ -76,10 +76,16 @@ def gather(
     _check_ids(image_ids, detections)
     truth = gather_truth([record.annotation for record in records])
     found = _found([detections[image_id] for image_id in image_ids])
-    _check_rows("object", truth, image_ids, num_classes)
-    _check_rows("detection", found, image_ids, num_classes)
+    return checked(Columns(image_ids, num_classes, truth, found))
+
+
+def checked(columns: Columns) -> Columns:
+    """``columns``; raises DataError for labels, boxes and scores as `gather` does."""
+    found, image_ids = columns.found, columns.image_ids
+    _check_rows("object", columns.truth, image_ids, columns.num_classes)
+    _check_rows("detection", found, image_ids, columns.num_classes)
     _refuse("detection", found.images, ~np.isfinite(found.scores), image_ids, "score not finite")
-    return Columns(image_ids, num_classes, truth, found)
+    return columns
 
 
 def gather_truth(annotations: Sequence[Annotation]) -> TruthColumns:

@@ -184,6 +184,13 @@ def evaluate(
     if repeated:
         raise DataError(f"classes: {repeated[0]!r}: named more than once")
     columns = gather(detections, records, len(classes))
+    return evaluate_columns(columns, classes, coco=coco, ilsvrc=ilsvrc)
+
+
+def evaluate_columns(
+    columns: Columns, classes: Sequence[str], *, coco: bool = True, ilsvrc: bool = False
+) -> DetectionEvaluation:
+    """`evaluate` for detections that are beside their objects already."""
     curves = precision_recall(columns, iou=VOC_IOU)
     scores = coco_scores(columns) if coco else None
     class_ap = scores.class_ap if scores else (math.nan,) * len(classes)
@@ -202,7 +209,8 @@ def evaluate(
         *_notes(columns, rows, metrics["voc_ap50"]),
         *_recall_note(metrics["voc_ap50_11point"], eleven_point_means(curves)),
     )
-    return DetectionEvaluation(len(records), metrics, rows, curves, confusion(columns), notes=notes)
+    images = len(columns.image_ids)
+    return DetectionEvaluation(images, metrics, rows, curves, confusion(columns), notes=notes)
 
 
 def mean_defined(values: Iterable[float]) -> float:

@@ -202,6 +202,36 @@ def test_nothing_to_score_and_nothing_to_write(
     assert done.code == 2 and "must be one image set of format voc" in done.err
 
 
+def test_results_without_a_model(resdet: Command, learned_run: Path, tmp_path: Path) -> None:
+    """The files of one evaluation, scored as those of another tool, give its numbers."""
+    one = tmp_path / "one"
+    evaluate(resdet, learned_run, one, "--save-json", "--save-voc")
+    wanted = metrics(one)
+    assert wanted["voc_ap50"] > 0
+    folder = next((one / "results").glob("*/Main"))
+    truth = ("--annotations", one / "ground_truth.json")
+    for name in ("circle", "cross", "ring", "square", "star", "triangle"):
+        path = folder / f"comp4_det_val_{name}.txt"  # stems, where the ground truth has numbers
+        files = json.loads((one / "ground_truth.json").read_text())["images"]
+        text = path.read_text()
+        for image in files:
+            text = text.replace(f"{Path(image['file_name']).stem} ", f"{image['id']} ")
+        path.write_text(text)
+    for number, predictions in enumerate((one / "detections.json", folder)):
+        out = tmp_path / str(number)
+        done = resdet("eval", "--predictions", predictions, *truth, "--out", out)
+        assert done.code == 0, done.err
+        content = json.loads((out / "metrics.json").read_text())
+        assert content["testing"] == f"detections in {predictions}"
+        assert metrics(out) == pytest.approx(wanted, abs=1e-6)
+        assert (out / "pr_curve.png").is_file()
+    done = resdet("eval", "--predictions", one / "detections.json")
+    assert done.code == 2 and "--predictions PATH with --annotations PATH" in done.err
+    done = resdet("eval", "--predictions", one / "detections.json", *truth, "test.nms_iou=0.4")
+    assert done.code == 2 and "leave out overrides" in done.err
+    assert resdet("eval").code == 2
+
+
 def test_infer_with_the_ids_of_a_coco_file(
     resdet: Command, learned_run: Path, coco: Path, tmp_path: Path
 ) -> None:
