@@ -195,6 +195,7 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
     "wrong_extension": (("note",), "the extension does not match the format; the content is used"),
     # Copies.
     "same_image": (("warning",), "the same bytes as another image of the split"),
+    "label_conflict": (("warning",), "the same bytes as an image of another class"),
     "same_image_in_splits": (("warning",), "the same bytes as an image of an earlier split"),
     "similar_image": (("warning",), "nearly the same pixels as another image of the split"),
     "similar_image_in_splits": (("warning",), "nearly the same pixels as one of an earlier split"),

@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Return 0, 5 if images failed with ``--strict``, or 130 or 143 if interrupted.
+    """Return 0, 5 if all images failed, or some with ``--strict``, or 130 or 143 if interrupted.
 
     Raises ConfigError and WeightsError like `load`, `find_inputs` and `run_folder` do.
     """
@@ -103,7 +103,8 @@ def run(args: argparse.Namespace) -> int:
     if summary.interrupted:
         print(f"interrupted; continue with: {_resume_command(args)}")
         return stop.exit_code
-    return 5 if args.strict and summary.failures else 0
+    failed = len(summary.failures)
+    return 5 if failed and (args.strict or failed == summary.total) else 0
 
 
 def _write_annotations(out: Path, format: str) -> None:

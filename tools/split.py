@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -59,7 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also keep near copies, such as frames of a scene, together (decodes all images)",
     )
-    parser.add_argument("--force", action="store_true", help="replace existing parts")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="replace existing parts, and remove those of earlier splits that share images",
+    )
     parser.add_argument(
         "--exif",
         choices=("apply", "ignore"),
@@ -78,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     sources = _sources(args, format)
 
     from resdet.datasets.bad_boxes import resolve_boxes
-    from resdet.datasets.convert.split import Member, stratified_split, write_texts
+    from resdet.datasets.convert.split import Member, stratified_split, write_parts
     from resdet.datasets.finding_kinds import as_option
     from resdet.datasets.findings import refuse
     from resdet.datasets.formats import read_images
@@ -98,15 +101,21 @@ def run(args: argparse.Namespace) -> int:
         for image, group in zip(images, groups, strict=True)
     ]
     parts = stratified_split(members, fractions, seed=args.seed)
+    if empty := [part for part, names in parts.items() if not names]:
+        raise DataError(
+            f"{args.source}: {', '.join(empty)}: no images; {len(members)} are too few for these "
+            "fractions"
+        )
     texts = format.divide(sources[0], parts, args.out)
-    written = write_texts(texts, force=args.force)
+    whole = getattr(sources[0], "annotations", args.source)  # a file, or the folder
+    written, removed = write_parts(texts, whole, force=args.force)
     print("\n".join(_shares(members, parts)))
     copies = len(members) - len(set(groups))
     kind = "exact or near" if args.group_near else "exact"
     print(f"{copies} images are {kind} copies of another and stay with it")
-    for part in (name for name, names in parts.items() if not names):
-        print(f"warning: {part} has no images: too few for its fraction", file=sys.stderr)
     print(f"written: {', '.join(map(str, written))}")
+    if removed:
+        print(f"removed, of an earlier split: {', '.join(map(str, removed))}")
     return 0
 
 

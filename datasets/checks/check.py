@@ -20,7 +20,7 @@ from ..formats.format import Source
 from ..image import DEFAULT_RULES, ImageRules
 from ..image_file import is_file
 from ..records import RawImage, RawObject
-from .duplicates import find_duplicates
+from .duplicates import find_conflicts, find_duplicates
 from .images import ImageFacts, check_images
 from .statistics import (
     AnchorFit,
@@ -111,6 +111,10 @@ def check(data: DataSet, effort: Effort = Effort()) -> Report:
         facts = _decode(images, findings, data.rules, effort)
         findings = _join(findings, facts)
         findings += find_duplicates(_by_split(images, facts))
+        if data.content == "class":
+            every = [image for part in images.values() for image in part if image.path in facts]
+            classes = {image.path: image.objects[0].name for image in every}
+            findings += find_conflicts([facts[path] for path in classes], classes)
         checked = len(facts)
     everything = [image for part in images.values() for image in part]
     report = summarise(str(data.origin), splits, data.anchors, data.origin)

@@ -60,6 +60,22 @@ def find_duplicates(splits: Mapping[str, Sequence[ImageFacts]]) -> list[Finding]
     return findings
 
 
+def find_conflicts(facts: Sequence[ImageFacts], classes: Mapping[Path, str]) -> list[Finding]:
+    """One finding for each copy of an image of another class, in whatever split; ``classes`` are
+    those of the files."""
+    first: dict[str, ImageFacts] = {}
+    findings = []
+    for each in _distinct_files(facts):
+        original = first.setdefault(each.sha256, each)
+        own, other = classes[each.path], classes[original.path]
+        if own != other:
+            reason = f"is {own!r} and has the same bytes as {original.path}, which is {other!r}"
+            findings.append(
+                Finding("label_conflict", "warning", each.path, reason, image=each.path)
+            )
+    return findings
+
+
 def similar_pairs(facts: Sequence[ImageFacts]) -> list[tuple[Path, Path]]:
     """(near copy, most similar earlier image) pairs."""
     prints = _Fingerprints.of(_distinct_files(facts))

@@ -8,6 +8,7 @@ to the part that lacks it most.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -20,6 +21,8 @@ from ...detection.files import atomic_write, sha256_of
 
 #: The class of images without objects, so that they are distributed like any other.
 EMPTY = ""
+#: The record of the files that were written, beside them.
+RECORD = ".resdet-split"
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,45 @@ def joined(keys: Sequence[str], pairs: Iterable[tuple[str, str]]) -> list[str]:
         if left != right:
             parent[left] = right
     return [root(key) for key in keys]
+
+
+def write_parts(
+    texts: Mapping[Path, str], source: Path, *, force: bool
+) -> tuple[list[Path], list[Path]]:
+    """`write_texts`, and a record of the files of ``source`` beside them; returns the files written
+    and removed.
+
+    ``force`` removes the files of earlier splits that share images with the new ones: a model would
+    be tested on images that it was trained on. Files that no split wrote stay.
+    """
+    record = next(iter(texts)).parent / RECORD
+    earlier, key = _read_record(record), str(source.resolve())
+    old = [record.with_name(name) for name in earlier.get(key, ())]
+    old = [path for path in old if path not in texts and path.is_file()]
+    removed = [path for path in old if force and _overlaps(path, texts.values())]
+    names = sorted({path.name for path in (*texts, *old)} - {path.name for path in removed})
+    written = write_texts(texts, force=force)
+    for path in removed:
+        path.unlink()
+    content = json.dumps({**earlier, key: names}, ensure_ascii=False, indent=1)
+    write_texts({record: f"{content}\n"}, force=True)
+    return written, removed
+
+
+def _overlaps(path: Path, texts: Iterable[str]) -> bool:
+    """Whether a list shares a line with the ``texts``; parts of a JSON file always share images."""
+    lines = {line for text in texts for line in text.splitlines()}
+    old = path.read_text("utf-8", errors="replace").splitlines()
+    return path.suffix == ".json" or not lines.isdisjoint(old)
+
+
+def _read_record(path: Path) -> dict[str, list[str]]:
+    """{source: names of files}; empty where there is no record, or it is damaged."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        return {source: [Path(name).name for name in names] for source, names in content.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def write_texts(texts: Mapping[Path, str], *, force: bool) -> list[Path]:

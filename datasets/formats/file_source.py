@@ -14,7 +14,7 @@ from ..findings import Fault, Finding
 from ..image_file import is_file
 from ..listing import split_order, walk_files
 from ..records import RawBox, RawImage, RawObject
-from .format import Contents, Inspected, Reading, Source, checked_size
+from .format import Contents, Inspected, Reading, Source, fit_to_image
 from .image_names import ImageFiles
 
 #: Files that are looked into to recognise a folder, and the bytes that are read of each.
@@ -92,14 +92,14 @@ def inspect_entries(
     for entry in entries:
         try:
             path = files.find(entry.name, source.annotations, entry.where)
-            size = checked_size(
-                path, entry.size, source.annotations, reading.rules, object=entry.where
-            )
+            image_id = path.relative_to(source.images).as_posix()
+            image = RawImage(image_id, path, (0, 0), entry.objects, source.annotations)
+            image, faults = fit_to_image(image, entry.size, reading, object=entry.where)
         except Fault as fault:
             findings.append(fault.finding)
             continue
-        image_id = path.relative_to(source.images).as_posix()
-        images.append(RawImage(image_id, path, size, entry.objects, source.annotations))
+        images.append(image)
+        findings += faults
     if not images and not findings:
         findings.append(Finding("no_images", "error", source.annotations, "names no images"))
     return images, findings + files.notes(source.annotations)

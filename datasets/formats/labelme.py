@@ -13,7 +13,7 @@ from ..findings import Fault, Finding
 from ..listing import SPLIT_NAMES, is_image_name, subfolders, walk_files
 from ..records import RawBox, RawImage, RawObject
 from .file_source import bounding_box, outlines_note, probe, read_json
-from .format import Contents, Format, Inspected, Reading, SplitSource, checked_size
+from .format import Contents, Format, Inspected, Reading, SplitSource, fit_to_image
 from .image_names import ImageFiles
 from .writing import Place, Splits, Writer, fit_box, rounded, write_new
 
@@ -49,8 +49,7 @@ def inspect_labelme(source: LabelmeSource, reading: Reading) -> Inspected:
     for path in sorted(each for each in walk_files(folder) if each.suffix.lower() == ".json"):
         try:
             content = _load(path)
-            image = _image(content, path, files)
-            size = checked_size(image, _size(content), path, reading.rules)
+            found, claimed = _image(content, path, files), _size(content)
         except Fault as fault:
             findings.append(fault.finding)
             continue
@@ -62,7 +61,14 @@ def inspect_labelme(source: LabelmeSource, reading: Reading) -> Inspected:
             except Fault as fault:
                 findings.append(fault.finding)
         image_id = path.relative_to(folder).with_suffix("").as_posix()
-        images.append(RawImage(image_id, image, size, tuple(objects), path))
+        image = RawImage(image_id, found, (0, 0), tuple(objects), path)
+        try:
+            image, faults = fit_to_image(image, claimed, reading)
+        except Fault as fault:
+            findings.append(fault.finding)
+            continue
+        images.append(image)
+        findings += faults
     known = {image.path for image in images}
     alone = [path for path in walk_files(folder) if is_image_name(path.name) and path not in known]
     if alone and not findings:

@@ -161,6 +161,7 @@ def test_failures_are_listed_and_strict_gives_exit_code_5(weights, images, tmp_p
     assert "failed: bad.jpg: the file is empty" in capsys.readouterr().out
     assert call(weights, folder, "--out", tmp_path / "b", "--strict") == 5
     assert call(weights, folder / "good.png", "--out", tmp_path / "c", "--strict") == 0
+    assert call(weights, folder / "bad.jpg", "--out", tmp_path / "d") == 5  # all failed
 
 
 def test_shards_divide_the_images(weights, images, tmp_path):

@@ -20,7 +20,7 @@ def _run(*words: object) -> int:
 
 def _sets(root: Path) -> dict[str, list[str]]:
     folder = root / "ImageSets" / "Main"
-    return {path.stem: path.read_text().split() for path in sorted(folder.iterdir())}
+    return {path.stem: path.read_text().split() for path in sorted(folder.glob("*.txt"))}
 
 
 @pytest.fixture
@@ -82,9 +82,30 @@ def test_parts_that_are_there(voc: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_a_pool_smaller_than_the_parts(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (voc / "ImageSets/Main").mkdir(parents=True)
     (voc / "ImageSets/Main/one.txt").write_text("train_00003\n")
-    assert _run(voc, "--from", "voc", *PARTS, "--split", "one") == 0
-    assert _sets(voc)["train"] == ["train_00003"]
-    assert "warning: val has no images" in capsys.readouterr().err
+    assert _run(voc, "--from", "voc", *PARTS, "--split", "one") == 3
+    assert "val, test: no images; 1 are too few" in capsys.readouterr().err
+    assert _sets(voc) == {"one": ["train_00003"]}
+
+
+def test_an_earlier_split_leaves_no_list_behind(
+    voc: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its images are in the new parts, and would be tested on after training on them."""
+    folder = voc / "ImageSets" / "Main"
+    assert _run(voc, "--from", "voc", *PARTS) == 0
+    (folder / "mine.txt").write_text("train_00003\n")
+    two = ("--parts", "train=0.5", "val=0.5")
+    assert _run(voc, "--from", "voc", *two, "--force") == 0
+    assert f"removed, of an earlier split: {folder / 'test.txt'}" in capsys.readouterr().out
+    assert sorted(_sets(voc)) == ["mine", "train", "val"]
+    # Without --force others may stand beside them, and are forgotten by neither.
+    assert _run(voc, "--from", "voc", "--parts", "a=0.5", "b=0.5") == 0
+    assert _run(voc, "--from", "voc", "--parts", "a=0.5", "c=0.5", "--force") == 0
+    assert sorted(_sets(voc)) == ["a", "c", "mine"]
+    # A list of images that are not divided again stays.
+    again = ("--split", "a", "--parts", "d=0.5", "e=0.5", "--force")
+    assert _run(voc, "--from", "voc", *again) == 0
+    assert sorted(_sets(voc)) == ["c", "d", "e", "mine"]
 
 
 def test_coco(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +15,7 @@ from PIL import Image, ImageEnhance
 from resdet.datasets.checks.duplicates import find_duplicates
 from resdet.datasets.checks.images import ImageFacts, check_images, fingerprint
 from resdet.datasets.image import ImageRules
+from resdet.tools.cli import main
 
 
 def _scene(seed: int, height: int = 240, width: int = 320) -> Image.Image:
@@ -182,3 +184,25 @@ def test_many_images_take_seconds(alike: bool) -> None:
     findings = find_duplicates({"train": facts})
     assert time.monotonic() - start < 60
     assert len(findings) == (count - 1 if alike else 0)
+
+
+def test_an_image_in_two_classes_is_a_conflict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split, name, number, seed in (
+        *(("train", "cat", 0, 0), ("train", "dog", 0, 1), ("train", "dog", 1, 0)),
+        *(("val", "cat", 2, 1), ("val", "dog", 3, 2)),
+    ):
+        path = tmp_path / split / name / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(seed).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+    assert main(["check-data", str(tmp_path), "--out", str(tmp_path / "report")]) == 0
+    findings = json.loads((tmp_path / "report" / "data_report.json").read_text())["findings"]
+    conflicts = [each for each in findings if each["kind"] == "label_conflict"]
+    assert [Path(each["file"]).relative_to(tmp_path).as_posix() for each in conflicts] == [
+        "train/dog/1.png",
+        "val/cat/2.png",
+    ]
+    assert "is 'dog' and has the same bytes as" in conflicts[0]["reason"]
+    assert "label_conflict" in capsys.readouterr().out
