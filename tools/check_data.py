@@ -2,6 +2,7 @@
 
 resdet check-data data/VOC2007
 resdet check-data data/coco --out checked
+resdet check-data data/mine --write-config mine.yaml
 resdet check-data images --annotations instances.json --quick
 resdet check-data --cfg voc_r101.yaml data.root=data
 
@@ -66,6 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--write-classes", type=Path, metavar="FILE", help="write the class list as a config"
     )
+    parser.add_argument(
+        "--write-config", type=Path, metavar="FILE", help="write a config that trains on PATH"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write the report here")
     parser.add_argument(
         "--quick", action="store_true", help="only read headers; do not decode or compare images"
@@ -79,8 +83,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check, print, write; raises DataError when errors were found, after reporting them all."""
     from resdet.datasets.checks.check import Effort, check
+    from resdet.tools.check_config import next_command, write_config
     from resdet.tools.check_summary import print_report
 
+    if args.cfg and args.write_config:
+        raise ConfigError("--write-config: only for PATH; there is a config")
     _silence_pillow()
     data = _configured(args) if args.cfg else _folder(args)
     if args.out:
@@ -98,6 +105,10 @@ def run(args: argparse.Namespace) -> int:
         _write(report, args.out)
     if args.write_classes:
         _write_classes(report, args.write_classes)
+    if args.write_config:
+        write_config(data, report, args.write_config)
+    if not args.cfg and (command := next_command(data, report, args.write_config)):
+        print(f"next: {command}")
     errors = sum(finding.severity == "error" for finding in report.findings)
     if errors:
         raise DataError(f"{data.origin}: {errors} error{'s' * (errors > 1)}, see above")

@@ -1,0 +1,101 @@
+"""The config that check-data proposes trains, and the next command leads there."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+from resdet.datasets.formats import recognise
+from resdet.tests.datasets.formats.test_layouts import LAYOUTS
+from resdet.tools.cli import main
+
+
+def _next(printed: str) -> list[str]:
+    (line,) = (line for line in printed.splitlines() if line.startswith("next: resdet "))
+    return shlex.split(line)[2:]
+
+
+@pytest.mark.parametrize("name", ["XML beside images", "COCO of Roboflow", "VOCdevkit", "labelme"])
+def test_the_config_of_a_detector_trains(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make, format, splits = LAYOUTS[name]
+    root, path = tmp_path / "in", tmp_path / "mine.yaml"
+    make(root)
+    assert main(["check-data", str(root), "--quick"]) == 0
+    assert _next(capsys.readouterr().out) == [
+        *("check-data", str(root), "--write-config", "mine.yaml")
+    ]
+    assert main(["check-data", str(root), "--quick", "--write-config", str(path)]) == 0
+    words = _next(capsys.readouterr().out)
+    assert words == ["train-det", "--cfg", str(path)]
+    data = yaml.safe_load(path.read_text())["data"]
+    assert {source["format"] for part in ("train", "val") for source in data[part]} == {format}
+    count = sum(len(data.get(part, ())) for part in ("train", "val", "test"))
+    assert count == len(splits)
+    assert main([*words, "--dry-run"]) == 0
+    assert "classes" in data
+
+
+def test_without_validation_images_the_next_command_divides(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, path = tmp_path / "in", tmp_path / "mine.yaml"
+    LAYOUTS["result.json"][0](root)
+    assert main(["check-data", str(root), "--quick", "--write-config", str(path)]) == 2
+    assert "a config needs images for training and for validation" in capsys.readouterr().err
+    assert not path.exists()
+    assert main(["check-data", str(root), "--quick"]) == 0
+    words = _next(capsys.readouterr().out)
+    assert words[:2] == ["split", str(root)]
+    assert main([*words[:-2], "train=0.5", "val=0.5", "--out", str(root / "parts")]) == 0
+    assert {*recognise(root).format.splits(root)} == {"train", "val", "result"}
+    assert main(["check-data", str(root), "--quick", "--write-config", str(path)]) == 0
+    data = yaml.safe_load(path.read_text())["data"]  # not on the whole, which has the images of val
+    assert [Path(each["annotations"]).name for each in data["train"]] == ["train.json"]
+
+
+def test_a_format_that_is_not_divided_is_converted_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "in"
+    LAYOUTS["CVAT for images"][0](root)
+    assert main(["check-data", str(root), "--quick"]) == 0
+    words = _next(capsys.readouterr().out)
+    assert words == ["convert-data", str(root), "--to", "coco", "--out", f"{root}_coco"]
+    assert main(words) == 0
+    assert main(["check-data", f"{root}_coco", "--quick"]) == 0
+    assert _next(capsys.readouterr().out)[:2] == ["split", f"{root}_coco"]
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_the_config_of_a_classifier_trains(
+    tmp_path: Path, split: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, path = tmp_path / "in", tmp_path / "mine.yaml"
+    for part in ("train", "valid") if split else (".",):
+        for index in range(20):
+            image = root / part / f"class{index % 2}" / f"{index}.png"
+            image.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40, 30), (index, 9, 9)).save(image)
+    assert main(["check-data", str(root), "--quick", "--write-config", str(path)]) == 0
+    words = _next(capsys.readouterr().out)
+    assert words == ["train-cls", "--cfg", str(path)]
+    assert main([*words, "--dry-run"]) == 0
+    assert ("train: images: 20" if split else "train: images: 16") in capsys.readouterr().out
+
+
+def test_what_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, path = tmp_path / "in", tmp_path / "mine.yaml"
+    LAYOUTS["XML beside images"][0](root)
+    path.write_text("kept")
+    assert main(["check-data", str(root), "--quick", "--write-config", str(path)]) == 2
+    assert "mine.yaml: is there already" in capsys.readouterr().err
+    assert path.read_text() == "kept"
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    path.unlink()
+    assert main(["check-data", str(tmp_path), "--format", "images", "--write-config", "x"]) == 2
+    assert "without annotations there is nothing to train on" in capsys.readouterr().err
