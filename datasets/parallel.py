@@ -130,6 +130,8 @@ def _context() -> SpawnContext | ForkServerContext:
 
 def _serve(connection: Connection, function: Callable[[Item], Result]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    if hasattr(signal, "SIGHUP"):  # and what a closed terminal means
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     cv2.setNumThreads(1)
     # Decoders write messages about damaged files there, through the progress bar.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

@@ -1,7 +1,8 @@
 """Expected errors with the exit codes of commands, and formatting of messages.
 
 0 ok · 1 a bug · 2 usage or config · 3 data, weights or class mismatch · 4 training diverged ·
-5 all inputs failed, or some under ``--strict`` · 130/143 interrupted after a saved checkpoint.
+5 all inputs failed, or some under ``--strict`` · 128 + a signal (130 Ctrl-C, 143 SIGTERM): stopped
+after a saved checkpoint.
 """
 
 from __future__ import annotations

@@ -18,6 +18,13 @@ import pytest
 #: commands in processes of their own run on one too, so that results can be compared bit for bit.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+#: Commands under test get the signals of a shell's foreground, even where the suite was started by
+#: ``nohup`` or with ``&``, whose ignored signals they would inherit.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        usual = signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(_number, usual)
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("RESDET_SHARED", ROOT.parent / "shared"))
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to finish the step, save and stop."""
+"""Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 as a request to finish the step, save and stop."""
 
 from __future__ import annotations
 
@@ -8,9 +8,17 @@ from typing import Any
 
 
 class StopRequest:
-    """A context manager that records the first signal; a second one has its usual effect."""
+    """A context manager that records the first signal; a second one has its usual effect.
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    Signals that the process was started to ignore (``nohup``, ``&`` in a script) stay ignored.
+    SIGHUP is a closed terminal, SIGUSR1 the warning of batch systems; Windows has neither.
+    """
+
+    SIGNALS = tuple(
+        getattr(signal, name)
+        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+        if hasattr(signal, name)
+    )
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -22,11 +30,15 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """130 after Ctrl-C, 143 after SIGTERM, 0 without a signal."""
+        """128 + the signal, 130 after Ctrl-C and 143 after SIGTERM; 0 without one."""
         return 0 if self.signal is None else 128 + self.signal
 
     def __enter__(self) -> StopRequest:
-        self._before = {number: signal.signal(number, self._record) for number in self.SIGNALS}
+        self._before = {
+            number: signal.signal(number, self._record)
+            for number in self.SIGNALS
+            if signal.getsignal(number) is not signal.SIG_IGN
+        }
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -1,15 +1,36 @@
-"""SIGINT and SIGTERM as a request to stop: the first is recorded, the second acts."""
+"""Signals as a request to stop: the first is recorded, the second acts; ignored ones stay so."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 from resdet.detection.engine.signals import StopRequest
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.fixture(autouse=True)
+def usual_signals() -> Iterator[None]:
+    """As in a shell's foreground, even where the suite was started by ``nohup`` or with ``&``."""
+    before = {number: signal.getsignal(number) for number in StopRequest.SIGNALS}
+    for number in before:
+        usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, usual)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        (signal.SIGTERM, 143),
+        (signal.SIGHUP, 129),
+        (signal.SIGUSR1, 128 + signal.SIGUSR1),
+    ],
+)
 def test_the_first_is_noted_and_gives_the_exit_code(number: signal.Signals, code: int) -> None:
     before = signal.getsignal(number)
     with StopRequest() as stop:
@@ -33,3 +54,13 @@ def test_handlers_are_put_back_after_an_error() -> None:
     with pytest.raises(ValueError, match="x"), StopRequest():
         raise ValueError("x")
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("number", StopRequest.SIGNALS)
+def test_what_was_ignored_stays_ignored(number: signal.Signals) -> None:
+    signal.signal(number, signal.SIG_IGN)
+    with StopRequest() as stop:
+        os.kill(os.getpid(), number)
+        assert not stop.requested and stop.exit_code == 0
+        assert signal.getsignal(number) is signal.SIG_IGN
+    assert signal.getsignal(number) is signal.SIG_IGN

@@ -134,7 +134,9 @@ def test_history_goes_on_between_two_lines_of_the_log(
     expect_same_run(run, tiny_run)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_interrupted_saves_and_prints_how_to_continue(
     resdet: Command,
     tiny_config: Path,
