@@ -100,6 +100,23 @@ def expect_regular(path: Path) -> None:
         raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
+def read_limited(path: Path, limit: int) -> bytes:
+    """The content of a file of at most ``limit`` bytes, also if it grows meanwhile.
+
+    Raises:
+        OSError: it cannot be read, is larger, or is no file (`expect_regular`).
+    """
+    expect_regular(path)
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(size + 1) if size <= limit else b""
+    if size > limit or len(content) > size:
+        most = f"{limit} bytes" if limit % 2**20 else f"{limit // 2**20} MB"
+        reason = f"larger than {most}" if size > limit else "grows while it is read"
+        raise OSError(errno.EFBIG, reason, str(path))
+    return content
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's contents, 64 hexadecimal digits. Raises OSError."""
     with path.open("rb") as file:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resdet.detection.errors import ConfigError
+from resdet.detection.printing import say
 from resdet.tools.arguments import (
     add_config_arguments,
     add_device_argument,
@@ -86,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         ablation.check(trials)
         if args.dry_run:
             for trial in trials:
-                print(f"{trial.name}: {trial.skipped or ' '.join(trial.overrides)}")
+                say(f"{trial.name}: {trial.skipped or ' '.join(trial.overrides)}")
             return 0
         rows = ablation.measure(trials, group, resamples=args.resamples)
         if rows is None:
@@ -95,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         about = {"split": args.split, "images": images, "resamples": args.resamples}
         Console().print(ablation_table(rows, images=images, resamples=args.resamples))
         written = write_ablation(rows, folder, about=about)
-        print("written: " + ", ".join(str(path) for path in written))
+        say("written: " + ", ".join(str(path) for path in written))
     return 0
 
 

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resdet.detection.errors import ConfigError, DataError
+from resdet.detection.printing import say
 from resdet.tools.progress import decoding_progress
 from resdet.tools.source_arguments import format_named
 
@@ -163,7 +164,7 @@ def _folder(args: argparse.Namespace) -> DataSet:
     format = args.format or (format_of_file(args.annotations[0]) if args.annotations else None)
     if format is None:
         recognition = recognise(root)
-        print(recognition)
+        say(recognition)
         format = recognition.format
     if args.annotations and "annotations" not in format.source.model_fields:
         raise ConfigError(
@@ -206,7 +207,7 @@ def _write(report: Report, out: Path) -> None:
 
     write_report(report, out / "data_report.json")
     write_check_page(report, out / "data_report.html")
-    print(f"report: {out / 'data_report.html'}")
+    say(f"report: {out / 'data_report.html'}")
 
 
 def _write_classes(report: Report, path: Path) -> None:

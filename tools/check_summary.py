@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from resdet.datasets.finding_kinds import RESOLVED_BY
 from resdet.datasets.findings import Finding
+from resdet.detection.printing import cell
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Column, Table
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ def print_report(report: Report) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=_FILE_WIDTH)
-    console.print(f"[bold]{escape(report.title)}[/]", highlight=False)
+    console.print(cell(report.title, "bold"), highlight=False)
     for split in report.splits:
-        console.print(f"  {escape(_split(split))}", highlight=False)
+        console.print(cell(f"  {_split(split)}"), highlight=False)
     if report.classes:
         console.print(_classes(report))
     decoded = f"{report.images_checked} images decoded" if report.images_checked else "headers only"
@@ -53,9 +53,9 @@ def _split(split: SplitCounts) -> str:
 
 
 def _classes(report: Report) -> Table:
-    table = Table("objects of", *(escape(split.name) for split in report.splits))
+    table = Table("objects of", *(Column(cell(split.name)) for split in report.splits))
     for each in report.classes[:_MAX_CLASSES]:
-        table.add_row(escape(each.name), *map(str, each.objects))
+        table.add_row(cell(each.name), *map(str, each.objects))
     hidden = len(report.classes) - _MAX_CLASSES
     if hidden > 0:
         table.add_row(f"and {hidden} more")
@@ -92,7 +92,7 @@ def _findings(findings: tuple[Finding, ...]) -> Table:
     table = Table("severity", "kind", "count", Column("first", overflow="fold"))
     for (severity, kind), found in kinds.items():
         colour = _COLOURS[severity]
-        table.add_row(f"[{colour}]{severity}[/]", kind, str(len(found)), escape(str(found[0])))
+        table.add_row(f"[{colour}]{severity}[/]", kind, str(len(found)), cell(found[0]))
     return table
 
 

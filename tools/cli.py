@@ -18,7 +18,8 @@ from importlib import import_module
 from pathlib import Path
 
 from resdet import __version__
-from resdet.detection.errors import ConfigError, ResdetError
+from resdet.detection.errors import ConfigError, ResdetError, one_line
+from resdet.detection.printing import lasting_outputs, printable
 
 COMMANDS = {
     "train-det": "resdet.tools.train_det",
@@ -44,8 +45,6 @@ COMMANDS = {
 }
 
 INTERRUPTED = 130
-#: A shell's exit code for a program that wrote to a closed pipe (128 + SIGPIPE).
-BROKEN_PIPE = 141
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -77,19 +76,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_tool(name: str, argv: Sequence[str] | None = None) -> int:
     """Parse the arguments of a tool, run it and return an exit code; never raises."""
     words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        code = _run(name, words)
-        sys.stdout.flush()
-        return code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except Exception as error:
-        if isinstance(error, BrokenPipeError) and _stdout_is_closed():
-            return BROKEN_PIPE
-        if "--debug" in words:
-            traceback.print_exc()
-        return _report(error)
+    with lasting_outputs():
+        try:
+            return _run(name, words)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return INTERRUPTED
+        except Exception as error:
+            if "--debug" in words:
+                traceback.print_exc()
+            return _report(error)
 
 
 def _run(name: str, words: Sequence[str]) -> int:
@@ -118,30 +114,31 @@ def _run(name: str, words: Sequence[str]) -> int:
 def _report(error: Exception) -> int:
     """Print an expected error line by line, and an unexpected one on a single line."""
     if isinstance(error, ResdetError):
-        for line in str(error).splitlines():
+        for line in str(error).split("\n"):
             _print_error(line)
         return error.exit_code
     text = " ".join(f"{type(error).__name__}: {error}".split())
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which takes seconds to import
         _print_error(f"{text}; choose another device with --device, such as cpu")
         return ConfigError.exit_code
+    if isinstance(error, OSError):  # of the machine, such as a full disk or a missing right
+        _print_error(_machine_fault(error))
+        return ConfigError.exit_code
     _print_error(f"{text}; run again with --debug for the traceback")
     return ResdetError.exit_code
 
 
-def _print_error(line: str) -> None:
+def _print_error(text: str) -> None:
+    line = printable(text)
     coloured = sys.stderr.isatty() and "NO_COLOR" not in os.environ
     print(f"\x1b[31merror:\x1b[0m {line}" if coloured else f"error: {line}", file=sys.stderr)
 
 
-def _stdout_is_closed() -> bool:
-    """Whether stdout is a broken pipe; then redirect it, or Python prints an error at exit."""
-    try:
-        print(flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+def _machine_fault(error: OSError) -> str:
+    """File and reason of an error that the operating system reports."""
+    files = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    reason = error.strerror or one_line(error)
+    return f"{' and '.join(files)}: {reason}" if files else f"cannot read or write: {reason}"
 
 
 def _overview() -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from resdet.detection.printing import say
 from resdet.tools.progress import count_progress
 from resdet.tools.source_arguments import (
     add_policies,
@@ -77,15 +78,15 @@ def _print_summary(
         after = sum(len(one.objects) for one in written)
         empty = sum(not one.objects for one in written)
         lost = f" of {before}" if before != after else ""
-        print(f"{part.split}: {len(written)} images ({empty} empty), {after}{lost} objects")
-    print(f"classes: {', '.join(plan.classes) or 'none'}")
+        say(f"{part.split}: {len(written)} images ({empty} empty), {after}{lost} objects")
+    say(f"classes: {', '.join(plan.classes) or 'none'}")
     for line in plan.losses:
-        print(f"lost: {line}")
+        say(f"lost: {line}")
     for line in plan.notes:
-        print(f"note: {line}")
+        say(f"note: {line}")
     if args.exif == "ignore":
-        print("note: boxes stay as drawn before EXIF rotation: set data.exif=ignore to train on it")
-    print(f"{args.out} is complete ({plan.target})")
+        say("note: boxes stay as drawn before EXIF rotation: set data.exif=ignore to train on it")
+    say(f"{args.out} is complete ({plan.target})")
 
 
 if __name__ == "__main__":

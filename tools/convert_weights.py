@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resdet.detection.errors import ConfigError, WeightsError
+from resdet.detection.printing import say
 from resdet.tools.arguments import expect_new_safetensors, expect_positive
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     write_converted(converted, args.output)
     _compare(converted, args.output)
     _print_summary(converted, verbose=args.verbose)
-    print(f"wrote {args.output}")
+    say(f"wrote {args.output}")
     return 0
 
 
@@ -100,19 +101,19 @@ def _print_summary(converted: Converted, *, verbose: bool) -> None:
     }
     for key, value in facts.items():
         if value is not None:
-            print(f"{key:>10}  {value}")
-    print(f"{'mapped':>10}  {len(converted.mapped)} tensors")
+            say(f"{key:>10}  {value}")
+    say(f"{'mapped':>10}  {len(converted.mapped)} tensors")
     if verbose:
         for name, target in converted.mapped:
-            print(f"{'':>12}{name} -> {target}")
+            say(f"{'':>12}{name} -> {target}")
     reasons = [reason for _, reason in converted.unused]
     for reason in dict.fromkeys(reasons):
-        print(f"{'left out':>10}  {reasons.count(reason)} tensors: {reason}")
+        say(f"{'left out':>10}  {reasons.count(reason)} tensors: {reason}")
     if verbose:
         for name, reason in converted.unused:
-            print(f"{'':>12}{name}: {reason}")
+            say(f"{'':>12}{name}: {reason}")
     for note in converted.notes:
-        print(f"{'note':>10}  {note}")
+        say(f"{'note':>10}  {note}")
 
 
 if __name__ == "__main__":

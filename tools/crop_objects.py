@@ -14,6 +14,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from resdet.detection.printing import say
 from resdet.tools.progress import count_progress
 from resdet.tools.source_arguments import (
     add_policies,
@@ -88,12 +89,12 @@ def run(args: argparse.Namespace) -> int:
         dropped = sum(finding.outcome == "dropped" for finding in split.findings)
         classes = ", ".join(f"{label} {counts[name][label]}" for label in split.classes)
         empty = counts[name][BACKGROUND] if args.background else 0
-        print(
+        say(
             f"{name}: {counts[name].total() - empty} objects ({classes}), skipped: {ignored} "
             f"ignored, {dropped} with bad boxes"
             + (f"; {empty} squares of background" if args.background else "")
         )
-    print(f"{args.out} is complete")
+    say(f"{args.out} is complete")
     return 0
 
 

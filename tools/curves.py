@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resdet.detection.errors import ConfigError
+from resdet.detection.printing import say
 from resdet.tools.arguments import expect_positive
 
 if TYPE_CHECKING:
@@ -56,10 +57,10 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         raise ConfigError(f"{args.out}: cannot be written: {error.strerror}") from error
     for name, history in histories.items():
-        print(f"{name}: {describe(history)}")
+        say(f"{name}: {describe(history)}")
     for line in differences(histories):
-        print(line)
-    print(f"written: {args.out}")
+        say(line)
+    say(f"written: {args.out}")
     return 0
 
 
@@ -86,7 +87,7 @@ def read_runs(folders: Sequence[Path]) -> dict[str, History]:
             raise ConfigError(f"{folder}: not a run folder: it has no {METRICS_FILE}")
         history = read_history(folder)
         for line in history.damaged:
-            print(f"{folder / METRICS_FILE}:{line}: incomplete line, skipped", file=sys.stderr)
+            say(f"{folder / METRICS_FILE}:{line}: incomplete line, skipped", file=sys.stderr)
         if not any(curves_of(history, panel) for panel in PANELS):
             raise ConfigError(f"{folder / METRICS_FILE}: nothing to plot")
         histories[name] = history

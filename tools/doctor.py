@@ -14,6 +14,7 @@ from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
+from resdet.detection.printing import cell
 from resdet.tools import doctor_checks as checks
 from resdet.tools.doctor_checks import CheckResult, Gpu
 
@@ -59,14 +60,13 @@ def examine(folder: Path) -> list[CheckResult]:
 
 def _print_table(results: Sequence[CheckResult]) -> None:
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     colors = {"ok": "green", "warn": "yellow", "fail": "red"}
     table = Table("check", "status", "details", "remedy")
     for result in results:
         status = f"[{colors[result.status]}]{result.status}[/]"
-        table.add_row(result.check, status, escape(result.detail), escape(result.remedy))
+        table.add_row(result.check, status, cell(result.detail), cell(result.remedy))
     Console().print(table)
 
 

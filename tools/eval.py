@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resdet.detection.errors import ConfigError, first_few
+from resdet.detection.printing import say
 from resdet.tools.arguments import (
     add_config_arguments,
     add_device_argument,
@@ -124,8 +125,8 @@ def run(args: argparse.Namespace) -> int:
             if args.submission:
                 expect_writable(args.submission.absolute().parent)
         if args.dry_run:
-            print(f"{len(split.records)} images, classes {', '.join(split.classes)}")
-            print(f"testing with: {task.describe_testing(members, pipeline)}")
+            say(f"{len(split.records)} images, classes {', '.join(split.classes)}")
+            say(f"testing with: {task.describe_testing(members, pipeline)}")
             return 0
         options = _options(args, task, members[0], split) if group.is_main else {}
         timer = Timer()
@@ -143,12 +144,12 @@ def run(args: argparse.Namespace) -> int:
             print_report(evaluation, Console())
             written = write_report(evaluation, folder)
         else:
-            print(f"tested with: {task.describe_testing(members, pipeline)}")
-            print(f"{len(found)} images without annotations: nothing to score")
+            say(f"tested with: {task.describe_testing(members, pipeline)}")
+            say(f"{len(found)} images without annotations: nothing to score")
             if lines := skipped_images(found, split, config):
-                print(f"note: {len(lines)} images without detections: {first_few(lines, 3)}")
+                say(f"note: {len(lines)} images without detections: {first_few(lines, 3)}")
     written += _write_predictions(args, folder, found, split, config)
-    print("written: " + ", ".join(str(path) for path in written))
+    say("written: " + ", ".join(str(path) for path in written))
     return 0
 
 
@@ -239,7 +240,7 @@ def _write_predictions(
 
         ids = result_ids(split, getattr(config.data, args.split))
         for note in ids.notes:
-            print(f"note: {note}")
+            say(f"note: {note}")
         written += write_coco(found, split, ids, folder)
     if args.save_voc:
         from resdet.detection.evaluation.result_files import write_voc

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resdet.detection.errors import ConfigError
+from resdet.detection.printing import say
 from resdet.tools.arguments import (
     add_device_argument,
     add_trust_argument,
@@ -84,13 +85,13 @@ def run(args: argparse.Namespace) -> int:
             progress=Console(stderr=True),
         )
     write_converted(frozen, out)
-    print("; ".join(frozen.notes))
-    print(
+    say("; ".join(frozen.notes))
+    say(
         f"change from the moving averages: means by {shift.median_mean:.2g} std (median; "
         f"max {shift.largest_mean:.2g}), std by {shift.median_std:.1%} "
         f"(max {shift.largest_std:.1%})"
     )
-    print(
+    say(
         f"written: {out}; use it in a detector with "
         f"{_settings(frozen, classifier.config.network, out)}"
     )

@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 from resdet.detection.errors import ConfigError
+from resdet.detection.printing import say
 from resdet.tools.progress import download_progress
 
 HELP = "download VOC, COCO or CIFAR-10, or generate a synthetic data set"
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         if scenes:
             raise ConfigError(f"--{next(iter(scenes))}: only for synthetic, not {args.dataset}")
         _download(args.dataset, args.out, delete_archives=args.delete_archives)
-    print(f"{args.dataset} is complete; use it with data.root={args.out}")
+    say(f"{args.dataset} is complete; use it with data.root={args.out}")
     return 0
 
 

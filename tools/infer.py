@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resdet.detection.errors import ConfigError
+from resdet.detection.printing import say
 from resdet.tools.arguments import add_device_argument, add_weights_argument, split_overrides
 from resdet.tools.progress import inference_progress
 from resdet.tools.source_arguments import format_named
@@ -91,8 +92,8 @@ def run(args: argparse.Namespace) -> int:
         coco_ids=coco_ids(args.coco_ids) if args.coco_ids else None,
         provenance=_provenance(args, overrides),
     )
-    print(f"{len(files)} images, {len(predictor.classes)} classes, on {predictor.device}")
-    print(f"testing with: {predictor.testing}")
+    say(f"{len(files)} images, {len(predictor.classes)} classes, on {predictor.device}")
+    say(f"testing with: {predictor.testing}")
     with StopRequest() as stop, inference_progress() as report:
         summary = run_folder(
             predictor, files, args.out, options, stop=lambda: stop.requested, report=report
@@ -101,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     for format in args.format if not summary.interrupted else ():
         _write_annotations(args.out, format.name)
     if summary.interrupted:
-        print(f"interrupted; continue with: {_resume_command(args)}")
+        say(f"interrupted; continue with: {_resume_command(args)}")
         return stop.exit_code
     failed = len(summary.failures)
     return 5 if failed and (args.strict or failed == summary.total) else 0
@@ -147,17 +148,17 @@ def _version(name: str) -> str:
 def _print_summary(summary: FolderSummary) -> None:
     rate = summary.new / summary.seconds if summary.seconds > 0 else 0.0
     earlier = summary.done - summary.new
-    print(
+    say(
         f"{summary.done} of {summary.total} images done"
         + (f" ({earlier} earlier)" if earlier else "")
         + f", {summary.detections} detections, {len(summary.failures)} failed, "
         f"{rate:.2f} images/s"
     )
     for name, reason in summary.failures[:20]:
-        print(f"  failed: {name}: {reason}")
+        say(f"  failed: {name}: {reason}")
     if len(summary.failures) > 20:
-        print(f"  … and {len(summary.failures) - 20} more: see the records with an error")
-    print(f"results: {summary.out}")
+        say(f"  … and {len(summary.failures) - 20} more: see the records with an error")
+    say(f"results: {summary.out}")
 
 
 def _resume_command(args: argparse.Namespace) -> str:

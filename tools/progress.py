@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from resdet.detection.printing import say
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -35,7 +37,7 @@ def count_progress(name: str, total: int) -> Iterator[Callable[..., None]]:
         def advance(line: str = "") -> None:
             bars.advance(task)
             if line and not terminal:
-                print(line, file=sys.stderr, flush=True)
+                say(line, file=sys.stderr, flush=True)
 
         yield advance
 
@@ -53,7 +55,7 @@ def decoding_progress() -> Iterator[Callable[[int, int], None]]:
 
 def _print_every_tenth(done: int, total: int) -> None:
     if done * 10 // total > (done - 1) * 10 // total:
-        print(f"decoded {done} of {total} images", file=sys.stderr)
+        say(f"decoded {done} of {total} images", file=sys.stderr)
 
 
 @contextmanager
@@ -114,6 +116,6 @@ def _print_every_ten_seconds() -> Callable[[int, int, int], None]:
         if now - last >= _LINE_EVERY:
             last = now
             rate = reports / (now - start)
-            print(f"{done}/{total}, {rate:.2f} images/s, {failed} failed", file=sys.stderr)
+            say(f"{done}/{total}, {rate:.2f} images/s, {failed} failed", file=sys.stderr)
 
     return report

@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 from resdet.detection.errors import ConfigError
+from resdet.detection.printing import say
 
 HELP = "write a self-contained HTML page about a run"
 
@@ -34,8 +35,8 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         raise ConfigError(f"{out}: cannot be written: {error.strerror}") from error
     for note in page.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     if page.headline and page.headline.value is not None:
-        print(f"mAP@0.5 (VOC, area): {page.headline.value:.4f}")
-    print(f"open in a browser: {out} ({out.stat().st_size / 1e6:.1f} MB)")
+        say(f"mAP@0.5 (VOC, area): {page.headline.value:.4f}")
+    say(f"open in a browser: {out} ({out.stat().st_size / 1e6:.1f} MB)")
     return 0

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resdet.detection.errors import ConfigError
+from resdet.detection.printing import say
 from resdet.tools.arguments import (
     add_device_argument,
     add_trust_argument,
@@ -81,8 +82,8 @@ def run(args: argparse.Namespace) -> int:
     for name, responses in found.items():
         stds = [response.std for response in responses]
         mean = sum(stds) / len(stds)
-        print(f"{name}: {len(stds)} layers, mean {mean:.3f}, {min(stds):.3f} to {max(stds):.3f}")
-    print(f"written: {args.out / JSON_FILE}, {args.out / IMAGE_FILE}")
+        say(f"{name}: {len(stds)} layers, mean {mean:.3f}, {min(stds):.3f} to {max(stds):.3f}")
+    say(f"written: {args.out / JSON_FILE}, {args.out / IMAGE_FILE}")
     return 0
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from resdet.detection.printing import say
 from resdet.tools.arguments import add_config_arguments, config_from_args, print_config
 
 HELP = "score an ILSVRC localization submission"
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
             "image without predictions needs a row with an empty PredictionString"
         )
     if args.dry_run:
-        print(f"{len(predictions)} predictions for {len(split.records)} images")
+        say(f"{len(predictions)} predictions for {len(split.records)} images")
         return 0
     print_report(evaluate_predictions(predictions, split.records, classes), Console())
     return 0

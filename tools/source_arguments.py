@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resdet.detection.errors import ConfigError
+from resdet.detection.printing import say
 
 if TYPE_CHECKING:
     from resdet.datasets.formats.format import Carries, Format, Reading, Source
@@ -50,7 +51,7 @@ def recognised_format(args: argparse.Namespace) -> Format[Any]:
         files = args.annotations if isinstance(args.annotations, list) else [args.annotations]
         return format_of_file(files[0])
     recognition = recognise(args.source, "boxes")
-    print(recognition)
+    say(recognition)
     return recognition.format
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resdet.detection.errors import ConfigError, DataError, first_few
+from resdet.detection.printing import say
 from resdet.tools.progress import decoding_progress
 from resdet.tools.source_arguments import (
     add_format_argument,
@@ -109,13 +110,14 @@ def run(args: argparse.Namespace) -> int:
     texts = format.divide(sources[0], parts, args.out)
     whole = getattr(sources[0], "annotations", args.source)  # a file, or the folder
     written, removed = write_parts(texts, whole, force=args.force)
-    print("\n".join(_shares(members, parts)))
+    for line in _shares(members, parts):
+        say(line)
     copies = len(members) - len(set(groups))
     kind = "exact or near" if args.group_near else "exact"
-    print(f"{copies} images are {kind} copies of another and stay with it")
-    print(f"written: {', '.join(map(str, written))}")
+    say(f"{copies} images are {kind} copies of another and stay with it")
+    say(f"written: {', '.join(map(str, written))}")
     if removed:
-        print(f"removed, of an earlier split: {', '.join(map(str, removed))}")
+        say(f"removed, of an earlier split: {', '.join(map(str, removed))}")
     return 0
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resdet.detection.errors import ConfigError
+from resdet.detection.printing import say
 from resdet.tools.arguments import (
     add_config_arguments,
     add_device_argument,
@@ -112,7 +113,8 @@ def run_training(args: argparse.Namespace, command: str) -> int:
     if args.dry_run:
         if args.out and not checkpoint:
             _expect_empty(args.out)
-        print("\n".join(Training(task, config, start).banner(ALONE, "none: dry run")))
+        for line in Training(task, config, start).banner(ALONE, "none: dry run"):
+            say(line)
         return 0
     with process_group(args.device) as group:
         folder = checkpoint.path.parent.parent if checkpoint else _folder(args, group)

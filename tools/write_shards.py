@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resdet.detection.errors import ConfigError
+from resdet.detection.printing import say
 from resdet.tools.progress import count_progress
 from resdet.tools.source_arguments import format_named
 
@@ -64,11 +65,11 @@ def _pack(args: argparse.Namespace) -> int:
     source = _source(args)
     splits = dict(zip(("train", "val"), labelled_splits(source), strict=True))
     for name, split in splits.items():
-        print(f"{name}: {describe_labelled(split)}", flush=True)
+        say(f"{name}: {describe_labelled(split)}", flush=True)
     with folder_lock(args.out):
         for name, split in splits.items():
             _write(name, split, args)
-    print(f"{args.out} is complete")
+    say(f"{args.out} is complete")
     return 0
 
 
@@ -94,7 +95,7 @@ def _write(name: str, split: DataSplit, args: argparse.Namespace) -> None:
             report=lambda shard: advance(f"{name}: {shard.name}, {len(shard)} images"),
         )
     earlier = f", {done} of them already existed" if done else ""
-    print(f"{name}: {plan.count} images in {len(plan.shards)} shards{earlier}")
+    say(f"{name}: {plan.count} images in {len(plan.shards)} shards{earlier}")
 
 
 def _check(folder: Path) -> int:
@@ -111,7 +112,7 @@ def _check(folder: Path) -> int:
         with count_progress(name, len(shards.shards)) as advance:
             for shard in verify_shards(index.parent, shards.shards):
                 advance(f"{name}: {shard.name}, {len(shard)} images")
-        print(f"{index.parent}: {len(shards)} images in {len(shards.shards)} shards verified")
+        say(f"{index.parent}: {len(shards)} images in {len(shards.shards)} shards verified")
     return 0
 
 

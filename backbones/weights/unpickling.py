@@ -18,7 +18,7 @@ from typing import IO, Any
 from ...detection.errors import quoted
 from ...detection.files import expect_regular
 
-#: Opcodes in one pickle. A ResNet-152 detector with its optimizer has about 100,000.
+#: Opcodes in one pickle. ResNet-101 with its optimizer has 33,000.
 MAX_OPCODES = 2_000_000
 
 _LITERALS = frozenset(

@@ -11,8 +11,12 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from ...detection.files import read_limited
 from ..findings import Fault, Finding
 from ..records import RawBox
+
+#: Bytes; a bound for files without end.
+_LARGEST_FILE = 2**30
 
 #: Header of ``LOC_val_solution.csv`` and of submissions.
 HEADER = ["ImageId", "PredictionString"]
@@ -139,6 +143,7 @@ def _read(path: Path) -> str:
     if not path.is_file():
         raise Fault.of("missing_file", path, "no such file")
     try:
-        return path.read_text("utf-8-sig")
+        text = read_limited(path, _LARGEST_FILE).decode("utf-8-sig")
+        return text.replace("\r\n", "\n").replace("\r", "\n")  # as files opened as text
     except (OSError, ValueError) as error:
         raise Fault.of("malformed_file", path, f"cannot be read ({error})") from error

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ...detection.files import read_limited
 from ..findings import Fault, Finding
 from ..records import RawBox, RawObject
 from .coco_masks import box_of
@@ -21,6 +22,8 @@ _KEYS = {
     "annotations": {"id", "image_id", "category_id", "bbox", "area", "iscrowd"},
     "categories": {"id", "name"},
 }
+#: Bytes; a bound for files without end.
+_LARGEST_JSON = 16 * 2**30
 _NAN = float("nan")
 _NO_BOX: RawBox = (_NAN, _NAN, _NAN, _NAN)
 
@@ -31,7 +34,7 @@ def load_json(path: Path, *, annotated: bool = True) -> dict[str, list[Entry]]:
     A file that is not ``annotated`` has no objects, whatever it contains.
     """
     try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"))
+        content = json.loads(read_limited(path, _LARGEST_JSON).decode("utf-8-sig"))
     except FileNotFoundError as error:
         raise Fault.of("missing_file", path, "no such file") from error
     except json.JSONDecodeError as error:

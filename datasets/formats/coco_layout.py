@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from ...detection.files import expect_regular
 from ..findings import Fault
 from ..listing import is_image_name, split_order, walk_files
 from . import coco_json
@@ -67,6 +68,7 @@ def _is_coco(path: Path) -> bool:
     if path.name.startswith("instances_") or path.name == "_annotations.coco.json":
         return True
     try:
+        expect_regular(path)
         with path.open("rb") as file:
             start = file.read(_PROBED_BYTES)
     except OSError:

@@ -5,6 +5,7 @@ read and write it. To add a format, write a file with a `Format` and add its lin
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -141,6 +142,8 @@ def fit_to_image(
         return replace(image, size=size), []
     except Fault as fault:
         if fault.finding.kind != "size_mismatch" or claimed is None:
+            raise
+        if not all(0 < side < math.inf for side in claimed):
             raise
         size = _header_size(image.path, rules)
         scale = size[0] / claimed[0], size[1] / claimed[1]

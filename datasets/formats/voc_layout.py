@@ -15,9 +15,11 @@ from itertools import islice
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ...detection.errors import first_few
+from ...detection.files import expect_regular, read_limited
 from ..findings import Fault
 from ..listing import SPLIT_NAMES, is_image_name, split_order, subfolders, walk_files
 
+_LARGEST_LIST = 2**28
 _LISTS = Path("ImageSets", "Main")
 _IMAGE_FOLDERS = ("jpegimages", "images", "imgs", "img", "image")
 _XML_FOLDERS = ("annotations", "annots", "annotation", "xmls", "xml", "labels")
@@ -152,6 +154,7 @@ def _has_xml(folder: Path) -> bool:
 def _is_annotation(path: Path) -> bool:
     """Whether ``<annotation`` is near the beginning, in an encoding with ASCII tags or UTF-16."""
     try:
+        expect_regular(path)
         with path.open("rb") as file:
             start = file.read(500).replace(b"\0", b"")
     except OSError:
@@ -194,7 +197,7 @@ def listed_ids(path: Path, names: Set[str]) -> list[str]:
     """The ids of an image set. Lines may have an extension, folders, or further columns; an id that
     is not among ``names`` is returned as it is written. Raises `Fault`."""
     try:
-        data = path.read_bytes()
+        data = read_limited(path, _LARGEST_LIST)
     except OSError as error:
         raise Fault.of("unreadable_image_set", path, f"cannot be read ({error})") from error
     first = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"

@@ -13,6 +13,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
+from ...detection.files import read_limited
 from ..coordinates import Coordinates
 from ..findings import Fault, Finding
 from ..records import RawBox, RawObject
@@ -32,13 +33,12 @@ _DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
 def parse_annotation(path: Path) -> Element:
     """The ``<annotation>``; raises `Fault` of kind ``malformed_xml``."""
     try:
-        if path.stat().st_size > _LARGEST_XML:
-            raise _malformed(path, f"larger than {_LARGEST_XML // 2**20} MB, not an annotation")
-        root = _parse_bytes(path.read_bytes())
+        root = _parse_bytes(read_limited(path, _LARGEST_XML))
     except DefusedXmlException as error:
         raise _malformed(path, "declares entities, which are not accepted") from error
     except (ParseError, ValueError, LookupError, OSError) as error:
-        raise _malformed(path, f"not readable as XML ({error})") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise _malformed(path, f"not readable as XML ({reason})") from error
     if root.tag != "annotation":
         raise _malformed(path, f"the root is <{root.tag}>, expected <annotation>")
     return root

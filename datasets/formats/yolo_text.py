@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from ...detection.files import read_limited
 from ..findings import Fault, Finding
 from ..listing import is_image_name
 from ..records import RawObject
@@ -31,10 +32,8 @@ _COLUMNS = ("class", "cx", "cy", "w", "h")
 def read_text(path: Path) -> str:
     """The text of a file of names or labels; raises `Fault`."""
     try:
-        if path.stat().st_size > _LARGEST_FILE:
-            reason = f"larger than {_LARGEST_FILE // 2**20} MB, not of this format"
-            raise malformed(path, reason)
-        return path.read_text("utf-8-sig")
+        text = read_limited(path, _LARGEST_FILE).decode("utf-8-sig")
+        return text.replace("\r\n", "\n").replace("\r", "\n")  # as files opened as text
     except (OSError, UnicodeDecodeError) as error:
         raise malformed(path, f"cannot be read ({error})") from error
 

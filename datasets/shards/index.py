@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from ...detection.errors import DataError, first_few
+from ...detection.files import read_limited
 from ...detection.structures import Annotation, Record
 from ..catalog import DataSplit
 
 INDEX = "index.jsonl"
 FORMAT = "resdet-shards-1"
+_LARGEST_INDEX = 2**28
 _NAME = re.compile(r"[\w-]+\.tar")
 
 
@@ -131,7 +133,7 @@ def _renumbered(found: ShardSet, classes: tuple[str, ...]) -> ShardSet:
 def read_index(path: Path) -> tuple[Header, list[Shard]]:
     """The header and the shards; an incomplete last line, left by a crash, is ignored."""
     try:
-        lines = path.read_text("utf-8").splitlines(keepends=True)
+        lines = read_limited(path, _LARGEST_INDEX).decode("utf-8").splitlines(keepends=True)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
     whole = [line for line in lines if line.endswith("\n")]

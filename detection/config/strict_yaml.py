@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from ..errors import ConfigError
+from ..files import read_limited
 
 #: The keys and list indices that lead to a value.
 KeyPath = tuple[str | int, ...]
@@ -105,8 +106,7 @@ _TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 def read_yaml(path: Path) -> YamlText:
     """The document in a file; raises ConfigError with a line for each problem."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        data = read_limited(path, MAX_BYTES)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
     return parse_yaml(data, str(path))

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from ..errors import ConfigError
 from ..files import write_file
+from ..printing import cell
 from .history import METRICS_FILE, RESULTS_FILE, LineFile, LogEntry, cut_history, results_table
 
 LOG_FILE = "train.log"
@@ -155,7 +156,7 @@ class _Lines(_Sink):
         self._console = console
 
     def message(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        self._console.print(cell(text), highlight=False, soft_wrap=True)
 
 
 class _Bar(_Lines):

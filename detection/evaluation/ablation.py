@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 from rich.text import Text
 
+from ..printing import cell
 from .bootstrap import DEFINITIONS, Estimate, Interval
 from .report import plain_table, without_nan, write_json
 
@@ -76,10 +77,10 @@ def ablation_table(rows: Sequence[Row], *, images: int, resamples: int) -> Table
         table.add_column(heading, justify="right", no_wrap=True)
     for row, summary in _summaries(rows):
         if summary is None:
-            table.add_row(Text(row.name), *["-"] * len(_HEADINGS), "-")
+            table.add_row(cell(row.name), *["-"] * len(_HEADINGS), "-")
             continue
         numbers = [_percent(summary.numbers[name]) for name in _HEADINGS]
-        table.add_row(Text(row.name), *numbers, _seconds(row.seconds_per_image))
+        table.add_row(cell(row.name), *numbers, _seconds(row.seconds_per_image))
         if row is not rows[0]:
             gains = [_percent(summary.gains[name], sign="+") for name in _HEADINGS]
             table.add_row("", *gains, "-" if summary.cost is None else f"x{summary.cost:.2f}")

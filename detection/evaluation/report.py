@@ -20,9 +20,9 @@ from matplotlib.figure import Figure
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from ..files import csv_cell, write_file
+from ..printing import cell
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,14 +109,14 @@ def print_report(evaluation: Evaluation, console: Console) -> None:
     rows = evaluation.ranked[: evaluation.max_rows]
     console.print(_class_table(evaluation, rows))
     if hidden := len(evaluation.per_class) - len(rows):
-        console.print(Text(f"and {hidden} better classes"))
+        console.print(cell(f"and {hidden} better classes"))
     console.print("", _metric_table(evaluation), "", sep="\n")
     for line in evaluation.remarks():
-        console.print(Text(line))
+        console.print(cell(line))
     if evaluation.testing:
-        console.print(Text(f"tested with: {evaluation.testing}"))
+        console.print(cell(f"tested with: {evaluation.testing}"))
     for note in evaluation.notes:
-        console.print(Text(f"note: {note}", style="yellow"))
+        console.print(cell(f"note: {note}", "yellow"))
 
 
 def write_json(content: object, path: Path, *, indent: int | None = 2) -> None:
@@ -186,7 +186,7 @@ def _class_table(evaluation: Evaluation, rows: list[Any]) -> Table:
             table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         cells = (shown(getattr(row, name), evaluation.digits) for name in headings)
-        table.add_row(*map(Text, (row.name, *cells)))
+        table.add_row(*map(cell, (row.name, *cells)))
     totals = [evaluation.total(name) for name in headings]
     if any(totals):
         table.add_section()

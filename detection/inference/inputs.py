@@ -12,12 +12,15 @@ from pathlib import Path, PurePath
 
 from ...datasets.image import IMAGE_SUFFIXES
 from ..errors import ConfigError
+from ..files import read_limited
 
 #: Device names of Windows, with any extension.
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])( *\.|$)", re.IGNORECASE)
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
 #: Bytes of one path component: file systems allow 255, less room for a suffix.
 _LONGEST = 200
+#: Bytes of a list of images.
+_LARGEST_LIST = 2**30
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,11 @@ def _matches(pattern: str, exclude: Path | None) -> Iterator[Path]:
 
 
 def _listed(path: Path) -> tuple[InputFile, ...]:
-    text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
+    try:
+        content = read_limited(path, _LARGEST_LIST)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
+    text = content.decode("utf-8-sig", "surrogateescape")
     lines = [line.strip() for line in re.split(r"\r?\n", text)]
     files = [_listed_file(line, path.parent) for line in lines if line]
     if not files:

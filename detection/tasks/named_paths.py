@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..config.base import Section
 from ..config.files import check_dict, opened_paths
-from ..config.strict_yaml import parse_yaml
+from ..config.strict_yaml import read_yaml
 from ..errors import ConfigError, ResdetError
 
 #: The option that lets a command open them.
@@ -63,7 +63,7 @@ def _paths_of_run(checkpoint: Path, schema: type[Section]) -> set[Path]:
     if folder.name != "weights" or not path.is_file():
         return set()
     try:
-        tree = parse_yaml(path.read_bytes(), str(path)).value
+        tree = read_yaml(path).value
         return set(opened_paths(check_dict(schema, tree, str(path))).values())
     except (OSError, ResdetError):
         return set()

@@ -21,6 +21,7 @@ from resdet.detection.files import (
     folder_lock,
     is_unused,
     part_of,
+    read_limited,
     sha256_of,
     write_file,
 )
@@ -212,3 +213,28 @@ def test_append_file_adds_everything_or_nothing(tmp_path: Path) -> None:
     with largest_file(1000), pytest.raises(OSError, match="File too"):
         append_file(path, bytes(2000))
     assert path.read_bytes() == b"one\ntwo\n"
+
+
+def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"abc")
+    assert read_limited(path, 3) == b"abc"
+    with pytest.raises(OSError, match="larger than 2 bytes"):
+        read_limited(path, 2)
+    with pytest.raises(IsADirectoryError):
+        read_limited(tmp_path, 3)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc")
+def test_a_file_that_has_more_than_it_says() -> None:
+    """Its size is 0 for whoever asks."""
+    with pytest.raises(OSError, match="grows while it is read"):
+        read_limited(Path("/proc/self/maps"), 2**30)
+
+
+def test_pipes_devices_and_links_to_them_are_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path / "link", Path("/dev/zero")):
+        with pytest.raises(OSError, match="not a regular file"):
+            read_limited(path, 3)

@@ -118,3 +118,14 @@ def test_yolo_skips_too(tmp_path: Path) -> None:
     assert [each.severity for each in read(source)[1]] == ["error"]
     images, [finding] = read(source, rules=SKIPPING)
     assert len(images) == 1 and finding.outcome == "skipped"
+
+
+@pytest.mark.parametrize("size", [("0", "48"), ("-64", "-96"), ("inf", "48"), ("inf", "0")])
+def test_a_stated_size_that_is_none_scales_nothing(tmp_path: Path, size: tuple[str, str]) -> None:
+    source = voc(tmp_path, {"a": (1, 1)})
+    xml = tmp_path / "Annotations" / "a.xml"
+    width, height = size
+    text = xml.read_text().replace("<width>1<", f"<width>{width}<")
+    xml.write_text(text.replace("<height>1<", f"<height>{height}<"))
+    _, findings = read(source, on_size_mismatch="scale")
+    assert [finding.severity for finding in findings] == ["error"]

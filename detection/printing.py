@@ -1,0 +1,94 @@
+"""Output of commands: streams that outlast their reader, and names from files made printable."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+
+class LastingStream:
+    """A text stream that goes on silently once its reader is gone: a closed pipe or terminal, or a
+    full disk, ends the output and not the work. What its encoding lacks is escaped."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        with suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @property
+    def encoding(self) -> str:
+        return str(getattr(self._stream, "encoding", None) or "utf-8")
+
+    def write(self, text: str) -> int:
+        self._try("write", text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._try("flush")
+
+    def isatty(self) -> bool:
+        return bool(self._stream is not None and self._stream.isatty())
+
+    def fileno(self) -> int:
+        return int(self._stream.fileno())
+
+    def _try(self, method: str, *arguments: str) -> None:
+        if self._stream is None:  # started with a closed descriptor
+            return
+        try:
+            getattr(self._stream, method)(*arguments)
+        except (OSError, ValueError):  # ValueError: closed by the program itself
+            with suppress(OSError, ValueError):
+                # Else what is buffered fails again when the process ends.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+
+@contextmanager
+def lasting_outputs() -> Iterator[None]:
+    """Within the context, `LastingStream` takes the place of stdout and stderr."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(LastingStream, before)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        sys.stdout, sys.stderr = before
+
+
+def printable(text: object) -> str:
+    """``text`` on one line, with control characters and marks that change the direction of what
+    follows as escapes: names come from other people's files."""
+    return _UNPRINTABLE.sub(lambda match: _escape(match[0]), str(text))
+
+
+def say(*values: object, file: Any = None, flush: bool = False) -> None:
+    """Print ``values`` on one line, each `printable`."""
+    print(*map(printable, values), file=file, flush=flush)
+
+
+def cell(value: object, style: str = "") -> Text:
+    """``value`` `printable` for rich, which would read markup and emoji codes in plain text."""
+    from rich.text import Text  # takes a tenth of a second, which `resdet --help` does not spend
+
+    return Text(printable(value), style)
+
+
+#: Control characters, line and paragraph separators, marks of direction, lone surrogates.
+_UNPRINTABLE = re.compile(
+    "[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
+)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

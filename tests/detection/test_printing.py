@@ -1,0 +1,74 @@
+"""Names are printed without effects on the terminal; a closed output does not end the work."""
+
+from __future__ import annotations
+
+import ast
+import io
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from resdet.detection.printing import LastingStream, cell, printable, say
+from rich.console import Console
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_names_by_hand() -> None:
+    assert printable("a\x1b[31mb\nc\u202ed\x9b\u2028\ud800é猫🐈") == (
+        r"a\x1b[31mb\nc\u202ed\x9b\u2028\ud800é猫🐈"
+    )
+    assert printable(Path("a b")) == "a b" and printable("") == ""
+
+
+@given(st.text())
+def test_what_is_printed_is_one_line_without_controls(text: str) -> None:
+    shown = printable(text)
+    assert len(shown.splitlines()) <= 1 and "\x1b" not in shown
+    shown.encode()
+    assert printable(shown) == shown
+
+
+def test_say_and_cell(capsys: pytest.CaptureFixture[str]) -> None:
+    say("a\nb", "c")
+    assert capsys.readouterr().out == "a\\nb c\n"
+    out = io.StringIO()
+    Console(file=out, width=80).print(cell("[red]x[/] :smile: \x1b[2J"))
+    assert out.getvalue() == "[red]x[/] :smile: \\x1b[2J\n"
+
+
+def test_tools_print_names_by_say_and_cell_alone() -> None:
+    """Only texts that have their own escapes go to print: JSON, YAML and help."""
+    own = ("dump_config(", "json.dumps(", "_overview()", "__version__", "'interrupted'", "{line}")
+    for path in sorted((ROOT / "tools").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "print":
+                assert any(word in ast.unparse(node) for word in own), f"{path}:{node.lineno}"
+
+
+class Broken(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(5, "Input/output error")
+
+
+def test_a_stream_that_fails_is_silent() -> None:
+    for stream in (Broken(), None):
+        lasting = LastingStream(stream)
+        assert lasting.write("abc") == 3 and not lasting.isatty()
+        lasting.flush()
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "| true", ">/dev/full"])
+def test_the_exit_code_is_that_of_the_work(closed: str) -> None:
+    if "full" in closed and not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+    code = "from resdet.tools.cli import main; import sys; sys.exit(main(['networks', '--json']))"
+    words = f'{sys.executable} -c "{code}" {closed}'
+    command = [shutil.which("bash") or "bash", "-o", "pipefail", "-c", words]
+    done = subprocess.run(command, capture_output=True, env=os.environ, timeout=100)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -1,0 +1,109 @@
+"""Pipes in place of input files: every command refuses them at once, where opening one would wait
+for ever."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+
+import pytest
+from PIL import Image
+from resdet.tools.cli import main
+
+
+@pytest.fixture(autouse=True)
+def ending() -> Iterator[None]:
+    """Ends a test that waits for a pipe."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise AssertionError("it waits")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def _pipe(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(path)
+    return path
+
+
+def _image(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (64, 48)).save(path)
+    return path
+
+
+def _voc(root: Path, pipe: str) -> list[str]:
+    _image(root / "JPEGImages" / "a.jpg")
+    for name, text in (("Annotations/a.xml", "<annotation/>"), ("ImageSets/Main/train.txt", "a")):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _pipe(path) if name == pipe else path.write_text(text)
+    return ["check-data", str(root), "--format", "voc"]
+
+
+def _coco(root: Path) -> list[str]:
+    _image(root / "images" / "a.jpg")
+    _pipe(root / "instances_train.json")
+    return ["check-data", str(root), "--format", "coco"]
+
+
+def _yolo(root: Path, pipe: str) -> list[str]:
+    _image(root / "images" / "train" / "a.jpg")
+    for name, text in (("labels/train/a.txt", ""), ("data.yaml", "names: [dog]")):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _pipe(path) if name == pipe else path.write_text(text)
+    return ["check-data", str(root), "--format", "yolo"]
+
+
+def _infer(root: Path) -> list[str]:
+    return [
+        "infer",
+        "--weights",
+        str(_pipe(root / "w.pt")),
+        str(_image(root / "a.jpg")),
+        "--out",
+        "o",
+    ]
+
+
+COMMANDS: dict[str, Callable[[Path], list[str]]] = {
+    "XML": lambda root: _voc(root, "Annotations/a.xml"),
+    "image set": lambda root: _voc(root, "ImageSets/Main/train.txt"),
+    "COCO": _coco,
+    "labels": lambda root: _yolo(root, "labels/train/a.txt"),
+    "names": lambda root: _yolo(root, "data.yaml"),
+    "config": lambda root: ["train-det", "--cfg", str(_pipe(root / "a.yaml"))],
+    "weights": _infer,
+    "converted": lambda root: [
+        *("eval", "--cfg", "voc_r101.yaml", "--weights", str(_pipe(root / "w.safetensors")))
+    ],
+    "convert": lambda root: ["convert-weights", str(_pipe(root / "w.pth")), "x.safetensors"],
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_pipe(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(COMMANDS[name](tmp_path / "data")) in (1, 2, 3)
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err and "run again with --debug" not in err
+    assert "not a regular file" in out + err or "no such" in out + err.lower(), out + err
+
+
+def test_a_socket_as_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "s.yaml"))
+        assert main(["train-det", "--cfg", str(tmp_path / "s.yaml")]) == 2
+    assert "s.yaml: not a regular file" in capsys.readouterr().err
