@@ -57,7 +57,7 @@ class LastingStream:
 def lasting_outputs() -> Iterator[None]:
     """Within the context, `LastingStream` takes the place of stdout and stderr."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = map(LastingStream, before)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = map(LastingStream, before)
     try:
         yield
     finally:
