@@ -45,9 +45,8 @@ class RunLog:
 
     ``start_step`` is the step of the checkpoint a run resumes from: entries after it, logged by
     the killed run, are removed, so that the history equals that of an uninterrupted run. For that
-    the training loop saves the checkpoint of a step after logging the step. Without a ``folder``
-    (all processes but the first) nothing is logged. Raises ConfigError if the folder cannot be
-    created.
+    the training loop saves the checkpoint of a step after logging it. Without a ``folder`` (all
+    processes but the first) nothing is logged. Raises ConfigError if the folder cannot be created.
     """
 
     def __init__(
