@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from ..errors import ConfigError
 from ..files import write_file
-from ..printing import cell
+from ..printing import printable
 from .history import METRICS_FILE, RESULTS_FILE, LineFile, LogEntry, cut_history, results_table
 
 LOG_FILE = "train.log"
@@ -76,7 +76,7 @@ class RunLog:
 
     def message(self, text: str) -> None:
         """Lines of text; control characters are escaped."""
-        text = _printable(text)
+        text = "\n".join(map(printable, text.split("\n")))
         self._send(lambda sink: sink.message(text))
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
@@ -155,7 +155,7 @@ class _Lines(_Sink):
         self._console = console
 
     def message(self, text: str) -> None:
-        self._console.print(cell(text), highlight=False, soft_wrap=True)
+        self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 class _Bar(_Lines):
@@ -279,14 +279,6 @@ def _words(values: Mapping[str, float]) -> str:
     return "  ".join(
         _FORMATS[name](value) if name in _FORMATS else f"{name} {value:.4g}"
         for name, value in values.items()
-    )
-
-
-def _printable(text: str) -> str:
-    """Escape control characters, so that a file name cannot move the cursor."""
-    return "".join(
-        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
-        for char in text
     )
 
 
