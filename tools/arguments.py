@@ -10,6 +10,7 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, TypeVar
 
 from resdet.detection.errors import ConfigError
+from resdet.detection.printing import say
 
 if TYPE_CHECKING:
     from resdet.detection.config.base import Section
@@ -51,7 +52,7 @@ def print_config(config: Section, cfg: str | None) -> None:
 
     chain = config_chain(find_config(cfg)) if cfg else []
     if len(chain) > 1:
-        print(f"# {', on top of '.join(map(str, chain))}")
+        say(f"# {', on top of '.join(map(str, chain))}")
     print(dump_config(config), end="")
 
 
