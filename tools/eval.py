@@ -170,13 +170,13 @@ def _score_predictions(args: argparse.Namespace) -> int:
     columns = read_columns(args.predictions, truth)
     expect_writable(folder)
     if args.dry_run:
-        print(f"{len(columns.found.scores)} detections in {len(truth.image_ids)} images")
+        say(f"{len(columns.found.scores)} detections in {len(truth.image_ids)} images")
         return 0
     evaluation = evaluate_columns(columns, truth.classes, coco=not args.no_coco)
     evaluation = replace(evaluation, testing=f"detections in {args.predictions}")
     print_report(evaluation, Console())
     written = write_report(evaluation, folder)
-    print("written: " + ", ".join(str(path) for path in written))
+    say("written: " + ", ".join(str(path) for path in written))
     return 0
 
 

@@ -112,9 +112,9 @@ def _write_annotations(out: Path, format: str) -> None:
     from resdet.detection.inference.annotations import write_annotations
 
     folder, plan = write_annotations(out, format)
-    print(f"annotations: {folder}")
+    say(f"annotations: {folder}")
     for line in plan.losses:
-        print(f"  lost: {line}")
+        say(f"  lost: {line}")
 
 
 def _shard(files: list[InputFile], text: str) -> list[InputFile]:
