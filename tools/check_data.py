@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     if args.write_config:
         write_config(data, report, args.write_config)
     if not args.cfg and (command := next_command(data, report, args.write_config)):
-        print(f"next: {command}")
+        say(f"next: {command}")
     errors = sum(finding.severity == "error" for finding in report.findings)
     if errors:
         raise DataError(f"{data.origin}: {errors} error{'s' * (errors > 1)}, see above")
