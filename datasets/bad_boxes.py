@@ -16,7 +16,7 @@ from .records import RawBox, RawImage, RawObject
 #: A box with at least this fraction of its area inside the image is clipped under every policy.
 LEAST_INSIDE = 0.5
 #: A box that leaves the image by less than this many pixels, or this fraction of its side, was
-#: rounded: the corners of a YOLO file with six decimals do, by 0.005 px at 10,000.
+#: rounded: corners from YOLO files with six decimals do, by up to 0.0075 px for sides of 10,000.
 ROUNDING_PIXELS = 1.0
 ROUNDING_FRACTION = 1e-3
 #: A side of at most this many pixels is probably a stray click.

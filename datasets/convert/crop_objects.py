@@ -7,6 +7,7 @@ background is one of its classes.
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from ...detection.errors import ConfigError, DataError
 from ...detection.ops.boxes import iou
 from ...detection.structures import Record
 from ..catalog import DataSplit
-from ..image import DEFAULT_RULES, ImageRules, read_image
+from ..image import DEFAULT_RULES, ImageRules, SkippedImage, read_image
 from ..image_file import write_jpeg
 from .placing import all_or_nothing
 
@@ -114,7 +115,12 @@ def write_object_crops(
         for name, split in splits.items():
             counts[name] = Counter()
             for record in split.records:
-                for crop in _crops(record, split.classes, rule, background, seed, rules):
+                try:
+                    crops = list(_crops(record, split.classes, rule, background, seed, rules))
+                except SkippedImage as error:
+                    warnings.warn(f"{error}; left out", stacklevel=2)
+                    crops = []
+                for crop in crops:
                     path = folder / name / crop.class_name / f"{crop.name}.jpg"
                     path.parent.mkdir(parents=True, exist_ok=True)
                     write_jpeg(path, crop.pixels, quality=JPEG_QUALITY)

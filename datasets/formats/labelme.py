@@ -71,7 +71,7 @@ def inspect_labelme(source: LabelmeSource, reading: Reading) -> Inspected:
         findings += faults
     known = {image.path for image in images}
     alone = [path for path in walk_files(folder) if is_image_name(path.name) and path not in known]
-    if alone and not findings:
+    if alone and not any(finding.severity == "error" for finding in findings):
         reason = f"{len(alone)} images have no JSON file and are not used, such as {alone[0].name}"
         findings.append(Finding("unlisted_image", "warning", folder, reason))
     if not images and not findings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -208,3 +209,17 @@ def test_bad_boxes_are_refused_or_reported(
     assert "no area" in capsys.readouterr().err and not (tmp_path / "out").exists()
     assert run(*words, "--on-bad-box", "drop") == 0
     assert "1 with bad boxes" in capsys.readouterr().out
+
+
+def test_an_image_that_cannot_be_decoded_is_skipped(scenes: Path, tmp_path: Path) -> None:
+    """Its header is whole, so that only reading the pixels finds it."""
+    root = tmp_path / "scenes"
+    shutil.copytree(scenes, root)
+    path = root / "JPEGImages" / "val_00002.jpg"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    words = ["crop-objects", str(root), "--from", "voc", "--split", "val", "--out"]
+    assert main([*words, str(tmp_path / "a")]) == 3
+    with pytest.warns(UserWarning, match=r"val_00002\.jpg: truncated .*left out"):
+        assert main([*words, str(tmp_path / "b"), "--on-bad-image", "skip"]) == 0
+    names = {each.name[:9] for each in (tmp_path / "b").rglob("*.jpg")}
+    assert "val_00002" not in names and len(names) >= 4
