@@ -50,6 +50,7 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
     ),
     "listed_in_two_splits": (("warning",), "an image is listed in two splits"),
     "unlabelled_image": (("warning",), "YOLO images without a label file; read as without objects"),
+    "missing_split": (("warning",), "splits of a YAML file that are not in the folder"),
     "orphan_annotation": (
         ("warning",),
         "an annotation without an image, in no list",
@@ -98,6 +99,7 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
     ),
     "no_classes": (("error",), "there are no class folders"),
     "empty_class": (("error",), "a class folder without images"),
+    "nested_classes": (("warning",), "class folders with several folders of images in them"),
     "class_not_in_train": (("error",), "a class that occurs only outside the training split"),
     "class_missing_in_split": (("warning",), "a split lacks classes of the training split"),
     "several_classes": (("error",), "objects of several classes, expected one class per image"),
@@ -137,7 +139,8 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
     ),
     "unusual_value": (
         ("note",),
-        "numbers as text, Booleans or with decimals, where the meaning is certain",
+        "numbers as text, Booleans or with decimals, names that are numbers, where the meaning is "
+        "certain",
     ),
     "duplicate_object": (("warning",), "the class and box of an earlier object of the image"),
     # Boxes.

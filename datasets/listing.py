@@ -25,6 +25,11 @@ def split_order(name: str) -> tuple[int, str]:
     return next(begins, len(SPLIT_NAMES)), name
 
 
+def is_split_name(name: str) -> bool:
+    """Whether a name is, or begins with, that of a split: ``train``, ``val2017``."""
+    return name.lower().startswith(SPLIT_NAMES)
+
+
 def is_hidden(name: str) -> bool:
     """Whether this is the name of a hidden or system file or folder: ``._a.xml``, ``.git``,
     ``.ipynb_checkpoints``, ``Thumbs.db``, ``__MACOSX``, ``~$a.xml``."""

@@ -82,8 +82,8 @@ def category_names(
     """{id: name}; adds errors to ``findings``, like the functions below."""
     names: dict[str, str] = {}
     for entry in categories:
-        key, name = values.key("id", entry.get("id")), entry.get("name")
-        if key is None or not isinstance(name, str) or not name:
+        key, name = values.key("id", entry.get("id")), values.text("name", entry.get("name"))
+        if key is None or not name:
             reason = f"{entry!r:.80}: needs an id and a name"
             findings.append(Finding("bad_category", "error", path, reason))
         elif key in names:

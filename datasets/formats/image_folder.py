@@ -6,7 +6,7 @@ folder below its split; subfolders of a class have no meaning.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -50,9 +50,39 @@ class ImagesSource(RootSource):
 
 
 def splits_of_folder(root: Path) -> dict[str, Path]:
-    """{split: its folder}; {"all": root} if the class folders are in ``root`` itself."""
+    """{split: its folder}; {"all": root} if the class folders are in ``root`` itself,
+    or in the only folder with images in it."""
     found = {name: root / name for name in SPLIT_NAMES if _is_split(root / name)}
-    return found or {"all": root}
+    if found or not root.is_dir():
+        return found or {"all": root}
+    filled = [place for place in subfolders(root) if _has_images(walk_files(place))]
+    if len(filled) == 1 and _folders_of_images(filled[0]):
+        return splits_of_folder(filled[0])
+    return {"all": root}
+
+
+def _folders_of_images(folder: Path) -> list[Path]:
+    """The folders of images in ``folder``, if they are several and no image lies beside them:
+    probably classes."""
+    if _has_images(path for path in folder.iterdir() if path.is_file()):
+        return []
+    found = [place for place in subfolders(folder) if _has_images(walk_files(place))]
+    return found if len(found) > 1 else []
+
+
+def _nested(classes: Sequence[Path]) -> list[Finding]:
+    """A warning if folders that are read as classes have folders of images."""
+    nested = {place: inside for place in classes if (inside := _folders_of_images(place))}
+    if not nested:
+        return []
+    place, inside = next(iter(nested.items()))
+    names = first_few([each.name for each in inside])
+    reason = (
+        f"{len(nested)} of {len(classes)} classes have their images in several folders, which are "
+        f"not told apart; of {place.name}: {names}; if these are the classes, name the folder "
+        f"above them: {place}"
+    )
+    return [Finding("nested_classes", "warning", place, reason)]
 
 
 def inspect_image_folder(
@@ -68,7 +98,7 @@ def inspect_image_folder(
     classes = subfolders(folder)
     if not classes:
         return [], [Finding("no_classes", "error", folder, "has no class folders")]
-    images, findings = [], list(_beside_classes(folder))
+    images, findings = [], [*_beside_classes(folder), *_nested(classes)]
     for place in classes:
         found, faults = _inspect_files(place, folder, rules, headers=headers)
         findings += faults
@@ -110,7 +140,11 @@ def compare_splits(root: Path) -> list[Finding]:
             findings.append(Finding("class_missing_in_split", "warning", folder, reason))
     if trained != root:
         beside = (path for path in sorted(root.iterdir()) if not is_hidden(path.name))
-        findings += [_stray(path) for path in beside if not _is_split(path)]
+        findings += [
+            _stray(path)
+            for path in beside
+            if not _is_split(path) and not trained.is_relative_to(path)
+        ]
     return findings
 
 

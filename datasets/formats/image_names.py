@@ -27,6 +27,8 @@ _EXPORT = re.compile(r"(.+)_(?:jpe?g|png|bmp|webp)\.rf\.\w+$", re.IGNORECASE)
 _SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 #: Above this number of files, comparing names for a suggestion takes seconds.
 _MOST_COMPARED = 20_000
+#: After this number of missing files no nearest name is looked for: each search takes 0.1 s.
+_MOST_SUGGESTED = 10
 
 
 class ImageFiles:
@@ -42,6 +44,7 @@ class ImageFiles:
         self.root = root
         #: {name: file} of the names that are no path below ``root``.
         self.resolved: dict[str, Path] = {}
+        self._suggested = 0
 
     def find(self, name: str, source: Path, where: str = "") -> Path:
         """The file. Raises `Fault` of kind ``missing_image`` or ``ambiguous_image`` for the object
@@ -121,6 +124,9 @@ class ImageFiles:
     def _nearest(self, name: str) -> str:
         if not self._files:
             return ", which has no images"
+        if self._suggested == _MOST_SUGGESTED:
+            return f", which has {len(self._files)}"
+        self._suggested += 1
         names = {self._relative(path).name for path, _ in self._files[:_MOST_COMPARED]}
         wanted = PurePosixPath(_cleaned(name)).name
         close = difflib.get_close_matches(wanted, sorted(names), n=1)

@@ -76,6 +76,15 @@ class Values:
             self._count(field, value)
         return found
 
+    def text(self, field: str, value: object) -> str | None:
+        """Text; whole numbers are counted and become text, anything else is None."""
+        if isinstance(value, str):
+            return value
+        found = key_of(value)
+        if found is not None:
+            self._count(field, value)
+        return found
+
     def notes(self, path: Path) -> list[Finding]:
         """One note if values were counted."""
         if not self.unusual:
@@ -84,7 +93,7 @@ class Values:
             f"`{field}` {count} (such as {first!r:.40})"
             for field, (first, count) in self.unusual.items()
         )
-        reason = f"values that are text, Boolean or have decimals, read as the numbers: {fields}"
+        reason = f"values of another type than usual, their meaning is certain: {fields}"
         return [Finding("unusual_value", "note", path, reason)]
 
     def _count(self, field: str, value: object) -> None:

@@ -58,7 +58,8 @@ def inspect_folders(sources: Sequence[VocSource]) -> list[Finding]:
             place = voc_layout.find_place(source.root, source.split)
         except Fault:
             continue  # reported by `inspect_voc`
-        roots.setdefault((place.images, place.annotations), source.root)
+        root = place.image_set.parents[2] if place.image_set else source.root
+        roots.setdefault((place.images, place.annotations), root)
     return [finding for place, root in roots.items() for finding in _unpaired(root, *place)]
 
 

@@ -45,7 +45,8 @@ class VocPlace:
 
 
 def find_place(root: Path, split: str | None) -> VocPlace:
-    """Where the images of a split are: in a list, in a folder of the split, or in ``root``.
+    """Where the images of a split are: in a list, in a folder of the split, or in ``root``;
+    ``VOC2012_train`` is ``train`` of the folder ``VOC2012``.
 
     Raises `Fault` of kind ``missing_folder`` or ``missing_image_set``.
     """
@@ -62,7 +63,10 @@ def find_place(root: Path, split: str | None) -> VocPlace:
     if (whole.annotations / split).is_dir():
         images = whole.images / split
         return VocPlace(images if images.is_dir() else whole.images, whole.annotations / split)
-    there = [name for name, (_, split) in splits(root).items() if split is not None]
+    found = splits(root)
+    if split in found and found[split][0] != root:
+        return find_place(*found[split])
+    there = [name for name, (_, split) in found.items() if split is not None]
     reason = (
         f"no such image set; there are: {first_few(there) or 'none'}. `split: null` (without "
         f"--split) takes all images, `resdet split {root} --from voc --parts train=0.8 val=0.2` "

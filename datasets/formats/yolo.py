@@ -53,6 +53,7 @@ def inspect_yolo(source: YoloSource, reading: Reading) -> Inspected:
     except Fault as fault:
         return [], [*findings, fault.finding]
     findings += _unpaired(files, texts, place.images)
+    findings += _unused_splits(source)
     found, outlines = [], 0
     for image_id, paths in files.items():
         path, text = paths[0], texts.get(image_id)
@@ -92,6 +93,16 @@ def _unpaired(
         )
         findings.append(Finding("unlabelled_image", "warning", folder, reason))
     return findings
+
+
+def _unused_splits(source: YoloSource) -> list[Finding]:
+    """A warning, for a folder read as a whole, if its YAML file names splits that are not in it."""
+    stated = yolo_names.stated_splits(source.root) if source.split is None else {}
+    if not stated or yolo_layout.splits(source.root) != {"all": None}:
+        return []
+    paths = ", ".join(f"{split}: {path}" for split, path in stated.items())
+    reason = f"the splits of the YAML file are not here, all images are one set: {paths:.200}"
+    return [Finding("missing_split", "warning", source.root, reason)]
 
 
 # ---------------------------------------------------------------------------------- writing

@@ -16,7 +16,14 @@ from pathlib import Path, PurePosixPath
 
 from ...detection.errors import first_few
 from ..findings import Fault, Finding
-from ..listing import SPLIT_NAMES, image_files, split_order, subfolders, walk_files
+from ..listing import (
+    SPLIT_NAMES,
+    image_files,
+    is_split_name,
+    split_order,
+    subfolders,
+    walk_files,
+)
 from . import yolo_names, yolo_text
 from .image_names import ImageFiles
 
@@ -98,10 +105,13 @@ def _side_by_side(folder: Path) -> YoloPlace | None:
 
 def _stated(root: Path, split: str) -> YoloPlace | None:
     """The split as ``data.yaml`` names it; its path may begin anywhere, of it the longest end that
-    is below ``root`` counts."""
+    is below ``root`` counts, but not an end without the name of a split that the path has:
+    ``../valid/images`` is not ``images``."""
     parts = PurePosixPath(yolo_names.stated_splits(root).get(split, "").replace("\\", "/")).parts
     for start in range(len(parts)):
         path = root / PurePosixPath(*parts[start:])
+        if any(map(is_split_name, parts)) and not any(map(is_split_name, parts[start:])):
+            return None
         if ".." in parts[start:]:
             continue
         if path.is_dir():
@@ -112,11 +122,15 @@ def _stated(root: Path, split: str) -> YoloPlace | None:
 
 
 def _labels_of(images: Path, root: Path) -> Path:
-    """The folder of the same path with its last ``images`` replaced by ``labels``."""
+    """The folder of the same path with its last ``images`` replaced by ``labels``, or, where there
+    is none, the only one beside it whose name has the split's in it (``train-labels``)."""
     parts = list(images.relative_to(root).parts)
     for index in reversed(range(len(parts))):
         if parts[index].lower() == "images":
-            return root.joinpath(*parts[:index], "labels", *parts[index + 1 :])
+            labels = root.joinpath(*parts[:index], "labels", *parts[index + 1 :])
+            around = subfolders(labels.parent) if labels.parent.is_dir() else []
+            similar = [path for path in around if images.name in path.name]
+            return similar[0] if len(similar) == 1 and not labels.is_dir() else labels
     return images
 
 
@@ -131,8 +145,9 @@ def splits(root: Path) -> dict[str, str | None]:
     }
     named |= {path.name for path in beside if path.name in SPLIT_NAMES and _side_by_side(path)}
     named |= {path.stem for path in root.glob("*.txt") if yolo_text.is_image_list(path)}
-    if not named:
-        named = {split for split in yolo_names.stated_splits(root) if _stated(root, split)}
+    if not any(map(is_split_name, named)):
+        stated = {split for split in yolo_names.stated_splits(root) if _stated(root, split)}
+        named = stated or named
     if named:
         return {name: name for name in sorted(named, key=split_order)}
     whole = _whole(root)

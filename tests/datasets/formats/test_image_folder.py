@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from resdet.datasets.formats import inspect
 from resdet.datasets.formats.image_folder import (
+    FORMAT,
     compare_splits,
     inspect_image_folder,
     splits_of_folder,
@@ -52,6 +54,35 @@ def test_classes_without_splits(tmp_path: Path) -> None:
     images, findings = inspect_image_folder(tmp_path)
     assert {image.image_class for image in images} == {"train", "bus"}
     assert findings == [] == compare_splits(tmp_path)
+
+
+def test_class_folders_one_level_too_deep(tmp_path: Path) -> None:
+    place = tmp_path / "Dataset"
+    for name in ("0", "1"):
+        _save(place / name / "a.png")
+    (tmp_path / "README.md").write_text("x")
+    (tmp_path / "docs").mkdir()
+    assert splits_of_folder(tmp_path) == {"all": place}
+    (source,) = FORMAT.splits(tmp_path).values()
+    images, _ = inspect(source)
+    assert [image.image_class for image in images] == ["0", "1"]
+    assert not [f for f in compare_splits(tmp_path) if f.file == place]
+    for split in ("train", "test"):
+        _save(tmp_path / "in" / "set" / split / "cat" / "a.png")
+        _save(tmp_path / "in" / "set" / split / "dog" / "a.png")
+    found = splits_of_folder(tmp_path / "in")
+    assert found == {name: tmp_path / "in" / "set" / name for name in ("train", "test")}
+
+
+def test_classes_beside_what_may_be_one_are_told(tmp_path: Path) -> None:
+    for name in ("Dataset/0", "Dataset/1", "Examples"):
+        _save(tmp_path / name / "a.png")
+    images, findings = inspect_image_folder(tmp_path)
+    assert {image.image_class for image in images} == {"Dataset", "Examples"}
+    (finding,) = findings
+    assert (finding.kind, finding.severity) == ("nested_classes", "warning")
+    assert "1 of 2 classes" in finding.reason and str(tmp_path / "Dataset") in finding.reason
+    assert inspect_image_folder(tmp_path / "Dataset")[1] == []
 
 
 def test_folders_inside_a_class_belong_to_it(root: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from resdet.datasets.findings import Fault
+from resdet.datasets.formats import image_names
 from resdet.datasets.formats.image_names import ImageFiles
 
 SOURCE = Path("labels.json")
@@ -101,6 +102,20 @@ def test_the_nearest_name_is_shown(tmp_path: Path) -> None:
         files.find("street-001.png", SOURCE)
     with pytest.raises(Fault, match="which has no images"):
         ImageFiles(tmp_path / "gone").find("a.png", SOURCE)
+
+
+def test_many_missing_files_take_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, searches = _files(tmp_path, "street_001.png"), []
+    find = image_names.difflib.get_close_matches
+    monkeypatch.setattr(
+        image_names.difflib,
+        "get_close_matches",
+        lambda *args, **kwargs: searches.append(args) or find(*args, **kwargs),
+    )
+    for n in range(200):
+        with pytest.raises(Fault, match="no such file below"):
+            files.find(f"street-{n}.png", SOURCE)
+    assert 0 < len(searches) <= 10
 
 
 def test_two_names_for_one_file_are_an_error(tmp_path: Path) -> None:

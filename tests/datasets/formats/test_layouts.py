@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from resdet.datasets.formats import inspect, read_images, recognise
+from resdet.datasets.formats import inspect, inspect_folders, read_images, recognise
 from resdet.detection.errors import ConfigError, DataError
 from resdet.tests.datasets.formats.sources import read
 from resdet.tools.cli import main
@@ -133,6 +133,15 @@ def _yolo_dialect(names: str, number: str = "0", layout: str = "{s}/{k}") -> Cal
         _text(root / "roboflow.yaml", names)
 
     return make
+
+
+def _yolo_stated(root: Path) -> None:
+    """``data.yaml`` names folders inside ``data``, and the folders of labels have longer names."""
+    for folder in ("train", "valid"):
+        _image(root / "data" / "images" / folder / f"{folder}.jpg")
+        _yolo(root / "data" / "labels" / f"{folder}-labels" / f"{folder}.txt", "0")
+    paths = "train: ../data/images/train\nval: ../data/images/valid\n"
+    _text(root / "data.yaml", f"{paths}names: [cat, dog]\n")
 
 
 def _yolo_flat(folder: str, names: str) -> Callable[[Path], None]:
@@ -291,6 +300,7 @@ LAYOUTS: Mapping[str, tuple[Callable[[Path], None], str, dict[str, int]]] = {
         "csv",
         {"train": 1},
     ),
+    "YOLO with other names of folders": (_yolo_stated, "yolo", {"train": 1, "val": 1}),
     "Open Images": (_open_images, "csv", {"train-annotations-bbox": 1}),
 }
 
@@ -335,6 +345,32 @@ def test_a_layout_is_checked_converted_and_trained_on(
     config = tmp_path / "c.yaml"
     config.write_text(json.dumps({"data": {"train": [section], "val": [section]}}))
     assert main(["train-det", "--cfg", str(config), "--dry-run"]) == 0
+
+
+def test_splits_of_a_yaml_file_that_are_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``images`` is the end of both paths, but neither of the splits."""
+    for n in range(2):
+        _image(tmp_path / "images" / f"{n}.jpg")
+        _yolo(tmp_path / "labels" / f"{n}.txt", "0")
+    _text(tmp_path / "data.yaml", "train: ../train/images\nval: ../valid/images\nnames: [cat]\n")
+    sources = recognise(tmp_path).format.splits(tmp_path)
+    assert list(sources) == ["all"]
+    images, findings = inspect(sources["all"])
+    assert len(images) == 2
+    assert [(f.kind, f.severity) for f in findings] == [("missing_split", "warning")]
+    assert "train: ../train/images, val: ../valid/images" in findings[0].reason
+    assert main(["check-data", str(tmp_path), "--quick"]) == 0
+    assert "missing_split" in capsys.readouterr().out
+
+
+def test_the_splits_of_several_years_are_named_as_the_check_names_them(tmp_path: Path) -> None:
+    _voc_devkit(tmp_path)
+    for name, source in recognise(tmp_path).format.splits(tmp_path).items():
+        above = source.model_copy(update={"root": tmp_path, "split": name})
+        assert inspect(above) == inspect(source)
+        assert inspect_folders([above]) == inspect_folders([source])
 
 
 def test_annotations_are_never_class_folders(tmp_path: Path) -> None:

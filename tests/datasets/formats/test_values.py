@@ -126,6 +126,14 @@ def test_a_coco_file_of_other_types_reads_the_same(name: str, tmp_path: Path) ->
     assert len(notes) == told and all(f"`{field}`" in note for note in notes)
 
 
+def test_names_that_are_numbers(tmp_path: Path) -> None:
+    data = content()
+    data["categories"] = [{"id": 0, "name": 5}, {"id": 1, "name": "dog"}]
+    images, findings = inspect(written(tmp_path, data))
+    assert [obj.name for image in images for obj in image.objects] == ["5", "5"]
+    assert [(f.kind, f.severity) for f in findings] == [("unusual_value", "note")]
+
+
 @pytest.mark.parametrize("size", [0, None, "0", ""])
 def test_sizes_that_are_not_stated_come_from_the_image(size: object, tmp_path: Path) -> None:
     data = content()
