@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -39,13 +40,16 @@ def load(
     overrides: Sequence[str] = (),
     *,
     trust_paths: bool = False,
-) -> Predictor:
+) -> Predictor[Any]:
     """A predictor from a weights file, which carries its config and class names; from several an
     ensemble, whose classes must be the same (in any order; those of the first are used).
 
     ``device`` is ``cpu``, ``cuda``, ``cuda:1`` or just ``1``; None takes the first GPU if there is
     one. ``overrides`` change the config, as in ``test.nms_iou=0.4``. Truncated images are used as
     far as they go, with a warning in the result of `Predictor.prepare`.
+
+    A classifier's results are all its classes, best first, from the crops of its own config's
+    ``test``: the probabilities that `resdet eval` computes.
 
     A localizer needs classifiers, which choose the classes to locate: the override
     ``test.classifiers=[FILE]``, unless its config names them. Its scores are their probabilities.

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 
-def _expect(tensor: Tensor, name: str, shape: tuple[int | None, ...], dtype: torch.dtype) -> None:
+def expect(tensor: Tensor, name: str, shape: tuple[int | None, ...], dtype: torch.dtype) -> None:
     wanted = tuple("?" if side is None else side for side in shape)
     fits = tensor.dim() == len(shape) and all(
         side is None or side == actual for side, actual in zip(shape, tensor.shape, strict=True)
@@ -42,11 +42,11 @@ class Annotation:
     areas: Tensor | None = None
 
     def __post_init__(self) -> None:
-        _expect(self.boxes, "Annotation.boxes", (None, 4), torch.float32)
-        _expect(self.labels, "Annotation.labels", (len(self.boxes),), torch.int64)
-        _expect(self.ignore, "Annotation.ignore", (len(self.boxes),), torch.bool)
+        expect(self.boxes, "Annotation.boxes", (None, 4), torch.float32)
+        expect(self.labels, "Annotation.labels", (len(self.boxes),), torch.int64)
+        expect(self.ignore, "Annotation.ignore", (len(self.boxes),), torch.bool)
         if self.areas is not None:
-            _expect(self.areas, "Annotation.areas", (len(self.boxes),), torch.float64)
+            expect(self.areas, "Annotation.areas", (len(self.boxes),), torch.float64)
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -133,7 +133,7 @@ class Sample:
     skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _expect(self.image, "Sample.image", (None, None, 3), torch.uint8)
+        expect(self.image, "Sample.image", (None, None, 3), torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -160,8 +160,8 @@ class Batch:
 
     def __post_init__(self) -> None:
         count = len(self.sizes)
-        _expect(self.images, "Batch.images", (count, 3, None, None), torch.uint8)
-        _expect(self.labels, "Batch.labels", (None,), torch.int64)
+        expect(self.images, "Batch.images", (count, 3, None, None), torch.uint8)
+        expect(self.labels, "Batch.labels", (None,), torch.int64)
         for name in ("annotations", "geometries", "labels"):
             if len(getattr(self, name)) not in (0, count):
                 raise ValueError(f"Batch: {count} images, {len(getattr(self, name))} {name}")
@@ -259,9 +259,9 @@ class Detections:
     labels: Tensor
 
     def __post_init__(self) -> None:
-        _expect(self.boxes, "Detections.boxes", (None, 4), torch.float32)
-        _expect(self.scores, "Detections.scores", (len(self.boxes),), torch.float32)
-        _expect(self.labels, "Detections.labels", (len(self.boxes),), torch.int64)
+        expect(self.boxes, "Detections.boxes", (None, 4), torch.float32)
+        expect(self.scores, "Detections.scores", (len(self.boxes),), torch.float32)
+        expect(self.labels, "Detections.labels", (len(self.boxes),), torch.int64)
 
     def __len__(self) -> int:
         return len(self.boxes)

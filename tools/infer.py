@@ -1,4 +1,4 @@
-"""Run a model on images and write JSON lines, COCO JSON, CSV and drawings."""
+"""Run a model on images and write JSON lines, COCO JSON, CSV, drawings and sorted images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="image, folder, glob, list (.txt), or an override such as test.nms_iou=0.4",
     )
     parser.add_argument("--out", required=True, type=Path, help="new or empty output folder")
-    parser.add_argument("--conf", "--conf-thres", type=float, default=0.5, help="minimum score")
+    parser.add_argument(
+        "--conf", "--conf-thres", type=float, help="minimum score (default: 0.5, of a classifier 0)"
+    )
     parser.add_argument("--classes", default="", metavar="A,B", help="keep only these classes")
     parser.add_argument("--batch-size", "--batch", type=int, default=1, help="images per batch")
     add_device_argument(parser)
@@ -40,7 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--draw",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="write images with drawn boxes to OUT/drawn",
+        help="write images with drawn boxes, or the best class, to OUT/drawn",
+    )
+    parser.add_argument(
+        "--sort-by-class",
+        action="store_true",
+        help="of a classifier: link (or copy) each image to OUT/sorted/CLASS of its best class",
     )
     parser.add_argument(
         "--coco-ids",
@@ -73,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
     from resdet.detection.engine.signals import StopRequest
     from resdet.detection.inference.folder import FolderOptions, run_folder
     from resdet.detection.inference.inputs import find_inputs
+    from resdet.detection.inference.outputs import ClassOutput
     from resdet.detection.predictor import load
 
     if unwritten := [each.name for each in args.format if each.writer is None]:
@@ -82,14 +90,18 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("no input: give a folder, a glob, a list file or an image")
     files = _shard(find_inputs(inputs, exclude=args.out), args.shard)
     predictor = load(args.weights, args.device, overrides, trust_paths=args.trust_paths)
+    output = predictor.output
+    if args.format and isinstance(output, ClassOutput):
+        raise ConfigError("--format: annotations are boxes, which a classifier lacks")
     options = FolderOptions(
-        score_threshold=args.conf,
+        score_threshold=output.threshold if args.conf is None else args.conf,
         only_classes=tuple(name for name in args.classes.split(",") if name),
         batch_size=args.batch_size,
         draw=args.draw,
         resume=args.resume,
         workers=args.workers,
         coco_ids=coco_ids(args.coco_ids) if args.coco_ids else None,
+        sort_by_class=args.sort_by_class,
         provenance=_provenance(args, overrides),
     )
     say(f"{len(files)} images, {len(predictor.classes)} classes, on {predictor.device}")
@@ -98,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
         summary = run_folder(
             predictor, files, args.out, options, stop=lambda: stop.requested, report=report
         )
-    _print_summary(summary)
+    _print_summary(summary, output.noun)
     for format in args.format if not summary.interrupted else ():
         _write_annotations(args.out, format.name)
     if summary.interrupted:
@@ -145,13 +157,13 @@ def _version(name: str) -> str:
         return "unknown"
 
 
-def _print_summary(summary: FolderSummary) -> None:
+def _print_summary(summary: FolderSummary, noun: str) -> None:
     rate = summary.new / summary.seconds if summary.seconds > 0 else 0.0
     earlier = summary.done - summary.new
     say(
         f"{summary.done} of {summary.total} images done"
         + (f" ({earlier} earlier)" if earlier else "")
-        + f", {summary.detections} detections, {len(summary.failures)} failed, "
+        + f", {summary.found} {noun}, {len(summary.failures)} failed, "
         f"{rate:.2f} images/s"
     )
     for name, reason in summary.failures[:20]:
@@ -166,13 +178,15 @@ def _resume_command(args: argparse.Namespace) -> str:
     for path in args.weights:
         words += ["--weights", str(path)]
     words += args.inputs
-    words += ["--out", str(args.out), "--conf", str(args.conf)]
+    words += ["--out", str(args.out)]
+    words += ["--conf", str(args.conf)] if args.conf is not None else []
     words += ["--classes", args.classes] if args.classes else []
     words += ["--batch-size", str(args.batch_size), "--workers", str(args.workers)]
     words += ["--device", args.device] if args.device else []
     words += ["--trust-paths"] if args.trust_paths else []
     words += ["--coco-ids", str(args.coco_ids)] if args.coco_ids else []
     words += [] if args.draw else ["--no-draw"]
+    words += ["--sort-by-class"] if args.sort_by_class else []
     words += [word for each in args.format for word in ("--format", each.name)]
     words += ["--shard", args.shard] if args.shard != "1/1" else []
     words += ["--strict"] if args.strict else []

@@ -31,8 +31,8 @@ from resdet.detection.evaluation.page import (
     PageSection,
     class_table,
 )
-from resdet.detection.inference.folder import DRAWN
-from resdet.detection.inference.records import RECORDS, read_records
+from resdet.detection.inference.outputs import DRAWN
+from resdet.detection.inference.records import CLASS_RECORDS, RECORDS, read_records
 from resdet.detection.tasks.detector import DETECTION
 from resdet.detection.tasks.registry import TASKS
 
@@ -226,15 +226,18 @@ def _captions(folder: Path, notes: list[str]) -> tuple[dict[str, str], int]:
     """{path of a drawing: its detections in words}, and the number of failed images."""
     captions: dict[str, str] = {}
     failed = 0
+    ranked = folder / CLASS_RECORDS
+    path = ranked if ranked.exists() else folder / RECORDS
     try:
-        for record in read_records(folder / RECORDS):
+        for record in read_records(path):
             failed += record.get("error") is not None
             if "drawn" in record:
-                labels = Counter(found["label"] for found in record["detections"])
+                found = record["classes"][:1] if path == ranked else record["detections"]
+                labels = Counter(each["label"] for each in found)
                 words = ", ".join(f"{count} {label}" for label, count in labels.most_common(8))
                 captions[record["drawn"]] = f"{record['file']}: {words or 'nothing found'}"
     except (OSError, TypeError, LookupError, ResdetError) as error:
-        notes.append(f"{folder / RECORDS}: cannot be used: {error}")
+        notes.append(f"{path}: cannot be used: {error}")
     return captions, failed
 
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...datasets.loading.crops import Crop, TenCrop
+from ...datasets.loading.crops import Crop, TenCrop, crop_sample
 from ..models.classifier import Classifier
-from ..structures import Batch
+from ..structures import Batch, Sample
+from .pipeline import Prepared, in_equal_batches
+from .ranked_classes import RankedClasses
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,16 @@ class ScorePipeline(nn.Module):
             raise ValueError(f"batch with {len(parts)} views for crops {list(self.crops)}")
         scores = torch.stack([self._scores(member, parts) for member in self.members]).mean(dim=0)
         return list(scores.cpu().unbind())
+
+    def sample(self, pixels: NDArray[np.uint8], image_id: str = "") -> Sample:
+        """The input for one image (h, w, 3) uint8 RGB, under all ``crops``."""
+        return crop_sample(pixels, self.crops, image_id=image_id)
+
+    def detect(self, prepared: Sequence[Prepared]) -> list[RankedClasses]:
+        """All K classes of each image, best first; of equal scores, the first class is first."""
+        device = next(self.parameters()).device
+        found = in_equal_batches(prepared, lambda batch: self.predict(batch.to(device)))
+        return [RankedClasses(*one.sort(descending=True, stable=True)) for one in found]
 
     def _scores(self, member: ClassifierMember, parts: Sequence[Batch]) -> Tensor:
         """(N, K): the mean over the member's views."""

@@ -16,6 +16,7 @@ from torchvision.utils import draw_bounding_boxes
 
 from ..files import write_file
 from ..structures import Detections
+from .ranked_classes import RankedClasses
 
 Colour = tuple[int, int, int]
 
@@ -24,18 +25,31 @@ JPEG_SIDE = 65_500
 
 
 def draw_detections(
-    pixels: NDArray[np.uint8], detections: Detections, classes: Sequence[str]
+    pixels: NDArray[np.uint8], found: Detections, classes: Sequence[str]
 ) -> NDArray[np.uint8]:
     """A copy of ``pixels`` (h, w, 3) uint8 RGB with a box and ``name 0.87`` for each detection.
 
     Boxes are in the pixels of the image; ``classes`` are the names in label order. The best
     detection is drawn last, on top.
     """
-    upward = detections.scores.argsort(stable=True)
-    labels = detections.labels[upward].tolist()
-    scores = detections.scores[upward].tolist()
+    upward = found.scores.argsort(stable=True)
+    labels = found.labels[upward].tolist()
+    scores = found.scores[upward].tolist()
     captions = [f"{classes[one]} {score:.2f}" for one, score in zip(labels, scores, strict=True)]
-    return _draw(pixels, detections.boxes[upward], captions, [*map(class_colour, labels)])
+    return _draw(pixels, found.boxes[upward], captions, [*map(class_colour, labels)])
+
+
+def draw_class(
+    pixels: NDArray[np.uint8], found: RankedClasses, classes: Sequence[str]
+) -> NDArray[np.uint8]:
+    """A copy of ``pixels`` (h, w, 3) uint8 RGB with ``name 0.87`` of the best class and a frame in
+    the colour of the class; unchanged without classes."""
+    height, width = pixels.shape[:2]
+    frame = torch.tensor([[0.0, 0.0, width - 1, height - 1]])
+    best = found[:1]
+    return draw_detections(
+        pixels, Detections(frame[: len(best)], best.scores, best.labels), classes
+    )
 
 
 def save_jpeg(pixels: NDArray[np.uint8], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Detection in folders of images: resumable, with records, drawings, COCO JSON and CSV.
+"""Prediction in folders of images: resumable, with records, drawings, COCO JSON and CSV.
 
 Threads read and resize images ahead of the network, other threads draw and encode behind it (OpenCV
 and Pillow release the interpreter lock), and the caller's thread writes records in input order.
@@ -24,25 +24,20 @@ import torch
 from ...datasets.formats.coco_ids import CocoIds
 from ..errors import ConfigError, ImageError
 from ..files import LOCK, folder_lock, part_of
-from ..structures import Detections
-from .draw import JPEG_SIDE, draw_detections, save_jpeg
-from .inputs import InputFile, drawn_name
+from .inputs import InputFile
+from .outputs import ClassOutput
 from .pipeline import Prepared
 from .predictor import Predictor
 from .records import (
     META,
-    RECORDS,
     ResultEntry,
     append_record,
     check_same_run,
-    detection_record,
+    found_in,
     keep_records,
     scan,
     write_meta,
 )
-from .results import export_results
-
-DRAWN = "drawn"
 
 #: An image that is prepared, or the reason why it cannot be used.
 Item = tuple[InputFile, Prepared | str]
@@ -57,7 +52,8 @@ class FolderOptions:
 
     ``only_classes`` are names, empty for all. ``provenance`` is everything else that the results
     depend on, such as the weights file; it is kept in ``meta.json`` and must not change on resume.
-    ``coco_ids`` are the ids in the COCO JSON (None: numbers from 1).
+    ``coco_ids`` are the ids in the COCO JSON (None: numbers from 1). ``sort_by_class`` links or
+    copies the images of a classifier into folders of their best classes.
     """
 
     score_threshold: float = 0.5
@@ -68,21 +64,22 @@ class FolderOptions:
     workers: int = 2
     provenance: Mapping[str, Any] = field(default_factory=dict)
     coco_ids: CocoIds | None = None
+    sort_by_class: bool = False
 
 
 @dataclass(frozen=True)
 class FolderSummary:
     """The counts of a run, which processed ``new`` images in ``seconds``.
 
-    ``done``, ``detections`` and ``failures`` (name, reason) include the records of earlier runs,
-    ``total`` the images that are not processed yet.
+    ``done``, ``found`` (detections or labels) and ``failures`` (name, reason) include the records
+    of earlier runs, ``total`` the images that are not processed yet.
     """
 
     out: Path
     total: int
     done: int
     new: int
-    detections: int
+    found: int
     failures: tuple[tuple[str, str], ...]
     seconds: float
     interrupted: bool
@@ -97,12 +94,14 @@ def run_folder(
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[int, int, int], None] = lambda done, total, failed: None,
 ) -> FolderSummary:
-    """Detect in ``files`` and write ``out``: ``meta.json``, ``detections.jsonl``, images with
-    boxes under ``drawn/`` and, at the end, COCO JSON and CSV.
+    """Predict for ``files`` and write ``out``: ``meta.json``, ``detections.jsonl``, images with
+    boxes under ``drawn/`` and, at the end, COCO JSON and CSV. A classifier writes
+    ``classes.jsonl``, images with their best class, a CSV and, if asked, images under ``sorted/``.
 
     A record is ``{"file", "width", "height", "orientation", "warnings", "detections": [{"label",
-    "score", "box": [x1, y1, x2, y2]}]}`` in displayed pixels, or ``{"file", "error"}`` for an
-    image that cannot be used; the run goes on. A record is written after its image is drawn.
+    "score", "box": [x1, y1, x2, y2]}]}`` in displayed pixels, for classifiers with ``"classes":
+    [{"label", "score"}]``, or ``{"file", "error"}`` for an image that cannot be used; the run goes
+    on. A record is written after its image is drawn.
 
     With ``options.resume`` recorded files are skipped and the result equals that of a run without
     interruption: batches are the same. ``stop`` is called between batches; once it returns True,
@@ -112,7 +111,7 @@ def run_folder(
     Raises ConfigError for wrong options and for a folder that holds something else, that another
     run is writing to, or that cannot be written (earlier records stay valid).
     """
-    _check(options, predictor.classes)
+    _check(options, predictor)
     if options.coco_ids is not None:
         wanted = options.only_classes or predictor.classes
         options.coco_ids.expect([file.name for file in files], wanted)
@@ -137,20 +136,20 @@ def _run(
     report: Callable[[int, int, int], None],
 ) -> FolderSummary:
     _open(out, _meta(predictor, options), resume=options.resume)
-    path = out / RECORDS
+    path = out / predictor.output.records
     entries = _resumable(scan(path), files, options.batch_size)
     keep_records(path, entries[-1].end if entries else 0)
     recorded = {entry.file for entry in entries}
     waiting = [file for file in files if file.name not in recorded]
     total, done = len(entries) + len(waiting), len(entries)
     failures = [(entry.file, entry.error) for entry in entries if entry.error is not None]
-    detections = sum(entry.detections for entry in entries)
+    found = sum(entry.found for entry in entries)
     start = time.perf_counter()
     with contextlib.closing(_records(predictor, waiting, out, options, stop)) as records:
         for record in records:
             append_record(path, record)
             done += 1
-            detections += len(record.get("detections", ()))
+            found += found_in(record)
             if "error" in record:
                 failures.append((record["file"], record["error"]))
             report(done, total, len(failures))
@@ -158,17 +157,22 @@ def _run(
     with path.open("rb+") as file:
         os.fsync(file.fileno())
     if done == total:
-        export_results(out, options.coco_ids)
+        predictor.output.export(out, options.coco_ids)
     return FolderSummary(
-        out, total, done, done - len(entries), detections, tuple(failures), seconds, done < total
+        out, total, done, done - len(entries), found, tuple(failures), seconds, done < total
     )
 
 
-def _check(options: FolderOptions, classes: Sequence[str]) -> None:
+def _check(options: FolderOptions, predictor: Predictor) -> None:
     if options.batch_size < 1 or options.workers < 1:
         raise ConfigError("batch size and workers must be at least 1")
     if not 0 <= options.score_threshold <= 1:
         raise ConfigError(f"score threshold {options.score_threshold} is not between 0 and 1")
+    ranks, classes = isinstance(predictor.output, ClassOutput), predictor.classes
+    if options.sort_by_class and not ranks:
+        raise ConfigError("--sort-by-class: only the weights of a classifier sort images")
+    if ranks and (options.only_classes or options.coco_ids is not None):
+        raise ConfigError("--classes and --coco-ids are about boxes, which a classifier lacks")
     for name in options.only_classes:
         if name not in classes:
             near = get_close_matches(name, classes, n=1)
@@ -178,11 +182,12 @@ def _check(options: FolderOptions, classes: Sequence[str]) -> None:
 
 def _meta(predictor: Predictor, options: FolderOptions) -> dict[str, Any]:
     return {
-        "format": "resdet detections 1",
+        "format": predictor.output.format,
         "classes": list(predictor.classes),
         "score_threshold": options.score_threshold,
         "only_classes": list(options.only_classes),
         "drawn": options.draw,
+        **({"sorted": True} if options.sort_by_class else {}),
         **options.provenance,
     }
 
@@ -224,8 +229,19 @@ def _records(
         except ImageError as error:
             return file, str(error).removeprefix(f"{file.path}: ")
 
-    def finish(result: tuple[Item, Detections]) -> dict[str, Any]:
-        return _finish(*result, predictor.classes, out if options.draw else None)
+    def finish(result: tuple[Item, Any]) -> dict[str, Any]:
+        (file, prepared), found = result
+        if isinstance(prepared, str):
+            return {"file": file.name, "error": prepared}
+        return predictor.output.write(
+            out,
+            file,
+            prepared.loaded,
+            found,
+            predictor.classes,
+            draw=options.draw,
+            sort=options.sort_by_class,
+        )
 
     ahead = options.batch_size + options.workers
     with (
@@ -263,7 +279,7 @@ def _detected(
     items: Iterator[Item],
     options: FolderOptions,
     stop: Callable[[], bool],
-) -> Iterator[tuple[Item, Detections]]:
+) -> Iterator[tuple[Item, Any]]:
     wanted = torch.tensor(
         [not options.only_classes or name in options.only_classes for name in predictor.classes]
     )
@@ -278,23 +294,5 @@ def _detected(
                 f"out of memory on {place}; continue with --resume {less}--device cpu"
             ) from error
         for item in chunk:
-            found = Detections.empty() if isinstance(item[1], str) else next(results)
-            yield item, found[wanted[found.labels]]
-
-
-def _finish(
-    item: Item, found: Detections, classes: Sequence[str], out: Path | None
-) -> dict[str, Any]:
-    """The record of one image, after its drawing is written."""
-    file, prepared = item
-    if isinstance(prepared, str):
-        return {"file": file.name, "error": prepared}
-    if not (found.boxes.isfinite().all() and found.scores.isfinite().all()):
-        return {"file": file.name, "error": "the network gave boxes or scores that are NaN"}
-    record = detection_record(file.name, prepared.loaded, found, classes)
-    if out is not None and max(prepared.size) > JPEG_SIDE:
-        record["warnings"].append(f"not drawn: a JPEG holds at most {JPEG_SIDE} pixels a side")
-    elif out is not None:
-        record["drawn"] = f"{DRAWN}/{drawn_name(file.name)}"
-        save_jpeg(draw_detections(prepared.loaded.pixels, found, classes), out / record["drawn"])
-    return record
+            failed = isinstance(item[1], str)
+            yield item, None if failed else predictor.output.selected(next(results), wanted)

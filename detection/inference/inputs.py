@@ -72,6 +72,13 @@ def safe_name(name: str) -> str:
     return name if safe == name else _marked(safe, name)
 
 
+def folder_name(name: str) -> str:
+    """`safe_name` as the name of one folder: slashes are replaced, too."""
+    flat = name.replace("/", "_")
+    safe = safe_name(flat)
+    return safe if flat == name else _marked(safe, name)
+
+
 def drawn_name(name: str) -> str:
     """The path of an image's drawn JPEG below ``drawn/``: safe, relative and unique.
 

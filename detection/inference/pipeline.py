@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from ..models.faster_rcnn import FasterRCNN
 from ..ops import boxes as box_ops
 from ..structures import Annotation, Batch, Detections, Geometry, Sample
 from .scorers import EnsembleScorer, FeatureMap, NetworkScorer, Scorer, score_refined
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -109,15 +112,8 @@ class Pipeline(nn.Module):
     def detect(self, prepared: Sequence[Prepared]) -> list[Detections]:
         """`predict` for images of any sizes, in their order, on the CPU; those of equal network
         size share a batch, so that none is padded."""
-        groups: dict[tuple[torch.Size, ...], list[int]] = {}
-        for index, image in enumerate(prepared):
-            shapes = tuple(view.image.shape for view in (image.sample, *image.sample.views))
-            groups.setdefault(shapes, []).append(index)
-        found: dict[int, Detections] = {}
-        for indices in groups.values():
-            batch = Batch.collate([prepared[index].sample for index in indices])
-            found |= zip(indices, self.predict(batch.to(self.device)), strict=True)
-        return [found[index].to("cpu") for index in range(len(prepared))]
+        found = in_equal_batches(prepared, lambda batch: self.predict(batch.to(self.device)))
+        return [one.to("cpu") for one in found]
 
     @property
     def device(self) -> torch.device:
@@ -131,6 +127,22 @@ class Pipeline(nn.Module):
             for index in range(max(map(len, scorers))):
                 members = [passes[min(index, len(passes) - 1)] for passes in scorers]
                 yield EnsembleScorer(members) if len(members) > 1 else members[0]
+
+
+def in_equal_batches(
+    prepared: Sequence[Prepared], predict: Callable[[Batch], list[Result]]
+) -> list[Result]:
+    """The results of ``predict`` for images of any sizes, in their order: those of equal network
+    size share a batch, so that none is padded."""
+    groups: dict[tuple[torch.Size, ...], list[int]] = {}
+    for index, image in enumerate(prepared):
+        shapes = tuple(view.image.shape for view in (image.sample, *image.sample.views))
+        groups.setdefault(shapes, []).append(index)
+    found: dict[int, Result] = {}
+    for indices in groups.values():
+        batch = Batch.collate([prepared[index].sample for index in indices], pad=False)
+        found |= zip(indices, predict(batch), strict=True)
+    return [found[index] for index in range(len(prepared))]
 
 
 def _network_scorers(

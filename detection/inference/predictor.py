@@ -1,4 +1,4 @@
-"""The `Predictor`: detections in displayed pixels from paths, arrays or PIL images."""
+"""The `Predictor`: detections in displayed pixels, or classes, from paths, arrays or PIL images."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import os
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from ...datasets.image import ImageRules, LoadedImage, from_pil, read_image
 from ..errors import ConfigError, ImageError
 from ..evaluation.prediction import autocast
-from ..structures import Detections, Sample
+from ..structures import Sample
+from .outputs import BOXES, Output
 from .pipeline import Prepared
 
 #: A file, a PIL image, or RGB pixels (h, w, 3) uint8 as displayed.
@@ -26,8 +28,21 @@ ImageInput = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 KEEP_TRUNCATED = ImageRules(on_truncated="warn")
 
 
-class ImagePipeline(Protocol):
-    """The interface of `Pipeline` and `LocationPipeline` that a predictor uses."""
+class Scored(Protocol):
+    """The interface of `Detections` and `RankedClasses` that a predictor uses."""
+
+    @property
+    def scores(self) -> Tensor: ...
+
+    def __getitem__(self, index: Tensor) -> Self: ...
+
+
+Found = TypeVar("Found", bound=Scored)
+Given = TypeVar("Given", bound=Scored, covariant=True)
+
+
+class ImagePipeline(Protocol[Given]):
+    """The interface of `Pipeline`, `LocationPipeline` and `ScorePipeline` that a predictor uses."""
 
     def to(self, device: torch.device) -> object: ...
 
@@ -36,25 +51,28 @@ class ImagePipeline(Protocol):
     def sample(self, pixels: NDArray[np.uint8], image_id: str = "") -> Sample:
         """The input for one image (h, w, 3) uint8 RGB."""
 
-    def detect(self, prepared: Sequence[Prepared]) -> list[Detections]:
-        """The detections of images of any sizes, in their order, on the CPU."""
+    def detect(self, prepared: Sequence[Prepared]) -> Sequence[Given]:
+        """The results of images of any sizes, in their order, on the CPU."""
 
 
-class Predictor:
+class Predictor(Generic[Found]):
     """A pipeline with its classes and the rules for reading images.
 
-    ``classes`` are the names in label order. The pipeline is moved to ``device``, in eval mode.
+    Results are `Detections`, or the `RankedClasses` of a classifier, which ``output`` writes to a
+    folder. ``classes`` are the names in label order. The pipeline is moved to ``device``, in eval
+    mode.
     """
 
     def __init__(
         self,
-        pipeline: ImagePipeline,
+        pipeline: ImagePipeline[Found],
         *,
         classes: Sequence[str],
         device: torch.device | str = "cpu",
         rules: ImageRules = KEEP_TRUNCATED,
         precision: str = "fp32",
         testing: str = "",
+        output: Output[Any] = BOXES,
     ) -> None:
         self.classes = tuple(classes)
         self.device = torch.device(device)
@@ -62,6 +80,7 @@ class Predictor:
         self.precision = precision
         #: Sizes, networks and options in words.
         self.testing = testing
+        self.output = output
         self.pipeline = pipeline
         pipeline.to(self.device)
         pipeline.eval()
@@ -72,8 +91,9 @@ class Predictor:
         *,
         score_threshold: float | None = None,
         batch_size: int = 1,
-    ) -> list[Detections]:
-        """The detections of each image, boxes in its displayed pixels (after EXIF), on the CPU.
+    ) -> list[Found]:
+        """The detections of each image, boxes in its displayed pixels (after EXIF), on the CPU; of
+        a classifier, all its classes, best first.
 
         ``score_threshold`` drops lower scores; None applies the model's own threshold
         only. Images of equal network size share a batch of up to ``batch_size``, unpadded, so
@@ -87,7 +107,7 @@ class Predictor:
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
         waiting = iter(images)
-        found: list[Detections] = []
+        found: list[Found] = []
         while chunk := [self.prepare(image) for image in islice(waiting, batch_size)]:
             found += self.detect(chunk, score_threshold=score_threshold)
         return found
@@ -101,13 +121,13 @@ class Predictor:
 
     def detect(
         self, prepared: Sequence[Prepared], *, score_threshold: float | None = None
-    ) -> list[Detections]:
-        """The detections of prepared images, in their order."""
+    ) -> list[Found]:
+        """The results of prepared images, in their order."""
         with autocast(self.device, self.precision):
             found = self.pipeline.detect(prepared)
         if score_threshold is None:
-            return found
-        return [one[one.scores >= score_threshold] for one in found]
+            return list(found)
+        return [one[~(one.scores < score_threshold)] for one in found]  # NaN stays, to be told
 
     def _load(self, image: ImageInput) -> LoadedImage:
         if isinstance(image, str | os.PathLike):

@@ -1,7 +1,8 @@
 """The records of a run: one JSON line per image, appended in order, repairable after a crash.
 
-A run's folder holds ``meta.json`` (what the results depend on) and ``detections.jsonl``. A line is
-written whole or not at all, so that after a crash everything but a cut last line is valid.
+A run's folder holds ``meta.json`` (what the results depend on) and ``detections.jsonl``, or
+``classes.jsonl`` of a classifier. A line is written whole or not at all, so that after a crash
+everything but a cut last line is valid.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from ...datasets.image import LoadedImage
 from ..errors import ConfigError, DataError
 from ..files import append_file, write_file
 from ..structures import Detections
+from .ranked_classes import RankedClasses
 
 RECORDS = "detections.jsonl"
+CLASS_RECORDS = "classes.jsonl"
 META = "meta.json"
 
 Json = Mapping[str, Any]
@@ -26,11 +29,12 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ResultEntry:
-    """One line of the file of records: its image, error, detections and the byte it ends at."""
+    """One line of the file of records: its image, error, number of detections or classes, and the
+    byte it ends at."""
 
     file: str
     error: str | None
-    detections: int
+    found: int
     end: int
 
 
@@ -60,9 +64,14 @@ def scan(path: Path) -> list[ResultEntry]:
     if not path.exists():
         return []
     return [
-        ResultEntry(record["file"], record.get("error"), len(record.get("detections", ())), end)
+        ResultEntry(record["file"], record.get("error"), found_in(record), end)
         for record, end in _lines(path, repair=True)
     ]
+
+
+def found_in(record: Json) -> int:
+    """The number of detections or classes in a record; 0 for a failed image."""
+    return len(record.get("detections", record.get("classes", ())))
 
 
 def write_meta(folder: Path, meta: Json) -> None:
@@ -105,14 +114,9 @@ def detection_record(
     name: str, image: LoadedImage, found: Detections, classes: Sequence[str]
 ) -> dict[str, Any]:
     """The record of an image with its detections, rounded to 1/1000 px; see `run_folder`."""
-    height, width = image.pixels.shape[:2]
     columns = zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
     return {
-        "file": name,
-        "width": width,
-        "height": height,
-        "orientation": image.orientation,
-        "warnings": list(image.warnings),
+        **_image(name, image),
         "detections": [
             {
                 "label": classes[label],
@@ -121,6 +125,30 @@ def detection_record(
             }
             for label, score, box in columns
         ],
+    }
+
+
+def class_record(
+    name: str, image: LoadedImage, found: RankedClasses, classes: Sequence[str]
+) -> dict[str, Any]:
+    """The record of an image with its classes, best first; see `run_folder`."""
+    columns = zip(found.labels.tolist(), found.scores.tolist(), strict=True)
+    return {
+        **_image(name, image),
+        "classes": [
+            {"label": classes[label], "score": round(score, 6)} for label, score in columns
+        ],
+    }
+
+
+def _image(name: str, image: LoadedImage) -> dict[str, Any]:
+    height, width = image.pixels.shape[:2]
+    return {
+        "file": name,
+        "width": width,
+        "height": height,
+        "orientation": image.orientation,
+        "warnings": list(image.warnings),
     }
 
 
@@ -154,21 +182,29 @@ def _is_record(record: object) -> bool:
         return False
     if record.get("error") is not None:
         return isinstance(record["error"], str)
-    found = record.get("detections", [])
+    found, ranked = record.get("detections", []), record.get("classes", [])
     return (
         all(type(record.get(side)) is int for side in ("width", "height"))
         and isinstance(record.get("drawn", ""), str)
         and isinstance(found, list)
         and all(map(_is_detection, found))
+        and isinstance(ranked, list)
+        and all(map(_is_scored_class, ranked))
     )
 
 
 def _is_detection(found: object) -> bool:
-    if not isinstance(found, dict) or not isinstance(found.get("label"), str):
-        return False
-    box = found.get("box")
-    numbers = [found.get("score"), *(box if isinstance(box, list) else ())]
-    return len(numbers) == 5 and all(map(_is_sane, numbers))
+    box = found.get("box") if isinstance(found, dict) else None
+    is_box = isinstance(box, list) and len(box) == 4 and all(map(_is_sane, box))
+    return is_box and _is_scored_class(found)
+
+
+def _is_scored_class(found: object) -> bool:
+    return (
+        isinstance(found, dict)
+        and isinstance(found.get("label"), str)
+        and _is_sane(found.get("score"))
+    )
 
 
 def _is_sane(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""Export of a run's JSON lines to COCO JSON and CSV."""
+"""Export of a run's JSON lines to COCO JSON and CSV, and of a classifier's to CSV."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from typing import IO, Any
 from ...datasets.formats.coco_ids import CocoIds, Id
 from ..errors import DataError
 from ..files import atomic_write, csv_cell
-from .records import RECORDS, Json, read_meta, read_records
+from .records import CLASS_RECORDS, RECORDS, Json, read_meta, read_records
 
 COCO = "detections.coco.json"
 CSV = "detections.csv"
+CLASS_CSV = "classes.csv"
 
 _COLUMNS = ("file", "width", "height", "label", "score", "x1", "y1", "x2", "y2", "error")
+_CLASS_COLUMNS = ("file", "width", "height", "rank", "label", "score", "error")
 
 
 def export_results(folder: Path, coco_ids: CocoIds | None = None) -> tuple[Path, Path]:
@@ -49,12 +51,29 @@ def export_results(folder: Path, coco_ids: CocoIds | None = None) -> tuple[Path,
     return coco, table
 
 
+def export_classes(folder: Path) -> Path:
+    """Make the CSV of a classifier's run from its JSON lines, a row per class and image, and
+    return its path; raises as `export_results`."""
+    classes = set(read_meta(folder)["classes"])
+    path = folder / CLASS_CSV
+    with _replacing(path) as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(_CLASS_COLUMNS)
+        for record in _labelled_records(folder / CLASS_RECORDS, classes):
+            start, ranked = _image_cells(record), record.get("classes", ())
+            for rank, each in enumerate(ranked, start=1):
+                rows.writerow([*start, rank, csv_cell(each["label"]), each["score"], ""])
+            if not ranked:
+                rows.writerow([*start, "", "", "", csv_cell(record.get("error", ""))])
+    return path
+
+
 def _labelled_records(path: Path, classes: set[str]) -> Iterator[dict[str, Any]]:
     for number, record in enumerate(read_records(path), start=1):
-        for detection in record.get("detections", ()):
-            if detection["label"] not in classes:
+        for found in record.get("detections", record.get("classes", ())):
+            if found["label"] not in classes:
                 raise DataError(
-                    f"{path}: line {number}: label {detection['label']!r:.80} is not among the "
+                    f"{path}: line {number}: label {found['label']!r:.80} is not among the "
                     "classes of meta.json"
                 )
         yield record
@@ -108,12 +127,16 @@ def _write_items(file: IO[str], items: Iterable[Json]) -> None:
 
 def _rows(record: Json) -> Iterator[list[Any]]:
     """A row per detection; an image without detections, or a failed one, has one unlabelled row."""
-    start = [csv_cell(record["file"]), record.get("width", ""), record.get("height", "")]
+    start = _image_cells(record)
     detections = record.get("detections", ())
     for detection in detections:
         yield [*start, csv_cell(detection["label"]), detection["score"], *detection["box"], ""]
     if not detections:
         yield [*start, "", "", "", "", "", "", csv_cell(record.get("error", ""))]
+
+
+def _image_cells(record: Json) -> list[object]:
+    return [csv_cell(record["file"]), record.get("width", ""), record.get("height", "")]
 
 
 def _dump(value: object) -> str:

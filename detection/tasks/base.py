@@ -192,9 +192,9 @@ class Task(ABC):
     def predictor(self, pipeline: Any, **options: Any) -> Predictor:
         """The `Predictor` of a pipeline; ``options`` are those of its constructor.
 
-        Raises WeightsError where the task gives no boxes, ConfigError where its config does not.
+        Raises WeightsError where the task has none, ConfigError where its config does not allow it.
         """
-        raise WeightsError(f"{self.noun} gives no boxes; detectors and localizers do")
+        raise WeightsError(f"{self.noun} is not applied to images on its own")
 
     def member_config(self, config: Any, lead: Any) -> Any:
         """The configuration of a further member of an ensemble; ``lead`` is the first one's."""

@@ -31,6 +31,9 @@ from ..evaluation.classification import (
     evaluate_scores,
 )
 from ..inference.classify import ScorePipeline
+from ..inference.outputs import ClassOutput
+from ..inference.predictor import Predictor
+from ..inference.ranked_classes import RankedClasses
 from ..models.classifier import Classifier
 from ..structures import Batch
 from .banner import describe_size
@@ -220,6 +223,9 @@ class ClassificationTask(CropTask):
         """Each member of an ensemble has the protocol and the sizes of its own configuration."""
         return ScorePipeline(list(map(classifier_member, members)))
 
+    def predictor(self, pipeline: ScorePipeline, **options: Any) -> Predictor[RankedClasses]:
+        return Predictor(pipeline, output=ClassOutput(), **options)
+
     def quick_config(self, config: ClassifierConfig) -> ClassifierConfig:
         """One crop per image."""
         test = config.test.model_copy(update={"protocol": "one_crop", "flip": False})
@@ -266,7 +272,11 @@ class ClassificationTask(CropTask):
     def describe_testing(self, members: Sequence[LoadedClassifier], pipeline: ScorePipeline) -> str:
         crops = describe_members([describe_crops(member.crops) for member in pipeline.members])
         unnamed = are_numbered(members[0].classes)
-        names = ["classes of the data, sorted, as the weights have no names"] if unnamed else []
+        names = (
+            ["the weights have no class names (`eval` takes those of the data, sorted)"]
+            if unnamed
+            else []
+        )
         told = describe_overridden(members, ("test.resize", "test.size"))
         return "; ".join([*crops, *names, *told])
 

@@ -171,7 +171,7 @@ class DetectionTask(Task):
     def pipeline(self, members: Sequence[Detector]) -> Pipeline:
         return build_pipeline(members)
 
-    def predictor(self, pipeline: Pipeline, **options: Any) -> Predictor:
+    def predictor(self, pipeline: Pipeline, **options: Any) -> Predictor[Detections]:
         return Predictor(pipeline, **options)
 
     def evaluate(

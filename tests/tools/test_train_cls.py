@@ -314,8 +314,6 @@ def test_each_command_refuses_the_others_checkpoints(
     refused("train-det", "--cfg", tiny_config, "--weights", cls, "--dry-run", parts=classifier)
     refused("eval", "--weights", cls, "--weights", det, parts=detector)
     refused("eval", "--weights", det, "--weights", cls, parts=classifier)
-    no_boxes = (str(cls), "a classifier gives no boxes")
-    refused("infer", "--weights", cls, undisturbed, "--out", tmp_path / "o", parts=no_boxes)
 
 
 def test_each_command_refuses_the_others_configs(

@@ -84,7 +84,7 @@ def test_every_image_has_a_record_in_order_and_a_drawing(run, images, tmp_path):
 
     assert (summary.done, summary.new, summary.total, summary.interrupted) == (9, 9, 9, False)
     assert [name for name, _ in summary.failures] == ["1 cut.png", "2 text.jpg"]
-    assert summary.detections == 6
+    assert summary.found == 6
     assert seen[-1] == (9, 9, 2) and len(seen) == 9
     for record in found:
         if "error" not in record:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from resdet.detection.errors import ConfigError
-from resdet.detection.inference.inputs import drawn_name, find_inputs, safe_name
+from resdet.detection.inference.inputs import drawn_name, find_inputs, folder_name, safe_name
 
 
 def touch(*paths: Path) -> None:
@@ -133,7 +133,8 @@ ANY_NAME = st.one_of(st.sampled_from(DANGEROUS), st.text("./\\ ~:aCON犬\n", max
 
 @given(ANY_NAME)
 def test_no_name_leaves_its_folder_or_is_illegal(name):
-    for safe in (safe_name(name), drawn_name(name)):
+    assert "/" not in folder_name(name)
+    for safe in (safe_name(name), drawn_name(name), folder_name(name)):
         assert not PurePosixPath(safe).is_absolute()
         windows = PureWindowsPath(safe)
         assert not windows.drive and not windows.root and not windows.is_reserved()
@@ -149,6 +150,7 @@ def test_different_names_have_different_drawings(pair):
     one, two = pair
     assert safe_name(one) != safe_name(two)
     assert drawn_name(one) != drawn_name(two)
+    assert folder_name(one) != folder_name(two)
 
 
 def test_every_image_has_its_own_jpeg():

@@ -97,13 +97,29 @@ def test_scores_are_those_of_torchvision(weights: Path, data: Path) -> None:
         torch.testing.assert_close(own, expected, rtol=1e-3, atol=1e-4)
 
 
+def test_infer_numbers_the_classes(weights: Path, data: Path, tmp_path: Path) -> None:
+    """`eval` names the classes as the data does; a folder of images has no names."""
+    out = tmp_path / "out"
+    assert (
+        main(["infer", "--weights", str(weights), str(data / "val"), *SIZES[:2], "--out", str(out)])
+        == 0
+    )
+    expected = scores(weights, data)
+    lines = (out / "classes.jsonl").read_text().splitlines()
+    assert len(lines) == len(expected) == 10
+    for record in map(json.loads, lines):
+        own = {each["label"]: each["score"] for each in record["classes"]}
+        (wanted,) = (v for k, v in expected.items() if k.endswith(record["file"]))
+        assert [own[f"class{row}"] for row in range(5)] == pytest.approx(wanted.tolist(), abs=1e-6)
+
+
 def test_eval_gives_the_error_in_one_command(
     weights: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["eval", "--weights", str(weights), source(data), *SIZES, "--out", str(tmp_path)]
     assert main(words) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "classes of the data, sorted, as the weights have no names" in printed
+    assert "the weights have no class names (`eval` takes those of the data, sorted)" in printed
     assert "overridden: test.resize 36 (weights: 256), test.size 32 (weights: 224)" in printed
     report = json.loads((tmp_path / "metrics.json").read_text())
     assert report["classes"] == list(WNIDS) and report["images"] == 10

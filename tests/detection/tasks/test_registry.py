@@ -286,7 +286,7 @@ def test_what_it_does_not_give_is_refused(
 ) -> None:
     best = run / "weights" / "best.pt"
     assert main(["infer", str(run), "--weights", str(best), "--out", str(tmp_path / "found")]) == 3
-    assert "a counter gives no boxes" in capsys.readouterr().err
+    assert "a counter is not applied to images" in capsys.readouterr().err
     assert main(["train-cls", "--cfg", str(config), "--print-config"]) == 2
     assert "this config is for 'counting'" in capsys.readouterr().err
     assert main(["eval", "--weights", str(best), "--no-coco"]) == 2
