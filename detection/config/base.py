@@ -18,6 +18,8 @@ from ..schedules import SCHEDULES
 # Every limit is beyond what makes sense: configs come with other people's checkpoints too.
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, le=1e9)]
+#: A learning rate; float32 holds its product with a gradient of any use.
+Rate = Annotated[float, Field(gt=0, le=1e30)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 NonNegative = Annotated[int, Field(ge=0, le=10**9)]
 #: Images, boxes or anchors that are in memory together.
@@ -113,7 +115,7 @@ class TrainConfig(Section):
     #: Splits each process's share of the batch into this many passes.
     accumulate: Amount = 1
     #: Learning rate at base_batch_size; the rate in use is lr x batch_size / base_batch_size.
-    lr: Positive = 0.02
+    lr: Rate = 0.02
     base_batch_size: Count = 16
     momentum: Fraction = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4

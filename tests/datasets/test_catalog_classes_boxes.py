@@ -168,7 +168,7 @@ def test_a_class_that_is_not_wanted(root: Path) -> None:
 
 @pytest.mark.parametrize("name", ["train_cls", "train_loc"])
 def test_a_image_whose_boxes_are_dropped_is_counted(root: Path, name: str) -> None:
-    """``on_bad_box: drop`` asked for it, whatever the list promises; a val image is refused."""
+    """``on_bad_box: drop`` asked for it, whatever the list promises; a val image is counted as skipped."""
     if name == "train_loc":
         _as_train_loc(root)
         write_xml(root / NOTES / "train" / CAT / f"{CAT}_1.xml", (CAT, "2 3 20 25"))
@@ -179,8 +179,11 @@ def test_a_image_whose_boxes_are_dropped_is_counted(root: Path, name: str) -> No
     assert kinds == [("swapped_corners", "warning"), ("image_without_box", "warning")]
     assert len(split.problems) == 1
     _edit(NOTES / "val" / f"{VAL_1}.xml", "<xmax>10", "<xmax>0")(root)
-    with pytest.raises(DataError, match=rf"{VAL_1}\.xml: the image has no box"):
-        localization_split(ClsLocSource(root=root), "val", classes=None, on_bad_box="drop")
+    split = localization_split(ClsLocSource(root=root), "val", classes=None, on_bad_box="drop")
+    assert VAL_1 not in [record.image_id for record in split.records]
+    (left_out,) = (each for each in split.findings if each.kind == "image_without_box")
+    assert (left_out.severity, left_out.outcome) == ("warning", "skipped")
+    assert "all its boxes were dropped" in str(left_out)
 
 
 def test_pets(shared_data: Path) -> None:

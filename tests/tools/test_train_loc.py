@@ -413,7 +413,9 @@ def test_an_ensemble_of_one_twice_is_itself(
     one = f"test.classifiers=[{classifier}]"
     two = f"test.classifiers=[{classifier}, {classifier}]"
     alone = metrics_of(tmp_path / "alone", "--weights", weights, one)
-    both = metrics_of(tmp_path / "both", "--weights", weights, "--weights", turned, two)
+    both = metrics_of(
+        tmp_path / "both", "--weights", weights, "--weights", turned, two, "--trust-paths"
+    )
     assert both == pytest.approx(alone, rel=1e-5)
     written = json.loads((tmp_path / "both" / "metrics.json").read_text())["testing"]
     assert "ensemble of 2" in written and "2 classifier(s)" in written
@@ -518,7 +520,9 @@ def test_an_ensemble_of_stage_two_joins_all_proposers(
 
     def ensemble(*overrides: str) -> LocationPipeline:
         checkpoints = [read_checkpoint(path, LOCALIZATION_RCNN) for path in paths]
-        return LOCALIZATION_RCNN.pipeline(load_members(checkpoints, overrides=overrides))
+        return LOCALIZATION_RCNN.pipeline(
+            load_members(checkpoints, overrides=overrides, trust_paths=True)
+        )
 
     both = ensemble(*words)
     assert (len(both.first), len(both.second)) == (2, 2)

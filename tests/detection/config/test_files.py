@@ -81,7 +81,7 @@ rpn: 5
             f"{path}:5: data.train.1.images: is required",
             f"{path}:6: data.train.1.imges: unknown key; did you mean 'images'?",
             f"{path}:8: data.train.2: unknown format 'vox'; did you mean 'voc'? "
-            "(known here: ilsvrc_det, voc, coco, yolo)",
+            "(known here: ilsvrc_det, voc, coco, yolo, labelme, label_studio, cvat, csv)",
             f"{path}:10: train.lr: must be a valid number (got 'abc')",
             f"{path}:11: train.iterations: must be a valid integer (got 10.0)",
             f"{path}:12: train.seed: must be a valid integer (got true)",
