@@ -18,7 +18,7 @@ from ..schedules import SCHEDULES
 # Every limit is beyond what makes sense: configs come with other people's checkpoints too.
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, le=1e9)]
-#: A learning rate; float32 holds its product with a gradient of any use.
+#: A learning rate; its product with a gradient is a float32.
 Rate = Annotated[float, Field(gt=0, le=1e30)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 NonNegative = Annotated[int, Field(ge=0, le=10**9)]

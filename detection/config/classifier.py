@@ -22,6 +22,7 @@ from .base import (
     NonNegative,
     Positive,
     Precision,
+    Rate,
     Schedule,
     Section,
     Side,
@@ -91,7 +92,7 @@ class CropTrainConfig(TrainConfig):
 
 class ClassifierTrainConfig(CropTrainConfig):
     iterations: Count = 600_000
-    lr: Positive = 0.1
+    lr: Rate = 0.1
     warmup_iterations: NonNegative = 0
     #: "Divided by 10 when the error plateaus".
     schedule: Schedule = "plateau"

@@ -25,6 +25,7 @@ from .base import (
     OnSizeMismatch,
     Positive,
     Precision,
+    Rate,
     Schedule,
     Section,
     Side,
@@ -89,7 +90,7 @@ class LocalizerTrainConfig(CropTrainConfig):
     """The learning rates are ours: the paper gives the batch size only."""
 
     iterations: Count = 60_000
-    lr: Positive = 0.01
+    lr: Rate = 0.01
     warmup_iterations: NonNegative = 500
     schedule: Schedule = "cosine"
 

@@ -168,7 +168,7 @@ def test_a_class_that_is_not_wanted(root: Path) -> None:
 
 @pytest.mark.parametrize("name", ["train_cls", "train_loc"])
 def test_a_image_whose_boxes_are_dropped_is_counted(root: Path, name: str) -> None:
-    """``on_bad_box: drop`` asked for it, whatever the list promises; a val image is counted as skipped."""
+    """``on_bad_box: drop`` asked for it, whatever the list promises; of val it is skipped."""
     if name == "train_loc":
         _as_train_loc(root)
         write_xml(root / NOTES / "train" / CAT / f"{CAT}_1.xml", (CAT, "2 3 20 25"))
