@@ -126,7 +126,7 @@ def test_infer_records_paths_that_are_no_regular_files(
     names = ["folder.jpg", "dead.jpg", "loop.jpg", "pipe.jpg", "gone.jpg"]
     listed = write_list(folder / "list.txt", names)
     done, records = infer(resdet, tiny_run / "weights" / "best.pt", listed, tmp_path / "out")
-    assert done.code == 0, done.err
+    assert done.code == 5, done.err  # every input failed
     reasons = {name: record["error"] for name, record in records.items()}
     assert reasons["folder.jpg"] == "a folder, not an image"
     assert reasons["pipe.jpg"] == "not a regular file"
