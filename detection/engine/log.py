@@ -277,7 +277,9 @@ def format_duration(seconds: float) -> str:
 
 def _words(values: Mapping[str, float]) -> str:
     return "  ".join(
-        _FORMATS[name](value) if name in _FORMATS else f"{name} {value:.4g}"
+        _FORMATS[name](value)
+        if name in _FORMATS
+        else f"{name} {'-' if math.isnan(value) else f'{value:.4g}'}"
         for name, value in values.items()
     )
 

@@ -140,7 +140,7 @@ class Outputs:
         return self.folder / "weights" / "best.pt"
 
     def save_best(self, state: TrainingState) -> None:
-        """Save `TrainingState.weights` as ``best.pt``."""
+        """Save `TrainingState.weights` as ``best.pt``; its metric is -inf before any result."""
         content = {"model": state.weights(), "step": state.step, "metric": state.best}
         self._save(self.best, content)
 

@@ -255,8 +255,10 @@ def _evaluate(
         _save_if_alone(state, outputs, group)
         raise ConfigError(evaluation_advice(state, outputs, group.device)) from error
     state.unevaluated = False
-    if math.isnan(metric):  # no class has any object to find
-        metric = 0.0
+    if math.isnan(metric):  # no class has any object to find: neither better nor worse
+        if not math.isfinite(state.best):
+            outputs.save_best(state)  # the newest weights, until there is a result
+        return
     if metric <= state.best:
         state.stale += 1
         state.flat += 1

@@ -7,6 +7,7 @@ from torch import nn
 from ...datasets.catalog import describe
 from ...datasets.findings import count_kinds
 from ..config.base import TrainConfig
+from ..errors import first_few
 from .base import Loaded, Splits
 
 
@@ -51,6 +52,28 @@ def describe_findings(splits: Splits) -> list[str]:
         lines += [f"WARNING: data.{name}: {problem}" for problem in split.problems[:10]]
         if split.findings:
             lines.append(f"found in data.{name}: {count_kinds(split.findings)}")
+    return lines
+
+
+def classes_without_objects(splits: Splits) -> list[str]:
+    """A warning for classes that training cannot learn, and a note on those that validation cannot
+    measure: no image, or no object that is not ignored, is of the class."""
+    lines = []
+    for name, split in splits.items():
+        found: set[int | None] = set()
+        for record in split.records:
+            if record.image_label is not None:
+                found.add(record.image_label)
+            found.update(record.annotation.labels[~record.annotation.ignore].tolist())
+        lacking = [each for label, each in enumerate(split.classes) if label not in found]
+        if not lacking or not split.annotated:
+            continue
+        what = f"{len(lacking)} of {len(split.classes)} classes without an object or image"
+        told = f"data.{name}: {what}: {first_few(lacking)}"
+        if name == "train":
+            lines.append(f"WARNING: {told}; the network cannot learn them")
+        else:
+            lines.append(f"{told}; their results are undefined (-)")
     return lines
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import signal
 from collections.abc import Callable
@@ -27,7 +28,13 @@ from ..engine.train import train
 from ..environment import describe_environment
 from ..errors import ConfigError, DataError, WeightsError
 from ..evaluation.prediction import evaluating
-from .banner import describe_findings, describe_steps, fixed_at_random, unused_images
+from .banner import (
+    classes_without_objects,
+    describe_findings,
+    describe_steps,
+    fixed_at_random,
+    unused_images,
+)
 from .base import Loaded, Task
 from .checkpoints import Checkpoint, load_trained
 from .skipped import describe_skipped, skipped_images
@@ -80,7 +87,8 @@ class Training:
             resumed.expect_fit(config)
         loaded = Loaded(task.build(config, len(classes)), config, classes)
         self.task, self.loaded, self.splits, self.start = task, loaded, splits, start
-        self.notes = [*describe_findings(splits), *self._load_weights()]
+        warnings = classes_without_objects(splits)
+        self.notes = [*describe_findings(splits), *warnings, *self._load_weights()]
         #: Prediction with the network in training, for evaluations.
         self.tested = replace(loaded, config=task.quick_config(config))
         self.pipeline = task.pipeline([self.tested])
@@ -207,8 +215,11 @@ class Training:
         if stopped:
             command = f"{outputs.command} --resume {shlex.quote(str(outputs.last))}"
             return f"stopped at step {state.step}; continue with: {command}"
-        best = self.task.describe_best(self.loaded.config, state.best)
-        return f"done: {state.step} steps, best {best}; weights in {outputs.best.parent}"
+        if math.isfinite(state.best):
+            best = f"best {self.task.describe_best(self.loaded.config, state.best)}"
+        else:
+            best = "no best: data.val gave no result (-); best.pt has the last weights"
+        return f"done: {state.step} steps, {best}; weights in {outputs.best.parent}"
 
 
 def draw(log: RunLog, plot: Callable[..., object], *content: Any) -> None:
