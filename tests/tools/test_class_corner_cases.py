@@ -29,9 +29,7 @@ def without(scenes: Path, tiny_config: Path, tmp_path: Path) -> Path:
         head, _, _ = file.read_text().partition("<object>")
         file.write_text(f"{head.removesuffix('</annotation>')}</annotation>")
     config = tmp_path / "config.yaml"
-    config.write_text(
-        tiny_config.read_text().replace("square, star,", "square, star, hexagon,")
-    )
+    config.write_text(tiny_config.read_text().replace("square, star,", "square, star, hexagon,"))
     return config
 
 
