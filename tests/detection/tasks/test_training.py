@@ -67,7 +67,7 @@ def test_patience_ends_a_run_that_does_not_get_better(tiny_config: Path, tmp_pat
         ((0.1, 0.0, 0.2, 0.1, 0.3), 2, 5, 5),  # a better one restarts the count
         ((0.5, 0.4, 0.9, 0.9, 0.9), 1, 2, 1),
         ((0.5, 0.4, 0.3, 0.2, 0.1), None, 5, 1),
-        # What is not defined is neither better nor worse, and the newest weights stand in for a best.
+        # What is undefined is neither better nor worse; the newest weights stand in for a best.
         ((float("nan"), 0.0, 0.2, 0.1, 0.0), 2, 5, 3),
         ((0.5, float("nan"), 0.4, float("nan"), 0.3), 2, 5, 1),
         ((float("nan"),) * 5, 1, 5, 5),
