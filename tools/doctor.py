@@ -7,7 +7,6 @@ import importlib
 import json
 import os
 import platform
-import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 from resdet.detection.printing import cell
+from resdet.detection.processor import cpu_flags
 from resdet.tools import doctor_checks as checks
 from resdet.tools.doctor_checks import CheckResult, Gpu
 
@@ -52,7 +52,7 @@ def examine(folder: Path) -> list[CheckResult]:
         checks.check_albumentations(_installed(("albumentations", "albumentationsx"))),
         checks.check_nms(_nms_of_two_boxes),
         *checks.check_gpus(_gpus, driver=shutil.which("nvidia-smi") is not None),
-        checks.check_cpu(_cpu_flags(), len(_cpus()), platform.machine()),
+        checks.check_cpu(set(cpu_flags()), len(_cpus()), platform.machine()),
         *checks.check_shared_memory(_shared_memory(), _read_through_worker),
         *checks.check_disk(folder, _free_bytes),
     ]
@@ -127,16 +127,6 @@ def _cpus() -> set[int]:
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)
     return set(range(os.cpu_count() or 1))
-
-
-def _cpu_flags() -> set[str]:
-    """Instruction sets on Linux; empty on other systems."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return set()
-    lines = re.findall(r"^(?:flags|Features)\s*:(.*)$", text, flags=re.MULTILINE)
-    return set(lines[0].split()) if lines else set()
 
 
 def _shared_memory() -> tuple[int, int] | None:

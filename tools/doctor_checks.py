@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from resdet.detection.errors import one_line
+from resdet.detection.processor import bf16_instructions
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -163,11 +164,12 @@ def _gpu_result(index: int, gpu: Gpu) -> CheckResult:
 
 def check_cpu(flags: set[str], cores: int, machine: str) -> CheckResult:
     """Usable cores, and whether the CPU has bf16 instructions."""
-    fast = sorted(flags & {"avx512_bf16", "amx_bf16", "bf16"})
-    if fast:
+    if fast := bf16_instructions(flags):
         precision = f"bf16 with {', '.join(fast)}"
+    elif flags:
+        precision = "bf16 is emulated, slower than fp32: use precision auto or fp32"
     else:
-        precision = "bf16 is emulated and slow" if flags else "bf16 support unknown"
+        precision = "bf16 support unknown: precision auto takes fp32"
     return CheckResult("cpu", "ok", f"{machine}, {cores} cores, {precision}")
 
 

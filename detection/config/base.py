@@ -34,8 +34,9 @@ AnchorSizes = Annotated[
 AnchorRatios = Annotated[
     tuple[Annotated[float, Field(ge=0.01, le=100)], ...], Field(min_length=1, max_length=64)
 ]
-#: Precision of a network; boxes and scores are always float32.
-Precision = Literal["fp32", "bf16", "fp16"]
+#: Precision of a network; boxes and scores are always float32. ``auto`` is bf16 where the device
+#: computes it and fp32 where it would emulate it.
+Precision = Literal["fp32", "bf16", "fp16", "auto"]
 #: The name of a learning-rate schedule.
 Schedule = Annotated[str, AfterValidator(lambda name: one_of(name, SCHEDULES))]
 #: An image that cannot be used is an error, or is left out and counted (``skip``).

@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..processor import computes_bf16
 from ..structures import Batch, Detections
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -24,8 +25,26 @@ class Network(Protocol[Prediction]):
     def predict(self, batch: Batch) -> list[Prediction]: ...
 
 
+def resolved(precision: str, device: torch.device) -> str:
+    """What ``auto`` means on ``device``; any other precision is as it is."""
+    if precision != "auto":
+        return precision
+    return "bf16" if computes_bf16(str(device)) else "fp32"
+
+
+def emulation(setting: str, precision: str, device: torch.device) -> list[str]:
+    """A warning where ``setting`` asks for bf16 that ``device`` emulates."""
+    if precision != "bf16" or computes_bf16(str(device)):
+        return []
+    return [
+        f"WARNING: {setting}=bf16: {device} has no bf16 instructions and emulates them, which is "
+        f"slower than fp32; {setting}=auto takes bf16 only where it is computed"
+    ]
+
+
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Run convolutions and matrix products in ``precision``; box arithmetic stays float32."""
+    precision = resolved(precision, device)
     return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
 
 

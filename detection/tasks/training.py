@@ -27,7 +27,7 @@ from ..engine.state import Outputs, TrainingState, shipped_weights
 from ..engine.train import train
 from ..environment import describe_environment
 from ..errors import ConfigError, DataError, WeightsError
-from ..evaluation.prediction import evaluating
+from ..evaluation.prediction import emulation, evaluating, resolved
 from .banner import (
     classes_without_objects,
     describe_findings,
@@ -120,9 +120,13 @@ class Training:
 
     def banner(self, group: Group, folder: Path | str) -> list[str]:
         """The summary that is logged before the first step."""
-        settings = self.settings
+        settings, test = self.settings, self.tested.config.test
+        precision = resolved(settings.precision, group.device)
+        chosen = " (train.precision=auto)" if settings.precision == "auto" else ""
         return [
-            f"device: {group.device} x {group.world}, {settings.precision}",
+            f"device: {group.device} x {group.world}, {precision}{chosen}",
+            *emulation("train.precision", settings.precision, group.device),
+            *emulation("test.precision", test.precision, group.device),
             *self.task.describe(self.loaded, self.splits),
             self.task.describe_evaluations(self.loaded, self.tested, self.pipeline),
             describe_steps(settings, len(self.splits["train"].records)),
@@ -233,10 +237,11 @@ def draw(log: RunLog, plot: Callable[..., object], *content: Any) -> None:
 
 def _initial_state(model: nn.Module, settings: TrainConfig, group: Group) -> TrainingState:
     model.train()
+    scaled = resolved(settings.precision, group.device) == "fp16"
     return TrainingState(
         model,
         make_sgd(model, settings),
-        torch.amp.GradScaler(group.device.type, enabled=settings.precision == "fp16"),
+        torch.amp.GradScaler(group.device.type, enabled=scaled),
         None if settings.ema_decay is None else MovingAverage(model, settings.ema_decay),
     )
 

@@ -160,8 +160,10 @@ def test_gpus() -> None:
     ("flags", "said"),
     [
         ({"avx2", "avx512_bf16"}, "bf16 with avx512_bf16"),
-        ({"avx2"}, "emulated"),
-        (set(), "unknown"),
+        ({"amx_bf16", "amx_tile"}, "bf16 with amx_bf16"),
+        ({"asimd", "bf16"}, "bf16 with bf16"),
+        ({"avx2", "avx512f"}, "bf16 is emulated, slower than fp32: use precision auto"),
+        (set(), "unknown: precision auto takes fp32"),
     ],
 )
 def test_cpu(flags: set[str], said: str) -> None:

@@ -1,0 +1,40 @@
+"""The instruction sets of this machine's processor, and whether a device computes in bf16."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+#: What Linux tells of the processor.
+CPUINFO = Path("/proc/cpuinfo")
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """The instruction sets of the processor, by their names in Linux; empty where unknown."""
+    try:
+        text = CPUINFO.read_text(encoding="utf-8")
+    except OSError:  # another system
+        import torch  # `resdet doctor` runs without it, too
+
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)  # not in every version
+        return frozenset(name for name, has in capabilities().items() if has is True)
+    lines = re.findall(r"^(?:flags|Features)\s*:(.*)$", text, flags=re.MULTILINE)
+    return frozenset(lines[0].split()) if lines else frozenset()
+
+
+def bf16_instructions(flags: frozenset[str] | set[str]) -> list[str]:
+    """The instruction sets that multiply in bf16: AVX512-BF16 and AMX (x86), BF16 (Arm). Without
+    one of them torch emulates bf16."""
+    return sorted(flags & {"avx512_bf16", "amx_bf16", "bf16", "svebf16", "sve_bf16", "arm_bf16"})
+
+
+@cache
+def computes_bf16(device: str) -> bool:
+    """Whether a device such as ``cpu`` or ``cuda:0`` computes in bf16 without emulation."""
+    import torch
+
+    if torch.device(device).type == "cuda":  # since compute capability 8.0 (Ampere)
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return bool(bf16_instructions(cpu_flags()))
