@@ -80,9 +80,7 @@ def test_a_run_tells_its_precision_and_warns_of_emulation(
     assert told.count("emulates them") == 2 and "WARNING: test.precision=bf16" in told
 
 
-def test_auto_trains_as_what_it_means(
-    resdet: Command, tiny_config: Path, tmp_path: Path
-) -> None:
+def test_auto_trains_as_what_it_means(resdet: Command, tiny_config: Path, tmp_path: Path) -> None:
     """Bit for bit, and the config keeps the word."""
     meant = resolved("auto", CPU)
     weights = []
