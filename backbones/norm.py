@@ -59,7 +59,8 @@ class ConvNorm(nn.Conv2d):
     """A convolution without bias and its norm, computed as one convolution where possible.
 
     With fixed statistics conv(x, w) * scale + shift = conv(x, w * scale) + shift: the activation is
-    written once instead of three times, and the gradients of the weights are the same.
+    written once instead of three times, and the gradients of the weights are the same. `fold_norms`
+    does that once and for all.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class ConvNorm(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         factors = self.fixed_factors()
         if factors is None:
-            return self.norm(self._convolve(x, self.weight, None))
+            return self.norm(self._convolve(x, self.weight, self.bias))
         scale, shift = factors
         return self._convolve(x, self.weight * scale[:, None, None, None], shift)
 
@@ -94,7 +95,7 @@ class ConvNorm(nn.Conv2d):
         """A 1x1 layer on input that its stride is already taken from."""
         factors = self.fixed_factors()
         if factors is None:
-            return self.norm(F.conv2d(x, self.weight))
+            return self.norm(F.conv2d(x, self.weight, self.bias))
         scale, shift = factors
         return F.conv2d(x, self.weight * scale[:, None, None, None], shift)
 
@@ -110,8 +111,25 @@ class ConvNorm(nn.Conv2d):
     def after_pooling(self, crops: Tensor) -> Tensor:
         """The rest of the layer on (P, C, h, w) crops, which it may overwrite."""
         factors = self.fixed_factors()
-        if factors is None:
+        shift = self.bias if factors is None else factors[1]
+        if shift is None:
             return self.norm(crops)
-        shift = factors[1].to(crops.dtype)[:, None, None]
+        shift = shift.to(crops.dtype)[:, None, None]
         # The crops are a view: in place, autograd would copy their whole gradient at each step.
         return crops + shift if crops.requires_grad else crops.add_(shift)
+
+
+def fold_norms(network: nn.Module) -> nn.Module:
+    """``network`` with every `ConvNorm` of fixed statistics made one convolution with a bias.
+
+    For inference alone: the layers have other tensors then, and cannot be trained. The outputs are
+    the same bit for bit. Norms that depend on their input stay.
+    """
+    layers = [layer for layer in network.modules() if isinstance(layer, ConvNorm)]
+    for layer, factors in [(layer, layer.fixed_factors()) for layer in layers]:
+        if factors is not None:
+            scale, shift = (factor.detach() for factor in factors)
+            layer.weight = nn.Parameter(layer.weight.detach() * scale[:, None, None, None], False)
+            layer.bias = nn.Parameter(shift, False)
+            layer.norm = nn.Identity()
+    return network

@@ -75,11 +75,12 @@ class MovingAverage:
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, tensor in model.state_dict().items():
-            if tensor.is_floating_point():
-                self.state[name].lerp_(tensor, 1 - decay)
-            else:
-                self.state[name].copy_(tensor)
+        own, given = list(self.state.values()), list(model.state_dict().values())
+        floats = [index for index, tensor in enumerate(own) if tensor.is_floating_point()]
+        # One call for all of them: on a GPU, a call for each costs more than its arithmetic.
+        torch._foreach_lerp_([own[i] for i in floats], [given[i] for i in floats], 1 - decay)
+        for index in {*range(len(own))} - {*floats}:
+            own[index].copy_(given[index])
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         for name, tensor in self.state.items():

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ...backbones.norm import fold_norms
 from ...backbones.weights.convert import are_numbered
 from ...backbones.weights.load import expect_fit, import_weights, load_into
 from ...datasets.catalog import DataSplit
@@ -138,9 +139,10 @@ def load_members(
     overrides: Sequence[str] = (),
     trust_paths: bool = False,
 ) -> list[Loaded]:
-    """A network, or an ensemble of several, each with its own configuration under ``overrides``;
-    the first one leads, with its order of classes, and ``base``, whose network must be the same,
-    replaces its configuration and with it the paths. ``trust_paths`` as in `Checkpoint.load`.
+    """A network for inference alone (`fold_norms`), or an ensemble of several, each with its own
+    configuration under ``overrides``; the first one leads, with its order of classes, and ``base``,
+    whose network must be the same, replaces its configuration and with it the paths.
+    ``trust_paths`` as in `Checkpoint.load`.
 
     Raises:
         DataError: the classes of two of them differ.
@@ -156,6 +158,8 @@ def load_members(
         own = other.task.member_config(other.config, base) if base else None
         ordered = other.ordered_as(first.classes, str(first.path))
         members.append(ordered.load(device, overrides, base=own, trust_paths=trust_paths))
+    for member in members:
+        fold_norms(member.model)
     return members
 
 

@@ -34,7 +34,7 @@ from ..models.localizer import RegionLocalizer
 from ..structures import Record
 from .banner import describe_size, describe_splits
 from .base import Loaded, Splits, image_rules
-from .checkpoints import read_checkpoint
+from .checkpoints import load_members, read_checkpoint
 from .localizer import (
     LOCALIZATION,
     NETWORK,
@@ -181,7 +181,8 @@ def _first_stages(members: Sequence[LoadedRegionLocalizer]) -> list[LoadedLocali
         one.named.expect_none("proposals")
     classes = members[0].classes
     stages = [read_checkpoint(Path(path), LOCALIZATION) for path in paths]
-    return [stage.ordered_as(classes, "the second stage").load() for stage in stages]
+    ordered = [stage.ordered_as(classes, "the second stage") for stage in stages]
+    return load_members(ordered)
 
 
 def _write_proposals(proposals: Mapping[str, Tensor], path: Path) -> None:

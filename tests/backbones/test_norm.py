@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from resdet.backbones.norm import ConvNorm, FrozenNorm, make_norm
+from resdet.backbones.blocks import Bottleneck
+from resdet.backbones.norm import ConvNorm, FrozenNorm, fold_norms, make_norm
 from torch import Tensor, nn
 
 
@@ -75,6 +76,39 @@ def test_folded_equals_separate(norm: str, kernel: int, stride: int) -> None:
 
     for folded, plain in zip(gradients(layer), gradients(apart), strict=True):
         torch.testing.assert_close(folded, plain)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("norm", ["frozen", "batch", "group"])
+def test_folding_once_changes_no_bit(norm: str, dtype: torch.dtype) -> None:
+    block = Bottleneck(8, 4, stride=2, stride_in="1x1", norm=norm).eval()
+    layers = [layer for layer in block.modules() if isinstance(layer, ConvNorm)]
+    for layer in layers:
+        randomise(layer.norm)
+    x = torch.randn(2, 8, 6, 6, generator=torch.Generator().manual_seed(0))
+
+    @torch.no_grad()
+    def outputs() -> list[Tensor]:
+        shortcut = block.shortcut
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            pooled = shortcut.after_pooling(shortcut.before_pooling(x).clone())
+            return [block(x), pooled, shortcut.on_subsampled(x)]
+
+    plain = outputs()
+    assert fold_norms(block) is block
+    for folded, before in zip(outputs(), plain, strict=True):
+        assert torch.equal(folded, before)
+    kinds = {type(layer.norm) for layer in layers}
+    assert kinds == ({nn.GroupNorm} if norm == "group" else {nn.Identity})
+    if norm != "group":
+        assert not any(parameter.requires_grad for parameter in block.parameters())
+
+
+def test_statistics_of_the_batch_are_not_folded() -> None:
+    layer = ConvNorm(3, 4, 3, norm="batch").train()
+    fold_norms(layer)
+    assert isinstance(layer.norm, nn.BatchNorm2d)
+    assert layer.bias is None
 
 
 def test_batch_norm_trains_its_affine_in_both_modes() -> None:
