@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torchvision.ops
 from torch import Tensor
 
 from .chunks import in_chunks
@@ -43,6 +42,7 @@ def roi_pool(
     features: Tensor, boxes: Sequence[Tensor], *, size: int, stride: int, step: int = 1
 ) -> Tensor:
     """RoIPool of Fast R-CNN (max over rounded bins), with the shapes of `roi_align`."""
+    import torchvision.ops  # takes more than a second (see `kernels`)
 
     def pool(maps: Tensor, regions: Sequence[Tensor]) -> Tensor:
         crops = torchvision.ops.roi_pool(maps, list(regions), size, 1.0 / stride)
@@ -64,6 +64,8 @@ def _align_by_kernel(
     Their columns are all pooled: neighbouring threads read neighbouring cells. Where ``step`` is
     not 1 and bins are a whole number of cells high, rounding may add a sample to an adaptive row.
     """
+    import torchvision.ops  # late, as above
+
     rows = len(range(0, size, step))
 
     def pool(maps: Tensor, regions: Sequence[Tensor]) -> Tensor:

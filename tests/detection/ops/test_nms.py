@@ -9,11 +9,19 @@ from itertools import pairwise
 
 import pytest
 import torch
+import torchvision.ops
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from resdet.detection.errors import ConfigError
 from resdet.detection.ops import nms as nms_module
-from resdet.detection.ops.nms import MAX_NMS_BOXES, Method, greedy_nms, suppress, vote
+from resdet.detection.ops.nms import (
+    FEW_BOXES_CPU,
+    MAX_NMS_BOXES,
+    Method,
+    greedy_nms,
+    suppress,
+    vote,
+)
 from resdet.detection.structures import Detections
 
 Box = tuple[float, float, float, float]
@@ -421,3 +429,24 @@ def test_nms_that_a_gpu_cannot_count_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(nms_module, "MAX_NMS_BOXES", 1)
     apart = torch.tensor([[0.0, 0.0, 1.0, 1.0], [5.0, 5.0, 6.0, 6.0]])
     assert greedy_nms(apart, torch.tensor([0.1, 0.9]), iou=0.5).tolist() == [1, 0], "a CPU can"
+
+
+@pytest.mark.parametrize("count", [0, 1, FEW_BOXES_CPU, FEW_BOXES_CPU + 1, 3000])
+def test_class_wise_nms_equals_torchvision(count: int) -> None:
+    generator = torch.Generator().manual_seed(count)
+    corners = torch.rand(count, 2, generator=generator) * 200
+    sides = torch.rand(count, 2, generator=generator) * 100 + 1
+    found = Detections(
+        torch.cat([corners, corners + sides], dim=1),
+        torch.rand(count, generator=generator),
+        torch.randint(0, 7, (count,), generator=generator),
+    )
+    kept = torchvision.ops.batched_nms(
+        found.boxes.double(), found.scores.double(), found.labels, 0.4
+    )
+    survivors = nms_module.nms(found, iou=0.4)
+    expected = found[kept]
+    assert torch.equal(survivors.boxes, expected.boxes)
+    assert torch.equal(survivors.scores, expected.scores)
+    assert torch.equal(survivors.labels, expected.labels)
+    assert len(kept) < count or count < 2
