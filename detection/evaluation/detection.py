@@ -10,10 +10,9 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from ..errors import DataError
 from ..structures import Detections, Record
@@ -32,6 +31,9 @@ from .voc import (
     eleven_point_ap,
     precision_recall,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DEFINITIONS: Mapping[str, str] = {
     "voc_ap50": "VOC AP at IoU >= 0.5, area under the curve (VOC 2010 and later), difficult "

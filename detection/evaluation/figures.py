@@ -1,16 +1,17 @@
-"""Precision-recall curves and the confusion matrix as figures."""
+"""Precision-recall curves and the confusion matrix as figures; matplotlib is imported late."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from .confusion import Confusion
 from .voc import VOC_IOU, PrecisionRecall, area_ap
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: A matrix of more classes than this cannot be read.
 MATRIX_LIMIT = 60
@@ -20,8 +21,10 @@ _LEGEND_LIMIT = 20
 
 def pr_figure(curves: Mapping[str, PrecisionRecall], mean_ap: float) -> Figure:
     """Precision over recall of every class."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9, 6), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
     figure.suptitle(
         f"Precision and recall at IoU >= {VOC_IOU}, all scores, ignored objects left out"
@@ -44,9 +47,10 @@ def pr_figure(curves: Mapping[str, PrecisionRecall], mean_ap: float) -> Figure:
 
 def confusion_figure(names: Sequence[str], confusion: Confusion) -> Figure:
     """The counts of the confusion matrix, shaded by their fraction of their column."""
+    from matplotlib.figure import Figure
+
     side = 3 + 0.45 * len(names)
     figure = Figure(figsize=(side + 1, side), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot(xlabel="true class", ylabel="predicted class")
     axes.set_title(
         f"score >= {confusion.score}, IoU >= {confusion.iou}; last row: missed, "

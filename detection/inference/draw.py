@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.utils import draw_bounding_boxes
 
 from ..files import write_file
 from ..structures import Detections
@@ -79,6 +78,8 @@ def _draw(
 ) -> NDArray[np.uint8]:
     if not captions:
         return pixels.copy()
+    from torchvision.utils import draw_bounding_boxes  # late: it takes more than a second
+
     height, width = pixels.shape[:2]
     # 2 px on a 640x480 image (diagonal 800), 16 px on a 12-megapixel photo (5000).
     line = max(1, round((height**2 + width**2) ** 0.5 / 320))

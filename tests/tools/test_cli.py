@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import resdet
 from resdet.detection.config.detector import DetectorConfig
@@ -89,6 +91,22 @@ def test_help_imports_nothing_slow() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_only_some_commands_need_is_not_loaded_by_others(tmp_path: Path) -> None:
+    """torchvision takes more than a second, matplotlib and albumentations a part of one."""
+    (tmp_path / "one.png").write_bytes(cv2.imencode(".png", np.zeros((9, 9, 3), np.uint8))[1])
+    code = (
+        "import sys; from resdet.tools.cli import main; "
+        "import resdet.detection.inference.folder, resdet.detection.predictor; "
+        "main(['check-data', sys.argv[1], '--quick']); "
+        "slow = {'torchvision', 'matplotlib', 'albumentations', 'tensorboard'} & set(sys.modules); "
+        "sys.exit(str(slow) if slow else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_no_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
