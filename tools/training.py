@@ -30,6 +30,8 @@ LATEST = "auto"
 CHANGEABLE = (
     "data.",
     "train.iterations",
+    "train.milestones",
+    "train.patience",
     "train.eval_every",
     "train.checkpoint_every",
     "train.log_every",
@@ -59,11 +61,20 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, weights: str) -> 
         metavar="CHECKPOINT",
         help="continue a stopped run: its last.pt or its folder, or the latest run of --cfg",
     )
+    parser.add_argument(
+        "--from",
+        dest="fork",
+        type=Path,
+        metavar="RUN",
+        help="start a new run from another one (its folder or checkpoint): with its weights and, "
+        "where it fits, its optimizer's state; without --cfg with its config; every setting may be "
+        "changed",
+    )
     parser.add_argument("--weights", type=Path, metavar="FILE", help=weights)
     parser.add_argument(
         "--reset-head",
         action="store_true",
-        help="with --weights: re-initialise the class layers, if the classes are others",
+        help="with --weights or --from: re-initialise the class layers, if the classes are others",
     )
     add_device_argument(parser)
     add_trust_argument(parser)
@@ -86,29 +97,32 @@ def run_training(args: argparse.Namespace, command: str) -> int:
     _expect_compatible(args)
     config: Any
     tasks = [task for task in TASKS.values() if task.command == command]
-    checkpoint = None
+    checkpoint = trained = None
     if args.resume:
         checkpoint = read_checkpoint(_checkpoint_to_resume(args), *tasks)
         task, config = checkpoint.task, _config_of_run(checkpoint, args.overrides)
+    elif args.fork and args.cfg is None:
+        trained = read_checkpoint(_last_of(args.fork), *tasks)
+        task, config = trained.task, _config_of_fork(trained, args.overrides)
     else:
         task = _task_of_config(args, tasks)
         config = config_from_args(args, task.schema)
+    if args.fork or args.weights:
+        config = _started_from(config, args)
     if args.print_config:
-        print_config(config, None if checkpoint else args.cfg)
+        print_config(config, None if checkpoint or trained else args.cfg)
         return 0
-    if checkpoint and not args.trust_paths:
-        checkpoint.named_paths(config, args.overrides).expect_none("data", "proposals", "test")
-    if args.weights:
-        train = config.train.model_copy(update={"start_from": args.weights.absolute()})
-        config = config.model_copy(update={"train": train})
+    if (own := checkpoint or trained) and not args.trust_paths:
+        own.named_paths(config, args.overrides).expect_none("data", "proposals", "test")
     weights = None if checkpoint else config.train.start_from
     _expect_weights(args, config, weights)
-    unused = START if checkpoint or args.weights else PRETRAINED if weights else ()
+    start_only = args.fork or args.weights
+    unused = START if checkpoint or start_only else PRETRAINED if weights else ()
     if missing := missing_paths(config, unused=unused):
         raise ConfigError("\n".join(missing))
     start = Start(checkpoint, resume=True)
     if not checkpoint:
-        trained = read_checkpoint(weights, task) if weights else None
+        trained = trained or (read_checkpoint(weights, task) if weights else None)
         start = Start(trained, reset_head=args.reset_head)
     if args.dry_run:
         if args.out and not checkpoint:
@@ -138,6 +152,11 @@ def _expect_compatible(args: argparse.Namespace) -> None:
     """Raise ConfigError for combinations of options that have no effect."""
     if args.resume and args.weights:
         raise ConfigError("--resume continues with its own weights; leave out --weights")
+    if args.fork and (args.resume or args.weights):
+        other = "--resume" if args.resume else "--weights"
+        raise ConfigError(
+            f"--from starts a new run, with the weights of another one; leave out {other}"
+        )
     if args.resume not in (None, LATEST) and args.out:
         raise ConfigError("--resume FILE continues in the folder of that file; leave out --out")
 
@@ -145,16 +164,16 @@ def _expect_compatible(args: argparse.Namespace) -> None:
 def _expect_weights(args: argparse.Namespace, config: Any, weights: Path | None) -> None:
     """Raise ConfigError for settings about the weights of a new run that has none."""
     if args.reset_head and not weights:
-        raise ConfigError("--reset-head goes with --weights or train.start_from")
-    if config.train.start_classes and not (weights or args.resume):
-        raise ConfigError("train.start_classes goes with --weights or train.start_from")
+        raise ConfigError("--reset-head goes with --weights, --from or train.start_from")
+    for name in ("start_classes", "start_optimizer"):
+        if getattr(config.train, name) and not (weights or args.resume):
+            raise ConfigError(f"train.{name} goes with --weights, --from or train.start_from")
 
 
 def _checkpoint_to_resume(args: argparse.Namespace) -> Path:
     """The file that ``--resume`` means, in the folder ``weights`` of its run."""
     if args.resume != LATEST:
-        given = Path(args.resume)
-        path = given / "weights" / "last.pt" if given.is_dir() else given.absolute()
+        path = _last_of(Path(args.resume))
     elif args.out:
         path = args.out / "weights" / "last.pt"
     else:
@@ -162,6 +181,11 @@ def _checkpoint_to_resume(args: argparse.Namespace) -> Path:
     if path.parent.name != "weights":
         raise ConfigError(f"--resume {path}: not in the folder `weights` of a run")
     return path
+
+
+def _last_of(given: Path) -> Path:
+    """The last checkpoint of a run folder; a file is taken as it is."""
+    return given / "weights" / "last.pt" if given.is_dir() else given.absolute()
 
 
 def _latest(args: argparse.Namespace) -> Path:
@@ -174,9 +198,28 @@ def _latest(args: argparse.Namespace) -> Path:
     return found[-1]
 
 
+def _started_from(config: Any, args: argparse.Namespace) -> Any:
+    """``config`` with what ``--weights`` or ``--from`` says about the start."""
+    update: dict[str, Any] = {"start_from": (args.weights or _last_of(args.fork)).absolute()}
+    if args.fork and not any(word.startswith("train.start_optimizer=") for word in args.overrides):
+        update["start_optimizer"] = True
+    return config.model_copy(update={"train": config.train.model_copy(update=update)})
+
+
+def _config_of_fork(checkpoint: Checkpoint, overrides: Sequence[str]) -> Section:
+    """The checkpoint's own config, without how it was started itself, under ``overrides``."""
+    from resdet.detection.config.files import override
+
+    config: Any = checkpoint.config
+    plain: dict[str, Any] = {"start_from": None, "start_classes": {}, "start_optimizer": False}
+    train = config.train.model_copy(update=plain)
+    return override(config.model_copy(update={"train": train}), overrides)
+
+
 def _config_of_run(checkpoint: Checkpoint, overrides: Sequence[str]) -> Section:
     """The checkpoint's own config with overrides, which may only change `CHANGEABLE` settings."""
     from resdet.detection.config.files import override
+    from resdet.detection.engine.forking import continued, fork_command
 
     config = checkpoint.config
     changed = override(config, overrides)
@@ -188,9 +231,15 @@ def _config_of_run(checkpoint: Checkpoint, overrides: Sequence[str]) -> Section:
         and (key.startswith("data.classes") or not key.startswith(CHANGEABLE))
     ]
     if refused:
+        settings: Any = changed
+        state, run = checkpoint.state, checkpoint.path.parent.parent
+        left = continued(
+            overrides, settings.train.model_dump(), checkpoint.state["step"], state.get("drops", 0)
+        )
+        command = fork_command(f"resdet {checkpoint.task.command}", run, left)
         raise ConfigError(
             f"--resume continues with the config of {checkpoint.path}; cannot change "
-            f"{', '.join(refused)}"
+            f"{', '.join(refused)}; a new run with its weights and optimizer can: {command}"
         )
     return changed
 
@@ -205,8 +254,12 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _folder(args: argparse.Namespace, group: Group) -> Path:
     """The folder of a new run, the same for all processes."""
-    name = time.strftime("%Y%m%d-%H%M%S")
-    default = Path("runs") / Path(args.cfg).stem / name
+    from resdet.detection.engine.forking import folder_beside
+
+    if args.cfg is None:  # --from
+        default = folder_beside(_last_of(args.fork).absolute().parent.parent)
+    else:
+        default = Path("runs") / Path(args.cfg).stem / time.strftime("%Y%m%d-%H%M%S")
     return Path(group.broadcast("folder", str(args.out or default)))
 
 

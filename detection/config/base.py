@@ -110,6 +110,9 @@ class TrainConfig(Section):
     start_from: Path | None = None
     #: {class: its name in that checkpoint} where the two differ.
     start_classes: dict[str, str] = {}
+    #: Also take the momentum of the optimizer from that checkpoint where the parameters are the
+    #: same, and the weights before their moving average; ``--from RUN`` sets it.
+    start_optimizer: bool = False
     iterations: Count = 18000
     #: Images per step over all processes and accumulation steps.
     batch_size: Amount = 16

@@ -14,6 +14,7 @@ import torch
 
 from ..errors import ConfigError
 from ..structures import Batch
+from .forking import fork_command, schedule_left
 from .state import Outputs, TrainingState
 
 
@@ -75,11 +76,10 @@ def _ways_on(
     text = resume + ", or ".join(ways)
     if smaller:
         text += "; " if ways else ""
-        text += (
-            f"start a new run from its weights with: {outputs.command} --cfg {run}/config.yaml "
-            f"--weights {run}/weights/last.pt --out {run}-2 {' '.join(smaller)} "
-            + " ".join(_schedule_left(state, outputs.identity["config"]))
-        )
+        train = outputs.identity["config"].get("train", {})
+        left = schedule_left(train, state.step, state.drops)
+        command = fork_command(outputs.command, outputs.folder, [*smaller, *left])
+        text += f"start a new run from it with: {command}"
     return text
 
 
@@ -112,22 +112,6 @@ def _costly(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     if protocol in ("ten_crop", "multi_scale"):
         found.append(("protocol", "one_crop"))
     return [*found, ("protocol", "centre")] if protocol == "dense" else found
-
-
-def _schedule_left(state: TrainingState, config: Mapping[str, Any]) -> list[str]:
-    """The rest of the schedule after ``state.step``, as settings of a new run."""
-    train = config.get("train")
-    if not train:
-        return []
-    left = max(train["iterations"] - state.step, 1)
-    milestones = [m - state.step for m in train["milestones"] if m > state.step]
-    passed = len(train["milestones"]) - len(milestones) + state.drops
-    settings = [f"train.iterations={left}"]
-    if train["milestones"]:
-        settings.append(f"train.milestones={milestones}".replace(" ", ""))
-    if passed:
-        settings.append(f"train.lr={train['lr'] * train['gamma'] ** passed:g}")
-    return settings
 
 
 def _at(config: Mapping[str, Any], section: str, name: str) -> Any:

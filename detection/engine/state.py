@@ -159,8 +159,8 @@ class Outputs:
                 f"{then}"
             ) from failure
 
-    def last_good(self, *, before: int) -> str:
-        """The newest checkpoint whose weights gave a finite loss, in words.
+    def last_good(self, *, before: int) -> tuple[Path, int] | None:
+        """The newest checkpoint whose weights gave a finite loss, and its step.
 
         ``before`` is the first step with a non-finite loss.
         """
@@ -168,8 +168,8 @@ class Outputs:
             with suppress(WeightsError):
                 step = load_checkpoint(path)["step"]
                 if step < before:
-                    return f"the last good checkpoint is {path}, of step {step}"
-        return "no checkpoint was saved before that"
+                    return path, step
+        return None
 
     def _save(
         self, path: Path, content: Mapping[str, Any], *, keep_previous: bool = False

@@ -22,6 +22,7 @@ from ..errors import ConfigError, DivergedError, ResdetError
 from ..evaluation.prediction import autocast
 from ..structures import Batch
 from .distributed import Group
+from .forking import continued, fork_command
 from .memory import evaluation_advice, step_advice
 from .meter import is_loss
 from .optim import BATCH_NORMS, learning_rate
@@ -233,12 +234,29 @@ def _report_nonfinite(
     except OSError as error:
         outputs.log.message(f"WARNING: {path} not written ({error}): {json.dumps(report)}")
     if state.skipped >= settings.max_nonfinite:
-        good = outputs.last_good(before=state.step - state.skipped)
         raise DivergedError(
             f"training diverged: {state.skipped} non-finite losses in a row up to step {state.step}"
-            f" at lr {rate:g} (see {path}); {good}. "
-            "Lower train.lr, lengthen train.warmup_iterations or set train.clip_norm=10"
+            f" at lr {rate:g} (see {path}); {_way_on(state, settings, outputs)}"
         )
+
+
+def _way_on(state: TrainingState, settings: TrainConfig, outputs: Outputs) -> str:
+    """How a diverged run goes on: from before, with a lower rate and clipped gradients."""
+    lower = [f"train.lr={settings.lr / 10:g}"]
+    lower += ["train.clip_norm=10"] if settings.clip_norm is None else []
+    good = outputs.last_good(before=state.step - state.skipped)
+    if good is None:
+        return (
+            "no checkpoint was saved before that. Train again in another folder with "
+            f"{' '.join(lower)}, or lengthen train.warmup_iterations"
+        )
+    path, step = good
+    left = continued(lower, outputs.identity["config"].get("train", {}), step, state.drops)
+    command = fork_command(outputs.command, path, [*left, "train.start_optimizer=false"])
+    return (
+        f"the last good checkpoint is {path}, of step {step}. Start a new run from it, without the "
+        f"momentum that diverged, with: {command}"
+    )
 
 
 def _evaluate(

@@ -21,6 +21,7 @@ from ...datasets.catalog import DataSplit
 from ..config.base import Section
 from ..config.files import check_dict, override
 from ..engine.checkpoint import load_checkpoint
+from ..engine.forking import momenta
 from ..errors import ConfigError, DataError, WeightsError, quoted
 from .base import Loaded, Task
 from .class_rows import carry_rows, match_classes
@@ -71,6 +72,24 @@ class Checkpoint:
         layers = self.task.class_layers
         tensors = carry_rows(self.tensors, layers, len(order), order, self.tensors)
         return replace(self, tensors=tensors, classes=tuple(classes))
+
+    def with_momenta(self) -> tuple[Checkpoint, dict[str, Tensor]]:
+        """The checkpoint with the weights before their moving average, and the momentum of its
+        optimizer by parameter; unchanged and {} where it has no optimizer.
+
+        Raises WeightsError where the optimizer's state does not fit the network.
+        """
+        if "optimizer" not in self.state:
+            return self, {}
+        config: Any = self.config
+        self.expect_fit(config)
+        with torch.device("meta"):
+            network = self.task.build(config, len(self.classes))
+        try:
+            found = momenta(self.state, network, config.train)
+        except ValueError as error:
+            raise WeightsError(f"{self.path}: cannot be started from: {error}") from error
+        return replace(self, tensors=self.state["model"]), found
 
     def expect_fit(self, config: Section) -> None:
         """Raise WeightsError unless the tensors fit ``config``, without memory for the network: a

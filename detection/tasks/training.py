@@ -19,6 +19,7 @@ from ..config.base import TrainConfig
 from ..config.files import dump_config
 from ..engine.determinism import deterministic
 from ..engine.distributed import Group
+from ..engine.forking import describe_schedule_change, fitting
 from ..engine.log import RunLog
 from ..engine.optim import MovingAverage, make_sgd, scaled_lr
 from ..engine.plots import plot_curves
@@ -44,8 +45,9 @@ from .skipped import describe_skipped, skipped_images
 class Start:
     """The ``checkpoint`` that a run starts from in place of the weights its configuration names.
 
-    ``resume`` continues with its optimizer and step; else only its weights are taken, and
-    ``reset_head`` allows other classes than it was trained on.
+    ``resume`` continues with its optimizer and step; else its weights are taken and, with
+    ``train.start_optimizer``, its momentum; ``reset_head`` allows other classes than it was trained
+    on.
     """
 
     checkpoint: Checkpoint | None = None
@@ -64,6 +66,17 @@ class Start:
             )
         return self.checkpoint
 
+    def expect_steps(self, config: Any) -> None:
+        """Raise ConfigError where a resumed run has done more steps than ``config`` asks for."""
+        if not (resumed := self.resumed):
+            return
+        done, asked = resumed.state["step"], config.train.iterations
+        if asked < done:
+            raise ConfigError(
+                f"train.iterations={asked}: {resumed.path} has done {done} steps already; nothing "
+                f"is changed. Ask for more than {done} to go on, or start a new run with fewer"
+            )
+
 
 #: A new run with the weights that its configuration names.
 FRESH = Start()
@@ -78,6 +91,7 @@ class Training:
 
     def __init__(self, task: Task, config: Any, start: Start = FRESH) -> None:
         resumed = start.resumed
+        start.expect_steps(config)
         splits = task.read_both(config, resumed.classes if resumed else None)
         for name, split in splits.items():
             if not split.records:
@@ -87,6 +101,8 @@ class Training:
             resumed.expect_fit(config)
         loaded = Loaded(task.build(config, len(classes)), config, classes)
         self.task, self.loaded, self.splits, self.start = task, loaded, splits, start
+        #: Of the optimizer of the run that this one starts from, by parameter.
+        self.momenta: dict[str, torch.Tensor] = {}
         warnings = classes_without_objects(splits)
         self.notes = [*describe_findings(splits), *warnings, *self._load_weights()]
         #: Prediction with the network in training, for evaluations.
@@ -115,8 +131,27 @@ class Training:
         if start.checkpoint is None:
             return [*self.task.load_pretrained(self.loaded), *fixed_at_random(self.loaded)]
         if start.resume:
-            return [f"resuming from {start.checkpoint.path}"]
-        return load_trained(self.loaded, start.checkpoint, reset_head=start.reset_head)
+            before: Any = start.checkpoint.config
+            state = start.checkpoint.state
+            changes = describe_schedule_change(
+                before.train, self.settings, state["step"], state.get("drops", 0)
+            )
+            return [f"resuming from {start.checkpoint.path}", *changes]
+        if not self.settings.start_optimizer:
+            return load_trained(self.loaded, start.checkpoint, reset_head=start.reset_head)
+        checkpoint, found = start.checkpoint.with_momenta()
+        notes = load_trained(self.loaded, checkpoint, reset_head=start.reset_head)
+        self.momenta = fitting(found, self.loaded.model)
+        if checkpoint.classes != self.loaded.classes:
+            layers = tuple(self.task.class_layers)
+            self.momenta = {k: v for k, v in self.momenta.items() if not k.startswith(layers)}
+        trained = sum(p.requires_grad for p in self.loaded.model.parameters())
+        if not found:
+            return [
+                *notes,
+                f"{checkpoint.path} has no optimizer state: its momentum starts at zero",
+            ]
+        return [*notes, f"optimizer: momentum of {len(self.momenta)} of {trained} parameters"]
 
     def banner(self, group: Group, folder: Path | str) -> list[str]:
         """The summary that is logged before the first step."""
@@ -147,6 +182,10 @@ class Training:
         self.pipeline.to(group.device)
         task.prepare_model(loaded, group)
         state = _initial_state(loaded.model, self.settings, group)
+        for name, parameter in loaded.model.named_parameters():
+            if name in self.momenta:
+                momentum = self.momenta[name].to(parameter, copy=True)
+                state.optimizer.state[parameter]["momentum_buffer"] = momentum
         if resumed:
             state.load_dict(resumed.state, str(resumed.path))
         log = _open_log(folder, self.settings, state.step, group)

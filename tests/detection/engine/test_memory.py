@@ -233,9 +233,8 @@ def test_crops_and_the_rest_of_a_schedule(tmp_path: Path) -> None:
     assert advice(batch, 2, config, tmp_path) == (
         "cpu is out of memory in step 31 with 3 image(s) of 224x224 at once; continue with: resdet "
         f"train-cls --resume {tmp_path} train.accumulate=3 (the same images in smaller passes); "
-        f"start a new run from its weights with: resdet train-cls --cfg {tmp_path}/config.yaml "
-        f"--weights {tmp_path}/weights/last.pt --out {tmp_path}-2 crop.size=168 "
-        "train.iterations=70 train.milestones=[30,60] train.lr=0.02"
+        f"start a new run from it with: resdet train-cls --from {tmp_path} --out {tmp_path}-2 "
+        "crop.size=168 train.iterations=70 'train.milestones=[30,60]' train.lr=0.02"
     )
 
 

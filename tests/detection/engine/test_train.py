@@ -208,6 +208,22 @@ def test_divergence_keeps_the_last_good_checkpoint(diverged: tuple[Path, Finishe
         assert tensor.isfinite().all() and tensor.abs().max() < 1e6, name
 
 
+def test_the_command_in_the_message_of_divergence_runs(
+    resdet: Command, diverged: tuple[Path, Finished]
+) -> None:
+    """From the last good checkpoint, at a tenth of the rate; here only the next settings help."""
+    run, done = diverged
+    _, command = done.err.strip().split("with: resdet ")
+    words = shlex.split(command)
+    assert {"train.lr=1e+29", "train.clip_norm=10", "train.start_optimizer=false"} < set(words)
+    good = words[words.index("--from") + 1]
+    assert f"the last good checkpoint is {good}, of step" in done.err
+    again = resdet(*words, "train.lr=0.001", "train.iterations=2")
+    assert again.code == 0, again.err
+    assert f"weights: {good}" in again.out and "done: 2 steps" in again.out
+    assert (run.parent / "run-2" / "weights" / "last.pt").is_file()
+
+
 def image_batch(value: int) -> Batch:
     """One 4 x 4 image, nearly of one grey; white is white all over."""
     pixels = torch.full((4, 4, 3), value, dtype=torch.uint8)
