@@ -55,7 +55,7 @@ def schedule_left(train: Mapping[str, Any], step: int, drops: int = 0) -> list[s
 def continued(
     given: Sequence[str], train: Mapping[str, Any], step: int, drops: int = 0
 ) -> list[str]:
-    """The settings ``given`` for the whole run of ``train``, for what is left of it in a new run."""
+    """The settings ``given`` for the whole run of ``train``, for the rest of it in a new run."""
     rest = schedule_left(train, step, drops)
     names = {word.partition("=")[0] for word in given}
     kept = [word for word in given if not rest or not word.startswith(SCHEDULE)]

@@ -1,4 +1,4 @@
-"""``--from``: a new run from another one, and the messages that name it; longer and shorter runs."""
+"""``--from``, and the messages that name it; runs that are trained longer or not so long."""
 
 from __future__ import annotations
 
