@@ -201,7 +201,7 @@ def _options(
         return {"coco": False}
     if not args.mean_box:
         return {}
-    from resdet.detection.evaluation.localization import locate_by_mean_box, mean_boxes
+    from resdet.detection.evaluation.localization_baseline import locate_by_mean_box, mean_boxes
 
     train = task.read(leader.config, "train", leader.classes)
     boxes = mean_boxes(train.records, leader.classes)

@@ -21,10 +21,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ..printing import cell
-from .bootstrap import DEFINITIONS, Estimate, Interval
-from .report import plain_table, without_nan, write_json
+from .bootstrap import CONFIDENCE, DEFINITIONS, Estimate, Interval
+from .report import write_json
+from .tables import plain_table, without_nan
 
-CONFIDENCE = 0.95
 _HEADINGS = {"voc_ap50": "mAP@0.5", "voc_ap75": "mAP@0.75", "voc_ap": "mAP@.5:.95"}
 
 

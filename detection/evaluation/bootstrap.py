@@ -20,11 +20,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from .columns import Bools, Columns, Floats, Ints, id_order
-from .detection import DEFINITIONS as DETECTION_DEFINITIONS
-from .detection import mean_defined
-from .voc import area_ap, outcomes, precision_recall
+from .definitions import DEFINITIONS as DETECTION_DEFINITIONS
+from .voc import area_ap, mean_defined, outcomes, precision_recall
 
 #: The IoUs whose area APs are averaged.
 METRICS: Mapping[str, tuple[float, ...]] = {
@@ -40,6 +40,10 @@ DEFINITIONS: Mapping[str, str] = {
     "voc_ap": "the same, mean over IoU 0.50:0.05:0.95 (not COCO's AP, which takes 101 recalls)",
 }
 
+#: Of all intervals that are shown.
+CONFIDENCE = 0.95
+RESAMPLES = 1000
+
 #: Resampled rows processed at a time: arrays of 2 MiB, which fit the processor's cache.
 _CHUNK = 1 << 18
 
@@ -53,12 +57,16 @@ class Interval:
     high: float
 
 
+#: Small, as there are a thousand of them for each image.
+Counts = npt.NDArray[np.int16]
+
+
 @dataclass(frozen=True, eq=False)
 class Draws:
     """How often each image is in each resample: ``counts`` (N, B), images by `id_order`."""
 
     image_ids: tuple[str, ...]
-    counts: Ints
+    counts: Counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +80,7 @@ class Estimate:
     samples: Floats
     draws: Draws
 
-    def interval(self, confidence: float = 0.95) -> Interval:
+    def interval(self, confidence: float = CONFIDENCE) -> Interval:
         """Percentile interval; nan where nothing is defined."""
         defined = self.samples[~np.isnan(self.samples)]
         if len(defined) == 0:
@@ -81,6 +89,12 @@ class Estimate:
         low, high = np.quantile(defined, [outside, 1 - outside])
         return Interval(self.value, float(low), float(high))
 
+    def probability(self) -> float:
+        """The share of the resamples where the number is above 0, a half of those where it is 0;
+        nan where nothing is defined."""
+        defined = self.samples[~np.isnan(self.samples)]
+        return float(((np.sign(defined) + 1) / 2).mean()) if len(defined) else math.nan
+
     def minus(self, other: Estimate) -> Estimate:
         """The paired difference. Raises ValueError unless both come from the same draws."""
         if self.draws is not other.draws:
@@ -88,11 +102,11 @@ class Estimate:
         return Estimate(self.value - other.value, self.samples - other.samples, self.draws)
 
 
-def draw(image_ids: Sequence[str], *, resamples: int = 1000, seed: int = 0) -> Draws:
+def draw(image_ids: Sequence[str], *, resamples: int = RESAMPLES, seed: int = 0) -> Draws:
     """``resamples`` draws of N images out of N, with replacement."""
     images = len(image_ids)
     generator = np.random.default_rng(seed)
-    counts = np.zeros((images, resamples), dtype=np.int64)
+    counts = np.zeros((images, resamples), dtype=np.int16)
     for column in range(resamples if images else 0):
         drawn = generator.integers(images, size=images)
         counts[:, column] = np.bincount(drawn, minlength=images)
@@ -125,7 +139,49 @@ def bootstrap(
     }
 
 
-def _mean_ap(columns: Columns, counts: Ints, iou: float) -> Floats:
+def bootstrap_means(values: Mapping[str, Floats], draws: Draws) -> dict[str, Estimate]:
+    """The mean over the images of each quantity (N,), in the order of the draws' images, with its
+    value on every resample; nan where the quantity of an image is."""
+    images = max(1, len(draws.image_ids))
+    table = np.stack([*values.values()], axis=1)  # (N, quantities)
+    step = max(1, _CHUNK // images)
+    starts = range(0, draws.counts.shape[1], step)
+    parts = [draws.counts[:, start : start + step].T @ table / images for start in starts]
+    samples = np.concatenate([np.zeros((0, len(values))), *parts])
+    return {
+        name: Estimate(float(column.mean()) if len(column) else math.nan, samples[:, place], draws)
+        for place, (name, column) in enumerate(values.items())
+    }
+
+
+def mean_intervals(
+    values: Mapping[str, Floats], image_ids: Sequence[str], resamples: int = RESAMPLES
+) -> dict[str, Interval]:
+    """The mean of each quantity (N,) of the images with its interval: Wilson's for shares, which
+    has a width also at 0 and 1, and that of the bootstrap for all else."""
+    shares = {name for name, each in values.items() if np.isin(each, (0, 1)).all()}
+    found = {name: wilson_interval(values[name]) for name in shares}
+    if others := {name: each for name, each in values.items() if name not in shares}:
+        order = sorted(range(len(image_ids)), key=lambda row: id_order(image_ids[row]))
+        draws = draw(image_ids, resamples=resamples)
+        ordered = {name: each[order] for name, each in others.items()}
+        estimates = bootstrap_means(ordered, draws)
+        found |= {name: estimate.interval() for name, estimate in estimates.items()}
+    return {name: found[name] for name in values}
+
+
+def wilson_interval(outcomes: Floats, confidence: float = CONFIDENCE) -> Interval:
+    """The share of 1 among ``outcomes`` (N,), 0 or 1, with Wilson's interval; nan for N = 0."""
+    from scipy.stats import binomtest  # half a second to import
+
+    if len(outcomes) == 0:
+        return Interval(math.nan, math.nan, math.nan)
+    share = binomtest(round(float(outcomes.sum())), len(outcomes))
+    low, high = share.proportion_ci(confidence, method="wilson")
+    return Interval(float(outcomes.mean()), float(low), float(high))
+
+
+def _mean_ap(columns: Columns, counts: Counts, iou: float) -> Floats:
     """(B,) area AP on every resample, the mean over its classes with objects."""
     total, defined = np.zeros(counts.shape[1]), np.zeros(counts.shape[1])
     for ranked in _rankings(columns, iou):
@@ -144,14 +200,14 @@ class _Ranking:
     right: Bools
     objects: Ints
 
-    def aps(self, counts: Ints) -> Floats:
+    def aps(self, counts: Counts) -> Floats:
         """(B,) area AP with each image counted ``counts`` (N, B) times, a few columns at a time."""
         step = max(1, _CHUNK // max(1, len(self.images)))
         starts = range(0, counts.shape[1], step)
         parts = [self._aps(counts[:, start : start + step]) for start in starts]
         return np.concatenate([np.zeros(0), *parts])
 
-    def _aps(self, counts: Ints) -> Floats:
+    def _aps(self, counts: Counts) -> Floats:
         objects = counts[self.objects].sum(axis=0)
         # Recall rises and precision peaks only at right detections.
         taken = counts[self.images].cumsum(axis=0)[self.right]

@@ -10,13 +10,17 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ..structures import Record
+from .bootstrap import Interval, mean_intervals
 from .report import Evaluation
+
+#: The number of scores of an image that are kept.
+TOP = 5
 
 DEFINITIONS: Mapping[str, str] = {
     "top1_error": "share of the images whose class has not the highest score",
@@ -43,10 +47,23 @@ class ClassErrors:
 
 
 @dataclass(frozen=True, eq=False)
+class ImageScores:
+    """The images by ``image_ids`` (N,): ``labels`` (N,), the contribution (N,) of each to every
+    metric, and the best ``top_scores`` (N, 5) with their ``top_labels`` (N, 5)."""
+
+    image_ids: tuple[str, ...]
+    labels: Tensor
+    values: Mapping[str, Tensor]
+    top_scores: Tensor
+    top_labels: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Classification(Evaluation):
     """The errors of the scores of one data set."""
 
     per_class: tuple[ClassErrors, ...]
+    outcomes: ImageScores
 
     task = "classification"
     row_type = ClassErrors
@@ -65,6 +82,33 @@ class Classification(Evaluation):
         """Worst top-1 error first."""
         return -row.top1_error
 
+    def measure_intervals(self) -> dict[str, Interval]:
+        values = {name: each.numpy() for name, each in self.outcomes.values.items()}
+        return mean_intervals(values, self.outcomes.image_ids, self.resamples)
+
+    def image_entries(self) -> list[dict[str, Any]]:
+        outcomes = self.outcomes
+        columns = {name: each.tolist() for name, each in outcomes.values.items()}
+        return [
+            {
+                "image": image_id,
+                "file": self.files.get(image_id),
+                "wrong": int(columns["top1_error"][row] + columns["top5_error"][row]),
+                "label": label,
+                "values": {name: column[row] for name, column in columns.items()},
+                "predicted": {"labels": labels, "scores": scores},
+            }
+            for row, (image_id, label, labels, scores) in enumerate(
+                zip(
+                    outcomes.image_ids,
+                    outcomes.labels.tolist(),
+                    outcomes.top_labels.tolist(),
+                    outcomes.top_scores.tolist(),
+                    strict=True,
+                )
+            )
+        ]
+
 
 def evaluate_scores(
     scores: Mapping[str, Tensor], records: Sequence[Record], classes: Sequence[str]
@@ -80,18 +124,26 @@ def evaluate_scores(
     rows = [scores[record.image_id] for record in records]
     table = torch.stack(rows).double() if rows else torch.zeros(0, len(classes)).double()
     ranks = label_ranks(table, labels)
-    metrics = {
-        "top1_error": _mean(ranks >= 1),
-        "top5_error": _mean(ranks >= 5),
+    values = {
+        "top1_error": ranks >= 1,
+        "top5_error": ranks >= 5,
         # A score of exactly 0, which float32 can give, must not make the mean infinite.
-        "loss": _mean(-table[torch.arange(len(labels)), labels].clamp(min=1e-12).log()),
+        "loss": -table[torch.arange(len(labels)), labels].clamp(min=1e-12).log(),
     }
+    metrics = {name: _mean(each) for name, each in values.items()}
     first = table.argmax(dim=1) if len(table) else labels
     per_class = tuple(
         _row(name, ranks[labels == label], first[labels == label], label, classes)
         for label, name in enumerate(classes)
     )
-    return Classification(len(records), metrics, per_class)
+    outcomes = ImageScores(
+        tuple(record.image_id for record in records),
+        labels,
+        {name: each.double() for name, each in values.items()},
+        *(part.cpu() for part in table.topk(min(TOP, len(classes)), dim=1)),
+    )
+    files = {record.image_id: str(record.path) for record in records}
+    return Classification(len(records), metrics, per_class, outcomes, files=files)
 
 
 def label_ranks(scores: Tensor, labels: Tensor) -> Tensor:

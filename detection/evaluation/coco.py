@@ -23,6 +23,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from .columns import Columns, Floats, FoundColumns, TruthColumns
+from .definitions import COCO_SIZES
 
 #: In the order of ``COCOeval.stats``.
 COCO_METRICS = (
@@ -49,8 +50,9 @@ class CocoScores:
     class_ap: tuple[float, ...]
 
 
-def coco_scores(columns: Columns) -> CocoScores:
-    """Run pycocotools' box evaluation with its own parameters (100 detections per image, class)."""
+def coco_scores(columns: Columns, sizes: tuple[float, float] = COCO_SIZES) -> CocoScores:
+    """Run pycocotools' box evaluation with its own parameters (100 detections per image, class),
+    but for ``sizes``, the sides in px of the squares that part small, medium and large objects."""
     objects = columns.truth
     truth = [
         {**row, "area": area, "iscrowd": int(ignore)}
@@ -65,6 +67,9 @@ def coco_scores(columns: Columns) -> CocoScores:
     # pycocotools reports its progress with print().
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator = COCOeval(_index(columns, truth), _index(columns, found), "bbox")
+        small, large = (side**2 for side in sizes)
+        least, most = evaluator.params.areaRng[0]
+        evaluator.params.areaRng = [[least, most], [least, small], [small, large], [large, most]]
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()

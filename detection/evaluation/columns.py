@@ -9,8 +9,9 @@ order of images.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -86,6 +87,21 @@ def checked(columns: Columns) -> Columns:
     _check_rows("detection", found, image_ids, columns.num_classes)
     _refuse("detection", found.images, ~np.isfinite(found.scores), image_ids, "score not finite")
     return columns
+
+
+def keep_classes(columns: Columns, labels: Sequence[int]) -> Columns:
+    """The objects and detections of some classes alone, ``labels``, which become 0, 1 .. in this
+    order."""
+    renumbered = np.full(columns.num_classes, -1, dtype=np.int64)
+    renumbered[list(labels)] = np.arange(len(labels))
+
+    def kept(rows: TruthColumns | FoundColumns) -> Any:
+        known = renumbered[rows.labels] >= 0
+        parts = {each.name: getattr(rows, each.name)[known] for each in fields(rows)}
+        return type(rows)(**parts | {"labels": renumbered[parts["labels"]]})
+
+    truth, found = kept(columns.truth), kept(columns.found)
+    return Columns(columns.image_ids, len(labels), truth, found)
 
 
 def gather_truth(annotations: Sequence[Annotation]) -> TruthColumns:

@@ -8,69 +8,39 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
+from rich.table import Table
 
-from ..errors import DataError
+from ..errors import DataError, first_few
 from ..structures import Detections, Record
+from .analysis import Analysis, analyse
+from .bootstrap import Interval, bootstrap, draw
 from .coco import COCO_METRICS, CocoScores, coco_scores
-from .columns import Columns, Floats, gather
+from .columns import Columns, gather, keep_classes
 from .confusion import Confusion, confusion
+from .definitions import CLASS_DEFINITIONS, COCO_SIZES, DEFINITIONS, definitions
 from .figures import MATRIX_LIMIT, confusion_figure, pr_figure
 from .ilsvrc import outcomes as ilsvrc_outcomes
-from .permuted import permuted_labels
-from .report import Evaluation, shown, without_nan
+from .notes import describe_labels, describe_recalls
+from .operating_points import THRESHOLDS, best_f1
+from .report import Evaluation
+from .tables import shown, without_nan
 from .voc import (
-    FLOAT_RECALLS,
     VOC_IOU,
     PrecisionRecall,
     area_ap,
     eleven_point_ap,
+    eleven_point_means,
+    mean_defined,
     precision_recall,
 )
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-DEFINITIONS: Mapping[str, str] = {
-    "voc_ap50": "VOC AP at IoU >= 0.5, area under the curve (VOC 2010 and later), difficult "
-    "objects ignored; mean over classes with objects",
-    "voc_ap50_11point": "VOC AP at IoU >= 0.5, mean precision at the 11 recalls 0, 0.1 .. 1, exact "
-    "(VOC 2007; a note says where the kit's floating point gives another number), difficult "
-    "objects ignored; mean over classes with objects",
-    "ilsvrc_ap": "ILSVRC DET AP, area under the curve, at IoU >= 0.5, of objects of w x h px >= "
-    "w h / ((w + 10) (h + 10)) if that is less; mean over classes with objects",
-    "coco_ap": "COCO AP, mean over IoU 0.50:0.05:0.95, 101 recalls, 100 detections per image and "
-    "class",
-    "coco_ap50": "COCO AP at IoU 0.50",
-    "coco_ap75": "COCO AP at IoU 0.75",
-    "coco_ap_small": "COCO AP of objects with an area up to 32 x 32 px (the "
-    "annotation's `area`, a mask's in COCO; the box's where there is none)",
-    "coco_ap_medium": "COCO AP of objects with an area from 32 x 32 to 96 x 96 px",
-    "coco_ap_large": "COCO AP of objects with an area from 96 x 96 px",
-    "coco_ar1": "COCO recall, mean over IoU 0.50:0.05:0.95, 1 detection per image and class",
-    "coco_ar10": "COCO recall with 10 detections per image and class",
-    "coco_ar100": "COCO recall with 100 detections per image and class",
-    "coco_ar_small": "COCO recall, 100 detections, area up to 32 x 32 px",
-    "coco_ar_medium": "COCO recall, 100 detections, area from 32 x 32 to 96 x 96 px",
-    "coco_ar_large": "COCO recall, 100 detections, area from 96 x 96 px",
-}
-
-CLASS_DEFINITIONS: Mapping[str, str] = {
-    "objects": "objects to be found",
-    "ignored": "difficult or crowd objects, neither right nor wrong",
-    "detections": "detections of any score",
-    "threshold": "the score threshold with the largest F1 at IoU >= 0.5",
-    "precision": "fraction of the detections at that threshold or above that are right",
-    "recall": "fraction of the objects found at that threshold",
-    "f1": "harmonic mean of that precision and recall",
-    "voc_ap50_11point_recalls": "voc_ap50_11point with the recalls as the kit computes them "
-    "(matlab: 0:0.1:1, whose fourth is above 3/10) and as its ports do (python: numpy.arange, also "
-    "above 6/10 and 7/10)",
-}
 
 
 @dataclass(frozen=True)
@@ -99,12 +69,21 @@ class ClassScores:
 class DetectionEvaluation(Evaluation):
     """The numbers of one set of detections; without COCO only ``voc_ap50``, ``voc_ap50_11point``.
 
-    ``curves`` are in label order.
+    ``curves`` are in label order. What needs the ``columns`` is computed when it is first asked
+    for: error types, operating points, intervals.
     """
 
     per_class: tuple[ClassScores, ...]
     curves: tuple[PrecisionRecall, ...]
     confusion: Confusion
+    columns: Columns
+    _: KW_ONLY
+    #: The sides of the squares that part small, medium and large objects.
+    sizes: tuple[float, float] = COCO_SIZES
+    #: The score from which on detections are errors; None: the threshold of each class.
+    score_threshold: float | None = None
+    #: The scores of the table of thresholds.
+    scores: tuple[float, ...] = THRESHOLDS
 
     task = "detection"
     row_type = ClassScores
@@ -139,7 +118,34 @@ class DetectionEvaluation(Evaluation):
             "layout": "row found as, column truly is; last: background",
         }
         recalls = without_nan(eleven_point_means(self.curves))
-        return {"confusion": confusion, "voc_ap50_11point_recalls": recalls}
+        return {
+            "confusion": confusion,
+            "voc_ap50_11point_recalls": recalls,
+            **self.analysis.content([row.name for row in self.per_class]),
+        }
+
+    def definition(self, name: str) -> str:
+        return definitions(self.sizes)[name]
+
+    @cached_property
+    def analysis(self) -> Analysis:
+        """Error types and operating points."""
+        thresholds = [row.threshold for row in self.per_class]
+        return analyse(self.columns, self.curves, thresholds, self.score_threshold, self.scores)
+
+    def image_entries(self) -> list[dict[str, Any]]:
+        return self.analysis.image_entries(self.files)
+
+    def image_header(self) -> dict[str, Any]:
+        return self.analysis.image_header()
+
+    def measure_intervals(self) -> dict[str, Interval]:
+        draws = draw(self.columns.image_ids, resamples=self.resamples)
+        estimates = bootstrap(self.columns, draws, metrics={"voc_ap50": (VOC_IOU,)})
+        return {name: estimate.interval() for name, estimate in estimates.items()}
+
+    def tables(self) -> Iterator[Table]:
+        yield from self.analysis.tables()
 
     def total(self, name: str) -> str:
         """Sums of the counts, and the means that are metrics."""
@@ -172,12 +178,15 @@ def evaluate(
     *,
     coco: bool = True,
     ilsvrc: bool = False,
+    sizes: tuple[float, float] = COCO_SIZES,
+    only: Sequence[str] = (),
 ) -> DetectionEvaluation:
     """Score the detections (original pixels) of every image of a data set.
 
     An image where nothing was found has an empty Detections. ``coco=False`` leaves out the COCO
-    numbers, which take most of the time; ``ilsvrc`` adds those of ILSVRC DET. The order of records
-    and detections does not matter.
+    numbers, which take most of the time; ``ilsvrc`` adds those of ILSVRC DET. ``sizes`` are the
+    sides in px that part small, medium and large objects, ``only`` the classes to evaluate: objects
+    and detections of others are left out. The order of records and detections does not matter.
 
     Raises DataError for image ids that do not correspond, repeated ids or class names, labels
     outside [0, K), and scores or boxes that are not finite.
@@ -186,15 +195,26 @@ def evaluate(
     if repeated:
         raise DataError(f"classes: {repeated[0]!r}: named more than once")
     columns = gather(detections, records, len(classes))
-    return evaluate_columns(columns, classes, coco=coco, ilsvrc=ilsvrc)
+    files = {record.image_id: str(record.path) for record in records}
+    options: dict[str, Any] = {"coco": coco, "ilsvrc": ilsvrc, "sizes": sizes, "only": only}
+    return evaluate_columns(columns, classes, files=files, **options)
 
 
 def evaluate_columns(
-    columns: Columns, classes: Sequence[str], *, coco: bool = True, ilsvrc: bool = False
+    columns: Columns,
+    classes: Sequence[str],
+    *,
+    coco: bool = True,
+    ilsvrc: bool = False,
+    sizes: tuple[float, float] = COCO_SIZES,
+    only: Sequence[str] = (),
+    files: Mapping[str, str] | None = None,
 ) -> DetectionEvaluation:
-    """`evaluate` for detections that are beside their objects already."""
+    """`evaluate` for detections that are beside their objects already; ``files`` by image id are
+    named in what is written about each image."""
+    columns, classes = _only(columns, classes, only)
     curves = precision_recall(columns, iou=VOC_IOU)
-    scores = coco_scores(columns) if coco else None
+    scores = coco_scores(columns, sizes) if coco else None
     class_ap = scores.class_ap if scores else (math.nan,) * len(classes)
     rows = tuple(
         _class_scores(name, curve, ap)
@@ -207,27 +227,35 @@ def evaluate_columns(
     metrics = _metrics(rows, scores)
     if ilsvrc:
         metrics["ilsvrc_ap"] = mean_defined(row.ilsvrc_ap for row in rows)
+    names = [row.name for row in rows]
     notes = (
-        *_notes(columns, rows, metrics["voc_ap50"]),
-        *_recall_note(metrics["voc_ap50_11point"], eleven_point_means(curves)),
+        *describe_labels(columns, names, metrics["voc_ap50"]),
+        *describe_recalls(metrics["voc_ap50_11point"], eleven_point_means(curves)),
     )
-    images = len(columns.image_ids)
-    return DetectionEvaluation(images, metrics, rows, curves, confusion(columns), notes=notes)
+    return DetectionEvaluation(
+        len(columns.image_ids),
+        metrics,
+        rows,
+        curves,
+        confusion(columns),
+        columns,
+        sizes=sizes,
+        files=files or {},
+        notes=notes,
+    )
 
 
-def mean_defined(values: Iterable[float]) -> float:
-    """Mean of the values that are not nan; nan when there are none."""
-    defined = [value for value in values if not math.isnan(value)]
-    return math.fsum(defined) / len(defined) if defined else math.nan
-
-
-def eleven_point_means(curves: Iterable[PrecisionRecall]) -> dict[str, float]:
-    """The mean 11-point AP with each of `FLOAT_RECALLS`."""
-    every = list(curves)
-    return {
-        name: mean_defined(eleven_point_ap(curve, recalls) for curve in every)
-        for name, recalls in FLOAT_RECALLS.items()
-    }
+def _only(
+    columns: Columns, classes: Sequence[str], only: Sequence[str]
+) -> tuple[Columns, Sequence[str]]:
+    if not only:
+        return columns, classes
+    chosen = list(dict.fromkeys(only))
+    if unknown := [name for name in chosen if name not in classes]:
+        known = first_few([repr(name) for name in classes], 10)
+        raise DataError(f"classes: no class {unknown[0]!r:.80}; there are {known}")
+    chosen.sort(key=list(classes).index)
+    return keep_classes(columns, [list(classes).index(name) for name in chosen]), chosen
 
 
 def _metrics(rows: Sequence[ClassScores], coco: CocoScores | None) -> dict[str, float]:
@@ -239,7 +267,7 @@ def _metrics(rows: Sequence[ClassScores], coco: CocoScores | None) -> dict[str, 
 
 
 def _class_scores(name: str, curve: PrecisionRecall, coco_ap: float) -> ClassScores:
-    threshold, precision, recall, f1 = _best_f1(curve)
+    best = best_f1(curve)
     return ClassScores(
         name=name,
         objects=curve.objects,
@@ -248,48 +276,8 @@ def _class_scores(name: str, curve: PrecisionRecall, coco_ap: float) -> ClassSco
         voc_ap50=area_ap(curve),
         voc_ap50_11point=eleven_point_ap(curve),
         coco_ap=coco_ap,
-        threshold=threshold,
-        precision=precision,
-        recall=recall,
-        f1=f1,
+        threshold=best.score,
+        precision=best.precision,
+        recall=best.recall,
+        f1=best.f1,
     )
-
-
-def _best_f1(curve: PrecisionRecall) -> tuple[float, float, float, float]:
-    """Threshold, precision, recall and F1 where F1 is largest; of equal F1 the highest threshold.
-
-    A threshold cannot separate equal scores, so only the last of them is considered.
-    """
-    if curve.objects == 0:
-        return math.nan, math.nan, math.nan, math.nan
-    if not curve.right.any():
-        return math.nan, 0.0 if len(curve.right) else math.nan, 0.0, 0.0
-    last = np.flatnonzero(np.diff(curve.scores, append=-np.inf))
-    # 2PR / (P + R) with P = right / taken and R = right / objects.
-    f1: Floats = 2 * curve.right[last] / (last + 1 + curve.objects)
-    best = last[f1.argmax()]
-    precision, recall = float(curve.precision[best]), float(curve.recall[best])
-    return float(curve.scores[best]), precision, recall, float(f1.max())
-
-
-def _notes(columns: Columns, rows: Sequence[ClassScores], mean_ap: float) -> tuple[str, ...]:
-    if math.isnan(mean_ap):
-        return ("no objects to find: every average precision is undefined",)
-    empty = [row.name for row in rows if row.objects == 0]
-    notes = []
-    if empty:
-        notes.append(f"without objects, left out of the means: {', '.join(empty)}")
-    # Right boxes with wrong names indicate class names in another order.
-    if mean_ap < 0.01 and len(rows) > 1:
-        notes += permuted_labels(columns, [row.name for row in rows])
-    return tuple(notes)
-
-
-def _recall_note(exact: float, means: Mapping[str, float]) -> Iterator[str]:
-    """A note if floating-point recalls, as other tools have them, give another 11-point AP."""
-    if any(abs(mean - exact) > 1e-9 for mean in means.values()):
-        yield (
-            f"voc_ap50_11point is {exact:.4f} at exact recalls, {means['matlab']:.4f} at those of "
-            f"the VOC kit (MATLAB's 0:0.1:1), {means['python']:.4f} at those of its Python ports "
-            "(numpy.arange)"
-        )

@@ -1,4 +1,4 @@
-"""The localization errors of ILSVRC, overall and per class, and the mean-box baseline.
+"""The localization errors of ILSVRC, overall and per class.
 
 N images · P predictions of an image, best first · R boxes of its class · K classes. Errors are
 fractions in [0, 1]; what is not defined, such as the error of a class without images, is nan.
@@ -18,16 +18,19 @@ x2 - x1 here is the same width and the IoU is the same number.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..ops.boxes import iou
-from ..structures import Annotation, Detections, Located, Record
-from .report import Evaluation, without_nan
+from ..structures import Detections, Located, Record
+from .bootstrap import Interval, mean_intervals
+from .report import Evaluation
+from .tables import without_nan
 
 #: The least overlap of a right box.
 IOU = 0.5
@@ -49,8 +52,7 @@ DEFINITIONS: Mapping[str, str] = {
 #: Definitions of further entries of the report.
 OTHER_DEFINITIONS: Mapping[str, str] = {
     "images": "images of the class",
-    "true_class_error_interval": "95 % Wilson interval of true_class_error: what other test images "
-    "of the same kind might have given",
+    "true_class_error_interval": "as in `intervals`",
     "baseline": "the same numbers where every image gets its true class's mean training box",
 }
 #: The numbers for which the true class is given.
@@ -73,6 +75,11 @@ class Localization(Evaluation):
     """The errors of the boxes of one data set; ``baseline`` is that of the mean boxes."""
 
     per_class: tuple[ClassLocalization, ...]
+    _: KW_ONLY
+    image_ids: tuple[str, ...] = ()
+    labels: tuple[int, ...] = ()
+    #: (N, 6) the contribution of each image to each number of DEFINITIONS.
+    outcomes: Tensor
 
     task = "localization"
     row_type = ClassLocalization
@@ -92,33 +99,34 @@ class Localization(Evaluation):
         first, second = row.true_class_error, row.top1_localization_error
         return -second if math.isnan(first) else -first
 
-    @property
-    def true_class_error_interval(self) -> tuple[float, float]:
-        """95 % Wilson interval; nan where the error is not defined.
-
-        A bootstrap over the images would draw from the same binomial distribution, but its interval
-        has no width at an error of 0 or 1.
-        """
-        from scipy.stats import binomtest  # half a second to import
-
-        error = self.metrics["true_class_error"]
-        if math.isnan(error):
-            return math.nan, math.nan
-        wrong = binomtest(round(error * self.images), self.images)
-        low, high = wrong.proportion_ci(0.95, method="wilson")
-        return float(low), float(high)
-
     def more(self) -> dict[str, Any]:
-        low, high = self.true_class_error_interval
+        interval = self.intervals.get("true_class_error")
         return {
-            "true_class_error_interval": None if math.isnan(low) else [low, high],
+            "true_class_error_interval": [interval.low, interval.high] if interval else None,
             "baseline": without_nan(self.baseline),
         }
 
-    def remarks(self) -> Iterator[str]:
-        low, high = self.true_class_error_interval
-        if not math.isnan(low):
-            yield f"true_class_error: {low:.4f} to {high:.4f} with 95 % confidence"
+    def measure_intervals(self) -> dict[str, Interval]:
+        values = dict(zip(DEFINITIONS, self.outcomes.T.numpy(), strict=True))
+        defined = {name: each for name, each in values.items() if not np.isnan(each).any()}
+        return mean_intervals(defined, self.image_ids, self.resamples)
+
+    def image_entries(self) -> list[dict[str, Any]]:
+        entries = []
+        rows = zip(self.image_ids, self.labels, self.outcomes.tolist(), strict=True)
+        for image_id, label, row in rows:
+            values = dict(zip(DEFINITIONS, row, strict=True))
+            wrong = [values["true_class_error"], values["top1_localization_error"]]
+            entries.append(
+                {
+                    "image": image_id,
+                    "file": self.files.get(image_id),
+                    "wrong": int(sum(value for value in wrong if not math.isnan(value))),
+                    "label": label,
+                    "values": without_nan(values),
+                }
+            )
+        return entries
 
 
 def evaluate_located(
@@ -135,14 +143,14 @@ def evaluate_located(
     predictions there was no classifier: what needs one is nan. Without ``true_class`` only the
     predictions are evaluated: what needs boxes of the true class is nan, and an image without
     predictions is wrong, even if that are all of them.
-    ``baseline`` are the boxes of a trivial predictor, such as `locate_by_mean_box`.
+    ``baseline`` are the boxes of a trivial predictor, such as those of `localization_baseline.py`.
 
     Raises ValueError, naming the image, for a record without class or without a box of its class,
     for an image without an entry, and for a true-class box of another class than the record's.
     """
     predicted = not true_class or any(len(located.predicted) for located in found.values())
     defined = {name: true_class if name in _TRUE_CLASS else predicted for name in DEFINITIONS}
-    labels = torch.tensor([_label(record, len(classes)) for record in records], dtype=torch.int64)
+    labels = torch.tensor([label_of(record, len(classes)) for record in records], dtype=torch.int64)
     outcomes = _outcomes(found, records, classes)
     outcomes[:, ~torch.tensor([*defined.values()])] = math.nan
     trivial = {} if baseline is None else _means(_outcomes(baseline, records, classes))
@@ -151,6 +159,10 @@ def evaluate_located(
         _means(outcomes),
         tuple(_row(name, outcomes[labels == label]) for label, name in enumerate(classes)),
         baseline={name: trivial[name] for name in _TRUE_CLASS if name in trivial},
+        image_ids=tuple(record.image_id for record in records),
+        labels=tuple(labels.tolist()),
+        outcomes=outcomes,
+        files={record.image_id: str(record.path) for record in records},
     )
 
 
@@ -175,7 +187,7 @@ def _outcomes(
 
 
 def _outcome(located: Located, record: Record, classes: Sequence[str]) -> dict[str, float]:
-    label = _label(record, len(classes))
+    label = label_of(record, len(classes))
     truth = _truth(record, label, classes[label])
     predicted = located.predicted[:MAX_PREDICTIONS]
     named = predicted.labels == label
@@ -202,7 +214,8 @@ def _overlap(boxes: Tensor, truth: Tensor) -> Tensor:
     return iou(boxes.double(), truth.double()).amax(dim=1)
 
 
-def _label(record: Record, count: int) -> int:
+def label_of(record: Record, count: int) -> int:
+    """The class of an image; raises ValueError unless it is one of ``count``."""
     if record.image_label is None:
         raise ValueError(f"{record.path}: the record has no class")
     if not 0 <= record.image_label < count:
@@ -231,51 +244,3 @@ def _row(name: str, outcomes: Tensor) -> ClassLocalization:
         means["top1_localization_error"],
         means["mean_true_class_iou"],
     )
-
-
-# ---------------------------------------------------------------------------------- mean boxes
-
-
-def mean_boxes(records: Sequence[Record], classes: Sequence[str]) -> Tensor:
-    """(K, 4) f32: the mean of all boxes of each class, as fractions of width and height.
-
-    An image with several boxes counts as often; a class without a box has nan. Raises ValueError
-    for a record with boxes whose size is not known.
-    """
-    annotated = [record for record in records if len(record.annotation)]
-    annotations = [Annotation.empty(), *(record.annotation for record in annotated)]
-    sides = [_sides(record).expand(len(record.annotation), 4) for record in annotated]
-    labels = torch.cat([annotation.labels for annotation in annotations])
-    boxes = torch.cat([annotation.boxes for annotation in annotations])
-    fractions = boxes / torch.cat([torch.zeros(0, 4, dtype=torch.float64), *sides])
-    total = torch.zeros(len(classes), 4, dtype=torch.float64).index_add_(0, labels, fractions)
-    count = labels.bincount(minlength=len(classes))[:, None]
-    return (total / count).float()  # 0 / 0 is nan
-
-
-def locate_by_mean_box(records: Sequence[Record], boxes: Tensor) -> dict[str, Located]:
-    """The mean box (K, 4) of each record's class in its image, in pixels, by image id.
-
-    It has score 1 and is left out where the class has none. There are no predicted classes. Raises
-    ValueError for a record without class or size.
-    """
-    return {
-        record.image_id: Located(Detections.empty(), _mean_box(record, boxes)) for record in records
-    }
-
-
-def _mean_box(record: Record, boxes: Tensor) -> Detections:
-    label = _label(record, len(boxes))
-    fractions = boxes[label]
-    if fractions.isnan().any():
-        return Detections.empty()
-    pixels = (fractions.double() * _sides(record)).float()
-    return Detections(pixels[None], torch.ones(1), torch.tensor([label]))
-
-
-def _sides(record: Record) -> Tensor:
-    """(4,) f64: width, height, width, height."""
-    height, width = record.size
-    if min(height, width) <= 0:
-        raise ValueError(f"{record.path}: the size of the image is not known")
-    return torch.tensor([width, height, width, height], dtype=torch.float64)

@@ -13,15 +13,18 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from ..files import csv_cell, write_file
 from ..printing import cell
+from .bootstrap import CONFIDENCE, RESAMPLES, Interval
+from .image_records import IMAGES, write_images
+from .tables import is_undefined, plain_table, shown, without_nan
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,6 +48,10 @@ class Evaluation(ABC):
     seconds_per_image: float | None = None
     #: Metrics of a trivial predictor, if it was evaluated as well.
     baseline: Mapping[str, float] = field(default_factory=dict)
+    #: The file of each image by its id, as far as it is known.
+    files: Mapping[str, str] = field(default_factory=dict)
+    #: Resamples of the images for the intervals; 0: no intervals.
+    resamples: int = RESAMPLES
 
     task: ClassVar[str]
     #: A dataclass with a ``name``.
@@ -65,6 +72,31 @@ class Evaluation(ABC):
     @abstractmethod
     def rank(row: Any) -> float:
         """The key by which per-class rows are sorted; equal ones stay in label order, nan last."""
+
+    def definition(self, name: str) -> str:
+        """The definition of a metric in this evaluation."""
+        return self.definitions[name]
+
+    @cached_property
+    def intervals(self) -> dict[str, Interval]:
+        """95 % intervals of some metrics: what other images of the same kind might have given."""
+        return self.measure_intervals() if self.resamples and self.images else {}
+
+    def measure_intervals(self) -> dict[str, Interval]:
+        """From ``resamples`` draws of the images, or in closed form."""
+        return {}
+
+    def image_entries(self) -> list[dict[str, Any]]:
+        """What went wrong in each image, for `write_images`, in any order."""
+        return []
+
+    def image_header(self) -> dict[str, Any]:
+        """What the entries of all images share."""
+        return {}
+
+    def tables(self) -> Iterator[Table]:
+        """Further printed tables."""
+        yield from ()
 
     def more(self) -> dict[str, Any]:
         """Further entries of ``metrics.json``."""
@@ -92,7 +124,8 @@ class Evaluation(ABC):
 
 
 def write_report(evaluation: Evaluation, folder: Path) -> tuple[Path, ...]:
-    """Write ``metrics.json``, ``per_class.csv`` and the figures; returns what was written.
+    """Write ``metrics.json``, ``per_class.csv``, ``images.json`` (see `image_records.py`) and the
+    figures; returns what was written.
 
     The folder is created; existing files are replaced.
     """
@@ -103,7 +136,14 @@ def write_report(evaluation: Evaluation, folder: Path) -> tuple[Path, ...]:
     figures = {folder / name: figure for name, figure in evaluation.figures().items()}
     for path, figure in figures.items():
         figure.savefig(path)
-    return metrics, table, *figures
+    images = folder / IMAGES
+    if entries := evaluation.image_entries():
+        classes = [row.name for row in evaluation.per_class]
+        header = {"task": evaluation.task, "classes": classes, **evaluation.image_header()}
+        write_images(images, header, entries)
+    else:  # of another evaluation
+        images.unlink(missing_ok=True)
+    return metrics, table, *([images] if entries else []), *figures
 
 
 def print_report(evaluation: Evaluation, console: Console) -> None:
@@ -113,6 +153,8 @@ def print_report(evaluation: Evaluation, console: Console) -> None:
     if hidden := len(evaluation.per_class) - len(rows):
         console.print(cell(f"and {hidden} better classes"))
     console.print("", _metric_table(evaluation), "", sep="\n")
+    for table in evaluation.tables():
+        console.print(table, "", sep="\n")
     for line in evaluation.remarks():
         console.print(cell(line))
     if evaluation.testing:
@@ -127,34 +169,18 @@ def write_json(content: object, path: Path, *, indent: int | None = 2) -> None:
     write_file(path, text + "\n")
 
 
-def without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
-    """``values`` with None for nan."""
-    return {name: None if _undefined(value) else value for name, value in values.items()}
-
-
-def plain_table(padding: tuple[int, int, int, int] = (0, 0, 0, 0)) -> Table:
-    """A table without a frame."""
-    return Table(box=box.SIMPLE_HEAD, padding=padding, show_edge=False)
-
-
-def shown(value: Any, digits: int = 4) -> str:
-    """A cell of a printed table: fractions with ``digits`` digits, all else unchanged."""
-    if _undefined(value):
-        return "-"
-    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
-
-
-def _undefined(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
-
-
 def _content(evaluation: Evaluation) -> dict[str, Any]:
-    definitions = {name: evaluation.definitions[name] for name in evaluation.metrics}
+    definitions = {name: evaluation.definition(name) for name in evaluation.metrics}
+    intervals = {
+        name: without_nan({"low": each.low, "high": each.high})
+        for name, each in evaluation.intervals.items()
+    }
     return {
         "task": evaluation.task,
         "images": evaluation.images,
         "classes": [row.name for row in evaluation.per_class],
         "metrics": without_nan(evaluation.metrics),
+        "intervals": intervals,
         **evaluation.more(),
         "per_class": [without_nan(asdict(row)) for row in evaluation.per_class],
         "definitions": definitions | dict(evaluation.class_definitions),
@@ -169,7 +195,7 @@ def _csv_table(evaluation: Evaluation) -> str:
     writer = csv.writer(text)
     writer.writerow([each.name for each in fields(evaluation.row_type)])
     for row in map(asdict, evaluation.ranked):
-        writer.writerow(["" if _undefined(value) else csv_cell(value) for value in row.values()])
+        writer.writerow(["" if is_undefined(value) else csv_cell(value) for value in row.values()])
     return text.getvalue()
 
 
@@ -179,7 +205,7 @@ def _class_table(evaluation: Evaluation, rows: list[Any]) -> Table:
     headings = {
         name: heading
         for name, heading in evaluation.headings.items()
-        if not all(_undefined(getattr(row, name)) for row in rows)
+        if not all(is_undefined(getattr(row, name)) for row in rows)
     }
     for name, heading in headings.items():
         if any(isinstance(getattr(row, name), str) for row in rows):
@@ -201,14 +227,24 @@ def _metric_table(evaluation: Evaluation) -> Table:
     table = plain_table()
     table.add_column("metric", no_wrap=True)
     table.add_column(f"{evaluation.images} images", justify="right", no_wrap=True)
+    intervals = evaluation.intervals
+    if intervals:
+        table.add_column(f"{CONFIDENCE:.0%}", justify="right", no_wrap=True)
     if baseline:
         table.add_column("baseline", justify="right", no_wrap=True)
     table.add_column("definition", overflow="fold")
     for name, value in evaluation.metrics.items():
-        trivial = [shown(baseline.get(name, math.nan), digits)] if baseline else []
-        table.add_row(name, shown(value, digits), *trivial, evaluation.definitions[name])
+        further = [_range(intervals.get(name), digits)] if intervals else []
+        further += [shown(baseline.get(name, math.nan), digits)] if baseline else []
+        table.add_row(name, shown(value, digits), *further, evaluation.definition(name))
     if evaluation.seconds_per_image is not None:
-        gap = [""] if baseline else []
+        gap = [""] * (bool(intervals) + bool(baseline))
         seconds = shown(evaluation.seconds_per_image, digits)
         table.add_row("seconds per image", seconds, *gap, evaluation.cost)
     return table
+
+
+def _range(interval: Interval | None, digits: int) -> str:
+    if interval is None or math.isnan(interval.low):
+        return ""
+    return f"{interval.low:.{digits}f}-{interval.high:.{digits}f}"

@@ -23,7 +23,8 @@ its ports compute, some of which a recall of exactly that many tenths does not r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,6 +136,21 @@ def eleven_point_ap(curve: PrecisionRecall, recalls: Floats | None = None) -> fl
     reached = np.searchsorted(curve.right, needed)
     # The row after the last is for recalls that are never reached.
     return float(np.append(curve.envelope, 0.0)[reached].mean())
+
+
+def eleven_point_means(curves: Iterable[PrecisionRecall]) -> dict[str, float]:
+    """The mean 11-point AP with each of `FLOAT_RECALLS`."""
+    every = list(curves)
+    return {
+        name: mean_defined(eleven_point_ap(curve, recalls) for curve in every)
+        for name, recalls in FLOAT_RECALLS.items()
+    }
+
+
+def mean_defined(values: Iterable[float]) -> float:
+    """Mean of the values that are not nan; nan when there are none."""
+    defined = [value for value in values if not math.isnan(value)]
+    return math.fsum(defined) / len(defined) if defined else math.nan
 
 
 def outcomes(columns: Columns, order: Ints, iou: float) -> tuple[Bools, Bools]:

@@ -98,7 +98,7 @@ def test_an_image_without_scores_or_class_is_not_passed_over() -> None:
 def test_files_and_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Classification, "max_rows", 2)
     evaluation = evaluate_scores(SCORES, RECORDS, NAMES)
-    metrics, table = write_report(evaluation, tmp_path / "new")
+    metrics, table, _ = write_report(evaluation, tmp_path / "new")
     content = json.loads(metrics.read_text())
     assert content["metrics"]["top1_error"] == 0.75
     assert content["per_class"][2]["top1_error"] is None

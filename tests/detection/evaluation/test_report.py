@@ -55,13 +55,14 @@ def test_files(evaluation: DetectionEvaluation, tmp_path: Path) -> None:
     written = write_report(evaluation, folder)
     names = [
         "confusion_matrix.png",
+        "images.json",
         "metrics.json",
         "per_class.csv",
         "pr_curve.png",
     ]
     assert sorted(path.name for path in written) == names
     assert sorted(path.name for path in folder.iterdir()) == names
-    assert len(write_report(evaluation, folder)) == 4  # again, over the old files
+    assert len(write_report(evaluation, folder)) == 5  # again, over the old files
 
 
 def test_metrics_json(evaluation: DetectionEvaluation, tmp_path: Path) -> None:

@@ -1,14 +1,39 @@
-"""A note on labels that look permuted: right boxes with wrong class names."""
+"""Warnings beside the numbers of detections: classes without objects, labels that look permuted,
+recalls of other tools."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from .columns import Columns, Ints
 from .voc import VOC_IOU, area_ap, best_objects, precision_recall
+
+
+def describe_labels(columns: Columns, names: Sequence[str], mean_ap: float) -> Iterator[str]:
+    """Notes on classes without objects and on labels that look permuted."""
+    if math.isnan(mean_ap):
+        yield "no objects to find: every average precision is undefined"
+        return
+    present = set(columns.truth.labels[~columns.truth.ignore].tolist())
+    if empty := [name for label, name in enumerate(names) if label not in present]:
+        yield f"without objects, left out of the means: {', '.join(empty)}"
+    # Right boxes with wrong names indicate class names in another order.
+    if mean_ap < 0.01 and len(names) > 1:
+        yield from permuted_labels(columns, names)
+
+
+def describe_recalls(exact: float, means: Mapping[str, float]) -> Iterator[str]:
+    """A note if floating-point recalls, as other tools have them, give another 11-point AP."""
+    if any(abs(mean - exact) > 1e-9 for mean in means.values()):
+        yield (
+            f"voc_ap50_11point is {exact:.4f} at exact recalls, {means['matlab']:.4f} at those of "
+            f"the VOC kit (MATLAB's 0:0.1:1), {means['python']:.4f} at those of its Python ports "
+            "(numpy.arange)"
+        )
 
 
 def permuted_labels(columns: Columns, classes: Sequence[str]) -> list[str]:
