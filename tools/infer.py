@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import time
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +33,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="INPUT",
         help="image, folder, glob, list (.txt), or an override such as test.nms_iou=0.4",
     )
-    parser.add_argument("--out", required=True, type=Path, help="new or empty output folder")
     parser.add_argument(
-        "--conf", "--conf-thres", type=float, help="minimum score (default: 0.5, of a classifier 0)"
+        "--out", type=Path, help="new or empty output folder (default: runs/infer/<time>)"
+    )
+    parser.add_argument(
+        "--conf",
+        "--conf-thres",
+        action="append",
+        default=[],
+        metavar="X|CLASS=X",
+        help="minimum score (default: 0.5, of a classifier 0), or that of one class; may be "
+        "repeated",
     )
     parser.add_argument("--classes", default="", metavar="A,B", help="keep only these classes")
+    parser.add_argument(
+        "--agnostic-nms",
+        action="store_true",
+        help="keep one box for one place, whatever its class: test.suppress.class_agnostic=true",
+    )
     parser.add_argument("--batch-size", "--batch", type=int, default=1, help="images per batch")
     add_device_argument(parser)
     parser.add_argument("--workers", type=int, default=2, help="reading threads; as many draw")
@@ -43,6 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="write images with drawn boxes, or the best class, to OUT/drawn",
+    )
+    parser.add_argument(
+        "--save-crop",
+        action="store_true",
+        help="write the pixels of each detection to OUT/crops/CLASS",
     )
     parser.add_argument(
         "--sort-by-class",
@@ -72,7 +93,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Return 0, 5 if all images failed, or some with ``--strict``, or 130 or 143 if interrupted.
+    """Return 0, 5 if all images failed, or one that was named itself, or some with ``--strict``, or
+    130 or 143 if interrupted.
 
     Raises ConfigError and WeightsError like `load`, `find_inputs` and `run_folder` do.
     """
@@ -85,7 +107,11 @@ def run(args: argparse.Namespace) -> int:
 
     if unwritten := [each.name for each in args.format if each.writer is None]:
         raise ConfigError(f"--format: {', '.join(unwritten)} is not written")
+    if args.resume and args.out is None:
+        raise ConfigError("--resume: give --out, the folder of the run to continue")
+    args.out = args.out or _new_folder()
     overrides, inputs = split_overrides(args.inputs)
+    overrides += ["test.suppress.class_agnostic=true"] if args.agnostic_nms else []
     if not inputs:
         raise ConfigError("no input: give a folder, a glob, a list file or an image")
     files = _shard(find_inputs(inputs, exclude=args.out), args.shard)
@@ -93,15 +119,18 @@ def run(args: argparse.Namespace) -> int:
     output = predictor.output
     if args.format and isinstance(output, ClassOutput):
         raise ConfigError("--format: annotations are boxes, which a classifier lacks")
+    least, of_classes = _thresholds(args.conf, predictor.classes)
     options = FolderOptions(
-        score_threshold=output.threshold if args.conf is None else args.conf,
-        only_classes=tuple(name for name in args.classes.split(",") if name),
+        score_threshold=output.threshold if least is None else least,
+        class_thresholds=of_classes,
+        only_classes=_names(args.classes, predictor.classes),
         batch_size=args.batch_size,
         draw=args.draw,
         resume=args.resume,
         workers=args.workers,
         coco_ids=coco_ids(args.coco_ids) if args.coco_ids else None,
         sort_by_class=args.sort_by_class,
+        save_crops=args.save_crop,
         provenance=_provenance(args, overrides),
     )
     say(f"{len(files)} images, {len(predictor.classes)} classes, on {predictor.device}")
@@ -116,8 +145,47 @@ def run(args: argparse.Namespace) -> int:
     if summary.interrupted:
         say(f"interrupted; continue with: {_resume_command(args)}")
         return stop.exit_code
-    failed = len(summary.failures)
-    return 5 if failed and (args.strict or failed == summary.total) else 0
+    failed = {name for name, _ in summary.failures}
+    named = any(file.named and file.name in failed for file in files)
+    return 5 if named or (failed and (args.strict or len(failed) == summary.total)) else 0
+
+
+def _new_folder() -> Path:
+    """``runs/infer/<time>``, with a number where another run began in the same second."""
+    runs, name = Path("runs") / "infer", time.strftime("%Y%m%d-%H%M%S")
+    numbered = (runs / (f"{name}-{number}" if number > 1 else name) for number in count(1))
+    return next(path for path in numbered if not path.exists())
+
+
+def _names(text: str, classes: Sequence[str]) -> tuple[str, ...]:
+    """The classes of ``A, B``; a class whose own name has a comma is taken as it is."""
+    if text in classes:
+        return (text,)
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _thresholds(
+    words: Sequence[str], classes: Sequence[str]
+) -> tuple[float | None, dict[str, float]]:
+    """The minimum score, if given, and those of single classes, of ``0.3``, ``cat=0.6`` or both in
+    one word, separated by commas. The last one counts."""
+    least: float | None = None
+    of_classes: dict[str, float] = {}
+    for word in words:
+        parts = [word] if word.rpartition("=")[0] in classes else word.split(",")
+        for part in parts:
+            name, equals, number = part.strip().rpartition("=")
+            try:
+                score = float(number)
+            except ValueError:
+                raise ConfigError(
+                    f"--conf {word}: expected a score such as 0.3, or CLASS=0.6"
+                ) from None
+            if equals:
+                of_classes[name.strip()] = score
+            else:
+                least = score
+    return least, of_classes
 
 
 def _write_annotations(out: Path, format: str) -> None:
@@ -179,13 +247,15 @@ def _resume_command(args: argparse.Namespace) -> str:
         words += ["--weights", str(path)]
     words += args.inputs
     words += ["--out", str(args.out)]
-    words += ["--conf", str(args.conf)] if args.conf is not None else []
+    words += [word for conf in args.conf for word in ("--conf", conf)]
     words += ["--classes", args.classes] if args.classes else []
     words += ["--batch-size", str(args.batch_size), "--workers", str(args.workers)]
     words += ["--device", args.device] if args.device else []
     words += ["--trust-paths"] if args.trust_paths else []
     words += ["--coco-ids", str(args.coco_ids)] if args.coco_ids else []
     words += [] if args.draw else ["--no-draw"]
+    words += ["--agnostic-nms"] if args.agnostic_nms else []
+    words += ["--save-crop"] if args.save_crop else []
     words += ["--sort-by-class"] if args.sort_by_class else []
     words += [word for each in args.format for word in ("--format", each.name)]
     words += ["--shard", args.shard] if args.shard != "1/1" else []

@@ -19,10 +19,13 @@ def format_named(carries: Carries | None = None) -> Callable[[str], Format[Any]]
     """The ``type`` of an option: a format by name, if its images carry that."""
 
     def find(word: str) -> Format[Any]:
-        from resdet.datasets.formats import find_format
+        from resdet.datasets.formats import FORMATS, find_format
 
         try:
-            return find_format(word.replace("-", "_"), carries)  # as in image-folder
+            # As in image-folder and labelstudio.
+            plain = {name.replace("_", ""): name for name in FORMATS}
+            name = word.replace("-", "_")
+            return find_format(plain.get(name.replace("_", ""), name), carries)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -159,6 +159,8 @@ class SuppressConfig(Section):
     soft_sigma: Positive = 0.5
     #: Soft-NMS drops candidates that fall below this score, fusion those that are below it.
     soft_floor: Fraction = 0.001
+    #: NMS over all classes together: one box for one place, that of the best class.
+    class_agnostic: bool = False
 
 
 class TestConfig(Section):
@@ -185,11 +187,15 @@ class TestConfig(Section):
     precision: Precision = "fp32"
 
     @model_validator(mode="after")
-    def _sizes_rise(self) -> TestConfig:
+    def _options_fit(self) -> TestConfig:
         for name in ("scales", "pyramid"):
             sizes = getattr(self, name)
             if list(sizes) != sorted(set(sizes)):
                 raise ValueError(f"{name} must rise: {list(sizes)}")
+        if self.suppress.class_agnostic and (
+            self.suppress.method != "nms" or self.vote.iou is not None
+        ):
+            raise ValueError("suppress.class_agnostic is for suppress.method=nms without vote")
         return self
 
 

@@ -13,19 +13,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
-from ...datasets.formats.coco_ids import CocoIds
 from ..errors import ConfigError, ImageError
 from ..files import LOCK, folder_lock, part_of
 from .inputs import InputFile
-from .outputs import ClassOutput
+from .options import FolderOptions
 from .pipeline import Prepared
 from .predictor import Predictor
 from .records import (
@@ -44,27 +42,6 @@ Item = tuple[InputFile, Prepared | str]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
-
-
-@dataclass(frozen=True)
-class FolderOptions:
-    """The settings of `run_folder`.
-
-    ``only_classes`` are names, empty for all. ``provenance`` is everything else that the results
-    depend on, such as the weights file; it is kept in ``meta.json`` and must not change on resume.
-    ``coco_ids`` are the ids in the COCO JSON (None: numbers from 1). ``sort_by_class`` links or
-    copies the images of a classifier into folders of their best classes.
-    """
-
-    score_threshold: float = 0.5
-    only_classes: tuple[str, ...] = ()
-    batch_size: int = 1
-    draw: bool = True
-    resume: bool = False
-    workers: int = 2
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    coco_ids: CocoIds | None = None
-    sort_by_class: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,7 +88,7 @@ def run_folder(
     Raises ConfigError for wrong options and for a folder that holds something else, that another
     run is writing to, or that cannot be written (earlier records stay valid).
     """
-    _check(options, predictor)
+    options.check(predictor)
     if options.coco_ids is not None:
         wanted = options.only_classes or predictor.classes
         options.coco_ids.expect([file.name for file in files], wanted)
@@ -163,31 +140,16 @@ def _run(
     )
 
 
-def _check(options: FolderOptions, predictor: Predictor) -> None:
-    if options.batch_size < 1 or options.workers < 1:
-        raise ConfigError("batch size and workers must be at least 1")
-    if not 0 <= options.score_threshold <= 1:
-        raise ConfigError(f"score threshold {options.score_threshold} is not between 0 and 1")
-    ranks, classes = isinstance(predictor.output, ClassOutput), predictor.classes
-    if options.sort_by_class and not ranks:
-        raise ConfigError("--sort-by-class: only the weights of a classifier sort images")
-    if ranks and (options.only_classes or options.coco_ids is not None):
-        raise ConfigError("--classes and --coco-ids are about boxes, which a classifier lacks")
-    for name in options.only_classes:
-        if name not in classes:
-            near = get_close_matches(name, classes, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"classes are {', '.join(classes)}"
-            raise ConfigError(f"class {name}: the model does not know it; {hint}")
-
-
 def _meta(predictor: Predictor, options: FolderOptions) -> dict[str, Any]:
     return {
         "format": predictor.output.format,
         "classes": list(predictor.classes),
         "score_threshold": options.score_threshold,
+        **({"class_thresholds": per_class} if (per_class := options.class_thresholds) else {}),
         "only_classes": list(options.only_classes),
         "drawn": options.draw,
         **({"sorted": True} if options.sort_by_class else {}),
+        **({"crops": True} if options.save_crops else {}),
         **options.provenance,
     }
 
@@ -239,8 +201,7 @@ def _records(
             prepared.loaded,
             found,
             predictor.classes,
-            draw=options.draw,
-            sort=options.sort_by_class,
+            options,
         )
 
     ahead = options.batch_size + options.workers
@@ -280,13 +241,12 @@ def _detected(
     options: FolderOptions,
     stop: Callable[[], bool],
 ) -> Iterator[tuple[Item, Any]]:
-    wanted = torch.tensor(
-        [not options.only_classes or name in options.only_classes for name in predictor.classes]
-    )
+    thresholds = options.thresholds(predictor.classes)
+    least = min(options.score_threshold, *options.class_thresholds.values(), 1.0)
     while not stop() and (chunk := list(islice(items, options.batch_size))):
         usable = [prepared for _, prepared in chunk if not isinstance(prepared, str)]
         try:
-            results = iter(predictor.detect(usable, score_threshold=options.score_threshold))
+            results = iter(predictor.detect(usable, score_threshold=least))
         except torch.OutOfMemoryError as error:
             half, place = options.batch_size // 2, f"{predictor.device} at {chunk[0][0].path}"
             less = f"--batch-size {half}, or with " if half else ""
@@ -295,4 +255,4 @@ def _detected(
             ) from error
         for item in chunk:
             failed = isinstance(item[1], str)
-            yield item, None if failed else predictor.output.selected(next(results), wanted)
+            yield item, None if failed else predictor.output.selected(next(results), thresholds)

@@ -7,7 +7,8 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path, PurePath
 
 from ...datasets.image import IMAGE_SUFFIXES
@@ -22,13 +23,25 @@ _LONGEST = 200
 #: Bytes of a list of images.
 _LARGEST_LIST = 2**30
 
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+#: What to do with files that hold images but are none, by extension.
+_ADVICE = {
+    **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"), "an archive: unpack it and "
+    "give the folder"),
+    **dict.fromkeys((".csv", ".json", ".jsonl"), "no image: a list of images is a .txt file with "
+    "one path on each line"),
+    ".pdf": "a PDF: convert its pages to images first",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class InputFile:
-    """An image at ``path``; ``name`` is its unique path below the input, with POSIX slashes."""
+    """An image at ``path``; ``name`` is its unique path below the input, with POSIX slashes.
+    ``named`` marks an input that was itself this file, and no folder, glob or list."""
 
     path: Path
     name: str
+    named: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -46,12 +59,13 @@ def find_inputs(
 
     An input is a folder (searched with its sub-folders by `IMAGE_SUFFIXES`, upper or lower case), a
     glob (``day*/**/*.jpg``), a list file (``.txt``, one path a line, relative to the list's folder
-    or else the working folder) or one image. Names are relative to the folder, to the part of the
+    or else the working folder; lines that begin with ``#`` are comments) or one image. Names are relative to the folder, to the part of the
     glob before its first wildcard, or to the list's folder; where several inputs hold the same
     name, all names begin with their folder's. A file that is given twice counts once. ``exclude``
     is a folder to leave out, such as the results of an earlier run.
 
-    Raises ConfigError for an input that does not exist or holds no image.
+    Raises ConfigError for an input that does not exist, holds no image or is no kind of input,
+    with what to do.
     """
     groups = [_expand(os.fspath(item), exclude) for item in inputs]
     seen: set[str] = set()
@@ -105,11 +119,30 @@ def _expand(item: str, exclude: Path | None) -> _InputGroup:
     if path.is_file() and path.suffix.lower() == ".txt":
         return _InputGroup(path.parent, _listed(path))
     if path.exists():
-        return _InputGroup(path.parent, (InputFile(path, _printable(path.name)),))
+        if advice := _ADVICE.get(path.suffix.lower()):
+            raise ConfigError(f"{item}: is {advice}")
+        return _InputGroup(path.parent, (InputFile(path, _printable(path.name), named=True),))
+    if _URL.match(item):
+        raise ConfigError(f"{item}: is a URL: download the images and give the files")
     if glob.has_magic(item):
         root = _before_wildcard(item)
         return _InputGroup(root, _named(_matches(item, exclude), root, item))
-    raise ConfigError(f"{item}: no such file or folder")
+    raise ConfigError(f"{item}: no such file or folder{_hint(item)}")
+
+
+def _hint(item: str) -> str:
+    """What may have been meant by an input that does not exist."""
+    if item == "-":
+        return "; images are not read from the standard input"
+    if all(Path(part).exists() for part in item.split(",") if part):
+        return "; separate inputs by spaces, not by commas"
+    path = Path(item)
+    try:
+        names = os.listdir(path.parent)  # noqa: PTH208 (names only, in one call)
+    except OSError:
+        return f"; nor is there a folder {path.parent}" if not path.parent.exists() else ""
+    near = get_close_matches(path.name, names, n=1)
+    return f"; did you mean {path.parent / near[0]}?" if near else ""
 
 
 def _walk(root: Path, exclude: Path | None) -> Iterator[Path]:
@@ -144,7 +177,7 @@ def _listed(path: Path) -> tuple[InputFile, ...]:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
     text = content.decode("utf-8-sig", "surrogateescape")
     lines = [line.strip() for line in re.split(r"\r?\n", text)]
-    files = [_listed_file(line, path.parent) for line in lines if line]
+    files = [_listed_file(line, path.parent) for line in lines if line and line[0] != "#"]
     if not files:
         raise ConfigError(f"{path}: the list is empty")
     return tuple(files)
@@ -204,7 +237,7 @@ def _with_unique_names(groups: Sequence[_InputGroup]) -> list[InputFile]:
     labels = {root: _free(_printable(root.name or "root"), taken) for root in roots}
     names: set[str] = set()
     return [
-        InputFile(file.path, _free(f"{labels[group.root.resolve()]}/{file.name}", names))
+        replace(file, name=_free(f"{labels[group.root.resolve()]}/{file.name}", names))
         for group in groups
         for file in group.files
     ]

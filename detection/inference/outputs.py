@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from pathlib import Path, PurePath
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -22,9 +23,23 @@ from .ranked_classes import RankedClasses
 from .records import CLASS_RECORDS, RECORDS, class_record, detection_record
 from .results import export_classes, export_results
 
-DRAWN, SORTED = "drawn", "sorted"
+DRAWN, SORTED, CROPS = "drawn", "sorted", "crops"
 
 Kind = TypeVar("Kind", Detections, RankedClasses)
+
+
+class Extras(Protocol):
+    """The images to write beside the records: drawings; of a classifier, a link to (or a copy of)
+    each image in the folder of its best class; the pixels of each box."""
+
+    @property
+    def draw(self) -> bool: ...
+
+    @property
+    def sort_by_class(self) -> bool: ...
+
+    @property
+    def save_crops(self) -> bool: ...
 
 
 class Output(ABC, Generic[Kind]):
@@ -39,8 +54,8 @@ class Output(ABC, Generic[Kind]):
     threshold: ClassVar[float]
 
     @abstractmethod
-    def selected(self, found: Kind, wanted: torch.Tensor) -> Kind:
-        """The results to write; ``wanted`` (K,) bool are the classes asked for."""
+    def selected(self, found: Kind, thresholds: torch.Tensor) -> Kind:
+        """The results to write; ``thresholds`` (K,) are the minimum scores of the classes."""
 
     @abstractmethod
     def record(
@@ -69,22 +84,21 @@ class Output(ABC, Generic[Kind]):
         image: LoadedImage,
         found: Kind,
         classes: Sequence[str],
-        *,
-        draw: bool,
-        sort: bool,
+        extras: Extras,
     ) -> dict[str, Any]:
-        """The record of one image, after its drawing is written into ``out`` and the image is
-        sorted there."""
+        """The record of one image, after its ``extras`` are written into ``out``."""
         if not self.is_finite(found):
             return {"file": file.name, "error": f"the network gave {self.numbers} that are NaN"}
         record = self.record(file.name, image, found, classes)
-        if draw and max(image.pixels.shape[:2]) > JPEG_SIDE:
+        if extras.draw and max(image.pixels.shape[:2]) > JPEG_SIDE:
             record["warnings"].append(f"not drawn: a JPEG holds at most {JPEG_SIDE} pixels a side")
-        elif draw:
+        elif extras.draw:
             record["drawn"] = f"{DRAWN}/{drawn_name(file.name)}"
             save_jpeg(self.drawing(image.pixels, found, classes), out / record["drawn"])
-        if sort:
+        if extras.sort_by_class:
             sort_image(out, record, file)
+        if extras.save_crops:
+            save_crops(out, record, image.pixels)
         return record
 
 
@@ -99,8 +113,8 @@ class BoxOutput(Output[Detections]):
     record = staticmethod(detection_record)
     drawing = staticmethod(draw_detections)
 
-    def selected(self, found: Detections, wanted: torch.Tensor) -> Detections:
-        return found[wanted[found.labels]]
+    def selected(self, found: Detections, thresholds: torch.Tensor) -> Detections:
+        return found[~(found.scores < thresholds[found.labels])]  # NaN stays, to be told
 
     def is_finite(self, found: Detections) -> bool:
         return bool(found.boxes.isfinite().all() and found.scores.isfinite().all())
@@ -121,14 +135,38 @@ class ClassOutput(Output[RankedClasses]):
     record = staticmethod(class_record)
     drawing = staticmethod(draw_class)
 
-    def selected(self, found: RankedClasses, wanted: torch.Tensor) -> RankedClasses:
-        return found[: self.top]
+    def selected(self, found: RankedClasses, thresholds: torch.Tensor) -> RankedClasses:
+        return found[~(found.scores < thresholds[found.labels])][: self.top]
 
     def is_finite(self, found: RankedClasses) -> bool:
         return bool(found.scores.isfinite().all())
 
     def export(self, folder: Path, coco_ids: CocoIds | None) -> None:
         export_classes(folder)
+
+
+def cut_box(pixels: NDArray[np.uint8], box: Sequence[float]) -> NDArray[np.uint8]:
+    """The pixels (h, w, 3) that a box (x1, y1, x2, y2) covers, also in part; at least one."""
+    height, width = pixels.shape[:2]
+    left, top = min(int(box[0]), width - 1), min(int(box[1]), height - 1)
+    right, bottom = max(left + 1, math.ceil(box[2])), max(top + 1, math.ceil(box[3]))
+    return pixels[top:bottom, left:right]
+
+
+def save_crops(out: Path, record: dict[str, Any], pixels: NDArray[np.uint8]) -> None:
+    """Write the pixels of each detection as ``crops/CLASS/IMAGE-NUMBER.jpg`` in ``out``, numbered
+    from 0 in the order of the record, which names them."""
+    name = PurePath(drawn_name(record["file"]))
+    for number, found in enumerate(record["detections"]):
+        crop = cut_box(pixels, found["box"])
+        if max(crop.shape[:2]) > JPEG_SIDE:
+            record["warnings"].append(
+                f"crop {number} not written: a JPEG holds at most {JPEG_SIDE} pixels a side"
+            )
+            continue
+        folder = f"{CROPS}/{folder_name(found['label'])}"
+        found["crop"] = f"{folder}/{name.with_name(f'{name.stem}-{number}.jpg').as_posix()}"
+        save_jpeg(crop, out / found["crop"])
 
 
 #: The output of detectors and localizers.

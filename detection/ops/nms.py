@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -92,6 +92,15 @@ def nms(candidates: Detections, *, iou: float) -> Detections:
     kept = torch.cat([own[greedy_nms(boxes[own], scores[own], iou=iou)] for own in members])
     kept = kept.sort().values
     return candidates[kept[_best_first(scores[kept])]]
+
+
+def suppress_across_classes(
+    candidates: Detections, *, nms_iou: float, **settings: Any
+) -> Detections:
+    """`suppress` of what is left by one NMS over all classes: of boxes that overlap by more than
+    ``nms_iou``, the one with the best score stays, whatever their classes."""
+    kept = greedy_nms(candidates.boxes.double(), candidates.scores.double(), iou=nms_iou)
+    return suppress(candidates[kept], nms_iou=nms_iou, **settings)
 
 
 def greedy_nms(boxes: Tensor, scores: Tensor, *, iou: float) -> Tensor:

@@ -20,7 +20,7 @@ from ..models.roi_head import RegionPool, RoIHead, decode_regions, roi_loss, roi
 from ..models.rpn import RPNHead, rpn_loss, rpn_targets, select_proposals
 from ..ops.anchors import AnchorGrid, cell_anchors
 from ..ops.matching import Sampler, sample
-from ..ops.nms import suppress
+from ..ops.nms import suppress, suppress_across_classes
 from ..ops.roi_align import roi_align, roi_pool
 from .base import Loaded, seeded
 from .checkpoints import describe_members
@@ -105,7 +105,7 @@ def _sample(stage: RpnConfig | RoiConfig) -> partial:
 
 def _suppress(test: TestConfig) -> partial:
     return partial(
-        suppress,
+        suppress_across_classes if test.suppress.class_agnostic else suppress,
         nms_iou=test.nms_iou,
         max_detections=test.max_detections,
         method=test.suppress.method,
@@ -207,4 +207,5 @@ def _describe_views(config: DetectorConfig) -> list[str]:
 def _describe_suppression(test: TestConfig) -> str:
     if test.suppress.method == "soft_nms":  # the only one without a threshold
         return f"soft_nms with sigma {test.suppress.soft_sigma:g}"
-    return f"{test.suppress.method} at {test.nms_iou:g}"
+    across = " over all classes together" if test.suppress.class_agnostic else ""
+    return f"{test.suppress.method} at {test.nms_iou:g}{across}"

@@ -1,0 +1,74 @@
+"""The settings of a run over images, checked against the model that it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...datasets.formats.coco_ids import CocoIds
+from ..errors import ConfigError
+from .outputs import ClassOutput
+from .predictor import Predictor
+
+
+@dataclass(frozen=True)
+class FolderOptions:
+    """The settings of `run_folder`.
+
+    ``class_thresholds`` are minimum scores of single classes by name, ``only_classes`` names, empty
+    for all. ``draw``, ``sort_by_class`` and ``save_crops`` are those of `Extras`. ``provenance`` is everything else that the results depend on, such as the weights
+    file; it is kept in ``meta.json`` and must not change on resume. ``coco_ids`` are the ids in
+    the COCO JSON (None: numbers from 1).
+    """
+
+    score_threshold: float = 0.5
+    only_classes: tuple[str, ...] = ()
+    batch_size: int = 1
+    draw: bool = True
+    resume: bool = False
+    workers: int = 2
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    coco_ids: CocoIds | None = None
+    sort_by_class: bool = False
+    class_thresholds: Mapping[str, float] = field(default_factory=dict)
+    save_crops: bool = False
+
+    def check(self, predictor: Predictor[Any]) -> None:
+        """Raises ConfigError for settings out of range or that do not fit the model."""
+        if self.batch_size < 1 or self.workers < 1:
+            raise ConfigError("batch size and workers must be at least 1")
+        if not 0 <= self.score_threshold <= 1:
+            raise ConfigError(f"score threshold {self.score_threshold} is not between 0 and 1")
+        for name, threshold in self.class_thresholds.items():
+            if not 0 <= threshold <= 1:
+                raise ConfigError(
+                    f"score threshold {threshold} of class {name} is not between 0 and 1"
+                )
+        ranks, classes = isinstance(predictor.output, ClassOutput), predictor.classes
+        if self.sort_by_class and not ranks:
+            raise ConfigError("--sort-by-class: only the weights of a classifier sort images")
+        if ranks and (self.only_classes or self.save_crops or self.coco_ids is not None):
+            raise ConfigError(
+                "--classes, --save-crop and --coco-ids are about boxes, which a classifier lacks"
+            )
+        for name in (*self.only_classes, *self.class_thresholds):
+            if name not in classes:
+                near = get_close_matches(name, classes, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"classes are {', '.join(classes)}"
+                raise ConfigError(f"class {name}: the model does not know it; {hint}")
+
+    def thresholds(self, classes: Sequence[str]) -> Tensor:
+        """(K,) f32 minimum scores of the classes; infinite for those that are not wanted."""
+        return torch.tensor(
+            [
+                self.class_thresholds.get(name, self.score_threshold)
+                if not self.only_classes or name in self.only_classes
+                else torch.inf
+                for name in classes
+            ]
+        )

@@ -1,0 +1,187 @@
+"""What infer takes and writes on request: folders, thresholds, classes, crops and formats."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+CLASSES = ("circle", "cross", "ring", "square", "star", "triangle")
+
+
+@pytest.fixture(scope="module")
+def images(scenes, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("infer") / "in"
+    folder.mkdir()
+    for path in sorted((scenes / "JPEGImages").iterdir())[:3]:
+        shutil.copy(path, folder)
+    return folder
+
+
+@pytest.fixture
+def infer(resdet, tiny_run, images, tmp_path):
+    def start(*words: object, code: int = 0):
+        done = resdet("infer", "--weights", tiny_run / "weights/best.pt", *words, cwd=tmp_path)
+        assert done.code == code, done.out + done.err
+        return done
+
+    return start
+
+
+def lines(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "detections.jsonl").open(encoding="utf-8")]
+
+
+def found(out: Path) -> list[tuple[str, float]]:
+    return [(d["label"], d["score"]) for record in lines(out) for d in record["detections"]]
+
+
+def test_without_out_each_run_has_a_new_folder(infer, images, tmp_path):
+    for _ in range(2):
+        infer(images, "--no-draw")
+    runs = list((tmp_path / "runs/infer").iterdir())
+    assert len(runs) == 2 and all(len(lines(run)) == 3 for run in runs)
+    assert "--resume: give --out" in infer(images, "--resume", code=2).err
+
+
+def test_crops_are_the_pixels_of_the_boxes(infer, images, tmp_path):
+    infer(images, "--out", "out", "--conf", "0.1", "--save-crop", "--no-draw")
+    crops = 0
+    for record in lines(tmp_path / "out"):
+        pixels = np.asarray(Image.open(images / record["file"]).convert("RGB")).astype(int)
+        for detection in record["detections"]:
+            x1, y1, x2, y2 = detection["box"]
+            expected = pixels[math.floor(y1) : math.ceil(y2), math.floor(x1) : math.ceil(x2)]
+            path = tmp_path / "out" / detection["crop"]
+            assert path.parent == tmp_path / "out/crops" / detection["label"]
+            crop = np.asarray(Image.open(path)).astype(int)
+            assert crop.shape == expected.shape
+            assert np.abs(crop - expected).mean() < 12  # JPEG
+            crops += 1
+    assert crops == len(list((tmp_path / "out/crops").rglob("*.jpg"))) > 3
+
+
+def test_a_threshold_for_each_class(infer, images, tmp_path):
+    infer(images, "--out", "all", "--conf", "0.05", "--no-draw")
+    every = found(tmp_path / "all")
+    label = max(CLASSES, key=lambda name: sum(label == name for label, _ in every))
+    scores = sorted(score for name, score in every if name == label)
+    gaps = [(after - before, (after + before) / 2) for before, after in pairwise(scores)]
+    least = max(gaps)[1]  # records are rounded
+    infer(images, "--out", "out", "--conf", "0.05", "--conf", f"{label}={least}", "--no-draw")
+    expected = [(n, s) for n, s in every if s >= (least if n == label else 0.05)]
+    assert found(tmp_path / "out") == expected and 0 < len(expected) < len(every)
+    assert json.loads((tmp_path / "out/meta.json").read_text())["class_thresholds"] == {
+        label: least
+    }
+
+    infer(images, "--out", "word", "--conf", f"0.05, {label} = {least}", "--no-draw")
+    assert found(tmp_path / "word") == expected
+    done = infer(images, "--out", "no", "--conf", "circel=0.5", code=2)
+    assert "class circel: the model does not know it; did you mean circle?" in done.err
+    done = infer(images, "--out", "no", "--conf", "circle=50", code=2)
+    assert "score threshold 50.0 of class circle is not between 0 and 1" in done.err
+    assert "score threshold 50.0 is not" in infer(images, "--conf", "50", code=2).err
+    assert "expected a score such as 0.3" in infer(images, "--conf", "circle", code=2).err
+
+
+def test_spaces_around_classes(infer, images, tmp_path):
+    infer(images, "--out", "out", "--conf", "0.01", "--classes", " circle, star ,", "--no-draw")
+    assert {label for label, _ in found(tmp_path / "out")} == {"circle", "star"}
+    done = infer(images, "--out", "no", "--classes", "Star", code=2)
+    assert "class Star: the model does not know it; did you mean star?" in done.err
+
+
+def test_one_box_for_one_place(infer, images, tmp_path):
+    options = ("--conf", "0", "--no-draw", "test.nms_iou=0.3")
+    infer(images, "--out", "classes", *options)
+    infer(images, "--out", "agnostic", "--agnostic-nms", *options)
+    assert _largest_overlap(tmp_path / "classes") > 0.3 >= _largest_overlap(tmp_path / "agnostic")
+    best = [record["detections"][0] for record in lines(tmp_path / "classes")]
+    assert [record["detections"][0] for record in lines(tmp_path / "agnostic")] == best
+    done = infer(images, "--agnostic-nms", "test.suppress.method=wbf", code=2)
+    assert "suppress.class_agnostic is for suppress.method=nms" in done.err
+
+
+def _largest_overlap(out: Path) -> float:
+    largest = 0.0
+    for record in lines(out):
+        boxes = [detection["box"] for detection in record["detections"]]
+        for index, a in enumerate(boxes):
+            for b in boxes[:index]:
+                width = min(a[2], b[2]) - max(a[0], b[0])
+                height = min(a[3], b[3]) - max(a[1], b[1])
+                both = max(width, 0) * max(height, 0)
+                areas = sum((c[2] - c[0]) * (c[3] - c[1]) for c in (a, b))
+                largest = max(largest, both / (areas - both))
+    return largest
+
+
+@pytest.mark.parametrize("format", ["yolo", "voc", "coco", "csv", "labelstudio", "cvat", "labelme"])
+def test_every_format_holds_every_box(infer, images, tmp_path, format):
+    infer(images, "--out", "out", "--conf", "0.1", "--format", format, "--no-draw")
+    (folder,) = (tmp_path / "out/annotations").iterdir()
+    boxes = len(found(tmp_path / "out"))
+    assert boxes > 3 and boxes == _boxes_in(folder, format)
+
+
+def _boxes_in(folder: Path, format: str) -> int:
+    text = {path: path.read_text() for path in folder.rglob("*") if path.is_file()}
+    if format == "yolo":
+        return sum(
+            len(each.split("\n")) - 1
+            for path, each in text.items()
+            if path.parent.name != folder.name and path.suffix == ".txt" and "labels" in path.parts
+        )
+    if format == "csv":
+        rows = "\n".join(each for path, each in text.items() if path.suffix == ".csv")
+        return sum(any(name in row for name in CLASSES) for row in rows.split("\n")[1:])
+    words = {"voc": "<object>", "cvat": "<box ", "coco": '"bbox"', "labelme": '"points"'}
+    words["labelstudio"] = '"rectanglelabels": ['
+    return sum(each.count(words[format]) for each in text.values())
+
+
+UNUSABLE = {
+    "missing.png": "no such file",
+    "pics.zip": "is an archive: unpack it",
+    "list.csv": "a list of images is a .txt file",
+    "list.json": "a list of images is a .txt file",
+    "https://example.org/a.jpg": "is a URL: download the images",
+    "s3://bucket/a.jpg": "is a URL",
+    "a.pgn": "did you mean a.png?",
+    "a.png,a.png": "separate inputs by spaces",
+    "-": "not read from the standard input",
+    "nowhere/a.png": "nor is there a folder nowhere",
+    "*.PNG": "no images in it",
+    "empty": "no images in it",
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_an_input_that_cannot_be_used_is_an_error(infer, images, tmp_path, name):
+    shutil.copy(next(images.iterdir()), tmp_path / "a.png")
+    (tmp_path / "empty").mkdir()
+    for file in ("pics.zip", "list.csv", "list.json"):
+        (tmp_path / file).write_bytes(b"PK")
+    done = infer("a.png", name, "--out", "out", "--no-draw", code=2)
+    assert UNUSABLE[name] in done.err and not (tmp_path / "out").exists()
+
+
+def test_a_damaged_image_that_was_named_is_not_a_success(infer, images, tmp_path):
+    """One in a folder or a list is, unless --strict asks."""
+    shutil.copytree(images, tmp_path / "in")
+    (tmp_path / "in/photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 100)
+    (tmp_path / "in/bad.jpg").write_text("<html>")
+    good = next(images.iterdir())
+    infer(good, tmp_path / "in/photo.heic", "--out", "a", "--no-draw", code=5)
+    infer(good, tmp_path / "in/bad.jpg", "--out", "b", "--no-draw", code=5)
+    infer(tmp_path / "in", "--out", "c", "--no-draw")
+    (tmp_path / "list.txt").write_text(f"# comment\n\n{good}\nnope.png\n")
+    infer(tmp_path / "list.txt", "--out", "d", "--no-draw")
+    assert [("error" in record) for record in lines(tmp_path / "d")] == [False, True]
