@@ -59,7 +59,8 @@ def find_inputs(
 
     An input is a folder (searched with its sub-folders by `IMAGE_SUFFIXES`, upper or lower case), a
     glob (``day*/**/*.jpg``), a list file (``.txt``, one path a line, relative to the list's folder
-    or else the working folder; lines that begin with ``#`` are comments) or one image. Names are relative to the folder, to the part of the
+    or else the working folder; lines that begin with ``#`` are comments)
+    or one image. Names are relative to the folder, to the part of the
     glob before its first wildcard, or to the list's folder; where several inputs hold the same
     name, all names begin with their folder's. A file that is given twice counts once. ``exclude``
     is a folder to leave out, such as the results of an earlier run.

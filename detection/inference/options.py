@@ -21,9 +21,10 @@ class FolderOptions:
     """The settings of `run_folder`.
 
     ``class_thresholds`` are minimum scores of single classes by name, ``only_classes`` names, empty
-    for all. ``draw``, ``sort_by_class`` and ``save_crops`` are those of `Extras`. ``provenance`` is everything else that the results depend on, such as the weights
-    file; it is kept in ``meta.json`` and must not change on resume. ``coco_ids`` are the ids in
-    the COCO JSON (None: numbers from 1).
+    for all. ``draw``, ``sort_by_class`` and ``save_crops`` are those of `Extras`. ``provenance`` is
+    everything else that the results depend on, such as the weights file; it is kept in
+    ``meta.json`` and must not change on resume. ``coco_ids`` are the ids in the COCO JSON (None:
+    numbers from 1).
     """
 
     score_threshold: float = 0.5
