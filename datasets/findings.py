@@ -58,6 +58,14 @@ class Fault(DataError):
         return cls(Finding(kind, "error", file, reason, object, image))
 
 
+class RefusedData(DataError):
+    """Errors among ``findings``."""
+
+    def __init__(self, message: str, findings: Iterable[Finding]) -> None:
+        super().__init__(message)
+        self.findings = tuple(findings)
+
+
 def count_kinds(findings: Iterable[Finding]) -> str:
     """``missing_image 2, no_area 1``, the most frequent kind first."""
     kinds = Counter(finding.kind for finding in findings)
@@ -67,7 +75,7 @@ def count_kinds(findings: Iterable[Finding]) -> str:
 def refuse(
     findings: Iterable[Finding], what: str, advice: Callable[[str], str] = lambda setting: setting
 ) -> None:
-    """Raise `DataError` with counts and the first few if there are errors among the findings.
+    """Raise `RefusedData` with counts and the first few if there are errors among the findings.
 
     ``advice`` turns a setting that resolves some of them into what a user writes.
     """
@@ -80,9 +88,10 @@ def refuse(
         for setting, kinds in RESOLVED_BY.items()
         if any(error.kind in kinds for error in errors)
     ]
-    raise DataError(
+    raise RefusedData(
         f"{what}: {len(errors)} error{'s' * (len(errors) > 1)} ({count_kinds(errors)}): "
         + first_few(lines)
         + "".join(f"; {advice(setting)} leaves such {each} out" for setting, each in settings)
-        + ("; `resdet check-data` lists all" if len(lines) > 5 else "")
+        + ("; `resdet check-data` lists all" if len(lines) > 5 else ""),
+        errors,
     )

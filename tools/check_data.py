@@ -84,13 +84,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check, print, write; raises DataError when errors were found, after reporting them all."""
     from resdet.datasets.checks.check import Effort, check
+    from resdet.detection.config.inherited import contradicted, inherited_data
     from resdet.tools.check_config import next_command, write_config
     from resdet.tools.check_summary import print_report
 
     if args.cfg and args.write_config:
         raise ConfigError("--write-config: only for PATH; there is a config")
     _silence_pillow()
-    data = _configured(args) if args.cfg else _folder(args)
+    config = _config(args) if args.cfg else None
+    data = _configured(args, config) if config else _folder(args)
     if args.out:
         _make(args.out)
     with decoding_progress() as progress:
@@ -108,7 +110,11 @@ def run(args: argparse.Namespace) -> int:
         _write_classes(report, args.write_classes)
     if args.write_config:
         write_config(data, report, args.write_config)
-    if not args.cfg and (command := next_command(data, report, args.write_config)):
+    if config:
+        inherited = inherited_data(config, args.cfg, args.words)
+        for line in contradicted(inherited, report.findings):
+            say(line)
+    if not config and (command := next_command(data, report, args.write_config)):
         say(f"next: {command}")
     errors = sum(finding.severity == "error" for finding in report.findings)
     if errors:
@@ -122,13 +128,10 @@ def _silence_pillow() -> None:
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
-def _configured(args: argparse.Namespace) -> DataSet:
-    from resdet.datasets.checks.sources import config_data
-    from resdet.datasets.formats.format import Reading
-    from resdet.detection.config.detector import DetectorConfig
-    from resdet.detection.config.files import find_config, missing_paths, read_config, stated_task
-    from resdet.detection.tasks.base import image_rules
-    from resdet.detection.tasks.detector_network import anchors_in_training
+def _config(args: argparse.Namespace) -> Any:
+    """The config of ``--cfg``, whose data exist; raises ConfigError."""
+    from resdet.detection.config.files import missing_paths, read_config, stated_task
+    from resdet.detection.config.inherited import inherited_data, with_bases
     from resdet.detection.tasks.registry import TASKS
 
     for option in ("format", "annotations", "classes"):
@@ -138,7 +141,18 @@ def _configured(args: argparse.Namespace) -> DataSet:
     config: Any = read_config(task.schema, args.cfg, args.words)
     missing = [line for line in missing_paths(config) if line.startswith("data.")]
     if missing:
-        raise ConfigError("\n".join(missing))
+        raise ConfigError(with_bases(missing, inherited_data(config, args.cfg, args.words)))
+    return config
+
+
+def _configured(args: argparse.Namespace, config: Any) -> DataSet:
+    from resdet.datasets.checks.sources import config_data
+    from resdet.datasets.formats.format import Reading
+    from resdet.detection.config.detector import DetectorConfig
+    from resdet.detection.config.files import find_config
+    from resdet.detection.tasks.base import image_rules
+    from resdet.detection.tasks.detector_network import anchors_in_training
+
     # With difficult objects, whatever training does with them.
     reading = Reading(
         image_rules(config),

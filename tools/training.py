@@ -85,12 +85,14 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, weights: str) -> 
 def run_training(args: argparse.Namespace, command: str) -> int:
     """Run a training command with its options; returns the exit code."""
     from resdet.detection.config.files import PRETRAINED, START, missing_paths
+    from resdet.detection.config.inherited import inherited_data, with_bases
     from resdet.detection.engine.distributed import process_group
     from resdet.detection.files import folder_lock
     from resdet.detection.tasks.base import ALONE
     from resdet.detection.tasks.checkpoints import read_checkpoint
     from resdet.detection.tasks.registry import TASKS
-    from resdet.detection.tasks.training import Start, Training
+    from resdet.detection.tasks.training import Start
+    from resdet.tools.preparing import prepared
 
     args.overrides += ["train.precision=bf16"] if args.amp else []
     args.overrides += [f"train.seed={args.seed}"] if args.seed is not None else []
@@ -118,8 +120,9 @@ def run_training(args: argparse.Namespace, command: str) -> int:
     _expect_weights(args, config, weights)
     start_only = args.fork or args.weights
     unused = START if checkpoint or start_only else PRETRAINED if weights else ()
+    inherited = [] if checkpoint or trained else inherited_data(config, args.cfg, args.overrides)
     if missing := missing_paths(config, unused=unused):
-        raise ConfigError("\n".join(missing))
+        raise ConfigError(with_bases(missing, inherited))
     start = Start(checkpoint, resume=True)
     if not checkpoint:
         trained = trained or (read_checkpoint(weights, task) if weights else None)
@@ -127,7 +130,7 @@ def run_training(args: argparse.Namespace, command: str) -> int:
     if args.dry_run:
         if args.out and not checkpoint:
             _expect_empty(args.out)
-        for line in Training(task, config, start).banner(ALONE, "none: dry run"):
+        for line in prepared(task, config, start, inherited).banner(ALONE, "none: dry run"):
             say(line)
         return 0
     with process_group(args.device) as group:
@@ -135,7 +138,7 @@ def run_training(args: argparse.Namespace, command: str) -> int:
         with folder_lock(folder) if group.is_main else nullcontext():
             if group.is_main and not checkpoint:
                 _expect_empty(folder)
-            return Training(task, config, start).run(folder, group)
+            return prepared(task, config, start, inherited).run(folder, group)
 
 
 def _task_of_config(args: argparse.Namespace, tasks: Sequence[Task]) -> Task:
