@@ -202,8 +202,9 @@ def _options(
     if not args.mean_box:
         return {}
     from resdet.detection.evaluation.localization_baseline import locate_by_mean_box, mean_boxes
+    from resdet.detection.tasks.held_out import read_part
 
-    train = task.read(leader.config, "train", leader.classes)
+    train = read_part(task, leader.config, "train", leader.classes, leader.held_out)
     boxes = mean_boxes(train.records, leader.classes)
     return {"baseline": locate_by_mean_box(split.records, boxes)}
 

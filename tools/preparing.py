@@ -9,7 +9,8 @@ from resdet.datasets.findings import RefusedData
 from resdet.detection.config.inherited import Inherited, contradicted
 from resdet.detection.tasks.banner import classes_without_objects
 from resdet.detection.tasks.base import Task
-from resdet.detection.tasks.training import Start, Training
+from resdet.detection.tasks.start import Start
+from resdet.detection.tasks.training import Training
 
 
 def prepared(task: Task, config: Any, start: Start, inherited: Sequence[Inherited]) -> Training:

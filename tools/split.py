@@ -31,7 +31,6 @@ from resdet.tools.source_arguments import (
 if TYPE_CHECKING:
     from resdet.datasets.convert.split import Member
     from resdet.datasets.formats.format import Format, Source
-    from resdet.datasets.image import ImageRules
 
 HELP = "split a data set into parts with equal fractions of every class"
 
@@ -82,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
     sources = _sources(args, format)
 
     from resdet.datasets.bad_boxes import resolve_boxes
+    from resdet.datasets.convert.copies import groups_of_copies
     from resdet.datasets.convert.split import Member, stratified_split, write_parts
     from resdet.datasets.finding_kinds import as_option
     from resdet.datasets.findings import refuse
@@ -96,7 +96,11 @@ def run(args: argparse.Namespace) -> int:
         found, findings = resolve_boxes(found, args.on_bad_box)
         refuse(findings, str(args.source), as_option)
     images = list({image.image_id: image for image in found}.values())  # once, if listed twice
-    groups = _groups([image.path for image in images], rules, near=args.group_near)
+    paths, workers = [image.path for image in images], os.cpu_count() or 1
+    with decoding_progress() as progress:
+        groups = groups_of_copies(
+            paths, rules, near=args.group_near, workers=workers, progress=progress
+        )
     members = [
         Member(image.image_id, frozenset(obj.name for obj in image.objects), group)
         for image, group in zip(images, groups, strict=True)
@@ -153,24 +157,6 @@ def _sources(args: argparse.Namespace, format: Format[Any]) -> list[Source]:
         return list(found.values())
     splits = dict.fromkeys(args.splits or [None])
     return [named_source(format, args.source, each, args.annotations) for each in splits]
-
-
-def _groups(paths: Sequence[Path], rules: ImageRules, *, near: bool) -> list[str]:
-    """A key for each image, equal for those that must stay together."""
-    from resdet.datasets.convert.split import joined, same_bytes
-
-    keys = same_bytes(paths)
-    if not near:
-        return keys
-    from resdet.datasets.checks.duplicates import similar_pairs
-    from resdet.datasets.checks.images import check_images
-
-    workers = os.cpu_count() or 1
-    with decoding_progress() as progress:
-        facts = check_images(paths, rules, workers=workers, cache=None, progress=progress)
-    key_of = dict(zip(paths, keys, strict=True))
-    pairs = [(key_of[late], key_of[early]) for late, early in similar_pairs(facts)]
-    return joined(keys, pairs)
 
 
 def _shares(members: Sequence[Member], parts: Mapping[str, Sequence[str]]) -> list[str]:

@@ -91,7 +91,7 @@ def run_training(args: argparse.Namespace, command: str) -> int:
     from resdet.detection.tasks.base import ALONE
     from resdet.detection.tasks.checkpoints import read_checkpoint
     from resdet.detection.tasks.registry import TASKS
-    from resdet.detection.tasks.training import Start
+    from resdet.detection.tasks.start import Start
     from resdet.tools.preparing import prepared
 
     args.overrides += ["train.precision=bf16"] if args.amp else []

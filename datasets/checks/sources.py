@@ -67,10 +67,13 @@ def config_data(
     held_out = False
     if "source" in type(data).model_fields:
         both = [_with_headers(data.source)] if data.source else []
-        held_out = any(getattr(source, "val_fraction", None) for source in both)
+        held_out = data.val is not None or any(
+            getattr(source, "val_fraction", None) for source in both
+        )
         splits = {"train": both, "val": [] if held_out else both}  # held out of train
     else:
-        splits = {"train": list(data.train), "val": list(data.val)}
+        val = list(data.val) if isinstance(data.val, tuple) else []
+        splits = {"train": list(data.train), "val": val}
     sources = [source for part in splits.values() for source in part]
     if not sources:
         raise ConfigError(f"{origin}: has no data sources")

@@ -8,9 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    model_validator,
+)
 from pydantic_core import PydanticKnownError
 
 from ..schedules import SCHEDULES
@@ -100,6 +109,32 @@ class DataSection(Section):
     #: Larger images are refused from their header, before decoding (Pillow's own bomb limit).
     max_pixels: Annotated[int, Field(ge=1, le=10**12)] = 178_956_970
     workers: Annotated[int, Field(ge=0, le=1024)] = 2
+
+
+class HeldOut(Section):
+    """Validation images that are held out of ``data.train``, near copies on one side."""
+
+    #: The share of the images, of each class as far as possible.
+    fraction: Annotated[float, Field(gt=0, lt=1)]
+    #: Seed of the random choice, which `--seed` does not change.
+    seed: NonNegative = 0
+
+
+def _kind_of_validation(value: Any) -> str:
+    held_out = isinstance(value, dict | HeldOut)
+    return HELD_OUT if held_out else OWN if value is None else SOURCES
+
+
+#: The kinds of ``data.val``, which are no keys of a config.
+KINDS = HELD_OUT, OWN, SOURCES = "<held out>", "<own>", "<sources>"
+VALIDATION = Discriminator(_kind_of_validation)
+#: ``data.val`` of tasks whose source has both parts: null is the source's own part, [] none.
+Validation = Annotated[
+    Annotated[HeldOut, Tag(HELD_OUT)]
+    | Annotated[tuple[()], Tag(SOURCES)]
+    | Annotated[None, Tag(OWN)],
+    VALIDATION,
+]
 
 
 class TrainConfig(Section):

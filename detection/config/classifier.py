@@ -29,6 +29,7 @@ from .base import (
     Sizes,
     TrainConfig,
     TransformSpec,
+    Validation,
 )
 from .network import NetworkSection
 
@@ -37,6 +38,9 @@ ClassSource = Annotated[SerializeAsAny[Source], known_source("class")]
 
 class ClassifierDataConfig(DataSection):
     source: ClassSource | None = None
+    #: ``{fraction: 0.1}`` holds out a share of the training images, [] trains without validation;
+    #: null takes the validation part of the source.
+    val: Validation = None
     #: Crops have one size, whatever that of the image.
     min_side: Count = 1
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, Tag, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticKnownError
 
 from ...backbones import BACKBONES
@@ -16,11 +16,15 @@ from ...datasets.formats import known_source
 from ...datasets.formats.format import Difficult, Source, is_annotated
 from ..ops.nms import Method
 from .base import (
+    HELD_OUT,
+    SOURCES,
+    VALIDATION,
     Amount,
     AnchorRatios,
     AnchorSizes,
     DataSection,
     Fraction,
+    HeldOut,
     NonNegative,
     OnBadBox,
     OnSizeMismatch,
@@ -37,11 +41,17 @@ from .network import NetworkSection
 #: Factor of box deltas.
 Weight = Annotated[float, Field(ge=1e-3, le=1e3)]
 BoxSource = Annotated[SerializeAsAny[Source], known_source("boxes")]
+BoxValidation = Annotated[
+    Annotated[HeldOut, Tag(HELD_OUT)] | Annotated[tuple[BoxSource, ...], Tag(SOURCES)],
+    VALIDATION,
+]
 
 
 class DataConfig(DataSection):
     train: tuple[BoxSource, ...] = ()
-    val: tuple[BoxSource, ...] = ()
+    #: Sources, or ``{fraction: 0.1}``, which holds out a share of ``train``; empty trains without
+    #: validation.
+    val: BoxValidation = ()
     #: Images for ``eval --split test`` alone. Sources with ``annotated: false`` have no public
     #: annotations: detections are written for an evaluation server.
     test: tuple[BoxSource, ...] = ()
@@ -56,7 +66,8 @@ class DataConfig(DataSection):
     @model_validator(mode="after")
     def _annotations_known(self) -> DataConfig:
         for name in ("train", "val"):
-            if not all(map(is_annotated, getattr(self, name))):
+            sources = getattr(self, name)
+            if isinstance(sources, tuple) and not all(map(is_annotated, sources)):
                 raise ValueError(f"{name}: `annotated: false` is for data.test: nothing to score")
         if len(set(map(is_annotated, self.test))) > 1:
             raise ValueError("test: all of its sources are annotated, or none")

@@ -28,7 +28,7 @@ from pydantic import BaseModel, ValidationError
 from ...datasets.formats import FORMATS
 from ...datasets.formats.format import Source
 from ..errors import ConfigError
-from .base import Section
+from .base import KINDS, Section
 from .detector import DetectorConfig
 from .layers import (
     Layer,
@@ -60,8 +60,7 @@ __all__ = [
 
 AnyConfig = TypeVar("AnyConfig", bound=Section)
 
-#: {path that does not exist: all paths tried}. A config has one path per field; the message about
-#: missing data shows all of them.
+#: {path that does not exist: all paths tried}: a config has one path per field.
 _tried: dict[Path, tuple[Path, ...]] = {}
 
 #: Keys of the weights that a new training starts from, and nothing else needs.
@@ -152,7 +151,8 @@ def missing_paths(
             continue
         if not path_exists(path):
             tried = ", ".join(str(place) for place in _tried.get(path, (path,)))
-            advice = "; set data.root=DIR" if key.startswith("data.") else ""
+            advice = "; set data.root=DIR" * key.startswith("data.")
+            advice += ", or data.val=[] for none" * key.startswith("data.val.")
             missing.append(f"{key}: not found, tried {tried}{advice}")
     return missing
 
@@ -180,13 +180,13 @@ def _validate(layer: Layer, schema: type[AnyConfig]) -> AnyConfig:
 
 
 def _message(problem: Mapping[str, Any], layer: Layer, schema: type[Section]) -> str:
-    path: KeyPath = problem["loc"]
+    path: KeyPath = tuple(step for step in problem["loc"] if step not in KINDS)
     key = f"{'.'.join(map(str, path))}: " if path else ""
     return f"{layer.origin(path).label}: {key}{_reason(problem, path, layer.tree, schema)}"
 
 
 def _reason(problem: Mapping[str, Any], location: KeyPath, tree: Any, schema: type[Section]) -> str:
-    kind, text = problem["type"], str(problem["msg"])
+    kind, text = problem["type"], str(problem["msg"]).replace("Input should be", "must be")
     if location == ("task",):
         task = problem["input"]
         return f"this config is for {shown(task)}, which another command takes; see resdet --help"
@@ -196,7 +196,6 @@ def _reason(problem: Mapping[str, Any], location: KeyPath, tree: Any, schema: ty
         return "is required"
     if kind == "value_error":
         return text.removeprefix("Value error, ")
-    text = text.replace("Input should be", "must be")
     return f"{text[:1].lower()}{text[1:]} (got {shown(problem['input'])})"
 
 
@@ -211,7 +210,8 @@ def _section(location: KeyPath, tree: Any, schema: type[BaseModel]) -> type[Base
     for step in location:
         tree = tree[step]
         if step in schema.model_fields:
-            (schema,) = _models_in(schema.model_fields[str(step)].annotation)
+            found = _models_in(schema.model_fields[str(step)].annotation)
+            schema = min(found, key=lambda kind: issubclass(kind, Source) != isinstance(tree, list))
         if issubclass(schema, Source) and isinstance(tree, dict):
             schema = FORMATS[tree["format"]].source
     return schema
@@ -259,7 +259,8 @@ def _sources(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any]]
     """The sources of ``data``, by their keys in it: detectors have lists of them, classifiers have
     one source."""
     for split in ("train", "val", "test"):
-        yield from (((split, index), source) for index, source in enumerate(data.get(split) or ()))
+        sources = enumerate(data.get(split) or ())  # of {fraction: …} the keys, which are no dicts
+        yield from (((split, index), each) for index, each in sources if isinstance(each, dict))
     if data.get("source") is not None:
         yield ("source",), data["source"]
 

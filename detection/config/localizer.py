@@ -30,6 +30,7 @@ from .base import (
     Section,
     Side,
     Sizes,
+    Validation,
 )
 from .classifier import CropConfig, CropTestConfig, CropTrainConfig, NetworkConfig
 
@@ -40,6 +41,8 @@ class LocalizerDataConfig(DataSection):
     """Classes are wnids."""
 
     source: LocalizationSource | None = None
+    #: As in the config of a classifier.
+    val: Validation = None
     #: Crops have one size, whatever that of the image.
     min_side: Count = 1
     on_bad_box: OnBadBox = "error"

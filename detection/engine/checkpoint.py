@@ -110,6 +110,11 @@ def _check_types(state: Mapping[str, Any], path: Path) -> None:
     if odd or len(set(classes)) != len(classes):
         named = quoted(odd[0]) if odd else "a list with repeats"
         raise WeightsError(f"{path}: damaged: one of its classes is {named}")
+    held_out = state.get("held_out")
+    if held_out is not None and not (
+        isinstance(held_out, list) and all(isinstance(name, str) for name in held_out)
+    ):
+        raise WeightsError(f"{path}: damaged: its held_out is {quoted(held_out)}")
     for key in ("model", "average"):
         tensors = state.get(key)
         if key == "average" and tensors is None:

@@ -35,8 +35,7 @@ Config = TypeVar("Config", bound=Section)
 
 #: The group of a single process on the CPU.
 ALONE = Group(0, 1, torch.device("cpu"))
-#: Maximum number of drawn images of the first batch.
-SHOWN = 16
+SHOWN = 16  # the largest number of drawn images of the first batch
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,7 @@ class Loaded(Generic[Model, Config]):
     classes: tuple[str, ...]
     own: Config | None = None  # the configuration in its file, from which ``config`` may differ
     named: NamedPaths = field(default_factory=NamedPaths)  # what must not be opened
+    held_out: tuple[str, ...] | None = None  # images, by ``data.val.fraction``
 
 
 class Task(ABC):

@@ -25,6 +25,7 @@ from ..engine.forking import momenta
 from ..errors import ConfigError, DataError, WeightsError, quoted
 from .base import Loaded, Task
 from .class_rows import carry_rows, match_classes
+from .held_out import read_part
 from .named_paths import NamedPaths, named_paths
 
 #: The parts of the data that can be evaluated.
@@ -121,7 +122,13 @@ class Checkpoint:
         model = self.task.build(config, len(self.classes))
         load_into(model, self.tensors, source=str(self.path))
         named = NamedPaths() if trust_paths else self.named_paths(config, overrides)
-        return Loaded(model.to(device).eval(), config, classes, self.config, named)
+        return Loaded(model.to(device).eval(), config, classes, self.config, named, self.held_out)
+
+    @property
+    def held_out(self) -> tuple[str, ...] | None:
+        """The images that training held out by ``data.val.fraction``, if it did."""
+        names = self.state.get("held_out")
+        return None if names is None else tuple(names)
 
     def named_paths(self, config: Section, overrides: Sequence[str]) -> NamedPaths:
         """The paths of ``config``, its own under ``overrides``, that only this file names."""
@@ -266,7 +273,7 @@ def read_eval_split(task: Task, loaded: Loaded, part: EvalPart) -> DataSplit:
     if part == "test":
         split = task.read_test(config, loaded.classes)
     else:
-        split = task.read(config, part, loaded.classes)
+        split = read_part(task, config, part, loaded.classes, loaded.held_out)
     if not split.records:
         raise DataError(f"data.{part}: no images to evaluate")
     return split

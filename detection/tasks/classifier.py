@@ -126,7 +126,7 @@ class ClassificationTask(CropTask):
         if isinstance(source, ShardsSource):
             folder = source.root / (source.train if part == "train" else source.val)
             return read_shards(folder, classes=known).split()
-        if known is None:
+        if known is None and part == "val":
             return self.read_both(config)[part]
         return labelled_split(source, part, classes=known, rules=image_rules(config))
 

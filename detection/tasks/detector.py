@@ -19,6 +19,7 @@ from ...datasets.catalog import DataSplit
 from ...datasets.checks.check import summarise
 from ...datasets.checks.report import report_as_dict
 from ...datasets.loading.dataset import DetectionDataset, eval_loader, train_loader
+from ..config.base import HeldOut
 from ..config.detector import DetectorConfig
 from ..config.network import started_from
 from ..engine.distributed import Group
@@ -143,7 +144,8 @@ class DetectionTask(Task):
         """``data.difficult`` applies to training only; evaluation always ignores difficult
         objects."""
         difficult = config.data.difficult if training else "ignore"
-        sources = config.data.train if part == "train" else config.data.val
+        train, val = config.data.train, config.data.val
+        sources = train if part == "train" or isinstance(val, HeldOut) else val
         return read_sources(config, sources, classes, difficult)
 
     def read_test(self, config: DetectorConfig, classes: tuple[str, ...]) -> DataSplit:

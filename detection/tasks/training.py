@@ -7,7 +7,7 @@ import math
 import shlex
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ..config.base import TrainConfig
 from ..config.files import dump_config
 from ..engine.determinism import deterministic
 from ..engine.distributed import Group
-from ..engine.forking import describe_schedule_change, fitting
+from ..engine.forking import describe_schedule_change
 from ..engine.log import RunLog
 from ..engine.optim import MovingAverage, make_sgd, scaled_lr
 from ..engine.plots import plot_curves
@@ -27,7 +27,7 @@ from ..engine.signals import StopRequest
 from ..engine.state import Outputs, TrainingState, shipped_weights
 from ..engine.train import train
 from ..environment import describe_environment
-from ..errors import ConfigError, DataError, WeightsError
+from ..errors import ConfigError, DataError
 from ..evaluation.prediction import emulation, evaluating, resolved
 from .banner import (
     classes_without_objects,
@@ -37,49 +37,15 @@ from .banner import (
     unused_images,
 )
 from .base import Loaded, Task
-from .checkpoints import Checkpoint, load_trained
+from .held_out import (
+    describe_validation,
+    expect_evaluations,
+    held_out_ids,
+    read_splits,
+    write_list,
+)
 from .skipped import describe_skipped, skipped_images
-
-
-@dataclass(frozen=True)
-class Start:
-    """The ``checkpoint`` that a run starts from in place of the weights its configuration names.
-
-    ``resume`` continues with its optimizer and step; else its weights are taken and, with
-    ``train.start_optimizer``, its momentum; ``reset_head`` allows other classes than it was trained
-    on.
-    """
-
-    checkpoint: Checkpoint | None = None
-    resume: bool = False
-    reset_head: bool = False
-
-    @property
-    def resumed(self) -> Checkpoint | None:
-        """The checkpoint to resume; raises WeightsError where it lacks the optimizer's state."""
-        if not (self.checkpoint and self.resume):
-            return None
-        if "optimizer" not in self.checkpoint.state:
-            raise WeightsError(
-                f"{self.checkpoint.path}: holds weights without the optimizer's state: --resume "
-                "needs last.pt, --weights starts a new run from it"
-            )
-        return self.checkpoint
-
-    def expect_steps(self, config: Any) -> None:
-        """Raise ConfigError where a resumed run has done more steps than ``config`` asks for."""
-        if not (resumed := self.resumed):
-            return
-        done, asked = resumed.state["step"], config.train.iterations
-        if asked < done:
-            raise ConfigError(
-                f"train.iterations={asked}: {resumed.path} has done {done} steps already; nothing "
-                f"is changed. Ask for more than {done} to go on, or start a new run with fewer"
-            )
-
-
-#: A new run with the weights that its configuration names.
-FRESH = Start()
+from .start import FRESH, Start, start_weights
 
 
 class Training:
@@ -92,7 +58,13 @@ class Training:
     def __init__(self, task: Task, config: Any, start: Start = FRESH) -> None:
         resumed = start.resumed
         start.expect_steps(config)
-        splits = task.read_both(config, resumed.classes if resumed else None)
+        splits = read_splits(
+            task,
+            config,
+            resumed.classes if resumed else None,
+            resumed.held_out if resumed else None,
+        )
+        expect_evaluations(config, splits)
         for name, split in splits.items():
             if not split.records:
                 raise DataError(f"data.{name}: no images")
@@ -103,8 +75,12 @@ class Training:
         self.task, self.loaded, self.splits, self.start = task, loaded, splits, start
         #: Of the optimizer of the run that this one starts from, by parameter.
         self.momenta: dict[str, torch.Tensor] = {}
-        warnings = classes_without_objects(splits)
-        self.notes = [*describe_findings(splits), *warnings, *self._load_weights()]
+        self.notes = [
+            *describe_findings(splits),
+            *classes_without_objects(splits),
+            *describe_validation(splits, config),
+            *self._load_weights(),
+        ]
         #: Prediction with the network in training, for evaluations.
         self.tested = replace(loaded, config=task.quick_config(config))
         self.pipeline = task.pipeline([self.tested])
@@ -119,10 +95,12 @@ class Training:
     @property
     def identity(self) -> dict[str, Any]:
         """The entries that make a checkpoint usable without other files."""
+        held_out = held_out_ids(self.splits, self.loaded.config)
         return {
             "task": self.task.name,
             "config": self.loaded.config.model_dump(mode="json"),
             "classes": list(self.loaded.classes),
+            **({} if held_out is None else {"held_out": held_out}),
         }
 
     def _load_weights(self) -> list[str]:
@@ -137,21 +115,8 @@ class Training:
                 before.train, self.settings, state["step"], state.get("drops", 0)
             )
             return [f"resuming from {start.checkpoint.path}", *changes]
-        if not self.settings.start_optimizer:
-            return load_trained(self.loaded, start.checkpoint, reset_head=start.reset_head)
-        checkpoint, found = start.checkpoint.with_momenta()
-        notes = load_trained(self.loaded, checkpoint, reset_head=start.reset_head)
-        self.momenta = fitting(found, self.loaded.model)
-        if checkpoint.classes != self.loaded.classes:
-            layers = tuple(self.task.class_layers)
-            self.momenta = {k: v for k, v in self.momenta.items() if not k.startswith(layers)}
-        trained = sum(p.requires_grad for p in self.loaded.model.parameters())
-        if not found:
-            return [
-                *notes,
-                f"{checkpoint.path} has no optimizer state: its momentum starts at zero",
-            ]
-        return [*notes, f"optimizer: momentum of {len(self.momenta)} of {trained} parameters"]
+        notes, self.momenta = start_weights(self.loaded, start.checkpoint, start.reset_head)
+        return notes
 
     def banner(self, group: Group, folder: Path | str) -> list[str]:
         """The summary that is logged before the first step."""
@@ -163,13 +128,18 @@ class Training:
             *emulation("train.precision", settings.precision, group.device),
             *emulation("test.precision", test.precision, group.device),
             *self.task.describe(self.loaded, self.splits),
-            self.task.describe_evaluations(self.loaded, self.tested, self.pipeline),
+            *self._evaluations(),
             describe_steps(settings, len(self.splits["train"].records)),
             f"lr: {scaled_lr(settings):g} = {settings.lr:g} x batch {settings.batch_size} / "
             f"{settings.base_batch_size}",
             f"run folder: {folder}",
             *self.notes,
         ]
+
+    def _evaluations(self) -> list[str]:
+        if "val" not in self.splits:
+            return []
+        return [self.task.describe_evaluations(self.loaded, self.tested, self.pipeline)]
 
     def run(self, folder: Path, group: Group) -> int:
         """Train, and leave weights, logs and images in ``folder``. Returns the exit code.
@@ -222,7 +192,9 @@ class Training:
 
     def evaluate(self, state: TrainingState, outputs: Outputs, group: Group, step: int) -> float:
         """Evaluate `TrainingState.weights` on ``val`` and log the metrics. Returns the metric that
-        selects ``best.pt``, on all processes."""
+        selects ``best.pt``, on all processes; nan without validation images."""
+        if "val" not in self.splits:
+            return math.nan
         task, loaded, split = self.task, self.loaded, self.splits["val"]
         config = self.tested.config
         with shipped_weights(state), evaluating(state.model):
@@ -247,6 +219,7 @@ class Training:
         try:
             path.write_text(dump_config(self.loaded.config), encoding="utf-8")
             environment = json.dumps(describe_environment(), indent=1)
+            write_list(self.splits, self.loaded.config, folder)
             (folder / "env.json").write_text(environment, encoding="utf-8")
             report = self.task.data_report(self.loaded.config, self.splits, path)
             (folder / "data_report.json").write_text(report, encoding="utf-8")
@@ -260,6 +233,8 @@ class Training:
             return f"stopped at step {state.step}; continue with: {command}"
         if math.isfinite(state.best):
             best = f"best {self.task.describe_best(self.loaded.config, state.best)}"
+        elif "val" not in self.splits:
+            best = "without validation: best.pt is last.pt"
         else:
             best = "no best: data.val gave no result (-); best.pt has the last weights"
         return f"done: {state.step} steps, {best}; weights in {outputs.best.parent}"

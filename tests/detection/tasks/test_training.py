@@ -23,7 +23,8 @@ from resdet.detection.structures import Annotation, Batch, Geometry, Sample
 from resdet.detection.tasks.base import ALONE
 from resdet.detection.tasks.checkpoints import read_checkpoint
 from resdet.detection.tasks.detector import DETECTION
-from resdet.detection.tasks.training import FRESH, Start, Training
+from resdet.detection.tasks.start import FRESH, Start
+from resdet.detection.tasks.training import Training
 
 GROUP_NORM = ("backbone.norm=group", "rpn.post_nms_test=100")
 
