@@ -195,8 +195,8 @@ def test_what_cannot_start_is_refused_before_the_first_step(
         banner(tiny_config, start=Start(read_checkpoint(best, DETECTION), resume=True))
     with pytest.raises(ConfigError, match=r"backbone\.norm=group, the config says batch"):
         banner(tiny_config, start=Start(read_checkpoint(best, DETECTION)))
-    with pytest.raises(DataError, match=r"data\.val: no images"):
-        banner(tiny_config, "data.val=[]")
+    with pytest.raises(DataError, match=r"data\.train: no images"):
+        banner(tiny_config, "data.train=[]")
     with pytest.raises(ConfigError, match=r"batch_size 2 cannot be divided"):
         run(tiny_config, tmp_path, "train.accumulate=4")
     assert not (tmp_path / "weights").exists()
