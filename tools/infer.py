@@ -61,6 +61,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write images with drawn boxes, or the best class, to OUT/drawn",
     )
     parser.add_argument(
+        "--tile",
+        type=int,
+        metavar="PX",
+        help="look at images that are larger than this in tiles too, for small objects",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=float,
+        metavar="SHARE",
+        help="least overlap of tiles as a share of their side (default: 0.2)",
+    )
+    parser.add_argument(
         "--save-crop",
         action="store_true",
         help="write the pixels of each detection to OUT/crops/CLASS",
@@ -116,6 +128,10 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("no input: give a folder, a glob, a list file or an image")
     files = _shard(find_inputs(inputs, exclude=args.out), args.shard)
     predictor = load(args.weights, args.device, overrides, trust_paths=args.trust_paths)
+    if args.overlap is not None and args.tile is None:
+        raise ConfigError("--overlap: is that of tiles; give --tile, their side in pixels")
+    if args.tile is not None:
+        predictor = predictor.tiled(args.tile, _overlap(args))
     output = predictor.output
     if args.format and isinstance(output, ClassOutput):
         raise ConfigError("--format: annotations are boxes, which a classifier lacks")
@@ -155,6 +171,10 @@ def _new_folder() -> Path:
     runs, name = Path("runs") / "infer", time.strftime("%Y%m%d-%H%M%S")
     numbered = (runs / (f"{name}-{number}" if number > 1 else name) for number in count(1))
     return next(path for path in numbered if not path.exists())
+
+
+def _overlap(args: argparse.Namespace) -> float:
+    return 0.2 if args.overlap is None else float(args.overlap)
 
 
 def _names(text: str, classes: Sequence[str]) -> tuple[str, ...]:
@@ -213,6 +233,7 @@ def _provenance(args: argparse.Namespace, overrides: list[str]) -> dict[str, Any
         "weights_sha256": [sha256_of(path) for path in args.weights],
         "overrides": overrides,
         "shard": args.shard,
+        **({"tile": args.tile, "overlap": _overlap(args)} if args.tile is not None else {}),
         "coco_ids_sha256": sha256_of(args.coco_ids) if args.coco_ids else None,
         "versions": {name: _version(name) for name in ("resdet", "torch", "torchvision")},
     }
@@ -254,6 +275,8 @@ def _resume_command(args: argparse.Namespace) -> str:
     words += ["--trust-paths"] if args.trust_paths else []
     words += ["--coco-ids", str(args.coco_ids)] if args.coco_ids else []
     words += [] if args.draw else ["--no-draw"]
+    words += ["--tile", str(args.tile)] if args.tile is not None else []
+    words += ["--overlap", str(args.overlap)] if args.overlap is not None else []
     words += ["--agnostic-nms"] if args.agnostic_nms else []
     words += ["--save-crop"] if args.save_crop else []
     words += ["--sort-by-class"] if args.sort_by_class else []

@@ -92,6 +92,11 @@ class Pipeline(nn.Module):
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Detections]:
         """Detections in original pixels, suppressed and sorted by score. Needs ``eval()``."""
+        return [self.suppress(found) for found in self.candidates(batch)]
+
+    @torch.no_grad()
+    def candidates(self, batch: Batch) -> list[Detections]:
+        """Scored boxes in original pixels before suppression. Needs ``eval()``."""
         if any(network.training for network in self.networks):
             raise RuntimeError("predict needs the models in eval mode: call eval() first")
         views = dict(zip(self.transforms, (batch, *batch.views), strict=True))
@@ -102,7 +107,7 @@ class Pipeline(nn.Module):
                 candidates, *scored, scorer.geometries, strict=True
             ):
                 found.append(restore(probs, boxes, geometry, score_threshold=self.score_threshold))
-        return [self.suppress(Detections.cat(parts)) for parts in candidates]
+        return [Detections.cat(parts) for parts in candidates]
 
     def sample(self, pixels: NDArray[np.uint8], image_id: str = "") -> Sample:
         """The input for one image (h, w, 3) uint8 RGB, with the views of ``transforms``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from itertools import islice
@@ -19,7 +20,8 @@ from ..errors import ConfigError, ImageError
 from ..evaluation.prediction import autocast
 from ..structures import Sample
 from .outputs import BOXES, Output
-from .pipeline import Prepared
+from .pipeline import Pipeline, Prepared
+from .tiles import TiledPipeline, Tiling
 
 #: A file, a PIL image, or RGB pixels (h, w, 3) uint8 as displayed.
 ImageInput = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
@@ -84,6 +86,20 @@ class Predictor(Generic[Found]):
         self.pipeline = pipeline
         pipeline.to(self.device)
         pipeline.eval()
+
+    def tiled(self, side: int = 800, overlap: float = 0.2) -> Predictor[Any]:
+        """A predictor that looks at each image in tiles too, for objects that are too small in an
+        image as large as it: `TiledPipeline`, with this one's networks.
+
+        Raises ConfigError for a classifier or localizer, and for numbers out of range.
+        """
+        if not isinstance(self.pipeline, Pipeline):
+            raise ConfigError("tiles are for detectors: these weights see an image as a whole")
+        other = copy.copy(self)
+        other.pipeline = TiledPipeline(self.pipeline, Tiling(side, overlap))
+        words = f"whole images and tiles of {side} px that overlap by {overlap:g}"
+        other.testing = "; ".join(filter(None, (self.testing, words)))
+        return other
 
     def predict(
         self,

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from resdet.detection.predictor import load
 
 CLASSES = ("circle", "cross", "ring", "square", "star", "triangle")
 
@@ -185,3 +186,27 @@ def test_a_damaged_image_that_was_named_is_not_a_success(infer, images, tmp_path
     (tmp_path / "list.txt").write_text(f"# comment\n\n{good}\nnope.png\n")
     infer(tmp_path / "list.txt", "--out", "d", "--no-draw")
     assert [("error" in record) for record in lines(tmp_path / "d")] == [False, True]
+
+
+def test_tiles(infer, images, tiny_run, tmp_path):
+    """Of an image that is larger than a tile; the command and the Python interface agree."""
+    photos = [np.asarray(Image.open(path)) for path in sorted(images.iterdir())]
+    Image.fromarray(np.concatenate([np.concatenate(photos, axis=1)] * 2)).save(tmp_path / "big.png")
+    infer("big.png", "--out", "plain", "--conf", "0", "--no-draw")
+    infer("big.png", "--out", "out", "--conf", "0", "--tile", "128", "--overlap", "0.3")
+    infer("big.png", "--out", "large", "--conf", "0", "--tile", "384", "--no-draw")
+    plain, tiled, large = (lines(tmp_path / name) for name in ("plain", "out", "large"))
+    assert large[0]["detections"] == plain[0]["detections"]
+    assert len(tiled[0]["detections"]) > len(plain[0]["detections"]) == 100
+    assert {"tile": 128, "overlap": 0.3}.items() <= json.loads(
+        (tmp_path / "out/meta.json").read_text()
+    ).items()
+
+    predictor = load(tiny_run / "weights/best.pt").tiled(128, 0.3)
+    (found,) = predictor.predict([tmp_path / "big.png"])
+    boxes = [each["box"] for each in tiled[0]["detections"]]
+    assert np.allclose(found.boxes, boxes, atol=1e-3)
+    assert "tiles of 128 px that overlap by 0.3" in predictor.testing
+
+    assert "give --tile" in infer("big.png", "--overlap", "0.3", code=2).err
+    assert "the least side is 32" in infer("big.png", "--tile", "8", code=2).err

@@ -1,0 +1,249 @@
+"""Tiles of large images: windows, cut boxes, drawn scenes with known truth, mosaics of photos."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from resdet.datasets.loading.transforms import EvalTransform
+from resdet.detection.errors import ConfigError
+from resdet.detection.evaluation.detection import evaluate
+from resdet.detection.inference.pipeline import Pipeline
+from resdet.detection.inference.predictor import Predictor
+from resdet.detection.inference.tiles import Tiling, at_inner_edge, is_covered
+from resdet.detection.ops.boxes import iou
+from resdet.detection.ops.nms import suppress
+from resdet.detection.structures import Annotation, Batch, Detections, Record
+
+
+class Blobs(Pipeline):
+    """Finds connected pixels of one colour in what a network would see, ``transform``'s output.
+
+    ``hue`` are the least and largest hue of OpenCV; blobs closer than ``gap`` pixels are one, those
+    below ``least`` px² are none; boxes grow by ``margin`` of their sides. The score rises with the
+    area, as that of a network does with the visible part of an object.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, transform, hue, *, gap=1, least=6, margin=0.0) -> None:
+        super().__init__([], suppress=partial(suppress, nms_iou=0.5, max_detections=300))
+        self.transforms = (transform,)
+        self.hue, self.gap, self.least, self.margin = hue, gap, least, margin
+        self.views: list[tuple[int, ...]] = []
+
+    def candidates(self, batch: Batch) -> list[Detections]:
+        self.views.append(tuple(batch.images.shape))
+        return [
+            self._find(image.permute(1, 2, 0).numpy(), geometry)
+            for image, geometry in zip(batch.images, batch.geometries, strict=True)
+        ]
+
+    def _find(self, pixels, geometry) -> Detections:
+        hsv = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2HSV)
+        mask = cv2.inRange(hsv, (self.hue[0], 90, 60), (self.hue[1], 255, 255))
+        mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((self.gap, self.gap), np.uint8))
+        _, _, rows, _ = cv2.connectedComponentsWithStats(mask)
+        rows = torch.from_numpy(rows[1:]).float()
+        rows = rows[rows[:, 4] >= self.least]
+        grow = rows[:, 2:4] * self.margin
+        boxes = torch.cat([rows[:, :2] - grow, rows[:, :2] + rows[:, 2:4] + grow], dim=1)
+        height, width = pixels.shape[:2]
+        boxes = boxes.clamp(min=0).minimum(torch.tensor([width, height, width, height]))
+        scores = 1 - 1 / (2 + rows[:, 4] / 400)
+        return Detections(geometry.invert(boxes), scores, torch.zeros(len(rows)).long())
+
+
+# ------------------------------------------------------------------------------------- windows
+
+
+def test_windows_by_hand():
+    tiling = Tiling(100, 0.2)
+    assert tiling.windows((100, 100)) == []
+    assert tiling.windows((90, 180)) == [(0, 0, 100, 90), (80, 0, 180, 90)]
+    # 181 needs a third one; all three are spread evenly.
+    assert [window[0] for window in tiling.windows((90, 181))] == [0, 40, 81]
+    assert tiling.windows((180, 101))[:3] == [(0, 0, 100, 100), (1, 0, 101, 100), (0, 80, 100, 180)]
+
+
+@given(
+    size=st.tuples(st.integers(1, 3000), st.integers(1, 3000)),
+    side=st.integers(32, 900),
+    overlap=st.floats(0, 0.9),
+)
+def test_windows_cover_the_image_with_the_overlap(size, side, overlap):
+    windows = Tiling(side, overlap).windows(size)
+    if max(size) <= side:
+        assert windows == []
+        return
+    for axis, length in ((0, size[1]), (1, size[0])):
+        spans = sorted({(window[axis], window[axis + 2]) for window in windows})
+        assert spans[0][0] == 0 and spans[-1][1] == length
+        assert all(end - start == min(side, length) for start, end in spans)
+        shared = [a[1] - b[0] for a, b in pairwise(spans)]
+        assert all(one >= min(overlap * side, side - 1) for one in shared)
+        # One tile less would not cover it.
+        fewer = len(spans) - 1
+        assert fewer == 0 or side + (fewer - 1) * max(1, side - np.ceil(side * overlap)) < length
+    assert len(windows) == len(set(windows))
+
+
+@pytest.mark.parametrize("side, overlap", [(31, 0.2), (800, 1.0), (800, -0.1), (800, float("nan"))])
+def test_tiles_out_of_range(side, overlap):
+    with pytest.raises(ConfigError, match=str(side) if side < 32 else "a share from 0 to 0.9"):
+        Tiling(side, overlap)
+
+
+# ------------------------------------------------------------------------------------ cut boxes
+
+
+def test_boxes_at_an_inner_edge():
+    boxes = torch.tensor([[0.0, 10, 50, 50], [20, 10, 99, 50], [20, 99, 50, 180], [20, 10, 50, 97]])
+    ends = at_inner_edge(boxes, (0, 0, 100, 100), (100, 180), 100)
+    assert ends.tolist() == [False, True, False, False]  # only its right edge is inside the image
+    ends = at_inner_edge(boxes + 80, (80, 80, 180, 180), (300, 180), 100)
+    assert ends.tolist() == [True, False, True, False]
+
+
+def one(box, score, label=0) -> Detections:
+    return Detections(torch.tensor([box]).float(), torch.tensor([score]), torch.tensor([label]))
+
+
+def test_a_part_is_covered_by_the_object_it_is_of():
+    part = one((50, 0, 100, 100), 0.8)
+    assert is_covered(part, one((40, 0, 160, 110), 0.5)).tolist() == [True]
+    assert is_covered(part, one((40, 0, 160, 110), 0.5, label=1)).tolist() == [False]
+    assert is_covered(part, one((40, 0, 160, 110), 0.3)).tolist() == [False]  # a weak candidate
+    assert is_covered(part, one((76, 0, 160, 110), 0.9)).tolist() == [False]  # less than half
+    assert is_covered(part, part[:0]).tolist() == [False]
+    assert is_covered(part[:0], part).tolist() == []
+
+
+# --------------------------------------------------------------------------------- drawn scenes
+
+
+def scene(seed: int) -> tuple[np.ndarray, torch.Tensor]:
+    """A noisy grey image of 1500x2300 with objects of 8 to 1100 pixels that do not touch."""
+    random = np.random.default_rng(seed)
+    size = np.array([2300, 1500])
+    boxes: list[np.ndarray] = []
+    sides = [[1100, 600], [700, 800], *random.integers(150, 390, (6, 2))]
+    for side in [*sides, *random.integers(8, 60, (150, 2))]:
+        for _ in range(200):
+            corner = random.integers(0, size - side)
+            box = np.concatenate([corner, corner + side])
+            if all((box[:2] >= b[2:] + 6).any() or (box[2:] + 6 <= b[:2]).any() for b in boxes):
+                boxes.append(box)
+                break
+    pixels = random.integers(80, 120, (*size[::-1], 1), dtype=np.uint8).repeat(3, axis=2)
+    for x1, y1, x2, y2 in boxes:
+        pixels[y1:y2, x1:x2] = (30, 60, 220)
+    return pixels, torch.from_numpy(np.stack(boxes)).float()
+
+
+@pytest.fixture
+def blobs() -> Predictor:
+    # Objects below 23 pixels have fewer than 25 px² where the whole image shrinks to 500 pixels.
+    return Predictor(Blobs(EvalTransform(300, 500), (100, 130), least=25), classes=("object",))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("overlap", [0.2, 0.35])
+def test_every_object_of_a_scene_once(blobs, seed, overlap):
+    pixels, truth = scene(seed)
+    (plain,) = blobs.predict([pixels])
+    (found,) = blobs.tiled(400, overlap).predict([pixels], batch_size=4)
+    overlaps = iou(found.boxes, truth)
+    assert (overlaps.amax(dim=0) >= 0.8).all()  # small and large ones
+    assert len(found) == len(truth)  # no duplicate, and no part of an object
+    missed = iou(plain.boxes, truth).amax(dim=0) < 0.5
+    assert missed.float().mean() > 0.15
+    assert missed[:8].sum() == 0
+
+
+def test_an_object_that_no_view_has_whole_is_kept(blobs):
+    """Where the whole image is too coarse for it and each tile cuts it: a line."""
+    pixels = np.full((300, 2500, 3), 100, np.uint8)
+    pixels[150, 300:2300] = (30, 60, 220)
+    tiled = blobs.tiled(400, 0.2)
+    assert len(blobs.predict([pixels])[0]) == 0
+    (found,) = tiled.predict([pixels])
+    assert len(found) >= 5
+    assert (found.boxes[:, 0].min(), found.boxes[:, 2].max()) == pytest.approx((300, 2300), abs=2)
+
+
+def test_small_images_are_predicted_as_without_tiles(blobs):
+    pixels = scene(0)[0][:300, :400]
+    (plain,), (tiled,) = blobs.predict([pixels]), blobs.tiled(400).predict([pixels])
+    assert torch.equal(plain.boxes, tiled.boxes) and torch.equal(plain.scores, tiled.scores)
+    assert blobs.tiled(400).predict([pixels[:0:-1, :1]])[0].boxes.shape == (0, 4)
+
+
+def test_limits_count_for_each_view_and_tiles_share_batches(blobs):
+    """Memory: a batch holds no more views than images were asked for at once."""
+    pixels = np.full((800, 800, 3), 100, np.uint8)
+    for x in range(4, 800, 16):
+        for y in range(4, 800, 16):
+            pixels[y : y + 8, x : x + 8] = (30, 60, 220)
+    (found,) = blobs.tiled(200, 0.1).predict([pixels], batch_size=3)
+    assert len(found) == 50 * 50
+    assert len(found) > blobs.pipeline.suppress.keywords["max_detections"]
+    assert max(shape[0] for shape in blobs.pipeline.views) == 1  # one image, one tile at a time
+    blobs.pipeline.views.clear()
+    blobs.tiled(200, 0.1).predict([pixels] * 3, batch_size=3)
+    assert {shape[0] for shape in blobs.pipeline.views[1:]} <= {1, 2, 3}
+    with pytest.raises(ConfigError, match="tiles are for detectors"):
+        blobs.tiled(200).tiled(200)
+
+
+# ------------------------------------------------------------------------------------- mosaics
+
+
+def test_tiles_of_mosaics_of_photos_are_as_good_as_the_photos(shared_data):
+    """White blood cells by the colour of their nuclei, in mosaics of 2x2 images."""
+    names = (shared_data / "bccd/ImageSets/Main/test.txt").read_text().split()[:32]
+    photos = [_photo(shared_data / "bccd", name) for name in names]
+    finder = Blobs(EvalTransform(480, 640), (115, 150), gap=31, least=1500, margin=0.22)
+    predictor = Predictor(finder, classes=("WBC",))
+    alone = _ap50(predictor, photos)
+    assert alone > 0.35
+
+    mosaics = [_mosaic(photos[start : start + 4]) for start in range(0, len(photos), 4)]
+    assert _ap50(predictor.tiled(640, 0.2), mosaics) >= alone - 0.01
+    assert _ap50(predictor, mosaics) < alone - 0.1
+
+
+def _photo(root: Path, name: str) -> tuple[np.ndarray, torch.Tensor]:
+    pixels = cv2.imread(str(root / "JPEGImages" / f"{name}.jpg"))[..., ::-1]
+    objects = ElementTree.parse(root / "Annotations" / f"{name}.xml").iter("object")  # noqa: S314
+    boxes = [
+        [float(each.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")]
+        for each in objects
+        if each.findtext("name") == "WBC"
+    ]
+    return np.ascontiguousarray(pixels), torch.tensor(boxes).reshape(-1, 4)
+
+
+def _mosaic(photos) -> tuple[np.ndarray, torch.Tensor]:
+    rows = [np.concatenate([one[0] for one in photos[at : at + 2]], axis=1) for at in (0, 2)]
+    offsets = [torch.tensor([x, y, x, y]) for y in (0, 480) for x in (0, 640)]
+    moved = [boxes + offset for (_, boxes), offset in zip(photos, offsets, strict=True)]
+    return np.concatenate(rows), torch.cat(moved)
+
+
+def _ap50(predictor, photos) -> float:
+    found, records = {}, []
+    for index, (pixels, boxes) in enumerate(photos):
+        (found[str(index)],) = predictor.predict([pixels])
+        none = torch.zeros(len(boxes))
+        annotation = Annotation(boxes, none.long(), none.bool())
+        records.append(Record(str(index), Path("x"), pixels.shape[:2], annotation))
+    return evaluate(found, records, ("WBC",), coco=False).metrics["voc_ap50"]
