@@ -93,10 +93,11 @@ class Predictor(Generic[Found]):
 
         Raises ConfigError for a classifier or localizer, and for numbers out of range.
         """
-        if not isinstance(self.pipeline, Pipeline):
+        pipeline: object = self.pipeline
+        if not isinstance(pipeline, Pipeline):
             raise ConfigError("tiles are for detectors: these weights see an image as a whole")
-        other = copy.copy(self)
-        other.pipeline = TiledPipeline(self.pipeline, Tiling(side, overlap))
+        other: Predictor[Any] = copy.copy(self)
+        other.pipeline = TiledPipeline(pipeline, Tiling(side, overlap))
         words = f"whole images and tiles of {side} px that overlap by {overlap:g}"
         other.testing = "; ".join(filter(None, (self.testing, words)))
         return other
