@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,6 +77,14 @@ def add_trust_argument(parser: argparse.ArgumentParser) -> None:
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: the first GPU, else cpu)")
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """The numbers in a list such as ``32,96``, for argparse."""
+    values = tuple(float(part) for part in text.split(","))
+    if not all(map(math.isfinite, values)):
+        raise ValueError(f"not finite: {text}")
+    return values
 
 
 def config_from_args(args: argparse.Namespace, schema: type[AnyConfig]) -> AnyConfig:

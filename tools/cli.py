@@ -26,6 +26,7 @@ COMMANDS = {
     "train-cls": "resdet.tools.train_cls",
     "train-loc": "resdet.tools.train_loc",
     "eval": "resdet.tools.eval",
+    "compare": "resdet.tools.compare",
     "ablate": "resdet.tools.ablate",
     "score-submission": "resdet.tools.score_submission",
     "infer": "resdet.tools.infer",

@@ -4,6 +4,7 @@ resdet eval --weights runs/detector/weights/best.pt test.nms_iou=0.4
 resdet eval --weights classifier.pt test.protocol=ten_crop
 resdet eval --weights one.pt --weights other.pt test.protocol=multi_scale test.flip=true
 resdet eval --weights detector.pt --split test --save-json --save-voc
+resdet eval --weights detector.pt --classes cat,dog --sizes 16,64 --conf 0.5
 resdet eval --predictions results.json --annotations instances_val2017.json
 resdet eval --weights localizer.pt test.classifiers=[classifier.pt] --submission answers.csv
 """
@@ -11,7 +12,6 @@ resdet eval --weights localizer.pt test.classifiers=[classifier.pt] --submission
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +24,19 @@ from resdet.tools.arguments import (
     add_weights_argument,
     beside_weights,
     expect_writable,
+    numbers,
     print_config,
+)
+from resdet.tools.eval_files import (
+    analysis_options,
+    chosen_classes,
+    expect_something_to_do,
+    score_predictions,
+    write_predictions,
 )
 
 if TYPE_CHECKING:
     from resdet.datasets.catalog import DataSplit
-    from resdet.datasets.formats.voc import VocSource
     from resdet.detection.tasks.base import Loaded, Task
 
 HELP = "score a detector (mAP, COCO AP), a classifier or a localizer (top-1 and top-5 error)"
@@ -52,10 +59,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_config_arguments(parser, required=False)
     parser.add_argument(
-        "--split", choices=("val", "train", "test"), default="val", help="data split (default: val)"
+        "--split",
+        default="val",
+        metavar="NAME",
+        help="val, train, test, or another split in the folder of val's data (default: val)",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the report")
     add_device_argument(parser)
+    parser.add_argument(
+        "--classes", default="", metavar="A,B", help="detectors: evaluate only these classes"
+    )
+    parser.add_argument(
+        "--sizes",
+        type=numbers,
+        metavar="A,B",
+        help="detectors: part small, medium and large objects at A x A and B x B px (eval.sizes; "
+        "default: 32,96)",
+    )
+    parser.add_argument(
+        "--conf",
+        type=float,
+        help="detectors: score from which on detections count as errors (default: that of the "
+        "largest F1 of each class)",
+    )
+    parser.add_argument(
+        "--thresholds",
+        type=numbers,
+        metavar="A,B",
+        help="detectors: scores of the table of precision and recall (default: 0.05,0.1 .. 0.9)",
+    )
+    parser.add_argument(
+        "--resamples",
+        type=int,
+        default=1000,
+        help="bootstrap resamples of the images for 95 %% intervals; 0: none",
+    )
     parser.add_argument("--no-coco", action="store_true", help="detectors: skip the COCO metrics")
     parser.add_argument(
         "--save-json",
@@ -77,7 +115,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.predictions or args.annotations or not args.weights:
-        return _score_predictions(args)
+        return score_predictions(args)
     from resdet.detection.config.files import START, missing_paths, read_config
     from resdet.detection.engine.distributed import process_group
     from resdet.detection.engine.memory import evaluation_fits
@@ -87,6 +125,7 @@ def run(args: argparse.Namespace) -> int:
         load_members,
         read_checkpoint,
         read_eval_split,
+        with_named_split,
     )
     from resdet.detection.tasks.registry import TASKS
     from resdet.detection.tasks.skipped import skipped_images
@@ -102,23 +141,26 @@ def run(args: argparse.Namespace) -> int:
             checkpoints,
             group.device,
             base=base,
-            overrides=args.overrides,
+            overrides=[*args.overrides, *_sizes(args)],
             trust_paths=args.trust_paths,
         )
-        config: Any = members[0].config
+        leader, part = with_named_split(members[0], args.split)
+        config: Any = leader.config
         if args.print_config:
             print_config(config, args.cfg)
             return 0
-        members[0].named.expect_none("data")
-        if missing := missing_paths(config, parts=_parts(args), unused=START):
+        leader.named.expect_none("data")
+        parts = (part, "train") if args.mean_box else (part,)  # boxes of the training images
+        if missing := missing_paths(config, parts=parts, unused=START):
             raise ConfigError("\n".join(missing))
         pipeline = task.pipeline(members).to(group.device)
         if args.submission and pipeline.classifiers is None:
             raise ConfigError(
                 "--submission: classes must be predicted; name test.classifiers=[FILE]"
             )
-        split = read_eval_split(task, members[0], args.split)
-        _expect_something_to_do(args, config, split)
+        split = read_eval_split(task, leader, part)
+        only = chosen_classes(args, split.classes)
+        expect_something_to_do(args, getattr(config.data, part, ()), split)
         folder = args.out or beside_weights(args.weights[0], "eval")
         if group.is_main:  # fails before the evaluation, which may take hours
             expect_writable(folder)
@@ -128,7 +170,7 @@ def run(args: argparse.Namespace) -> int:
             say(f"{len(split.records)} images, classes {', '.join(split.classes)}")
             say(f"testing with: {task.describe_testing(members, pipeline)}")
             return 0
-        options = _options(args, task, members[0], split) if group.is_main else {}
+        options = _options(args, task, leader, split) | ({"only": only} if only else {})
         timer = Timer()
         with evaluation_fits(config.model_dump(mode="json"), group.device):
             found = task.predict_split(pipeline, config, split, group, Console(stderr=True), timer)
@@ -138,6 +180,7 @@ def run(args: argparse.Namespace) -> int:
         if split.annotated:
             evaluation = replace(
                 task.evaluate(found, split, config, **options),
+                **analysis_options(args),
                 testing=task.describe_testing(members, pipeline),
                 seconds_per_image=timer.seconds_per_image,
             )
@@ -148,49 +191,23 @@ def run(args: argparse.Namespace) -> int:
             say(f"{len(found)} images without annotations: nothing to score")
             if lines := skipped_images(found, split, config):
                 say(f"note: {len(lines)} images without detections: {first_few(lines, 3)}")
-    written += _write_predictions(args, folder, found, split, config)
-    say("written: " + ", ".join(str(path) for path in written))
-    return 0
-
-
-def _score_predictions(args: argparse.Namespace) -> int:
-    """Evaluate detections from a file, without a model."""
-    from resdet.detection.evaluation.detection import evaluate_columns
-    from resdet.detection.evaluation.foreign_results import read_columns, read_truth
-    from resdet.detection.evaluation.report import print_report, write_report
-    from rich.console import Console
-
-    if not (args.predictions and args.annotations):
-        raise ConfigError("give --weights FILE, or --predictions PATH with --annotations PATH")
-    unused = ("weights", "cfg", "overrides", "save_json", "save_voc", "mean_box", "submission")
-    if given := [name for name in unused if getattr(args, name)]:
-        raise ConfigError(f"--predictions needs no model: leave out {', '.join(given)}")
-    folder = args.out or args.predictions.absolute().parent / "eval"
-    truth = read_truth(args.annotations, args.split)
-    columns = read_columns(args.predictions, truth)
-    expect_writable(folder)
-    if args.dry_run:
-        say(f"{len(columns.found.scores)} detections in {len(truth.image_ids)} images")
-        return 0
-    evaluation = evaluate_columns(columns, truth.classes, coco=not args.no_coco)
-    evaluation = replace(evaluation, testing=f"detections in {args.predictions}")
-    print_report(evaluation, Console())
-    written = write_report(evaluation, folder)
+    written += write_predictions(args, folder, found, split, getattr(config.data, part, ()))
     say("written: " + ", ".join(str(path) for path in written))
     return 0
 
 
 def _expect_options_for(task: str, args: argparse.Namespace) -> None:
     """Raise ConfigError for options that have no effect for the task."""
-    if task != "detection" and (args.save_json or args.save_voc or args.no_coco):
-        raise ConfigError("--save-json, --save-voc and --no-coco are for detectors")
+    own = ("save_json", "save_voc", "no_coco", "classes", "sizes", "conf", "thresholds")
+    given = [f"--{name.replace('_', '-')}" for name in own if getattr(args, name)]
+    if task != "detection" and given:
+        raise ConfigError(f"{', '.join(given)}: for detectors")
     if not task.startswith("localization") and (args.mean_box or args.submission):
         raise ConfigError("--mean-box and --submission are for localizers")
 
 
-def _parts(args: argparse.Namespace) -> tuple[str, ...]:
-    """The parts of the data that are read; the mean box is that of the training images."""
-    return (args.split, "train") if args.mean_box else (args.split,)
+def _sizes(args: argparse.Namespace) -> list[str]:
+    return [f"eval.sizes={list(args.sizes)}"] if args.sizes else []
 
 
 def _options(
@@ -207,57 +224,6 @@ def _options(
     train = read_part(task, leader.config, "train", leader.classes, leader.held_out)
     boxes = mean_boxes(train.records, leader.classes)
     return {"baseline": locate_by_mean_box(split.records, boxes)}
-
-
-def _expect_something_to_do(args: argparse.Namespace, config: Any, split: DataSplit) -> None:
-    """Raise ConfigError if the images have no annotations and no file is asked for, or if
-    ``--save-voc`` cannot name its files."""
-    if not (split.annotated or args.save_json or args.save_voc):
-        raise ConfigError(
-            f"data.{args.split}: the images have no annotations, so there is nothing to score; "
-            "--save-json and --save-voc write the detections for an evaluation server"
-        )
-    if args.save_voc:
-        _voc_source(args, config)
-
-
-def _voc_source(args: argparse.Namespace, config: Any) -> VocSource:
-    """The image set that is evaluated; its folder and name are in those of the files."""
-    from resdet.datasets.formats.voc import VocSource
-
-    sources = getattr(config.data, args.split)
-    if len(sources) != 1 or not isinstance(sources[0], VocSource) or sources[0].split is None:
-        raise ConfigError(f"--save-voc: data.{args.split} must be one image set of format voc")
-    return sources[0]
-
-
-def _write_predictions(
-    args: argparse.Namespace, folder: Path, found: Mapping[str, Any], split: DataSplit, config: Any
-) -> tuple[Path, ...]:
-    """The files that ``--save-json``, ``--save-voc`` and ``--submission`` ask for."""
-    written: tuple[Path, ...] = ()
-    if args.save_json:
-        from resdet.detection.evaluation.result_files import result_ids, write_coco
-
-        ids = result_ids(split, getattr(config.data, args.split))
-        for note in ids.notes:
-            say(f"note: {note}")
-        written += write_coco(found, split, ids, folder)
-    if args.save_voc:
-        from resdet.detection.evaluation.result_files import write_voc
-
-        source = _voc_source(args, config)
-        # The folders of the development kit, which the server expects in an archive.
-        place = folder / "results" / source.root.name / "Main"
-        write_voc(found, split.classes, str(source.split), place)
-        written += (place / f"comp4_det_{source.split}_*.txt",)
-    if args.submission:
-        from resdet.datasets.formats.submission import write_submission
-
-        predicted = {name: located.predicted for name, located in found.items()}
-        write_submission(predicted, split.classes, args.submission)
-        written += (args.submission,)
-    return written
 
 
 if __name__ == "__main__":

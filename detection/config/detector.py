@@ -221,6 +221,16 @@ class EvalConfig(Section):
     metric: Literal["voc_ap50", "voc_ap50_11point", "coco_ap", "coco_ap50", "ilsvrc_ap"] = (
         "voc_ap50"
     )
+    #: Sides in px of the squares whose areas part small, medium and large objects in the COCO
+    #: numbers by size; COCO's.
+    sizes: tuple[Positive, Positive] = (32.0, 96.0)
+
+    @field_validator("sizes")
+    @classmethod
+    def _sizes_rise(cls, sizes: tuple[float, float]) -> tuple[float, float]:
+        if sizes[0] >= sizes[1]:
+            raise ValueError(f"must rise: {list(sizes)}")
+        return sizes
 
 
 class DetectorConfig(Section):

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
-from rich.text import Text
 
 from .columns import Columns, Floats, Ints
 from .error_types import BACKGROUND, ERRORS, FOREGROUND, KINDS, ErrorTypes, error_types
@@ -73,7 +72,7 @@ class Analysis:
         table = plain_table()
         for heading in ("error", "count", "dAP"):
             table.add_column(heading, justify="left" if heading == "error" else "right")
-        table.add_column(f"definition; counted are {self._counted()}", overflow="fold")
+        table.add_column(f"counted from {self._counted()} on", overflow="fold")
         for name, definition in ERRORS.items():
             count = str(self.counts[name].sum())
             table.add_row(name, count, shown(self.costs[name], 3), definition)
@@ -81,7 +80,7 @@ class Analysis:
         table = plain_table()
         for heading in ("score", "found", "right", "P", "R", "F1"):
             table.add_column(heading, justify="right")
-        table.caption = Text("of all classes together at IoU >= 0.5; *: largest F1", justify="left")
+        table.add_column("all classes together, IoU >= 0.5; *: the largest F1", overflow="fold")
         rows = [*self.points, *([] if math.isnan(self.best.score) else [self.best])]
         for point in sorted(rows, key=lambda each: each.score):
             score = f"{point.score:.3f}" + ("*" if point is self.best else " ")
@@ -92,8 +91,8 @@ class Analysis:
     def _counted(self) -> str:
         known = set(self.thresholds[~np.isnan(self.thresholds)].tolist())
         if len(known) == 1:
-            return f"detections with a score of at least {min(known):.3g}"
-        return "detections from the score with the class's largest F1 on"
+            return f"score {min(known):.3g}"
+        return "the score of each class's largest F1"
 
     # -- images ------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ...datasets.catalog import assemble
+from ...datasets.catalog import DataSplit, assemble
 from ...datasets.findings import Fault, Finding, refuse
 from ...datasets.formats import coco_json, read_images
 from ...datasets.formats.coco_ids import CocoIds, coco_ids
@@ -24,6 +24,7 @@ from ...datasets.formats.voc import VocSource
 from ..errors import ConfigError, DataError
 from ..inference.records import read_records
 from .columns import Columns, FoundColumns, TruthColumns, checked, gather_truth, id_order
+from .result_ids import ResultIds, result_ids
 
 #: An image id, a label, (x1, y1, x2, y2), a score.
 Row = tuple[str, int, tuple[float, float, float, float], float]
@@ -39,6 +40,12 @@ class Truth:
     labels: Mapping[str, int]
     image_of: Callable[[str], str | None]
     columns: TruthColumns
+    #: The file of each image, as the annotations name it.
+    files: Mapping[str, str]
+    #: The ids for results, of images and in label order of categories.
+    ids: ResultIds
+    #: The images of data without COCO ids.
+    split: DataSplit | None = None
 
     def label(self, name: object) -> int:
         """The label of a class name; raises ValueError."""
@@ -103,7 +110,10 @@ def _coco_truth(path: Path) -> Truth:
         areas=np.where(np.isnan(areas), (boxes[:, 2:] - boxes[:, :2]).prod(axis=1), areas),
     )
     by_category = {key: labels[name] for key, name in names.items()}
-    return Truth(image_ids, tuple(labels), by_category, _lookup(coco_ids(path)), columns)
+    ids = coco_ids(path)
+    files = {key: str(paths[key]) for key in image_ids}
+    known = ResultIds(ids.images, [ids.categories[name] for name in labels])
+    return Truth(image_ids, tuple(labels), by_category, _lookup(ids), columns, files, known)
 
 
 def _lookup(ids: CocoIds) -> Callable[[str], str | None]:
@@ -115,7 +125,8 @@ def _lookup(ids: CocoIds) -> Callable[[str], str | None]:
 
 
 def _voc_truth(root: Path, image_set: str) -> Truth:
-    split = assemble(read_images(VocSource(root=root, split=image_set)), classes=None)
+    source = VocSource(root=root, split=image_set)
+    split = assemble(read_images(source), classes=None)
     records = sorted(split.records, key=lambda record: id_order(record.image_id))
     by_file = {record.path.name: record.image_id for record in records}
     return Truth(
@@ -124,6 +135,9 @@ def _voc_truth(root: Path, image_set: str) -> Truth:
         {},  # VOC has no category ids
         by_file.get,
         gather_truth([record.annotation for record in records]),
+        {record.image_id: str(record.path) for record in records},
+        result_ids(split, [source]),
+        split,
     )
 
 

@@ -8,6 +8,7 @@ A JSON object with the ``version`` of its layout, ``task``, ``classes``, what al
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,17 +101,26 @@ def read_images(path: Path) -> ImageRecords:
         raise ConfigError(f"{path}: no such file; `resdet eval` writes it") from error
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict) or content.get("version") != VERSION:
+        raise DataError(f"{path}: not the {IMAGES} of `resdet eval`, version {VERSION}")
+    return records_of(path, content, content.get("images"))
+
+
+def records_of(path: Path, header: Mapping[str, Any], images: Any) -> ImageRecords:
+    """Entries with what they share, as they are in a file; raises DataError unless they are."""
     try:
-        if content["version"] != VERSION:
-            raise DataError(f"{path}: version {content['version']!r:.20}, known is {VERSION}")
-        header = {name: value for name, value in content.items() if name != "images"}
-        images = content["images"]
-        if any(not isinstance(each["image"], str) for each in images):
+        seen = Counter(each["image"] for each in images)
+        if any(not isinstance(name, str) for name in seen):
             raise TypeError("an image id is no text")
-        classes = tuple(map(str, content["classes"]))
-        return ImageRecords(path, str(content["task"]), classes, images, header)
-    except (LookupError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: not the {IMAGES} of `resdet eval`: {error!r:.80}") from error
+        if twice := [name for name, count in seen.items() if count > 1]:
+            raise TypeError(f"image {twice[0]!r:.80} is there more than once")
+        if any(not isinstance(each["wrong"], int) for each in images):
+            raise TypeError("an image without its number of errors")
+        shared = {name: value for name, value in header.items() if name != "images"}
+        classes = tuple(map(str, header["classes"]))
+        return ImageRecords(path, str(header["task"]), classes, images, shared)
+    except (LookupError, TypeError) as error:
+        raise DataError(f"{path}: not the {IMAGES} of `resdet eval`: {error}") from error
 
 
 def _boxes(images: Sequence[Mapping[str, Any]], part: str) -> Floats:

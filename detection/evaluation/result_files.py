@@ -7,60 +7,19 @@ Boxes and scores are not rounded, except VOC's to 1e-6 pixels.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ...datasets.catalog import DataSplit
-from ...datasets.formats.coco import CocoSource
-from ...datasets.formats.coco_ids import Id, coco_ids, joined_ids
-from ...datasets.formats.format import Source
+from ...datasets.formats.coco_ids import Id
 from ..files import write_file
 from ..structures import Detections, Record
-from .columns import gather_truth, id_order
+from .columns import Columns, gather_truth, id_order
 from .report import write_json
-
-
-@dataclass(frozen=True)
-class ResultIds:
-    """The ids in files of results: ``images`` by the records' ids, ``categories`` in label order;
-    ``notes`` say where they are not those of the data."""
-
-    images: Mapping[str, Id]
-    categories: Sequence[Id]
-    notes: tuple[str, ...] = ()
-
-
-def result_ids(split: DataSplit, sources: Sequence[Source]) -> ResultIds:
-    """The ids of the COCO files that ``split`` comes from.
-
-    Data without COCO ids, and files whose categories contradict each other, are numbered from 1:
-    images by sorted image id, categories by label. A class that is no category of the files gets
-    the next free number.
-    """
-    numbered = ResultIds(
-        {key: number for number, key in enumerate(_sorted_ids(split), 1)},
-        range(1, len(split.classes) + 1),
-    )
-    files = [source.annotations for source in sources if isinstance(source, CocoSource)]
-    if len(files) < len(sources):
-        note = "the data have no COCO ids: images are numbered by sorted image id, classes by label"
-        return ResultIds(numbered.images, numbered.categories, (note,))
-    ids = joined_ids([coco_ids(path) for path in files])
-    if ids is None:
-        note = "the COCO files give categories different ids: classes are numbered by label"
-        known = {key: value for path in files for key, value in coco_ids(path).images.items()}
-        return ResultIds(known, numbered.categories, (note,))
-    unknown = [name for name in split.classes if name not in ids.categories]
-    free = max((key for key in ids.categories.values() if isinstance(key, int)), default=0) + 1
-    categories = dict(ids.categories) | {name: free + n for n, name in enumerate(unknown)}
-    notes = tuple(
-        f"class {name!r} is no category of the COCO files: written as {categories[name]}"
-        for name in unknown
-    )
-    return ResultIds(ids.images, [categories[name] for name in split.classes], notes)
+from .result_ids import ResultIds
 
 
 def write_coco(
@@ -81,6 +40,36 @@ def write_coco(
     write_json(results, folder / "detections.json", indent=None)
     write_json(_truth(records, split, ids), truth, indent=None)
     return folder / "detections.json", truth
+
+
+def write_columns(
+    columns: Columns, ids: ResultIds, folder: Path, split: DataSplit | None = None
+) -> tuple[Path, ...]:
+    """Write ``detections.json`` as `write_coco` does, and for a ``split`` ``ground_truth.json``."""
+    found = columns.found
+    bbox = np.concatenate([found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]], axis=1)
+    rows = zip(
+        found.images.tolist(),
+        found.labels.tolist(),
+        bbox.tolist(),
+        found.scores.tolist(),
+        strict=True,
+    )
+    results = [
+        {
+            "image_id": ids.images[columns.image_ids[image]],
+            "category_id": ids.categories[label],
+            "bbox": box,
+            "score": score,
+        }
+        for image, label, box, score in rows
+    ]
+    written = [folder / "detections.json"]
+    write_json(results, written[0], indent=None)
+    if split is not None:
+        written.append(folder / "ground_truth.json")
+        write_json(_truth(split.records, split, ids), written[1], indent=None)
+    return tuple(written)
 
 
 def write_voc(
@@ -104,10 +93,6 @@ def write_voc(
         lines.sort(key=lambda row: row[0])
         write_file(paths[-1], "".join(line for _, line in lines))
     return tuple(paths)
-
-
-def _sorted_ids(split: DataSplit) -> list[str]:
-    return sorted((record.image_id for record in split.records), key=id_order)
 
 
 def _results(image: Id, found: Detections, categories: Sequence[Id]) -> Iterator[dict[str, Any]]:

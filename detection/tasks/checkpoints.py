@@ -279,6 +279,32 @@ def read_eval_split(task: Task, loaded: Loaded, part: EvalPart) -> DataSplit:
     return split
 
 
+def with_named_split(loaded: Loaded, name: str) -> tuple[Loaded, EvalPart]:
+    """``loaded`` and the part of its data to evaluate. A ``name`` that is no part of the
+    configuration is that of another split of the data of ``val``, in whose place it is then.
+
+    Raises ConfigError if the data of ``val`` have no splits by name.
+    """
+    data = loaded.config.data
+    parts: dict[str, EvalPart] = {"train": "train", "val": "val"}
+    if hasattr(data, "test"):
+        parts["test"] = "test"
+    if name in parts:
+        return loaded, parts[name]
+    changed: dict[str, Any] = {}
+    if hasattr(data, "source") and hasattr(data.source, "val"):
+        changed = {"source": data.source.model_copy(update={"val": name})}
+    elif getattr(data, "val", ()) and all(hasattr(each, "split") for each in data.val):
+        changed = {"val": tuple(each.model_copy(update={"split": name}) for each in data.val)}
+    if not changed:
+        raise ConfigError(
+            f"--split {quoted(name)}: not train, val or test, and the data of val are no split of "
+            "a folder with splits by name"
+        )
+    config = loaded.config.model_copy(update={"data": data.model_copy(update=changed)})
+    return replace(loaded, config=config), "val"
+
+
 def class_difference(owner: str, known: Sequence[str], other: str, wanted: Sequence[str]) -> str:
     """One line that names both class lists and what differs."""
     missing = sorted(set(wanted) - set(known))

@@ -184,13 +184,17 @@ class DetectionTask(Task):
         *,
         quick: bool = False,
         coco: bool = True,
+        only: Sequence[str] = (),
         **options: Any,
     ) -> DetectionEvaluation:
         """VOC's and, with ``coco``, COCO's numbers, which take a minute for 5,000 images: ``quick``
-        leaves them out unless ``eval.metric`` is one of them."""
+        leaves them out unless ``eval.metric`` is one of them. ``only`` are the classes to evaluate;
+        none: all."""
         coco = coco and (not quick or config.eval.metric.startswith("coco"))
         ilsvrc = config.eval.metric == "ilsvrc_ap"
-        return evaluate_read(partial(evaluate, coco=coco, ilsvrc=ilsvrc), found, split, config)
+        sizes = config.eval.sizes
+        scored = partial(evaluate, coco=coco, ilsvrc=ilsvrc, sizes=sizes, only=only)
+        return evaluate_read(scored, found, split, config)
 
     def selection_metric(self, evaluation: DetectionEvaluation, config: DetectorConfig) -> float:
         return evaluation.metrics[config.eval.metric]

@@ -11,7 +11,8 @@ from resdet.datasets.catalog import DataSplit
 from resdet.datasets.formats.coco import CocoSource
 from resdet.datasets.formats.format import Source
 from resdet.datasets.formats.voc import VocSource
-from resdet.detection.evaluation.result_files import ResultIds, result_ids, write_coco, write_voc
+from resdet.detection.evaluation.result_files import write_coco, write_voc
+from resdet.detection.evaluation.result_ids import ResultIds, result_ids
 from resdet.detection.structures import Annotation, Detections, Record
 
 NAMES = ("=cmd()", "[bold]été[/bold]")
