@@ -124,9 +124,8 @@ def run(args: argparse.Namespace) -> int:
     from resdet.detection.tasks.checkpoints import (
         load_members,
         read_checkpoint,
-        read_eval_split,
-        with_named_split,
     )
+    from resdet.detection.tasks.eval_split import read_eval_split, with_named_split
     from resdet.detection.tasks.registry import TASKS
     from resdet.detection.tasks.skipped import skipped_images
     from rich.console import Console

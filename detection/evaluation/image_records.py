@@ -87,13 +87,14 @@ def write_images(
     write_file(path, head[:-1] + ', "images": [\n' + ",\n".join(lines) + "\n]}\n")
 
 
-def read_images(path: Path) -> ImageRecords:
+def read_images(path: str | Path) -> ImageRecords:
     """The file, or that of the folder of an evaluation.
 
     Raises:
         ConfigError: no such file.
         DataError: not written by an evaluation, or by a later version.
     """
+    path = Path(path)
     path = path / IMAGES if path.is_dir() else path
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

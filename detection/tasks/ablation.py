@@ -27,8 +27,9 @@ from ..evaluation.bootstrap import bootstrap, draw
 from ..evaluation.columns import Columns, gather
 from ..evaluation.prediction import Timer
 from .base import Loaded, Part
-from .checkpoints import Checkpoint, load_members, read_checkpoint, read_eval_split
+from .checkpoints import Checkpoint, load_members, read_checkpoint
 from .detector import DETECTION
+from .eval_split import read_eval_split
 
 
 @dataclass(frozen=True)

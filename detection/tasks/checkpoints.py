@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +17,6 @@ from torch import Tensor
 from ...backbones.norm import fold_norms
 from ...backbones.weights.convert import are_numbered
 from ...backbones.weights.load import expect_fit, import_weights, load_into
-from ...datasets.catalog import DataSplit
 from ..config.base import Section
 from ..config.files import check_dict, override
 from ..engine.checkpoint import load_checkpoint
@@ -25,11 +24,8 @@ from ..engine.forking import momenta
 from ..errors import ConfigError, DataError, WeightsError, quoted
 from .base import Loaded, Task
 from .class_rows import carry_rows, match_classes
-from .held_out import read_part
 from .named_paths import NamedPaths, named_paths
 
-#: The parts of the data that can be evaluated.
-EvalPart = Literal["train", "val", "test"]
 Tensors = Mapping[str, Tensor]
 #: {kind of converted weights: task}.
 CONVERTED = {"detector": "detection", "classifier": "classification"}
@@ -256,53 +252,6 @@ def _kept(origins: Sequence[int | None], checkpoint: Checkpoint) -> list[str]:
     if sorted(kept) == list(range(len(checkpoint.classes))) and len(kept) == len(origins):
         return [f"classes of {checkpoint.path} reordered by name"] if kept != sorted(kept) else []
     return [f"class rows kept: {len(kept)} of {len(origins)}"]
-
-
-def read_eval_split(task: Task, loaded: Loaded, part: EvalPart) -> DataSplit:
-    """The images of one part for evaluation, labelled in the network's order.
-
-    Raises:
-        DataError: the data name classes that the network does not know, or lack some, or hold no
-            images.
-        ConfigError: only the checkpoint names the data.
-    """
-    loaded.named.expect_none("data")
-    config, own = loaded.config, loaded.config.data.classes
-    if own is not None and set(own) != set(loaded.classes):
-        raise DataError(class_difference("the checkpoint", loaded.classes, "the data", own))
-    if part == "test":
-        split = task.read_test(config, loaded.classes)
-    else:
-        split = read_part(task, config, part, loaded.classes, loaded.held_out)
-    if not split.records:
-        raise DataError(f"data.{part}: no images to evaluate")
-    return split
-
-
-def with_named_split(loaded: Loaded, name: str) -> tuple[Loaded, EvalPart]:
-    """``loaded`` and the part of its data to evaluate. A ``name`` that is no part of the
-    configuration is that of another split of the data of ``val``, in whose place it is then.
-
-    Raises ConfigError if the data of ``val`` have no splits by name.
-    """
-    data = loaded.config.data
-    parts: dict[str, EvalPart] = {"train": "train", "val": "val"}
-    if hasattr(data, "test"):
-        parts["test"] = "test"
-    if name in parts:
-        return loaded, parts[name]
-    changed: dict[str, Any] = {}
-    if hasattr(data, "source") and hasattr(data.source, "val"):
-        changed = {"source": data.source.model_copy(update={"val": name})}
-    elif getattr(data, "val", ()) and all(hasattr(each, "split") for each in data.val):
-        changed = {"val": tuple(each.model_copy(update={"split": name}) for each in data.val)}
-    if not changed:
-        raise ConfigError(
-            f"--split {quoted(name)}: not train, val or test, and the data of val are no split of "
-            "a folder with splits by name"
-        )
-    config = loaded.config.model_copy(update={"data": data.model_copy(update=changed)})
-    return replace(loaded, config=config), "val"
 
 
 def class_difference(owner: str, known: Sequence[str], other: str, wanted: Sequence[str]) -> str:

@@ -24,9 +24,9 @@ from ...datasets.shards.index import ShardSplit
 from ..errors import ConfigError
 from ..structures import Batch, Record
 from .base import Part, image_rules
-from .checkpoints import read_eval_split
 from .classifier import CLASSIFICATION, LoadedClassifier
 from .classifier_network import eval_crops, train_crop
+from .eval_split import read_eval_split
 
 
 @dataclass(frozen=True)

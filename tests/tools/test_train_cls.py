@@ -18,8 +18,9 @@ import pytest
 import torch
 from resdet.detection.engine.checkpoint import load_checkpoint, save_checkpoint
 from resdet.detection.tasks.base import ALONE
-from resdet.detection.tasks.checkpoints import load_members, read_checkpoint, read_eval_split
+from resdet.detection.tasks.checkpoints import load_members, read_checkpoint
 from resdet.detection.tasks.classifier import CLASSIFICATION
+from resdet.detection.tasks.eval_split import read_eval_split
 from resdet.tools.cli import main
 
 if TYPE_CHECKING:

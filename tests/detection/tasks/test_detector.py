@@ -13,9 +13,10 @@ from resdet.detection.engine.distributed import Group
 from resdet.detection.errors import DataError, ImageError
 from resdet.detection.structures import Detections, Record
 from resdet.detection.tasks.base import Part
-from resdet.detection.tasks.checkpoints import load_members, read_checkpoint, read_eval_split
+from resdet.detection.tasks.checkpoints import load_members, read_checkpoint
 from resdet.detection.tasks.detector import DETECTION, Detector
 from resdet.detection.tasks.detector_network import build_detector
+from resdet.detection.tasks.eval_split import read_eval_split
 
 ALONE = Group(0, 1, torch.device("cpu"))
 SORTED = ("circle", "cross", "ring", "square", "star", "triangle")
