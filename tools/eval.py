@@ -125,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
         load_members,
         read_checkpoint,
     )
-    from resdet.detection.tasks.eval_split import read_eval_split, with_named_split
+    from resdet.detection.tasks.eval_split import read_eval_split, sources_of, with_named_split
     from resdet.detection.tasks.registry import TASKS
     from resdet.detection.tasks.skipped import skipped_images
     from rich.console import Console
@@ -159,7 +159,7 @@ def run(args: argparse.Namespace) -> int:
             )
         split = read_eval_split(task, leader, part)
         only = chosen_classes(args, split.classes)
-        expect_something_to_do(args, getattr(config.data, part, ()), split)
+        expect_something_to_do(args, sources_of(config, part), split)
         folder = args.out or beside_weights(args.weights[0], "eval")
         if group.is_main:  # fails before the evaluation, which may take hours
             expect_writable(folder)
@@ -190,7 +190,7 @@ def run(args: argparse.Namespace) -> int:
             say(f"{len(found)} images without annotations: nothing to score")
             if lines := skipped_images(found, split, config):
                 say(f"note: {len(lines)} images without detections: {first_few(lines, 3)}")
-    written += write_predictions(args, folder, found, split, getattr(config.data, part, ()))
+    written += write_predictions(args, folder, found, split, sources_of(config, part))
     say("written: " + ", ".join(str(path) for path in written))
     return 0
 

@@ -6,9 +6,11 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from ...datasets.catalog import DataSplit
+from ...datasets.formats.format import Source
 from ..errors import ConfigError, DataError, quoted
 from .base import Loaded, Task
 from .checkpoints import class_difference
+from .held_out import read_part
 
 #: The parts of the data that can be evaluated.
 EvalPart = Literal["train", "val", "test"]
@@ -35,6 +37,13 @@ def read_eval_split(task: Task, loaded: Loaded, part: EvalPart) -> DataSplit:
     return split
 
 
+def sources_of(config: Any, part: EvalPart) -> tuple[Source, ...]:
+    """The sources that a part of a detector's data comes from; none for other tasks. Images that
+    are held out for validation are of the training sources."""
+    sources = getattr(config.data, part, ())
+    return sources if isinstance(sources, tuple) else config.data.train
+
+
 def with_named_split(loaded: Loaded, name: str) -> tuple[Loaded, EvalPart]:
     """``loaded`` and the part of its data to evaluate. A ``name`` that is no part of the
     configuration is that of another split of the data of ``val``, in whose place it is then.
@@ -50,8 +59,9 @@ def with_named_split(loaded: Loaded, name: str) -> tuple[Loaded, EvalPart]:
     changed: dict[str, Any] = {}
     if hasattr(data, "source") and hasattr(data.source, "val"):
         changed = {"source": data.source.model_copy(update={"val": name})}
-    elif getattr(data, "val", ()) and all(hasattr(each, "split") for each in data.val):
-        changed = {"val": tuple(each.model_copy(update={"split": name}) for each in data.val)}
+    elif sources := sources_of(loaded.config, "val") or sources_of(loaded.config, "train"):
+        if all(hasattr(each, "split") for each in sources):
+            changed = {"val": tuple(each.model_copy(update={"split": name}) for each in sources)}
     if not changed:
         raise ConfigError(
             f"--split {quoted(name)}: not train, val or test, and the data of val are no split of "
