@@ -40,8 +40,8 @@ def read_eval_split(task: Task, loaded: Loaded, part: EvalPart) -> DataSplit:
 def sources_of(config: Any, part: EvalPart) -> tuple[Source, ...]:
     """The sources that a part of a detector's data comes from; none for other tasks. Images that
     are held out for validation are of the training sources."""
-    sources = getattr(config.data, part, ())
-    return sources if isinstance(sources, tuple) else config.data.train
+    sources = getattr(config.data, part, None) or ()
+    return sources if isinstance(sources, tuple) else getattr(config.data, "train", ())
 
 
 def with_named_split(loaded: Loaded, name: str) -> tuple[Loaded, EvalPart]:
@@ -57,11 +57,14 @@ def with_named_split(loaded: Loaded, name: str) -> tuple[Loaded, EvalPart]:
     if name in parts:
         return loaded, parts[name]
     changed: dict[str, Any] = {}
+    sources = sources_of(loaded.config, "val") or sources_of(loaded.config, "train")
     if hasattr(data, "source") and hasattr(data.source, "val"):
-        changed = {"source": data.source.model_copy(update={"val": name})}
-    elif sources := sources_of(loaded.config, "val") or sources_of(loaded.config, "train"):
-        if all(hasattr(each, "split") for each in sources):
-            changed = {"val": tuple(each.model_copy(update={"split": name}) for each in sources)}
+        replaced = {"val": name, "val_fraction": None}
+        fields = {key: value for key, value in replaced.items() if hasattr(data.source, key)}
+        changed = {"source": data.source.model_copy(update=fields)}
+        changed |= {"val": None} if hasattr(data, "val") else {}  # nothing is held out
+    elif sources and all(hasattr(each, "split") for each in sources):
+        changed = {"val": tuple(each.model_copy(update={"split": name}) for each in sources)}
     if not changed:
         raise ConfigError(
             f"--split {quoted(name)}: not train, val or test, and the data of val are no split of "
