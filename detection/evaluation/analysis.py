@@ -80,7 +80,6 @@ class Analysis:
         table = plain_table()
         for heading in ("score", "found", "right", "P", "R", "F1"):
             table.add_column(heading, justify="right")
-        table.add_column("all classes together, IoU >= 0.5; *: the largest F1", overflow="fold")
         rows = [*self.points, *([] if math.isnan(self.best.score) else [self.best])]
         for point in sorted(rows, key=lambda each: each.score):
             score = f"{point.score:.3f}" + ("*" if point is self.best else " ")

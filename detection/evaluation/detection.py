@@ -154,6 +154,7 @@ class DetectionEvaluation(Evaluation):
         return shown(self.metrics[name], self.digits) if name in self.metrics else ""
 
     def remarks(self) -> Iterator[str]:
+        yield "table of scores: detections of that score or above, classes together; *: largest F1"
         for name, heading in self.headings.items():
             if name in CLASS_DEFINITIONS:
                 yield f"{heading}: {CLASS_DEFINITIONS[name]}"
