@@ -11,7 +11,7 @@ import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -112,7 +112,7 @@ def _run(
     stop: Callable[[], bool],
     report: Callable[[int, int, int], None],
 ) -> FolderSummary:
-    _open(out, _meta(predictor, options), resume=options.resume)
+    open_results(predictor, out, options)
     path = out / predictor.output.records
     entries = _resumable(scan(path), files, options.batch_size)
     keep_records(path, entries[-1].end if entries else 0)
@@ -140,8 +140,10 @@ def _run(
     )
 
 
-def _meta(predictor: Predictor, options: FolderOptions) -> dict[str, Any]:
-    return {
+def open_results(predictor: Predictor, out: Path, options: FolderOptions) -> None:
+    """Write the settings of a run to an empty ``out``, or check those of the run to resume. Raises
+    ConfigError where they differ and for a folder that holds something else."""
+    meta = {
         "format": predictor.output.format,
         "classes": list(predictor.classes),
         "score_threshold": options.score_threshold,
@@ -152,14 +154,10 @@ def _meta(predictor: Predictor, options: FolderOptions) -> dict[str, Any]:
         **({"crops": True} if options.save_crops else {}),
         **options.provenance,
     }
-
-
-def _open(out: Path, meta: Mapping[str, Any], *, resume: bool) -> None:
-    """Write the settings to an empty ``out``, or check those of the run to resume."""
     # A crash may have left the temporary file of the settings.
     if all(path.name in (part_of(out / META).name, LOCK) for path in out.iterdir()):
         write_meta(out, meta)
-    elif resume:
+    elif options.resume:
         check_same_run(out, meta)
     else:
         raise ConfigError(f"{out}: is not empty; choose another folder or continue with --resume")
@@ -242,11 +240,10 @@ def _detected(
     stop: Callable[[], bool],
 ) -> Iterator[tuple[Item, Any]]:
     thresholds = options.thresholds(predictor.classes)
-    least = min(options.score_threshold, *options.class_thresholds.values(), 1.0)
     while not stop() and (chunk := list(islice(items, options.batch_size))):
         usable = [prepared for _, prepared in chunk if not isinstance(prepared, str)]
         try:
-            results = iter(predictor.detect(usable, score_threshold=least))
+            results = iter(predictor.detect(usable, score_threshold=options.least))
         except torch.OutOfMemoryError as error:
             half, place = options.batch_size // 2, f"{predictor.device} at {chunk[0][0].path}"
             less = f"--batch-size {half}, or with " if half else ""

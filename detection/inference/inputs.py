@@ -14,6 +14,7 @@ from pathlib import Path, PurePath
 from ...datasets.image import IMAGE_SUFFIXES
 from ..errors import ConfigError
 from ..files import read_limited
+from .video import is_video
 
 #: Device names of Windows, with any extension.
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])( *\.|$)", re.IGNORECASE)
@@ -75,6 +76,22 @@ def find_inputs(
         for group in groups
     ]
     return _with_unique_names(unique)
+
+
+def find_videos(inputs: Sequence[str]) -> list[str]:
+    """The videos of ``inputs`` (see `is_video`), globs expanded. Raises ConfigError for one that
+    does not exist, as `find_inputs` does, and for images among them."""
+    videos: list[str] = []
+    for item in inputs:
+        if not is_video(item):
+            raise ConfigError(f"{item}: is no video; images and videos need a run each")
+        if "://" in item or item.isdecimal() or Path(item).exists():
+            videos.append(item)
+        elif matches := sorted(glob.glob(item, recursive=True)):  # noqa: PTH207 (absolute too)
+            videos += matches
+        else:
+            raise ConfigError(f"{item}: no such file{_hint(item)}")
+    return list(dict.fromkeys(videos))
 
 
 def safe_name(name: str) -> str:
@@ -198,7 +215,9 @@ def _listed_file(line: str, folder: Path) -> InputFile:
 def _named(paths: Iterator[Path], root: Path, item: str) -> tuple[InputFile, ...]:
     files = [InputFile(path, _printable(path.relative_to(root).as_posix())) for path in paths]
     if not files:
-        raise ConfigError(f"{item}: no images in it (known by extension, such as .jpg)")
+        videos = root.is_dir() and [path for path in root.iterdir() if is_video(str(path))]
+        more = f"; for its {len(videos)} videos give {root}/*{videos[0].suffix}" if videos else ""
+        raise ConfigError(f"{item}: no images in it (known by extension, such as .jpg){more}")
     return tuple(sorted(files, key=lambda file: file.name))
 
 

@@ -63,6 +63,11 @@ class FolderOptions:
                 hint = f"did you mean {near[0]}?" if near else f"classes are {', '.join(classes)}"
                 raise ConfigError(f"class {name}: the model does not know it; {hint}")
 
+    @property
+    def least(self) -> float:
+        """The lowest of all minimum scores."""
+        return min(self.score_threshold, *self.class_thresholds.values(), 1.0)
+
     def thresholds(self, classes: Sequence[str]) -> Tensor:
         """(K,) f32 minimum scores of the classes; infinite for those that are not wanted."""
         return torch.tensor(

@@ -8,6 +8,7 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -210,3 +211,41 @@ def test_tiles(infer, images, tiny_run, tmp_path):
 
     assert "give --tile" in infer("big.png", "--overlap", "0.3", code=2).err
     assert "the least side is 32" in infer("big.png", "--tile", "8", code=2).err
+
+
+def test_a_video(infer, images, tiny_run, tmp_path):
+    """Each frame is found what its image would be; a cut file and a mistyped one are errors."""
+    photos = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(images.iterdir())] * 4
+    writer = cv2.VideoWriter(
+        str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, photos[0].shape[1::-1]
+    )
+    for photo in photos:
+        writer.write(np.ascontiguousarray(photo[..., ::-1]))
+    writer.release()
+    done = infer("clip.avi", "--out", "out", "--conf", "0.1", "--every", "5", "--batch-size", "2")
+    assert "1 of 1 videos done" in done.out
+    text = (tmp_path / "out/frames/clip.avi.jsonl").read_text()
+    found = [json.loads(line) for line in text.splitlines()]
+    assert [(one["frame"], one["time"]) for one in found] == [(0, 0), (5, 0.5), (10, 1.0)]
+    capture = cv2.VideoCapture(str(tmp_path / "clip.avi"))
+    frames = [capture.read()[1] for _ in photos]
+    expected = load(tiny_run / "weights/best.pt").predict(
+        [np.ascontiguousarray(frames[number][..., ::-1]) for number in (0, 5, 10)],
+        score_threshold=0.1,
+        batch_size=2,
+    )
+    for one, each in zip(found, expected, strict=True):
+        boxes = [detection["box"] for detection in one["detections"]]
+        assert len(boxes) > 1 and np.allclose(boxes, each.boxes, atol=1e-3)
+    assert (tmp_path / "out/drawn/clip.avi.mp4").stat().st_size > 1000
+    assert json.loads((tmp_path / "out/meta.json").read_text())["every"] == 5
+
+    data = (tmp_path / "clip.avi").read_bytes()
+    (tmp_path / "cut.avi").write_bytes(data[: len(data) // 2])
+    assert "of 12 frames: it was cut" in infer("cut.avi", "--out", "cut", code=5).out
+    assert "no such webcam" in infer("987", "--out", "webcam", code=5).out
+    image = next(images.iterdir())
+    assert "did you mean clip.avi?" in infer("clpi.avi", code=2).err
+    assert "need a run each" in infer("clip.avi", image, code=2).err
+    assert "--every: is for videos" in infer(image, "--every", "2", code=2).err
+    assert "not of videos" in infer("clip.avi", "--format", "coco", code=2).err

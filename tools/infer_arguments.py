@@ -1,0 +1,164 @@
+"""The options of `infer`, their values, and the command that continues an interrupted run."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import time
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+
+from resdet.detection.errors import ConfigError
+from resdet.tools.arguments import add_device_argument, add_weights_argument
+from resdet.tools.source_arguments import format_named
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_weights_argument(parser)
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="image, folder, glob, list (.txt); or video, number of a webcam, URL of a stream; or "
+        "an override such as test.nms_iou=0.4",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="new or empty output folder (default: runs/infer/<time>)"
+    )
+    parser.add_argument(
+        "--conf",
+        "--conf-thres",
+        action="append",
+        default=[],
+        metavar="X|CLASS=X",
+        help="minimum score (default: 0.5, of a classifier 0), or that of one class; may be "
+        "repeated",
+    )
+    parser.add_argument("--classes", default="", metavar="A,B", help="keep only these classes")
+    parser.add_argument(
+        "--agnostic-nms",
+        action="store_true",
+        help="keep one box for one place, whatever its class: test.suppress.class_agnostic=true",
+    )
+    parser.add_argument("--batch-size", "--batch", type=int, default=1, help="images per batch")
+    add_device_argument(parser)
+    parser.add_argument("--workers", type=int, default=2, help="reading threads; as many draw")
+    parser.add_argument(
+        "--draw",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="write images with drawn boxes, or the best class, to OUT/drawn",
+    )
+    parser.add_argument(
+        "--tile",
+        type=int,
+        metavar="PX",
+        help="look at images that are larger than this in tiles too, for small objects",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=float,
+        metavar="SHARE",
+        help="least overlap of tiles as a share of their side (default: 0.2)",
+    )
+    parser.add_argument(
+        "--save-crop",
+        action="store_true",
+        help="write the pixels of each detection to OUT/crops/CLASS",
+    )
+    parser.add_argument(
+        "--sort-by-class",
+        action="store_true",
+        help="of a classifier: link (or copy) each image to OUT/sorted/CLASS of its best class",
+    )
+    parser.add_argument(
+        "--coco-ids",
+        type=Path,
+        metavar="FILE",
+        help="COCO file whose ids the COCO output uses: of images by file name, of classes by name",
+    )
+    parser.add_argument(
+        "--format",
+        action="append",
+        default=[],
+        type=format_named("boxes"),
+        metavar="FORMAT",
+        help="also write OUT/annotations/FORMAT for people to correct: label_studio, cvat, "
+        "labelme, voc, yolo, coco or csv; may be repeated",
+    )
+    parser.add_argument("--resume", action="store_true", help="skip images that OUT already has")
+    parser.add_argument(
+        "--shard", default="1/1", metavar="I/N", help="every N-th image, from the I-th on"
+    )
+    parser.add_argument(
+        "--every", type=int, metavar="N", help="of a video: every N-th frame (default: each)"
+    )
+    parser.add_argument("--strict", action="store_true", help="exit with code 5 if an image failed")
+
+
+def new_folder() -> Path:
+    """``runs/infer/<time>``, with a number where another run began in the same second."""
+    runs, name = Path("runs") / "infer", time.strftime("%Y%m%d-%H%M%S")
+    numbered = (runs / (f"{name}-{number}" if number > 1 else name) for number in count(1))
+    return next(path for path in numbered if not path.exists())
+
+
+def overlap(args: argparse.Namespace) -> float:
+    return 0.2 if args.overlap is None else float(args.overlap)
+
+
+def names(text: str, classes: Sequence[str]) -> tuple[str, ...]:
+    """The classes of ``A, B``; a class whose own name has a comma is taken as it is."""
+    if text in classes:
+        return (text,)
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def thresholds(
+    words: Sequence[str], classes: Sequence[str]
+) -> tuple[float | None, dict[str, float]]:
+    """The minimum score, if given, and those of single classes, of ``0.3``, ``cat=0.6`` or both in
+    one word, separated by commas. The last one counts."""
+    least: float | None = None
+    of_classes: dict[str, float] = {}
+    for word in words:
+        parts = [word] if word.rpartition("=")[0] in classes else word.split(",")
+        for part in parts:
+            name, equals, number = part.strip().rpartition("=")
+            try:
+                score = float(number)
+            except ValueError:
+                raise ConfigError(
+                    f"--conf {word}: expected a score such as 0.3, or CLASS=0.6"
+                ) from None
+            if equals:
+                of_classes[name.strip()] = score
+            else:
+                least = score
+    return least, of_classes
+
+
+def resume_command(args: argparse.Namespace) -> str:
+    words = ["resdet", "infer"]
+    for path in args.weights:
+        words += ["--weights", str(path)]
+    words += args.inputs
+    words += ["--out", str(args.out)]
+    words += [word for conf in args.conf for word in ("--conf", conf)]
+    words += ["--classes", args.classes] if args.classes else []
+    words += ["--batch-size", str(args.batch_size), "--workers", str(args.workers)]
+    words += ["--device", args.device] if args.device else []
+    words += ["--trust-paths"] if args.trust_paths else []
+    words += ["--coco-ids", str(args.coco_ids)] if args.coco_ids else []
+    words += [] if args.draw else ["--no-draw"]
+    words += ["--tile", str(args.tile)] if args.tile is not None else []
+    words += ["--overlap", str(args.overlap)] if args.overlap is not None else []
+    words += ["--agnostic-nms"] if args.agnostic_nms else []
+    words += ["--save-crop"] if args.save_crop else []
+    words += ["--sort-by-class"] if args.sort_by_class else []
+    words += [word for each in args.format for word in ("--format", each.name)]
+    words += ["--shard", args.shard] if args.shard != "1/1" else []
+    words += ["--every", str(args.every)] if args.every is not None else []
+    words += ["--strict"] if args.strict else []
+    return shlex.join([*words, "--resume"])
