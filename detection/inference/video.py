@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -135,7 +135,7 @@ class Video:
             done, pixels = self._capture.retrieve()
             if not done:
                 return
-            yield Frame(number, self._last_time, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+            yield Frame(number, self._last_time, _swapped(pixels))
 
     def _time(self, number: int, start: float) -> float:
         if self.live:
@@ -185,6 +185,11 @@ def _opened(source: str) -> cv2.VideoCapture:
     return capture
 
 
+def _swapped(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """RGB to BGR, and BGR to RGB."""
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+
+
 def _sane(number: float) -> float:
     """A property of a source; 0 for the nonsense of sources that do not know it."""
     return float(number) if 0 < number < 1e9 else 0.0
@@ -232,8 +237,8 @@ class VideoWriter:
                 self._add(self._shown)
         if even.shape[1::-1] != self._size:  # a stream may change its size
             even = cv2.resize(even, self._size)
-        self._shown = cv2.cvtColor(even, cv2.COLOR_RGB2BGR)
-        self._add(self._shown)
+        self._shown = shown = _swapped(even)
+        self._add(shown)
 
     def _open(self, width: int, height: int, seconds: float) -> None:
         code = cv2.VideoWriter.fourcc(*"mp4v")
