@@ -210,3 +210,75 @@ def test_files_that_are_no_classifier(tmp_path: Path) -> None:
     write_converted(replace(converted, stem_width=7), path)
     with pytest.raises(WeightsError, match="conv1 has 7 channels and conv2_x 8"):
         read_checkpoint(path, CLASSIFICATION)
+
+
+@pytest.mark.parametrize("toolkit", ["torchvision", "msra"])
+def test_images_are_prepared_as_the_toolkit_does(toolkit: str, tmp_path: Path) -> None:
+    """Smooth photographs of 300 x 400 px: torchvision's own transforms of the weights, or Caffe's
+    BGR in 0 .. 255 minus the mean, before torchvision's network."""
+    from PIL import Image
+    from torchvision.transforms._presets import ImageClassification
+
+    random = np.random.default_rng(8)
+    for wnid in WNIDS:
+        (tmp_path / "val" / wnid).mkdir(parents=True)
+        rough = random.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        image = cv2.resize(rough, (400, 300), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(tmp_path / "val" / wnid / "0.png"), image)
+    model, path = narrow_torchvision(), tmp_path / "weights.safetensors"
+    converted = convert(model.state_dict(), "torchvision")
+    if toolkit == "msra":
+        converted = replace(converted, layout="msra", pixels="msra")
+    write_converted(converted, path)
+    members = load_members(
+        [read_checkpoint(path, CLASSIFICATION)], overrides=[source(tmp_path), "data.workers=0"]
+    )
+    split = CLASSIFICATION.read(members[0].config, "val", members[0].classes)
+    pipeline = CLASSIFICATION.pipeline(members)
+    found = CLASSIFICATION.predict_split(pipeline, members[0].config, split, ALONE)
+    assert found is not None and len(found) == len(WNIDS)
+    prepare = ImageClassification(crop_size=224, resize_size=256)
+    plain = ImageClassification(
+        crop_size=224, resize_size=256, mean=(0.0, 0.0, 0.0), std=(1 / 255,) * 3
+    )
+    mean = torch.tensor([103.939, 116.779, 123.68])[:, None, None]
+    spread, apart = torch.stack([*found.values()]).std(dim=0).max().item(), []
+    for record in split.records:
+        image = Image.open(record.path).convert("RGB")
+        pixels = prepare(image) if toolkit == "torchvision" else plain(image)[[2, 1, 0]] - mean
+        with torch.no_grad():
+            expected = model(pixels[None]).softmax(dim=1)[0]
+            swapped = model(pixels[None, [2, 1, 0]]).softmax(dim=1)[0]
+        right, wrong = ((found[record.image_id] - each).abs().max() for each in (expected, swapped))
+        # What remains is that of the resize: Pillow's filter is wider than OpenCV's.
+        assert right < 0.1 * spread, record.image_id
+        apart.append(wrong.item())
+    assert max(apart) > 0.2 * spread  # channels in the other order are seen
+
+
+def test_another_split_of_class_folders(
+    weights: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "images"
+    (root / "test").mkdir(parents=True)
+    for wnid in WNIDS:
+        (root / "test" / wnid).mkdir()
+        image = data / "val" / wnid / "0.png"
+        (root / "test" / wnid / "0.png").write_bytes(image.read_bytes())
+    words = ["eval", "--weights", str(weights), source(root), *SIZES, "--split", "test"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    report = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert report["images"] == 5
+    low, high = (report["intervals"]["top1_error"][name] for name in ("low", "high"))
+    assert 0 <= low <= report["metrics"]["top1_error"] <= high <= 1
+    content = json.loads((tmp_path / "out" / "images.json").read_text())
+    assert content["task"] == "classification" and len(content["images"]) == 5
+    for entry in content["images"]:
+        assert len(entry["predicted"]["labels"]) == 5
+        first = entry["predicted"]["labels"][0] == entry["label"]
+        assert entry["values"]["top1_error"] == (0.0 if first else 1.0)
+    capsys.readouterr()
+    assert main(["compare", str(tmp_path / "out"), str(tmp_path / "out")]) == 0
+    assert "top1_error: the interval contains 0" in capsys.readouterr().out
+    assert main([*words, "--classes", "n01440764"]) == 2
+    assert "--classes: for detectors" in capsys.readouterr().err

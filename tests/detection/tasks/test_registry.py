@@ -290,4 +290,4 @@ def test_what_it_does_not_give_is_refused(
     assert main(["train-cls", "--cfg", str(config), "--print-config"]) == 2
     assert "this config is for 'counting'" in capsys.readouterr().err
     assert main(["eval", "--weights", str(best), "--no-coco"]) == 2
-    assert "are for detectors" in capsys.readouterr().err
+    assert ": for detectors" in capsys.readouterr().err
