@@ -87,6 +87,15 @@ def numbers(text: str) -> tuple[float, ...]:
     return values
 
 
+def add_font_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--font",
+        type=Path,
+        metavar="FILE",
+        help="draw class names with this font (default: one of the system that has the characters)",
+    )
+
+
 def config_from_args(args: argparse.Namespace, schema: type[AnyConfig]) -> AnyConfig:
     """Return the config given by ``--cfg`` and the overrides; raises ConfigError.
 

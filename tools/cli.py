@@ -13,9 +13,12 @@ import difflib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from resdet import __version__
 from resdet.detection.errors import ConfigError, ResdetError, one_line
@@ -77,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_tool(name: str, argv: Sequence[str] | None = None) -> int:
     """Parse the arguments of a tool, run it and return an exit code; never raises."""
     words = list(sys.argv[1:] if argv is None else argv)
-    with lasting_outputs():
+    with lasting_outputs(), _warnings_in_one_line():
         try:
             return _run(name, words)
         except KeyboardInterrupt:
@@ -87,6 +90,23 @@ def run_tool(name: str, argv: Sequence[str] | None = None) -> int:
             if "--debug" in words:
                 traceback.print_exc()
             return _report(error)
+
+
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Within the context, warnings name no line of code: they are about the user's files."""
+    before = warnings.formatwarning
+
+    def format_line(message: Any, category: type[Warning], *place: Any, **code: Any) -> str:
+        if category is not UserWarning:
+            return before(message, category, *place, **code)
+        return f"warning: {printable(message)}\n"
+
+    setattr(warnings, "formatwarning", format_line)  # noqa: B010 (mypy wants names of arguments)
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _run(name: str, words: Sequence[str]) -> int:
@@ -109,6 +129,10 @@ def _run(name: str, words: Sequence[str]) -> int:
         args = parser.parse_intermixed_args(words)
     except SystemExit as stop:  # after --help, or after argparse printed a usage error
         return int(stop.code or 0)
+    if getattr(args, "font", None):
+        from resdet.detection.fonts import set_font
+
+        set_font(args.font)
     return int(tool.run(args))
 
 

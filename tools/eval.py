@@ -21,6 +21,7 @@ from resdet.detection.printing import say
 from resdet.tools.arguments import (
     add_config_arguments,
     add_device_argument,
+    add_font_argument,
     add_weights_argument,
     beside_weights,
     expect_writable,
@@ -65,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="val, train, test, or another split in the folder of val's data (default: val)",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the report")
+    add_font_argument(parser)
     add_device_argument(parser)
     parser.add_argument(
         "--classes", default="", metavar="A,B", help="detectors: evaluate only these classes"

@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 
 from resdet.detection.errors import ConfigError
-from resdet.tools.arguments import add_device_argument, add_weights_argument
+from resdet.tools.arguments import add_device_argument, add_font_argument, add_weights_argument
 from resdet.tools.source_arguments import format_named
 
 
@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", "--batch", type=int, default=1, help="images per batch")
     add_device_argument(parser)
+    add_font_argument(parser)
     parser.add_argument("--workers", type=int, default=2, help="reading threads; as many draw")
     parser.add_argument(
         "--draw",
@@ -152,6 +153,7 @@ def resume_command(args: argparse.Namespace) -> str:
     words += ["--trust-paths"] if args.trust_paths else []
     words += ["--coco-ids", str(args.coco_ids)] if args.coco_ids else []
     words += [] if args.draw else ["--no-draw"]
+    words += ["--font", str(args.font)] if args.font else []
     words += ["--tile", str(args.tile)] if args.tile is not None else []
     words += ["--overlap", str(args.overlap)] if args.overlap is not None else []
     words += ["--agnostic-nms"] if args.agnostic_nms else []

@@ -14,6 +14,7 @@ from resdet.detection.printing import say
 from resdet.tools.arguments import (
     add_config_arguments,
     add_device_argument,
+    add_font_argument,
     add_trust_argument,
     config_from_args,
     print_config,
@@ -71,6 +72,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, weights: str) -> 
         "changed",
     )
     parser.add_argument("--weights", type=Path, metavar="FILE", help=weights)
+    add_font_argument(parser)
     parser.add_argument(
         "--reset-head",
         action="store_true",

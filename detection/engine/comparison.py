@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..fonts import drawable
 from .history import History, Kind
 from .plots import saved_figure
 
@@ -72,7 +73,8 @@ def plot_runs(runs: Mapping[str, History], path: Path, *, smooth: int = 1) -> Pa
         for axes, panel in zip(cells, panels, strict=False):
             _axes(axes, panel.title, "step")
             for index, (name, history) in enumerate(runs.items()):
-                _draw_run(axes, index, name, curves_of(history, panel, smooth))
+                shown = drawable(name, plotted=True)
+                _draw_run(axes, index, shown, curves_of(history, panel, smooth))
             axes.legend(fontsize="small")
     return path
 
@@ -90,7 +92,7 @@ def plot_responses(networks: Mapping[str, Sequence[float]], path: Path) -> Path:
                 axes.plot(
                     places,
                     values,
-                    label=name,
+                    label=drawable(name, plotted=True),
                     linewidth=1,
                     marker=".",
                     color=_colour(index),

@@ -11,16 +11,20 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from ...datasets.image import DEFAULT_RULES, ImageRules, read_image
+from ..drawing import Colour, DrawnBox, class_colour, draw_boxes
 from ..files import atomic_write
-from ..inference.draw import class_colour
+from ..fonts import drawable, drawable_names, use_fonts
+from ..inference.draw import detected_boxes
 from ..structures import Annotation, Batch, Detections, Record
 from .history import LogEntry, read_history
 
@@ -34,7 +38,8 @@ MAX_IMAGES = 16
 MAX_BARS = 40
 #: Most points of the box-size scatter; larger sets are sampled.
 MAX_POINTS = 20_000
-IGNORED_COLOUR = "0.6"
+#: Grey.
+IGNORED_COLOUR: Colour = (153, 153, 153)
 #: The metrics of detectors in the right panel.
 SCORES = ("ilsvrc_ap", "voc_ap50", "voc_ap50_11point", "coco_ap", "coco_ap50", "coco_ap75")
 #: The metrics of classifiers and localizers there.
@@ -81,9 +86,12 @@ def plot_batch(batch: Batch, classes: Sequence[str], path: Path) -> Path:
             height, width = batch.sizes[index]
             pixels = batch.images[index, :, :height, :width].permute(1, 2, 0).cpu().numpy()
             title = f"{batch.image_ids[index]} {width}x{height}"
-            _show(axes, pixels, classes[int(batch.labels[index])] if len(batch.labels) else title)
+            if len(batch.labels):
+                title = drawable_names(tuple(classes), plotted=True)[int(batch.labels[index])]
+            drawn = []
             if batch.annotations:
-                _draw_annotation(axes, batch.annotations[index].to("cpu"), classes)
+                drawn = _annotated(batch.annotations[index].to("cpu"), classes)
+            _show(axes, pixels, title, drawn)
     return path
 
 
@@ -105,15 +113,14 @@ def plot_detections(
     with _grid(path, 2 * len(shown), columns=2) as cells:
         for record, truth, predicted in zip(shown, cells[0::2], cells[1::2], strict=True):
             pixels = read_image(record.path, rules).pixels
-            _show(truth, pixels, f"{record.image_id}: ground truth")
-            _draw_annotation(truth, record.annotation, classes)
+            title = f"{record.image_id}: ground truth"
+            _show(truth, pixels, title, _annotated(record.annotation, classes))
             found = detections.get(record.image_id)
             if found is None:
                 _show(predicted, pixels, "not predicted")
                 continue
-            found = found.to("cpu")
-            _show(predicted, pixels, f"predicted, score >= {min_score:g}")
-            _draw_detections(predicted, found[found.scores >= min_score], classes)
+            boxes = detected_boxes(found[found.scores >= min_score].to("cpu"), classes)
+            _show(predicted, pixels, f"predicted, score >= {min_score:g}", boxes)
     return path
 
 
@@ -178,44 +185,35 @@ def _write_centred(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="0.4")
 
 
-def _show(axes: Axes, pixels: np.ndarray, title: str) -> None:
-    axes.imshow(pixels)
-    axes.set_title(title, fontsize="small")
+def _show(axes: Axes, pixels: np.ndarray, title: str, drawn: Sequence[DrawnBox] = ()) -> None:
+    """The image with boxes in its pixels, at the resolution of the cell, so that many boxes cost
+    little and labels are legible whatever the size of the image."""
+    scale = 100 * _CELL_INCHES / max(pixels.shape[:2])
+    size = [max(1, round(side * scale)) for side in pixels.shape[1::-1]]
+    shown = cv2.resize(
+        np.ascontiguousarray(pixels),
+        size,
+        interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST,
+    )
+    boxes = [replace(each, box=[side * scale for side in each.box]) for each in drawn]
+    axes.imshow(draw_boxes(np.asarray(shown, np.uint8), boxes))
+    axes.set_title(drawable(title, plotted=True), fontsize="small")
 
 
-def _draw_annotation(axes: Axes, annotation: Annotation, classes: Sequence[str]) -> None:
-    rows = zip(annotation.boxes, annotation.labels.tolist(), annotation.ignore, strict=True)
-    for box, label, ignore in rows:
-        if ignore:
-            _draw_box(axes, box, f"{classes[label]} (ignored)", IGNORED_COLOUR, "--")
-        else:
-            _draw_box(axes, box, classes[label], _colour(label))
-
-
-def _draw_detections(axes: Axes, detections: Detections, classes: Sequence[str]) -> None:
+def _annotated(annotation: Annotation, classes: Sequence[str]) -> list[DrawnBox]:
+    names = drawable_names(tuple(classes))
     rows = zip(
-        detections.boxes, detections.labels.tolist(), detections.scores.tolist(), strict=True
+        annotation.boxes.tolist(),
+        annotation.labels.tolist(),
+        annotation.ignore.tolist(),
+        strict=True,
     )
-    for box, label, score in rows:
-        _draw_box(axes, box, f"{classes[label]} {score:.2f}", _colour(label))
-
-
-def _draw_box(axes: Axes, box: Tensor, text: str, colour: str, style: str = "-") -> None:
-    from matplotlib.patches import Rectangle
-
-    # imshow puts the centre of pixel 0 at 0, our boxes begin at its left edge: half a pixel.
-    x1, y1, x2, y2 = (box - 0.5).tolist()
-    axes.add_patch(
-        Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, ls=style, linewidth=1.5)
-    )
-    label = axes.text(x1, y1, text, fontsize=7, color=colour, va="bottom", clip_on=True)
-    label.set_bbox({"facecolor": "black", "edgecolor": "none", "pad": 0.5, "alpha": 0.7})
-
-
-def _colour(label: int) -> str:
-    """The colour of the class in all images of the toolkit."""
-    red, green, blue = class_colour(label)
-    return f"#{red:02x}{green:02x}{blue:02x}"
+    return [
+        DrawnBox(box, IGNORED_COLOUR, f"{names[label]} (ignored)", dashed=True)
+        if ignore
+        else DrawnBox(box, class_colour(label), names[label])
+        for box, label, ignore in rows
+    ]
 
 
 def _bars(
@@ -225,7 +223,8 @@ def _bars(
     total = counted + ignored
     order = sorted(range(len(classes)), key=lambda label: (-total[label], label))
     cut = len(order) if len(order) <= MAX_BARS else MAX_BARS - 1
-    bars = [(classes[label], counted[label], ignored[label]) for label in order[:cut]]
+    names = drawable_names(tuple(classes), plotted=True)
+    bars = [(names[label], counted[label], ignored[label]) for label in order[:cut]]
     if rest := order[cut:]:
         sums = [sum(counts[label] for label in rest) for counts in (counted, ignored)]
         bars.append((f"({len(rest)} other classes)", sums[0], sums[1]))
@@ -241,7 +240,7 @@ def _draw_bars(axes: Axes, bars: Sequence[tuple[str, int, int]], counted: str = 
     places = range(len(bars))
     axes.barh(places, counts, label=counted)
     if any(ignored):
-        axes.barh(places, ignored, left=counts, color=IGNORED_COLOUR, label="ignored")
+        axes.barh(places, ignored, left=counts, color="0.6", label="ignored")
         axes.legend(fontsize="small")
     axes.set_yticks(places, labels=[str(name) for name in names], fontsize="small")
     axes.invert_yaxis()
@@ -295,6 +294,7 @@ def saved_figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
         figure = Figure(figsize=size, dpi=100, layout="constrained")
         canvas = FigureCanvasAgg(figure)
         yield figure
+        use_fonts(figure)
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as part:
             canvas.print_figure(part, format=path.suffix.removeprefix(".") or None)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rich.table import Table
 
 from ..errors import DataError, first_few
+from ..fonts import drawable_names
 from ..structures import Detections, Record
 from .analysis import Analysis, analyse
 from .bootstrap import Interval, bootstrap, draw
@@ -160,8 +161,10 @@ class DetectionEvaluation(Evaluation):
                 yield f"{heading}: {CLASS_DEFINITIONS[name]}"
 
     def figures(self) -> dict[str, Figure]:
-        names = [row.name for row in self.per_class]
-        figures = {"pr_curve.png": pr_figure(self.ranked_curves(), self.metrics["voc_ap50"])}
+        names = drawable_names(tuple(row.name for row in self.per_class), plotted=True)
+        shown_as = {row.name: name for row, name in zip(self.per_class, names, strict=True)}
+        curves = {shown_as[name]: curve for name, curve in self.ranked_curves().items()}
+        figures = {"pr_curve.png": pr_figure(curves, self.metrics["voc_ap50"])}
         if 0 < len(names) <= MATRIX_LIMIT:
             figures["confusion_matrix.png"] = confusion_figure(names, self.confusion)
         return figures

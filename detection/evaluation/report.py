@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..files import csv_cell, write_file
+from ..fonts import use_fonts
 from ..printing import cell
 from .bootstrap import CONFIDENCE, RESAMPLES, Interval
 from .image_records import IMAGES, write_images
@@ -135,6 +136,7 @@ def write_report(evaluation: Evaluation, folder: Path) -> tuple[Path, ...]:
     write_file(table, _csv_table(evaluation))
     figures = {folder / name: figure for name, figure in evaluation.figures().items()}
     for path, figure in figures.items():
+        use_fonts(figure)
         figure.savefig(path)
     images = folder / IMAGES
     if entries := evaluation.image_entries():

@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from resdet.detection.inference.draw import class_colour, draw_detections
+from resdet.detection.drawing import class_colour
+from resdet.detection.inference.draw import draw_detections
 from resdet.detection.structures import Detections
 
 CLASSES = ("cat", "собака", "犬")
