@@ -25,11 +25,13 @@ def key_of(value: object) -> str | None:
 class Values:
     """Reads the values of a file, and counts those of another type than their field's.
 
-    Numbers may be text. Null and "" mean that a number is not stated, and that a flag is not set.
-    Every method raises ValueError, naming the field, for a value whose meaning is not certain.
+    Numbers may be text; in files of ``texts`` alone all are, and are not counted. Null and "" mean
+    that a number is not stated, and that a flag is not set. Every method raises ValueError, naming
+    the field, for a value whose meaning is not certain.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, texts: bool = False) -> None:
+        self.texts = texts
         #: {field: (first value, how many)}.
         self.unusual: dict[str, tuple[object, int]] = {}
 
@@ -39,7 +41,8 @@ class Values:
             return None
         if isinstance(value, str):
             number = _of_text(field, value)
-            self._count(field, value)
+            if not self.texts:
+                self._count(field, value)
             return number
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise _wrong(field, value, "a number")
@@ -47,6 +50,13 @@ class Values:
             return float(value)
         except OverflowError:
             raise _wrong(field, value, "a number") from None
+
+    def stated(self, field: str, value: object) -> float:
+        """`number`, of a field that must be stated."""
+        number = self.number(field, value)
+        if number is None:
+            raise _wrong(field, value, "a number")
+        return number
 
     def count(self, field: str, value: object) -> int | None:
         """A number of pixels; None where it is not stated, or 0."""
@@ -71,8 +81,9 @@ class Values:
     def key(self, field: str, value: object) -> str | None:
         """`key_of`; numbers that are text or have a fraction of zeros are counted."""
         found = key_of(value)
-        is_text = isinstance(value, str) and _WHOLE.fullmatch(value)
-        if found is not None and (is_text or isinstance(value, float)):
+        whole = _WHOLE.fullmatch(value) if isinstance(value, str) else None
+        is_other = whole is not None and (whole[2] is not None or not self.texts)
+        if found is not None and (is_other or isinstance(value, float)):
             self._count(field, value)
         return found
 

@@ -17,6 +17,7 @@ from ..records import RawImage, RawObject
 from . import yolo_layout, yolo_names, yolo_text
 from .file_source import outlines_note
 from .format import Contents, Format, Inspected, Reading, SplitSource, checked_size
+from .values import Values
 from .writing import Fit, Place, Splits, Writer, fit_box, write_new
 
 
@@ -54,7 +55,7 @@ def inspect_yolo(source: YoloSource, reading: Reading) -> Inspected:
         return [], [*findings, fault.finding]
     findings += _unpaired(files, texts, place.images)
     findings += _unused_splits(source)
-    found, outlines = [], 0
+    found, outlines, values = [], 0, Values(texts=True)
     for image_id, paths in files.items():
         path, text = paths[0], texts.get(image_id)
         try:
@@ -62,7 +63,7 @@ def inspect_yolo(source: YoloSource, reading: Reading) -> Inspected:
             objects, faults, count = (
                 ([], [], 0)
                 if text is None or names is None
-                else yolo_text.read_labels(text, size, names)
+                else yolo_text.read_labels(text, size, names, values)
             )
         except Fault as fault:
             findings.append(fault.finding)
@@ -71,7 +72,7 @@ def inspect_yolo(source: YoloSource, reading: Reading) -> Inspected:
             found.append(RawImage(image_id, path, size, tuple(objects), text or path))
             findings += [replace(finding, image=path) for finding in faults]
             outlines += count
-    return found, findings + outlines_note(source.root, outlines)
+    return found, [*findings, *outlines_note(source.root, outlines), *values.notes(source.root)]
 
 
 def _unpaired(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...detection.files import read_limited
@@ -11,6 +12,7 @@ from ..findings import Fault, Finding
 from ..listing import is_image_name
 from ..records import RawObject
 from .file_source import bounding_box
+from .values import Values, key_of
 from .writing import number, rounded
 
 #: Decimals of fractions: 1e-8 px of a side of 10 000 px, so that corners, rounded to
@@ -75,7 +77,7 @@ def is_other_text(path: Path) -> bool:
 
 
 def read_labels(
-    path: Path, size: tuple[int, int], names: Mapping[int, str]
+    path: Path, size: tuple[int, int], names: Mapping[int, str], values: Values
 ) -> tuple[list[RawObject], list[Finding], int]:
     """The objects of an image of ``size`` (h, w), the errors of the other lines, and how many of
     the objects are outlines; raises `Fault` for an unreadable file."""
@@ -84,7 +86,8 @@ def read_labels(
         columns = line.split()
         try:
             if columns:
-                objects.append(_object(columns, path, f"line {index}", size, names))
+                place = _Place(path, f"line {index}", size, values)
+                objects.append(_object(columns, place, names))
                 outlines += _is_outline(columns)
         except Fault as fault:
             findings.append(fault.finding)
@@ -96,40 +99,48 @@ def _is_outline(columns: list[str]) -> bool:
     return len(columns) >= 7 and len(columns) % 2 == 1
 
 
-def _object(
-    columns: list[str], path: Path, where: str, size: tuple[int, int], names: Mapping[int, str]
-) -> RawObject:
+@dataclass(frozen=True)
+class _Place:
+    """A line of a label file, for an image of ``size`` (h, w)."""
+
+    path: Path
+    line: str
+    size: tuple[int, int]
+    values: Values
+
+    def fault(self, kind: str, reason: str) -> Fault:
+        return Fault.of(kind, self.path, reason, object=self.line)
+
+
+def _object(columns: list[str], place: _Place, names: Mapping[int, str]) -> RawObject:
     if _is_outline(columns):
-        return _outline(columns, path, where, size, names)
+        return _outline(columns, place, names)
     if len(columns) != len(_COLUMNS):
         reason = f"{len(columns)} columns, expected 5 ({' '.join(_COLUMNS)})"
-        reason += _other_format(len(columns))
-        raise Fault.of("malformed_object", path, reason, object=where)
-    name = _class_name(columns[0], path, where, names)
+        raise place.fault("malformed_object", reason + _other_format(len(columns)))
+    name = _class_name(columns[0], place, names)
     middle_x, middle_y, part_x, part_y = (
-        _fraction(text, path, where, column)
+        _fraction(text, place, column)
         for column, text in zip(_COLUMNS[1:], columns[1:], strict=True)
     )
-    height, width = size
+    height, width = place.size
     box = (
         _corner(middle_x - part_x / 2, width),
         _corner(middle_y - part_y / 2, height),
         _corner(middle_x + part_x / 2, width),
         _corner(middle_y + part_y / 2, height),
     )
-    return RawObject(name, box, reference=where)
+    return RawObject(name, box, reference=place.line)
 
 
-def _outline(
-    columns: list[str], path: Path, where: str, size: tuple[int, int], names: Mapping[int, str]
-) -> RawObject:
+def _outline(columns: list[str], place: _Place, names: Mapping[int, str]) -> RawObject:
     """The object with the box around ``class x1 y1 x2 y2 x3 y3 ...``."""
-    name = _class_name(columns[0], path, where, names)
-    sides = [_fraction(text, path, where, "xy"[n % 2]) for n, text in enumerate(columns[1:])]
+    name = _class_name(columns[0], place, names)
+    sides = [_fraction(text, place, "xy"[n % 2]) for n, text in enumerate(columns[1:])]
     x1, y1, x2, y2 = bounding_box(list(zip(sides[::2], sides[1::2], strict=True)))
-    height, width = size
+    height, width = place.size
     corners = (_corner(x1, width), _corner(y1, height), _corner(x2, width), _corner(y2, height))
-    return RawObject(name, corners, reference=where)
+    return RawObject(name, corners, reference=place.line)
 
 
 def _corner(fraction: float, side: int) -> float:
@@ -145,26 +156,25 @@ def _other_format(columns: int) -> str:
     return ": keypoints are not read" if columns > len(_COLUMNS) else ""
 
 
-def _class_name(text: str, path: Path, where: str, names: Mapping[int, str]) -> str:
-    if not (text.isascii() and text.isdigit()):
-        reason = f"class is {text!r:.40}, expected a whole number"
-        raise Fault.of("not_a_number", path, reason, object=where)
-    if len(text) > 9 or int(text) not in names:
+def _class_name(text: str, place: _Place, names: Mapping[int, str]) -> str:
+    number = key_of(text) or ""
+    if not (number.isascii() and number.isdigit()):
+        raise place.fault("not_a_number", f"class is {text!r:.40}, expected a whole number")
+    if len(number) > 9 or int(number) not in names:
         first = f" (from {min(names)})" if names else ""
         reason = f"class {text:.40} is outside the {len(names)} names{first}"
-        raise Fault.of("unknown_category", path, reason, object=where)
-    return names[int(text)]
+        raise place.fault("unknown_category", reason)
+    place.values.key("class", text)
+    return names[int(number)]
 
 
-def _fraction(text: str, path: Path, where: str, column: str) -> float:
+def _fraction(text: str, place: _Place, column: str) -> float:
     try:
-        value = float(text)
-    except ValueError:
-        reason = f"{column} is {text!r:.40}, expected a number"
-        raise Fault.of("not_a_number", path, reason, object=where) from None
+        value = place.values.stated(column, text)
+    except ValueError as error:
+        raise place.fault("not_a_number", str(error)) from None
     if abs(value) > LARGEST_FRACTION and math.isfinite(value):
-        reason = f"{column} is {text:.40}, outside 0..1: in pixels?"
-        raise Fault.of("not_a_fraction", path, reason, object=where)
+        raise place.fault("not_a_fraction", f"{column} is {text:.40}, outside 0..1: in pixels?")
     return value
 
 

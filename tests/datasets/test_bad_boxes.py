@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from resdet.datasets.bad_boxes import resolve_boxes
 from resdet.datasets.catalog import label_images
+from resdet.datasets.formats.values import Values
 from resdet.datasets.formats.yolo_text import format_line, read_labels
 from resdet.datasets.records import RawBox, RawImage, RawObject
 
@@ -100,7 +101,7 @@ def test_six_decimals_of_yolo_are_no_finding(
     line = " ".join(["0", *(f"{value:.6f}" for value in fractions)])
     path = tmp_path_factory.getbasetemp() / "labels.txt"
     path.write_text(line)
-    objects, faults, _ = read_labels(path, (height, width), {0: "cat"})
+    objects, faults, _ = read_labels(path, (height, width), {0: "cat"}, Values(texts=True))
     image = RawImage("a", Path("a.jpg"), (height, width), tuple(objects), path)
     findings = label_images([image], classes=["cat"]).findings
     assert faults == [] and {finding.severity for finding in findings} <= {"note"}

@@ -69,7 +69,7 @@ def test_images_of_subfolders_without_objects(tmp_path: Path) -> None:
         ("2 0.5 0.5 0.2 0.2", "class 2 is outside the 2 names"),
         ("99999999999999999999 0.5 0.5 0.2 0.2", "is outside the 2 names"),
         ("-1 0.5 0.5 0.2 0.2", "class is '-1', expected a whole number"),
-        ("0.0 0.5 0.5 0.2 0.2", "class is '0.0', expected a whole number"),
+        ("0.5 0.5 0.5 0.2 0.2", "class is '0.5', expected a whole number"),
         ("² 0.5 0.5 0.2 0.2", "class is '²', expected a whole number"),
         ("cat 0.5 0.5 0.2 0.2", "class is 'cat'"),
         ("0 0.5 0.5 2.01 0.2", "w is 2.01, outside 0..1: in pixels?"),
@@ -82,6 +82,19 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: str, said: str) -> None:
     message = _error(root)
     assert f"{root / 'labels/train/a.txt'}: line 2: " in message
     assert said in message
+
+
+def test_class_numbers_with_a_fraction_of_zeros(tmp_path: Path) -> None:
+    """``1.0`` is 1, as in every other format; one note counts such numbers."""
+    root = _folder(tmp_path, "0.0 0.5 0.5 0.1 0.1\n1.0 0.5 0.5 0.1 0.1\n1 0.5 0.5 0.1 0.1\n")
+    (image,), findings = inspect("yolo", root, "train")
+    names = list(read_names(root).values())
+    assert [obj.name for obj in image.objects] == [names[0], names[1], names[1]]
+    (note,) = findings
+    assert (note.kind, note.severity) == ("unusual_value", "note")
+    assert "`class` 2 (such as '0.0')" in note.reason
+    (root / "labels/train/a.txt").write_text("0 0.5 0.5 1_0 0.1\n")  # Python would take ten
+    assert "w is '1_0', expected a number" in _error(root)
 
 
 def test_outlines_become_the_boxes_around_them(tmp_path: Path) -> None:
