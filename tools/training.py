@@ -132,7 +132,9 @@ def run_training(args: argparse.Namespace, command: str) -> int:
     if args.dry_run:
         if args.out and not checkpoint:
             _expect_empty(args.out)
-        for line in prepared(task, config, start, inherited).banner(ALONE, "none: dry run"):
+        training = prepared(task, config, start, inherited)
+        training.rehearse()
+        for line in training.banner(ALONE, "none: dry run"):
             say(line)
         return 0
     with process_group(args.device) as group:

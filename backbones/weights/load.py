@@ -75,6 +75,25 @@ def check_binding(
         raise ConfigError(f"{converted.layout} weights under another config: {clashes}; set {fix}")
 
 
+def check_network(
+    converted: Converted, *, depth: int, width: int, section: str = "backbone", source: str
+) -> None:
+    """Expect a network of the depth and width of the weights in ``source``, where these are known.
+
+    Raises:
+        ConfigError: names both values and the setting that fixes it.
+    """
+    wanted = {"depth": converted.depth, "width": converted.width}
+    if converted.depth is None or converted.stem_width != converted.width:
+        return  # another kind of network, whose tensors are named where they do not fit
+    given = {"depth": depth, "width": width}
+    wrong = [key for key, value in wanted.items() if value != given[key]]
+    if wrong:
+        clashes = ", ".join(f"{section}.{key} is {given[key]}, not {wanted[key]}" for key in wrong)
+        fix = " ".join(f"{section}.{key}={wanted[key]}" for key in wrong)
+        raise ConfigError(f"{source}: weights of another network: {clashes}; set {fix}")
+
+
 def split_backbone(
     tensors: Mapping[str, Tensor], backbone: Backbone, *, source: str = "weights"
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..config.base import TrainConfig
+from ..errors import ConfigError
 from ..schedules import SCHEDULES
 
 #: Norms with running statistics.
 BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 NORMS = (*BATCH_NORMS, nn.GroupNorm)
+
+
+@contextmanager
+def enough_values(settings: TrainConfig) -> Iterator[None]:
+    """Within the context, a norm layer over one value is a ConfigError that names the settings."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            f"train.batch_size={settings.batch_size} with train.accumulate={settings.accumulate} "
+            "gives a norm layer a single value, which has no variance: more images in a pass, "
+            "larger images or crops, or norm=frozen of the network"
+        ) from error
 
 
 def make_sgd(model: nn.Module, settings: TrainConfig) -> torch.optim.SGD:

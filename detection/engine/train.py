@@ -25,7 +25,7 @@ from .distributed import Group
 from .forking import continued, fork_command
 from .memory import evaluation_advice, step_advice
 from .meter import is_loss
-from .optim import BATCH_NORMS, learning_rate
+from .optim import BATCH_NORMS, enough_values, learning_rate
 from .signals import StopRequest
 from .state import Outputs, TrainingState
 
@@ -174,7 +174,7 @@ def _forward_backward(
     stopping = False
     for number, batch in enumerate(parts, start=1):
         with _synchronised(network, number == len(parts)):
-            with autocast(group.device, settings.precision):
+            with autocast(group.device, settings.precision), enough_values(settings):
                 losses = network(batch)
             total = torch.stack([losses[name] for name in losses if is_loss(name)]).sum()
             bad, requested = group.all_reduce_max(

@@ -12,7 +12,12 @@ from ...backbones.pixels import PIXELS, pixel_buffers
 from ...backbones.weights.convert import Converted
 from ...backbones.weights.fetch import resolve
 from ...backbones.weights.layouts import LAYOUTS
-from ...backbones.weights.load import check_binding, import_weights, load_into
+from ...backbones.weights.load import (
+    check_binding,
+    check_network,
+    import_weights,
+    load_into,
+)
 from ..config.classifier import ClassifierConfig
 from ..config.files import override
 from ..errors import WeightsError
@@ -69,6 +74,8 @@ def load_classifier_weights(
     converted = import_weights(path)
     if converted.kind != "classifier":
         raise WeightsError(f"{path}: holds a {converted.kind}, not a classifier")
+    depth, width = settings.depth, settings.width
+    check_network(converted, depth=depth, width=width, section="network", source=str(path))
     check_binding(
         converted, pixels=settings.pixels, stride_in=settings.stride_in, section="network"
     )

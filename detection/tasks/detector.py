@@ -14,7 +14,13 @@ from torch import Tensor
 from ...backbones.weights.convert import Converted
 from ...backbones.weights.fetch import resolve
 from ...backbones.weights.layouts import LAYOUTS
-from ...backbones.weights.load import check_binding, import_weights, load_into, split_backbone
+from ...backbones.weights.load import (
+    check_binding,
+    check_network,
+    import_weights,
+    load_into,
+    split_backbone,
+)
 from ...datasets.catalog import DataSplit
 from ...datasets.checks.check import summarise
 from ...datasets.checks.report import report_as_dict
@@ -98,6 +104,8 @@ class DetectionTask(Task):
             return super().load_pretrained(loaded)
         path = resolve(backbone.weights)
         converted = with_own_stride(import_weights(path), path)
+        depth, width = backbone.depth, backbone.width
+        check_network(converted, depth=depth, width=width, source=str(path))
         check_binding(converted, pixels=backbone.pixels, stride_in=backbone.stride_in)
         if converted.kind == "classifier":
             tensors, notes = split_backbone(converted.tensors, backbone.build(), source=str(path))

@@ -21,7 +21,7 @@ from ..engine.determinism import deterministic
 from ..engine.distributed import Group
 from ..engine.forking import describe_schedule_change
 from ..engine.log import RunLog
-from ..engine.optim import MovingAverage, make_sgd, scaled_lr
+from ..engine.optim import MovingAverage, enough_values, make_sgd, scaled_lr
 from ..engine.plots import plot_curves
 from ..engine.signals import StopRequest
 from ..engine.state import Outputs, TrainingState, shipped_weights
@@ -81,6 +81,7 @@ class Training:
             *describe_validation(splits, config),
             *self._load_weights(),
         ]
+        task.batch_plan(config.train, splits["train"])  # refuses what cannot be divided
         #: Prediction with the network in training, for evaluations.
         self.tested = replace(loaded, config=task.quick_config(config))
         self.pipeline = task.pipeline([self.tested])
@@ -135,6 +136,18 @@ class Training:
             f"run folder: {folder}",
             *self.notes,
         ]
+
+    def rehearse(self) -> None:
+        """Make the training samples and, if a pass has one image, the first pass of the network;
+        for a dry run, whose network is not used. Raises ConfigError as the first step would."""
+        task, config, settings = self.task, self.loaded.config, self.settings
+        if type(task).prepare is not Task.prepare:  # the samples need a computation
+            return
+        task.train_dataset(config, self.splits["train"], None)
+        if settings.batch_size == settings.accumulate:
+            first = task.first_batch(config, self.splits["train"], None)
+            with torch.no_grad(), enough_values(settings):
+                self.loaded.model.train()(first)
 
     def _evaluations(self) -> list[str]:
         if "val" not in self.splits:
