@@ -4,15 +4,13 @@ A config is one YAML file, optionally on top of another (``base: other.yaml``, b
 shipped), which may be on top of a further one, with overrides ``train.lr=0.01`` from the command
 line on top of all. Mappings are merged, except data sources of different formats; lists and scalars
 are replaced. Everything is checked against a schema, that of detectors (`detector.py`) unless
-another is asked for; an error names the file, the line, the key and, for an unknown key, the
-nearest known one.
+another is asked for; an error names file, line, key and, for an unknown key, the nearest one.
 
 Relative paths. ``data.root``, the weights to start from and, without a ``data.root``, the paths of
 the data sources are looked up in the folder of the file that states them, then in the working
 folder; the first that exists is taken. With ``data.root`` the sources lie under it. Paths from an
 override or a shipped config are looked up in the working folder only: the package contains no
-data. A path that does not exist becomes the first one tried and is no error yet: `missing_paths`
-lists it.
+data. A path that does not exist becomes the first one tried; `missing_paths` lists it.
 """
 
 from __future__ import annotations
@@ -193,7 +191,9 @@ def _reason(problem: Mapping[str, Any], location: KeyPath, tree: Any, schema: ty
     if kind == "extra_forbidden":
         return f"unknown key{_nearest(location, tree, schema)}"
     if kind == "missing":
-        return "is required"
+        field = _section(location[:-1], tree, schema).model_fields[str(location[-1])]
+        whole = location[-1] == "split" and type(None) in get_args(field.annotation)
+        return "is required" + "; `split: null` takes all images" * whole
     if kind == "value_error":
         return text.removeprefix("Value error, ")
     return f"{text[:1].lower()}{text[1:]} (got {shown(problem['input'])})"

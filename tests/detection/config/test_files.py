@@ -94,6 +94,16 @@ rpn: 5
     )
 
 
+def test_a_missing_split_may_be_null(folder: Path) -> None:
+    sources = "{format: yolo, root: a}, {format: ilsvrc_det, root: a}, {format: voc, split: null}"
+    path = write(folder / "a.yaml", f"data: {{train: [{sources}]}}\n")
+    assert errors_of(path) == [
+        f"{path}:1: data.train.0.split: is required; `split: null` takes all images",
+        f"{path}:1: data.train.1.split: is required",
+        f"{path}:1: data.train.2.root: is required",
+    ]
+
+
 def test_a_rule_between_fields_names_its_section(folder: Path) -> None:
     path = write(folder / "a.yaml", "test: {}\ntrain: {milestones: [5, 3]}\n")
     assert errors_of(path) == [f"{path}:2: train: milestones must rise: [5, 3]"]
@@ -121,7 +131,7 @@ def test_a_rule_between_fields_names_its_section(folder: Path) -> None:
             "image: {augment: [{name: Blur, prams: {}}]}",
             "image.augment.0.prams: unknown key; did you mean 'params'?",
         ),
-        ("eval: {zzz: 1}", "eval.zzz: unknown key; known here: metric"),
+        ("eval: {zzz: 1}", "eval.zzz: unknown key; known here: metric, sizes"),
     ],
 )
 def test_unknown_keys_suggest_what_is_known_there(folder: Path, text: str, suggestion: str) -> None:
