@@ -86,6 +86,9 @@ def parse_arguments() -> argparse.Namespace:
         choices=("contiguous", "channels_last"),
         help="memory layout of torchvision's network (its default is contiguous)",
     )
+    parser.add_argument(
+        "--peer-precision", choices=tuple(TOLERANCE), help="of torchvision's network; default: ours"
+    )
     parser.add_argument("--child", choices=SIDES, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -98,13 +101,17 @@ def compare(sides: Sequence[Side], *, precision: str) -> dict[str, float]:
     across a threshold.
     """
     ours, peer = sides
-    for side in sides:
-        side.model.eval()
+    peer.model.eval()
     with ours.autocast():
-        features, their_features = ours.trunk(), peer.trunk()
-        proposals, their_proposals = ours.proposals(features), peer.proposals(features)
-        scored, their_scored = ours.head(features, proposals), peer.head(features, proposals)
-        found, their_found = ours.finish(scored, proposals), peer.finish(scored, proposals)
+        features = ours.trunk()
+        proposals = ours.proposals(features)
+        scored = ours.head(features, proposals)
+        found = ours.finish(scored, proposals)
+    with peer.autocast():
+        their_features = peer.trunk()
+        their_proposals = peer.proposals(features)
+        their_scored = peer.head(features, proposals)
+        their_found = peer.finish(scored, proposals)
     differences = {
         "features": difference(features, their_features),
         "class logits": difference(scored[0], their_scored[0]),
@@ -161,25 +168,27 @@ def measure_parts(
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Time of each stage; both sides get the input that our previous stage computed."""
     ours, peer = sides
-    for side in sides:
-        side.model.eval()
+    peer.model.eval()
+    peer.trunk()  # stores the inputs of the other stages
     with ours.autocast():
-        peer.trunk()  # stores the inputs of the other stages
         features = ours.trunk()
         proposals = ours.proposals(features)
         scored = ours.head(features, proposals)
-        return {
-            "trunk": compare_times({s.name: s.trunk for s in sides}, args),
-            "proposals": compare_times(
-                {s.name: partial(s.proposals, features) for s in sides}, args
-            ),
-            "head": compare_times(
-                {s.name: partial(s.head, features, proposals) for s in sides}, args
-            ),
-            "finish": compare_times(
-                {s.name: partial(s.finish, scored, proposals) for s in sides}, args
-            ),
-        }
+
+    def run(side: Side, stage: str, *inputs: Any) -> None:
+        with side.autocast():
+            getattr(side, stage)(*inputs)
+
+    stages: dict[str, tuple[Any, ...]] = {
+        "trunk": (),
+        "proposals": (features,),
+        "head": (features, proposals),
+        "finish": (scored, proposals),
+    }
+    return {
+        stage: compare_times({s.name: partial(run, s, stage, *inputs) for s in sides}, args)
+        for stage, inputs in stages.items()
+    }
 
 
 def measure_memory(args: argparse.Namespace) -> dict[str, float]:

@@ -93,6 +93,7 @@ def detectors(setup: Setup, batches: tuple[int, int], method: str) -> Iterator[R
             rois=setup.pick(512, 16),
             device=setup.device,
             precision="bf16",
+            peer_precision=None,
             peer_layout="contiguous",
         )
         calls = {name: getattr(make_side(name, args), method) for name in SIDES}

@@ -7,15 +7,18 @@ conventions: labels 0..K-1, background last. K classes, P proposals.
 from __future__ import annotations
 
 import argparse
+from copy import deepcopy
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
-from resdet.backbones.norm import ConvNorm
+from resdet.backbones.norm import ConvNorm, fold_norms
 from resdet.detection.config.base import TrainConfig
 from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.engine.optim import make_sgd
 from resdet.detection.evaluation.prediction import autocast
-from resdet.detection.inference.pipeline import restore
+from resdet.detection.inference.pipeline import Pipeline, restore
 from resdet.detection.models.faster_rcnn import FasterRCNN
 from resdet.detection.structures import Annotation, Batch, Detections, Geometry
 from resdet.detection.tasks.detector import Detector
@@ -27,37 +30,43 @@ SIDES = ("ours", "torchvision")
 
 
 class Ours:
-    """resdet's detector."""
+    """resdet's detector: ``model`` in training, ``deployed``, as it is loaded, in inference."""
 
     name = "ours"
 
     def __init__(self, detector: Detector, batch: Batch, precision: str) -> None:
-        self.model = model = detector.model
-        self.pipeline = build_pipeline([detector])
+        self.detector, self.model = detector, detector.model
         self.batch = batch
         self.autocast = lambda: autocast(batch.images.device, precision)
-        self.optimizer = make_sgd(model, TrainConfig(lr=1e-6))
+        self.optimizer = make_sgd(self.model, TrainConfig(lr=1e-6))
+
+    @cached_property
+    def deployed(self) -> FasterRCNN:
+        return fold_norms(deepcopy(self.model).eval())
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        return build_pipeline([replace(self.detector, model=self.deployed)])
 
     def trunk(self) -> Tensor:
-        return self.model.extract(self.batch.images, self.batch.sizes)
+        return self.deployed.extract(self.batch.images, self.batch.sizes)
 
     def proposals(self, features: Tensor) -> list[Tensor]:
-        return self.model.propose(features, self.batch.sizes)
+        return self.deployed.propose(features, self.batch.sizes)
 
     def head(self, features: Tensor, proposals: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Logits (P, K + 1), background last, and deltas (P, K, 4)."""
-        return self.model.roi_head(features, proposals, self.batch.sizes)
+        return self.deployed.roi_head(features, proposals, self.batch.sizes)
 
     def finish(self, scored: tuple[Tensor, Tensor], proposals: list[Tensor]) -> list[Detections]:
         pipeline, batch = self.pipeline, self.batch
-        decoded = self.model.decode(*scored, proposals, batch.sizes)
+        decoded = self.deployed.decode(*scored, proposals, batch.sizes)
         return [
             pipeline.suppress(restore(*image, score_threshold=pipeline.score_threshold))
             for image in zip(*decoded, batch.geometries, strict=True)
         ]
 
     def detect(self) -> list[Detections]:
-        self.model.eval()
         with self.autocast():
             return self.pipeline.predict(self.batch)
 
@@ -80,6 +89,7 @@ class Torchvision:
         self.images = list(batch.images.float().contiguous() / 255)
         self.targets = [{"boxes": a.boxes, "labels": a.labels + 1} for a in batch.annotations]
         self.sizes = batch.sizes
+        self.precision = precision
         self.autocast = lambda: autocast(batch.images.device, precision)
         self.optimizer = torch.optim.SGD(
             [p for p in model.parameters() if p.requires_grad],
@@ -93,11 +103,15 @@ class Torchvision:
         return self.model.backbone(self.inputs.tensors)
 
     def proposals(self, features: Tensor) -> list[Tensor]:
-        return self.model.rpn(self.inputs, {"0": features})[0]
+        return self.model.rpn(self.inputs, {"0": self._cast(features)})[0]
+
+    def _cast(self, features: Tensor) -> Tensor:
+        """The other side's features, which may be in bf16, for this network's precision."""
+        return features.float() if self.precision == "fp32" else features
 
     def head(self, features: Tensor, proposals: list[Tensor]) -> tuple[Tensor, Tensor]:
         roi = self.model.roi_heads
-        crops = roi.box_roi_pool({"0": features}, proposals, self.sizes)
+        crops = roi.box_roi_pool({"0": self._cast(features)}, proposals, self.sizes)
         logits, deltas = roi.box_predictor(roi.box_head(crops))
         return logits.float().roll(-1, 1), deltas.float().unflatten(1, (-1, 4))[:, 1:]
 
@@ -138,7 +152,7 @@ def make_side(name: str, args: argparse.Namespace) -> Side:
     peer = assemble_peer(model, config, batch.sizes[0]).to(args.device)
     if args.peer_layout == "channels_last":
         peer = peer.to(memory_format=torch.channels_last)
-    return Torchvision(peer, batch, args.precision)
+    return Torchvision(peer, batch, args.peer_precision or args.precision)
 
 
 def make_config(args: argparse.Namespace) -> DetectorConfig:
