@@ -21,7 +21,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from ..detection.config.base import OnBadImage, OnTruncated
 from ..detection.errors import ImageError, one_line
-from .image_file import expect_file, open_image
+from .image_file import expect_file, expect_size, open_image
 
 #: Extensions of the accepted formats, lower case: how folders are searched for images.
 IMAGE_SUFFIXES = frozenset(
@@ -86,6 +86,10 @@ class LoadedImage:
     pixels: Pixels
     orientation: int
     warnings: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.pixels.shape[0], self.pixels.shape[1]
 
 
 DEFAULT_RULES = ImageRules()
@@ -172,13 +176,7 @@ def _checked_size(
     width, height = image.size
     if _TURNS[_pending_turn(image, orientation, rules)][0]:
         width, height = height, width
-    if width * height > rules.max_pixels:
-        raise ImageError(f"{name}: {width}x{height} is over max_pixels {rules.max_pixels}")
-    short, long = sorted((width, height))
-    if short < rules.min_side:
-        raise ImageError(f"{name}: {width}x{height} has a side under {rules.min_side} px")
-    if long > rules.max_aspect * short:
-        raise ImageError(f"{name}: {width}x{height} is longer than {rules.max_aspect:g}:1")
+    expect_size((height, width), name, rules)
     return height, width
 
 

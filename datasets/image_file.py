@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from ..detection.errors import ImageError
+
+if TYPE_CHECKING:
+    from .image import ImageRules
 
 #: Accepted formats. Others are never opened: EPS would run Ghostscript, TGA has no signature.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")
@@ -42,6 +45,18 @@ def expect_file(path: Path) -> None:
         raise ImageError(f"{path}: no such file")
     if not path.is_file():
         raise ImageError(f"{path}: not a regular file")
+
+
+def expect_size(size: tuple[int, int], name: str, rules: ImageRules) -> None:
+    """Raise ImageError for an image (h, w) that is too large, too small or too elongated."""
+    height, width = size
+    if width * height > rules.max_pixels:
+        raise ImageError(f"{name}: {width}x{height} is over max_pixels {rules.max_pixels}")
+    short, long = sorted((width, height))
+    if short < rules.min_side:
+        raise ImageError(f"{name}: {width}x{height} has a side under {rules.min_side} px")
+    if long > rules.max_aspect * short:
+        raise ImageError(f"{name}: {width}x{height} is longer than {rules.max_aspect:g}:1")
 
 
 def open_image(stream: IO[bytes], name: str) -> ImageFile.ImageFile:

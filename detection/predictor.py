@@ -1,8 +1,8 @@
-"""The Python interface: a predictor from trained weights.
+"""Loading of a predictor from trained weights.
 
-predictor = resdet.load("best.pt")
-(found,) = predictor.predict(["street.jpg"], score_threshold=0.5)
-names = [predictor.classes[label] for label in found.labels]
+model = resdet.load("best.pt")
+result = model("street.jpg")
+print(result.names, result.scores, result.boxes)
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from .errors import ConfigError, WeightsError
-from .inference.predictor import Predictor, pick_device
-from .tasks.base import image_rules
+from .inference.calls import pick_device
+from .inference.predictor import ModelFacts, Predictor
+from .tasks.base import Task, image_rules
 from .tasks.checkpoints import load_members, read_checkpoint
 from .tasks.registry import TASKS
 
@@ -36,17 +37,19 @@ TESTING = (
 
 def load(
     weights: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    device: torch.device | str | None = None,
+    device: torch.device | str | int | None = None,
     overrides: Sequence[str] = (),
     *,
     trust_paths: bool = False,
+    score_threshold: float | None = None,
 ) -> Predictor[Any]:
-    """A predictor from a weights file, which carries its config and class names; from several an
-    ensemble, whose classes must be the same (in any order; those of the first are used).
+    """A predictor from a weights file, which carries its config and class names, or from the
+    ``best.pt`` of a run folder; from several an ensemble, whose classes must be the same (in any
+    order; those of the first are used).
 
     ``device`` is ``cpu``, ``cuda``, ``cuda:1`` or just ``1``; None takes the first GPU if there is
-    one. ``overrides`` change the config, as in ``test.nms_iou=0.4``. Truncated images are used as
-    far as they go, with a warning in the result of `Predictor.prepare`.
+    one. ``overrides`` change the config, as in ``test.nms_iou=0.4``. ``score_threshold`` is the
+    `Predictor`'s. Truncated images are used as far as they go, with a warning in their result.
 
     A classifier's results are all its classes, best first, from the crops of its own config's
     ``test``: the probabilities that `resdet eval` computes.
@@ -62,12 +65,13 @@ def load(
         if not text.startswith(TESTING):
             raise ConfigError(f"override {text}: with trained weights only {', '.join(TESTING)}")
     place = pick_device(device)
-    paths = [weights] if isinstance(weights, str | os.PathLike) else weights
+    given = [weights] if isinstance(weights, str | os.PathLike) else weights
+    paths = [_weights_file(Path(path)) for path in given]
     if not paths:
         raise ConfigError("load: no weights given")
-    first = read_checkpoint(Path(paths[0]), *TASKS.values())
+    first = read_checkpoint(paths[0], *TASKS.values())
     task = first.task
-    others = [read_checkpoint(Path(path), task) for path in paths[1:]]
+    others = [read_checkpoint(path, task) for path in paths[1:]]
     members = load_members([first, *others], place, overrides=overrides, trust_paths=trust_paths)
     pipeline = task.pipeline(members).to(place)
     config = members[0].config
@@ -78,7 +82,30 @@ def load(
             device=place,
             rules=replace(image_rules(config), on_truncated="warn"),
             precision=config.test.precision,
-            testing=task.describe_testing(members, pipeline),
+            facts=ModelFacts(
+                architecture=", ".join(_architecture(task, member.config) for member in members),
+                testing=task.describe_testing(members, pipeline),
+                origin=tuple(paths),
+            ),
+            score_threshold=score_threshold,
         )
     except (ConfigError, WeightsError) as error:
         raise type(error)(f"{first.path}: {error}") from error
+
+
+def _weights_file(path: Path) -> Path:
+    """``path``, or the best weights of the run in a folder."""
+    if not path.is_dir():
+        return path
+    best = path / "weights" / "best.pt"
+    if best.exists():
+        return best
+    last = best.with_name("last.pt")
+    hint = f"; it has {last}, which was not evaluated" if last.exists() else ""
+    raise WeightsError(f"{path}: a folder without weights/best.pt, so not that of a run{hint}")
+
+
+def _architecture(task: Task, config: Any) -> str:
+    """The network of a member, with what it is."""
+    name, network = task.facts(config)[0]
+    return f"{name} {network}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,6 +51,14 @@ def draw_class(
     return draw_detections(
         pixels, Detections(frame[: len(best)], best.scores, best.labels), classes
     )
+
+
+def cut_box(pixels: NDArray[np.uint8], box: Sequence[float]) -> NDArray[np.uint8]:
+    """The pixels (h, w, 3) that a box (x1, y1, x2, y2) covers, also in part; at least one."""
+    height, width = pixels.shape[:2]
+    left, top = min(int(box[0]), width - 1), min(int(box[1]), height - 1)
+    right, bottom = max(left + 1, math.ceil(box[2])), max(top + 1, math.ceil(box[3]))
+    return pixels[top:bottom, left:right]
 
 
 def save_jpeg(pixels: NDArray[np.uint8], path: Path) -> None:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -24,6 +23,7 @@ from ..errors import ConfigError, ImageError
 from ..files import LOCK, folder_lock, part_of
 from .inputs import InputFile
 from .options import FolderOptions
+from .ordered import in_order
 from .pipeline import Prepared
 from .predictor import Predictor
 from .records import (
@@ -39,9 +39,6 @@ from .records import (
 
 #: An image that is prepared, or the reason why it cannot be used.
 Item = tuple[InputFile, Prepared | str]
-
-In = TypeVar("In")
-Out = TypeVar("Out")
 
 
 @dataclass(frozen=True)
@@ -207,30 +204,9 @@ def _records(
         ThreadPoolExecutor(options.workers, "decode") as readers,
         ThreadPoolExecutor(options.workers, "draw") as writers,
     ):
-        items = _in_order(readers, prepare, files, ahead, wait=True)
+        items = in_order(readers, prepare, files, ahead, wait=True)
         detected = _detected(predictor, items, options, stop)
-        yield from _in_order(writers, finish, detected, ahead, wait=False)
-
-
-def _in_order(
-    pool: ThreadPoolExecutor,
-    task: Callable[[In], Out],
-    items: Iterable[In],
-    ahead: int,
-    *,
-    wait: bool,
-) -> Iterator[Out]:
-    """Results of ``task`` in the order of ``items``, with at most ``ahead`` of them in progress.
-
-    With ``wait`` this number is always in progress; else finished results are yielded at once.
-    """
-    pending: deque[Future[Out]] = deque()
-    for item in items:
-        pending.append(pool.submit(task, item))
-        while len(pending) > ahead or (not wait and pending and pending[0].done()):
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
+        yield from in_order(writers, finish, detected, ahead, wait=False)
 
 
 def _detected(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from ...datasets.formats.coco_ids import CocoIds
 from ..errors import ConfigError
+from .image_results import check_threshold, labels_of
 from .outputs import ClassOutput
 from .predictor import Predictor
 
@@ -43,13 +43,9 @@ class FolderOptions:
         """Raises ConfigError for settings out of range or that do not fit the model."""
         if self.batch_size < 1 or self.workers < 1:
             raise ConfigError("batch size and workers must be at least 1")
-        if not 0 <= self.score_threshold <= 1:
-            raise ConfigError(f"score threshold {self.score_threshold} is not between 0 and 1")
+        check_threshold(self.score_threshold)
         for name, threshold in self.class_thresholds.items():
-            if not 0 <= threshold <= 1:
-                raise ConfigError(
-                    f"score threshold {threshold} of class {name} is not between 0 and 1"
-                )
+            check_threshold(threshold, f" of class {name}")
         ranks, classes = isinstance(predictor.output, ClassOutput), predictor.classes
         if self.sort_by_class and not ranks:
             raise ConfigError("--sort-by-class: only the weights of a classifier sort images")
@@ -57,11 +53,7 @@ class FolderOptions:
             raise ConfigError(
                 "--classes, --save-crop and --coco-ids are about boxes, which a classifier lacks"
             )
-        for name in (*self.only_classes, *self.class_thresholds):
-            if name not in classes:
-                near = get_close_matches(name, classes, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"classes are {', '.join(classes)}"
-                raise ConfigError(f"class {name}: the model does not know it; {hint}")
+        labels_of([*self.only_classes, *self.class_thresholds], classes)
 
     @property
     def least(self) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -17,10 +16,12 @@ from ...datasets.formats.coco_ids import CocoIds
 from ...datasets.image import LoadedImage
 from ..files import atomic_write
 from ..structures import Detections
-from .draw import JPEG_SIDE, draw_class, draw_detections, save_jpeg
+from .draw import JPEG_SIDE, cut_box, draw_class, draw_detections, save_jpeg
+from .image_results import ImageResult
 from .inputs import InputFile, drawn_name, folder_name, safe_name
 from .ranked_classes import RankedClasses
 from .records import CLASS_RECORDS, RECORDS, class_record, detection_record
+from .result_types import ClassResult, DetectionResult
 from .results import export_classes, export_results
 
 DRAWN, SORTED, CROPS = "drawn", "sorted", "crops"
@@ -52,6 +53,8 @@ class Output(ABC, Generic[Kind]):
     records: ClassVar[str]
     #: The minimum score, unless another is given.
     threshold: ClassVar[float]
+    #: What a `Predictor` makes of them.
+    result: ClassVar[type[ImageResult[Any]]]
 
     @abstractmethod
     def selected(self, found: Kind, thresholds: torch.Tensor) -> Kind:
@@ -110,6 +113,7 @@ class BoxOutput(Output[Detections]):
     format = "resdet detections 1"
     records = RECORDS
     threshold = 0.5
+    result = DetectionResult
     record = staticmethod(detection_record)
     drawing = staticmethod(draw_detections)
 
@@ -131,6 +135,7 @@ class ClassOutput(Output[RankedClasses]):
     format = "resdet classes 1"
     records = CLASS_RECORDS
     threshold = 0.0
+    result = ClassResult
     top = 5
     record = staticmethod(class_record)
     drawing = staticmethod(draw_class)
@@ -143,14 +148,6 @@ class ClassOutput(Output[RankedClasses]):
 
     def export(self, folder: Path, coco_ids: CocoIds | None) -> None:
         export_classes(folder)
-
-
-def cut_box(pixels: NDArray[np.uint8], box: Sequence[float]) -> NDArray[np.uint8]:
-    """The pixels (h, w, 3) that a box (x1, y1, x2, y2) covers, also in part; at least one."""
-    height, width = pixels.shape[:2]
-    left, top = min(int(box[0]), width - 1), min(int(box[1]), height - 1)
-    right, bottom = max(left + 1, math.ceil(box[2])), max(top + 1, math.ceil(box[3]))
-    return pixels[top:bottom, left:right]
 
 
 def save_crops(out: Path, record: dict[str, Any], pixels: NDArray[np.uint8]) -> None:

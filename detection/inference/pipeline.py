@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -18,12 +18,14 @@ from torch import Tensor, nn
 
 from ...datasets.image import LoadedImage
 from ...datasets.loading.transforms import EvalTransform, make_sample
+from ..errors import ConfigError
 from ..models.faster_rcnn import FasterRCNN
 from ..ops import boxes as box_ops
 from ..structures import Annotation, Batch, Detections, Geometry, Sample
 from .scorers import EnsembleScorer, FeatureMap, NetworkScorer, Scorer, score_refined
 
 Result = TypeVar("Result")
+Given = TypeVar("Given", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,25 @@ class Prepared:
     @property
     def size(self) -> tuple[int, int]:
         """(h, w) as displayed."""
-        return self.loaded.pixels.shape[0], self.loaded.pixels.shape[1]
+        return self.loaded.size
+
+
+class ImagePipeline(Protocol[Given]):
+    """The interface of `Pipeline`, `LocationPipeline` and `ScorePipeline` that a predictor uses."""
+
+    def to(self, device: torch.device) -> object: ...
+
+    def eval(self) -> object: ...
+
+    def modules(self) -> Iterator[nn.Module]: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def sample(self, pixels: NDArray[np.uint8], image_id: str = "") -> Sample:
+        """The input for one image (h, w, 3) uint8 RGB."""
+
+    def detect(self, prepared: Sequence[Prepared]) -> Sequence[Given]:
+        """The results of images of any sizes, in their order, on the CPU."""
 
 
 class Pipeline(nn.Module):
@@ -132,6 +152,18 @@ class Pipeline(nn.Module):
             for index in range(max(map(len, scorers))):
                 members = [passes[min(index, len(passes) - 1)] for passes in scorers]
                 yield EnsembleScorer(members) if len(members) > 1 else members[0]
+
+
+def expect_ready(pipeline: ImagePipeline[Any]) -> None:
+    """Raise ConfigError where the networks of a pipeline were changed by hand."""
+    if any(module.training for module in pipeline.modules()):
+        raise ConfigError("the networks are in training mode: call model.pipeline.eval()")
+    types = {each.dtype for each in pipeline.parameters() if each.is_floating_point()}
+    if types - {torch.float32}:
+        raise ConfigError(
+            f"the weights are {', '.join(map(str, types))}: keep them float32, and compute in half "
+            "precision with model.to(precision='fp16') or 'bf16'"
+        )
 
 
 def in_equal_batches(

@@ -1,93 +1,115 @@
-"""The `Predictor`: detections in displayed pixels, or classes, from paths, arrays or PIL images."""
+"""The `Predictor`: a model that is applied to images and gives results that know their names."""
 
 from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import (
+    Any,
+    Generic,
+    Literal,
+    Self,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor
 
-from ...datasets.image import ImageRules, LoadedImage, from_pil, read_image
+from ...datasets.image import ImageRules
 from ..errors import ConfigError, ImageError
-from ..evaluation.prediction import autocast
-from ..structures import Sample
+from ..evaluation.prediction import DTYPES, autocast
+from .calls import Call, CallOptions, OnError, pick_device
+from .image_inputs import (
+    ArrayValues,
+    ImageInput,
+    expand,
+    image_name,
+    is_image,
+    is_place,
+    load_image,
+)
+from .image_results import FailedImage, ImageResult, ResultImage, check_threshold
+from .ordered import in_order
 from .outputs import BOXES, Output
-from .pipeline import Pipeline, Prepared
+from .pipeline import ImagePipeline, Pipeline, Prepared, expect_ready
 from .tiles import TiledPipeline, Tiling
-
-#: A file, a PIL image, or RGB pixels (h, w, 3) uint8 as displayed.
-ImageInput = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
 #: The intact part of a truncated JPEG is used, with a warning.
 KEEP_TRUNCATED = ImageRules(on_truncated="warn")
+PRECISIONS = ("auto", *DTYPES)
+#: Threads that read images ahead of the network.
+READERS = 2
+
+Result = TypeVar("Result", bound=ImageResult[Any])
 
 
-class Scored(Protocol):
-    """The interface of `Detections` and `RankedClasses` that a predictor uses."""
+@dataclass(frozen=True)
+class ModelFacts:
+    """A model in words: its network, how it is tested (sizes, networks, options), its files."""
 
-    @property
-    def scores(self) -> Tensor: ...
-
-    def __getitem__(self, index: Tensor) -> Self: ...
-
-
-Found = TypeVar("Found", bound=Scored)
-Given = TypeVar("Given", bound=Scored, covariant=True)
+    architecture: str = "model"
+    testing: str = ""
+    origin: tuple[Path, ...] = ()
 
 
-class ImagePipeline(Protocol[Given]):
-    """The interface of `Pipeline`, `LocationPipeline` and `ScorePipeline` that a predictor uses."""
+class Predictor(Generic[Result]):
+    """A model with its class names and the rules for reading images: ``model("street.jpg")``.
 
-    def to(self, device: torch.device) -> object: ...
-
-    def eval(self) -> object: ...
-
-    def sample(self, pixels: NDArray[np.uint8], image_id: str = "") -> Sample:
-        """The input for one image (h, w, 3) uint8 RGB."""
-
-    def detect(self, prepared: Sequence[Prepared]) -> Sequence[Given]:
-        """The results of images of any sizes, in their order, on the CPU."""
-
-
-class Predictor(Generic[Found]):
-    """A pipeline with its classes and the rules for reading images.
-
-    Results are `Detections`, or the `RankedClasses` of a classifier, which ``output`` writes to a
-    folder. ``classes`` are the names in label order. The pipeline is moved to ``device``, in eval
-    mode.
+    Results are `DetectionResult`, or the `ClassResult` of a classifier. ``classes`` are the names
+    in label order. Results that score less than ``score_threshold`` are left out; None is the
+    default of `resdet infer`: 0.5, of a classifier 0. A predictor can be pickled, copied, and used
+    from several threads at a time.
     """
 
     def __init__(
         self,
-        pipeline: ImagePipeline[Found],
+        pipeline: ImagePipeline[Any],
         *,
         classes: Sequence[str],
         device: torch.device | str = "cpu",
         rules: ImageRules = KEEP_TRUNCATED,
         precision: str = "fp32",
-        testing: str = "",
+        facts: ModelFacts | None = None,
         output: Output[Any] = BOXES,
+        score_threshold: float | None = None,
     ) -> None:
         self.classes = tuple(classes)
         self.device = torch.device(device)
         self.rules = rules
         self.precision = precision
-        #: Sizes, networks and options in words.
-        self.testing = testing
+        self.facts = facts or ModelFacts()
         self.output = output
+        wanted = output.threshold if score_threshold is None else score_threshold
+        self.score_threshold = check_threshold(wanted)
         self.pipeline = pipeline
         pipeline.to(self.device)
         pipeline.eval()
 
-    def tiled(self, side: int = 800, overlap: float = 0.2) -> Predictor[Any]:
+    @property
+    def testing(self) -> str:
+        """Sizes, networks and options in words."""
+        return self.facts.testing
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.classes[:10]) + (", …" if len(self.classes) > 10 else "")
+        origin = ", ".join(map(str, self.facts.origin)) or "memory"
+        lines = [
+            self.facts.architecture,
+            f"{len(self.classes)} classes: {names}",
+            f"testing with: {self.testing}",
+            f"score threshold {self.score_threshold:g}, on {self.device} in {self.precision}",
+            f"from {origin}",
+        ]
+        return "Predictor: " + "\n  ".join(lines)
+
+    def tiled(self, side: int = 800, overlap: float = 0.2) -> Self:
         """A predictor that looks at each image in tiles too, for objects that are too small in an
         image as large as it: `TiledPipeline`, with this one's networks.
 
@@ -96,81 +118,182 @@ class Predictor(Generic[Found]):
         pipeline: object = self.pipeline
         if not isinstance(pipeline, Pipeline):
             raise ConfigError("tiles are for detectors: these weights see an image as a whole")
-        other: Predictor[Any] = copy.copy(self)
+        other = copy.copy(self)
         other.pipeline = TiledPipeline(pipeline, Tiling(side, overlap))
         words = f"whole images and tiles of {side} px that overlap by {overlap:g}"
-        other.testing = "; ".join(filter(None, (self.testing, words)))
+        other.facts = replace(self.facts, testing="; ".join(filter(None, (self.testing, words))))
         return other
+
+    # ------------------------------------------------------------------------------ prediction
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # a path is an iterable of str as well
+        self,
+        images: ImageInput,
+        *,
+        on_error: Literal["raise"] = "raise",
+        **options: Unpack[CallOptions],
+    ) -> Result: ...
+
+    @overload
+    def __call__(
+        self,
+        images: Iterable[ImageInput],
+        *,
+        on_error: Literal["raise"] = "raise",
+        **options: Unpack[CallOptions],
+    ) -> list[Result]: ...
+
+    @overload
+    def __call__(
+        self, images: Any, *, on_error: Literal["return"], **options: Unpack[CallOptions]
+    ) -> Any: ...
+
+    def __call__(
+        self, images: Any, *, on_error: OnError = "raise", **options: Unpack[CallOptions]
+    ) -> Any:
+        """The result of one image, or the list of those of several: of the elements of any
+        iterable, of an array or tensor of four dimensions, or of the files of a folder, a glob or a
+        list (.txt).
+
+        Boxes are in displayed pixels (after EXIF), on the CPU. ``score_threshold=None`` replaces
+        that of the model. ``channels="rgb"`` and ``value_range=None`` say what arrays and tensors
+        hold: see `ArrayValues`. Images of equal network size share a batch of up to
+        ``batch_size=1``, unpadded, so that a result does not depend on its neighbours.
+
+        Raises ImageError for an image that cannot be used, unless ``on_error`` is ``return``: then
+        a `FailedImage` is in its place. Raises ConfigError for wrong arguments.
+        """
+        found = list(self.stream(images, on_error=on_error, **options))
+        return found[0] if is_image(images) and not is_place(images) else found
+
+    @overload
+    def stream(
+        self, source: Any, *, on_error: Literal["raise"] = "raise", **options: Unpack[CallOptions]
+    ) -> Iterator[Result]: ...
+
+    @overload
+    def stream(
+        self, source: Any, *, on_error: OnError, **options: Unpack[CallOptions]
+    ) -> Iterator[Result | FailedImage]: ...
+
+    def stream(
+        self, source: Any, *, on_error: OnError = "raise", **options: Unpack[CallOptions]
+    ) -> Iterator[Any]:
+        """The results of `__call__`, one after the other: a generator, which holds a few images in
+        memory, however many there are. Threads read images ahead of the network."""
+        call = Call.of(options, on_error, self.score_threshold)
+        one = is_image(source) and not is_place(source)
+        return self._stream(expand(source), call, readers=0 if one else READERS)
 
     def predict(
         self,
-        images: Sequence[ImageInput] | NDArray[np.uint8],
+        images: Sequence[ImageInput],
         *,
         score_threshold: float | None = None,
         batch_size: int = 1,
-    ) -> list[Found]:
-        """The detections of each image, boxes in its displayed pixels (after EXIF), on the CPU; of
-        a classifier, all its classes, best first.
+    ) -> list[Result]:
+        """`__call__` for a list, by default with every result, whatever its score.
 
-        ``score_threshold`` drops lower scores; None applies the model's own threshold
-        only. Images of equal network size share a batch of up to ``batch_size``, unpadded, so
-        that an image's result does not depend on its neighbours.
-
-        Raises ImageError for an image that cannot be used, ConfigError for wrong arguments.
+        A detector's ``test.score_threshold`` applies before.
         """
-        one_array = isinstance(images, np.ndarray) and images.ndim <= 3
-        if one_array or isinstance(images, str | os.PathLike | Image.Image):
+        if is_image(images):
             raise ConfigError("predict takes a list of images: write predict([image])")
-        if batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
-        waiting = iter(images)
-        found: list[Found] = []
-        while chunk := [self.prepare(image) for image in islice(waiting, batch_size)]:
-            found += self.detect(chunk, score_threshold=score_threshold)
-        return found
+        least = 0.0 if score_threshold is None else score_threshold
+        return self(images, score_threshold=least, batch_size=batch_size)
 
-    def prepare(self, image: ImageInput) -> Prepared:
+    def _stream(
+        self, items: Iterable[tuple[str, Any]], call: Call, readers: int
+    ) -> Iterator[Result | FailedImage]:
+        def read(item: tuple[str, Any]) -> tuple[str, Any, Prepared | ImageError]:
+            name, image = item
+            try:
+                return name, image, self.prepare(image, call.values)
+            except ImageError as error:
+                return name, image, error
+
+        with ExitStack() as stack:
+            if readers:
+                pool = stack.enter_context(ThreadPoolExecutor(readers, "decode"))
+                loaded = in_order(pool, read, items, call.batch_size + readers, wait=True)
+            else:
+                loaded = map(read, items)
+            while chunk := list(islice(loaded, call.batch_size)):
+                usable = [each for _, _, each in chunk if isinstance(each, Prepared)]
+                found = iter(self.detect(usable, score_threshold=call.score_threshold))
+                for name, image, prepared in chunk:
+                    yield self._result(name, image, prepared, found, call.on_error)
+
+    def _result(
+        self,
+        name: str,
+        image: Any,
+        prepared: Prepared | ImageError,
+        found: Iterator[Any],
+        on_error: OnError,
+    ) -> Result | FailedImage:
+        """The result of one image; that of a usable one is the next of ``found``."""
+        error = prepared if isinstance(prepared, ImageError) else None
+        if isinstance(prepared, Prepared):
+            result = self.result(name, image, prepared, next(found))
+            if self.output.is_finite(result.found):
+                return result
+            error = ImageError(f"{name}: the network gave {self.output.numbers} that are NaN")
+        assert error is not None  # noqa: S101  not usable
+        if on_error == "raise":
+            raise error
+        return FailedImage(name, error, _path(image))
+
+    # ---------------------------------------------------------------------------------- steps
+
+    def prepare(self, image: ImageInput, values: ArrayValues | None = None) -> Prepared:
         """Read and check one image and make the networks' input; safe to call from several
         threads."""
-        loaded = self._load(image)
-        name = os.fspath(image) if isinstance(image, str | os.PathLike) else ""
-        return Prepared(loaded, self.pipeline.sample(loaded.pixels, name))
+        loaded = load_image(image, self.rules, values or ArrayValues())
+        return Prepared(loaded, self.pipeline.sample(loaded.pixels, image_name(image)))
 
     def detect(
         self, prepared: Sequence[Prepared], *, score_threshold: float | None = None
-    ) -> list[Found]:
-        """The results of prepared images, in their order."""
+    ) -> list[Any]:
+        """The `Detections`, or `RankedClasses`, of prepared images, in their order."""
+        expect_ready(self.pipeline)
         with autocast(self.device, self.precision):
             found = self.pipeline.detect(prepared)
         if score_threshold is None:
             return list(found)
         return [one[~(one.scores < score_threshold)] for one in found]  # NaN stays, to be told
 
-    def _load(self, image: ImageInput) -> LoadedImage:
-        if isinstance(image, str | os.PathLike):
-            return read_image(Path(image), self.rules)
-        if isinstance(image, Image.Image):
-            return from_pil(image, self.rules)
-        if not isinstance(image, np.ndarray):
-            raise ConfigError(
-                f"an image is a path, a PIL image or an array, not {type(image).__name__}"
-            )
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-            raise ImageError(
-                f"array: expected RGB of shape (h, w, 3) and type uint8, "
-                f"got {image.shape} of {image.dtype}"
-            )
-        return LoadedImage(image, 1)
+    def result(self, name: str, image: ImageInput, prepared: Prepared, found: Any) -> Result:
+        """The result of one image called ``name``, whose ``found`` is that of `detect`."""
+        loaded = prepared.loaded
+        path = _path(image)
+        about = ResultImage(
+            name,
+            loaded.size,
+            loaded.orientation,
+            loaded.warnings,
+            path,
+            self.rules,
+            None if path else loaded.pixels,
+        )
+        made: Any = self.output.result(found, self.classes, about)
+        return made
+
+    def to(
+        self, device: torch.device | str | int | None = None, *, precision: str | None = None
+    ) -> Self:
+        """Move the networks to a device, as `resdet.load` names it, or compute in another
+        ``precision``: ``fp32``, ``bf16``, ``fp16`` or ``auto``. Weights stay float32. Returns self.
+
+        Raises ConfigError for an unknown device or precision.
+        """
+        if precision not in (None, *PRECISIONS):
+            raise ConfigError(f"precision {precision!r}: choose from {', '.join(PRECISIONS)}")
+        self.device = self.device if device is None else pick_device(device)
+        self.precision = precision or self.precision
+        self.pipeline.to(self.device)
+        return self
 
 
-def pick_device(name: torch.device | str | None) -> torch.device:
-    """The device called ``name``, checked to exist; None is the first GPU, else the CPU."""
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(f"cuda:{name}" if str(name).isdigit() else name)
-    except RuntimeError as error:
-        raise ConfigError(f"device {name!s}: unknown; use cpu, cuda or cuda:<number>") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device {name!s}: torch sees {torch.cuda.device_count()} GPUs")
-    return device
+def _path(image: object) -> Path | None:
+    return Path(image) if isinstance(image, str | os.PathLike) else None

@@ -12,9 +12,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from ...datasets.image import LoadedImage
 from ..errors import ConfigError, DataError
 from ..files import append_file, write_file
 from ..structures import Detections
@@ -25,6 +24,19 @@ CLASS_RECORDS = "classes.jsonl"
 META = "meta.json"
 
 Json = Mapping[str, Any]
+
+
+class RecordedImage(Protocol):
+    """What a record says about an image: `LoadedImage` and `ResultImage` have it."""
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    @property
+    def orientation(self) -> int: ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +123,7 @@ def _short(value: object) -> str:
 
 
 def detection_record(
-    name: str, image: LoadedImage, found: Detections, classes: Sequence[str]
+    name: str, image: RecordedImage, found: Detections, classes: Sequence[str]
 ) -> dict[str, Any]:
     """The record of an image with its detections, rounded to 1/1000 px; see `run_folder`."""
     columns = zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
@@ -129,7 +141,7 @@ def detection_record(
 
 
 def class_record(
-    name: str, image: LoadedImage, found: RankedClasses, classes: Sequence[str]
+    name: str, image: RecordedImage, found: RankedClasses, classes: Sequence[str]
 ) -> dict[str, Any]:
     """The record of an image with its classes, best first; see `run_folder`."""
     columns = zip(found.labels.tolist(), found.scores.tolist(), strict=True)
@@ -141,8 +153,8 @@ def class_record(
     }
 
 
-def _image(name: str, image: LoadedImage) -> dict[str, Any]:
-    height, width = image.pixels.shape[:2]
+def _image(name: str, image: RecordedImage) -> dict[str, Any]:
+    height, width = image.size
     return {
         "file": name,
         "width": width,

@@ -8,7 +8,7 @@ scales, pyramid, ensembles, voting) works in tiles too.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -92,6 +92,12 @@ class TiledPipeline:
 
     def eval(self) -> nn.Module:
         return self.pipeline.eval()
+
+    def modules(self) -> Iterator[nn.Module]:
+        return self.pipeline.modules()
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        return self.pipeline.parameters()
 
     def sample(self, pixels: NDArray[np.uint8], image_id: str = "") -> Sample:
         return self.pipeline.sample(pixels, image_id)

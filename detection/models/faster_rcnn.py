@@ -45,6 +45,11 @@ class Criterion:
     rpn_normalizer: int | None
 
 
+def _own_count(count: Tensor) -> Tensor:
+    """The count of the only process; no lambda, which could not be pickled."""
+    return count
+
+
 class FasterRCNN(nn.Module):
     """The networks of the detector, from built parts; `inference/pipeline.py` makes detections.
 
@@ -75,7 +80,7 @@ class FasterRCNN(nn.Module):
         self.decode = decode
         self.criterion = criterion
         #: Turns this process's count of samples into the mean over all processes.
-        self.mean_count: Callable[[Tensor], Tensor] = lambda count: count
+        self.mean_count: Callable[[Tensor], Tensor] = _own_count
 
     def extract(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
         """Normalise and run the trunk: (N, C, H / stride, W / stride)."""

@@ -33,7 +33,7 @@ from ..evaluation.classification import (
 from ..inference.classify import ScorePipeline
 from ..inference.outputs import ClassOutput
 from ..inference.predictor import Predictor
-from ..inference.ranked_classes import RankedClasses
+from ..inference.result_types import ClassResult
 from ..models.classifier import Classifier
 from ..structures import Batch
 from .banner import describe_size
@@ -223,7 +223,7 @@ class ClassificationTask(CropTask):
         """Each member of an ensemble has the protocol and the sizes of its own configuration."""
         return ScorePipeline(list(map(classifier_member, members)))
 
-    def predictor(self, pipeline: ScorePipeline, **options: Any) -> Predictor[RankedClasses]:
+    def predictor(self, pipeline: ScorePipeline, **options: Any) -> Predictor[ClassResult]:
         return Predictor(pipeline, output=ClassOutput(), **options)
 
     def quick_config(self, config: ClassifierConfig) -> ClassifierConfig:

@@ -35,6 +35,7 @@ from ..evaluation.detection import DetectionEvaluation, evaluate
 from ..evaluation.prediction import autocast
 from ..inference.pipeline import Pipeline
 from ..inference.predictor import Predictor
+from ..inference.result_types import DetectionResult
 from ..models.faster_rcnn import FasterRCNN
 from ..structures import Batch, Detections
 from .banner import describe_size, describe_splits
@@ -181,7 +182,7 @@ class DetectionTask(Task):
     def pipeline(self, members: Sequence[Detector]) -> Pipeline:
         return build_pipeline(members)
 
-    def predictor(self, pipeline: Pipeline, **options: Any) -> Predictor[Detections]:
+    def predictor(self, pipeline: Pipeline, **options: Any) -> Predictor[DetectionResult]:
         return Predictor(pipeline, **options)
 
     def evaluate(

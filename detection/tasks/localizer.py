@@ -35,6 +35,7 @@ from ..evaluation.prediction import Timer
 from ..inference.localize import Classifiers, FirstStage, LocationPipeline
 from ..inference.locate_records import RecordReader, locate_records
 from ..inference.predictor import Predictor
+from ..inference.result_types import DetectionResult
 from ..models.localizer import Localizer
 from ..structures import Located
 from .banner import describe_size, describe_splits
@@ -106,7 +107,7 @@ class StageTask(CropTask):
         reader = RecordReader(image_rules(config), config.data.workers)
         return locate_records(pipeline, records, reader, timer)
 
-    def predictor(self, pipeline: LocationPipeline, **options: Any) -> Predictor:
+    def predictor(self, pipeline: LocationPipeline, **options: Any) -> Predictor[DetectionResult]:
         if pipeline.classifiers is None:
             raise ConfigError(
                 "a localizer finds the box of a class that is known; name the classifier that "

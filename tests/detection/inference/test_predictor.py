@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import weakref
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from resdet.detection.errors import ConfigError, ImageError
-from resdet.detection.inference.predictor import pick_device
+from resdet.detection.inference.calls import pick_device
+from resdet.detection.inference.image_results import FailedImage
+from resdet.detection.inference.predictor import ModelFacts, Predictor
+from resdet.detection.inference.result_types import DetectionResult
+from resdet.detection.structures import Detections
+from resdet.tests.detection.inference.conftest import CLASSES
 
 RED = [10.0, 5.0, 30.0, 25.0]
 
@@ -106,10 +117,6 @@ def test_transparent_pixels_show_the_background(predictor, spot):
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        (np.zeros((4, 4), np.uint8), "expected RGB"),
-        (np.zeros((4, 4, 4), np.uint8), "expected RGB"),
-        (np.zeros((4, 4, 3), np.float32), "uint8"),
-        (np.zeros((0, 4, 3), np.uint8), "expected RGB"),
         (Image.new("I;16", (4, 4)), "mode I;16"),
         ("missing.jpg", "missing.jpg"),
     ],
@@ -129,6 +136,163 @@ def test_one_image_without_a_list_is_refused(predictor, wrong):
 
 def test_devices():
     assert pick_device("cpu").type == "cpu"
-    for wrong in ("gpu", "99", "cuda:99"):
-        with pytest.raises(ConfigError, match=wrong):
+    for wrong in ("gpu", "99", "cuda:99", "mps", "meta", 99):
+        with pytest.raises(ConfigError, match=f"device {wrong}: .*") as error:
             pick_device(wrong)
+        assert "\n" not in str(error.value)
+
+
+# ------------------------------------------------------------------------------ calling a model
+
+
+def test_one_image_gives_one_result_and_several_a_list(predictor, spot, save, tmp_path):
+    one = predictor(spot(), score_threshold=0.1)
+    assert isinstance(one, DetectionResult)
+    assert close(one.boxes, [RED])
+    assert one.names == ["red spot"]
+    pixels = np.stack([spot(), spot(red=(0, 0, 0, 0))])
+    for several in ([spot(), spot(red=(0, 0, 0, 0))], pixels, (image for image in pixels)):
+        results = predictor(several, score_threshold=0.1)
+        assert [len(each) for each in results] == [1, 0]
+    save(tmp_path / "in" / "a.png")
+    save(tmp_path / "in" / "deep" / "b.png", red=(0, 0, 0, 0))
+    for place in (tmp_path / "in", f"{tmp_path}/in/**/*.png"):
+        results = predictor(place, score_threshold=0.1)
+        assert [(each.file, len(each)) for each in results] == [("a.png", 1), ("deep/b.png", 0)]
+    assert predictor([]) == []
+    assert predictor(tmp_path / "in" / "a.png").file == str(tmp_path / "in" / "a.png")
+
+
+def test_the_threshold_is_that_of_the_model_unless_one_is_given(model, spot):
+    image = spot(blue=(28, 10, 58, 34))  # scores 1/6 and 0.3
+    assert len(Predictor(model, classes=CLASSES)(image)) == 0  # infer's 0.5
+    lower = Predictor(model, classes=CLASSES, score_threshold=0.2)
+    assert lower(image).names == ["blå fläck"]
+    assert len(lower(image, score_threshold=0.1)) == 2
+    assert len(lower.predict([image])[0]) == 2
+    for wrong in (50, -0.1, float("nan"), "0.5", True):
+        with pytest.raises(ConfigError, match="is not between 0 and 1"):
+            lower(image, score_threshold=wrong)
+        with pytest.raises(ConfigError, match="is not between 0 and 1"):
+            Predictor(model, classes=CLASSES, score_threshold=wrong)
+        with pytest.raises(ConfigError, match="is not between 0 and 1"):
+            lower.predict([image], score_threshold=wrong)
+
+
+def test_wrong_options_are_told_when_the_call_is_made(predictor, spot):
+    for wrong, reason in (
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"on_error": "skip"}, "on_error 'skip'"),
+        ({"channels": "gbr"}, "channels 'gbr'"),
+        ({"value_range": (1, 0)}, "value_range"),
+        ({"value_range": 255}, "value_range 255"),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            predictor.stream([spot()], **wrong)
+    with pytest.raises(TypeError, match="unknown option conf; the options are score_threshold"):
+        predictor.stream([spot()], conf=0.5)
+    for wrong in (None, 5, {"a": 1}):
+        with pytest.raises(ConfigError, match="image"):
+            predictor(wrong)
+    with pytest.raises(ConfigError, match="pass one list"):
+        predictor([[spot()]])
+
+
+def test_failed_images_are_returned_in_their_place_on_request(predictor, spot, save, tmp_path):
+    good, missing = save(tmp_path / "a.png"), tmp_path / "no.png"
+    with pytest.raises(ImageError, match=r"no\.png: no such file"):
+        predictor([good, missing, good])
+    first, failed, last = predictor(
+        [good, missing, good], on_error="return", batch_size=3, score_threshold=0.1
+    )
+    assert len(first) == len(last) == 1
+    assert isinstance(failed, FailedImage)
+    assert len(failed) == 0
+    assert failed.to_dict() == {"file": str(missing), "error": "no such file"}
+    assert json.loads(failed.to_json()) == failed.to_dict()
+    assert isinstance(predictor([None], on_error="return")[0], FailedImage)
+
+
+def test_numbers_that_are_nan_are_an_error_of_the_image(predictor, model, spot):
+    def broken(batch):
+        return [Detections(torch.full((1, 4), torch.nan), torch.ones(1), torch.tensor([0]))]
+
+    model.predict = broken
+    with pytest.raises(ImageError, match="boxes or scores that are NaN"):
+        predictor(spot())
+    assert isinstance(predictor(spot(), on_error="return"), FailedImage)
+
+
+def test_a_stream_holds_a_few_images_however_many_there_are(predictor, spot):
+    """Images are made when they are needed, and freed: 300 of 6 MB, with a few alive at a time."""
+    alive: set[int] = set()
+    most = 0
+
+    def images():
+        nonlocal most
+        for number in range(300):
+            image = np.zeros((1000, 2000, 3), np.uint8)
+            alive.add(number)
+            weakref.finalize(image, alive.discard, number)
+            most = max(most, len(alive))
+            yield image
+
+    stream = predictor.stream(images(), batch_size=4)
+    assert isinstance(stream, Iterator)
+    assert most == 0  # nothing was read yet
+    assert sum(result.size == (1000, 2000) for result in stream) == 300
+    assert 4 <= most <= 16
+
+
+def test_a_stream_can_be_left_early(predictor, spot):
+    seen = []
+    stream = predictor.stream(seen.append(number) or spot() for number in range(1000))
+    next(stream)
+    stream.close()
+    assert len(seen) < 10
+
+
+def test_a_stream_gives_the_results_before_a_failed_image(predictor, save, tmp_path):
+    good = save(tmp_path / "a.png")
+    stream = predictor.stream([good, good, tmp_path / "no.png"])
+    assert next(stream).file == next(stream).file == str(good)
+    with pytest.raises(ImageError, match="no such file"):
+        next(stream)
+
+
+def test_threads_share_a_predictor(predictor, spot):
+    images = [spot(red=(10, 5, 30, 10 + index)) for index in range(20)]
+    expected = [predictor(image, score_threshold=0.0).boxes for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(lambda image: predictor(image, score_threshold=0.0).boxes, images)
+        assert all(map(torch.equal, found, expected))
+
+
+def test_networks_changed_by_hand_are_told(predictor, model, spot):
+    model.train()
+    with pytest.raises(ConfigError, match=r"training mode: call model\.pipeline\.eval"):
+        predictor(spot())
+    model.eval()
+    model.register_parameter("weight", torch.nn.Parameter(torch.ones(2).half()))
+    with pytest.raises(ConfigError, match=r"float16: keep them float32.*precision='fp16'"):
+        predictor(spot())
+
+
+def test_moving_a_predictor(predictor, spot):
+    assert predictor.to("cpu", precision="bf16") is predictor
+    assert predictor.precision == "bf16"
+    for wrong in ({"device": "mps"}, {"device": "cuda:99"}, {"precision": "int8"}):
+        with pytest.raises(ConfigError):
+            predictor.to(**wrong)
+    assert (predictor.device.type, predictor.precision) == ("cpu", "bf16")
+
+
+def test_the_repr_says_what_the_model_is(model):
+    facts = ModelFacts("detector X", "short side 80", (Path("run/best.pt"),))
+    text = repr(Predictor(model, classes=CLASSES, facts=facts))
+    for words in ("detector X", "2 classes: red spot, blå fläck", "short side 80", "0.5", "cpu"):
+        assert words in text
+    assert text.endswith("from run/best.pt")
+    many = repr(Predictor(model, classes=[f"c{n}" for n in range(1000)]))
+    assert "1000 classes: c0, " in many
+    assert len(many) < 300
