@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 
 from ..detection.errors import DataError
 from .findings import Finding
@@ -36,7 +36,6 @@ def unknown_names(
 ) -> list[Finding]:
     """One error for each name, at its first object; ``misspelt_class`` if a class is similar."""
     counts: Counter[str] = Counter()
-    every = {obj.name for image in images for obj in image.objects}
     first: dict[str, tuple[RawImage, RawObject]] = {}
     for image in images:
         for obj in image.objects:
@@ -46,7 +45,7 @@ def unknown_names(
     findings = []
     for name, count in counts.most_common():
         image, obj = first[name]
-        near = _suggestion(name, classes, every)
+        near = _suggestion(name, classes)
         kind = "misspelt_class" if near else "unknown_class"
         reason = f"{name!r} x{count} (first in {image.path.name}) is not in the class list{near}"
         found = Finding(kind, "error", image.source, reason, repr(name), image.path, obj.box)
@@ -54,14 +53,9 @@ def unknown_names(
     return findings
 
 
-def _suggestion(name: str, classes: tuple[str, ...], occurring: Set[str]) -> str:
-    """The nearest class, ignoring letter case, spaces and punctuation. A class that occurs in the
-    data itself is another one, unless it differs from ``name`` in these alone."""
-    plain = {
-        _plain(known): known
-        for known in classes
-        if known not in occurring or _plain(known) == _plain(name)
-    }
+def _suggestion(name: str, classes: tuple[str, ...]) -> str:
+    """The nearest class, ignoring letter case, spaces and punctuation."""
+    plain = {_plain(known): known for known in classes}
     near = difflib.get_close_matches(_plain(name), plain, n=1)
     return f": did you mean {plain[near[0]]!r}?" if near else ""
 

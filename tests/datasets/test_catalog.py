@@ -68,19 +68,6 @@ def test_unknown_names_are_an_error_with_the_nearest(written: str, near: str) ->
     assert f"did you mean '{near}'?" in str(caught.value)
 
 
-def test_a_class_that_occurs_itself_is_no_suggestion() -> None:
-    """A glove is no bat with a slip of the pen, where the data have bats as well."""
-    bat, glove, bats = (
-        RawObject(name, (0, 0, 1, 1)) for name in ("baseball bat", "baseball glove", "Baseball Bat")
-    )
-    with pytest.raises(DataError, match="unknown_class 1") as caught:
-        assemble([_image(bat, glove)], classes=["baseball bat"])
-    assert "did you mean" not in str(caught.value)
-    for objects in ([glove], [bats], [bat, bats]):  # no bat occurs, or it is the same word
-        with pytest.raises(DataError, match="did you mean 'baseball bat'"):
-            assemble([_image(*objects)], classes=["baseball bat"])
-
-
 def test_class_lists_that_contradict_themselves() -> None:
     for classes, ignored, reason in (
         (["dog", "dog"], [], "listed twice: dog"),
