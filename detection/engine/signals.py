@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from threading import current_thread, main_thread
 from types import FrameType
 from typing import Any
 
@@ -12,6 +13,7 @@ class StopRequest:
 
     Signals that the process was started to ignore (``nohup``, ``&`` in a script) stay ignored.
     SIGHUP is a closed terminal, SIGUSR1 the warning of batch systems; Windows has neither.
+    Only the main thread may handle signals: in any other, nothing is recorded.
     """
 
     SIGNALS = tuple(
@@ -34,6 +36,8 @@ class StopRequest:
         return 0 if self.signal is None else 128 + self.signal
 
     def __enter__(self) -> StopRequest:
+        if current_thread() is not main_thread():
+            return self
         self._before = {
             number: signal.signal(number, self._record)
             for number in self.SIGNALS

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from resdet.detection.engine.signals import StopRequest
+from resdet.tools.cli import main
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +67,15 @@ def test_what_was_ignored_stays_ignored(number: signal.Signals) -> None:
         assert not stop.requested and stop.exit_code == 0
         assert signal.getsignal(number) is signal.SIG_IGN
     assert signal.getsignal(number) is signal.SIG_IGN
+
+
+def test_a_run_in_another_thread_leaves_the_signals_alone(
+    tiny_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {number: signal.getsignal(number) for number in StopRequest.SIGNALS}
+    words = ["train-det", "--cfg", str(tiny_config), "--out", str(tmp_path / "run")]
+    with ThreadPoolExecutor(1) as thread:
+        code = thread.submit(main, [*words, "train.iterations=1", "train.milestones=[]"]).result()
+    assert code == 0, capsys.readouterr().err
+    assert (tmp_path / "run" / "weights" / "best.pt").is_file()
+    assert {number: signal.getsignal(number) for number in StopRequest.SIGNALS} == before
