@@ -192,6 +192,6 @@ def test_settings_about_weights_that_are_not_there(
     words = ("train-det", "--cfg", tiny_config, "--dry-run")
     done = resdet(*words, "train.start_classes={circle: disc}")
     assert done.code == 2
-    assert "train.start_classes goes with --weights or train.start_from" in done.err
+    assert "train.start_classes goes with --weights, --from or train.start_from" in done.err
     done = resdet(*words, f"train.start_from={tmp_path / 'none.pt'}")
     assert done.code == 2 and "train.start_from: not found, tried" in done.err
