@@ -186,14 +186,15 @@ def _message(problem: Mapping[str, Any], layer: Layer, schema: type[Section]) ->
 def _reason(problem: Mapping[str, Any], location: KeyPath, tree: Any, schema: type[Section]) -> str:
     kind, text = problem["type"], str(problem["msg"]).replace("Input should be", "must be")
     if location == ("task",):
-        task = problem["input"]
-        return f"this config is for {shown(task)}, which another command takes; see resdet --help"
+        given = f"this config is for {shown(problem['input'])}"
+        return f"{given}, which another command takes; see resdet --help"
     if kind == "extra_forbidden":
         return f"unknown key{_nearest(location, tree, schema)}"
     if kind == "missing":
-        field = _section(location[:-1], tree, schema).model_fields[str(location[-1])]
-        whole = location[-1] == "split" and type(None) in get_args(field.annotation)
-        return "is required" + "; `split: null` takes all images" * whole
+        if location[-1] != "split":
+            return "is required"
+        kinds = get_args(_section(location[:-1], tree, schema).model_fields["split"].annotation)
+        return "is required" + "; `split: null` takes all images" * (type(None) in kinds)
     if kind == "value_error":
         return text.removeprefix("Value error, ")
     return f"{text[:1].lower()}{text[1:]} (got {shown(problem['input'])})"
