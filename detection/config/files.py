@@ -186,8 +186,7 @@ def _message(problem: Mapping[str, Any], layer: Layer, schema: type[Section]) ->
 def _reason(problem: Mapping[str, Any], location: KeyPath, tree: Any, schema: type[Section]) -> str:
     kind, text = problem["type"], str(problem["msg"]).replace("Input should be", "must be")
     if location == ("task",):
-        given = f"this config is for {shown(problem['input'])}"
-        return f"{given}, which another command takes; see resdet --help"
+        return f"this config is for {shown(problem['input'])}; see resdet --help for its command"
     if kind == "extra_forbidden":
         return f"unknown key{_nearest(location, tree, schema)}"
     if kind == "missing":

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from resdet.datasets.bad_boxes import ROUNDING_PIXELS
 from resdet.datasets.catalog import assemble, describe
 from resdet.datasets.records import RawBox, RawImage, RawObject
 from resdet.detection.errors import DataError
@@ -165,8 +166,9 @@ def test_every_accepted_box_lies_inside_and_the_rest_is_counted(
     x1, y1, x2, y2 = kept.unbind(1)
     assert torch.all((x1 >= 0) & (x1 < x2) & (x2 <= 100) & (y1 >= 0) & (y1 < y2) & (y2 <= 50))
     assert len(kept) == len(boxes) - sum(line.endswith("dropped") for line in split.problems)
-    untouched = sum(tuple(box) in {tuple(each) for each in kept.tolist()} for box in boxes)
-    assert untouched >= len(boxes) - len(split.problems)
+    # Less than a pixel outside is rounding: one note for all such boxes, and no problem.
+    near = [(kept - torch.tensor(box)).abs().amax(dim=1) <= ROUNDING_PIXELS for box in boxes]
+    assert sum(bool(each.any()) for each in near) >= len(boxes) - len(split.problems)
 
 
 def test_the_banner() -> None:

@@ -214,7 +214,7 @@ def test_backbones_that_do_not_fit_or_exist(tmp_path: Path) -> None:
     torch.save(narrow_torchvision().state_dict(), path)
     wide = detector(configured(weights=str(path), width=16), seed=0)
     before = state_of(wide)
-    with pytest.raises(WeightsError, match=r"resnet18\.pth do not fit .*of another shape"):
+    with pytest.raises(ConfigError, match=r"resnet18\.pth: .*set backbone\.width=8$"):
         DETECTION.load_pretrained(wide)
     assert all(torch.equal(tensor, before[name]) for name, tensor in state_of(wide).items())
     missing = detector(configured(weights=str(tmp_path / "none.pth")), seed=0)
