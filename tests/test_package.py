@@ -56,7 +56,10 @@ def test_mypy_sees_the_types_of_a_program(tmp_path: Path) -> None:
     )
     importlib.import_module("mypy")
     command = [sys.executable, "-m", "mypy", "--follow-imports=silent", str(program)]
-    environment = os.environ | {"MYPYPATH": str(Path(resdet.__file__ or "").parent.parent)}
+    packages = tmp_path / "packages"  # as installed, whatever the name of the checkout's folder
+    packages.mkdir()
+    (packages / "resdet").symlink_to(Path(resdet.__file__ or "").parent)
+    environment = os.environ | {"MYPYPATH": str(packages)}
     done = subprocess.run(
         command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
     )
