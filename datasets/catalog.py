@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,13 +57,15 @@ def label_images(
     classes: Sequence[str] | None,
     ignore_classes: Sequence[str] = (),
     on_bad_box: OnBadBox = "error",
+    declared: Callable[[], Collection[str]] = frozenset,
 ) -> DataSplit:
     """Records of the images of one or several sources, with the findings about them.
 
     ``classes`` None takes the names that occur, sorted; objects of ``ignore_classes`` are dropped
-    (not marked ``ignore``). A box at least half inside its image is clipped to it and counted; one
-    note counts those that leave it by rounding only. Other bad boxes are errors, unless
-    ``on_bad_box`` resolves them: ``drop`` removes them, ``clip`` clips those partly outside,
+    (not marked ``ignore``). ``declared`` returns the names that the files of the data list, which
+    are not suggested for each other. A box at least half inside its image is clipped to it and
+    counted; one note counts those that leave it by rounding only. Other bad boxes are errors,
+    unless ``on_bad_box`` resolves them: ``drop`` removes them, ``clip`` clips those partly outside,
     ``fix`` swaps swapped corners.
 
     Records do not contain what an error is about: a second image of the same id, an object of an
@@ -71,7 +73,7 @@ def label_images(
     """
     names = class_list(images, classes, ignore_classes)
     images, findings = _first_of_each_id(images)
-    findings += unknown_names(images, {*names, *ignore_classes}, names)
+    findings += unknown_names(images, {*names, *ignore_classes}, names, declared)
     labels = {name: label for label, name in enumerate(names)}
     records = []
     for image in images:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from ..detection.errors import DataError
 from .findings import Finding
@@ -32,9 +32,16 @@ def class_list(
 
 
 def unknown_names(
-    images: Sequence[RawImage], known: set[str], classes: tuple[str, ...]
+    images: Sequence[RawImage],
+    known: set[str],
+    classes: tuple[str, ...],
+    declared: Callable[[], Collection[str]],
 ) -> list[Finding]:
-    """One error for each name, at its first object; ``misspelt_class`` if a class is similar."""
+    """One error for each name, at its first object; ``misspelt_class`` if a class is similar.
+
+    ``declared`` returns the names that the files of the data list: two of them are two classes,
+    however similar. It is called only if there are unknown names.
+    """
     counts: Counter[str] = Counter()
     first: dict[str, tuple[RawImage, RawObject]] = {}
     for image in images:
@@ -43,9 +50,11 @@ def unknown_names(
                 counts[obj.name] += 1
                 first.setdefault(obj.name, (image, obj))
     findings = []
+    listed = frozenset(declared() if counts else ())
     for name, count in counts.most_common():
         image, obj = first[name]
-        near = _suggestion(name, classes)
+        others = listed if name in listed else frozenset()
+        near = _suggestion(name, [each for each in classes if each not in others])
         kind = "misspelt_class" if near else "unknown_class"
         reason = f"{name!r} x{count} (first in {image.path.name}) is not in the class list{near}"
         found = Finding(kind, "error", image.source, reason, repr(name), image.path, obj.box)
@@ -53,7 +62,7 @@ def unknown_names(
     return findings
 
 
-def _suggestion(name: str, classes: tuple[str, ...]) -> str:
+def _suggestion(name: str, classes: Sequence[str]) -> str:
     """The nearest class, ignoring letter case, spaces and punctuation."""
     plain = {_plain(known): known for known in classes}
     near = difflib.get_close_matches(_plain(name), plain, n=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
@@ -20,7 +20,7 @@ from ..formats.format import Source
 from ..image import DEFAULT_RULES, ImageRules
 from ..image_file import is_file
 from ..records import RawImage, RawObject
-from .duplicates import find_conflicts, find_duplicates
+from .duplicates import by_split, find_conflicts, find_duplicates
 from .images import ImageFacts, check_images
 from .statistics import (
     AnchorFit,
@@ -83,6 +83,8 @@ class DataSet:
     content: Content = "boxes"
     #: The sources whose class lists hold if ``classes`` is None.
     listing: tuple[Source, ...] = ()
+    #: The names that the files of all sources list.
+    declared: Callable[[], Collection[str]] = frozenset
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def check(data: DataSet, effort: Effort = Effort()) -> Report:
     if effort.decode:
         facts = _decode(images, findings, data.rules, effort)
         findings = _join(findings, facts)
-        findings += find_duplicates(_by_split(images, facts))
+        findings += find_duplicates(by_split(images, facts))
         if data.content == "class":
             every = [image for part in images.values() for image in part if image.path in facts]
             classes = {image.path: image.objects[0].name for image in every}
@@ -190,6 +192,7 @@ def _label(images: Mapping[str, Sequence[RawImage]], data: DataSet) -> dict[str,
             classes=classes,
             ignore_classes=data.ignore_classes,
             on_bad_box=data.on_bad_box,
+            declared=data.declared,
         )
         for name, part in images.items()
     }
@@ -276,19 +279,6 @@ def _join(findings: Sequence[Finding], facts: Mapping[Path, ImageFacts]) -> list
         if finding.kind != "unreadable_image" or finding.file not in faulty
     ]
     return kept + [finding for each in facts.values() for finding in each.findings]
-
-
-def _by_split(
-    images: Mapping[str, Sequence[RawImage]], facts: Mapping[Path, ImageFacts]
-) -> dict[str, list[ImageFacts]]:
-    """Facts by split, each file only in the first one: double listings have their own finding."""
-    taken: set[Path] = set()
-    groups: dict[str, list[ImageFacts]] = {}
-    for name, part in images.items():
-        paths = dict.fromkeys(image.path for image in part if image.path not in taken)
-        taken |= paths.keys()
-        groups[name] = [facts[path] for path in paths if path in facts]
-    return groups
 
 
 def _in_order(findings: Sequence[Finding]) -> tuple[Finding, ...]:

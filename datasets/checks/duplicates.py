@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..findings import Finding
+from ..records import RawImage
 from .images import ImageFacts
 
 #: Maximum number of different hash bits of near copies. Of 30 pairs among 2154 images (blood cells,
@@ -35,6 +36,19 @@ _BLOCK = 2**23
 
 _Hashes = NDArray[np.uint64]
 _Places = NDArray[np.intp]
+
+
+def by_split(
+    images: Mapping[str, Sequence[RawImage]], facts: Mapping[Path, ImageFacts]
+) -> dict[str, list[ImageFacts]]:
+    """Facts by split, each file only in the first one: double listings have their own finding."""
+    taken: set[Path] = set()
+    groups: dict[str, list[ImageFacts]] = {}
+    for name, part in images.items():
+        paths = dict.fromkeys(image.path for image in part if image.path not in taken)
+        taken |= paths.keys()
+        groups[name] = [facts[path] for path in paths if path in facts]
+    return groups
 
 
 def find_duplicates(splits: Mapping[str, Sequence[ImageFacts]]) -> list[Finding]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...detection.errors import ConfigError
 from ..coordinates import Coordinates
-from ..formats import FORMATS, inspect, inspect_folders, named_source
+from ..formats import FORMATS, declared_classes, inspect, inspect_folders, named_source
 from ..formats.format import DEFAULT_READING, Format, Part, Reading, Source
 from .check import DataSet
 from .statistics import Anchors
@@ -55,6 +55,7 @@ def folder_data(
         anchors=anchors if format.carries in ("boxes", "both") else None,
         content="boxes" if format.carries == "both" else format.carries,
         listing=tuple(sources.values()),
+        declared=partial(declared_classes, list(sources.values())),
     )
 
 
@@ -94,6 +95,7 @@ def config_data(
         anchors=anchors,
         content="boxes" if carries == "both" else carries,
         listing=tuple(splits.get("train", ())),
+        declared=partial(declared_classes, sources),
     )
 
 

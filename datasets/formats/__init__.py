@@ -6,6 +6,7 @@ import difflib
 import json
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from pydantic import PlainValidator, ValidationInfo
 
 from ...detection.errors import ConfigError
 from ..finding_kinds import IMAGE_KINDS, as_option
-from ..findings import Finding, count_kinds, refuse
+from ..findings import Fault, Finding, count_kinds, refuse
 from ..records import RawImage
 from . import (
     cls_loc,
@@ -177,6 +178,15 @@ def class_order(
     names = dict.fromkeys(name for names in listed for name in names)
     others = sorted({obj.name for image in images for obj in image.objects} - names.keys())
     return tuple(name for name in (*names, *others) if name not in set(ignored))
+
+
+def declared_classes(sources: Iterable[Source]) -> frozenset[str]:
+    """The names in the lists of the sources' own files; a list that cannot be read has none."""
+    names: set[str] = set()
+    for source in sources:
+        with suppress(Fault):  # reported by the reader
+            names.update(FORMATS[source.format].classes(source) or ())
+    return frozenset(names)
 
 
 def read_images(source: Source, reading: Reading = DEFAULT_READING) -> list[RawImage]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from ...datasets.catalog import DataSplit, all_dropped, label_images
 from ...datasets.findings import refuse
-from ...datasets.formats import class_order, inspect_all
+from ...datasets.formats import class_order, declared_classes, inspect_all
 from ...datasets.formats.format import Difficult, Reading, Source, is_annotated
 from ..config.detector import DetectorConfig
 from ..errors import ConfigError
@@ -32,7 +33,11 @@ def read_sources(
         refuse(findings, "data")  # incomplete data give an incomplete class list
         known = class_order(sources, images, data.ignore_classes)
     split = label_images(
-        images, classes=known, ignore_classes=data.ignore_classes, on_bad_box=data.on_bad_box
+        images,
+        classes=known,
+        ignore_classes=data.ignore_classes,
+        on_bad_box=data.on_bad_box,
+        declared=partial(declared_classes, sources),
     )
     findings += [*split.findings, *all_dropped(split)]
     refuse(findings, "data")

@@ -562,6 +562,22 @@ def test_one_fault_in_a_coco_file(coco: Path, fault: str) -> None:
     assert _named(_check_coco(coco)) == expected
 
 
+@pytest.mark.parametrize(("listed", "kind"), [("dog", "unknown_class"), ("hog", "misspelt_class")])
+def test_a_category_beside_a_similar_one_is_not_misspelt(
+    coco: Path, listed: str, kind: str
+) -> None:
+    """Where the file lists ``dogs`` beside ``dog``, they are two classes."""
+    for path in (coco / "annotations").glob("*.json"):
+        content = json.loads(path.read_text())
+        content["categories"] = [{"id": 18, "name": "dogs"}, {"id": 7, "name": "cat"}]
+        content["categories"].append({"id": 9, "name": listed})
+        path.write_text(json.dumps(content))
+    report = check(folder_data(coco, FORMATS["coco"], classes=("cat", "dog")), Effort(decode=False))
+    errors = [finding for finding in report.findings if finding.severity == "error"]
+    assert {(finding.kind, finding.object) for finding in errors} == {(kind, "'dogs'")}
+    assert all(("did you mean" in finding.reason) == (listed == "hog") for finding in errors)
+
+
 def test_all_faults_in_one_coco_file(coco: Path) -> None:
     assert len(COCO_FAULTS) <= 29
     expected = _plant(coco, {fault: number for number, fault in enumerate(COCO_FAULTS, 2)})
