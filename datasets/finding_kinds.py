@@ -42,7 +42,7 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
         "names of images that are not their paths, but fit one file alone; that file is used",
     ),
     "missing_annotation": (("error",), "the annotation of a list entry is missing"),
-    "bad_image": (("error",), "an entry of `images` without id, file name or a valid size"),
+    "bad_image": (("error",), "an image without id, file name or a valid size"),
     "image_id_twice": (("error",), "two images have the same id"),
     "listed_twice": (
         _RESOLVED,
@@ -76,6 +76,7 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
         "the sizes agree only before (or after) EXIF rotation, so the boxes are misplaced: set "
         "`data.exif`",
     ),
+    "unstated_size": (("note",), "images of the size 0x0, for which that of the file is used"),
     # Classes.
     "unknown_class": (("error",), "a class name that is not in the class list"),
     "misspelt_class": (("error",), "a class name that is nearly one in the class list"),
@@ -139,8 +140,8 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
     ),
     "unusual_value": (
         ("note",),
-        "numbers as text, Booleans or with decimals, names that are numbers, where the meaning is "
-        "certain",
+        "numbers as text, Booleans, with decimals or a decimal comma, names that are numbers, "
+        "where the meaning is certain",
     ),
     "duplicate_object": (("warning",), "the class and box of an earlier object of the image"),
     # Boxes.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,7 @@ from ..listing import is_image_name
 from ..records import RawImage, RawObject
 from .cls_loc_files import Row, read_list, read_mapping, read_solution
 from .format import Format, Inspected, Part, Reading, RootSource, checked_size, fit_to_image
+from .values import Values
 from .voc_xml import claimed_size, parse_annotation, read_objects
 
 #: Lists of the training images: all of them, and those with boxes.
@@ -68,7 +69,7 @@ def inspect_cls_loc(source: ClsLocSource, reading: Reading) -> Inspected:
                 continue
             images.append(image)
             findings += faults
-    findings += split.unknown_classes(images)
+    findings += split.unknown_classes(images) + split.values.notes(listed)
     return images, findings + check_coordinates(images, source.coordinates)
 
 
@@ -89,6 +90,7 @@ class _Split:
     mapping: dict[str, str]
     coordinates: Coordinates
     reading: Reading
+    values: Values = field(default_factory=lambda: Values(texts=True))
 
     def files(self, kind: str, wanted: Callable[[Path], bool]) -> dict[str, Path]:
         """{id as in the lists: file}; ids of train begin with the class's folder."""
@@ -171,12 +173,13 @@ class _Split:
             image = RawImage(image_id, path, size, (), source, image_class)
             return image, self._without_xml(image_id, path)
         tree = parse_annotation(xml)
-        objects, findings = read_objects(tree, xml, self.coordinates, "include")
+        objects, findings = read_objects(tree, xml, self.coordinates, "include", self.values)
         image = RawImage(image_id, path, (0, 0), tuple(objects), xml, image_class)
-        image, sizes = fit_to_image(image, claimed_size(tree, xml), self.reading, object="<size>")
+        claimed = claimed_size(tree, xml, self.values)
+        image, sizes = fit_to_image(image, claimed, self.reading, object="<size>")
         findings += sizes + _check_objects(image, required=not self._lists_unboxed)
         if rows is not None:
-            written, _ = read_objects(tree, xml, "zero_based", "include")
+            written, _ = read_objects(tree, xml, "zero_based", "include", Values(texts=True))
             findings += _compare_rows(image, written, rows)
         return image, [replace(finding, image=path) for finding in findings]
 

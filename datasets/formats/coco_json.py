@@ -229,16 +229,11 @@ def file_name(entry: Entry, source: Path, where: str) -> str:
 def claimed_size(
     entry: Entry, source: Path, where: str, values: Values
 ) -> tuple[float, float] | None:
-    """(h, w), None where the JSON has none, or 0."""
-    stated = entry.get("height"), entry.get("width")
+    """(h, w), None where the JSON has none, or 0; raises `Fault`."""
     try:
-        height, width = map(values.count, ("height", "width"), stated)
-        if (height is None) != (width is None) and None not in stated:
-            raise ValueError  # one of them is 0
-    except ValueError:
-        reason = f"height {stated[0]!r:.40} and width {stated[1]!r:.40} are not pixel counts"
-        raise Fault.of("bad_image", source, reason, object=where) from None
-    return None if height is None or width is None else (float(height), float(width))
+        return values.size(entry.get("height"), entry.get("width"))
+    except ValueError as error:
+        raise Fault.of("bad_image", source, str(error), object=where) from None
 
 
 # ---------------------------------------------------------------------------------- extras

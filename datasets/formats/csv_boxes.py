@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from .file_source import (
     read_bytes,
 )
 from .format import Format, Inspected, Reading
+from .values import Values
 from .writing import Place, Splits, Writer, fit_known_box, number, write_new
 
 #: {column: its usual names, in lower case}.
@@ -110,7 +110,8 @@ def _is_bare(cells: Sequence[str]) -> bool:
     if len(cells) != len(_BARE) or "." not in cells[0]:
         return False
     try:
-        return not any(cells[1:]) or len([float(cell) for cell in cells[1:5]]) == len(_BOX)
+        values = Values(texts=True)
+        return not any(cells[1:]) or all(values.stated("", cell) is not None for cell in cells[1:5])
     except ValueError:
         return False
 
@@ -134,6 +135,7 @@ def inspect_csv(source: CsvSource, reading: Reading) -> Inspected:
     except Fault as fault:
         return [], [fault.finding]
     findings: list[Finding] = []
+    values = Values(texts=True)
     objects: dict[str, list[RawObject]] = {}
     sizes: dict[str, tuple[tuple[float, float] | None, str]] = {}
     for line, cells in table.rows:
@@ -141,9 +143,11 @@ def inspect_csv(source: CsvSource, reading: Reading) -> Inspected:
         try:
             if not image:
                 raise Fault.of("bad_image", source.annotations, "has no image", object=where)
-            sizes.setdefault(image, (_size(table, cells, source.annotations, where), where))
             found = objects.setdefault(image, [])
-            obj = _object(table, cells, source.annotations, where)
+            if image not in sizes:
+                sizes[image] = None, where
+                sizes[image] = _size(table, cells, source.annotations, where, values), where
+            obj = _object(table, cells, source.annotations, where, values)
         except Fault as fault:
             findings.append(fault.finding)
             continue
@@ -154,39 +158,34 @@ def inspect_csv(source: CsvSource, reading: Reading) -> Inspected:
         for image, (size, where) in sizes.items()
     )
     images, findings = inspect_entries(source, reading, entries, findings)
+    findings += values.notes(source.annotations)
     return ([_in_pixels(image, names) for image in images] if table.fractions else images), findings
 
 
 def _size(
-    table: _Table, cells: Sequence[str], path: Path, where: str
+    table: _Table, cells: Sequence[str], path: Path, where: str, values: Values
 ) -> tuple[float, float] | None:
-    if not (table.cell(cells, "width") and table.cell(cells, "height")):
-        return None
-    height, width = (_number(table, cells, side, path, where) for side in ("height", "width"))
-    return (height, width) if height > 0 and width > 0 else None
+    try:
+        return values.size(table.cell(cells, "height"), table.cell(cells, "width"))
+    except ValueError as error:
+        raise Fault.of("bad_image", path, str(error), object=where) from None
 
 
-def _object(table: _Table, cells: Sequence[str], path: Path, where: str) -> RawObject | None:
+def _object(
+    table: _Table, cells: Sequence[str], path: Path, where: str, values: Values
+) -> RawObject | None:
     """The object of a row; None if all its cells are empty, as for images without objects."""
     name, sides = table.cell(cells, "name"), [table.cell(cells, side) for side in _BOX]
     if not name and not any(sides):
         return None
     if not name:
         raise Fault.of("unnamed_object", path, "has no class", object=where)
-    x1, y1, x2, y2 = (_number(table, cells, side, path, where) for side in _BOX)
-    return RawObject(name, (x1, y1, x2, y2), table.cell(cells, "group") == "1", where)
-
-
-def _number(table: _Table, cells: Sequence[str], column: str, path: Path, where: str) -> float:
-    text = table.cell(cells, column)
     try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        reason = f"{_NAMES[column][0]} is {text!r:.40}, expected a number"
-        raise Fault.of("not_a_number", path, reason, object=where)
-    return value
+        x1, y1, x2, y2 = (values.stated(_NAMES[side][0], table.cell(cells, side)) for side in _BOX)
+        group = values.flag(_NAMES["group"][0], table.cell(cells, "group"))
+    except ValueError as error:
+        raise Fault.of("not_a_number", path, str(error), object=where) from None
+    return RawObject(name, (x1, y1, x2, y2), group, where)
 
 
 def _descriptions(path: Path) -> dict[str, str]:

@@ -26,6 +26,7 @@ from .file_source import (
     rotated_box,
 )
 from .format import Format, Inspected, Reading
+from .values import Values
 from .writing import Place, Splits, Writer, fit_box, number, write_new
 
 _OUTLINES = frozenset({"polygon", "polyline", "points", "mask"})
@@ -62,33 +63,33 @@ def inspect_cvat(source: CvatSource, reading: Reading) -> Inspected:
     except Fault as fault:
         return [], [fault.finding]
     findings: list[Finding] = []
-    entries, outlines = [], 0
+    entries, outlines, values = [], 0, Values(texts=True)
     for index, image in enumerate(root.findall("image"), 1):
         name = image.get("name", "")
         where = f"image {image.get('id', index)}"
+        try:
+            size = values.size(image.get("height"), image.get("width"))
+        except ValueError as error:
+            findings.append(Finding("bad_image", "error", path, str(error), where))
+            continue
         objects = []
         for number_, element in enumerate(image.iter(), 0):
             if element.tag != "box" and element.tag not in _OUTLINES:
                 continue
             try:
-                objects.append(_object(element, path, f"{where}: shape {number_}"))
-                outlines += element.tag == "polygon" or _rotation(element) != 0
+                obj, outline = _object(element, path, f"{where}: shape {number_}", values)
             except Fault as fault:
                 findings.append(fault.finding)
-        entries.append(FileEntry(name, _size(image), tuple(objects), where))
-    findings += outlines_note(path, outlines)
+                continue
+            objects.append(obj)
+            outlines += outline
+        entries.append(FileEntry(name, size, tuple(objects), where))
+    findings += outlines_note(path, outlines) + values.notes(path)
     return inspect_entries(source, reading, entries, findings)
 
 
-def _size(image: Element) -> tuple[float, float] | None:
-    try:
-        height, width = (float(image.get(side, "")) for side in ("height", "width"))
-    except ValueError:
-        return None
-    return (height, width) if height > 0 and width > 0 else None
-
-
-def _object(element: Element, path: Path, where: str) -> RawObject:
+def _object(element: Element, path: Path, where: str, values: Values) -> tuple[RawObject, bool]:
+    """The object, and whether its box is one around an outline."""
     name = element.get("label", "").strip()
     if not name:
         raise Fault.of("unnamed_object", path, "has no label", object=where)
@@ -97,25 +98,28 @@ def _object(element: Element, path: Path, where: str) -> RawObject:
         reason = f"a {element.tag} has no box"
         raise Fault.of("malformed_object", path, reason, object=where)
     try:
-        box = _corners(element)
+        box, outline = _corners(element, values)
     except ValueError as error:
         raise Fault.of("not_a_number", path, str(error), object=where) from error
-    return RawObject(name, box, _is_difficult(element), where)
+    return RawObject(name, box, _is_difficult(element), where), outline
 
 
-def _corners(element: Element) -> RawBox:
+def _corners(element: Element, values: Values) -> tuple[RawBox, bool]:
     if element.tag == "polygon":
         points = (point.split(",") for point in element.get("points", "").split(";") if point)
-        return bounding_box([(float(x), float(y)) for x, y in points])
-    x1, y1, x2, y2 = (float(element.get(side, "")) for side in ("xtl", "ytl", "xbr", "ybr"))
-    degrees = _rotation(element)
+        try:
+            corners = [(values.stated("points", x), values.stated("points", y)) for x, y in points]
+            return bounding_box(corners), True
+        except ValueError:
+            text = element.get("points", "")
+            raise ValueError(f"points are {text!r:.40}, expected x,y;x,y with numbers") from None
+    sides = ("xtl", "ytl", "xbr", "ybr")
+    x1, y1, x2, y2 = (values.stated(side, element.get(side)) for side in sides)
+    degrees = (values.number("rotation", element.get("rotation")) or 0.0) % 360
     if degrees:
-        return rotated_box((x1, y1, x2, y2), degrees, ((x1 + x2) / 2, (y1 + y2) / 2))
-    return x1, y1, x2, y2
-
-
-def _rotation(element: Element) -> float:
-    return float(element.get("rotation", "0")) % 360
+        centre = (x1 + x2) / 2, (y1 + y2) / 2
+        return rotated_box((x1, y1, x2, y2), degrees, centre), True
+    return (x1, y1, x2, y2), False
 
 
 def _is_difficult(element: Element) -> bool:

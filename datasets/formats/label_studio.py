@@ -24,7 +24,9 @@ from .file_source import (
     read_json,
     rotated_box,
 )
-from .format import Format, Inspected, Reading
+from .format import Format, Inspected, Reading, checked_size
+from .image_names import ImageFiles
+from .values import Values
 from .writing import Place, Splits, Writer, fit_known_box, write_new
 
 _BOXES, _POLYGONS = "rectanglelabels", "polygonlabels"
@@ -58,27 +60,32 @@ def inspect_label_studio(source: LabelStudioSource, reading: Reading) -> Inspect
     except Fault as fault:
         return [], [fault.finding]
     findings: list[Finding] = []
-    entries, outlines = [], 0
+    entries, outlines, values = [], 0, Values()
+    files = ImageFiles(source.images)
     for index, task in enumerate(tasks, 1):
         where = f"task {task.get('id', index)}"
+        shapes = list(_shapes(task))
         try:
             name = _image_name(task, path, where)
+            size = _size(shapes[0][0], path, where, values) if shapes else None
         except Fault as fault:
             findings.append(fault.finding)
             continue
-        objects, size = [], None
-        for number, (shape, kind) in enumerate(_shapes(task), 1):
+        objects = []
+        actual = size or (_actual_size(name, files, source, reading, where) if shapes else None)
+        for number, (shape, kind) in enumerate(shapes, 1):
+            if actual is None:
+                break  # `inspect_entries` says why
             place = f"{where}: shape {number}"
             try:
-                shape_size = _size(shape, path, place)
-                obj, outline = _object(shape, kind, shape_size, path, place)
+                obj, outline = _object(shape, kind, actual, path, place, values)
             except Fault as fault:
                 findings.append(fault.finding)
                 continue
             objects.append(obj)
-            size, outlines = shape_size, outlines + outline
+            outlines += outline
         entries.append(FileEntry(name, size, tuple(objects), where))
-    findings += outlines_note(path, outlines)
+    findings += outlines_note(path, outlines) + values.notes(path)
     return inspect_entries(source, reading, entries, findings)
 
 
@@ -112,16 +119,34 @@ def _shapes(task: _Task) -> Iterator[tuple[Mapping[str, Any], str]]:
             yield shape, kind
 
 
-def _size(shape: Mapping[str, Any], path: Path, where: str) -> tuple[float, float]:
-    height, width = shape.get("original_height"), shape.get("original_width")
-    if not (isinstance(height, int | float) and isinstance(width, int | float)):
-        reason = "has no original_width and original_height"
-        raise Fault.of("malformed_object", path, reason, object=where)
-    return float(height), float(width)
+def _size(
+    shape: Mapping[str, Any], path: Path, where: str, values: Values
+) -> tuple[float, float] | None:
+    """(h, w) of the image as a shape states it, None if it does not; raises `Fault`."""
+    try:
+        return values.size(shape.get("original_height"), shape.get("original_width"))
+    except ValueError as error:
+        raise Fault.of("bad_image", path, str(error), object=where) from None
+
+
+def _actual_size(
+    name: str, files: ImageFiles, source: LabelStudioSource, reading: Reading, where: str
+) -> tuple[int, int] | None:
+    """(h, w) of the image, which shapes in per cent need; None if it cannot be used."""
+    path = source.annotations
+    try:
+        return checked_size(files.find(name, path, where), None, path, reading.rules)
+    except Fault:
+        return None
 
 
 def _object(
-    shape: Mapping[str, Any], kind: str, size: tuple[float, float], path: Path, where: str
+    shape: Mapping[str, Any],
+    kind: str,
+    size: tuple[float, float],
+    path: Path,
+    where: str,
+    values: Values,
 ) -> tuple[RawObject, bool]:
     """The object, and whether its box is one around an outline."""
     labels = shape[kind]
@@ -132,22 +157,25 @@ def _object(
         reason = f"a shape with {kind} has no box"
         raise Fault.of("malformed_object", path, reason, object=where)
     try:
-        box, outline = _corners(shape, kind, size)
+        box, outline = _corners(shape, kind, size, values)
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{kind}: coordinates are missing or no numbers"
         raise Fault.of("not_a_number", path, reason, object=where) from error
     return RawObject(labels[0], box, reference=where), outline
 
 
-def _corners(shape: Mapping[str, Any], kind: str, size: tuple[float, float]) -> tuple[RawBox, bool]:
+def _corners(
+    shape: Mapping[str, Any], kind: str, size: tuple[float, float], values: Values
+) -> tuple[RawBox, bool]:
     height, width = (side / 100 for side in size)
+    read = values.stated
     if kind == _POLYGONS:
-        return bounding_box(
-            [(float(x) * width, float(y) * height) for x, y in shape["points"]]
-        ), True
-    x, y = float(shape["x"]) * width, float(shape["y"]) * height
-    box = (x, y, x + float(shape["width"]) * width, y + float(shape["height"]) * height)
-    degrees = float(shape.get("rotation") or 0) % 360
+        points = [(read("points", x), read("points", y)) for x, y in shape["points"]]
+        return bounding_box([(x * width, y * height) for x, y in points]), True
+    x, y = read("x", shape["x"]) * width, read("y", shape["y"]) * height
+    part_x, part_y = read("width", shape["width"]), read("height", shape["height"])
+    box = (x, y, x + part_x * width, y + part_y * height)
+    degrees = (values.number("rotation", shape.get("rotation")) or 0.0) % 360
     return (rotated_box(box, degrees, (x, y)), True) if degrees else (box, False)
 
 

@@ -15,6 +15,7 @@ from ..records import RawBox, RawImage, RawObject
 from .file_source import bounding_box, outlines_note, probe, read_json
 from .format import Contents, Format, Inspected, Reading, SplitSource, fit_to_image
 from .image_names import ImageFiles
+from .values import Values
 from .writing import Place, Splits, Writer, fit_box, rounded, write_new
 
 #: Files that are looked into to recognise a folder.
@@ -45,18 +46,18 @@ def inspect_labelme(source: LabelmeSource, reading: Reading) -> Inspected:
     files = ImageFiles(folder)
     images: list[RawImage] = []
     findings: list[Finding] = []
-    outlines = 0
+    outlines, values = 0, Values()
     for path in sorted(each for each in walk_files(folder) if each.suffix.lower() == ".json"):
         try:
             content = _load(path)
-            found, claimed = _image(content, path, files), _size(content)
+            found, claimed = _image(content, path, files), _size(content, path, values)
         except Fault as fault:
             findings.append(fault.finding)
             continue
         objects: list[RawObject] = []
         for number, shape in enumerate(content["shapes"], 1):
             try:
-                objects.append(_object(shape, path, f"shape {number}"))
+                objects.append(_object(shape, path, f"shape {number}", values))
                 outlines += shape.get("shape_type") in _OUTLINES
             except Fault as fault:
                 findings.append(fault.finding)
@@ -76,7 +77,8 @@ def inspect_labelme(source: LabelmeSource, reading: Reading) -> Inspected:
         findings.append(Finding("unlisted_image", "warning", folder, reason))
     if not images and not findings:
         findings.append(Finding("no_images", "error", folder, "has no JSON files"))
-    return images, [*findings, *outlines_note(folder, outlines), *files.notes(folder)]
+    notes = outlines_note(folder, outlines) + files.notes(folder) + values.notes(folder)
+    return images, findings + notes
 
 
 def _load(path: Path) -> Mapping[str, Any]:
@@ -106,20 +108,22 @@ def _escaped(name: str) -> str:
     return "".join(f"[{each}]" if each in "*?[" else each for each in name)
 
 
-def _size(content: Mapping[str, Any]) -> tuple[float, float] | None:
-    height, width = content.get("imageHeight"), content.get("imageWidth")
-    if not (isinstance(height, int | float) and isinstance(width, int | float)):
-        return None
-    return (float(height), float(width)) if height > 0 and width > 0 else None
+def _size(content: Mapping[str, Any], path: Path, values: Values) -> tuple[float, float] | None:
+    try:
+        return values.size(content.get("imageHeight"), content.get("imageWidth"))
+    except ValueError as error:
+        raise Fault.of("bad_image", path, str(error)) from None
 
 
-def _object(shape: Mapping[str, Any], path: Path, where: str) -> RawObject:
+def _object(shape: Mapping[str, Any], path: Path, where: str, values: Values) -> RawObject:
     name = shape.get("label")
     if not isinstance(name, str) or not name.strip():
         raise Fault.of("unnamed_object", path, "has no label", object=where)
     where, kind = f"{where} ({name.strip()})", shape.get("shape_type", "polygon")
     try:
-        points = [(float(x), float(y)) for x, y in shape["points"]]
+        points = [
+            (values.stated("points", x), values.stated("points", y)) for x, y in shape["points"]
+        ]
         box = _corners(str(kind), points)
     except (KeyError, TypeError, ValueError) as error:
         reason = f"points of a {kind} are missing or no numbers"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -9,6 +10,9 @@ from ..findings import Finding
 
 #: Text that is a whole number, with a fraction of zeros or without.
 _WHOLE = re.compile(r"(-?\d+)(\.0+)?")
+#: Decimals after a comma; one to three digits and three more may be thousands.
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 _WORDS = {"true": 1.0, "false": 0.0}
 
 
@@ -25,15 +29,18 @@ def key_of(value: object) -> str | None:
 class Values:
     """Reads the values of a file, and counts those of another type than their field's.
 
-    Numbers may be text; in files of ``texts`` alone all are, and are not counted. Null and "" mean
-    that a number is not stated, and that a flag is not set. Every method raises ValueError, naming
-    the field, for a value whose meaning is not certain.
+    Numbers may be text; in files of ``texts`` alone all are, and are not counted. A comma before
+    the decimals is one, unless it may separate thousands. Null and "" mean that a number is not
+    stated, and that a flag is not set. Every method raises ValueError, naming the field, for a
+    value whose meaning is not certain.
     """
 
     def __init__(self, *, texts: bool = False) -> None:
         self.texts = texts
         #: {field: (first value, how many)}.
         self.unusual: dict[str, tuple[object, int]] = {}
+        #: How many images have the size 0x0.
+        self.unsized = 0
 
     def number(self, field: str, value: object) -> float | None:
         """A number, which may be NaN or infinite; None where it is not stated."""
@@ -41,7 +48,7 @@ class Values:
             return None
         if isinstance(value, str):
             number = _of_text(field, value)
-            if not self.texts:
+            if not self.texts or "," in value:
                 self._count(field, value)
             return number
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -67,11 +74,28 @@ class Values:
             raise _wrong(field, value, "a number of pixels")
         return int(number)
 
+    def size(self, height: object, width: object) -> tuple[float, float] | None:
+        """The size (h, w) of an image; None where a side is not stated, or both are 0."""
+        try:
+            sides = self.count("height", height), self.count("width", width)
+        except ValueError:
+            sides = 0, 0
+        stated = [side not in (None, "") for side in (height, width)]
+        if sides == (None, None) and all(stated):
+            self.unsized += 1
+        elif 0 in sides or (None in sides and all(stated)):
+            reason = f"height {height!r:.40} and width {width!r:.40} are not pixel counts"
+            raise ValueError(reason)
+        return None if sides[0] is None or sides[1] is None else (float(sides[0]), float(sides[1]))
+
     def flag(self, field: str, value: object) -> bool:
         """0 or 1, as a number, text or Boolean; False where it is not stated."""
         number = _WORDS.get(str(value).strip().lower())
         if number is None:
-            number = self.number(field, value)
+            try:
+                number = self.number(field, value)
+            except ValueError:
+                number = math.nan
         if number not in (None, 0, 1):
             raise _wrong(field, value, "0 or 1")
         if isinstance(value, float | bool):
@@ -96,26 +120,42 @@ class Values:
             self._count(field, value)
         return found
 
+    def add(self, other: Values) -> None:
+        """Count what ``other`` has counted, as in one file."""
+        for field, (value, count) in other.unusual.items():
+            self._count(field, value, count)
+        self.unsized += other.unsized
+
     def notes(self, path: Path) -> list[Finding]:
-        """One note if values were counted."""
+        """One note if values were counted, and one if sizes were 0x0."""
+        notes = []
+        if self.unsized:
+            reason = f"{self.unsized} images are stated to be 0x0: the sizes of the files are used"
+            notes.append(Finding("unstated_size", "note", path, reason))
         if not self.unusual:
-            return []
+            return notes
         fields = ", ".join(
             f"`{field}` {count} (such as {first!r:.40})"
             for field, (first, count) in self.unusual.items()
         )
         reason = f"values of another type than usual, their meaning is certain: {fields}"
-        return [Finding("unusual_value", "note", path, reason)]
+        return [*notes, Finding("unusual_value", "note", path, reason)]
 
-    def _count(self, field: str, value: object) -> None:
+    def _count(self, field: str, value: object, more: int = 1) -> None:
         first, count = self.unusual.get(field, (value, 0))
-        self.unusual[field] = first, count + 1
+        self.unusual[field] = first, count + more
 
 
 def _of_text(field: str, value: str) -> float | None:
     text = value.strip()
     if not text:
         return None
+    if _THOUSANDS.fullmatch(text):
+        raise _wrong(
+            field, value, "a number: are these thousands, or decimals, which take a point?"
+        )
+    if _DECIMAL_COMMA.fullmatch(text):
+        text = text.replace(",", ".")
     try:
         if "_" not in text:  # Python takes 1_000
             return float(text)

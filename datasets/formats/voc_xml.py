@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from ..coordinates import Coordinates
 from ..findings import Fault, Finding
 from ..records import RawBox, RawObject
 from .format import Difficult
+from .values import Values
 from .writing import Outgoing, number
 
 _LARGEST_XML = 10 * 2**20
@@ -44,13 +44,16 @@ def parse_annotation(path: Path) -> Element:
     return root
 
 
-def claimed_size(tree: Element, path: Path) -> tuple[float, float] | None:
-    """(h, w) of ``<size>``; None if absent or 0 x 0, as written by tools that skip the image."""
+def claimed_size(tree: Element, path: Path, values: Values) -> tuple[float, float] | None:
+    """(h, w) of ``<size>``; None if absent or 0 x 0, as written by tools that skip the image;
+    raises `Fault`."""
     element = tree.find("size")
-    if element is None or "" in (_text(element, "height"), _text(element, "width")):
+    if element is None:
         return None
-    height, width = (_number(element, side, path, "<size>") for side in ("height", "width"))
-    return None if height == width == 0 else (height, width)
+    try:
+        return values.size(_text(element, "height"), _text(element, "width"))
+    except ValueError as error:
+        raise Fault.of("bad_image", path, str(error), object="<size>") from None
 
 
 def stated_filename(path: Path) -> str:
@@ -70,7 +73,7 @@ def names_another_file(tree: Element, image_id: str) -> str:
 
 
 def read_objects(
-    tree: Element, path: Path, coordinates: Coordinates, difficult: Difficult
+    tree: Element, path: Path, coordinates: Coordinates, difficult: Difficult, values: Values
 ) -> tuple[list[RawObject], list[Finding]]:
     """The valid objects, and findings: errors of invalid objects, and warnings."""
     objects, findings = [], []
@@ -79,11 +82,11 @@ def read_objects(
         try:
             name = _class_name(element, path, where)
             named = f"{where} ({name})"
-            is_difficult, doubts = _is_difficult(element, path, named)
+            is_difficult, doubts = _is_difficult(element, path, named, values)
             findings += doubts
             if is_difficult and difficult == "exclude":
                 continue
-            box = _box(element, path, named, coordinates)
+            box = _box(element, path, named, coordinates, values)
         except Fault as fault:
             findings.append(fault.finding)
             continue
@@ -98,13 +101,18 @@ def _class_name(element: Element, path: Path, where: str) -> str:
     return name
 
 
-def _box(element: Element, path: Path, where: str, coordinates: Coordinates) -> RawBox:
+def _box(
+    element: Element, path: Path, where: str, coordinates: Coordinates, values: Values
+) -> RawBox:
     boxes = element.findall("bndbox")  # direct children: a <part> has its own
     if len(boxes) != 1:
         kind = "several_boxes" if boxes else "missing_box"
         raise Fault.of(kind, path, f"{len(boxes)} <bndbox>, expected 1", object=where)
     tags = ("xmin", "ymin", "xmax", "ymax")
-    x1, y1, x2, y2 = (_number(boxes[0], tag, path, where) for tag in tags)
+    try:
+        x1, y1, x2, y2 = (values.stated(f"<{tag}>", _text(boxes[0], tag)) for tag in tags)
+    except ValueError as error:
+        raise Fault.of("not_a_number", path, str(error), object=where) from None
     if coordinates == "zero_based":
         return x1, y1, x2, y2
     (x1, x2), (y1, y2) = _lower_the_smaller(x1, x2), _lower_the_smaller(y1, y2)
@@ -116,20 +124,19 @@ def _lower_the_smaller(first: float, last: float) -> tuple[float, float]:
     return (first, last - 1) if last < first else (first - 1, last)
 
 
-def _is_difficult(element: Element, path: Path, where: str) -> tuple[bool, list[Finding]]:
+def _is_difficult(
+    element: Element, path: Path, where: str, values: Values
+) -> tuple[bool, list[Finding]]:
     """Absent, empty and "Unspecified" (labelling tools write it) mean no; other words are taken so
     too, with a warning."""
     text = _text(element, "difficult")
-    if text.lower() in ("", "unspecified"):
+    if text.lower() == "unspecified":
         return False, []
     try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isnan(value):
-        return value != 0, []
-    reason = f"<difficult> is {text!r:.40}, expected 0 or 1: taken as 0"
-    return False, [Finding("unclear_difficult", "warning", path, reason, where)]
+        return values.flag("<difficult>", text), []
+    except ValueError as error:
+        reason = f"{error}: taken as 0"
+        return False, [Finding("unclear_difficult", "warning", path, reason, where)]
 
 
 def extra_tags(tree: Element) -> Iterator[str]:
@@ -207,13 +214,3 @@ def _parse_bytes(data: bytes) -> Element:
 
 def _text(element: Element, tag: str) -> str:
     return (element.findtext(tag) or "").strip()
-
-
-def _number(element: Element, tag: str, path: Path, where: str) -> float:
-    text = _text(element, tag)
-    try:
-        return float(text)
-    except ValueError:
-        hint = ": decimals take a point" if "," in text else ""
-        reason = f"<{tag}> is {text!r}, expected a number{hint}"
-        raise Fault.of("not_a_number", path, reason, object=where) from None

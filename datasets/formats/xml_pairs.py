@@ -13,6 +13,7 @@ from ..parallel import Died, map_items
 from ..records import RawImage
 from . import voc_xml
 from .format import Inspected, Reading, checked_size, fit_to_image
+from .values import Values
 
 _WORTH_SHARING = 1000  # images; starting several processes takes a second
 #: An image's id, its file and its XML; None where it has no objects, or they are not known.
@@ -28,36 +29,39 @@ def read_pairs(
     workers = reading.workers if len(pairs) >= _WORTH_SHARING else 0
     images: dict[int, RawImage] = {}
     findings: list[Finding] = []
+    values = Values(texts=True)
     for index, result in map_items(read, pairs, workers=workers):
         if isinstance(result, Died):
             _, path, xml = pairs[index]
             findings.append(Finding("reader_crashed", "error", xml or path, result.reason))
             continue
-        image, faults = result
+        image, faults, own = result
         findings += faults
+        values.add(own)
         if image is not None:
             images[index] = image
-    return [images[index] for index in sorted(images)], findings
+    return [images[index] for index in sorted(images)], findings + values.notes(listed)
 
 
 def _read_pair(
     pair: Pair, coordinates: Coordinates, reading: Reading, listed: Path
-) -> tuple[RawImage | None, list[Finding]]:
-    """The image, None if it cannot be used, and its findings."""
+) -> tuple[RawImage | None, list[Finding], Values]:
+    """The image, None if it cannot be used, its findings, and what was counted of its values."""
     image_id, image, xml = pair
+    values = Values(texts=True)
     try:
         if xml is None:
             size = checked_size(image, None, listed, reading.rules)
-            return RawImage(image_id, image, size, (), listed), []
+            return RawImage(image_id, image, size, (), listed), [], values
         tree = voc_xml.parse_annotation(xml)
-        claimed = voc_xml.claimed_size(tree, xml)
-        objects, faults = voc_xml.read_objects(tree, xml, coordinates, reading.difficult)
+        claimed = voc_xml.claimed_size(tree, xml, values)
+        objects, faults = voc_xml.read_objects(tree, xml, coordinates, reading.difficult, values)
         found = RawImage(image_id, image, (0, 0), tuple(objects), xml)
         found, sizes = fit_to_image(found, claimed, reading, object="<size>")
     except Fault as fault:
-        return None, [replace(fault.finding, image=image)]
+        return None, [replace(fault.finding, image=image)], values
     findings = [replace(finding, image=image) for finding in (*sizes, *faults)]
     if other := voc_xml.names_another_file(tree, image.stem):
         reason = f"<filename> is {other!r}, the image {image.name}"
         findings.append(Finding("other_filename", "warning", xml, reason, image=image))
-    return found, findings
+    return found, findings, values

@@ -62,7 +62,10 @@ def is_label_file(path: Path) -> bool:
     """Whether the first line has a class number and at least four numbers."""
     try:
         lines = read_lines(path)
-        return bool(lines) and len([float(word) for word in lines[0].split()]) >= len(_COLUMNS)
+        numbers = (
+            [Values(texts=True).stated("", word) for word in lines[0].split()] if lines else []
+        )
+        return len(numbers) >= len(_COLUMNS)
     except (Fault, ValueError):
         return False
 

@@ -213,7 +213,10 @@ VOC_FAULTS: dict[str, tuple[Callable[[Voc], None], set[Named]]] = {
     ),
     "cut XML": (_cut_xml, {("malformed_xml", "{s}.xml", "")}),
     "entities": (_entities, {("malformed_xml", "{s}.xml", "")}),
-    "decimal comma": (_first_dog(_box("5,5", 6, 30, 40)), {("not_a_number", "{s}.xml", OBJECT)}),
+    "comma of thousands": (
+        _first_dog(_box("5,500", 6, 30, 40)),
+        {("not_a_number", "{s}.xml", OBJECT)},
+    ),
     "unclear difficult": (
         _first_dog(DOG + "<difficult>maybe</difficult>"),
         {("unclear_difficult", "{s}.xml", OBJECT)},

@@ -99,7 +99,7 @@ def test_a_negative_width_stays_swapped(tmp_path: Path) -> None:
         (_changed(annotations__1__category_id=2), "category_id 2 is not in `categories`"),
         (_changed(annotations__1__iscrowd=2), "iscrowd is 2"),
         (_changed(annotations__1__bbox=[1, 2, 3]), "bbox is [1, 2, 3]"),
-        (_changed(annotations__1__bbox=["1,5", 2, 3, 4]), "bbox is '1,5', expected a number"),
+        (_changed(annotations__1__bbox=["1,500", 2, 3, 4]), "bbox is '1,500', expected a number"),
         (_changed(annotations__1__bbox="1 2 3 4"), "expected [x, y, width, height]"),
         (_changed(images__0__file_name="gone.jpg"), "'gone.jpg': no such file below"),
         (_changed(images__0__file_name=None), "image 7: has no file_name"),

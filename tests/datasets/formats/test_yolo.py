@@ -74,7 +74,7 @@ def test_images_of_subfolders_without_objects(tmp_path: Path) -> None:
         ("cat 0.5 0.5 0.2 0.2", "class is 'cat'"),
         ("0 0.5 0.5 2.01 0.2", "w is 2.01, outside 0..1: in pixels?"),
         ("0 0.5 0.5 0.2 -30", "h is -30, outside 0..1"),
-        ("0 0,5 0.5 0.2 0.1", "cx is '0,5', expected a number"),
+        ("0 1,500 0.5 0.2 0.1", "cx is '1,500', expected a number"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, line: str, said: str) -> None:
