@@ -191,6 +191,10 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
     "no_end_marker": (("warning",), "a JPEG without its end marker; the pixels are complete"),
     "damaged_image": (("warning",), "a JPEG that the decoder calls corrupt; parts may be wrong"),
     "rotated_image": (("note",), "the EXIF orientation rotates the image"),
+    "odd_orientation": (
+        ("note",),
+        "an EXIF orientation that is none of 1 to 8, or cannot be read; it is ignored",
+    ),
     "animated_image": (("warning",), "several frames or pages; only the first is read"),
     "unusual_mode": (
         ("note", "warning"),

@@ -17,11 +17,12 @@ from typing import Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile
 
 from ..detection.config.base import OnBadImage, OnTruncated
 from ..detection.errors import ImageError, one_line
 from .image_file import expect_file, expect_size, open_image
+from .orientation import Orientation, read_orientation, turn
 
 #: Extensions of the accepted formats, lower case: how folders are searched for images.
 IMAGE_SUFFIXES = frozenset(
@@ -30,19 +31,6 @@ IMAGE_SUFFIXES = frozenset(
 )
 
 _SOS, _EOI = b"\xff\xda", b"\xff\xd9"
-_EXIF_ORIENTATION = 0x0112
-#: EXIF 1..8: transpose, then flip up-down, then flip left-right.
-_TURNS = {
-    1: (False, False, False),
-    2: (False, False, True),
-    3: (False, True, True),
-    4: (False, True, False),
-    5: (True, False, False),
-    6: (True, False, True),
-    7: (True, True, True),
-    8: (True, True, False),
-}
-_INVERSE = {6: 8, 8: 6}
 #: PIL modes that hold 8 bits a channel, so that RGB is a plain conversion.
 _EIGHT_BIT = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"})
 
@@ -86,10 +74,17 @@ class LoadedImage:
     pixels: Pixels
     orientation: int
     warnings: tuple[str, ...] = ()
+    #: Why a stated orientation is taken as 1; "" if none is.
+    odd_orientation: str = ""
 
     @property
     def size(self) -> tuple[int, int]:
         return self.pixels.shape[0], self.pixels.shape[1]
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The warnings, and why a stated orientation is taken as 1."""
+        return (*self.warnings, *filter(None, [self.odd_orientation]))
 
 
 DEFAULT_RULES = ImageRules()
@@ -109,72 +104,47 @@ def read_size(path: Path, rules: ImageRules = DEFAULT_RULES) -> tuple[int, int]:
     with _only_image_errors(name, rules):
         expect_file(path)
         with path.open("rb") as stream, open_image(stream, name) as image:
-            return _checked_size(image, _orientation(image), name, rules)
+            return _checked_size(image, _orientation(image, rules), name, rules)
 
 
 def decode_image(data: bytes, name: str, rules: ImageRules = DEFAULT_RULES) -> LoadedImage:
     """The pixels of an encoded image; ``name`` is for messages. Raises only `ImageError`."""
     with _only_image_errors(name, rules), open_image(io.BytesIO(data), name) as image:
-        orientation = _orientation(image)
+        orientation = _orientation(image, rules)
         size = _checked_size(image, orientation, name, rules)
         if image.format in ("JPEG", "MPO"):
             decoded, warnings = _decode_jpeg(data, image, name, rules)
         else:
             decoded, warnings = _decode_other(image, rules)
-        pixels = _turn(decoded, _pending_turn(image, orientation, rules))
+        pixels = turn(decoded, orientation.pending)
         if pixels.shape[:2] != size:
             raise ImageError(f"{name}: header says (h, w) {size}, pixels are {pixels.shape[:2]}")
-        return LoadedImage(pixels, orientation, warnings)
+        return LoadedImage(pixels, orientation.value, warnings, orientation.ignored)
 
 
 def from_pil(image: Image.Image, rules: ImageRules = DEFAULT_RULES) -> LoadedImage:
     """The pixels of an opened image of 8 bits a channel; raises ImageError for any other."""
     if image.mode not in _EIGHT_BIT:
         raise ImageError(f"PIL image of mode {image.mode}: convert it to RGB with 8 bits first")
-    orientation = int(image.getexif().get(_EXIF_ORIENTATION, 1))
-    if rules.exif == "apply":
-        image = ImageOps.exif_transpose(image)
     if 0 in image.size:
         raise ImageError(f"PIL image without pixels: width x height is {image.size}")
-    return LoadedImage(
-        _flatten(image, rules.background), orientation if orientation in _TURNS else 1
-    )
+    orientation = _orientation(image, rules)
+    pixels = turn(_flatten(image, rules.background), orientation.pending)
+    return LoadedImage(pixels, orientation.value, odd_orientation=orientation.ignored)
 
 
 # ---------------------------------------------------------------------------------- header
 
 
-def _orientation(image: Image.Image) -> int:
-    """EXIF (or XMP) orientation; 1 where absent, invalid or unreadable.
-
-    The base class's method reads metadata in front of the pixels only; PNG's own would decode the
-    image to look behind them.
-    """
-    try:
-        value = int(Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1))
-    except Exception:  # damaged EXIF raises almost anything, and the pixels are still good
-        return 1
-    return value if value in _TURNS else 1
-
-
-def _turned_by_decoder(image: Image.Image) -> bool:
-    """Pillow rotates TIFF while decoding, and its ``size`` is that of the result."""
-    return image.format == "TIFF"
-
-
-def _pending_turn(image: Image.Image, orientation: int, rules: ImageRules) -> int:
-    """The EXIF orientation that remains to be applied to the decoded pixels."""
-    wanted, done = rules.exif == "apply", _turned_by_decoder(image)
-    if wanted == done:
-        return 1
-    return orientation if wanted else _INVERSE.get(orientation, orientation)
+def _orientation(image: Image.Image, rules: ImageRules) -> Orientation:
+    return read_orientation(image, apply=rules.exif == "apply")
 
 
 def _checked_size(
-    image: Image.Image, orientation: int, name: str, rules: ImageRules
+    image: Image.Image, orientation: Orientation, name: str, rules: ImageRules
 ) -> tuple[int, int]:
     width, height = image.size
-    if _TURNS[_pending_turn(image, orientation, rules)][0]:
+    if orientation.swaps_sides:
         width, height = height, width
     expect_size((height, width), name, rules)
     return height, width
@@ -269,17 +239,6 @@ def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Pixels:
         canvas.alpha_composite(image.convert("RGBA"))
         image = canvas
     return np.array(image.convert("RGB"))
-
-
-def _turn(pixels: Pixels, orientation: int) -> Pixels:
-    transpose, up_down, left_right = _TURNS[orientation]
-    if transpose:
-        pixels = pixels.swapaxes(0, 1)
-    if up_down:
-        pixels = pixels[::-1]
-    if left_right:
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
 
 
 @contextmanager

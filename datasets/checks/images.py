@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -154,9 +156,9 @@ def examine(data: bytes, rules: ImageRules) -> ImageContent:
     # With "skip" the reader reports truncation separately; all else is as with "error".
     lenient = rules if rules.on_truncated == "warn" else replace(rules, on_truncated="skip")
     try:
-        with decoder_messages() as messages:
+        with decoder_messages() as messages, _exif_warnings() as damaged:
             loaded = decode_image(data, _NAME, lenient)
-        image_format, notes = _format_and_mode(data, rules)
+            image_format, notes = _format_and_mode(data, rules)
     except ImageError as error:
         return _refused(str(error).removeprefix(f"{_NAME}: "), rules)
     height, width = loaded.pixels.shape[:2]
@@ -168,9 +170,26 @@ def examine(data: bytes, rules: ImageRules) -> ImageContent:
         what = "applied" if rules.exif == "apply" else "ignored (exif: ignore)"
         reason = f"EXIF orientation {loaded.orientation} is {what}, {width}x{height}"
         remarks.append(("rotated_image", "note", reason))
+    if loaded.odd_orientation or (damaged and loaded.orientation == 1):
+        reason = loaded.odd_orientation or f"EXIF is damaged: {damaged[0]}"
+        remarks.append(("odd_orientation", "note", reason))
     dhash, thumbnail = fingerprint(loaded.pixels)
     size = (height, width)
     return ImageContent(image_format, size, loaded.orientation, dhash, thumbnail, tuple(remarks))
+
+
+@contextmanager
+def _exif_warnings() -> Iterator[list[str]]:
+    """Yield a list that contains Pillow's warnings about EXIF after the block; others pass."""
+    messages: list[str] = []
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        yield messages
+    for warning in told:
+        if "EXIF" in str(warning.message):
+            messages.append(" ".join(str(warning.message).split()))
+        else:
+            warnings.warn(warning.message, warning.category, stacklevel=2)
 
 
 def _failed(kind: str, reason: str, severity: Severity = "error") -> ImageContent:

@@ -271,7 +271,7 @@ class Predictor(Generic[Result]):
             name,
             loaded.size,
             loaded.orientation,
-            loaded.warnings,
+            loaded.remarks,
             path,
             self.rules,
             None if path else loaded.pixels,
