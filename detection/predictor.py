@@ -16,10 +16,11 @@ from typing import Any
 import torch
 
 from .errors import ConfigError, WeightsError
+from .export.folder import is_export
 from .inference.calls import pick_device
 from .inference.predictor import ModelFacts, Predictor
 from .tasks.base import Task, image_rules
-from .tasks.checkpoints import load_members, read_checkpoint
+from .tasks.checkpoints import load_members, read_applicable
 from .tasks.registry import TASKS
 
 #: Prefixes of the overrides that are allowed for trained weights.
@@ -43,9 +44,9 @@ def load(
     trust_paths: bool = False,
     score_threshold: float | None = None,
 ) -> Predictor[Any]:
-    """A predictor from a weights file, which carries its config and class names, or from the
-    ``best.pt`` of a run folder; from several an ensemble, whose classes must be the same (in any
-    order; those of the first are used).
+    """A predictor from a weights file, which carries its config and class names, from the
+    ``best.pt`` of a run folder, or from the folder of an exported model; from several weights an
+    ensemble, whose classes must be the same (in any order; those of the first are used).
 
     ``device`` is ``cpu``, ``cuda``, ``cuda:1`` or just ``1``; None takes the first GPU if there is
     one. ``overrides`` change the config, as in ``test.nms_iou=0.4``. ``score_threshold`` is the
@@ -69,9 +70,9 @@ def load(
     paths = [_weights_file(Path(path)) for path in given]
     if not paths:
         raise ConfigError("load: no weights given")
-    first = read_checkpoint(paths[0], *TASKS.values())
+    first = read_applicable(paths[0], *TASKS.values())
     task = first.task
-    others = [read_checkpoint(path, task) for path in paths[1:]]
+    others = [read_applicable(path, task) for path in paths[1:]]
     members = load_members([first, *others], place, overrides=overrides, trust_paths=trust_paths)
     pipeline = task.pipeline(members).to(place)
     config = members[0].config
@@ -95,7 +96,7 @@ def load(
 
 def _weights_file(path: Path) -> Path:
     """``path``, or the best weights of the run in a folder."""
-    if not path.is_dir():
+    if not path.is_dir() or is_export(path):
         return path
     best = path / "weights" / "best.pt"
     if best.exists():

@@ -39,6 +39,7 @@ LAYERS = (
     ("detection.config",),
     ("detection.models",),
     ("detection.inference", "detection.engine", "detection.evaluation"),
+    ("detection.export",),
     ("detection.tasks",),
     ("detection.predictor",),
     ("tools",),

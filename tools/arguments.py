@@ -141,6 +141,9 @@ def expect_writable(folder: Path) -> None:
 
 
 def beside_weights(weights: Path, name: str) -> Path:
-    """The run folder's ``name`` for ``run/weights/best.pt``; else a folder beside the file."""
+    """The run folder's ``name`` for ``run/weights/best.pt``, that in the folder of an exported
+    model; else a folder beside the file."""
+    if weights.is_dir():  # an exported model
+        return weights / name
     run_folder = weights.parent.parent if weights.parent.name == "weights" else weights.parent
     return run_folder / name

@@ -40,6 +40,7 @@ COMMANDS = {
     "write-shards": "resdet.tools.write_shards",
     "split": "resdet.tools.split",
     "convert-weights": "resdet.tools.convert_weights",
+    "export": "resdet.tools.export",
     "networks": "resdet.tools.networks",
     "freeze-bn": "resdet.tools.freeze_bn",
     "responses": "resdet.tools.responses",

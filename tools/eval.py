@@ -125,17 +125,17 @@ def run(args: argparse.Namespace) -> int:
     from resdet.detection.evaluation.report import print_report, write_report
     from resdet.detection.tasks.checkpoints import (
         load_members,
-        read_checkpoint,
+        read_applicable,
     )
     from resdet.detection.tasks.eval_split import read_eval_split, sources_of, with_named_split
     from resdet.detection.tasks.registry import TASKS
     from resdet.detection.tasks.skipped import skipped_images
     from rich.console import Console
 
-    first = read_checkpoint(args.weights[0], *TASKS.values())
+    first = read_applicable(args.weights[0], *TASKS.values())
     task = first.task
     _expect_options_for(task.name, args)
-    checkpoints = [first, *(read_checkpoint(path, task) for path in args.weights[1:])]
+    checkpoints = [first, *(read_applicable(path, task) for path in args.weights[1:])]
     base = read_config(task.schema, args.cfg) if args.cfg else None
     with process_group(args.device) as group:
         members = load_members(

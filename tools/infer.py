@@ -139,7 +139,7 @@ def _options(
         coco_ids=coco_ids(args.coco_ids) if args.coco_ids else None,
         sort_by_class=args.sort_by_class,
         save_crops=args.save_crop,
-        provenance=_provenance(args, overrides),
+        provenance=_provenance(args, overrides, predictor),
     )
 
 
@@ -160,12 +160,17 @@ def _shard(files: list[One], text: str) -> list[One]:
     return files[index - 1 :: count]
 
 
-def _provenance(args: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
+def _provenance(
+    args: argparse.Namespace, overrides: list[str], predictor: Predictor[Any]
+) -> dict[str, Any]:
+    from resdet.detection.export.folder import MODEL
     from resdet.detection.files import sha256_of
+
+    files = predictor.facts.origin
 
     return {
         "weights": [path.name for path in args.weights],
-        "weights_sha256": [sha256_of(path) for path in args.weights],
+        "weights_sha256": [sha256_of(path / MODEL if path.is_dir() else path) for path in files],
         "overrides": overrides,
         "shard": args.shard,
         **({"every": args.every} if args.every is not None else {}),

@@ -39,7 +39,7 @@ class RPNHead(nn.Module):
         """(N, C, h, w) to logits (N, B) and deltas (N, B, 4) in the order of `grid_anchors`."""
         hidden = F.relu(self.conv(features), inplace=True)
         logits = self.logits(hidden).permute(0, 2, 3, 1).flatten(1)
-        deltas = self.deltas(hidden).permute(0, 2, 3, 1).reshape(len(features), -1, 4)
+        deltas = self.deltas(hidden).permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, 4))
         return logits.float(), deltas.float()
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from rich.console import Console
@@ -25,30 +24,17 @@ from ..engine.log import RunLog
 from ..engine.plots import plot_batch
 from ..errors import ConfigError, WeightsError
 from ..evaluation.prediction import Timer, autocast, predict_batches
+from ..export.network import Graph, OnnxNetwork
 from ..inference.predictor import Predictor
 from ..structures import Batch
-from .named_paths import NamedPaths
+from .loaded import Loaded as Loaded
 
 Splits = Mapping[str, DataSplit]
 Model = TypeVar("Model", bound=nn.Module)
-Config = TypeVar("Config", bound=Section)
 
 #: The group of a single process on the CPU.
 ALONE = Group(0, 1, torch.device("cpu"))
 SHOWN = 16  # the largest number of drawn images of the first batch
-
-
-@dataclass(frozen=True)
-class Loaded(Generic[Model, Config]):
-    """A network with its configuration and class names, in label order; an ensemble is a sequence
-    of them, with the classes of all in the order of the first one's."""
-
-    model: Model
-    config: Config
-    classes: tuple[str, ...]
-    own: Config | None = None  # the configuration in its file, from which ``config`` may differ
-    named: NamedPaths = field(default_factory=NamedPaths)  # what must not be opened
-    held_out: tuple[str, ...] | None = None  # images, by ``data.val.fraction``
 
 
 class Task(ABC):
@@ -75,6 +61,9 @@ class Task(ABC):
     by_shape: ClassVar[bool] = False
     #: ``plot_labels(records, classes, path)`` draws the statistics of the labels.
     plot_labels: ClassVar[Callable[..., object]]
+
+    #: Settings that an export holds, as in ``test.nms_iou``; others may change when it is loaded.
+    exported_settings: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def build(self, config: Any, classes: int) -> nn.Module:
@@ -184,6 +173,14 @@ class Task(ABC):
         """(image id, prediction) of each image in this process's share of ``split``."""
         batches = self.eval_batches(pipeline, config, split, group)
         return predict_batches(pipeline, batches, device=group.device, timer=timer)
+
+    def graph(self, pipeline: Any) -> Graph:
+        """What `resdet export` writes of a pipeline; raises ConfigError for what it cannot hold."""
+        raise ConfigError(f"{self.noun} cannot be exported")
+
+    def exported(self, network: OnnxNetwork) -> nn.Module:
+        """The model of a `Loaded` that an exported ``network`` stands for."""
+        return network
 
     @abstractmethod
     def pipeline(self, members: Sequence[Loaded]) -> Any:

@@ -22,6 +22,8 @@ from ..config.files import check_dict, override
 from ..engine.checkpoint import load_checkpoint
 from ..engine.forking import momenta
 from ..errors import ConfigError, DataError, WeightsError, quoted
+from ..export.folder import META, MODEL, is_export, read_meta
+from ..export.network import OnnxNetwork
 from .base import Loaded, Task
 from .class_rows import carry_rows, match_classes
 from .named_paths import NamedPaths, named_paths
@@ -131,26 +133,68 @@ class Checkpoint:
         return named_paths(self.path, self.config, config, overrides)
 
 
+@dataclass(frozen=True)
+class ExportedCheckpoint(Checkpoint):
+    """The folder of an exported model in the place of a checkpoint, for `read_applicable`."""
+
+    def load(
+        self,
+        device: str | torch.device = "cpu",
+        overrides: Sequence[str] = (),
+        *,
+        base: Section | None = None,
+        trust_paths: bool = False,
+    ) -> Loaded:
+        """`Checkpoint.load`; raises ConfigError for other settings than those of the export."""
+        config: Any = override(base or self.config, overrides)
+        for name in self.task.exported_settings:
+            given, held = (reduce(getattr, name.split("."), each) for each in (config, self.config))
+            if given != held:
+                raise ConfigError(
+                    f"{self.path}: {name} is {held} in the exported model and cannot become "
+                    f"{given}: export the checkpoint again, with {name}={given}"
+                )
+        model = self.task.exported(OnnxNetwork(self.path / MODEL)).eval()
+        named = NamedPaths() if trust_paths else self.named_paths(config, overrides)
+        return Loaded(model, config, self.classes, self.config, named)
+
+
+def read_applicable(path: Path, *tasks: Task) -> Checkpoint:
+    """`read_checkpoint`, or an exported model, which can be applied and evaluated alone."""
+    if not is_export(path):
+        return read_checkpoint(path, *tasks)
+    meta = read_meta(path)
+    task = _task_called(meta["task"], path, tasks)
+    config = check_dict(task.schema, meta["config"], str(path / META))
+    return ExportedCheckpoint(path, task, {}, config, tuple(meta["classes"]))
+
+
 def read_checkpoint(path: Path, *tasks: Task) -> Checkpoint:
     """The checkpoint of one of ``tasks``, or a network that ``convert-weights`` wrote.
 
     Raises:
         WeightsError: unreadable, of another task, or not fitting its task's schema.
     """
+    if is_export(path):
+        raise WeightsError(f"{path}: an exported model has no weights to start from")
     if path.suffix == ".safetensors":
         converted = import_weights(path)
         kinds = [task for task in tasks if task.name == CONVERTED[converted.kind]]
         chosen = (*kinds, *tasks)[0]  # without the kind, the first one says what it needs
         return Checkpoint(path, chosen, *chosen.read_converted(converted, path))
     state = load_checkpoint(path)
-    name = state.get("task", "detection")  # the first detectors' checkpoints have none
+    task = _task_called(state.get("task", "detection"), path, tasks)  # the first have none
+    config = check_dict(task.schema, state["config"], str(path))
+    tensors = state.get("average") or state["model"]
+    return Checkpoint(path, task, tensors, config, tuple(state["classes"]), state)
+
+
+def _task_called(name: object, path: Path, tasks: Sequence[Task]) -> Task:
     task = next((task for task in tasks if task.name == name), None)
     if task is None:
         needed = " or ".join(f"{each.noun} (`resdet {each.command}`)" for each in tasks)
         raise WeightsError(f"{path}: a checkpoint of the task {quoted(name)}; needed: {needed}")
-    config = check_dict(task.schema, state["config"], str(path))
-    tensors = state.get("average") or state["model"]
-    return Checkpoint(path, task, tensors, config, tuple(state["classes"]), state)
+    return task
 
 
 def load_members(
@@ -172,6 +216,9 @@ def load_members(
         WeightsError: the tensors do not fit the configuration.
     """
     first, *others = checkpoints
+    for each in checkpoints if others else ():
+        if isinstance(each, ExportedCheckpoint):
+            raise ConfigError(f"{each.path}: an exported model cannot be part of an ensemble")
     if base is not None:
         first.expect_network(base)
     given = trust_paths or base is not None
@@ -183,29 +230,6 @@ def load_members(
     for member in members:
         fold_norms(member.model)
     return members
-
-
-def describe_members(views: Sequence[Sequence[str]], stage: str = "") -> list[str]:
-    """What each member of an ensemble is given, in words, as parts of `Task.describe_testing`; once
-    where all are given the same."""
-    together = f"ensemble of {len(views)}{stage}"
-    if any(list(other) != list(views[0]) for other in views):
-        each = (f"({number}) {', '.join(words)}" for number, words in enumerate(views, 1))
-        return [f"{together}: {' '.join(each)}"]
-    return [*views[0], *([together] if len(views) > 1 else [])]
-
-
-def describe_overridden(members: Sequence[Loaded], names: Sequence[str]) -> list[str]:
-    """The settings ``names`` (as in ``test.nms_iou``) that differ from those in the files of the
-    weights, as a part of `Task.describe_testing`; nothing where all are the files'."""
-    changed = []
-    for member in members:
-        for name in names if member.own else ():
-            used, own = (
-                reduce(getattr, name.split("."), config) for config in (member.config, member.own)
-            )
-            changed += [f"{name} {used} (weights: {own})"] if used != own else []
-    return [f"overridden: {', '.join(dict.fromkeys(changed))}"] if changed else []
 
 
 def load_trained(loaded: Loaded, checkpoint: Checkpoint, *, reset_head: bool) -> list[str]:

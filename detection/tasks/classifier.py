@@ -38,9 +38,9 @@ from ..models.classifier import Classifier
 from ..structures import Batch
 from .banner import describe_size
 from .base import ALONE, Loaded, Part, Splits, Task, image_rules
-from .checkpoints import describe_members, describe_overridden
 from .classifier_network import build_classifier, classifier_member, describe_crops, train_crop
 from .classifier_weights import converted_classifier, load_classifier_weights
+from .describing import describe_members, describe_overridden
 from .skipped import evaluate_read
 
 LoadedClassifier = Loaded[Classifier, ClassifierConfig]

@@ -33,6 +33,8 @@ from ..engine.plots import plot_detections, plot_labels
 from ..errors import WeightsError
 from ..evaluation.detection import DetectionEvaluation, evaluate
 from ..evaluation.prediction import autocast
+from ..export.detector import detector_graph
+from ..export.network import Graph, OnnxNetwork, OnnxPipeline
 from ..inference.pipeline import Pipeline
 from ..inference.predictor import Predictor
 from ..inference.result_types import DetectionResult
@@ -40,7 +42,7 @@ from ..models.faster_rcnn import FasterRCNN
 from ..structures import Batch, Detections
 from .banner import describe_size, describe_splits
 from .base import Loaded, Part, Splits, Task, image_rules
-from .checkpoints import describe_overridden
+from .describing import describe_overridden
 from .detector_data import read_sources, read_test
 from .detector_network import (
     anchors_in_training,
@@ -89,6 +91,17 @@ class DetectionTask(Task):
         "test.score_threshold",
         "test.nms_iou",
         "test.max_detections",
+    )
+    exported_settings: ClassVar[tuple[str, ...]] = (
+        *test_settings,
+        "rpn.nms_iou",
+        "rpn.min_size",
+        "test.suppress",
+        "test.refine",
+        "test.vote",
+        "test.scales",
+        "test.flip",
+        "test.pyramid",
     )
     by_shape = True
     plot_labels = staticmethod(plot_labels)
@@ -179,8 +192,15 @@ class DetectionTask(Task):
 
     # -- prediction and evaluation -----------------------------------------------------------------
 
-    def pipeline(self, members: Sequence[Detector]) -> Pipeline:
+    def pipeline(self, members: Sequence[Detector]) -> Pipeline | OnnxPipeline:
+        network: object = members[0].model
+        if isinstance(network, OnnxNetwork):
+            config = members[0].config
+            return OnnxPipeline(network, eval_transform(config, *config.test.scales))
         return build_pipeline(members)
+
+    def graph(self, pipeline: Pipeline) -> Graph:
+        return detector_graph(pipeline)
 
     def predictor(self, pipeline: Pipeline, **options: Any) -> Predictor[DetectionResult]:
         return Predictor(pipeline, **options)
@@ -248,9 +268,10 @@ class DetectionTask(Task):
             f"{rpn.post_nms_train} in training, {rpn.post_nms_test} in testing",
         ]
 
-    def describe_testing(self, members: Sequence[Detector], pipeline: Pipeline) -> str:
+    def describe_testing(self, members: Sequence[Detector], pipeline: object) -> str:
         overridden = describe_overridden(members, self.test_settings)
-        return "; ".join([describe_pipeline(members), *overridden])
+        runtime = ["exported, in onnxruntime"] if isinstance(pipeline, OnnxPipeline) else []
+        return "; ".join([describe_pipeline(members), *runtime, *overridden])
 
     def facts(self, config: DetectorConfig) -> list[tuple[str, str]]:
         network, image = config.backbone, config.image

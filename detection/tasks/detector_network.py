@@ -23,7 +23,7 @@ from ..ops.matching import Sampler, sample
 from ..ops.nms import suppress, suppress_across_classes
 from ..ops.roi_align import roi_align, roi_pool
 from .base import Loaded, seeded
-from .checkpoints import describe_members
+from .describing import describe_members
 
 
 def build_detector(config: DetectorConfig, classes: int) -> FasterRCNN:

@@ -40,10 +40,11 @@ from ..models.localizer import Localizer
 from ..structures import Located
 from .banner import describe_size, describe_splits
 from .base import Loaded, Part, Splits, image_rules
-from .checkpoints import class_difference, describe_members, load_members, read_checkpoint
+from .checkpoints import class_difference, load_members, read_checkpoint
 from .classifier import CLASSIFICATION, CropTask, data_source
 from .classifier_network import describe_crops, eval_crops, train_crop
 from .classifier_weights import load_classifier_weights
+from .describing import describe_members
 from .localizer_network import build_localizer
 from .skipped import evaluate_read
 

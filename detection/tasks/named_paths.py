@@ -59,8 +59,13 @@ def named_paths(
 def _paths_of_run(checkpoint: Path, schema: type[Section]) -> set[Path]:
     """The paths in ``config.yaml`` of the run that has the checkpoint in its folder ``weights``."""
     folder = checkpoint.absolute().parent
-    path = folder.parent / "config.yaml"
-    if folder.name != "weights" or not path.is_file():
+    if checkpoint.is_dir():  # an exported model in the folder of the run
+        path = folder / "config.yaml"
+    else:
+        path = folder.parent / "config.yaml"
+        if folder.name != "weights":
+            return set()
+    if not path.is_file():
         return set()
     try:
         tree = read_yaml(path).value

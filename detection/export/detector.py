@@ -1,0 +1,53 @@
+"""The description of an exported detector: what its graph takes, gives and holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..inference.pipeline import Pipeline
+from .folder import RESIZE
+from .graph import DetectorGraph
+from .network import Graph, OnnxPipeline
+from .verify import verify
+
+#: Of the example that is traced; any other size runs as well.
+EXAMPLE = (2, 3, 160, 224)
+OUTPUTS = {
+    "image": "(D,) int64, index of the image in the batch",
+    "boxes": "(D, 4) float32, x1 y1 x2 y2 in pixels of the input, width x2 - x1",
+    "scores": "(D,) float32, in falling order",
+    "labels": "(D,) int64, index into classes",
+    "finite": "() bool, false where the network gave NaN or infinity: raise an error then",
+}
+
+
+def detector_graph(pipeline: Pipeline) -> Graph:
+    """The whole detector of a pipeline; raises ConfigError for one with `obstacles`."""
+    module = DetectorGraph(pipeline)
+    transform = pipeline.transforms[0]
+    example = torch.randint(0, 256, EXAMPLE, dtype=torch.uint8)
+    example = example.to(memory_format=torch.channels_last)
+    settings: dict[str, Any] = {
+        "score_threshold": pipeline.score_threshold,
+        "suppression": module.suppress,
+        "proposals": module.select,
+    }
+    return Graph(
+        module,
+        example,
+        {0: "images", 2: "height", 3: "width"},
+        {
+            "name": "images",
+            "type": "uint8",
+            "layout": "NCHW, RGB, images of one size without padding",
+            "pixels": "mean, std and the order of channels are inside the graph",
+            "short_side": transform.short_side,
+            "long_side_max": transform.long_side_max,
+            "resize": RESIZE,
+        },
+        OUTPUTS,
+        settings,
+        lambda network: verify(OnnxPipeline(network, transform), pipeline),
+    )

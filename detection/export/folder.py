@@ -1,0 +1,103 @@
+"""The folder of an exported model: ``model.onnx`` and ``meta.json``, which says what it takes, what
+it gives, what it was made of, and how well it agrees with its checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, WeightsError, quoted
+from ..files import read_limited, write_file
+from .writing import expect_extra
+
+MODEL, META = "model.onnx", "meta.json"
+FORMAT, FORMAT_VERSION = "resdet export", 1
+#: A description with the longest class lists is a hundredth of it.
+LARGEST_META = 16 * 2**20
+#: The resize before every graph of a detector in words.
+RESIZE = (
+    "factor = short_side / min(h, w); if factor * max(h, w) > long_side_max: factor = long_side_max"
+    " / max(h, w). New sides: max(1, floor(side * factor + 0.5)). OpenCV's INTER_LINEAR on uint8, "
+    "or INTER_AREA where new / old of a side is below 0.5; an image of that size stays as it is. "
+    "Boxes go back by x * w / new_w, y * h / new_h, and are clipped to the image"
+)
+
+
+def is_export(path: Path) -> bool:
+    """Whether ``path`` is a folder that `resdet export` wrote."""
+    return path.is_dir() and (path / META).is_file() and (path / MODEL).is_file()
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``out``, which becomes ``out`` after the block; after an
+    exception nothing is left. Raises ConfigError where ``out`` is not empty or not writable."""
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ConfigError(f"{out}: already exists; give another --out, or remove it")
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.absolute().parent))
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot be written: {error.strerror or error}") from error
+    try:
+        yield part
+        part.chmod(0o777 & ~_umask())
+        part.replace(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
+    """Write ``meta.json`` with format and version first."""
+    content = {"format": FORMAT, "format_version": FORMAT_VERSION, **meta}
+    write_file(folder / META, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """The content of ``meta.json``; warns where onnxruntime has another version than the one that
+    the model was verified with.
+
+    Raises WeightsError for a damaged file, or one of another format.
+    """
+    path = folder / META
+    try:
+        meta = json.loads(read_limited(path, LARGEST_META))
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+        raise WeightsError(f"{path}: not the description of an exported model")
+    if meta.get("format_version") != FORMAT_VERSION:
+        raise WeightsError(
+            f"{path}: format_version {quoted(meta.get('format_version'))}; this resdet reads "
+            f"{FORMAT_VERSION}: export the checkpoint again"
+        )
+    classes, versions = meta.get("classes"), meta.get("versions")
+    if not (
+        isinstance(meta.get("task"), str)
+        and isinstance(meta.get("config"), dict)
+        and isinstance(classes, list)
+        and classes
+        and all(isinstance(name, str) for name in classes)
+        and isinstance(versions, dict)
+    ):
+        raise WeightsError(f"{path}: damaged: task, config, classes or versions are missing")
+    here, there = expect_extra("onnx")["onnxruntime"], versions.get("onnxruntime")
+    if here != there:
+        warnings.warn(
+            f"{folder}: verified with onnxruntime {there}, here is {here}; `resdet eval` compares",
+            stacklevel=2,
+        )
+    return meta

@@ -1,0 +1,116 @@
+"""An exported network in its runtime, in the place of the torch network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ...datasets.loading.transforms import EvalTransform, make_sample
+from ..errors import WeightsError
+from ..inference.pipeline import Prepared, in_equal_batches
+from ..models.faster_rcnn import expect_finite
+from ..ops import boxes as box_ops
+from ..structures import Annotation, Batch, Detections, Sample
+from .verify import Agreement
+from .writing import expect_extra
+
+
+class OnnxNetwork(nn.Module):
+    """A graph in onnxruntime, on the CPU; it can be pickled and used from several threads.
+
+    Raises ConfigError without the extra ``onnx``, WeightsError for a file that is no graph.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._session = _open(path)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """The outputs for (N, 3, H, W) uint8 images, on the CPU."""
+        found = self._session.run(None, {"images": np.ascontiguousarray(images.cpu().numpy())})
+        return [torch.from_numpy(np.asarray(value)) for value in found]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_session": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._session = _open(self.path)
+
+
+def _open(path: Path) -> Any:
+    expect_extra("onnx")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions have no common base of their own
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{path}: onnxruntime cannot read it: {reason}") from error
+
+
+class OnnxPipeline(nn.Module):
+    """The interface of `Pipeline` for a graph of the whole detector, `DetectorGraph`, which holds
+    the thresholds and the suppression; ``transform`` is the resize before it."""
+
+    def __init__(self, network: OnnxNetwork, transform: EvalTransform) -> None:
+        super().__init__()
+        self.network = network
+        self.transforms = (transform,)
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> list[Detections]:
+        """Detections in original pixels, sorted by score. Images of different sizes run apart,
+        without their padding."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index, size in enumerate(batch.sizes):
+            groups.setdefault(size, []).append(index)
+        found: dict[int, Detections] = {}
+        for (height, width), indices in groups.items():
+            image, boxes, scores, labels, finite = self.network(
+                batch.images[indices, :, :height, :width]
+            )
+            if not finite:
+                expect_finite(torch.tensor(torch.nan))
+            for place, index in enumerate(indices):
+                own = image == place
+                geometry = batch.geometries[index]
+                original = box_ops.clip(geometry.invert(boxes[own]), geometry.original)
+                found[index] = Detections(original, scores[own], labels[own])
+        return [found[index] for index in range(len(batch))]
+
+    def sample(self, pixels: NDArray[np.uint8], image_id: str = "") -> Sample:
+        """The input for one image (h, w, 3) uint8 RGB."""
+        return make_sample(pixels, Annotation.empty(), self.transforms, image_id=image_id)
+
+    @torch.inference_mode()
+    def detect(self, prepared: Sequence[Prepared]) -> list[Detections]:
+        """`predict` for images of any sizes, in their order."""
+        return in_equal_batches(prepared, self.predict)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What is to be exported: a module of one tensor, what it takes and gives, its settings, and
+    the comparison of the exported network with it."""
+
+    module: nn.Module
+    example: Tensor
+    #: Free dimensions of the input by index.
+    sides: Mapping[int, str]
+    input: Mapping[str, Any]
+    #: {name: meaning}, in order.
+    outputs: Mapping[str, str]
+    settings: Mapping[str, Any]
+    verify: Callable[[OnnxNetwork], list[Agreement]]
