@@ -1,8 +1,9 @@
 # Two commands for a new machine:
 #   make quickstart   install; generate data; train a classifier, a detector on its backbone and one
 #                     from scratch; compare them; draw detections (8 minutes on two cores)
-#   make test         install and run the tests
+#   make test         install and run the tests, in two processes; JOBS=8 in eight
 PYTHON ?= python3
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 QUICK := runs/quickstart
@@ -34,7 +35,7 @@ quickstart: $(VENV)/installed
 	$(BIN)/resdet report $(QUICK)/pretrained --detections $(QUICK)/found --out $(QUICK)/report.html
 
 test: $(VENV)/installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(JOBS) --dist worksteal
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -13,10 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 #: Before torch is imported: the networks of the tests are too small for more than one thread, and
 #: commands in processes of their own run on one too, so that results can be compared bit for bit.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+#: A property takes as long as the machine is busy: no deadline for its examples.
+settings.register_profile("resdet", deadline=None)
+settings.load_profile("resdet")
 
 #: Commands under test get the signals of a shell's foreground, even where the suite was started by
 #: ``nohup`` or with ``&``, whose ignored signals they would inherit.
