@@ -78,6 +78,10 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
     ),
     "unstated_size": (("note",), "images of the size 0x0, for which that of the file is used"),
     # Classes.
+    "given_names": (
+        ("note",),
+        "a YOLO folder without a file of names: the numbers mean the given classes",
+    ),
     "unknown_class": (("error",), "a class name that is not in the class list"),
     "misspelt_class": (("error",), "a class name that is nearly one in the class list"),
     "similar_classes": (

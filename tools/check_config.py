@@ -79,7 +79,9 @@ def _split_command(data: DataSet) -> str:
         words = ["resdet", "convert-data", root, "--to", "coco", "--out", f"{root}_coco"]
         return shlex.join(words)
     files = ["--annotations", str(getattr(data.listing[0], "annotations", ""))]
-    words = ["resdet", "split", root, *(files if files[1] else ()), "--parts"]
+    names = getattr(data.listing[0], "names", None)
+    classes = ["--classes", ",".join(names)] if names else []
+    words = ["resdet", "split", root, *(files if files[1] else ()), *classes, "--parts"]
     return shlex.join([*words, "train=0.8", "val=0.2"])
 
 

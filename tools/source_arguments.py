@@ -43,6 +43,24 @@ def add_format_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_names_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--classes``, the names of numbered classes."""
+    parser.add_argument(
+        "--classes",
+        metavar="A,B",
+        help="classes of the numbers 0, 1, ... of a YOLO folder without a file of names",
+    )
+
+
+def given_names(args: argparse.Namespace, format: Format[Any]) -> list[str] | None:
+    """The names in ``--classes``; raises ConfigError for a format without numbers."""
+    if args.classes is None:
+        return None
+    if "names" not in format.source.model_fields:
+        raise ConfigError(f"--classes: only for yolo, {format.name} has names")
+    return [name.strip() for name in args.classes.split(",")]
+
+
 def recognised_format(args: argparse.Namespace) -> Format[Any]:
     """The format that ``--from`` names or ``--annotations`` implies, else that of the folder, which
     is printed with the reason. Raises ConfigError for an unknown layout."""
@@ -80,6 +98,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         help="file of annotations (COCO, CSV, CVAT, Label Studio), one for each --split "
         "(default: those found in SOURCE)",
     )
+    add_names_argument(parser)
     parser.add_argument("--out", type=Path, required=True, help="new or empty folder")
     parser.add_argument(
         "--coordinates",
@@ -130,9 +149,10 @@ def reading_of(args: argparse.Namespace) -> Reading:
 def named_sources(args: argparse.Namespace) -> dict[str, Source]:
     """The sources by the names of their splits: one for each ``--split``, with its
     ``--annotations`` if given, else all. Raises ConfigError."""
-    from resdet.datasets.formats import named_source
+    from resdet.datasets.formats import named_source, with_names
 
     format = recognised_format(args)
+    names = given_names(args, format)
     fields = format.source.model_fields
     if args.annotations and "annotations" not in fields:
         raise ConfigError(
@@ -151,7 +171,10 @@ def named_sources(args: argparse.Namespace) -> dict[str, Source]:
             for split, file in zip(splits, files, strict=True)
         }
     update = {"coordinates": args.coordinates} if "coordinates" in fields else {}
-    return {split: source.model_copy(update=update) for split, source in sources.items()}
+    return {
+        split: with_names(source.model_copy(update=update), names)
+        for split, source in sources.items()
+    }
 
 
 def _check_names(splits: list[str], files: list[Path]) -> None:

@@ -23,7 +23,9 @@ from resdet.detection.printing import say
 from resdet.tools.progress import decoding_progress
 from resdet.tools.source_arguments import (
     add_format_argument,
+    add_names_argument,
     add_policies,
+    given_names,
     reading_of,
     recognised_format,
 )
@@ -58,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also keep near copies, such as frames of a scene, together (decodes all images)",
     )
+    add_names_argument(parser)
     parser.add_argument(
         "--force",
         action="store_true",
@@ -142,8 +145,9 @@ def _fractions(words: Sequence[str]) -> dict[str, float]:
 
 def _sources(args: argparse.Namespace, format: Format[Any]) -> list[Source]:
     """The sources to divide; raises ConfigError for options of another format."""
-    from resdet.datasets.formats import named_source
+    from resdet.datasets.formats import named_source, with_names
 
+    names = given_names(args, format)
     in_file = "annotations" in format.source.model_fields
     if not in_file and (args.annotations or args.out):
         raise ConfigError("--annotations and --out: only for coco")
@@ -156,7 +160,8 @@ def _sources(args: argparse.Namespace, format: Format[Any]) -> list[Source]:
             raise ConfigError(f"{format.name}: give --annotations JSON; there are: {files}")
         return list(found.values())
     splits = dict.fromkeys(args.splits or [None])
-    return [named_source(format, args.source, each, args.annotations) for each in splits]
+    divided = [named_source(format, args.source, each, args.annotations) for each in splits]
+    return [with_names(source, names) for source in divided]
 
 
 def _shares(members: Sequence[Member], parts: Mapping[str, Sequence[str]]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...detection.errors import ConfigError
 from ..coordinates import Coordinates
-from ..formats import FORMATS, declared_classes, inspect, inspect_folders, named_source
+from ..formats import FORMATS, declared_classes, inspect, inspect_folders, named_source, with_names
 from ..formats.format import DEFAULT_READING, Format, Part, Reading, Source
 from .check import DataSet
 from .statistics import Anchors
@@ -41,6 +41,7 @@ def folder_data(
     if "coordinates" in format.source.model_fields:
         update = {"coordinates": coordinates}
         sources = {name: each.model_copy(update=update) for name, each in sources.items()}
+    sources = {name: with_names(each, classes) for name, each in sources.items()}
     return DataSet(
         root,
         {
@@ -75,6 +76,9 @@ def config_data(
     else:
         val = list(data.val) if isinstance(data.val, tuple) else []
         splits = {"train": list(data.train), "val": val}
+    splits = {
+        name: [with_names(source, data.classes) for source in part] for name, part in splits.items()
+    }
     sources = [source for part in splits.values() for source in part]
     if not sources:
         raise ConfigError(f"{origin}: has no data sources")

@@ -180,6 +180,14 @@ def class_order(
     return tuple(name for name in (*names, *others) if name not in set(ignored))
 
 
+def with_names(source: Source, names: Sequence[str] | None) -> Source:
+    """The source with these class names by number, where its format has numbers and none are
+    given; its own file of names, if there is one, counts all the same."""
+    if not names or getattr(source, "names", names) is not None:
+        return source
+    return source.model_copy(update={"names": tuple(names)})
+
+
 def declared_classes(sources: Iterable[Source]) -> frozenset[str]:
     """The names in the lists of the sources' own files; a list that cannot be read has none."""
     names: set[str] = set()

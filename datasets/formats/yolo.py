@@ -26,6 +26,8 @@ class YoloSource(SplitSource):
     images."""
 
     format: Literal["yolo"] = "yolo"
+    #: The class names by number, for a folder without a file of names.
+    names: tuple[str, ...] | None = None
 
 
 def inspect_yolo(source: YoloSource, reading: Reading) -> Inspected:
@@ -37,8 +39,8 @@ def inspect_yolo(source: YoloSource, reading: Reading) -> Inspected:
     keypoints and of predictions with scores, which have other columns, are errors.
     """
     try:
-        names: Mapping[int, str] | None = yolo_names.read_names(source.root)
-        findings = []
+        names: Mapping[int, str] | None
+        names, findings = yolo_names.read_names(source.root, source.names)
     except Fault as fault:
         names, findings = None, [fault.finding]
     try:
@@ -153,7 +155,7 @@ def _contents(source: YoloSource, images: Sequence[RawImage]) -> Contents:
 
 
 def _classes(source: YoloSource) -> tuple[str, ...]:
-    return tuple(yolo_names.read_names(source.root).values())
+    return tuple(yolo_names.read_names(source.root, source.names)[0].values())
 
 
 def _divide(

@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from ..findings import Fault
+from ...detection.errors import first_few
+from ..findings import Fault, Finding
 from .yolo_text import malformed, read_text
 
 #: Usual names of the file, before any other YAML file that has ``names``.
@@ -20,16 +21,25 @@ _TEXT_FILES = ("classes.txt", "obj.names", "*.names", "_darknet.labels")
 _TEXT_FOLDERS = ("", "labels", "images", "train", "obj", "obj_train_data")
 
 
-def read_names(root: Path) -> dict[int, str]:
-    """{number: class name}, by number; raises `Fault`."""
+def read_names(
+    root: Path, given: Sequence[str] | None = None
+) -> tuple[dict[int, str], list[Finding]]:
+    """{number: class name}, by number, and a note if they are those ``given`` for a folder without
+    a file of names; raises `Fault`."""
     for path in _yaml_files(root):
         content = _content(path)
         if path.name in _YAML_FILES or "names" in content:
-            return _checked(_numbered(content, path), path)
+            return _checked(_numbered(content, path), path), []
     for path in _text_files(root):
-        return _checked(dict(enumerate(_lines(read_text(path)))), path)
+        return _checked(dict(enumerate(_lines(read_text(path)))), path), []
+    if given:
+        numbers = first_few([f"{number} is {name!r}" for number, name in enumerate(given)])
+        reason = f"no file of class names: the classes are numbered as given, {numbers}"
+        names = _checked(dict(enumerate(given)), root)
+        return names, [Finding("given_names", "note", root, reason)]
     reason = (
-        f"no class names: expected a YAML file with `names`, or one of {', '.join(_TEXT_FILES)}"
+        f"no class names: expected a YAML file with `names`, or one of {', '.join(_TEXT_FILES)}; "
+        "--classes A,B or data.classes gives those of the numbers 0, 1, ..."
     )
     raise Fault.of("missing_file", root, reason)
 

@@ -8,7 +8,7 @@ from functools import partial
 
 from ...datasets.catalog import DataSplit, all_dropped, label_images
 from ...datasets.findings import refuse
-from ...datasets.formats import class_order, declared_classes, inspect_all
+from ...datasets.formats import class_order, declared_classes, inspect_all, with_names
 from ...datasets.formats.format import Difficult, Reading, Source, is_annotated
 from ..config.detector import DetectorConfig
 from ..errors import ConfigError
@@ -27,6 +27,7 @@ def read_sources(
     """
     data = config.data
     reading = Reading(image_rules(config), difficult, data.on_size_mismatch)
+    sources = [with_names(source, data.classes or classes) for source in sources]
     images, findings = inspect_all(sources, reading)
     known = classes or data.classes
     if known is None:

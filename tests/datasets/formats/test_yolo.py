@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from resdet.datasets.formats.yolo_names import read_names
+from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.errors import DataError
+from resdet.detection.tasks.detector_data import read_sources
 from resdet.tests.datasets.formats.sources import inspect, read
+from resdet.tools.cli import main
 
 NAMES = "names: [cat, 'big dog']\n"
 
@@ -88,7 +93,7 @@ def test_class_numbers_with_a_fraction_of_zeros(tmp_path: Path) -> None:
     """``1.0`` is 1, as in every other format; one note counts such numbers."""
     root = _folder(tmp_path, "0.0 0.5 0.5 0.1 0.1\n1.0 0.5 0.5 0.1 0.1\n1 0.5 0.5 0.1 0.1\n")
     (image,), findings = inspect("yolo", root, "train")
-    names = list(read_names(root).values())
+    names = list(read_names(root)[0].values())
     assert [obj.name for obj in image.objects] == [names[0], names[1], names[1]]
     (note,) = findings
     assert (note.kind, note.severity) == ("unusual_value", "note")
@@ -160,12 +165,12 @@ def test_missing_folders(tmp_path: Path) -> None:
 )
 def test_names_are_the_text_as_written(tmp_path: Path, text: str, names: tuple[str, ...]) -> None:
     (tmp_path / "data.yaml").write_text(text)
-    assert read_names(tmp_path) == dict(enumerate(names))
+    assert read_names(tmp_path)[0] == dict(enumerate(names))
 
 
 def test_names_of_a_text_file(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("cat\nbig dog\n")
-    assert read_names(tmp_path) == {0: "cat", 1: "big dog"}
+    assert read_names(tmp_path)[0] == {0: "cat", 1: "big dog"}
 
 
 @pytest.mark.parametrize(
@@ -198,3 +203,63 @@ def test_wrong_names(tmp_path: Path, text: str, said: str) -> None:
 def test_no_names(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no class names: expected a YAML file with `names`"):
         read_names(tmp_path)
+
+
+# --------------------------------------------------------------------------- without names
+
+
+PARTS = "train=0.8 val=0.2"
+
+
+@pytest.fixture
+def nameless(tmp_path: Path) -> Path:
+    """Six images with an object of class 1, and no file of names."""
+    root = tmp_path / "data"
+    for kind in ("images", "labels"):
+        (root / kind).mkdir(parents=True)
+    for number in range(6):
+        noise = np.random.default_rng(number).integers(0, 255, (50, 100, 3), np.uint8)
+        Image.fromarray(noise).save(root / f"images/{number}.png")
+        (root / f"labels/{number}.txt").write_text("1 0.5 0.5 0.2 0.4\n")
+    return root
+
+
+def test_without_names_the_way_on_is_told(nameless: Path) -> None:
+    with pytest.raises(DataError, match=r"--classes A,B or data\.classes gives those of"):
+        read("yolo", nameless, None)
+
+
+def test_given_names_are_numbered(nameless: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words, classes = ["--workers", "0"], ["--classes", "cat,big dog"]
+    assert main(["check-data", str(nameless), *words, *classes]) == 0
+    told = capsys.readouterr().out
+    assert "given_names" in told
+    assert told.endswith(f"next: resdet split {nameless} --classes 'cat,big dog' --parts {PARTS}\n")
+    out = nameless.parent / "coco"
+    assert main(["convert-data", str(nameless), "--to", "coco", "--out", str(out), *classes]) == 0
+    content = json.loads((out / "annotations" / "instances_all.json").read_text())
+    assert [category["name"] for category in content["categories"]] == ["cat", "big dog"]
+    assert {each["category_id"] for each in content["annotations"]} == {2}
+    assert main(["split", str(nameless), *classes, "--parts", *PARTS.split()]) == 0
+    assert "big dog" in capsys.readouterr().out
+
+
+def test_training_takes_the_names_of_the_config(nameless: Path) -> None:
+    source = {"format": "yolo", "root": str(nameless), "split": None}
+    data = {"train": [source], "val": [source], "classes": ["cat", "big dog"]}
+    config = DetectorConfig.model_validate_json(json.dumps({"data": data}))
+    split = read_sources(config, config.data.train, None)
+    assert [record.annotation.labels.tolist() for record in split.records] == [[1]] * 6
+    only = DetectorConfig.model_validate_json(json.dumps({"data": data | {"classes": ["cat"]}}))
+    with pytest.raises(DataError, match="class 1 is outside the 1 names"):
+        read_sources(only, only.data.train, None)
+
+
+def test_a_file_of_names_counts_before_given_ones(tmp_path: Path) -> None:
+    assert read_names(_folder(tmp_path), ["x", "y"]) == ({0: "cat", 1: "big dog"}, [])
+
+
+def test_classes_are_for_numbers_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["convert-data", str(tmp_path), "--from", "coco", "--to", "voc", "--classes", "a"]
+    assert main([*words, "--out", str(tmp_path / "x")]) == 2
+    assert "--classes: only for yolo, coco has names" in capsys.readouterr().err
