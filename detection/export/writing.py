@@ -80,8 +80,9 @@ def write_onnx(
 
 def _nms_in_onnx(boxes: Any, scores: Any, limit: int, iou: float, above: float) -> Any:
     """`batched_nms` in ONNX: NonMaxSuppression, whose columns are (set, class, box)."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
 
+    op: Any = opset18  # its annotations know the types of one graph only, not of its constants
     rows = op.NonMaxSuppression(
         boxes,
         op.Unsqueeze(scores, op.Constant(value_ints=[1])),
