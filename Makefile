@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 QUICK := runs/quickstart
 
-.PHONY: quickstart test lint types check clean
+.PHONY: quickstart test lint types check docs clean
 
 quickstart: $(VENV)/installed
 	rm -rf $(addprefix $(QUICK)/,objects classifier backbone.safetensors pretrained scratch found)
@@ -49,6 +49,12 @@ types: $(VENV)/installed-dev
 
 check: lint types test
 
+# The source is the repository: links between pages are the same on the site and in the files.
+docs: $(VENV)/installed-docs
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs -d docs/_build/doctrees \
+		. docs/_build/html
+	@echo "open docs/_build/html/docs/index.html"
+
 $(VENV)/installed: pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -59,5 +65,9 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@
 
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build docs/reference *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

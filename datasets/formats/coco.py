@@ -25,7 +25,9 @@ class CocoSource(Source):
     """A folder of images, below which ``file_name`` entries are resolved, and a COCO JSON."""
 
     format: Literal["coco"] = "coco"
+    #: The folder of the images.
     images: Path
+    #: The JSON file.
     annotations: Path
     #: False: images to test on, whose objects are not known, such as ``image_info_test-dev2017``;
     #: any ``annotations`` of the file are not read.

@@ -26,7 +26,9 @@ _LARGEST_FILE = 2**30
 class FileSource(Source):
     """A file with the annotations of the images below a folder."""
 
+    #: The folder of the images.
     images: Path
+    #: The file.
     annotations: Path
 
     @property

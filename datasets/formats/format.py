@@ -31,6 +31,7 @@ Difficult = Literal["exclude", "ignore", "include"]
 class Source(Section):
     """The config section of one source. Fields of type Path may be relative in a config."""
 
+    #: The name of the format.
     format: str
 
     @property
@@ -42,6 +43,7 @@ class Source(Section):
 class RootSource(Source):
     """A data set in a folder."""
 
+    #: The data set's folder.
     root: Path
 
     @property
@@ -52,6 +54,7 @@ class RootSource(Source):
 class SplitSource(RootSource):
     """A split of a data set, by its name."""
 
+    #: Name of the split; null takes all images of the folder.
     split: str | None
 
     @property

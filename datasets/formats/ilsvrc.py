@@ -45,8 +45,11 @@ class IlsvrcSource(RootSource):
     their ground truth."""
 
     format: Literal["ilsvrc"] = "ilsvrc"
+    #: Folder of the training classes below ``root``.
     train: str = "train"
+    #: Folder of the validation images below ``root``.
     val: str = "val"
+    #: As of class folders.
     headers: bool = False
 
 

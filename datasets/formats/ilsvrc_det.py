@@ -35,6 +35,7 @@ class IlsvrcDetSource(RootSource):
     ``ImageSets/DET``."""
 
     format: Literal["ilsvrc_det"] = "ilsvrc_det"
+    #: ``train`` or ``val``.
     split: Literal["train", "val"]
     #: A file that lists the images of ``split`` to take, such as those of val1 or val2, in place of
     #: the lists in ``ImageSets/DET``.

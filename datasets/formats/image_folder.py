@@ -32,7 +32,9 @@ class FolderSource(RootSource):
     """``root/<train>/<class>/**`` and ``root/<val>/<class>/**``: images in class folders."""
 
     format: Literal["image_folder"] = "image_folder"
+    #: Folder of the training classes below ``root``.
     train: str = "train"
+    #: Folder of the validation classes below ``root``.
     val: str = "val"
     #: For sets without validation images: the fraction of each class that is held out of ``train``,
     #: which may be "." for class folders in the root itself; ``val`` is then not used.

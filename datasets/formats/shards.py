@@ -12,7 +12,9 @@ class ShardsSource(RootSource):
     """Tar shards that ``resdet write-shards`` made, read as a stream."""
 
     format: Literal["shards"] = "shards"
+    #: Folder of the training shards below ``root``.
     train: str = "train"
+    #: Folder of the validation shards below ``root``.
     val: str = "val"
     #: Parts of a batch that are read in parallel; a multiple of the number of processes.
     lanes: Count = 8

@@ -85,7 +85,9 @@ class Section(BaseModel):
 class TransformSpec(Section):
     """An albumentations transform of `augment.ALLOWED`, with its parameters."""
 
+    #: Of `datasets/loading/augment.py`.
     name: str
+    #: Its keyword arguments.
     params: dict[str, JsonValue] = {}
 
 
@@ -102,12 +104,16 @@ class DataSection(Section):
     on_bad_image: OnBadImage = "error"
     #: ``warn`` keeps a JPEG with the missing part grey; ``skip`` leaves out truncated images only.
     on_truncated: OnTruncated = "error"
-    #: Smallest accepted side in pixels, and largest ratio of the sides.
+    #: Smallest accepted side in pixels.
     min_side: Count = 16
+    #: Largest accepted ratio of the sides.
     max_aspect: Annotated[float, Field(ge=1)] = 100.0
+    #: Whether EXIF orientation turns an image, as viewers do. Boxes must have been drawn on the
+    #: same.
     exif: Literal["apply", "ignore"] = "apply"
     #: Larger images are refused from their header, before decoding (Pillow's own bomb limit).
     max_pixels: Annotated[int, Field(ge=1, le=10**12)] = 178_956_970
+    #: Processes that read and augment, for each training process; 0 reads in it.
     workers: Annotated[int, Field(ge=0, le=1024)] = 2
 
 
@@ -148,6 +154,7 @@ class TrainConfig(Section):
     #: Also take the momentum of the optimizer from that checkpoint where the parameters are the
     #: same, and the weights before their moving average; ``--from RUN`` sets it.
     start_optimizer: bool = False
+    #: Steps of training.
     iterations: Count = 18000
     #: Images per step over all processes and accumulation steps.
     batch_size: Amount = 16
@@ -155,33 +162,47 @@ class TrainConfig(Section):
     accumulate: Amount = 1
     #: Learning rate at base_batch_size; the rate in use is lr x batch_size / base_batch_size.
     lr: Rate = 0.02
+    #: The batch size that ``lr`` is for.
     base_batch_size: Count = 16
+    #: Of SGD, without Nesterov's correction.
     momentum: Fraction = 0.9
+    #: L2: this times the weights is added to their gradients.
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    #: Whether biases decay too, and the parameters of norm layers.
+    #: Whether biases decay too.
     decay_bias: bool = True
+    #: Whether the scale and shift of norm layers decay.
     decay_norm: bool = False
+    #: First steps, in which the rate rises linearly to ``lr``.
     warmup_iterations: NonNegative = 1000
+    #: The share of ``lr`` that the warm-up begins with.
     warmup_factor: Fraction = 0.001
     #: ``step``: x gamma at each milestone; ``plateau``: x gamma after so many evaluations without a
     #: better result; ``cosine``: half a cosine down to zero.
     schedule: Schedule = "step"
+    #: Steps after which ``schedule: step`` lowers the rate.
     milestones: tuple[Count, ...] = ()
+    #: Evaluations without a better result that ``schedule: plateau`` waits for.
     plateau_evaluations: Count = 5
+    #: Factor of ``schedule: step`` and ``plateau``.
     gamma: Fraction = 0.1
+    #: Precision of the network in training; weights and optimizer stay in fp32.
     precision: Precision = "fp32"
     #: Largest gradient norm; null does not clip.
     clip_norm: Positive | None = None
     #: Decay of the exponential moving average of the weights; null keeps none.
     ema_decay: Fraction | None = None
+    #: Of new weights, order, crops and sampling.
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     #: The same weights from the same seed, bit for bit, on a GPU too, where it is slower; a CPU
     #: always gives them.
     deterministic: bool = False
+    #: Steps from one line of the log to the next.
     log_every: Count = 20
     #: Also write TensorBoard events (needs the ``tensorboard`` extra).
     tensorboard: bool = False
+    #: Steps from one evaluation of ``data.val`` to the next.
     eval_every: Count = 2000
+    #: Steps from one ``last.pt`` to the next: what a killed run has to repeat at most.
     checkpoint_every: Count = 500
     #: Evaluations without a better result before training stops; null never stops early.
     patience: Count | None = None

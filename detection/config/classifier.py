@@ -37,6 +37,7 @@ ClassSource = Annotated[SerializeAsAny[Source], known_source("class")]
 
 
 class ClassifierDataConfig(DataSection):
+    #: Where the training and the validation images are.
     source: ClassSource | None = None
     #: ``{fraction: 0.1}`` holds out a share of the training images, [] trains without validation;
     #: null takes the validation part of the source.
@@ -51,6 +52,7 @@ class CropConfig(Section):
     #: ``paper``: a square of a resized image, with AlexNet's colours; ``resized``: a part of
     #: random area and shape, resized (GoogLeNet); ``padded``: shifted by some pixels (CIFAR).
     kind: Literal["paper", "resized", "padded"] = "paper"
+    #: Side of the crops in px.
     size: Side = 224
     #: Probability of the left-right flip.
     flip: Fraction = 0.5
@@ -60,6 +62,7 @@ class CropConfig(Section):
     colour_std: Annotated[float, Field(ge=0)] = 0.1
     #: ``resized``: ranges of area (of the image's) and of width / height.
     scale: tuple[Fraction, Fraction] = (0.08, 1.0)
+    #: See ``scale``.
     ratio: tuple[Positive, Positive] = (0.75, 1.3333333333333333)
     #: ``resized``: photometric transforms of the allowed list, such as ColorJitter.
     augment: tuple[TransformSpec, ...] = ()
@@ -109,11 +112,13 @@ class CropTestConfig(Section):
 
     #: Shorter side of the images that crops are cut from, and the side of the crops.
     resize: Side = 256
+    #: See ``resize``.
     size: Side = 224
     #: Shorter sides of whole images that are tested fully convolutionally.
     short_sides: Sizes = (224, 256, 384, 480, 640)
     #: Average with the flipped images; ten crops always do.
     flip: bool = False
+    #: Precision of the network; scores are always float32.
     precision: Precision = "fp32"
 
     @model_validator(mode="after")
@@ -132,6 +137,7 @@ class ClassifierTestConfig(CropTestConfig):
     #: (AlexNet); ``multi_scale``:
     #: whole images at ``short_sides`` (paper, section 3.4). Softmax scores are averaged.
     protocol: Literal["one_crop", "ten_crop", "multi_scale"] = "one_crop"
+    #: Images in one pass of the network.
     batch_size: Amount = 32
 
 

@@ -48,6 +48,7 @@ BoxValidation = Annotated[
 
 
 class DataConfig(DataSection):
+    #: The training images: all of these sources together.
     train: tuple[BoxSource, ...] = ()
     #: Sources, or ``{fraction: 0.1}``, which holds out a share of ``train``; empty trains without
     #: validation.
@@ -60,7 +61,9 @@ class DataConfig(DataSection):
     #: Training only. ``exclude``: as if absent (paper); ``ignore``: neither positive nor negative;
     #: ``include``: as any object (detectron2). COCO crowds are always ``ignore``.
     difficult: Difficult = "exclude"
+    #: A box that leaves the image, has swapped corners, no area or values that are no numbers.
     on_bad_box: OnBadBox = "error"
+    #: An image that has another size than its annotation says.
     on_size_mismatch: OnSizeMismatch = "error"
 
     @model_validator(mode="after")
@@ -77,10 +80,13 @@ class DataConfig(DataSection):
 class ImageConfig(Section):
     #: Shorter sides in training, drawn at random; one value is single-scale training.
     short_side_train: Sizes = (600,)
+    #: The shorter side in testing, in validation too.
     short_side_test: Side = 600
+    #: Longer images are resized to this longer side instead, here and in training.
     long_side_max: Side = 1000
     #: Probability of the left-right flip, the paper's only augmentation for detection.
     flip: Fraction = 0.5
+    #: More transforms of training images, each {name: …, params: {…}}.
     augment: tuple[TransformSpec, ...] = ()
 
 
@@ -100,23 +106,33 @@ class BackboneConfig(NetworkSection):
 
 
 class RpnConfig(Section):
+    #: Of the 3x3 layer: 1024 in detectron2's C4, 512 in the Faster R-CNN paper.
     channels: Annotated[int, Field(ge=1, le=16_384)] = 1024
+    #: Sides in network pixels; the Faster R-CNN paper has 128, 256, 512.
     anchor_sizes: AnchorSizes = (32, 64, 128, 256, 512)
     #: height / width
     anchor_ratios: AnchorRatios = (0.5, 1.0, 2.0)
     #: ``drop`` leaves anchors across the image border out of training (Faster R-CNN paper).
     border_anchors: Literal["keep", "drop"] = "keep"
+    #: Anchors with at least this IoU with an object are positive.
     positive_iou: Fraction = 0.7
+    #: Anchors below this IoU with every object are negative, others have no loss.
     negative_iou: Fraction = 0.3
     #: The best anchors of each object are positive whatever their IoU.
     low_quality_matches: bool = True
+    #: Anchors with a loss in each image.
     batch_per_image: Amount = 256
+    #: Largest share of positive ones among them.
     positive_fraction: Fraction = 0.5
+    #: The best boxes of an image that go into NMS in training.
     pre_nms_train: Amount = 12000
+    #: Proposals of an image in training: the best that NMS leaves.
     post_nms_train: Amount = 2000
+    #: As ``pre_nms_train``, in testing.
     pre_nms_test: Amount = 6000
     #: 300 proposals in the paper; COCO-era systems use 1000.
     post_nms_test: Amount = 300
+    #: Of two proposals that overlap more, the worse is dropped.
     nms_iou: Fraction = 0.7
     #: Proposals with a side not longer than this many network pixels are dropped.
     min_size: Annotated[float, Field(ge=0)] = 0.0
@@ -125,27 +141,38 @@ class RpnConfig(Section):
     #: Divide the losses by ``fixed``: batch_per_image x images (detectron2), or by the anchors
     #: that were ``sampled``.
     normalizer: Literal["fixed", "sampled"] = "fixed"
+    #: Factor of the box loss.
     box_loss_weight: Positive = 1.0
 
 
 class RoiConfig(Section):
+    #: RoIAlign (arXiv:1703.06870), or the rounded max-pooling of the paper's time.
     pool: Literal["align", "pool"] = "align"
+    #: Bins on each side of a region's map.
     pool_size: Annotated[int, Field(ge=1, le=64)] = 14
     #: Samples per bin and axis; 0 adapts to the size of the region.
     sampling_ratio: Annotated[int, Field(ge=0, le=32)] = 0
     #: Stride of conv5_1; 2 on a 14x14 map or 1 on a 7x7 map both end at 7x7.
     tail_stride: Literal[1, 2] = 2
+    #: Regions with a loss in each image: 128 in the paper, 512 in detectron2.
     batch_per_image: Amount = 512
+    #: Largest share of positive ones among them.
     positive_fraction: Fraction = 0.25
+    #: Regions with at least this IoU with an object are positive.
     positive_iou: Fraction = 0.5
     #: Regions in [negative_iou_low, positive_iou) are negative.
     negative_iou_low: Fraction = 0.0
+    #: The objects' own boxes are regions in training too.
     append_ground_truth: bool = True
+    #: One box for each region instead of one for each class.
     class_agnostic_boxes: bool = False
     #: Append the whole image's vector to each region's (ResNet paper, appendix B).
     context: bool = False
+    #: Factors of dx, dy, dw, dh, which give targets a variance near 1.
     box_weights: tuple[Weight, Weight, Weight, Weight] = (10.0, 10.0, 5.0, 5.0)
+    #: As ``rpn.smooth_l1_beta``; py-faster-rcnn has 1.
     smooth_l1_beta: Annotated[float, Field(ge=0)] = 0.0
+    #: Factor of the box loss.
     box_loss_weight: Positive = 1.0
 
 
@@ -167,6 +194,7 @@ class SuppressConfig(Section):
     #: ``soft_nms`` lowers scores with overlap instead of dropping boxes (arXiv:1704.04503), ``wbf``
     #: merges boxes that overlap by more than test.nms_iou (arXiv:1910.13302).
     method: Method = "nms"
+    #: Width of the Gaussian of Soft-NMS: larger lowers scores less.
     soft_sigma: Positive = 0.5
     #: Soft-NMS drops candidates that fall below this score, fusion those that are below it.
     soft_floor: Fraction = 0.001
@@ -177,7 +205,9 @@ class SuppressConfig(Section):
 class TestConfig(Section):
     #: 0 keeps every box up to max_detections: best for mAP; 0.05 is faster (-0.2 to -0.3 AP).
     score_threshold: Fraction = 0.0
+    #: Of two boxes of a class that overlap more, the worse is dropped; 0.3 in the paper's time.
     nms_iou: Fraction = 0.5
+    #: The best of an image that are kept; COCO evaluates 100.
     max_detections: Amount = 100
     suppress: SuppressConfig = SuppressConfig()
     refine: RefineConfig = RefineConfig()
@@ -193,6 +223,7 @@ class TestConfig(Section):
     #: Side in pixels that a region should have on its pyramid scale (SPP-net: 224).
     pyramid_region: Positive = 224.0
 
+    #: Images in one pass of the network.
     batch_size: Amount = 1
     #: Precision of the network; boxes and scores are always float32.
     precision: Precision = "fp32"

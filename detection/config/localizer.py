@@ -40,12 +40,15 @@ LocalizationSource = Annotated[SerializeAsAny[Source], known_source("both")]
 class LocalizerDataConfig(DataSection):
     """Classes are wnids."""
 
+    #: Where the training and the validation images are.
     source: LocalizationSource | None = None
     #: As in the config of a classifier.
     val: Validation = None
     #: Crops have one size, whatever that of the image.
     min_side: Count = 1
+    #: As in the config of a detector.
     on_bad_box: OnBadBox = "error"
+    #: As in the config of a detector.
     on_size_mismatch: OnSizeMismatch = "error"
 
 
@@ -78,7 +81,9 @@ class HeadConfig(Section):
     #: Which logits of a sampled anchor have a loss: that of the image's class (``own``), or
     #: ``every`` one, the other classes being negative.
     classes_in_loss: Literal["own", "every"] = "own"
+    #: Anchors with at least this IoU with an object are positive.
     positive_iou: Fraction = 0.7
+    #: Anchors below this IoU with every object are negative, others have no loss.
     negative_iou: Fraction = 0.3
     #: The best anchors of each object are positive whatever their IoU.
     low_quality_matches: bool = True
@@ -86,6 +91,7 @@ class HeadConfig(Section):
     per_image: Annotated[int, Field(ge=2, le=10**6, multiple_of=2)] = 8
     #: Smooth-L1 turning point; 0 is plain L1.
     smooth_l1_beta: Annotated[float, Field(ge=0)] = 0.1111111111111111
+    #: Factor of the box loss.
     box_loss_weight: Positive = 1.0
 
 
@@ -125,6 +131,7 @@ class LocalizerTestConfig(AnswerConfig, CropTestConfig):
 class LocalizerConfig(Section):
     """Stage one, the per-class RPN: data, network, training, testing."""
 
+    #: Distinguishes the configs of the two stages, and of other tasks.
     task: Literal["localization"] = "localization"
     data: LocalizerDataConfig = LocalizerDataConfig()
     crop: LocalizerCropConfig = LocalizerCropConfig()
@@ -161,8 +168,11 @@ class RegionConfig(Section):
     positive_iou: Fraction = 0.5
     #: Share of the positive ones in a batch (R-CNN: 32 of 128).
     positive_fraction: Fraction = 0.25
+    #: As ``head.classes_in_loss`` of stage one.
     classes_in_loss: Literal["own", "every"] = "own"
+    #: Smooth-L1 turning point; R-CNN's loss is squared, Fast R-CNN has 1.
     smooth_l1_beta: Annotated[float, Field(ge=0)] = 1.0
+    #: Factor of the box loss.
     box_loss_weight: Positive = 1.0
 
     @model_validator(mode="after")
@@ -180,6 +190,7 @@ class RegionTestConfig(AnswerConfig):
 class RegionLocalizerConfig(Section):
     """Stage two, the R-CNN: data, regions, network, training, testing."""
 
+    #: As in stage one.
     task: Literal["localization_rcnn"] = "localization_rcnn"
     data: LocalizerDataConfig = LocalizerDataConfig()
     proposals: ProposalConfig = ProposalConfig()
