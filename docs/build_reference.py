@@ -63,7 +63,8 @@ def source_page() -> str:
     parts = [
         "# Data sources",
         "`data.train`, `data.val` and `data.test` of a detector are lists of sources, "
-        "`data.source` of a classifier or localizer is one. The key `format` decides which other keys there are.",
+        "`data.source` of a classifier or localizer is one. The key `format` decides which other "
+        "keys there are.",
     ]
     for name, data_format in FORMATS.items():
         section = data_format.source
