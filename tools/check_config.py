@@ -20,6 +20,8 @@ _BASES: Mapping[Carries, tuple[str, str]] = {
     "boxes": ("train-det", "bccd_r18.yaml"),
     "class": ("train-cls", "caltech40_r18.yaml"),
 }
+#: The share of the images that validates where a data set has no such part.
+_HELD_OUT = 0.2
 _PART = re.compile(r"(?:^|_)(train|val|test)")
 
 
@@ -32,19 +34,20 @@ def next_command(data: DataSet, report: Report, config: Path | None) -> str:
         return ""
     if config is not None:
         return f"resdet {_BASES[data.content][0]} --cfg {shlex.quote(str(config))}"
-    root = shlex.quote(str(data.origin))
-    if data.content == "boxes" and "val" not in _parts(data):
-        return _split_command(data)
-    return f"resdet check-data {root} --write-config mine.yaml"
+    return f"resdet check-data {shlex.quote(str(data.origin))} --write-config mine.yaml"
 
 
 def write_config(data: DataSet, report: Report, path: Path) -> None:
-    """Write a config that trains on the folder. Raises ConfigError if there is no validation part,
-    if nothing trains on such data, and for an existing file."""
+    """Write a config that trains on the folder; a fifth of the images is held out where it has no
+    validation part. Raises ConfigError if nothing trains on such data, and for an existing file."""
     if data.content not in _BASES:
         raise ConfigError(f"{data.origin}: without annotations there is nothing to train on")
     command, base = _BASES[data.content]
-    section = _detector_data(data, report) if data.content == "boxes" else _class_data(data)
+    folder = path.absolute().parent
+    if data.content == "boxes":
+        section = _detector_data(data, report, folder)
+    else:
+        section = _class_data(data, folder)
     text = yaml.safe_dump({"base": base, "data": section}, sort_keys=False, allow_unicode=True)
     note = (
         f"# Start: resdet {command} --cfg {path.name}\n"
@@ -70,59 +73,46 @@ def _parts(data: DataSet) -> dict[str, list[Source]]:
     return parts if "train" in parts or not others else {"train": others, **parts}
 
 
-def _split_command(data: DataSet) -> str:
-    from resdet.datasets.formats import FORMATS
-
-    root = str(data.origin)
-    format = FORMATS[data.listing[0].format]
-    if format.divide is None:
-        words = ["resdet", "convert-data", root, "--to", "coco", "--out", f"{root}_coco"]
-        return shlex.join(words)
-    files = ["--annotations", str(getattr(data.listing[0], "annotations", ""))]
-    names = getattr(data.listing[0], "names", None)
-    classes = ["--classes", ",".join(names)] if names else []
-    words = ["resdet", "split", root, *(files if files[1] else ()), *classes, "--parts"]
-    return shlex.join([*words, "train=0.8", "val=0.2"])
-
-
-def _detector_data(data: DataSet, report: Report) -> dict[str, Any]:
+def _detector_data(data: DataSet, report: Report, folder: Path) -> dict[str, Any]:
     parts = _parts(data)
-    if "val" not in parts or "train" not in parts:
+    if "train" not in parts:
         raise ConfigError(
-            f"{data.origin}: a config needs images for training and for validation, there are "
-            f"{', '.join(data.splits)}; first: {_split_command(data)}"
+            f"{data.origin}: a config needs images for training, there are {', '.join(data.splits)}"
         )
     listed: dict[str, Any] = {
-        part: [_absolute(source) for source in parts[part]]
+        part: [_fields(source, folder) for source in parts[part]]
         for part in ("train", "val", "test")
         if part in parts
     }
-    return {"root": None, **listed, "classes": [each.name for each in report.classes]}
+    listed.setdefault("val", {"fraction": _HELD_OUT})
+    return {**listed, "classes": [each.name for each in report.classes]}
 
 
-def _class_data(data: DataSet) -> dict[str, Any]:
-    """One source with both parts; without validation images a fifth of each class is held out."""
-    source = _absolute(data.listing[0])
+def _class_data(data: DataSet, folder: Path) -> dict[str, Any]:
+    """One source with both parts."""
+    source = _fields(data.listing[0], folder)
     if source["format"] != "image_folder":
-        return {"root": None, "source": source}
+        return {"source": source}
     folders = {part: found[0] for part, found in _parts(data).items()}
     train = folders.get("train", data.listing[0])
     names = {"train": getattr(train, "train", ".")}
     if "val" in folders:
         names["val"] = getattr(folders["val"], "train", "val")
     else:
-        names["val_fraction"] = 0.2
-    return {
-        "root": None,
-        "source": {"format": "image_folder", "root": source["root"], **names},
-        "classes": None,
-    }
+        names["val_fraction"] = _HELD_OUT
+    return {"source": {"format": "image_folder", "root": source["root"], **names}}
 
 
-def _absolute(source: Source) -> dict[str, Any]:
-    """The fields of a source that differ from the defaults, with absolute paths."""
+def _fields(source: Source, folder: Path) -> dict[str, Any]:
+    """The fields of a source that differ from the defaults. Paths are relative to ``folder``, that
+    of the config, if they are below it, so that both can be moved, else absolute."""
+
+    def path(value: Path) -> str:
+        absolute = value.absolute()
+        return str(absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute)
+
     fields = {
-        name: str(value.absolute()) if isinstance(value, Path) else value
+        name: path(value) if isinstance(value, Path) else value
         for name, value in source
         if name in ("format", "split")
         or isinstance(value, Path)

@@ -40,35 +40,37 @@ def test_the_config_of_a_detector_trains(
     assert "classes" in data
 
 
-def test_without_validation_images_the_next_command_divides(
+def test_without_validation_images_a_share_is_held_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root, path = tmp_path / "in", tmp_path / "mine.yaml"
     LAYOUTS["result.json"][0](root)
-    assert main(["check-data", str(root), "--quick", "--write-config", str(path)]) == 2
-    assert "a config needs images for training and for validation" in capsys.readouterr().err
-    assert not path.exists()
-    assert main(["check-data", str(root), "--quick"]) == 0
+    assert main(["check-data", str(root), "--quick", "--write-config", str(path)]) == 0
     words = _next(capsys.readouterr().out)
-    assert words[:2] == ["split", str(root)]
-    assert main([*words[:-2], "train=0.5", "val=0.5", "--out", str(root / "parts")]) == 0
+    assert yaml.safe_load(path.read_text())["data"]["val"] == {"fraction": 0.2}
+    assert main([*words, "--dry-run"]) == 3  # of two images
+    assert "2 images in 2 groups of near copies are too few" in capsys.readouterr().err
+    assert main([*words, "--dry-run", "data.val.fraction=0.5"]) == 0
+
+
+def test_after_a_split_the_parts_are_used_and_not_the_whole(tmp_path: Path) -> None:
+    root, path = tmp_path / "in", tmp_path / "mine.yaml"
+    LAYOUTS["result.json"][0](root)
+    words = ["split", str(root), "--annotations", str(root / "result.json")]
+    assert main([*words, "--parts", "train=0.5", "val=0.5", "--out", str(root / "parts")]) == 0
     assert {*recognise(root).format.splits(root)} == {"train", "val", "result"}
     assert main(["check-data", str(root), "--quick", "--write-config", str(path)]) == 0
     data = yaml.safe_load(path.read_text())["data"]  # not on the whole, which has the images of val
     assert [Path(each["annotations"]).name for each in data["train"]] == ["train.json"]
 
 
-def test_a_format_that_is_not_divided_is_converted_first(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root = tmp_path / "in"
-    LAYOUTS["CVAT for images"][0](root)
-    assert main(["check-data", str(root), "--quick"]) == 0
-    words = _next(capsys.readouterr().out)
-    assert words == ["convert-data", str(root), "--to", "coco", "--out", f"{root}_coco"]
+def test_config_and_data_can_be_moved_together(tmp_path: Path) -> None:
+    LAYOUTS["XML beside images"][0](tmp_path / "before" / "in")
+    path = tmp_path / "before" / "mine.yaml"
+    words = ["check-data", str(tmp_path / "before" / "in"), "--quick", "--write-config", str(path)]
     assert main(words) == 0
-    assert main(["check-data", f"{root}_coco", "--quick"]) == 0
-    assert _next(capsys.readouterr().out)[:2] == ["split", f"{root}_coco"]
+    (tmp_path / "before").rename(tmp_path / "after")
+    assert main(["train-det", "--cfg", str(tmp_path / "after" / "mine.yaml"), "--dry-run"]) == 0
 
 
 @pytest.mark.parametrize("split", [True, False])
