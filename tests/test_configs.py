@@ -14,12 +14,12 @@ from resdet.detection.config.files import (
     dump_config,
     find_config,
     load_config,
-    missing_paths,
     read_config,
     shipped_configs,
     stated_task,
 )
 from resdet.detection.config.localizer import LocalizerConfig, RegionLocalizerConfig
+from resdet.detection.config.paths import missing_paths
 from resdet.detection.tasks.classifier_network import train_crop
 from resdet.detection.tasks.detector import DETECTION
 

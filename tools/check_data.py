@@ -130,8 +130,9 @@ def _silence_pillow() -> None:
 
 def _config(args: argparse.Namespace) -> Any:
     """The config of ``--cfg``, whose data exist; raises ConfigError."""
-    from resdet.detection.config.files import missing_paths, read_config, stated_task
+    from resdet.detection.config.files import read_config, stated_task
     from resdet.detection.config.inherited import inherited_data, with_bases
+    from resdet.detection.config.paths import missing_paths
     from resdet.detection.tasks.registry import TASKS
 
     for option in ("format", "annotations", "classes"):

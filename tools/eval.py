@@ -118,7 +118,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.predictions or args.annotations or not args.weights:
         return score_predictions(args)
-    from resdet.detection.config.files import START, missing_paths, read_config
+    from resdet.detection.config.files import read_config
+    from resdet.detection.config.paths import START, missing_paths
     from resdet.detection.engine.distributed import process_group
     from resdet.detection.engine.memory import evaluation_fits
     from resdet.detection.evaluation.prediction import Timer

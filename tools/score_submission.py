@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from resdet.datasets.formats.submission import read_submission
-    from resdet.detection.config.files import missing_paths
     from resdet.detection.config.localizer import LocalizerConfig
+    from resdet.detection.config.paths import missing_paths
     from resdet.detection.errors import ConfigError, DataError
     from resdet.detection.evaluation.localization import evaluate_predictions
     from resdet.detection.evaluation.report import print_report

@@ -86,8 +86,8 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, weights: str) -> 
 
 def run_training(args: argparse.Namespace, command: str) -> int:
     """Run a training command with its options; returns the exit code."""
-    from resdet.detection.config.files import PRETRAINED, START, missing_paths
     from resdet.detection.config.inherited import inherited_data, with_bases
+    from resdet.detection.config.paths import PRETRAINED, START, missing_paths
     from resdet.detection.engine.distributed import process_group
     from resdet.detection.files import folder_lock
     from resdet.detection.tasks.base import ALONE

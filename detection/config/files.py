@@ -4,20 +4,15 @@ A config is one YAML file, optionally on top of another (``base: other.yaml``, b
 shipped), which may be on top of a further one, with overrides ``train.lr=0.01`` from the command
 line on top of all. Mappings are merged, except data sources of different formats; lists and scalars
 are replaced. Everything is checked against a schema, that of detectors (`detector.py`) unless
-another is asked for; an error names file, line, key and, for an unknown key, the nearest one.
-
-Relative paths. ``data.root``, the weights to start from and, without a ``data.root``, the paths of
-the data sources are looked up in the folder of the file that states them, then in the working
-folder; the first that exists is taken. With ``data.root`` the sources lie under it. Paths from an
-override or a shipped config are looked up in the working folder only: the package contains no
-data. A path that does not exist becomes the first one tried; `missing_paths` lists it.
+another is asked for; an error names file, line, key and, for an unknown key, the nearest one. Paths
+are made absolute (`paths.py`).
 """
 
 from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -33,23 +28,19 @@ from .layers import (
     Origin,
     find_config,
     overridden,
-    path_exists,
     read_layers,
     shipped_configs,
     shown,
 )
+from .paths import make_relative, with_absolute_paths
 from .strict_yaml import KeyPath, to_yaml
 
 __all__ = [
-    "PRETRAINED",
-    "START",
     "check_dict",
     "config_from_dict",
     "dump_config",
     "find_config",
     "load_config",
-    "missing_paths",
-    "opened_paths",
     "override",
     "read_config",
     "shipped_configs",
@@ -57,22 +48,6 @@ __all__ = [
 ]
 
 AnyConfig = TypeVar("AnyConfig", bound=Section)
-
-#: {path that does not exist: all paths tried}: a config has one path per field.
-_tried: dict[Path, tuple[Path, ...]] = {}
-
-#: Keys of the weights that a new training starts from, and nothing else needs.
-PRETRAINED = ("backbone.weights", "network.weights")
-START = (*PRETRAINED, "train.start_from")
-#: (section, key) of the settings that name one or several weights files.
-_WEIGHTS = (
-    ("backbone", "weights"),
-    ("network", "weights"),
-    ("train", "start_from"),
-    ("proposals", "weights"),
-    ("proposals", "file"),
-    ("test", "classifiers"),
-)
 
 
 def load_config(name: str | Path, overrides: Sequence[str] = ()) -> DetectorConfig:
@@ -86,7 +61,7 @@ def read_config(
     """Find, read, merge, check, and make paths absolute; raises ConfigError, one line per error."""
     layer = read_layers(find_config(name), overrides)
     _validate(layer, schema)
-    return _validate(_with_absolute_paths(layer), schema)
+    return _validate(with_absolute_paths(layer), schema)
 
 
 def stated_task(name: str | Path) -> str:
@@ -117,49 +92,14 @@ def override(
     tree = config.model_dump(mode="json")
     root = tree["data"]["root"]
     if root is not None and any(text.startswith("data.root") for text in overrides):
-        _make_relative(tree["data"], Path(root))
+        make_relative(tree["data"], Path(root))
     layer = Layer(tree, {(): Origin(label, (Path(),))})
-    return _validate(_with_absolute_paths(overridden(layer, overrides)), type(config))
-
-
-def _make_relative(data: dict[str, Any], root: Path) -> None:
-    for _, source in _sources(data):
-        for key in _path_keys(source):
-            if Path(source[key]).is_relative_to(root):
-                source[key] = str(Path(source[key]).relative_to(root))
+    return _validate(with_absolute_paths(overridden(layer, overrides)), type(config))
 
 
 def dump_config(config: Section) -> str:
     """YAML with every field, which `load_config` reads back to an equal config."""
     return to_yaml(config.model_dump(mode="json"))
-
-
-def missing_paths(
-    config: Section, *, parts: Sequence[str] = ("train", "val"), unused: Sequence[str] = ()
-) -> list[str]:
-    """One message for each data source or weights file that does not exist, with the paths tried.
-
-    The message of a data source recommends ``data.root``. Empty if nothing is missing. Only
-    ``parts`` of the data are needed, and no weights with a key in ``unused``.
-    """
-    other = tuple(f"data.{part}" for part in ("train", "val", "test") if part not in parts)
-    missing = []
-    for key, path in _paths(config.model_dump(mode="json")):
-        if key.startswith(other) or key in unused:
-            continue
-        if not path_exists(path):
-            tried = ", ".join(str(place) for place in _tried.get(path, (path,)))
-            advice = "; set data.root=DIR" * key.startswith("data.")
-            advice += ", or data.val=[] for none" * key.startswith("data.val.")
-            missing.append(f"{key}: not found, tried {tried}{advice}")
-    return missing
-
-
-def opened_paths(config: Section) -> dict[str, Path]:
-    """Key and path of what evaluation, prediction and resuming open: data and other networks, not
-    the weights that training started from."""
-    paths = _paths(config.model_dump(mode="json"))
-    return {key: path for key, path in paths if key not in START}
 
 
 # -- validation --------------------------------------------------------------------------------
@@ -221,80 +161,3 @@ def _models_in(annotation: object) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for part in get_args(annotation) for model in _models_in(part)]
-
-
-# -- paths -------------------------------------------------------------------------------------
-
-
-def _with_absolute_paths(layer: Layer) -> Layer:
-    """Absolute data paths, in a copy of an already valid tree."""
-    tree = json.loads(json.dumps(layer.tree))
-    data = tree.get("data", {})
-    roots: tuple[Path, ...] = ()
-    if data.get("root") is not None:
-        places = _places(data["root"], layer.origin(("data", "root")).folders)
-        # A root that exists holds all data; if none does, each place is named as tried.
-        roots = tuple(place for place in places if path_exists(place))[:1] or places
-        data["root"] = str(roots[0])
-    for where, source in _sources(data):
-        for key in _path_keys(source):
-            folders = roots or layer.origin(("data", *where, key)).folders
-            source[key] = _first(_places(source[key], folders))
-    for section, key, weights in _weights(tree):
-        folders = layer.origin((section, key)).folders
-        found = [_first(_places(one, folders)) if _is_path(one) else one for one in weights]
-        tree[section][key] = found if isinstance(tree[section][key], list) else found[0]
-    return Layer(tree, layer.origins)
-
-
-def _weights(config: Mapping[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
-    """Section, key and values wherever weights are named."""
-    for section, key in _WEIGHTS:
-        value = config.get(section, {}).get(key)
-        if value:
-            yield section, key, value if isinstance(value, list) else [value]
-
-
-def _sources(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
-    """The sources of ``data``, by their keys in it: detectors have lists of them, classifiers have
-    one source."""
-    for split in ("train", "val", "test"):
-        sources = enumerate(data.get(split) or ())  # of {fraction: …} the keys, which are no dicts
-        yield from (((split, index), each) for index, each in sources if isinstance(each, dict))
-    if data.get("source") is not None:
-        yield ("source",), data["source"]
-
-
-def _path_keys(source: Mapping[str, Any]) -> list[str]:
-    fields = FORMATS[source["format"]].source.model_fields
-    paths = [key for key, field in fields.items() if field.annotation in (Path, Path | None)]
-    return [key for key in paths if source.get(key) is not None]
-
-
-def _places(path: str, folders: Iterable[Path]) -> tuple[Path, ...]:
-    """The candidates for a path in ``folders``, without repeats; an absolute path has one."""
-    given = Path.home() / path[2:] if path.startswith("~/") else Path(path)
-    return tuple(dict.fromkeys(folder / given for folder in folders))
-
-
-def _first(places: tuple[Path, ...]) -> str:
-    """The first place that exists; if none does, the first place, recorded in `_tried`."""
-    found = next((place for place in places if path_exists(place)), None)
-    if found is None:
-        _tried[places[0]] = places
-    return str(found or places[0])
-
-
-def _paths(config: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
-    """Key and path of all data and weights of a config as a dict."""
-    for where, source in _sources(config["data"]):
-        for key in _path_keys(source):
-            yield ".".join(map(str, ("data", *where, key))), Path(source[key])
-    for section, key, weights in _weights(config):
-        places = [(f"{section}.{key}", Path(one)) for one in weights if _is_path(one)]
-        for number, (name, path) in enumerate(places):
-            yield name if len(places) == 1 else f"{name}.{number}", path
-
-
-def _is_path(weights: str) -> bool:
-    return not weights.startswith("torchvision:") and "://" not in weights

@@ -18,7 +18,8 @@ from rich.console import Console
 
 from ...datasets.catalog import DataSplit
 from ..config.detector import DetectorConfig
-from ..config.files import START, missing_paths, override
+from ..config.files import override
+from ..config.paths import START, missing_paths
 from ..engine.distributed import Group
 from ..engine.memory import evaluation_fits
 from ..errors import ConfigError

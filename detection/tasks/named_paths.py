@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..config.base import Section
-from ..config.files import check_dict, opened_paths
+from ..config.files import check_dict
+from ..config.paths import opened_paths
 from ..config.strict_yaml import read_yaml
 from ..errors import ConfigError, ResdetError
 

@@ -16,11 +16,11 @@ from resdet.detection.config.files import (
     dump_config,
     find_config,
     load_config,
-    missing_paths,
     override,
     shipped_configs,
 )
 from resdet.detection.config.layers import config_chain
+from resdet.detection.config.paths import missing_paths
 from resdet.detection.config.strict_yaml import to_yaml
 from resdet.detection.errors import ConfigError
 
