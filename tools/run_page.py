@@ -160,8 +160,9 @@ def _config_facts(run_dir: Path, notes: list[str]) -> list[tuple[str, str]]:
 
 
 def _training_facts(train: TrainConfig) -> list[tuple[str, str]]:
+    steps = f"{train.iterations} steps" if train.epochs is None else f"{train.epochs:g} epochs"
     return [
-        ("training", f"{train.iterations} steps of {train.batch_size} images, {train.precision}"),
+        ("training", f"{steps}, batches of {train.batch_size} images, {train.precision}"),
         ("learning rate", f"{train.lr:g} for a batch of {train.base_batch_size}"),
         ("seed", str(train.seed)),
     ]

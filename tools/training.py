@@ -31,6 +31,7 @@ LATEST = "auto"
 CHANGEABLE = (
     "data.",
     "train.iterations",
+    "train.epochs",
     "train.milestones",
     "train.patience",
     "train.eval_every",
@@ -227,6 +228,7 @@ def _config_of_run(checkpoint: Checkpoint, overrides: Sequence[str]) -> Section:
     """The checkpoint's own config with overrides, which may only change `CHANGEABLE` settings."""
     from resdet.detection.config.files import override
     from resdet.detection.engine.forking import continued, fork_command
+    from resdet.detection.tasks.epochs import with_iterations
 
     config = checkpoint.config
     changed = override(config, overrides)
@@ -240,9 +242,11 @@ def _config_of_run(checkpoint: Checkpoint, overrides: Sequence[str]) -> Section:
     if refused:
         settings: Any = changed
         state, run = checkpoint.state, checkpoint.path.parent.parent
-        left = continued(
-            overrides, settings.train.model_dump(), checkpoint.state["step"], state.get("drops", 0)
-        )
+        if images := state.get("images"):  # not in the files of older versions
+            settings = with_iterations(settings, images)
+        # Without the images, epochs are those of the new run: its steps are not known.
+        whole = settings.train.model_dump() if images or settings.train.epochs is None else {}
+        left = continued(overrides, whole, state["step"], state.get("drops", 0))
         command = fork_command(f"resdet {checkpoint.task.command}", run, left)
         raise ConfigError(
             f"--resume continues with the config of {checkpoint.path}; cannot change "

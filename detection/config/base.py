@@ -154,8 +154,10 @@ class TrainConfig(Section):
     #: Also take the momentum of the optimizer from that checkpoint where the parameters are the
     #: same, and the weights before their moving average; ``--from RUN`` sets it.
     start_optimizer: bool = False
-    #: Steps of training.
+    #: Steps of the whole run. Warm-up, milestones and ``eval_every`` count steps too.
     iterations: Count = 18000
+    #: Passes over the training images, fractions too, in place of ``iterations``, which follow.
+    epochs: Annotated[float, Field(gt=0, le=1e6)] | None = None
     #: Images per step over all processes and accumulation steps.
     batch_size: Amount = 16
     #: Splits each process's share of the batch into this many passes.

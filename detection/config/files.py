@@ -98,8 +98,12 @@ def override(
 
 
 def dump_config(config: Section) -> str:
-    """YAML with every field, which `load_config` reads back to an equal config."""
-    return to_yaml(config.model_dump(mode="json"))
+    """YAML with every field, which `load_config` reads back to an equal config. Of ``iterations``
+    and ``epochs`` it has the one that is in use: iterations follow from epochs and the data."""
+    tree = config.model_dump(mode="json")
+    train = tree.get("train", {})
+    train.pop("epochs" if train.get("epochs") is None else "iterations", None)
+    return to_yaml(tree)
 
 
 # -- validation --------------------------------------------------------------------------------

@@ -18,6 +18,9 @@ from ... import configs
 from ..errors import ConfigError
 from .strict_yaml import KeyPath, parse_scalar, parse_yaml, read_yaml
 
+#: Settings of ``train`` that say how long it is: a layer states one of them, in place of any below.
+LENGTHS = ("iterations", "epochs")
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -94,9 +97,14 @@ def config_chain(path: Path) -> list[Path]:
 
 
 def overridden(layer: Layer, overrides: Iterable[str]) -> Layer:
-    """``layer`` with ``key=value`` overrides; raises ConfigError for a malformed one."""
+    """``layer`` with ``key=value`` overrides; raises ConfigError for a malformed one, and for two
+    that exclude each other."""
+    stated: dict[str, str] = {}
     for text in overrides:
-        layer = _merged(layer, _override(layer.tree, text))
+        upper = _override(layer.tree, text)
+        stated |= _lengths(upper)
+        _expect_one_length(stated)
+        layer = _merged(layer, upper)
     return layer
 
 
@@ -148,7 +156,22 @@ def _read(path: Path) -> Layer:
     shipped = path.parent.resolve() == _shipped_folder().resolve()
     folders = (Path.cwd(),) if shipped else (path.parent.absolute(), Path.cwd())
     origins = {key: Origin(f"{path}:{line}", folders) for key, line in text.lines.items()}
-    return Layer(text.value, origins)
+    layer = Layer(text.value, origins)
+    _expect_one_length(_lengths(layer))
+    return layer
+
+
+def _lengths(layer: Layer) -> dict[str, str]:
+    """Which of `LENGTHS` a layer states, and where."""
+    train = layer.tree.get("train") if isinstance(layer.tree, dict) else None
+    stated = [n for n in LENGTHS if isinstance(train, dict) and train.get(n) is not None]
+    return {name: layer.origin(("train", name)).label for name in stated}
+
+
+def _expect_one_length(stated: Mapping[str, str]) -> None:
+    if len(stated) > 1:
+        both = " and ".join(f"{stated[n]}: train.{n}" for n in LENGTHS)
+        raise ConfigError(f"{both}: each says how long training is; give one of them")
 
 
 def _override(tree: Any, text: str) -> Layer:
@@ -203,8 +226,11 @@ def _paths_in(value: Any) -> Iterator[KeyPath]:
 
 
 def _merged(lower: Layer, upper: Layer) -> Layer:
-    origins = dict(lower.origins)
-    tree = _merge((), lower.tree, upper.tree, origins)
+    origins, below = dict(lower.origins), lower.tree
+    if _lengths(upper) and isinstance(below.get("train"), dict):
+        left = {name: value for name, value in below["train"].items() if name not in LENGTHS}
+        below = {**below, "train": left}
+    tree = _merge((), below, upper.tree, origins)
     return Layer(tree, {**origins, **upper.origins})
 
 

@@ -3,7 +3,8 @@
 ``data.root``, the weights to start from and, without a ``data.root``, the paths of the data sources
 are looked up in the folder of the file that states them, then in the working folder; the first that
 exists is taken. With ``data.root`` the sources lie under it. Paths from an override or a shipped
-config are looked up in the working folder only: the package contains no data. A path that does not exist becomes the first one tried; `missing_paths` lists it.
+config are looked up in the working folder only: the package contains no data. A path that does not
+exist becomes the first one tried; `missing_paths` lists it.
 """
 
 from __future__ import annotations

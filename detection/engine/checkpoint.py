@@ -1,8 +1,8 @@
 """Checkpoint files: written atomically, and judged before anything uses what they hold.
 
 A checkpoint is a dict of tensors and primitives: ``format_version``, ``model``, ``config``,
-``classes``, ``task``, ``step``, ``metric`` and what training needs to resume. Without ``task`` it
-is a detector's, from a version without other tasks.
+``classes``, ``task``, ``step``, ``metric``, ``images`` (the number trained on) and what training
+needs to resume. Without ``task`` it is a detector's, from a version without other tasks.
 """
 
 from __future__ import annotations
@@ -115,6 +115,9 @@ def _check_types(state: Mapping[str, Any], path: Path) -> None:
         isinstance(held_out, list) and all(isinstance(name, str) for name in held_out)
     ):
         raise WeightsError(f"{path}: damaged: its held_out is {quoted(held_out)}")
+    images = state.get("images", 1)
+    if type(images) is not int or not 1 <= images < 2**53:
+        raise WeightsError(f"{path}: damaged: its images is {quoted(images)}")
     for key in ("model", "average"):
         tensors = state.get(key)
         if key == "average" and tensors is None:

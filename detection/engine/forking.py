@@ -16,7 +16,7 @@ from .optim import learning_rate, make_sgd
 from .resuming import expect_optimizer
 
 #: Settings that a shifted schedule replaces.
-SCHEDULE = ("train.iterations", "train.milestones")
+SCHEDULE = ("train.iterations", "train.epochs", "train.milestones")
 
 
 def fork_command(command: str, start: Path, settings: Iterable[str]) -> str:

@@ -6,12 +6,9 @@ the first failure of a sink (a full disk, a closed pipe) is logged, and the run 
 
 from __future__ import annotations
 
-import math
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
@@ -21,19 +18,11 @@ from ..errors import ConfigError
 from ..files import write_file
 from ..printing import printable
 from .history import METRICS_FILE, RESULTS_FILE, LineFile, LogEntry, cut_history, results_table
+from .log_words import Clock, Epochs, words_of
 
 LOG_FILE = "train.log"
-#: Number of logged steps that the eta is computed from, including pauses for evaluation.
-ETA_WINDOW = 50
 #: The values in the progress bar.
 _SHOWN = ("loss", "lr", "images_per_s", "eta")
-_FORMATS: Mapping[str, Callable[[float], str]] = {
-    "lr": lambda value: f"lr {value:.2e}",
-    "images_per_s": lambda value: f"{value:.1f} img/s",
-    "data_wait": lambda value: f"data {value:.0%}",
-    "mem_gb": lambda value: f"{value:.1f} GB",
-    "eta": lambda value: f"eta {format_duration(value)}",
-}
 
 
 class RunLog:
@@ -45,7 +34,8 @@ class RunLog:
 
     ``start_step`` is the step of the checkpoint a run resumes from: entries after it, logged by
     the killed run, are removed, so that the history equals that of an uninterrupted run. For that
-    the training loop saves the checkpoint of a step after logging it. Without a ``folder`` (all
+    the training loop saves the checkpoint of a step after logging it. With ``steps_per_epoch`` the
+    lines of steps say the epoch too. Without a ``folder`` (all
     processes but the first) nothing is logged. Raises ConfigError if the folder cannot be created.
     """
 
@@ -55,11 +45,13 @@ class RunLog:
         *,
         total_steps: int = 0,
         start_step: int = 0,
+        steps_per_epoch: int | None = None,
         tensorboard: bool = False,
         console: Console | None = None,
     ) -> None:
         self._total_steps = total_steps
-        self._clock = _Clock(start_step, total_steps)
+        self._epochs = Epochs(total_steps, steps_per_epoch)
+        self._clock = Clock(start_step, total_steps)
         self._failed: set[str] = set()
         self._sinks: list[_Sink] = []
         if folder is None:
@@ -68,7 +60,10 @@ class RunLog:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"{folder}: cannot be a run folder: {error.strerror}") from error
-        self._open("terminal", lambda: _terminal(console or Console(), start_step, total_steps))
+        self._open(
+            "terminal",
+            lambda: _terminal(console or Console(), start_step, total_steps, self._epochs),
+        )
         self._open(LOG_FILE, lambda: _TextFile(folder / LOG_FILE))
         self._open(METRICS_FILE, lambda: _History(folder, start_step, self.message))
         if tensorboard:
@@ -91,14 +86,15 @@ class RunLog:
             "train", step, {name: float(v) for name, v in values.items()} | {"eta": eta}
         )
         width = len(str(self._total_steps))
-        line = f"step {step:>{width}}/{self._total_steps}  {_words(entry.values)}"
+        epochs = self._epochs.words(step)
+        line = f"step {step:>{width}}/{self._total_steps}  {epochs}{words_of(entry.values)}"
         self._send(lambda sink: sink.entry(entry, line))
 
     def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         """The metrics after ``step`` training steps."""
         entry = LogEntry("eval", step, {name: float(v) for name, v in metrics.items()})
         self._send(
-            lambda sink: sink.entry(entry, f"evaluation at step {step}  {_words(entry.values)}")
+            lambda sink: sink.entry(entry, f"evaluation at step {step}  {words_of(entry.values)}")
         )
 
     def close(self) -> None:
@@ -161,8 +157,9 @@ class _Lines(_Sink):
 class _Bar(_Lines):
     """A terminal: a progress bar for the steps, everything else above it."""
 
-    def __init__(self, console: Console, start_step: int, total_steps: int) -> None:
+    def __init__(self, console: Console, start_step: int, total_steps: int, epochs: Epochs) -> None:
         super().__init__(console)
+        self._epochs = epochs
         self._progress = Progress(
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
             BarColumn(bar_width=20),
@@ -178,7 +175,8 @@ class _Bar(_Lines):
             self.message(line)
             return
         shown = {name: entry.values[name] for name in _SHOWN if name in entry.values}
-        self._progress.update(self._task, completed=entry.step, description=_words(shown))
+        words = self._epochs.words(entry.step) + words_of(shown)
+        self._progress.update(self._task, completed=entry.step, description=words)
 
     def close(self) -> None:
         self._progress.stop()
@@ -253,39 +251,9 @@ class _TensorBoard(_Sink):
             writer.close()
 
 
-class _Clock:
-    """Estimates the remaining seconds from the steps logged last."""
-
-    def __init__(self, start_step: int, total_steps: int) -> None:
-        self._total_steps = total_steps
-        self._seen = deque([(start_step, time.monotonic())], maxlen=ETA_WINDOW)
-
-    def eta(self, step: int) -> float:
-        """NaN before the first step."""
-        now = time.monotonic()
-        first_step, first_time = self._seen[0]
-        self._seen.append((step, now))
-        if step <= first_step:
-            return math.nan
-        return (self._total_steps - step) * (now - first_time) / (step - first_step)
-
-
-def format_duration(seconds: float) -> str:
-    """Whole seconds as ``1 day, 2:03:04`` or ``2:03:04``; ``?`` if unknown."""
-    return str(timedelta(seconds=round(seconds))) if math.isfinite(seconds) else "?"
-
-
-def _words(values: Mapping[str, float]) -> str:
-    return "  ".join(
-        _FORMATS[name](value)
-        if name in _FORMATS
-        else f"{name} {'-' if math.isnan(value) else f'{value:.4g}'}"
-        for name, value in values.items()
-    )
-
-
-def _terminal(console: Console, start_step: int, total_steps: int) -> _Sink:
-    return _Lines(console) if _is_plain(console) else _Bar(console, start_step, total_steps)
+def _terminal(console: Console, start_step: int, total_steps: int, epochs: Epochs) -> _Sink:
+    plain = _is_plain(console)
+    return _Lines(console) if plain else _Bar(console, start_step, total_steps, epochs)
 
 
 def _is_plain(console: Console) -> bool:

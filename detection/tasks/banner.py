@@ -9,6 +9,7 @@ from ...datasets.findings import count_kinds
 from ..config.base import TrainConfig
 from ..errors import first_few
 from .base import Loaded, Splits
+from .epochs import steps_per_epoch
 
 
 def fixed_at_random(loaded: Loaded) -> list[str]:
@@ -87,7 +88,7 @@ def describe_size(model: nn.Module) -> str:
 
 def describe_steps(settings: TrainConfig, images: int) -> str:
     """How many steps and epochs a run has."""
-    per_epoch = -(-images // settings.batch_size)
-    return (
-        f"steps: {settings.iterations}, {settings.iterations / per_epoch:.1f} epochs of {per_epoch}"
-    )
+    per_epoch = steps_per_epoch(settings, images)
+    epochs = settings.epochs
+    told = f"{settings.iterations / per_epoch:.1f}" if epochs is None else f"{epochs:g}"
+    return f"steps: {settings.iterations}, {told} epochs of {per_epoch}"

@@ -39,13 +39,18 @@ class Start:
         return self.checkpoint
 
     def expect_steps(self, config: Any) -> None:
-        """Raise ConfigError where a resumed run has done more steps than ``config`` asks for."""
+        """Raise ConfigError where a resumed run has done more steps than ``config``, which is one
+        of `with_iterations`, asks for."""
         if not (resumed := self.resumed):
             return
         done, asked = resumed.state["step"], config.train.iterations
         if asked < done:
+            epochs = config.train.epochs
+            setting = f"train.iterations={asked}"
+            if epochs is not None:
+                setting = f"train.epochs={epochs:g}, {asked} steps"
             raise ConfigError(
-                f"train.iterations={asked}: {resumed.path} has done {done} steps already; nothing "
+                f"{setting}: {resumed.path} has done {done} steps already; nothing "
                 f"is changed. Ask for more than {done} to go on, or start a new run with fewer"
             )
 

@@ -37,6 +37,7 @@ from .banner import (
     unused_images,
 )
 from .base import Loaded, Task
+from .epochs import steps_per_epoch, with_iterations
 from .held_out import (
     describe_validation,
     expect_evaluations,
@@ -57,7 +58,6 @@ class Training:
 
     def __init__(self, task: Task, config: Any, start: Start = FRESH) -> None:
         resumed = start.resumed
-        start.expect_steps(config)
         splits = read_splits(
             task,
             config,
@@ -68,6 +68,8 @@ class Training:
         for name, split in splits.items():
             if not split.records:
                 raise DataError(f"data.{name}: no images")
+        config = with_iterations(config, len(splits["train"].records))
+        start.expect_steps(config)
         classes = splits["train"].classes
         if resumed:
             resumed.expect_fit(config)
@@ -101,6 +103,7 @@ class Training:
             "task": self.task.name,
             "config": self.loaded.config.model_dump(mode="json"),
             "classes": list(self.loaded.classes),
+            "images": len(self.splits["train"].records),
             **({} if held_out is None else {"held_out": held_out}),
         }
 
@@ -171,7 +174,7 @@ class Training:
                 state.optimizer.state[parameter]["momentum_buffer"] = momentum
         if resumed:
             state.load_dict(resumed.state, str(resumed.path))
-        log = _open_log(folder, self.settings, state.step, group)
+        log = self._open_log(folder, state.step, group)
         with log, deterministic(self.settings.deterministic, group.device), StopRequest() as stop:
             if group.is_main:
                 self._write_run_files(folder)
@@ -226,6 +229,18 @@ class Training:
             metric = task.selection_metric(evaluation, config)
         return group.broadcast(f"evaluation/{step}", metric)
 
+    def _open_log(self, folder: Path, start: int, group: Group) -> RunLog:
+        if not group.is_main:
+            return RunLog(None)
+        settings, images = self.settings, len(self.splits["train"].records)
+        return RunLog(
+            folder,
+            total_steps=settings.iterations,
+            start_step=start,
+            steps_per_epoch=None if settings.epochs is None else steps_per_epoch(settings, images),
+            tensorboard=settings.tensorboard,
+        )
+
     def _write_run_files(self, folder: Path) -> None:
         """Write the configuration, the environment and the findings in the data."""
         path = folder / "config.yaml"
@@ -270,15 +285,4 @@ def _initial_state(model: nn.Module, settings: TrainConfig, group: Group) -> Tra
         make_sgd(model, settings),
         torch.amp.GradScaler(group.device.type, enabled=scaled),
         None if settings.ema_decay is None else MovingAverage(model, settings.ema_decay),
-    )
-
-
-def _open_log(folder: Path, settings: TrainConfig, start: int, group: Group) -> RunLog:
-    if not group.is_main:
-        return RunLog(None)
-    return RunLog(
-        folder,
-        total_steps=settings.iterations,
-        start_step=start,
-        tensorboard=settings.tensorboard,
     )

@@ -280,6 +280,14 @@ def test_two_processes_are_as_one(
                 assert mine[name] == pytest.approx(theirs[name], rel=1e-3), name
 
 
+@pytest.mark.parametrize("stage", ["first", "second"])
+def test_the_length_in_epochs(resdet: Command, folder: Path, first: Path, stage: str) -> None:
+    settings = ("train.epochs=1.3", *([proposing(first)] if stage == "second" else []))
+    dry = resdet("train-loc", "--cfg", folder / f"{stage}.yaml", "--dry-run", *settings)
+    assert dry.code == 0, dry.err
+    assert "steps: 3, 1.3 epochs of 2" in dry.out
+
+
 def test_eight_images_are_overfitted(folder: Path, tmp_path: Path) -> None:
     words = ("train.iterations=150", "train.eval_every=150", "train.ema_decay=null")
     words += ("train.batch_size=8", "train.base_batch_size=8", "train.warmup_iterations=10")

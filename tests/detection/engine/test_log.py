@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from resdet.detection.engine.history import FORMER_NAMES, History, LogEntry, read_history
-from resdet.detection.engine.log import RunLog, format_duration
+from resdet.detection.engine.log import RunLog
+from resdet.detection.engine.log_words import format_duration
 from resdet.detection.errors import ConfigError
 from rich.console import Console
 
