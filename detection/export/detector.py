@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..inference.pipeline import Pipeline
-from .folder import RESIZE
+from .folder import RESIZE, RUNNER
 from .graph import DetectorGraph
 from .network import Graph, OnnxPipeline
 from .verify import verify
@@ -49,5 +49,6 @@ def detector_graph(pipeline: Pipeline) -> Graph:
         },
         OUTPUTS,
         settings,
+        RUNNER,
         lambda network: verify(OnnxPipeline(network, transform), pipeline),
     )

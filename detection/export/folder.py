@@ -18,6 +18,8 @@ from ..files import read_limited, write_file
 from .writing import expect_extra
 
 MODEL, META = "model.onnx", "meta.json"
+#: The script for machines without PyTorch; it is not imported here, and not changed.
+RUNNER = Path(__file__).with_name("runner.py")
 FORMAT, FORMAT_VERSION = "resdet export", 1
 #: A description with the longest class lists is a hundredth of it.
 LARGEST_META = 16 * 2**20

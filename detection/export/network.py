@@ -113,4 +113,6 @@ class Graph:
     #: {name: meaning}, in order.
     outputs: Mapping[str, str]
     settings: Mapping[str, Any]
+    #: A script that runs the graph, beside it.
+    runner: Path
     verify: Callable[[OnnxNetwork], list[Agreement]]

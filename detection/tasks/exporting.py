@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -64,6 +65,7 @@ def export(
         network = OnnxNetwork(folder / MODEL)
         with torch.no_grad():
             agreements = graph.verify(network)
+        shutil.copyfile(graph.runner, folder / graph.runner.name)
         write_meta(
             folder,
             {

@@ -22,20 +22,11 @@ from resdet.detection.export.writing import EXTRAS, expect_extra
 from resdet.detection.predictor import load
 from resdet.detection.structures import Batch, Detections
 from resdet.detection.tasks.checkpoints import load_members, read_applicable, read_checkpoint
-from resdet.detection.tasks.exporting import export
 from resdet.detection.tasks.registry import TASKS
 
 
 def best(run: Path) -> Path:
     return run / "weights" / "best.pt"
-
-
-@pytest.fixture(scope="session")
-def exported(learned_run: Path) -> Path:
-    """The export of `learned_run`, in its folder; torch's exporter takes about ten seconds."""
-    for name in EXTRAS["export"]:
-        pytest.importorskip(name, reason="needs the extra: pip install 'resdet[export]'")
-    return export([best(learned_run)], learned_run / "exported").out
 
 
 def evaluated(weights: Path) -> dict[str, float]:

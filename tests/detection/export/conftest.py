@@ -1,0 +1,17 @@
+"""An exported detector, made once for all tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from resdet.detection.export.writing import EXTRAS
+from resdet.detection.tasks.exporting import export
+
+
+@pytest.fixture(scope="session")
+def exported(learned_run: Path) -> Path:
+    """The export of `learned_run`, in its folder; torch's exporter takes about ten seconds."""
+    for name in EXTRAS["export"]:
+        pytest.importorskip(name, reason="needs the extra: pip install 'resdet[export]'")
+    return export([learned_run / "weights" / "best.pt"], learned_run / "exported").out
