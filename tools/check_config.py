@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from resdet.datasets.finding_remedies import settings_for
 from resdet.detection.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,16 +27,42 @@ _HELD_OUT = 0.2
 _PART = re.compile(r"(?:^|_)(train|val|test)")
 
 
-def next_command(data: DataSet, report: Report, config: Path | None) -> str:
-    """The command to run after a check of a folder; "" where errors are in the way, or nothing
-    here trains on such data."""
-    if any(finding.severity == "error" for finding in report.findings):
-        return ""
+def next_command(args: argparse.Namespace, data: DataSet, report: Report, training: str) -> str:
+    """The command to run after the check that ``args`` asked for: one that leads to training, or
+    past errors that settings settle, or else the check again, for when the files are mended.
+
+    ``training`` is the command that trains on the config, where one was checked. "" where nothing
+    here trains on such data.
+    """
+    settings = settings_for(report.findings)
+    if settings is None or (data.content not in _BASES and settings):
+        # The page shows where to mend.
+        return _again(args, *([] if args.out else ["--out", "checked"]))
+    if args.cfg:
+        return _again(args, *settings) if settings else _on_config(training, args.cfg, args.words)
     if data.content not in _BASES:
         return ""
-    if config is not None:
-        return f"resdet {_BASES[data.content][0]} --cfg {shlex.quote(str(config))}"
-    return f"resdet check-data {shlex.quote(str(data.origin))} --write-config mine.yaml"
+    if args.write_config:
+        command = "check-data" if settings else _BASES[data.content][0]
+        return _on_config(command, args.write_config, settings)
+    return _again(args, "--write-config", "mine.yaml")
+
+
+def _on_config(command: str, config: Path | str, words: Sequence[str]) -> str:
+    return shlex.join(["resdet", command, "--cfg", str(config), *words])
+
+
+def _again(args: argparse.Namespace, *more: str) -> str:
+    """The check that was asked for, with ``more`` words."""
+    words = ["resdet", "check-data", *args.words]
+    for option in ("cfg", "annotations", "classes", "out"):
+        if value := getattr(args, option):
+            words += [f"--{option}", *map(str, value if isinstance(value, list) else [value])]
+    words += ["--format", args.format.name] if args.format else []
+    zero_based = args.coordinates == "zero_based"
+    words += ["--coordinates", args.coordinates] if zero_based else []
+    words += ["--quick"] if args.quick and more[:1] != ("--write-config",) else []
+    return shlex.join([*words, *more])
 
 
 def write_config(data: DataSet, report: Report, path: Path) -> None:

@@ -33,6 +33,7 @@ from resdet.tools.source_arguments import format_named
 
 if TYPE_CHECKING:
     from resdet.datasets.checks.check import DataSet, Report
+    from resdet.detection.tasks.base import Task
 
 HELP = "find what is wrong with a data set: images, annotations, classes, boxes, duplicates"
 
@@ -103,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
             progress=progress,
         )
         report = check(data, effort)
-    print_report(report)
+    print_report(report, data.origin)
     if args.out:
         _write(report, args.out)
     if args.write_classes:
@@ -114,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
         inherited = inherited_data(config, args.cfg, args.words)
         for line in contradicted(inherited, report.findings):
             say(line)
-    if not config and (command := next_command(data, report, args.write_config)):
+    if command := next_command(args, data, report, _task(args).command if config else ""):
         say(f"next: {command}")
     errors = sum(finding.severity == "error" for finding in report.findings)
     if errors:
@@ -130,20 +131,26 @@ def _silence_pillow() -> None:
 
 def _config(args: argparse.Namespace) -> Any:
     """The config of ``--cfg``, whose data exist; raises ConfigError."""
-    from resdet.detection.config.files import read_config, stated_task
+    from resdet.detection.config.files import read_config
     from resdet.detection.config.inherited import inherited_data, with_bases
     from resdet.detection.config.paths import missing_paths
-    from resdet.detection.tasks.registry import TASKS
 
     for option in ("format", "annotations", "classes"):
         if getattr(args, option):
             raise ConfigError(f"--{option}: only for PATH; the config defines it")
-    task = TASKS.get(stated_task(args.cfg), TASKS["detection"])
-    config: Any = read_config(task.schema, args.cfg, args.words)
+    config: Any = read_config(_task(args).schema, args.cfg, args.words)
     missing = [line for line in missing_paths(config) if line.startswith("data.")]
     if missing:
         raise ConfigError(with_bases(missing, inherited_data(config, args.cfg, args.words)))
     return config
+
+
+def _task(args: argparse.Namespace) -> Task:
+    """The task that the config of ``--cfg`` states."""
+    from resdet.detection.config.files import stated_task
+    from resdet.detection.tasks.registry import TASKS
+
+    return TASKS.get(stated_task(args.cfg), TASKS["detection"])
 
 
 def _configured(args: argparse.Namespace, config: Any) -> DataSet:

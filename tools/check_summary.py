@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resdet.datasets.finding_kinds import RESOLVED_BY
+from resdet.datasets.finding_kinds import Severity, meaning
+from resdet.datasets.finding_remedies import remedy, settings_for
 from resdet.datasets.findings import Finding
 from resdet.detection.printing import cell
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from resdet.datasets.checks.check import Report
@@ -20,10 +24,15 @@ _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 _FILE_WIDTH = 240
 #: Classes shown in the table; the written report has all.
 _MAX_CLASSES = 30
+#: Findings shown of a kind, by severity; kinds shown; characters of a finding shown.
+_EXAMPLES: Mapping[Severity, int] = {"error": 3, "warning": 2, "note": 1}
+_MAX_KINDS, _MAX_LINE = 25, 300
+_INDENT = " " * 8
 
 
-def print_report(report: Report) -> None:
-    """Print counts, classes, anchors and the first finding of each kind."""
+def print_report(report: Report, root: Path) -> None:
+    """Print counts, classes, anchors, and for each kind of finding the first ones and what settles
+    it; ``root`` is the folder that was checked, or the config."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=_FILE_WIDTH)
@@ -38,7 +47,8 @@ def print_report(report: Report) -> None:
     if not report.findings:
         console.print("[green]no findings[/]")
         return
-    console.print(_findings(report.findings))
+    for text in _findings(report.findings, root):
+        console.print(text, highlight=False, soft_wrap=True)
     for line in _verdict(report.findings):
         console.print(line, highlight=False)
 
@@ -85,15 +95,30 @@ def _edges(report: Report) -> list[str]:
     ]
 
 
-def _findings(findings: tuple[Finding, ...]) -> Table:
-    kinds: dict[tuple[str, str], list[Finding]] = defaultdict(list)
+def _findings(findings: Sequence[Finding], root: Path) -> Iterator[Text]:
+    """For each kind its count and meaning, the first findings, and what settles it."""
+    kinds: dict[tuple[Severity, str], list[Finding]] = defaultdict(list)
     for finding in findings:
         kinds[finding.severity, finding.kind].append(finding)
-    table = Table("severity", "kind", "count", Column("first", overflow="fold"))
-    for (severity, kind), found in kinds.items():
-        colour = _COLOURS[severity]
-        table.add_row(f"[{colour}]{severity}[/]", kind, str(len(found)), cell(found[0]))
-    return table
+    for (severity, kind), found in list(kinds.items())[:_MAX_KINDS]:
+        heading = cell(f"{severity:7} {len(found):5}  ", _COLOURS[severity])
+        heading.append_text(cell(kind, "bold"))
+        yield heading.append_text(cell(f"  {meaning(kind)}" if meaning(kind) else ""))
+        shown = found[: _EXAMPLES[severity]]
+        for example in shown:
+            yield cell(f"{_INDENT}{_example(example, root)}")
+        if len(found) > len(shown):
+            yield cell(f"{_INDENT}and {len(found) - len(shown)} more", "dim")
+        if text := remedy(kind):
+            yield cell(f"{_INDENT}-> {text}", "green")
+    if len(kinds) > _MAX_KINDS:
+        yield cell(f"and {len(kinds) - _MAX_KINDS} more kinds; --out DIR writes all", "dim")
+
+
+def _example(finding: Finding, root: Path) -> str:
+    """The finding with its file as it is named in the checked folder."""
+    text = str(finding).removeprefix(f"{root}/")
+    return text if len(text) <= _MAX_LINE else f"{text[:_MAX_LINE]}…"
 
 
 def _verdict(findings: tuple[Finding, ...]) -> list[str]:
@@ -105,10 +130,8 @@ def _verdict(findings: tuple[Finding, ...]) -> list[str]:
     )
     what = "training would stop" if counts["error"] else "training accepts the data"
     lines = [f"{tally}: {what}"]
-    errors = [finding.kind for finding in findings if finding.severity == "error"]
-    for setting, kinds in RESOLVED_BY.items():
-        if count := sum(kind in kinds for kind in errors):
-            lines.append(f"{setting} settles {count} of the errors: it leaves them out, counted")
+    if settings := settings_for(findings):
+        lines.append(f"{' and '.join(settings)} settle{'s' * (len(settings) == 1)} all errors")
     if any(finding.box for finding in findings):
         lines.append("boxes are (left, top, right, bottom), 0-based; VOC files are 1-based")
     return lines

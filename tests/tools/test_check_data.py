@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
+from resdet.datasets.checks.check import Report
+from resdet.datasets.findings import Finding
+from resdet.tools.check_summary import print_report
 
 if TYPE_CHECKING:
     from resdet.tests.conftest import Command
@@ -58,6 +62,68 @@ def test_a_config_with_an_error(resdet: Command, swapped: Path) -> None:
     mended = resdet("check-data", "--cfg", swapped / "tiny.yaml", "--quick", "data.on_bad_box=fix")
     assert mended.code == 0
     assert "0 errors, 2 warnings, 0 notes: training accepts the data" in mended.out
+
+
+def _summary(findings: list[Finding], capsys: pytest.CaptureFixture[str]) -> list[str]:
+    report = Report("/in", tuple(findings), (), (), (), None, 0, 0.0)
+    print_report(report, Path("/in"))
+    return capsys.readouterr().out.splitlines()
+
+
+def test_findings_are_grouped_with_what_settles_them(capsys: pytest.CaptureFixture[str]) -> None:
+    boxes = [Finding("no_area", "error", Path(f"/in/{n}.xml"), "why") for n in range(5)]
+    long = Finding("tiny_box", "warning", Path("/other/x.xml"), "z" * 999)
+    lines = _summary([*boxes, long], capsys)
+    at = next(number for number, line in enumerate(lines) if "no_area" in line)
+    assert re.fullmatch(r"error +5  no_area  a box without width or height", lines[at])
+    shown = [line.strip() for line in lines[at + 1 : at + 6]]
+    assert shown[:4] == ["0.xml: why", "1.xml: why", "2.xml: why", "and 2 more"]
+    assert shown[4].startswith("-> ") and "data.on_bad_box=drop" in shown[4]
+    cut = next(line for line in lines if "/other/x.xml" in line)  # whole names outside the folder
+    assert cut.endswith("z…") and len(cut) < 320
+    assert "data.on_bad_box=drop settles all errors" in lines
+
+
+def test_the_summary_is_bounded(capsys: pytest.CaptureFixture[str]) -> None:
+    findings = [
+        Finding(f"kind_{kind}", "error", Path(f"{n}.xml"), "why")
+        for kind in range(60)
+        for n in range(100)
+    ]
+    lines = _summary(findings, capsys)
+    assert len(lines) < 140
+    assert "and 35 more kinds; --out DIR writes all" in lines
+
+
+def test_the_next_command_after_errors_that_a_setting_settles(
+    resdet: Command, swapped: Path
+) -> None:
+    def following(*words: object) -> list[str]:
+        *_, last = resdet(*words).out.splitlines()
+        assert last.startswith("next: resdet ")
+        return shlex.split(last)[2:]
+
+    config = swapped / "tiny.yaml"
+    words = following("check-data", "--cfg", config, "--quick")
+    assert words == ["check-data", "--cfg", str(config), "--quick", "data.on_bad_box=drop"]
+    words = following(*words)
+    assert words == ["train-det", "--cfg", str(config), "data.on_bad_box=drop"]
+    assert resdet(*words, "--dry-run").code == 0
+    words = following("check-data", swapped / "scenes", "--quick")
+    assert words == ["check-data", str(swapped / "scenes"), "--write-config", "mine.yaml"]
+    mine = swapped / "mine.yaml"
+    words = following(*words[:3], str(mine), "--quick")
+    assert words == ["check-data", "--cfg", str(mine), "data.on_bad_box=drop"]
+
+
+def test_the_next_command_after_errors_that_no_setting_settles(
+    resdet: Command, swapped: Path
+) -> None:
+    (swapped / XML).write_text("<annotation>")
+    *_, last = resdet("check-data", swapped / "scenes", "--quick").out.splitlines()
+    assert last == f"next: resdet check-data {swapped / 'scenes'} --quick --out checked"
+    *_, last = resdet(*shlex.split(last)[2:], cwd=swapped).out.splitlines()
+    assert last == f"next: resdet check-data {swapped / 'scenes'} --out checked --quick"
 
 
 @pytest.mark.parametrize("config", ["caltech40_r18.yaml", "pets_r18.yaml", "pets_loc_r18.yaml"])
