@@ -82,6 +82,14 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
         ("note",),
         "a YOLO folder without a file of names: the numbers mean the given classes",
     ),
+    "no_class_label": (
+        ("note",),
+        "shapes of labelme named `__ignore__` or `_background_`, which are of no class; left out",
+    ),
+    "image_labels": (
+        ("warning",),
+        "images of labelme with flags, labels of the whole image, and no shapes; not used",
+    ),
     "unknown_class": (("error",), "a class name that is not in the class list"),
     "misspelt_class": (("error",), "a class name that is nearly one in the class list"),
     "similar_classes": (

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from ...detection.errors import first_few
 from ..findings import Fault, Finding
 from ..listing import SPLIT_NAMES, is_image_name, subfolders, walk_files
 from ..records import RawBox, RawImage, RawObject
@@ -20,6 +22,8 @@ from .writing import Place, Splits, Writer, fit_box, rounded, write_new
 
 #: Files that are looked into to recognise a folder.
 _PROBED = 20
+#: Labels that labelme's own lists of labels begin with, for what is of no class.
+_NO_CLASSES = ("__ignore__", "_background_")
 #: Shapes that have an extent in the image.
 _OUTLINES = frozenset({"polygon", "circle"})
 
@@ -38,7 +42,8 @@ def inspect_labelme(source: LabelmeSource, reading: Reading) -> Inspected:
     """The usable images, ordered by the path of their JSON, and all findings.
 
     Ids are the paths of the JSON files without extension. Polygons and circles become the boxes
-    around them; points and lines are errors. Images without a JSON file are counted and left out.
+    around them; points and lines are errors. Counted and left out are images without a JSON file,
+    images that only have flags, which are labels of the whole image, and shapes of no class.
     """
     folder = source.folder
     if not folder.is_dir():
@@ -47,6 +52,7 @@ def inspect_labelme(source: LabelmeSource, reading: Reading) -> Inspected:
     images: list[RawImage] = []
     findings: list[Finding] = []
     outlines, values = 0, Values()
+    without_class, flagged = Counter[str](), dict[Path, list[str]]()
     for path in sorted(each for each in walk_files(folder) if each.suffix.lower() == ".json"):
         try:
             content = _load(path)
@@ -54,8 +60,14 @@ def inspect_labelme(source: LabelmeSource, reading: Reading) -> Inspected:
         except Fault as fault:
             findings.append(fault.finding)
             continue
+        if not content["shapes"] and (flags := _set_flags(content)):
+            flagged[found] = flags
+            continue
         objects: list[RawObject] = []
         for number, shape in enumerate(content["shapes"], 1):
+            if str(shape.get("label")).strip() in _NO_CLASSES:
+                without_class[shape["label"].strip()] += 1
+                continue
             try:
                 objects.append(_object(shape, path, f"shape {number}", values))
                 outlines += shape.get("shape_type") in _OUTLINES
@@ -70,15 +82,43 @@ def inspect_labelme(source: LabelmeSource, reading: Reading) -> Inspected:
             continue
         images.append(image)
         findings += faults
-    known = {image.path for image in images}
+    findings += _left_out(folder, without_class, flagged)
+    known = {image.path for image in images} | flagged.keys()
     alone = [path for path in walk_files(folder) if is_image_name(path.name) and path not in known]
     if alone and not any(finding.severity == "error" for finding in findings):
         reason = f"{len(alone)} images have no JSON file and are not used, such as {alone[0].name}"
         findings.append(Finding("unlisted_image", "warning", folder, reason))
-    if not images and not findings:
-        findings.append(Finding("no_images", "error", folder, "has no JSON files"))
+    if not images and not any(finding.severity == "error" for finding in findings):
+        reason = "has no JSON files" + " with shapes" * bool(flagged)
+        findings.append(Finding("no_images", "error", folder, reason))
     notes = outlines_note(folder, outlines) + files.notes(folder) + values.notes(folder)
     return images, findings + notes
+
+
+def _set_flags(content: Mapping[str, Any]) -> list[str]:
+    """The labels of the whole image."""
+    flags = content.get("flags")
+    return [name for name, value in flags.items() if value] if isinstance(flags, dict) else []
+
+
+def _left_out(
+    folder: Path, without_class: Counter[str], flagged: Mapping[Path, list[str]]
+) -> list[Finding]:
+    """A note about shapes of no class, a warning about images that only have flags."""
+    findings = []
+    if without_class:
+        counts = ", ".join(f"{name!r} {count}" for name, count in without_class.items())
+        reason = f"shapes whose labels are no classes in labelme are left out: {counts}"
+        findings.append(Finding("no_class_label", "note", folder, reason))
+    if flagged:
+        path, names = next(iter(flagged.items()))
+        reason = (
+            f"{len(flagged)} images have flags, labels of the whole image, and no shapes: they are "
+            f"not used, such as {path.name} ({first_few(names)}); resdet train-cls learns such "
+            "labels from a folder for each class"
+        )
+        findings.append(Finding("image_labels", "warning", folder, reason))
+    return findings
 
 
 def _load(path: Path) -> Mapping[str, Any]:

@@ -29,6 +29,11 @@ class YoloSource(SplitSource):
     #: The class names by number, for a folder without a file of names.
     names: tuple[str, ...] | None = None
 
+    @property
+    def folder(self) -> Path:
+        """The folder of the data: ``root``, or one below it where only that is laid out so."""
+        return yolo_layout.home(self.root)
+
 
 def inspect_yolo(source: YoloSource, reading: Reading) -> Inspected:
     """The usable images of a split, ordered by name, and all findings.
@@ -38,13 +43,14 @@ def inspect_yolo(source: YoloSource, reading: Reading) -> Inspected:
     Polygons and oriented boxes become the boxes around them, which a note counts; lines of
     keypoints and of predictions with scores, which have other columns, are errors.
     """
+    root = source.folder
     try:
         names: Mapping[int, str] | None
-        names, findings = yolo_names.read_names(source.root, source.names)
+        names, findings = yolo_names.read_names(root, source.names)
     except Fault as fault:
         names, findings = None, [fault.finding]
     try:
-        place = yolo_layout.find_place(source.root, source.split)
+        place = yolo_layout.find_place(root, source.split)
         files = yolo_layout.image_paths(place.images)
         texts = yolo_layout.label_paths(place.labels)
         texts, notes = yolo_layout.pair_by_name(texts, files, place.images)
@@ -74,7 +80,7 @@ def inspect_yolo(source: YoloSource, reading: Reading) -> Inspected:
             found.append(RawImage(image_id, path, size, tuple(objects), text or path))
             findings += [replace(finding, image=path) for finding in faults]
             outlines += count
-    return found, [*findings, *outlines_note(source.root, outlines), *values.notes(source.root)]
+    return found, [*findings, *outlines_note(root, outlines), *values.notes(root)]
 
 
 def _unpaired(
@@ -100,12 +106,13 @@ def _unpaired(
 
 def _unused_splits(source: YoloSource) -> list[Finding]:
     """A warning, for a folder read as a whole, if its YAML file names splits that are not in it."""
-    stated = yolo_names.stated_splits(source.root) if source.split is None else {}
-    if not stated or yolo_layout.splits(source.root) != {"all": None}:
+    root = source.folder
+    stated = yolo_names.stated_splits(root) if source.split is None else {}
+    if not stated or yolo_layout.splits(root) != {"all": None}:
         return []
     paths = ", ".join(f"{split}: {path}" for split, path in stated.items())
     reason = f"the splits of the YAML file are not here, all images are one set: {paths:.200}"
-    return [Finding("missing_split", "warning", source.root, reason)]
+    return [Finding("missing_split", "warning", root, reason)]
 
 
 # ---------------------------------------------------------------------------------- writing
@@ -145,17 +152,17 @@ def _write(out: Path, splits: Splits, classes: Sequence[str], place: Place) -> N
 
 
 def _splits(root: Path) -> dict[str, YoloSource]:
-    found = yolo_layout.splits(root)
+    found = yolo_layout.splits(yolo_layout.home(root))
     return {name: YoloSource(root=root, split=split) for name, split in found.items()}
 
 
 def _contents(source: YoloSource, images: Sequence[RawImage]) -> Contents:
-    place = yolo_layout.find_place(source.root, source.split)
+    place = yolo_layout.find_place(source.folder, source.split)
     return Contents(place.images)
 
 
 def _classes(source: YoloSource) -> tuple[str, ...]:
-    return tuple(yolo_names.read_names(source.root, source.names)[0].values())
+    return tuple(yolo_names.read_names(source.folder, source.names)[0].values())
 
 
 def _divide(
@@ -164,13 +171,14 @@ def _divide(
     """``<part>.txt`` beside ``images``."""
     if source.split is not None:
         raise ConfigError("--split: a yolo folder is divided as a whole")
-    files = yolo_layout.image_paths(yolo_layout.find_place(source.root, None).images)
+    root = source.folder
+    files = yolo_layout.image_paths(yolo_layout.find_place(root, None).images)
     for part in parts:
-        if any(images.is_dir() for images, _ in yolo_layout.folders_of(source.root, part)):
+        if any(images.is_dir() for images, _ in yolo_layout.folders_of(root, part)):
             raise ConfigError(f"--parts: {part!r} is a folder of images already")
     return {
-        source.root / f"{part}.txt": "".join(
-            f"./{files[name][0].relative_to(source.root).as_posix()}\n" for name in names
+        root / f"{part}.txt": "".join(
+            f"./{files[name][0].relative_to(root).as_posix()}\n" for name in names
         )
         for part, names in parts.items()
     }

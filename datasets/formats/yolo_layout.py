@@ -4,6 +4,7 @@ Known are ``images/<split>`` with ``labels/<split>``; ``<split>/images`` with ``
 folder ``<split>`` with images and labels side by side; ``<split>.txt``, which lists images; and the
 splits that a ``data.yaml`` names, however their paths begin. Without splits, the images are in
 ``images`` with ``labels``, or side by side in the root or a folder of it (``obj_train_data``).
+Yolo_mark has all of this in a folder of its own, ``data``.
 """
 
 from __future__ import annotations
@@ -38,6 +39,16 @@ class YoloPlace:
     images: Path
     labels: Path
     image_list: Path | None = None
+
+
+def home(root: Path) -> Path:
+    """``root``, or the only folder below it that has darknet's names of classes (``obj.names``) and
+    a layout as above, where ``root`` itself has none."""
+    if not root.is_dir() or splits(root):
+        return root
+    named = dict.fromkeys(path.parent for path in walk_files(root) if path.suffix == ".names")
+    homes = [folder for folder in named if splits(folder)]
+    return homes[0] if len(homes) == 1 else root
 
 
 def find_place(root: Path, split: str | None) -> YoloPlace:
@@ -156,9 +167,10 @@ def splits(root: Path) -> dict[str, str | None]:
 
 def recognise(root: Path) -> str:
     """Why the folder is taken for YOLO, "" if it is not."""
-    for split in splits(root).values():
+    folder = home(root)
+    for split in splits(folder).values():
         try:
-            place = find_place(root, split)
+            place = find_place(folder, split)
         except Fault:
             continue
         texts = (path for path in walk_files(place.labels) if path.suffix == ".txt")

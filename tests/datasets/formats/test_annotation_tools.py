@@ -173,6 +173,40 @@ def test_images_without_objects_and_without_annotations(tmp_path: Path) -> None:
     assert "such as b.png" in finding.reason
 
 
+def test_labels_of_the_whole_image_are_not_taken_for_images_without_objects(
+    tmp_path: Path,
+) -> None:
+    """labelme's flags, of which those that are not set say nothing."""
+    for name, flags in (("a", {"cat": True, "dog": False}), ("b", {"cat": False}), ("c", {})):
+        Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / f"{name}.png")
+        content = {"flags": flags, "shapes": [], "imagePath": f"{name}.png"}
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    images, (warning,) = _read(tmp_path)
+    assert [(image.image_id, image.objects) for image in images] == [("b", ()), ("c", ())]
+    assert (warning.kind, warning.severity) == ("image_labels", "warning")
+    assert "1 images have flags" in warning.reason
+    assert "such as a.png (cat)" in warning.reason
+    for name in "bc":
+        (tmp_path / f"{name}.json").unlink()
+        (tmp_path / f"{name}.png").unlink()
+    images, findings = _read(tmp_path)
+    assert images == []
+    assert [(each.kind, each.severity) for each in findings] == [
+        ("image_labels", "warning"),
+        ("no_images", "error"),
+    ]
+
+
+def test_labels_that_are_no_classes_in_labelme(tmp_path: Path) -> None:
+    content = _labelme()
+    (cat,) = content["shapes"]
+    content["shapes"] += [{**cat, "label": name} for name in ("__ignore__", "_background_")]
+    (image,), (note,) = _read(_folder(tmp_path, "a.json", content))
+    assert [obj.name for obj in image.objects] == ["cat"]
+    assert (note.kind, note.severity) == ("no_class_label", "note")
+    assert note.reason.endswith("'__ignore__' 1, '_background_' 1")
+
+
 # ---------------------------------------------------------------------------------- round trips
 
 _SIDE = st.integers(0, 20).map(lambda tenths: tenths / 2)

@@ -163,6 +163,20 @@ def _yolo_cvat(root: Path) -> None:
     _text(root / "train.txt", "data/obj_train_data/0.jpg\ndata/obj_train_data/1.jpg\n")
 
 
+def _yolo_mark(folder: str) -> Callable[[Path], None]:
+    def make(root: Path) -> None:
+        data = root / folder
+        for n in range(2):
+            _image(data / "img" / f"{n}.jpg")
+            _yolo(data / "img" / f"{n}.txt", str(n))
+        _text(data / "obj.names", "cat\ndog\n")
+        _text(data / "obj.data", "train = data/train.txt\nvalid = data/train.txt\n")
+        _text(data / "train.txt", "data/img/0.jpg\ndata/img/1.jpg\n")
+        _text(root / "yolo-obj.cfg", "[net]\n")
+
+    return make
+
+
 def _yolo_label_studio(root: Path) -> None:
     _image(root / "images" / "8f3a0c1d-a b.jpg")
     _yolo(root / "labels" / "8f3a0c1d-a%20b.txt", "1")
@@ -284,6 +298,8 @@ LAYOUTS: Mapping[str, tuple[Callable[[Path], None], str, dict[str, int]]] = {
     "darknet": (_yolo_flat("obj", "obj/classes.txt"), "yolo", {"all": 2}),
     "side by side": (_yolo_flat("", "obj.names"), "yolo", {"all": 2}),
     "YOLO of CVAT": (_yolo_cvat, "yolo", {"train": 2, "val": 1}),
+    "Yolo_mark": (_yolo_mark("data"), "yolo", {"train": 2}),
+    "Yolo_mark, its repository": (_yolo_mark("x64/Release/data"), "yolo", {"train": 2}),
     "YOLO of Label Studio": (_yolo_label_studio, "yolo", {"all": 1}),
     "labelme": (_labelme, "labelme", {"train": 1, "val": 1}),
     "Label Studio JSON": (_label_studio("annotations"), "label_studio", {"project-1": 1}),
@@ -343,7 +359,8 @@ def test_a_layout_is_checked_converted_and_trained_on(
     source = next(iter(recognise(root).format.splits(root).values()))
     section = source.model_dump(mode="json")
     config = tmp_path / "c.yaml"
-    config.write_text(json.dumps({"data": {"train": [section], "val": [section]}}))
+    network = {"backbone": {"depth": 18, "width": 8}, "rpn": {"channels": 16}}
+    config.write_text(json.dumps({"data": {"train": [section], "val": [section]}, **network}))
     assert main(["train-det", "--cfg", str(config), "--dry-run"]) == 0
 
 
@@ -371,6 +388,14 @@ def test_the_splits_of_several_years_are_named_as_the_check_names_them(tmp_path:
         above = source.model_copy(update={"root": tmp_path, "split": name})
         assert inspect(above) == inspect(source)
         assert inspect_folders([above]) == inspect_folders([source])
+
+
+def test_of_two_darknet_folders_none_is_guessed(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        _yolo_mark(f"{folder}/data")(tmp_path)
+    with pytest.raises(ConfigError, match="no known layout"):
+        recognise(tmp_path, "boxes")
+    assert recognise(tmp_path / "one").format.name == "yolo"
 
 
 def test_annotations_are_never_class_folders(tmp_path: Path) -> None:
