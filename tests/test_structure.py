@@ -27,6 +27,7 @@ LAYERS = (
         "detection.files",
         "detection.download",
         "detection.environment",
+        "detection.extras",
         "detection.processor",
         "detection.schedules",
         "detection.ops.boxes",

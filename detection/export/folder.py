@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, WeightsError, quoted
+from ..extras import expect_extra
 from ..files import read_limited, write_file
-from .writing import expect_extra
 
 MODEL, META = "model.onnx", "meta.json"
 #: The script for machines without PyTorch; it is not imported here, and not changed.

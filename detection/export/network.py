@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from ...datasets.loading.transforms import EvalTransform, make_sample
 from ..errors import WeightsError
+from ..extras import expect_extra
 from ..inference.pipeline import Prepared, in_equal_batches
 from ..models.faster_rcnn import expect_finite
 from ..ops import boxes as box_ops
 from ..structures import Annotation, Batch, Detections, Sample
 from .verify import Agreement
-from .writing import expect_extra
 
 
 class OnnxNetwork(nn.Module):

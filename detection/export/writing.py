@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..extras import expect_extra
 from .graph import batched_nms
 
 #: That of the operators; runtimes of the last years have it.
 OPSET = 18
-#: Packages of the extras, as modules.
-EXTRAS = {"export": ("onnx", "onnxscript", "onnxruntime"), "onnx": ("onnxruntime",)}
-
-
-def expect_extra(extra: str) -> dict[str, str]:
-    """The versions of the packages of an extra; raises ConfigError where one is not installed."""
-    try:
-        for name in EXTRAS[extra]:
-            import_module(name)
-    except ImportError as error:
-        raise ConfigError(
-            f"{error}: exported models need further packages: pip install 'resdet[{extra}]'"
-        ) from error
-    return {name: version(name) for name in EXTRAS[extra]}
 
 
 def write_onnx(
@@ -105,4 +90,4 @@ def _name_sides(model: Any, sides: Mapping[int, str]) -> None:
 
 
 #: Registers the operator that `_nms_in_onnx` translates.
-__all__ = ["OPSET", "batched_nms", "expect_extra", "write_onnx"]
+__all__ = ["OPSET", "batched_nms", "write_onnx"]

@@ -15,7 +15,8 @@ from ..errors import ConfigError
 from ..export.folder import MODEL, new_folder, write_meta
 from ..export.network import OnnxNetwork
 from ..export.verify import Agreement, as_table
-from ..export.writing import OPSET, expect_extra, write_onnx
+from ..export.writing import OPSET, write_onnx
+from ..extras import expect_extra
 from ..files import sha256_of
 from .checkpoints import load_members, read_checkpoint
 from .registry import TASKS

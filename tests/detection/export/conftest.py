@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from resdet.detection.export.writing import EXTRAS
+from resdet.detection.extras import EXTRAS
 from resdet.detection.tasks.exporting import export
 
 

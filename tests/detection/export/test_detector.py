@@ -18,7 +18,7 @@ from resdet.detection.export import folder as folders
 from resdet.detection.export.graph import DetectorGraph, obstacles
 from resdet.detection.export.network import OnnxNetwork, OnnxPipeline
 from resdet.detection.export.verify import as_batch, compare, draw_shapes, verify
-from resdet.detection.export.writing import EXTRAS, expect_extra
+from resdet.detection.extras import EXTRAS, expect_extra
 from resdet.detection.predictor import load
 from resdet.detection.structures import Batch, Detections
 from resdet.detection.tasks.checkpoints import load_members, read_applicable, read_checkpoint

@@ -1,0 +1,26 @@
+"""The optional packages, and the error that tells how to install those that are missing."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+
+from .errors import ConfigError
+
+#: Packages of the extras of pyproject.toml, as modules.
+EXTRAS = {
+    "export": ("onnx", "onnxscript", "onnxruntime"),
+    "onnx": ("onnxruntime",),
+}
+
+
+def expect_extra(extra: str) -> dict[str, str]:
+    """The versions of the packages of an extra; raises ConfigError where one is not installed."""
+    try:
+        for name in EXTRAS[extra]:
+            import_module(name)
+    except ImportError as error:
+        raise ConfigError(
+            f"{error}: this needs further packages: pip install 'resdet[{extra}]'"
+        ) from error
+    return {name: version(name) for name in EXTRAS[extra]}
