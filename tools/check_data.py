@@ -20,9 +20,7 @@ explains each kind. Exit code 0: no errors; 3: errors, after the whole report.
 from __future__ import annotations
 
 import argparse
-import logging
 import os
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +89,6 @@ def run(args: argparse.Namespace) -> int:
 
     if args.cfg and args.write_config:
         raise ConfigError("--write-config: only for PATH; there is a config")
-    _silence_pillow()
     config = _config(args) if args.cfg else None
     data = _configured(args, config) if config else _folder(args)
     if args.out:
@@ -121,12 +118,6 @@ def run(args: argparse.Namespace) -> int:
     if errors:
         raise DataError(f"{data.origin}: {errors} error{'s' * (errors > 1)}, see above")
     return 0
-
-
-def _silence_pillow() -> None:
-    """Pillow's warnings do not name the file; the report has them with the file name."""
-    warnings.filterwarnings("ignore", module=r"PIL\.")
-    logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 def _config(args: argparse.Namespace) -> Any:

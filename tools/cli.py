@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import ast
 import difflib
+import logging
 import os
 import sys
 import traceback
@@ -95,7 +96,10 @@ def run_tool(name: str, argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _warnings_in_one_line() -> Iterator[None]:
-    """Within the context, warnings name no line of code: they are about the user's files."""
+    """Within the context, warnings name no line of code: they are about the user's files.
+
+    Those of Pillow, which do not name the file either, are left out.
+    """
     before = warnings.formatwarning
 
     def format_line(message: Any, category: type[Warning], *place: Any, **code: Any) -> str:
@@ -104,8 +108,11 @@ def _warnings_in_one_line() -> Iterator[None]:
         return f"warning: {printable(message)}\n"
 
     setattr(warnings, "formatwarning", format_line)  # noqa: B010 (mypy wants names of arguments)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            yield
     finally:
         warnings.formatwarning = before
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ import resdet
 from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.errors import ConfigError, DataError, DivergedError
 from resdet.tools.arguments import add_config_arguments, config_from_args, split_overrides
-from resdet.tools.cli import COMMANDS, main, run_tool
+from resdet.tools.cli import COMMANDS, _warnings_in_one_line, main, run_tool
 
 TOOL = """
 \"\"\"A tool for tests.\"\"\"
@@ -274,3 +275,12 @@ def test_words_with_a_dotted_key_are_overrides(
     overrides, others = split_overrides(words)
     assert overrides == ["data.root=x"]
     assert others == ["a=b/best.pt", "dir.v1/lr=0.1.pt", "test.nms_iou=0.4.jpg"]
+
+
+def test_warnings_of_pillow_which_name_no_file_are_left_out(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    with _warnings_in_one_line():
+        warnings.warn_explicit("Corrupt EXIF", UserWarning, "file", 1, module="PIL.Image")
+        warnings.warn_explicit("other", UserWarning, "file", 1, module="resdet")
+    assert [str(each.message) for each in recwarn] == ["other"]
