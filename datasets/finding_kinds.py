@@ -201,7 +201,10 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
         "an image with an aspect ratio above `data.max_aspect`",
     ),
     "no_end_marker": (("warning",), "a JPEG without its end marker; the pixels are complete"),
-    "damaged_image": (("warning",), "a JPEG that the decoder calls corrupt; parts may be wrong"),
+    "damaged_image": (
+        _RESOLVED,
+        "an image that the decoder calls corrupt; a JPEG follows `data.on_truncated`",
+    ),
     "rotated_image": (("note",), "the EXIF orientation rotates the image"),
     "odd_orientation": (
         ("note",),

@@ -21,7 +21,9 @@ from PIL import Image, ImageFile
 
 from ..detection.config.base import OnBadImage, OnTruncated
 from ..detection.errors import ImageError, one_line
+from .decoder_messages import with_messages
 from .image_file import expect_file, expect_size, open_image
+from .jpeg_damage import damage
 from .orientation import Orientation, read_orientation, turn
 
 #: Extensions of the accepted formats, lower case: how folders are searched for images.
@@ -46,8 +48,9 @@ class ImageRules:
     """Which images are accepted, and how they are decoded.
 
     ``on_bad_image``: what happens to images that cannot be used, for whatever reason.
-    ``on_truncated``: what happens when pixels are missing; ``warn`` keeps a JPEG, whose missing
-    part is grey (no other format yields usable pixels), ``error`` makes it a bad image.
+    ``on_truncated``: what happens when pixels are missing or a JPEG is damaged inside; ``warn``
+    keeps a JPEG, whose missing part is grey (no other format yields usable pixels), ``error`` makes
+    it a bad image.
     ``max_pixels`` can only lower Pillow's own limit, the default. ``min_side`` and ``max_aspect``
     refuse images that are too small or too elongated to resize. ``background`` lies under
     transparent pixels.
@@ -115,7 +118,7 @@ def decode_image(data: bytes, name: str, rules: ImageRules = DEFAULT_RULES) -> L
         if image.format in ("JPEG", "MPO"):
             decoded, warnings = _decode_jpeg(data, image, name, rules)
         else:
-            decoded, warnings = _decode_other(image, rules)
+            decoded, warnings = _decode_other(data, image.format, name, rules)
         pixels = turn(decoded, orientation.pending)
         if pixels.shape[:2] != size:
             raise ImageError(f"{name}: header says (h, w) {size}, pixels are {pixels.shape[:2]}")
@@ -165,19 +168,25 @@ def _decode_jpeg(
         else:
             warnings = ("truncated: no end marker, but the pixels are complete",)
         data += _EOI
-    if image.mode in ("RGB", "L"):
-        pixels = _cv2_decode(data)
-        if pixels is not None:
-            return pixels, warnings
+    pixels, messages = _cv2_decode(data)
+    if reason := damage(data, messages, lambda plain: _cv2_decode(plain)[1]):
+        if rules.on_truncated != "warn":
+            raise rules.error(f"{name}: damaged inside ({reason})", truncated=True)
+        warnings = warnings or (f"damaged inside: {reason}; parts of the image may be wrong",)
+    if pixels is not None and image.mode in ("RGB", "L"):
+        return pixels, warnings
+    pixels = None  # not kept while the next are made
     # CMYK, whose colours OpenCV and Pillow disagree on by a level, and what OpenCV cannot decode.
     with open_image(io.BytesIO(data), name) as repaired:
         return _flatten(repaired, rules.background), warnings
 
 
-def _cv2_decode(data: bytes) -> Pixels | None:
+def _cv2_decode(data: bytes) -> tuple[Pixels | None, list[str]]:
+    """The pixels of a JPEG and the messages of libjpeg."""
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    return None if pixels is None else np.asarray(pixels, np.uint8)
+    encoded = np.frombuffer(data, np.uint8)
+    pixels, messages = with_messages(lambda: cv2.imdecode(encoded, flags))
+    return None if pixels is None else np.asarray(pixels, np.uint8), messages
 
 
 def _lacks_pixels(data: bytes) -> bool:
@@ -186,16 +195,31 @@ def _lacks_pixels(data: bytes) -> bool:
     Decoders fill in what is missing silently. If what follows the last byte changes the
     image, the decoder still needed data.
     """
-    ended = _cv2_decode(data + _EOI)
+    ended, _ = _cv2_decode(data + _EOI)
     # A last 0xFF would begin a marker with whatever comes next, so it is tried without as well.
     for start in {data, data.rstrip(b"\xff")}:
-        continued = _cv2_decode(start + b"\x5a\xa5" * 64 + _EOI)
+        continued, _ = _cv2_decode(start + b"\x5a\xa5" * 64 + _EOI)
         if ended is None or continued is None or not np.array_equal(ended, continued):
             return True
     return False
 
 
-def _decode_other(image: ImageFile.ImageFile, rules: ImageRules) -> tuple[Pixels, tuple[str, ...]]:
+def _decode_other(
+    data: bytes, image_format: str | None, name: str, rules: ImageRules
+) -> tuple[Pixels, tuple[str, ...]]:
+    def decode() -> tuple[Pixels, tuple[str, ...]]:
+        with open_image(io.BytesIO(data), name) as image:
+            return _decode_opened(image, rules)
+
+    if image_format != "TIFF":  # the other decoders write no messages
+        return decode()
+    (pixels, warnings), messages = with_messages(decode)
+    if messages:
+        warnings += (f"decoder message: {messages[0]}; parts of the image may be wrong",)
+    return pixels, warnings
+
+
+def _decode_opened(image: ImageFile.ImageFile, rules: ImageRules) -> tuple[Pixels, tuple[str, ...]]:
     warnings: tuple[str, ...] = ()
     frames = _frame_count(image)
     if frames > 1:

@@ -55,15 +55,35 @@ class LastingStream:
 
 @contextmanager
 def lasting_outputs() -> Iterator[None]:
-    """Within the context, `LastingStream` takes the place of stdout and stderr."""
+    """Within the context, `LastingStream` takes the place of stdout and stderr.
+
+    That of stderr has a descriptor of its own: 2 is redirected while images are decoded.
+    """
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = map(LastingStream, before)
+    own = _on_own_descriptor(before[1])
+    sys.stdout, sys.stderr = LastingStream(before[0]), LastingStream(own or before[1])
     try:
         yield
     finally:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         sys.stdout, sys.stderr = before
+        if own is not None:
+            with suppress(OSError, ValueError):
+                own.close()
+
+
+def _on_own_descriptor(stream: Any) -> Any:
+    """A stream with a copy of the descriptor of stderr; None if ``stream`` is not stderr itself."""
+    try:
+        if stream.fileno() != 2:
+            return None
+        stream.flush()
+        return open(  # noqa: PTH123 (a descriptor)
+            os.dup(2), "w", encoding=stream.encoding, errors=stream.errors, buffering=1
+        )
+    except (AttributeError, OSError, ValueError):  # closed, or replaced by the caller
+        return None
 
 
 def printable(text: object) -> str:

@@ -23,7 +23,7 @@ from ..finding_kinds import KINDS, Severity
 from ..image import ImageRules
 
 #: To be increased when the meaning of a line or its computation changes.
-VERSION = 4
+VERSION = 5
 THUMBNAIL_SIDE = 18
 #: (kind, severity, reason) as in `Finding`.
 Remark = tuple[str, Severity, str]

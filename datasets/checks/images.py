@@ -32,7 +32,6 @@ from ..image import (
 )
 from ..image_file import FORMATS
 from ..parallel import Died, map_items
-from .decoder_messages import decoder_messages
 from .image_cache import THUMBNAIL_SIDE, ImageCache, ImageContent, Remark
 
 #: {Pillow's format name: matching extensions}.
@@ -61,11 +60,14 @@ _MODES = {
 #: (part of the reader's error message, kind of finding).
 _REASONS = (
     ("truncated", "truncated_image"),
+    ("damaged inside", "damaged_image"),
     ("is over max_pixels", "oversized_image"),
     ("decompression bomb", "oversized_image"),
     ("has a side under", "tiny_image"),
     ("is longer than", "elongated_image"),
 )
+#: Kinds that `ImageRules.on_truncated` is about.
+_TRUNCATED = ("truncated_image", "damaged_image")
 _NAME = "image"
 #: Side of the grey image from which thumbnail and hash are computed; a multiple of 18, 9 and 8.
 _REDUCED = 72
@@ -156,16 +158,13 @@ def examine(data: bytes, rules: ImageRules) -> ImageContent:
     # With "skip" the reader reports truncation separately; all else is as with "error".
     lenient = rules if rules.on_truncated == "warn" else replace(rules, on_truncated="skip")
     try:
-        with decoder_messages() as messages, _exif_warnings() as damaged:
+        with _exif_warnings() as damaged:
             loaded = decode_image(data, _NAME, lenient)
             image_format, notes = _format_and_mode(data, rules)
     except ImageError as error:
         return _refused(str(error).removeprefix(f"{_NAME}: "), rules)
     height, width = loaded.pixels.shape[:2]
     remarks = [_warned(text) for text in loaded.warnings] + notes
-    if messages and not loaded.warnings:  # a truncated file already has a warning
-        reason = f"decoder message: {messages[0]}; parts of the image may be wrong"
-        remarks.append(("damaged_image", "warning", reason))
     if loaded.orientation != 1:
         what = "applied" if rules.exif == "apply" else "ignored (exif: ignore)"
         reason = f"EXIF orientation {loaded.orientation} is {what}, {width}x{height}"
@@ -199,7 +198,7 @@ def _failed(kind: str, reason: str, severity: Severity = "error") -> ImageConten
 def _refused(reason: str, rules: ImageRules) -> ImageContent:
     kinds = (kind for part, kind in _REASONS if part in reason)
     kind = next(kinds, "undecodable_image")
-    return _failed(kind, reason, _severity(rules, truncated=kind == "truncated_image"))
+    return _failed(kind, reason, _severity(rules, truncated=kind in _TRUNCATED))
 
 
 def _severity(rules: ImageRules, *, truncated: bool = False) -> Severity:
@@ -212,6 +211,8 @@ def _warned(text: str) -> Remark:
     if text.startswith("truncated"):
         complete = "complete" in text
         return ("no_end_marker" if complete else "truncated_image", "warning", text)
+    if text.startswith(("damaged inside", "decoder message")):
+        return ("damaged_image", "warning", text)
     animated = "only the first is read" in text
     return ("animated_image" if animated else "unusual_mode", "warning", text)
 

@@ -21,7 +21,6 @@ from ..findings import Finding
 from ..image import ImageRules, Pixels, read_image
 from ..records import RawBox
 from .check import Report
-from .decoder_messages import decoder_messages
 from .statistics import Histogram
 
 #: Rules that show as many images as possible, also those that training refuses.
@@ -116,8 +115,7 @@ def _thumbnails(findings: Sequence[Finding]) -> list[Thumbnail]:
 
 def _thumbnail(image: Path, boxes: Sequence[RawBox], caption: str) -> Thumbnail:
     try:
-        with decoder_messages(pass_on=False):  # the report has them already
-            pixels = read_image(image, _SHOWN).pixels
+        pixels = read_image(image, _SHOWN).pixels
     except ImageError as error:
         return Thumbnail(caption, why=str(error).removeprefix(f"{image}: "))
     height, width = pixels.shape[:2]

@@ -121,10 +121,11 @@ def frames(kind: str) -> bytes:
     return encoded(quarters(), kind, save_all=True, append_images=later, **options)
 
 
-def noisy(kind: str = "JPEG") -> bytes:
+def noisy(kind: str = "JPEG", mode: str = "RGB") -> bytes:
     """Bits in every part of the file, so that each cut takes something away."""
     rng = np.random.default_rng(0)
-    return encoded(Image.fromarray(rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8)), kind)
+    noise = rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+    return encoded(Image.fromarray(noise).convert(mode), kind)
 
 
 def cut(data: bytes, share: float = 0.5) -> bytes:
@@ -134,6 +135,25 @@ def cut(data: bytes, share: float = 0.5) -> bytes:
 def zeroed(data: bytes) -> bytes:
     third = len(data) // 3
     return data[: 2 * third] + bytes(third // 2) + data[2 * third + third // 2 :]
+
+
+def without(data: bytes) -> bytes:
+    return data[: len(data) // 2] + data[len(data) // 2 + 300 :]
+
+
+def with_inside(data: bytes, marker: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + marker + data[middle + len(marker) :]
+
+
+def stray_in_header(data: bytes) -> bytes:
+    """A byte that belongs to nothing before the first quantization table."""
+    place = data.find(b"\xff\xdb")
+    return data[:place] + b"\0" + data[place:]
+
+
+def with_padding(data: bytes) -> bytes:
+    return data[:-2] + bytes(100) + data[-2:]
 
 
 def wrong_checksum() -> bytes:
@@ -158,6 +178,7 @@ def png_header(width: int, height: int) -> bytes:
 
 _GREY, _ANY = Shown(GREYS), Shown(None)
 _FRAMES = Shown(warning="3 frames")
+DAMAGED = Refused("damaged inside", kept=True, late=True)
 _KINDS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif"}
 
 CASES = (
@@ -203,7 +224,19 @@ CASES = (
     # Damage.
     Case("cut.jpg", lambda: cut(noisy()), Refused("truncated", kept=True, late=True)),
     Case("no_end_marker.jpg", lambda: encoded(quarters())[:-2], Shown(warning="complete")),
-    Case("zeroed_middle.jpg", lambda: zeroed(noisy()), _ANY),
+    Case("zeroed_middle.jpg", lambda: zeroed(noisy()), DAMAGED),
+    Case("cut_and_closed.jpg", lambda: cut(noisy()) + b"\xff\xd9", DAMAGED),
+    Case("bytes_missing.jpg", lambda: without(noisy()), DAMAGED),
+    Case("marker_inside.jpg", lambda: with_inside(noisy(), b"\xff\xe5"), DAMAGED),
+    Case("end_inside.jpg", lambda: with_inside(noisy(), b"\xff\xd9"), DAMAGED),
+    Case("restart_inside.jpg", lambda: with_inside(noisy(), b"\xff\xd3"), DAMAGED),
+    Case("damaged_cmyk.jpg", lambda: zeroed(noisy(mode="CMYK")), DAMAGED),
+    Case("damaged_behind_stray.jpg", lambda: stray_in_header(zeroed(noisy())), DAMAGED),
+    Case("stray_in_header.jpg", lambda: stray_in_header(encoded(quarters())), Shown()),
+    Case(
+        "damaged_exif.jpg", lambda: encoded(quarters(), exif=b"Exif\0\0II*\0\10\0\0\0\5"), Shown()
+    ),
+    Case("padding.jpg", lambda: with_padding(encoded(quarters())), Shown()),
     Case("more_behind.jpg", lambda: encoded(quarters()) + bytes(99), Shown()),
     Case("cut_in_header.jpg", lambda: encoded(quarters())[:20], Refused("")),
     Case("cut.png", lambda: cut(noisy("PNG")), Refused("truncated", late=True)),

@@ -69,7 +69,7 @@ def test_every_file_has_the_expected_result(case: Case, corpus: Path) -> None:
     text = str(caught.value)
     assert text.startswith(f"{path}: ") and "\n" not in text and outcome.reason in text
     if outcome.kept:
-        assert "truncated" in read_image(path, KEEP).warnings[0]
+        assert outcome.reason in read_image(path, KEEP).warnings[0]
     if outcome.late:
         assert read_size(path) == SIZE
     else:
@@ -104,7 +104,7 @@ def test_infer_records_each_result_and_continues(
         if isinstance(outcome, Refused) and not outcome.kept:
             assert record.keys() == {"file", "error"} and outcome.reason in record["error"]
             continue
-        warning = outcome.warning if isinstance(outcome, Shown) else "truncated"
+        warning = outcome.warning if isinstance(outcome, Shown) else outcome.reason
         assert (record["height"], record["width"]) == SIZE
         assert warning in "".join(record["warnings"])
         assert (tmp_path / "out" / record["drawn"]).is_file()
@@ -112,6 +112,7 @@ def test_infer_records_each_result_and_continues(
     assert (
         f"{len(CASES)} of {len(CASES)} images done" in done.out and f"{failed} failed" in done.out
     )
+    assert "Corrupt" not in done.err  # messages of decoders, which do not name the file
 
 
 def test_infer_records_paths_that_are_no_regular_files(
@@ -222,6 +223,7 @@ def test_train_and_eval_stop_before_the_first_step_at_bad_headers(
     assert not (tmp_path / "run" / "weights").exists()
 
 
+KEPT = [case for case in CASES if isinstance(case.outcome, Refused) and case.outcome.kept]
 LATE = [case for case in CASES if isinstance(case.outcome, Refused) and case.outcome.late]
 
 
@@ -253,8 +255,11 @@ def test_the_training_loader_names_the_file_that_fails_to_decode(case: Case, cor
 def test_a_truncated_image_is_skipped_or_kept_according_to_the_config(
     resdet: Command, tiny_config: Path, corpus: Path, tmp_path: Path, rule: str
 ) -> None:
-    cut = [case for case in LATE if case.outcome.kept]  # type: ignore[union-attr]  Refused all
-    write_voc(tmp_path / "scenes", corpus, [*cut, *SHOWN[:3]])
-    done = train(resdet, tiny_config, tmp_path, f"data.on_truncated={rule}", "train.iterations=2")
+    write_voc(tmp_path / "scenes", corpus, [*KEPT, *SHOWN[:3]])
+    words = (f"data.on_truncated={rule}", "train.iterations=2", "train.batch_size=12")
+    done = train(resdet, tiny_config, tmp_path, *words)
     assert done.code == 0, done.err
+    for case in KEPT:
+        assert case.name in done.err or rule == "skip", done.err
     assert "cut.jpg" in done.err
+    assert not any(line.startswith("Corrupt") for line in done.err.splitlines())

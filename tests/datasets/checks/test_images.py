@@ -71,7 +71,7 @@ CASES: dict[str, tuple[bytes, dict[str, str]]] = {
     "page.jpg": (b"<html><body>404</body></html>", {"undecodable_image": "error"}),
     "cut.png": (_bytes(_photo(), "PNG")[:3000], {"truncated_image": "error"}),
     "cut.jpg": (_bytes(_photo(), quality=95)[:2000], {"truncated_image": "error"}),
-    "zeroed.jpg": (_zeroed(), {"damaged_image": "warning"}),
+    "zeroed.jpg": (_zeroed(), {"damaged_image": "error"}),
     "no_end.jpg": (_bytes(_photo())[:-2], {"no_end_marker": "warning"}),
     "turned.jpg": (_turned(), {"rotated_image": "note"}),
     "cmyk.jpg": (_bytes(_photo().convert("CMYK")), {"unusual_mode": "note"}),
@@ -175,6 +175,8 @@ def test_truncated_images_under_each_rule(corpus: list[Path]) -> None:
         cut = next(each for each in facts if each.path.name == "cut.jpg")
         assert _kinds(cut) == {"truncated_image": severity}
         assert (cut.size is not None) == (policy == "warn")
+        damaged = next(each for each in facts if each.path.name == "zeroed.jpg")
+        assert _kinds(damaged) == {"damaged_image": severity}
 
 
 # ---------------------------------------------------------------------------------- cache
