@@ -196,6 +196,8 @@ def _print_summary(summary: FolderSummary, noun: str, inputs: str) -> None:
         + f", {summary.found} {noun}, {len(summary.failures)} failed, "
         f"{rate:.2f} {inputs}/s"
     )
+    if summary.warned:
+        say(f"  {summary.warned} with warnings, such as damage: see `warnings` in the records")
     for name, reason in summary.failures[:20]:
         say(f"  failed: {name}: {reason}")
     if len(summary.failures) > 20:

@@ -45,8 +45,8 @@ Item = tuple[InputFile, Prepared | str]
 class FolderSummary:
     """The counts of a run, which processed ``new`` images in ``seconds``.
 
-    ``done``, ``found`` (detections or labels) and ``failures`` (name, reason) include the records
-    of earlier runs, ``total`` the images that are not processed yet.
+    ``done``, ``found`` (detections or labels), ``failures`` (name, reason) and ``warned`` include
+    the records of earlier runs, ``total`` the images that are not processed yet.
     """
 
     out: Path
@@ -57,6 +57,7 @@ class FolderSummary:
     failures: tuple[tuple[str, str], ...]
     seconds: float
     interrupted: bool
+    warned: int = 0
 
 
 def run_folder(
@@ -118,12 +119,14 @@ def _run(
     total, done = len(entries) + len(waiting), len(entries)
     failures = [(entry.file, entry.error) for entry in entries if entry.error is not None]
     found = sum(entry.found for entry in entries)
+    warned = sum(entry.warned for entry in entries)
     start = time.perf_counter()
     with contextlib.closing(_records(predictor, waiting, out, options, stop)) as records:
         for record in records:
             append_record(path, record)
             done += 1
             found += found_in(record)
+            warned += bool(record.get("warnings"))
             if "error" in record:
                 failures.append((record["file"], record["error"]))
             report(done, total, len(failures))
@@ -132,8 +135,9 @@ def _run(
         os.fsync(file.fileno())
     if done == total:
         predictor.output.export(out, options.coco_ids)
+    new, interrupted = done - len(entries), done < total
     return FolderSummary(
-        out, total, done, done - len(entries), found, tuple(failures), seconds, done < total
+        out, total, done, new, found, tuple(failures), seconds, interrupted, warned
     )
 
 

@@ -41,13 +41,14 @@ class RecordedImage(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ResultEntry:
-    """One line of the file of records: its image, error, number of detections or classes, and the
-    byte it ends at."""
+    """One line of the file of records: its image, error, number of detections or classes, the byte
+    it ends at, and whether its image has warnings."""
 
     file: str
     error: str | None
     found: int
     end: int
+    warned: bool = False
 
 
 def keep_records(path: Path, end: int) -> None:
@@ -76,7 +77,13 @@ def scan(path: Path) -> list[ResultEntry]:
     if not path.exists():
         return []
     return [
-        ResultEntry(record["file"], record.get("error"), found_in(record), end)
+        ResultEntry(
+            record["file"],
+            record.get("error"),
+            found_in(record),
+            end,
+            bool(record.get("warnings")),
+        )
         for record, end in _lines(path, repair=True)
     ]
 

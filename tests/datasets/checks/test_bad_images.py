@@ -112,6 +112,8 @@ def test_infer_records_each_result_and_continues(
     assert (
         f"{len(CASES)} of {len(CASES)} images done" in done.out and f"{failed} failed" in done.out
     )
+    warned = sum(bool(record.get("warnings")) for record in records.values())
+    assert f"{warned} with warnings" in done.out and warned > len(KEPT)
     assert "Corrupt" not in done.err  # messages of decoders, which do not name the file
 
 
