@@ -118,7 +118,7 @@ REMEDIES: Mapping[str, str] = {
     "tiny_image": f"a smaller data.min_side takes it; {_SKIP}",
     "elongated_image": f"a larger data.max_aspect takes it; {_SKIP}",
     "no_end_marker": _NOTHING,
-    "damaged_image": "look at it: replace the file if something is wrong",
+    "damaged_image": f"replace the file; data.on_truncated=warn uses what is there; {_SKIP}",
     "rotated_image": "data.exif=ignore, if the boxes were drawn before rotation; else " + _NOTHING,
     "odd_orientation": _NOTHING,
     "animated_image": "save the frames as images of their own, if the others count too",
