@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePath
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
 
 from ..detection.errors import DataError
 from .image import IMAGE_SUFFIXES
@@ -36,13 +39,103 @@ def is_hidden(name: str) -> bool:
     return name.startswith((".", "~$")) or name.lower() in _SYSTEM_NAMES
 
 
+def has_image_suffix(name: str) -> bool:
+    """Whether the name ends like that of an image, in any case."""
+    stem, dot, suffix = name.rpartition(".")  # ten times as fast as a path's suffix
+    return stem != "" and dot + suffix.lower() in IMAGE_SUFFIXES
+
+
 def is_image_name(name: str) -> bool:
     """Whether a file of this name is taken for an image."""
-    return PurePath(name).suffix.lower() in IMAGE_SUFFIXES and not is_hidden(name)
+    return has_image_suffix(name) and not is_hidden(name)
+
+
+# ---------------------------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """What is in a folder, sorted; ``identity`` is the same under each of its names."""
+
+    identity: tuple[int, int]
+    folders: tuple[str, ...]
+    files: tuple[str, ...]
+
+
+_KNOWN: ContextVar[dict[str, _Folder] | None] = ContextVar("known", default=None)
+
+
+@contextmanager
+def listed_once() -> Iterator[None]:
+    """Within it each folder is read from the disk once, however often it is listed: for code that
+    looks at a data set in many ways and changes nothing in it."""
+    if _KNOWN.get() is not None:
+        yield
+        return
+    token = _KNOWN.set({})
+    try:
+        yield
+    finally:
+        _KNOWN.reset(token)
+
+
+def _read(folder: str) -> _Folder:
+    """Raises OSError."""
+    known = _KNOWN.get()
+    if known is not None and folder in known:
+        return known[folder]
+    folders: list[str] = []
+    files: list[str] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            (folders if _is_folder(entry) else files).append(entry.name)
+    status = os.stat(folder)  # noqa: PTH116 (Path.stat gives the same; folder is a str)
+    identity = status.st_dev, status.st_ino
+    found = _Folder(identity, tuple(sorted(folders)), tuple(sorted(files)))
+    if known is not None:
+        known[folder] = found
+    return found
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _refuse(error: OSError) -> None:
     raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from error
+
+
+def walk_folders(
+    root: Path,
+    *,
+    hidden: bool = False,
+    leave_out: Callable[[Path], bool] = lambda folder: False,
+    on_error: Callable[[OSError], None] = _refuse,
+) -> Iterator[tuple[str, list[str]]]:
+    """(folder, names of its files) of ``root`` and all folders below it, in sorted order.
+
+    Links are followed, each folder is visited once. Hidden and system files are left out unless
+    ``hidden``, and so are folders that ``leave_out`` is true for. Raises `DataError` for a folder
+    that cannot be read, unless ``on_error`` does something else.
+    """
+    visited: set[tuple[int, int]] = set()
+    waiting = [str(root)]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            found = _read(folder)
+        except OSError as error:
+            on_error(error)
+            continue
+        if found.identity in visited or leave_out(Path(folder)):
+            continue
+        visited.add(found.identity)
+        inside = (name for name in reversed(found.folders) if hidden or not is_hidden(name))
+        waiting += [str(Path(folder, name)) for name in inside]
+        yield folder, [name for name in found.files if hidden or not is_hidden(name)]
 
 
 def walk_files(
@@ -52,28 +145,41 @@ def walk_files(
     leave_out: Callable[[Path], bool] = lambda folder: False,
     on_error: Callable[[OSError], None] = _refuse,
 ) -> Iterator[Path]:
-    """The files below ``root``, folder by folder and sorted within a folder.
+    """The files of `walk_folders`, which has the same options."""
+    found = walk_folders(root, hidden=hidden, leave_out=leave_out, on_error=on_error)
+    return (Path(folder, name) for folder, names in found for name in names)
 
-    Links are followed, each folder is visited once. Hidden and system files are left out unless
-    ``hidden``, and so are folders that ``leave_out`` is true for. Raises `DataError` for a folder
-    that cannot be read, unless ``on_error`` does something else.
-    """
-    visited: set[tuple[int, int]] = set()
-    for folder, folders, names in os.walk(root, followlinks=True, onerror=on_error):
-        status = os.stat(folder)  # noqa: PTH116 (Path.stat gives the same; folder is a str)
-        if (status.st_dev, status.st_ino) in visited or leave_out(Path(folder)):
-            folders.clear()
-            continue
-        visited.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if hidden or not is_hidden(name))
-        yield from (Path(folder, name) for name in sorted(names) if hidden or not is_hidden(name))
+
+def files_with_suffix(root: Path, *suffixes: str) -> Iterator[Path]:
+    """The files below ``root`` whose names end with one of ``suffixes``, in any case."""
+    for folder, names in walk_folders(root):
+        yield from (Path(folder, name) for name in names if name.lower().endswith(suffixes))
 
 
 def image_files(root: Path) -> list[Path]:
     """The image files below ``root``, sorted by path."""
-    return sorted(path for path in walk_files(root) if is_image_name(path.name))
+    return sorted(
+        Path(folder, name)
+        for folder, names in walk_folders(root)
+        for name in names
+        if is_image_name(name)
+    )
+
+
+def has_images(root: Path) -> bool:
+    """Whether there is an image file below ``root``."""
+    return any(is_image_name(name) for _, names in walk_folders(root) for name in names)
+
+
+def files_in(folder: Path, *suffixes: str) -> list[Path]:
+    """The files in ``folder`` that are not hidden, sorted by name; with ``suffixes``, those that
+    end with one of them, in any case. Empty if there is no such folder."""
+    if not folder.is_dir():
+        return []
+    names = (name for name in _read(str(folder)).files if not is_hidden(name))
+    return [folder / name for name in names if not suffixes or name.lower().endswith(suffixes)]
 
 
 def subfolders(folder: Path) -> list[Path]:
     """The folders in ``folder`` that are not hidden, sorted by name."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+    return [folder / name for name in _read(str(folder)).folders if not is_hidden(name)]

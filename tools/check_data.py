@@ -83,6 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check, print, write; raises DataError when errors were found, after reporting them all."""
     from resdet.datasets.checks.check import Effort, check
+    from resdet.datasets.listing import listed_once
     from resdet.detection.config.inherited import contradicted, inherited_data
     from resdet.tools.check_config import next_command, write_config
     from resdet.tools.check_summary import print_report
@@ -90,10 +91,10 @@ def run(args: argparse.Namespace) -> int:
     if args.cfg and args.write_config:
         raise ConfigError("--write-config: only for PATH; there is a config")
     config = _config(args) if args.cfg else None
-    data = _configured(args, config) if config else _folder(args)
     if args.out:
         _make(args.out)
-    with decoding_progress() as progress:
+    with listed_once(), decoding_progress() as progress:
+        data = _configured(args, config) if config else _folder(args)
         effort = Effort(
             decode=not args.quick,
             workers=_workers(args.workers),

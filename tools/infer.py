@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("no input: give a folder, a glob, a list file, an image or a video")
     if any(map(is_video, inputs)):
         return _run_videos(args, overrides, _shard(find_videos(inputs), args.shard))
-    return _run_images(args, overrides, _shard(find_inputs(inputs, exclude=args.out), args.shard))
+    files = find_inputs(inputs, exclude=args.out, hidden=args.include_hidden)
+    return _run_images(args, overrides, _shard(files, args.shard))
 
 
 def _run_images(args: argparse.Namespace, overrides: list[str], files: list[InputFile]) -> int:

@@ -88,6 +88,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also write OUT/annotations/FORMAT for people to correct: label_studio, cvat, "
         "labelme, voc, yolo, coco or csv; may be repeated",
     )
+    parser.add_argument(
+        "--include-hidden",
+        action="store_true",
+        help="take hidden and system files of folders and globs too: ._a.jpg, .thumbnails",
+    )
     parser.add_argument("--resume", action="store_true", help="skip images that OUT already has")
     parser.add_argument(
         "--shard", default="1/1", metavar="I/N", help="every N-th image, from the I-th on"
@@ -160,6 +165,7 @@ def resume_command(args: argparse.Namespace) -> str:
     words += ["--save-crop"] if args.save_crop else []
     words += ["--sort-by-class"] if args.sort_by_class else []
     words += [word for each in args.format for word in ("--format", each.name)]
+    words += ["--include-hidden"] if args.include_hidden else []
     words += ["--shard", args.shard] if args.shard != "1/1" else []
     words += ["--every", str(args.every)] if args.every is not None else []
     words += ["--strict"] if args.strict else []

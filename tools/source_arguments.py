@@ -149,31 +149,39 @@ def reading_of(args: argparse.Namespace) -> Reading:
 def named_sources(args: argparse.Namespace) -> dict[str, Source]:
     """The sources by the names of their splits: one for each ``--split``, with its
     ``--annotations`` if given, else all. Raises ConfigError."""
-    from resdet.datasets.formats import named_source, with_names
+    from resdet.datasets.formats import with_names
+    from resdet.datasets.listing import listed_once
 
-    format = recognised_format(args)
-    names = given_names(args, format)
+    with listed_once():
+        format = recognised_format(args)
+        names = given_names(args, format)
+        sources = _found_sources(args, format)
     fields = format.source.model_fields
-    if args.annotations and "annotations" not in fields:
-        raise ConfigError(
-            f"--annotations: not for {format.name}, whose annotations are not one file"
-        )
-    if not args.splits and not args.annotations:
-        sources = dict(format.splits(args.source)) if args.source.is_dir() else {}
-        if not sources:
-            raise ConfigError(f"{args.source}: no {format.name} data there; --split names a split")
-    else:
-        splits = args.splits or [path.stem for path in args.annotations]
-        _check_names(splits, args.annotations)
-        files = args.annotations or [None] * len(splits)
-        sources = {
-            split: named_source(format, args.source, split, file)
-            for split, file in zip(splits, files, strict=True)
-        }
     update = {"coordinates": args.coordinates} if "coordinates" in fields else {}
     return {
         split: with_names(source.model_copy(update=update), names)
         for split, source in sources.items()
+    }
+
+
+def _found_sources(args: argparse.Namespace, format: Format[Any]) -> dict[str, Source]:
+    from resdet.datasets.formats import named_source
+
+    if args.annotations and "annotations" not in format.source.model_fields:
+        raise ConfigError(
+            f"--annotations: not for {format.name}, whose annotations are not one file"
+        )
+    if not args.splits and not args.annotations:
+        found = dict(format.splits(args.source)) if args.source.is_dir() else {}
+        if not found:
+            raise ConfigError(f"{args.source}: no {format.name} data there; --split names a split")
+        return found
+    splits = args.splits or [path.stem for path in args.annotations]
+    _check_names(splits, args.annotations)
+    files = args.annotations or [None] * len(splits)
+    return {
+        split: named_source(format, args.source, split, file)
+        for split, file in zip(splits, files, strict=True)
     }
 
 

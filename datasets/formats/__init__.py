@@ -16,6 +16,7 @@ from pydantic import PlainValidator, ValidationInfo
 from ...detection.errors import ConfigError
 from ..finding_kinds import IMAGE_KINDS, as_option
 from ..findings import Fault, Finding, count_kinds, refuse
+from ..listing import listed_once
 from ..records import RawImage
 from . import (
     cls_loc,
@@ -79,6 +80,7 @@ class Recognition:
         return f"format: {self.format.name}, because {self.reason}{others}"
 
 
+@listed_once()
 def recognise(root: Path, carries: Carries | None = None) -> Recognition:
     """The format of a folder, among those that carry ``carries``; raises ConfigError that lists the
     known layouts."""
@@ -135,6 +137,7 @@ def named_source(
     return format.source(root=root, split=split)
 
 
+@listed_once()
 def inspect(source: Source, reading: Reading = DEFAULT_READING) -> Inspected:
     """The usable images of a source, and all findings; raises ConfigError for a stream.
 
@@ -211,6 +214,7 @@ def read_checked(source: Source, reading: Reading = DEFAULT_READING) -> Inspecte
     return images, findings
 
 
+@listed_once()
 def inspect_folders(sources: Sequence[Source]) -> list[Finding]:
     """Findings about several sources together, and about files that belong to none of them."""
     return [

@@ -17,7 +17,7 @@ from typing import Literal
 from ...detection.errors import first_few
 from ..coordinates import Coordinates, check_coordinates
 from ..findings import Fault, Finding
-from ..listing import is_image_name
+from ..listing import files_in, is_image_name, subfolders
 from ..records import RawImage, RawObject
 from .cls_loc_files import Row, read_list, read_mapping, read_solution
 from .format import Format, Inspected, Part, Reading, RootSource, checked_size, fit_to_image
@@ -95,8 +95,9 @@ class _Split:
     def files(self, kind: str, wanted: Callable[[Path], bool]) -> dict[str, Path]:
         """{id as in the lists: file}; ids of train begin with the class's folder."""
         folder = self.root / kind / "CLS-LOC" / self.split
-        pattern = "*/*" if self.split == "train" else "*"
-        paths = sorted(path for path in folder.glob(pattern) if wanted(path))
+        classes = self.split == "train" and folder.is_dir()
+        places = subfolders(folder) if classes else [folder]
+        paths = (path for place in places for path in files_in(place) if wanted(path))
         return {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
 
     # ------------------------------------------------------------------------ lists

@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from ...detection.files import expect_regular
 from ..findings import Fault
-from ..listing import is_image_name, split_order, walk_files
+from ..listing import is_image_name, split_order, walk_folders
 from . import coco_json
 from .image_names import ImageFiles
 
@@ -48,19 +48,12 @@ def annotation_files(root: Path) -> dict[str, Path]:
 
 def _candidates(root: Path) -> Iterator[Path]:
     """JSON files that do not annotate one image of the same name, and are not of other tasks."""
-    names: set[str] = set()
-    folder = root
-    for path in walk_files(root):
-        if path.parent != folder:
-            folder, names = path.parent, set()
-        if is_image_name(path.name):
-            names.add(path.stem)
-        elif (
-            path.suffix.lower() == ".json"
-            and path.stem not in names
-            and not _OTHER_TASKS.match(path.name)
-        ):
-            yield path
+    for folder, names in walk_folders(root):
+        files = [name for name in names if name.lower().endswith(".json")]
+        stems = {PurePath(name).stem for name in names if is_image_name(name)} if files else ()
+        for path in (Path(folder, name) for name in files):
+            if path.stem not in stems and not _OTHER_TASKS.match(path.name):
+                yield path
 
 
 def _is_coco(path: Path) -> bool:

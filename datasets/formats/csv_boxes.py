@@ -16,6 +16,7 @@ from typing import Literal
 
 from ...detection.errors import first_few
 from ..findings import Fault, Finding
+from ..listing import is_hidden
 from ..records import RawImage, RawObject
 from .file_source import (
     FileEntry,
@@ -190,7 +191,8 @@ def _object(
 
 def _descriptions(path: Path) -> dict[str, str]:
     """{code: class name} of the file of Open Images beside ``path``; {} if there is none."""
-    found = sorted([*path.parent.glob(_DESCRIPTIONS), *path.parent.parent.glob(_DESCRIPTIONS)])
+    places = sorted([*path.parent.glob(_DESCRIPTIONS), *path.parent.parent.glob(_DESCRIPTIONS)])
+    found = [place for place in places if not is_hidden(place.name)]
     if not found:
         return {}
     text = read_bytes(found[0]).decode("utf-8-sig", "replace")

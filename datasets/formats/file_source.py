@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from ..findings import Fault, Finding
 from ..image_file import is_file
-from ..listing import split_order, walk_files
+from ..listing import files_with_suffix, split_order
 from ..records import RawBox, RawImage, RawObject
 from .format import Contents, Inspected, Reading, Source, fit_to_image
 from .image_names import ImageFiles
@@ -168,8 +168,8 @@ class FileLayout(Generic[F]):
         return found.get(str(split)) or self._source(root, root / f"{split}{self.suffix}")
 
     def _files(self, root: Path) -> Iterator[Path]:
-        files = (path for path in walk_files(root) if path.suffix.lower() == self.suffix)
-        return filter(self.is_format, islice(files, _PROBED_FILES))
+        files = islice(files_with_suffix(root, self.suffix), _PROBED_FILES)
+        return filter(self.is_format, files)
 
     def _source(self, root: Path, path: Path) -> F:
         """The images are in the folder that the first name is relative to: the file's, ``images``,

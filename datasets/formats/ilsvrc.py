@@ -22,7 +22,7 @@ from typing import Literal
 from ...detection.errors import first_few
 from ..findings import Fault, Finding, refuse
 from ..image import ImageRules
-from ..listing import is_image_name
+from ..listing import files_in, is_image_name, subfolders
 from ..records import RawImage
 from .cls_loc_files import TextLines, read_mapping, read_solution
 from .format import Format, Inspected, Reading, RootSource, checked_size
@@ -75,7 +75,7 @@ def inspect_ilsvrc(source: IlsvrcSource, reading: Reading) -> Inspected:
     """
     root, rules, headers = source.root, reading.rules, source.headers
     folder = images_folder(root, source.train if reading.part == "train" else source.val)
-    if not folder.is_dir() or any(path.is_dir() for path in folder.iterdir()):
+    if not folder.is_dir() or subfolders(folder):
         images, findings = inspect_image_folder(folder, rules=rules, headers=headers)
     else:
         images, findings = _flat(root, folder, rules, headers=headers)
@@ -98,7 +98,7 @@ def _unknown_wnids(root: Path, images: list[RawImage]) -> list[Finding]:
 
 
 def _flat(root: Path, folder: Path, rules: ImageRules, *, headers: bool) -> Inspected:
-    paths = sorted(path for path in folder.iterdir() if is_image_name(path.name))
+    paths = [path for path in files_in(folder) if is_image_name(path.name)]
     files = {path.stem: path for path in paths}
     if not files:
         return [], [Finding("no_classes", "error", folder, "has neither images nor class folders")]

@@ -6,7 +6,7 @@ folder below its split; subfolders of a class have no meaning.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from ...detection.config.base import NonNegative
 from ...detection.errors import first_few
 from ..findings import Fault, Finding
 from ..image import DEFAULT_RULES, ImageRules
-from ..listing import SPLIT_NAMES, is_hidden, is_image_name, subfolders, walk_files
+from ..listing import SPLIT_NAMES, files_in, has_images, is_image_name, subfolders, walk_files
 from ..records import RawImage
 from .format import Format, Inspected, Reading, RootSource, checked_size
 
@@ -57,7 +57,7 @@ def splits_of_folder(root: Path) -> dict[str, Path]:
     found = {name: root / name for name in SPLIT_NAMES if _is_split(root / name)}
     if found or not root.is_dir():
         return found or {"all": root}
-    filled = [place for place in subfolders(root) if _has_images(walk_files(place))]
+    filled = [place for place in subfolders(root) if has_images(place)]
     if len(filled) == 1 and _folders_of_images(filled[0]):
         return splits_of_folder(filled[0])
     return {"all": root}
@@ -66,9 +66,9 @@ def splits_of_folder(root: Path) -> dict[str, Path]:
 def _folders_of_images(folder: Path) -> list[Path]:
     """The folders of images in ``folder``, if they are several and no image lies beside them:
     probably classes."""
-    if _has_images(path for path in folder.iterdir() if path.is_file()):
+    if _images_in(folder):
         return []
-    found = [place for place in subfolders(folder) if _has_images(walk_files(place))]
+    found = [place for place in subfolders(folder) if has_images(place)]
     return found if len(found) > 1 else []
 
 
@@ -104,7 +104,7 @@ def inspect_image_folder(
     for place in classes:
         found, faults = _inspect_files(place, folder, rules, headers=headers)
         findings += faults
-        if not any(is_image_name(path.name) for path in walk_files(place)):
+        if not has_images(place):
             reason = "the class folder has no images"
             findings.append(Finding("empty_class", "error", place, reason, place.name))
         images += [replace(image, image_class=place.name) for image in found]
@@ -141,10 +141,9 @@ def compare_splits(root: Path) -> list[Finding]:
             reason = f"{split!r} lacks {len(missing)} classes of {first!r}: {first_few(missing)}"
             findings.append(Finding("class_missing_in_split", "warning", folder, reason))
     if trained != root:
-        beside = (path for path in sorted(root.iterdir()) if not is_hidden(path.name))
         findings += [
             _stray(path)
-            for path in beside
+            for path in sorted([*files_in(root), *subfolders(root)])
             if not _is_split(path) and not trained.is_relative_to(path)
         ]
     return findings
@@ -156,9 +155,7 @@ def _is_split(folder: Path) -> bool:
 
 
 def _beside_classes(folder: Path) -> Iterator[Finding]:
-    for path in sorted(folder.iterdir()):
-        if path.is_dir() or is_hidden(path.name):
-            continue
+    for path in files_in(folder):
         if is_image_name(path.name):
             reason = "lies beside the class folders and has no class"
             yield Finding("image_without_class", "warning", path, reason, image=path)
@@ -183,8 +180,8 @@ def _splits(root: Path) -> dict[str, FolderSource]:
     }
 
 
-def _has_images(paths: Iterable[Path]) -> bool:
-    return any(is_image_name(path.name) for path in paths)
+def _images_in(folder: Path) -> bool:
+    return any(is_image_name(path.name) for path in files_in(folder))
 
 
 def _recognise(root: Path) -> str:
@@ -201,7 +198,7 @@ def _recognise(root: Path) -> str:
         return ""
     for folder in splits_of_folder(root).values():
         for place in subfolders(folder):
-            if any(is_image_name(path.name) for path in walk_files(place)):
+            if has_images(place):
                 return f"{place.relative_to(root)} is a folder of images"
     return ""
 
@@ -221,7 +218,7 @@ IMAGES = Format(
     source=ImagesSource,
     carries="nothing",
     layout="images",
-    recognise=lambda root: "it has images" if _has_images(root.iterdir()) else "",
+    recognise=lambda root: "it has images" if _images_in(root) else "",
     splits=lambda root: {"all": ImagesSource(root=root)},
     inspect=lambda source, reading: _inspect_files(source.root, source.root, reading.rules),
 )

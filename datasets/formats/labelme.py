@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from ...detection.errors import first_few
 from ..findings import Fault, Finding
-from ..listing import SPLIT_NAMES, is_image_name, subfolders, walk_files
+from ..listing import SPLIT_NAMES, files_with_suffix, image_files, is_image_name, subfolders
 from ..records import RawBox, RawImage, RawObject
 from .file_source import bounding_box, outlines_note, probe, read_json
 from .format import Contents, Format, Inspected, Reading, SplitSource, fit_to_image
@@ -53,7 +53,7 @@ def inspect_labelme(source: LabelmeSource, reading: Reading) -> Inspected:
     findings: list[Finding] = []
     outlines, values = 0, Values()
     without_class, flagged = Counter[str](), dict[Path, list[str]]()
-    for path in sorted(each for each in walk_files(folder) if each.suffix.lower() == ".json"):
+    for path in sorted(files_with_suffix(folder, ".json")):
         try:
             content = _load(path)
             found, claimed = _image(content, path, files), _size(content, path, values)
@@ -84,7 +84,7 @@ def inspect_labelme(source: LabelmeSource, reading: Reading) -> Inspected:
         findings += faults
     findings += _left_out(folder, without_class, flagged)
     known = {image.path for image in images} | flagged.keys()
-    alone = [path for path in walk_files(folder) if is_image_name(path.name) and path not in known]
+    alone = [path for path in image_files(folder) if path not in known]
     if alone and not any(finding.severity == "error" for finding in findings):
         reason = f"{len(alone)} images have no JSON file and are not used, such as {alone[0].name}"
         findings.append(Finding("unlisted_image", "warning", folder, reason))
@@ -193,8 +193,7 @@ def _is_labelme(path: Path) -> bool:
 
 
 def _files(folder: Path) -> list[Path]:
-    found = (path for path in walk_files(folder) if path.suffix.lower() == ".json")
-    return [path for path in islice(found, _PROBED) if _is_labelme(path)]
+    return list(filter(_is_labelme, islice(files_with_suffix(folder, ".json"), _PROBED)))
 
 
 def _splits(root: Path) -> dict[str, LabelmeSource]:

@@ -17,7 +17,15 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from ...detection.errors import first_few
 from ...detection.files import expect_regular, read_limited
 from ..findings import Fault
-from ..listing import SPLIT_NAMES, is_image_name, split_order, subfolders, walk_files
+from ..listing import (
+    SPLIT_NAMES,
+    files_in,
+    files_with_suffix,
+    is_image_name,
+    split_order,
+    subfolders,
+    walk_files,
+)
 
 _LARGEST_LIST = 2**28
 _LISTS = Path("ImageSets", "Main")
@@ -81,7 +89,7 @@ def _folders(root: Path) -> VocPlace:
     images = next((names[name] for name in _IMAGE_FOLDERS if name in names), root)
     xmls = next((names[name] for name in _XML_FOLDERS if name in names), None)
     if xmls is None:  # beside the images
-        xmls = images if any(_is_xml(path) for path in walk_files(images)) else root
+        xmls = images if _has_xml(images) else root
     return VocPlace(images, xmls)
 
 
@@ -92,7 +100,7 @@ def set_path(root: Path, split: str) -> Path:
 
 def image_sets(root: Path) -> list[str]:
     """Names of all image sets of the folder, sorted."""
-    return sorted(path.stem for path in (root / _LISTS).glob("*.txt"))
+    return [path.stem for path in files_in(root / _LISTS) if path.suffix == ".txt"]
 
 
 def splits(root: Path) -> dict[str, tuple[Path, str | None]]:
@@ -142,8 +150,8 @@ def recognise(root: Path) -> str:
     """Why the folder is taken for VOC, "" if it is not."""
     if (root / "JPEGImages").is_dir():
         return "it has JPEGImages"
-    xmls = list(islice((path for path in walk_files(root) if _is_xml(path)), _PROBED))
-    found = next((path for path in xmls if _is_annotation(path)), None)
+    xmls = islice(files_with_suffix(root, ".xml"), _PROBED)
+    found = next(filter(_is_annotation, xmls), None)
     return f"{found.relative_to(root)} is a VOC annotation" if found else ""
 
 
@@ -152,7 +160,7 @@ def _is_xml(path: Path) -> bool:
 
 
 def _has_xml(folder: Path) -> bool:
-    return any(_is_xml(path) for path in walk_files(folder))
+    return any(files_with_suffix(folder, ".xml"))
 
 
 def _is_annotation(path: Path) -> bool:
@@ -187,7 +195,7 @@ def xml_paths(folder: Path) -> dict[str, Path]:
     """XML files by their path below ``folder`` without suffix."""
     if not folder.is_dir():
         return {}
-    return {_key(path, folder): path for path in sorted(walk_files(folder)) if _is_xml(path)}
+    return {_key(path, folder): path for path in sorted(files_with_suffix(folder, ".xml"))}
 
 
 def _key(path: Path, folder: Path) -> str:

@@ -19,11 +19,12 @@ from ...detection.errors import first_few
 from ..findings import Fault, Finding
 from ..listing import (
     SPLIT_NAMES,
+    files_in,
+    files_with_suffix,
     image_files,
     is_split_name,
     split_order,
     subfolders,
-    walk_files,
 )
 from . import yolo_names, yolo_text
 from .image_names import ImageFiles
@@ -46,7 +47,7 @@ def home(root: Path) -> Path:
     a layout as above, where ``root`` itself has none."""
     if not root.is_dir() or splits(root):
         return root
-    named = dict.fromkeys(path.parent for path in walk_files(root) if path.suffix == ".names")
+    named = dict.fromkeys(path.parent for path in files_with_suffix(root, ".names"))
     homes = [folder for folder in named if splits(folder)]
     return homes[0] if len(homes) == 1 else root
 
@@ -107,8 +108,8 @@ def _side_by_side(folder: Path) -> YoloPlace | None:
     """The folder, if images and labels are in it together."""
     if not folder.is_dir():
         return None
-    names = {path.stem for path in folder.iterdir() if yolo_text.is_image_name(path.name)}
-    texts = (path for path in sorted(folder.glob("*.txt")) if path.stem in names)
+    names = {path.stem for path in files_in(folder) if yolo_text.is_image_name(path.name)}
+    texts = (path for path in files_in(folder, ".txt") if path.stem in names)
     if any(yolo_text.is_label_file(path) for path in islice(texts, _PROBED)):
         return YoloPlace(folder, folder)
     return None
@@ -155,7 +156,7 @@ def splits(root: Path) -> dict[str, str | None]:
         path.name for path in beside if (path / "images").is_dir() and (path / "labels").is_dir()
     }
     named |= {path.name for path in beside if path.name in SPLIT_NAMES and _side_by_side(path)}
-    named |= {path.stem for path in root.glob("*.txt") if yolo_text.is_image_list(path)}
+    named |= {path.stem for path in _lists(root)}
     if not any(map(is_split_name, named)):
         stated = {split for split in yolo_names.stated_splits(root) if _stated(root, split)}
         named = stated or named
@@ -163,6 +164,11 @@ def splits(root: Path) -> dict[str, str | None]:
         return {name: name for name in sorted(named, key=split_order)}
     whole = _whole(root)
     return {"all": None} if whole and whole.labels.is_dir() else {}
+
+
+def _lists(root: Path) -> list[Path]:
+    texts = (path for path in files_in(root) if path.suffix == ".txt")
+    return [path for path in texts if yolo_text.is_image_list(path)]
 
 
 def recognise(root: Path) -> str:
@@ -173,7 +179,7 @@ def recognise(root: Path) -> str:
             place = find_place(folder, split)
         except Fault:
             continue
-        texts = (path for path in walk_files(place.labels) if path.suffix == ".txt")
+        texts = files_with_suffix(place.labels, ".txt")
         found = next(filter(yolo_text.is_label_file, islice(texts, _PROBED)), None)
         if found:
             return f"{found.relative_to(root)} is a YOLO label file"
@@ -195,7 +201,7 @@ def image_paths(folder: Path) -> dict[str, list[Path]]:
 
 def label_paths(folder: Path) -> dict[str, Path]:
     """Texts by their path below ``folder`` without suffix, but for lists and names of classes."""
-    files = (path for path in sorted(walk_files(folder)) if path.suffix == ".txt")
+    files = sorted(files_with_suffix(folder, ".txt"))
     return {_key(path, folder): path for path in files if not yolo_text.is_other_text(path)}
 
 

@@ -12,6 +12,7 @@ import yaml
 
 from ...detection.errors import first_few
 from ..findings import Fault, Finding
+from ..listing import files_in, is_hidden
 from .yolo_text import malformed, read_text
 
 #: Usual names of the file, before any other YAML file that has ``names``.
@@ -60,13 +61,14 @@ def stated_splits(root: Path) -> dict[str, str]:
 
 def _yaml_files(root: Path) -> list[Path]:
     usual = [root / name for name in _YAML_FILES if (root / name).is_file()]
-    return usual or sorted([*root.glob("*.yaml"), *root.glob("*.yml")])
+    return usual or files_in(root, ".yaml", ".yml")
 
 
 def _text_files(root: Path) -> Iterator[Path]:
     for folder in _TEXT_FOLDERS:
         for name in _TEXT_FILES:
-            yield from sorted((root / folder).glob(name))
+            found = sorted((root / folder).glob(name))
+            yield from (path for path in found if not is_hidden(path.name))
 
 
 def _lines(text: str) -> list[str]:

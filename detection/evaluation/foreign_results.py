@@ -21,6 +21,7 @@ from ...datasets.formats import coco_json, read_images
 from ...datasets.formats.coco_ids import CocoIds, coco_ids
 from ...datasets.formats.values import Values
 from ...datasets.formats.voc import VocSource
+from ...datasets.listing import files_in
 from ..errors import ConfigError, DataError
 from ..inference.records import read_records
 from .columns import Columns, FoundColumns, TruthColumns, checked, gather_truth, id_order
@@ -209,7 +210,7 @@ def _record_rows(path: Path, truth: Truth) -> Iterator[Row]:
 
 def _voc_rows(folder: Path, truth: Truth) -> Iterator[Row]:
     """``*_<class>.txt`` of every class: image id, score, x1, y1, x2, y2 in pixels from 1."""
-    files = sorted(folder.glob("*.txt"))
+    files = files_in(folder, ".txt")
     if not files:
         raise DataError(f"{folder}: no file *_<class>.txt")
     known, labels = set(truth.image_ids), {path: _class_of(path, truth) for path in files}

@@ -1,9 +1,8 @@
-"""Search for input images, and the names under which their results appear."""
+"""Search for input images."""
 
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -11,16 +10,11 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path, PurePath
 
-from ...datasets.image import IMAGE_SUFFIXES
+from ...datasets.listing import files_in, has_image_suffix, is_hidden, walk_files
 from ..errors import ConfigError
 from ..files import read_limited
 from .video import is_video
 
-#: Device names of Windows, with any extension.
-_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])( *\.|$)", re.IGNORECASE)
-_UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
-#: Bytes of one path component: file systems allow 255, less room for a suffix.
-_LONGEST = 200
 #: Bytes of a list of images.
 _LARGEST_LIST = 2**30
 
@@ -53,23 +47,36 @@ class _InputGroup:
     files: tuple[InputFile, ...]
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """What folders and globs are searched for, as in `find_inputs`."""
+
+    exclude: Path | None
+    hidden: bool
+
+    def is_excluded(self, folder: Path) -> bool:
+        return self.exclude is not None and self.exclude.exists() and folder.samefile(self.exclude)
+
+
 def find_inputs(
-    inputs: Sequence[str | os.PathLike[str]], *, exclude: Path | None = None
+    inputs: Sequence[str | os.PathLike[str]], *, exclude: Path | None = None, hidden: bool = False
 ) -> list[InputFile]:
     """The images of ``inputs``, sorted by name within each input.
 
-    An input is a folder (searched with its sub-folders by `IMAGE_SUFFIXES`, upper or lower case), a
-    glob (``day*/**/*.jpg``), a list file (``.txt``, one path a line, relative to the list's folder
-    or else the working folder; lines that begin with ``#`` are comments)
-    or one image. Names are relative to the folder, to the part of the
-    glob before its first wildcard, or to the list's folder; where several inputs hold the same
-    name, all names begin with their folder's. A file that is given twice counts once. ``exclude``
-    is a folder to leave out, such as the results of an earlier run.
+    An input is a folder (searched with its sub-folders by `image.IMAGE_SUFFIXES`, upper or lower
+    case), a glob (``day*/**/*.jpg``), a list file (``.txt``, one path a line, relative to the
+    list's folder or else the working folder; lines that begin with ``#`` are comments) or one
+    image. Names are relative to the folder, to the part of the glob before its first wildcard, or
+    to the list's folder; where several inputs hold the same name, all names begin with their
+    folder's. A file that is given twice counts once. ``exclude`` is a folder to leave out, such as
+    the results of an earlier run. In folders and globs, hidden and system files (`is_hidden`) are
+    left out unless ``hidden``.
 
     Raises ConfigError for an input that does not exist, holds no image or is no kind of input,
     with what to do.
     """
-    groups = [_expand(os.fspath(item), exclude) for item in inputs]
+    wanted = _Wanted(exclude, hidden)
+    groups = [_expand(os.fspath(item), wanted) for item in inputs]
     seen: set[str] = set()
     unique = [
         _InputGroup(group.root, tuple(file for file in group.files if _is_new(file, seen)))
@@ -94,46 +101,10 @@ def find_videos(inputs: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(videos))
 
 
-def safe_name(name: str) -> str:
-    """``name`` as a relative path that stays in its folder and is legal on every file system.
-
-    Safe names are unchanged; where characters, ``..`` or device names had to be replaced, a hash of
-    the name keeps different names different.
-    """
-    safe = "/".join(_safe_part(part) for part in name.split("/") if part) or "_"
-    return name if safe == name else _marked(safe, name)
-
-
-def folder_name(name: str) -> str:
-    """`safe_name` as the name of one folder: slashes are replaced, too."""
-    flat = name.replace("/", "_")
-    safe = safe_name(flat)
-    return safe if flat == name else _marked(safe, name)
-
-
-def drawn_name(name: str) -> str:
-    """The path of an image's drawn JPEG below ``drawn/``: safe, relative and unique.
-
-    ``a.jpg`` stays and ``a.png`` becomes ``a.png.jpg``; an input with that name, or without a
-    known extension, gets a hash.
-    """
-    path = PurePath(name)
-    jpeg = path.suffix.lower() in (".jpg", ".jpeg")
-    if _is_image(path.stem if jpeg else path.name) == jpeg:
-        return _marked(safe_name(f"{name}.jpg"), name)
-    return safe_name(name if jpeg else f"{name}.jpg")
-
-
-def _marked(safe: str, name: str) -> str:
-    path = PurePath(safe)
-    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return path.with_name(f"{path.stem}-{digest}{path.suffix}").as_posix()
-
-
-def _expand(item: str, exclude: Path | None) -> _InputGroup:
+def _expand(item: str, wanted: _Wanted) -> _InputGroup:
     path = Path(item)
     if path.is_dir():
-        return _InputGroup(path, _named(_walk(path, exclude), path, item))
+        return _InputGroup(path, _named(_walk(path, wanted), path, item))
     if path.is_file() and path.suffix.lower() == ".txt":
         return _InputGroup(path.parent, _listed(path))
     if path.exists():
@@ -144,7 +115,7 @@ def _expand(item: str, exclude: Path | None) -> _InputGroup:
         raise ConfigError(f"{item}: is a URL: download the images and give the files")
     if glob.has_magic(item):
         root = _before_wildcard(item)
-        return _InputGroup(root, _named(_matches(item, exclude), root, item))
+        return _InputGroup(root, _named(_matches(item, root, wanted), root, item))
     raise ConfigError(f"{item}: no such file or folder{_hint(item)}")
 
 
@@ -163,28 +134,28 @@ def _hint(item: str) -> str:
     return f"; did you mean {path.parent / near[0]}?" if near else ""
 
 
-def _walk(root: Path, exclude: Path | None) -> Iterator[Path]:
+def _walk(root: Path, wanted: _Wanted) -> Iterator[Path]:
     """Images below ``root``; links are followed, each folder once."""
-    visited: set[tuple[int, int]] = set()
-    for folder, folders, names in os.walk(root, followlinks=True, onerror=_refuse):
-        status = os.stat(folder)  # noqa: PTH116 (Path.stat gives the same; folder is a str)
-        if (status.st_dev, status.st_ino) in visited or _is_same(Path(folder), exclude):
-            folders.clear()
-            continue
-        visited.add((status.st_dev, status.st_ino))
-        folders.sort()
-        yield from (Path(folder, name) for name in names if _is_image(name))
+    files = walk_files(root, hidden=wanted.hidden, leave_out=wanted.is_excluded, on_error=_refuse)
+    return (path for path in files if has_image_suffix(path.name))
 
 
 def _refuse(error: OSError) -> None:
     raise ConfigError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
 
-def _matches(pattern: str, exclude: Path | None) -> Iterator[Path]:
-    for match in glob.iglob(pattern, recursive=True):  # noqa: PTH207 (absolute patterns too)
+def _matches(pattern: str, root: Path, wanted: _Wanted) -> Iterator[Path]:
+    """The images that the pattern matches below ``root``, its part before the first wildcard. As in
+    a shell, a wildcard matches a name with a dot only after a dot."""
+    exclude, named = wanted.exclude, set(Path(pattern).parts)
+    for match in glob.iglob(pattern, recursive=True, include_hidden=wanted.hidden):  # noqa: PTH207
         path = Path(match)
         inside = exclude is not None and path.resolve().is_relative_to(exclude.resolve())
-        if _is_image(path.name) and path.is_file() and not inside:
+        system = not wanted.hidden and any(
+            is_hidden(part) and part[0] != "." and part not in named
+            for part in path.relative_to(root).parts
+        )
+        if has_image_suffix(path.name) and path.is_file() and not inside and not system:
             yield path
 
 
@@ -215,24 +186,28 @@ def _listed_file(line: str, folder: Path) -> InputFile:
 def _named(paths: Iterator[Path], root: Path, item: str) -> tuple[InputFile, ...]:
     files = [InputFile(path, _printable(path.relative_to(root).as_posix())) for path in paths]
     if not files:
-        videos = root.is_dir() and [path for path in root.iterdir() if is_video(str(path))]
-        more = f"; for its {len(videos)} videos give {root}/*{videos[0].suffix}" if videos else ""
-        raise ConfigError(f"{item}: no images in it (known by extension, such as .jpg){more}")
+        raise ConfigError(
+            f"{item}: no images in it (known by extension, such as .jpg){_instead(item)}"
+        )
     return tuple(sorted(files, key=lambda file: file.name))
+
+
+def _instead(item: str) -> str:
+    """What a folder without images has."""
+    root = Path(item)
+    if not root.is_dir():
+        return ""
+    if videos := [path for path in files_in(root) if is_video(str(path))]:
+        return f"; for its {len(videos)} videos give {root}/*{videos[0].suffix}"
+    if left := sum(1 for _ in _walk(root, _Wanted(None, hidden=True))):
+        return f"; {left} hidden ones are left out, --include-hidden takes them"
+    return ""
 
 
 def _before_wildcard(pattern: str) -> Path:
     parts = Path(pattern).parts
     fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
     return Path(*parts[:fixed])
-
-
-def _is_image(name: str) -> bool:
-    return PurePath(name).suffix.lower() in IMAGE_SUFFIXES
-
-
-def _is_same(folder: Path, other: Path | None) -> bool:
-    return other is not None and other.exists() and folder.samefile(other)
 
 
 def _is_new(file: InputFile, seen: set[str]) -> bool:
@@ -272,14 +247,3 @@ def _free(name: str, taken: set[str]) -> str:
         free = path.with_name(f"{path.stem}-{number}{path.suffix}").as_posix()
     taken.add(free)
     return free
-
-
-def _safe_part(part: str) -> str:
-    part = _UNSAFE.sub("_", part).rstrip(" .") or "_"
-    if _DEVICE.match(part):
-        part = f"_{part}"
-    encoded = part.encode("utf-8", "backslashreplace")
-    if len(encoded) <= _LONGEST:
-        return encoded.decode("utf-8")
-    suffix = PurePath(part).suffix[:16]
-    return encoded[: _LONGEST - 64].decode("utf-8", "ignore") + suffix

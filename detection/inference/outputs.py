@@ -18,9 +18,10 @@ from ..files import atomic_write
 from ..structures import Detections
 from .draw import JPEG_SIDE, cut_box, draw_class, draw_detections, save_jpeg
 from .image_results import ImageResult
-from .inputs import InputFile, drawn_name, folder_name, safe_name
+from .inputs import InputFile
 from .ranked_classes import RankedClasses
 from .records import CLASS_RECORDS, RECORDS, class_record, detection_record
+from .result_names import drawn_name, folder_name, safe_name
 from .result_types import ClassResult, DetectionResult
 from .results import export_classes, export_results
 

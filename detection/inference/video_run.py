@@ -16,11 +16,11 @@ from ...datasets.image import LoadedImage
 from ..errors import ConfigError, ImageError
 from ..files import folder_lock
 from .folder import FolderSummary, open_results
-from .inputs import safe_name
 from .options import FolderOptions
 from .outputs import DRAWN
 from .predictor import Predictor
 from .records import append_record, keep_records, scan
+from .result_names import safe_name
 from .video import Frame, Video, VideoWriter
 
 #: The file with a line for each video, and the folder with a file of frames for each.

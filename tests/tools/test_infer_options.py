@@ -249,3 +249,11 @@ def test_a_video(infer, images, tiny_run, tmp_path):
     assert "need a run each" in infer("clip.avi", image, code=2).err
     assert "--every: is for videos" in infer(image, "--every", "2", code=2).err
     assert "not of videos" in infer("clip.avi", "--format", "coco", code=2).err
+
+
+def test_hidden_images_on_request(infer, images, tmp_path):
+    shutil.copytree(images, tmp_path / "in")
+    (tmp_path / "in" / "._a.jpg").write_bytes(b"\0\5\x16\7Mac OS X")
+    assert "3 of 3 images done" in infer("in", "--no-draw").out
+    done = infer("in", "--no-draw", "--include-hidden", code=0)
+    assert "4 of 4 images done" in done.out and "failed: ._a.jpg" in done.out

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from resdet.datasets.formats import inspect, inspect_folders, read_images, recognise
+from resdet.datasets.formats import FORMATS, inspect, inspect_folders, read_images, recognise
+from resdet.datasets.formats.format import Reading
+from resdet.datasets.listing import listed_once
 from resdet.detection.errors import ConfigError, DataError
+from resdet.tests.datasets.formats.cls_loc_tree import write_cls_loc
+from resdet.tests.datasets.formats.hidden_files import add_hidden_files
 from resdet.tests.datasets.formats.sources import read
 from resdet.tools.cli import main
 
@@ -325,8 +332,8 @@ LAYOUTS: Mapping[str, tuple[Callable[[Path], None], str, dict[str, int]]] = {
 def test_a_layout_is_recognised_and_read(tmp_path: Path, name: str) -> None:
     make, format, counts = LAYOUTS[name]
     make(tmp_path)
-    for junk in (".DS_Store", "Thumbs.db", "__MACOSX/._a.xml", ".thumbnails/a.jpg", "._b.txt"):
-        _text(tmp_path / junk, "x")
+    beside = inspect_folders(list(recognise(tmp_path).format.splits(tmp_path).values()))
+    add_hidden_files(tmp_path)
     recognition = recognise(tmp_path)
     assert recognition.format.name == format
     assert recognition.reason
@@ -341,6 +348,36 @@ def test_a_layout_is_recognised_and_read(tmp_path: Path, name: str) -> None:
             (obj,) = image.objects
             assert obj.box == BOX
             assert obj.name in CLASSES
+    assert inspect_folders(list(sources.values())) == beside
+
+
+def _class_folders(root: Path) -> None:
+    for name in ("train/cat", "train/dog", "val/cat", "val/dog"):
+        _image(root / name / "0.jpg")
+
+
+@pytest.mark.parametrize("format", ["image_folder", "ilsvrc", "cls_loc"])
+def test_hidden_files_are_left_out_among_classes(tmp_path: Path, format: str) -> None:
+    make = _class_folders if format == "image_folder" else write_cls_loc
+    make(tmp_path)
+    sources = FORMATS[format].splits(tmp_path)
+    read = [partial(inspect, sources[part], Reading(part=part)) for part in ("train", "val")]
+    before = [found() for found in read]
+    add_hidden_files(tmp_path)
+    assert [found() for found in read] == before
+    assert FORMATS[format].splits(tmp_path) == sources
+
+
+def test_recognition_lists_each_folder_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _class_folders(tmp_path)
+    listed, scandir = Counter[str](), os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.update([path]) or scandir(path))
+    with listed_once():
+        assert recognise(tmp_path).format.name == "image_folder"
+        assert list(FORMATS["image_folder"].splits(tmp_path)) == ["train", "val"]
+    assert set(listed.values()) == {1} and len(listed) == 7
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -356,7 +393,7 @@ def test_a_layout_is_checked_converted_and_trained_on(
     assert main(["convert-data", str(root), "--to", target, "--out", str(out)]) == 0
     written = recognise(out).format.splits(out)
     assert {split: len(read_images(source)) for split, source in written.items()} == counts
-    source = next(iter(recognise(root).format.splits(root).values()))
+    source = next(iter(recognise(root).format.splits(tmp_path).values()))
     section = source.model_dump(mode="json")
     config = tmp_path / "c.yaml"
     network = {"backbone": {"depth": 18, "width": 8}, "rpn": {"channels": 16}}

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from resdet.detection.errors import ConfigError
-from resdet.detection.inference.inputs import drawn_name, find_inputs, folder_name, safe_name
+from resdet.detection.inference.inputs import find_inputs
+from resdet.detection.inference.result_names import drawn_name, folder_name, safe_name
 
 
 def touch(*paths: Path) -> None:
@@ -19,7 +20,7 @@ def touch(*paths: Path) -> None:
         path.touch()
 
 
-def names(*inputs: str | Path, **options: Path) -> list[str]:
+def names(*inputs: str | Path, **options: Path | bool) -> list[str]:
     return [file.name for file in find_inputs(inputs, **options)]
 
 
@@ -34,6 +35,22 @@ def test_earlier_results_inside_the_input_are_left_out(tmp_path):
     assert names(tmp_path, exclude=tmp_path / "out") == ["a.jpg"]
     assert names(f"{tmp_path}/**/*.jpg", exclude=tmp_path / "out") == ["a.jpg"]
     assert names(tmp_path, exclude=tmp_path / "other") == ["a.jpg", "out/drawn/a.jpg"]
+
+
+def test_hidden_and_system_files_of_folders_and_globs_are_left_out(tmp_path):
+    hidden = ("._a.jpg", ".thumbnails/a.jpg", "__MACOSX/b.jpg", "@eaDir/c.jpg", "b/.d.png")
+    touch(tmp_path / "a.jpg", *(tmp_path / name for name in hidden))
+    assert names(tmp_path) == names(f"{tmp_path}/**/*.jpg") == ["a.jpg"]
+    assert names(tmp_path, hidden=True) == sorted(["a.jpg", *hidden])
+    assert names(f"{tmp_path}/**/*", hidden=True) == sorted(["a.jpg", *hidden])
+    # What is named is meant.
+    assert names(f"{tmp_path}/__MACOSX/*.jpg") == names(tmp_path / "__MACOSX") == ["b.jpg"]
+    assert names(f"{tmp_path}/*/.d.png") == ["b/.d.png"]
+    assert names(tmp_path / "._a.jpg") == ["._a.jpg"]
+    (tmp_path / "list.txt").write_text("._a.jpg\n")
+    assert names(tmp_path / "list.txt") == ["._a.jpg"]
+    with pytest.raises(ConfigError, match="1 hidden ones are left out, --include-hidden takes"):
+        find_inputs([tmp_path / "b"])
 
 
 def test_links_are_followed_and_loops_end(tmp_path):
