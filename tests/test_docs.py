@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import textwrap
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 from resdet.detection.config.files import shipped_configs
-from resdet.tools.cli import COMMANDS
+from resdet.tools.cli import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
@@ -112,6 +113,16 @@ def test_commands_and_their_options_exist(path: Path) -> None:
         for word in words:
             if word.startswith("-"):
                 assert word.partition("=")[0] in options, f"resdet {name} {word}"
+
+
+@every_document
+def test_configs_in_documents_are_accepted(path: Path, tmp_path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for block in re.findall(r"^ *```yaml\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL):
+        section = textwrap.dedent(block)
+        mine = tmp_path / "mine.yaml"
+        mine.write_text(section if "base:" in section else f"base: voc_r101.yaml\n{section}")
+        assert main(["train-det", "--cfg", str(mine), "--print-config"]) == 0
 
 
 def test_the_scripts_in_tools_that_the_readme_names_are_commands() -> None:
