@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal, get_args
 
 #: ``error``: training stops. ``warning``: it continues, results may suffer. ``note``: information.
@@ -40,6 +40,10 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
     "resolved_name": (
         ("note",),
         "names of images that are not their paths, but fit one file alone; that file is used",
+    ),
+    "image_outside": (
+        ("error", "warning", "note"),
+        "images outside of the source's folder, which are read only under `data.allow_outside`",
     ),
     "missing_annotation": (("error",), "the annotation of a list entry is missing"),
     "bad_image": (("error",), "an image without id, file name or a valid size"),
@@ -230,12 +234,23 @@ BOX_KINDS = frozenset(
 )
 #: Faults of images that ``on_bad_image`` can resolve.
 IMAGE_KINDS = frozenset(
-    {"missing_image", "unreadable_image", "undecodable_image", "truncated_image"}
+    {"missing_image", "image_outside"}
+    | {"unreadable_image", "undecodable_image", "truncated_image"}
     | {"tiny_image", "elongated_image", "oversized_image"}
     | {"size_mismatch", "size_matches_unrotated"}
 )
-#: {setting: the faults that it resolves}.
-RESOLVED_BY = {"data.on_bad_box=drop": BOX_KINDS, "data.on_bad_image=skip": IMAGE_KINDS}
+#: {setting: the faults that it resolves}; of two that resolve one, the first is proposed.
+RESOLVED_BY = {
+    "data.on_bad_box=drop": BOX_KINDS,
+    "data.allow_outside=true": frozenset({"image_outside"}),
+    "data.on_bad_image=skip": IMAGE_KINDS,
+}
+#: {setting: what it does to them}.
+EFFECTS = {
+    "data.on_bad_box=drop": "leaves such boxes out",
+    "data.allow_outside=true": "reads such images",
+    "data.on_bad_image=skip": "leaves such images out",
+}
 
 
 def meaning(kind: str) -> str:
@@ -243,7 +258,17 @@ def meaning(kind: str) -> str:
     return KINDS[kind][1] if kind in KINDS else ""
 
 
+def settings_of(kinds: Collection[str]) -> dict[str, set[str]]:
+    """{setting: those of the ``kinds`` that it resolves}, each kind once."""
+    left, settings = set(kinds), {}
+    for setting, resolved in RESOLVED_BY.items():
+        if found := left & resolved:
+            settings[setting] = found
+            left -= found
+    return settings
+
+
 def as_option(setting: str) -> str:
     """``--on-bad-box drop`` for ``data.on_bad_box=drop``."""
     name, value = setting.removeprefix("data.").split("=")
-    return f"--{name.replace('_', '-')} {value}"
+    return f"--{name.replace('_', '-')}" + f" {value}" * (value != "true")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from .finding_kinds import RESOLVED_BY
+from .finding_kinds import settings_of
 from .findings import Finding
 
 _DROP = "data.on_bad_box=drop leaves the box out, counted"
@@ -36,6 +36,7 @@ REMEDIES: Mapping[str, str] = {
     "missing_image": f"put the image there; {_SKIP}",
     "ambiguous_image": "rename one of the images",
     "resolved_name": _NOTHING,
+    "image_outside": "data.allow_outside=true reads the image; or name a folder above as root",
     "missing_annotation": "add the annotation, or take the image off the list",
     "bad_image": _FILE,
     "image_id_twice": "give one of the images another id or name",
@@ -60,6 +61,8 @@ REMEDIES: Mapping[str, str] = {
     "unstated_size": _NOTHING,
     # Classes.
     "given_names": f"see that the names are in the order of the numbers; then {_NOTHING}",
+    "no_class_label": _NOTHING,
+    "image_labels": "annotate objects; for a classifier, sort the images into folders of classes",
     "unknown_class": _NAMES,
     "misspelt_class": f"correct the name in the annotation; {_NAMES}",
     "similar_classes": f"if they are one class, give both one name in the annotations; {_NAMES}",
@@ -141,5 +144,5 @@ def remedy(kind: str) -> str:
 def settings_for(findings: Iterable[Finding]) -> list[str] | None:
     """The settings that settle all errors among the findings; None if they do not settle all."""
     errors = {finding.kind for finding in findings if finding.severity == "error"}
-    settings = {setting: kinds for setting, kinds in RESOLVED_BY.items() if errors & kinds}
-    return list(settings) if errors <= frozenset().union(*settings.values()) else None
+    settings = settings_of(errors)
+    return list(settings) if errors <= set().union(*settings.values()) else None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..detection.errors import DataError, first_few
-from .finding_kinds import BOX_KINDS, RESOLVED_BY, Severity
+from .finding_kinds import EFFECTS, Severity, settings_of
 from .records import RawBox
 
 #: How a bad box or image was resolved; "" if it was not.
@@ -83,15 +83,11 @@ def refuse(
     if not errors:
         return
     lines = [str(error) for error in errors]
-    settings = [
-        (setting, "boxes" if kinds is BOX_KINDS else "images")
-        for setting, kinds in RESOLVED_BY.items()
-        if any(error.kind in kinds for error in errors)
-    ]
+    settings = settings_of({error.kind for error in errors})
     raise RefusedData(
         f"{what}: {len(errors)} error{'s' * (len(errors) > 1)} ({count_kinds(errors)}): "
         + first_few(lines)
-        + "".join(f"; {advice(setting)} leaves such {each} out" for setting, each in settings)
+        + "".join(f"; {advice(setting)} {EFFECTS[setting]}" for setting in settings)
         + ("; `resdet check-data` lists all" if len(lines) > 5 else ""),
         errors,
     )

@@ -24,6 +24,8 @@ _BASES: Mapping[Carries, tuple[str, str]] = {
 }
 #: The share of the images that validates where a data set has no such part.
 _HELD_OUT = 0.2
+#: The setting that reads images outside of a data folder.
+_OUTSIDE = "data.allow_outside=true"
 _PART = re.compile(r"(?:^|_)(train|val|test)")
 
 
@@ -45,6 +47,8 @@ def next_command(args: argparse.Namespace, data: DataSet, report: Report, traini
     if args.write_config:
         command = "check-data" if settings else _BASES[data.content][0]
         return _on_config(command, args.write_config, settings)
+    if _OUTSIDE in settings:  # their classes and boxes are not known yet
+        return _again(args, "--allow-outside")
     return _again(args, "--write-config", "mine.yaml")
 
 
@@ -59,6 +63,7 @@ def _again(args: argparse.Namespace, *more: str) -> str:
         if value := getattr(args, option):
             words += [f"--{option}", *map(str, value if isinstance(value, list) else [value])]
     words += ["--format", args.format.name] if args.format else []
+    words += ["--allow-outside"] if args.allow_outside else []
     zero_based = args.coordinates == "zero_based"
     words += ["--coordinates", args.coordinates] if zero_based else []
     words += ["--quick"] if args.quick and more[:1] != ("--write-config",) else []
@@ -113,6 +118,8 @@ def _detector_data(data: DataSet, report: Report, folder: Path) -> dict[str, Any
         if part in parts
     }
     listed.setdefault("val", {"fraction": _HELD_OUT})
+    if any(found.kind == "image_outside" and found.severity == "note" for found in report.findings):
+        listed["allow_outside"] = True
     return {**listed, "classes": [each.name for each in report.classes]}
 
 

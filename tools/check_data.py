@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from resdet.detection.errors import ConfigError, DataError
 from resdet.detection.printing import say
 from resdet.tools.progress import decoding_progress
-from resdet.tools.source_arguments import format_named
+from resdet.tools.source_arguments import add_outside_argument, format_named
 
 if TYPE_CHECKING:
     from resdet.datasets.checks.check import DataSet, Report
@@ -63,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="one_based",
         help="coordinates of VOC boxes in PATH",
     )
+    add_outside_argument(parser)
     parser.add_argument("--classes", metavar="A,B", help="class names (default: all that occur)")
     parser.add_argument(
         "--write-classes", type=Path, metavar="FILE", help="write the class list as a config"
@@ -127,9 +128,10 @@ def _config(args: argparse.Namespace) -> Any:
     from resdet.detection.config.inherited import inherited_data, with_bases
     from resdet.detection.config.paths import missing_paths
 
-    for option in ("format", "annotations", "classes"):
+    for option in ("format", "annotations", "classes", "allow_outside"):
         if getattr(args, option):
-            raise ConfigError(f"--{option}: only for PATH; the config defines it")
+            name = option.replace("_", "-")
+            raise ConfigError(f"--{name}: only for PATH; the config defines it")
     config: Any = read_config(_task(args).schema, args.cfg, args.words)
     missing = [line for line in missing_paths(config) if line.startswith("data.")]
     if missing:
@@ -157,6 +159,7 @@ def _configured(args: argparse.Namespace, config: Any) -> DataSet:
     reading = Reading(
         image_rules(config),
         on_size_mismatch=getattr(config.data, "on_size_mismatch", "error"),
+        allow_outside=getattr(config.data, "allow_outside", False),
         workers=_workers(args.workers),
     )
     anchors = anchors_in_training(config) if isinstance(config, DetectorConfig) else None
@@ -193,7 +196,7 @@ def _folder(args: argparse.Namespace) -> DataSet:
     return folder_data(
         root,
         format,
-        Reading(rules, workers=_workers(args.workers)),
+        Reading(rules, workers=_workers(args.workers), allow_outside=args.allow_outside),
         annotations=args.annotations,
         coordinates=args.coordinates,
         classes=tuple(args.classes.split(",")) if args.classes else None,

@@ -135,6 +135,16 @@ def add_policies(parser: argparse.ArgumentParser, *more: str, boxes: str = "erro
         default="error",
         help="scale the boxes of images that were resized after they were annotated",
     )
+    add_outside_argument(parser)
+
+
+def add_outside_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--allow-outside``."""
+    parser.add_argument(
+        "--allow-outside",
+        action="store_true",
+        help="read images outside of the data folder where the annotations name them",
+    )
 
 
 def reading_of(args: argparse.Namespace) -> Reading:
@@ -143,7 +153,7 @@ def reading_of(args: argparse.Namespace) -> Reading:
     from resdet.datasets.image import ImageRules
 
     rules = ImageRules(exif=args.exif, on_bad_image=args.on_bad_image)
-    return Reading(rules, on_size_mismatch=args.on_size_mismatch)
+    return Reading(rules, on_size_mismatch=args.on_size_mismatch, allow_outside=args.allow_outside)
 
 
 def named_sources(args: argparse.Namespace) -> dict[str, Source]:

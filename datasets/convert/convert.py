@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from ...detection.config.base import OnBadBox
@@ -43,6 +44,12 @@ class SourceSplit:
     has_list: bool
     #: What happened to images and boxes that cannot be used.
     findings: tuple[Finding, ...] = ()
+
+    @cached_property
+    def above(self) -> Path:
+        """The folder above all images that are outside of the folder of the data."""
+        folder, paths = _normal(self.contents.folder), [_normal(each.path) for each in self.images]
+        return Path(os.path.commonpath([p.parent for p in paths if not p.is_relative_to(folder)]))
 
 
 @dataclass(frozen=True)
@@ -235,17 +242,18 @@ def _class_notes(splits: Splits, classes: tuple[str, ...], target: str) -> Itera
 # ---------------------------------------------------------------------------------- image names
 
 
-def _name(image: RawImage, part: SourceSplit, writer: Writer) -> PurePosixPath:
-    """The path of the image below the folder of its split; raises `DataError`.
+def _normal(path: Path) -> Path:
+    """The path without ``..``."""
+    return Path(os.path.normpath(path))
 
-    Annotation files are untrusted: a path outside the folder is refused.
-    """
-    folder = part.contents.folder
-    try:
-        relative = Path(os.path.normpath(image.path)).relative_to(os.path.normpath(folder))
-    except ValueError:
-        raise DataError(f"{image.source}: {image.path} is not below {folder}") from None
-    name = PurePosixPath(relative.as_posix())
+
+def _name(image: RawImage, part: SourceSplit, writer: Writer) -> PurePosixPath:
+    """The path of the image below the folder of its split, or, for one outside, below the folder
+    that has all of these; raises `DataError`."""
+    path, folder = _normal(image.path), _normal(part.contents.folder)
+    if not path.is_relative_to(folder):
+        folder = part.above
+    name = PurePosixPath(path.relative_to(folder).as_posix())
     if writer.flat:
         name = PurePosixPath("_".join(name.parts))
     _expect_portable(name.stem if writer.flat else str(name), f"image {str(image.path)!r}")

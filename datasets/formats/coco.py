@@ -63,7 +63,7 @@ def inspect_coco(source: CocoSource, reading: Reading) -> Inspected:
     objects = coco_json.objects_by_image(
         content["annotations"], paths, names, annotations, findings, values
     )
-    found, files = [], ImageFiles(source.images)
+    found, files = [], ImageFiles(source.images, allow_outside=reading.allow_outside)
     for image_id, entry in entries.items():
         where = f"image {image_id}"
         try:

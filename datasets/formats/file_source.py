@@ -90,12 +90,11 @@ def inspect_entries(
 
     Ids are the paths of the images below ``source.images``.
     """
-    images, files = [], ImageFiles(source.images)
+    images, files = [], ImageFiles(source.images, allow_outside=reading.allow_outside)
     for entry in entries:
         try:
             path = files.find(entry.name, source.annotations, entry.where)
-            image_id = path.relative_to(source.images).as_posix()
-            image = RawImage(image_id, path, (0, 0), entry.objects, source.annotations)
+            image = RawImage(files.id_of(path), path, (0, 0), entry.objects, source.annotations)
             image, faults = fit_to_image(image, entry.size, reading, object=entry.where)
         except Fault as fault:
             findings.append(fault.finding)

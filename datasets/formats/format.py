@@ -76,13 +76,15 @@ Inspected = tuple[list[RawImage], list[Finding]]
 @dataclass(frozen=True)
 class Reading:
     """Reading options: ``workers`` processes share a large source, 0 reads in this process;
-    ``part`` is used by sources that have both parts."""
+    ``part`` is used by sources that have both parts; ``allow_outside`` reads images that are
+    outside of the source's folder where its annotations name them."""
 
     rules: ImageRules = DEFAULT_RULES
     difficult: Difficult = "ignore"
     on_size_mismatch: OnSizeMismatch = "error"
     workers: int = 0
     part: Part = "train"
+    allow_outside: bool = False
 
 
 DEFAULT_READING = Reading()

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import TypeGuard
 from urllib.parse import unquote
 
 from ...detection.errors import first_few
@@ -36,22 +37,28 @@ class ImageFiles:
 
     A name is first taken as a path below ``root``. Otherwise the single file that fits it best is
     used: the most components of the path, from its end, without regard to case and Unicode form;
-    then without extension; then without prefixes of uploads. Files outside ``root`` are never used,
-    nor one in another folder if there is a folder of the name's.
+    then without extension; then without prefixes of uploads. A file in another folder is never used
+    if there is a folder of the name's. Files outside ``root`` are used only with ``allow_outside``,
+    by their absolute path, or by one that is relative to ``root`` or to the file that names them.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, allow_outside: bool = False) -> None:
         self.root = root
-        #: {name: file} of the names that are no path below ``root``.
+        self.allow_outside = allow_outside
+        #: {name: file} of the names that are no path below ``root``, and of files outside.
         self.resolved: dict[str, Path] = {}
+        self.outside: dict[str, Path] = {}
         self._suggested = 0
 
     def find(self, name: str, source: Path, where: str = "") -> Path:
-        """The file. Raises `Fault` of kind ``missing_image`` or ``ambiguous_image`` for the object
-        ``where`` of ``source``."""
+        """The file. Raises `Fault` of kind ``missing_image``, ``image_outside`` or
+        ``ambiguous_image`` for the object ``where`` of ``source``."""
         path = PurePosixPath(name)
         if not path.is_absolute() and ".." not in path.parts and is_file(self.root / path):
             return self.root / path
+        if self.allow_outside and self.is_outside(at := self.path_of(name, source)):
+            self.outside[name] = at
+            return at
         for candidates in self._candidates(name):
             if len(candidates) > 1:
                 names = first_few([str(self._relative(each)) for each in candidates])
@@ -60,16 +67,17 @@ class ImageFiles:
             if candidates:
                 self.resolved[name] = candidates[0]
                 return candidates[0]
-        if is_file(self.root / path):
-            reason = f"{name!r:.200} is outside of {self.root}, and only images below it are read"
+        kind, reason = "missing_image", f"{name!r:.200}: no such file below {self.root}"
+        if self.is_outside(self.path_of(name, source)):
+            kind, reason = "image_outside", f"{name!r:.200} is outside of {self.root}"
         else:
-            reason = f"{name!r:.200}: no such file below {self.root}{self._nearest(name)}"
-        raise Fault.of("missing_image", source, reason, object=where)
+            reason += self._nearest(name)
+        raise Fault.of(kind, source, reason, object=where)
 
     def notes(self, source: Path) -> list[Finding]:
         """One note that counts the resolved names, one error for each file of several names."""
         findings, names = [], defaultdict(list)
-        for name, path in self.resolved.items():
+        for name, path in (*self.resolved.items(), *self.outside.items()):
             names[path].append(name)
         for path, several in names.items():
             if len(several) > 1:
@@ -82,7 +90,29 @@ class ImageFiles:
                 f"such as {name!r:.200} to {self._relative(path)}"
             )
             findings.append(Finding("resolved_name", "note", source, reason))
+        if self.outside:
+            path = next(iter(self.outside.values()))
+            reason = f"{len(self.outside)} images outside of {self.root} are read, such as {path}"
+            findings.append(Finding("image_outside", "note", source, reason))
         return findings
+
+    def is_outside(self, path: Path | None) -> TypeGuard[Path]:
+        """Whether this is a file, and not below ``root``."""
+        return path is not None and not path.is_relative_to(self.root)
+
+    def id_of(self, path: Path) -> str:
+        """The path of a file below ``root``, the absolute path of one outside."""
+        return (path if self.is_outside(path) else path.relative_to(self.root)).as_posix()
+
+    def path_of(self, name: str, source: Path) -> Path | None:
+        """The file whose path the name is, below ``root`` or not; None if there is none."""
+        for text in dict.fromkeys((name, _cleaned(name))):
+            for path in (self.root / text, source.parent / text):
+                if is_file(path):
+                    found, root = path.resolve(), self.root.resolve()
+                    below = found.is_relative_to(root)
+                    return self.root / found.relative_to(root) if below else found
+        return None
 
     def _relative(self, path: Path) -> PurePosixPath:
         return PurePosixPath(path.relative_to(self.root).as_posix())

@@ -61,7 +61,7 @@ def inspect_label_studio(source: LabelStudioSource, reading: Reading) -> Inspect
         return [], [fault.finding]
     findings: list[Finding] = []
     entries, outlines, values = [], 0, Values()
-    files = ImageFiles(source.images)
+    files = ImageFiles(source.images, allow_outside=reading.allow_outside)
     for index, task in enumerate(tasks, 1):
         where = f"task {task.get('id', index)}"
         shapes = list(_shapes(task))

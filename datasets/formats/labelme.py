@@ -48,7 +48,7 @@ def inspect_labelme(source: LabelmeSource, reading: Reading) -> Inspected:
     folder = source.folder
     if not folder.is_dir():
         return [], [Finding("missing_folder", "error", folder, "no such folder")]
-    files = ImageFiles(folder)
+    files = ImageFiles(folder, allow_outside=reading.allow_outside)
     images: list[RawImage] = []
     findings: list[Finding] = []
     outlines, values = 0, Values()

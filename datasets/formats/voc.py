@@ -42,7 +42,8 @@ def inspect_voc(source: VocSource, reading: Reading) -> Inspected:
     """
     try:
         place = voc_layout.find_place(source.root, source.split)
-        pairs, findings = _pair(place, annotated=source.annotated)
+        files = ImageFiles(place.images, allow_outside=reading.allow_outside)
+        pairs, findings = _pair(place, files, annotated=source.annotated)
     except Fault as fault:
         return [], [fault.finding]
     listed = place.image_set or place.images
@@ -92,7 +93,9 @@ def _unpaired(root: Path, image_folder: Path, xml_folder: Path) -> list[Finding]
 # ---------------------------------------------------------------------------------- files
 
 
-def _pair(place: voc_layout.VocPlace, *, annotated: bool) -> tuple[list[Pair], list[Finding]]:
+def _pair(
+    place: voc_layout.VocPlace, others: ImageFiles, *, annotated: bool
+) -> tuple[list[Pair], list[Finding]]:
     """The images of a split, and findings: missing, ambiguous or repeated ones."""
     images = voc_layout.image_paths(place.images)
     xmls = voc_layout.xml_paths(place.annotations) if annotated else {}
@@ -105,7 +108,6 @@ def _pair(place: voc_layout.VocPlace, *, annotated: bool) -> tuple[list[Pair], l
         raise Fault.of("no_images", listing, "has no annotations")
     pairs: list[Pair] = []
     findings: list[Finding] = []
-    others = ImageFiles(place.images)
 
     def fault(kind: str, name: str, reason: str, image: Path | None = None) -> None:
         findings.append(Finding(kind, "error", listing, reason, name, image))
@@ -122,6 +124,8 @@ def _pair(place: voc_layout.VocPlace, *, annotated: bool) -> tuple[list[Pair], l
                 files = [_resolve(name, xml, others, listing)]
             except Fault as missing:
                 findings.append(missing.finding)
+        if files and xml is None and name in others.outside:
+            xml = xmls.get(files[0].stem)
         if files and xml is None and annotated:
             reason = f"no annotation {name}.xml in {place.annotations.name}"
             fault("missing_annotation", name, reason, *files[:1])
@@ -131,14 +135,18 @@ def _pair(place: voc_layout.VocPlace, *, annotated: bool) -> tuple[list[Pair], l
 
 
 def _resolve(name: str, xml: Path | None, images: ImageFiles, listing: Path) -> Path:
-    """The image of an annotation that none has the name of: by the name, or by ``<filename>``."""
+    """The image of an annotation that none has the name of: by the name, or by ``<filename>`` or a
+    ``<path>`` that is there."""
     try:
         return images.find(name, listing, name)
     except Fault:
-        stated = voc_xml.stated_filename(xml) if xml else ""
+        if xml is None:
+            raise
+        stated, path = voc_xml.stated_names(xml)
+        stated = path if path and images.path_of(path, xml) else stated
         if not stated:
             raise
-        return images.find(stated, listing, name)
+        return images.find(stated, xml, name)
 
 
 # ---------------------------------------------------------------------------------- writing

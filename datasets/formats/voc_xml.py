@@ -56,12 +56,13 @@ def claimed_size(tree: Element, path: Path, values: Values) -> tuple[float, floa
         raise Fault.of("bad_image", path, str(error), object="<size>") from None
 
 
-def stated_filename(path: Path) -> str:
-    """The ``<filename>`` of a file; "" if it has none or cannot be read."""
+def stated_names(path: Path) -> tuple[str, str]:
+    """``<filename>`` and ``<path>`` of a file; "" for what it has not, or if it cannot be read."""
     try:
-        return _text(parse_annotation(path), "filename")
+        tree = parse_annotation(path)
     except Fault:
-        return ""
+        return "", ""
+    return _text(tree, "filename"), _text(tree, "path")
 
 
 def names_another_file(tree: Element, image_id: str) -> str:

@@ -17,6 +17,7 @@ from ..records import RawImage, RawObject
 from . import yolo_layout, yolo_names, yolo_text
 from .file_source import outlines_note
 from .format import Contents, Format, Inspected, Reading, SplitSource, checked_size
+from .image_names import ImageFiles
 from .values import Values
 from .writing import Fit, Place, Splits, Writer, fit_box, write_new
 
@@ -51,13 +52,15 @@ def inspect_yolo(source: YoloSource, reading: Reading) -> Inspected:
         names, findings = None, [fault.finding]
     try:
         place = yolo_layout.find_place(root, source.split)
-        files = yolo_layout.image_paths(place.images)
+        files = yolo_layout.image_paths(place.images, needed=not place.image_list)
         texts = yolo_layout.label_paths(place.labels)
         texts, notes = yolo_layout.pair_by_name(texts, files, place.images)
         findings += notes
         if place.image_list:
-            files, faults = yolo_layout.listed_images(place.image_list, place.images, files)
+            resolve = ImageFiles(place.images, allow_outside=reading.allow_outside)
+            files, faults = yolo_layout.listed_images(place.image_list, resolve, files)
             findings += faults
+            texts |= yolo_layout.labels_outside(files, place.images, texts)
             texts = {name: texts[name] for name in files if name in texts}
     except Fault as fault:
         return [], [*findings, fault.finding]

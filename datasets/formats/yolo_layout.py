@@ -189,12 +189,13 @@ def recognise(root: Path) -> str:
 # ---------------------------------------------------------------------------------- files
 
 
-def image_paths(folder: Path) -> dict[str, list[Path]]:
-    """Images by their path below ``folder`` without suffix; raises `Fault` if there are none."""
+def image_paths(folder: Path, *, needed: bool = True) -> dict[str, list[Path]]:
+    """Images by their path below ``folder`` without suffix; raises `Fault` if there are none, but
+    are ``needed``."""
     found: dict[str, list[Path]] = defaultdict(list)
     for path in image_files(folder):
         found[_key(path, folder)].append(path)
-    if not found:
+    if not found and needed:
         raise Fault.of("no_images", folder, "has no images")
     return dict(sorted(found.items()))
 
@@ -227,11 +228,11 @@ def _key(path: Path, folder: Path) -> str:
 
 
 def listed_images(
-    path: Path, images: Path, files: Mapping[str, list[Path]]
+    path: Path, resolve: ImageFiles, files: Mapping[str, list[Path]]
 ) -> tuple[dict[str, list[Path]], list[Finding]]:
-    """The ``files`` below ``images`` that a list names (``./images/a.jpg``), and findings."""
+    """The images that a list names (``./images/a.jpg``), those of ``files`` by the names that they
+    have there, and findings."""
     known = {found: name for name, paths in files.items() for found in paths}
-    resolve = ImageFiles(images)
     wanted: dict[str, list[Path]] = {}
     findings = []
     for line in yolo_text.read_lines(path):
@@ -242,10 +243,32 @@ def listed_images(
         except Fault as fault:
             findings.append(fault.finding)
             continue
-        if known[image] in wanted:
+        name = known.get(image, image.with_suffix("").as_posix())
+        if name in wanted:
             findings.append(Finding("listed_twice", "error", path, "is listed twice", line))
         else:
-            wanted[known[image]] = [image]
+            wanted[name] = [image]
     if not wanted and not findings:
         findings.append(Finding("empty_image_set", "error", path, "lists no images"))
     return dict(sorted(wanted.items())), [*findings, *resolve.notes(path)]
+
+
+def labels_outside(
+    files: Mapping[str, list[Path]], folder: Path, texts: Mapping[str, Path]
+) -> dict[str, Path]:
+    """{name: label file} of images outside of ``folder``: in the folder ``labels`` in place of
+    their ``images``, beside them, or the only one of ``texts`` with their name."""
+    own = defaultdict(list)
+    for path in texts.values():
+        own[path.stem].append(path)
+    found: dict[str, Path] = {}
+    for name, (image, *_) in files.items():
+        if image.is_relative_to(folder):
+            continue
+        text = image.with_suffix(".txt")
+        before, images, after = str(text).rpartition("/images/")
+        places = [Path(f"{before}/labels/{after}"), text] if images else [text]
+        same = own[image.stem]
+        labels = [path for path in places if path.is_file()] + same * (len(same) == 1)
+        found.update((name, path) for path in labels[:1])
+    return found

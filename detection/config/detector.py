@@ -65,6 +65,8 @@ class DataConfig(DataSection):
     on_bad_box: OnBadBox = "error"
     #: An image that has another size than its annotation says.
     on_size_mismatch: OnSizeMismatch = "error"
+    #: Read images outside of a source's folder where its annotations name them.
+    allow_outside: bool = False
 
     @model_validator(mode="after")
     def _annotations_known(self) -> DataConfig:

@@ -26,7 +26,12 @@ def read_sources(
     Raises DataError for errors among the findings.
     """
     data = config.data
-    reading = Reading(image_rules(config), difficult, data.on_size_mismatch)
+    reading = Reading(
+        image_rules(config),
+        difficult,
+        data.on_size_mismatch,
+        allow_outside=data.allow_outside,
+    )
     sources = [with_names(source, data.classes or classes) for source in sources]
     images, findings = inspect_all(sources, reading)
     known = classes or data.classes

@@ -88,12 +88,18 @@ def test_an_image_of_another_folder_is_never_used(tmp_path: Path) -> None:
     assert files.find("upload/2.png", SOURCE) == tmp_path / "val/2.png"
 
 
-def test_files_outside_are_never_used(tmp_path: Path) -> None:
+def test_files_outside_are_used_only_if_allowed(tmp_path: Path) -> None:
     files = _files(tmp_path / "in", "b.png")
     (tmp_path / "a.png").write_bytes(b"")
-    for name in ("../a.png", str(tmp_path / "a.png")):
+    allowed = ImageFiles(tmp_path / "in", allow_outside=True)
+    for name in ("../a.png", str(tmp_path / "a.png"), f"file://{tmp_path}/a.png"):
         with pytest.raises(Fault, match="is outside of"):
             files.find(name, SOURCE)
+        assert _kind(files, name) == "image_outside"
+        assert allowed.find(name, SOURCE) == tmp_path / "a.png"
+    assert allowed.find("../in/b.png", SOURCE) == tmp_path / "in/b.png"
+    kinds = [each.kind for each in allowed.notes(SOURCE)]
+    assert kinds == ["ambiguous_image", "resolved_name", "image_outside"]
 
 
 def test_the_nearest_name_is_shown(tmp_path: Path) -> None:
@@ -134,6 +140,6 @@ def test_any_name_gives_a_file_below_the_root_or_a_fault(
     try:
         found = files.find(name, SOURCE)
     except Fault as fault:
-        assert fault.finding.kind in {"missing_image", "ambiguous_image"}
+        assert fault.finding.kind in {"missing_image", "ambiguous_image", "image_outside"}
     else:
         assert found in {root / "a.png", root / "b/c.png"}

@@ -234,7 +234,8 @@ def test_given_names_are_numbered(nameless: Path, capsys: pytest.CaptureFixture[
     assert main(["check-data", str(nameless), *words, *classes]) == 0
     told = capsys.readouterr().out
     assert "given_names" in told
-    assert told.endswith(f"next: resdet split {nameless} --classes 'cat,big dog' --parts {PARTS}\n")
+    again = f"next: resdet check-data {nameless} --classes 'cat,big dog' --write-config mine.yaml\n"
+    assert told.endswith(again)
     out = nameless.parent / "coco"
     assert main(["convert-data", str(nameless), "--to", "coco", "--out", str(out), *classes]) == 0
     content = json.loads((out / "annotations" / "instances_all.json").read_text())
