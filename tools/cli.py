@@ -45,6 +45,7 @@ COMMANDS = {
     "networks": "resdet.tools.networks",
     "freeze-bn": "resdet.tools.freeze_bn",
     "responses": "resdet.tools.responses",
+    "find-lr": "resdet.tools.find_lr",
     "curves": "resdet.tools.curves",
     "doctor": "resdet.tools.doctor",
     "report": "resdet.tools.report",

@@ -29,14 +29,18 @@ def step_advice(
         most = max(len(annotation) for batch in parts for annotation in batch.annotations)
         objects = f" and up to {most} objects"
     config = outputs.identity["config"]
-    ways = [f"train.accumulate={k} (the same images in smaller passes)" for k in _passes(parts)]
-    if _at(config, "train", "precision") == "fp32":
-        ways.append("train.precision=bf16")
+    ways = smaller_steps(parts, config)
     begin = (
         f"{device} is out of memory in step {state.step + 1} with {len(largest)} image(s) of "
         f"{width}x{height}{objects} at once; "
     )
     return begin + _ways_on(ways, state, outputs, _smaller(config, max(height, width)))
+
+
+def smaller_steps(parts: Sequence[Batch], config: Mapping[str, Any]) -> list[str]:
+    """The settings with which the same step, whose passes are ``parts``, needs less memory."""
+    ways = [f"train.accumulate={k} (the same images in smaller passes)" for k in _passes(parts)]
+    return ways + ["train.precision=bf16"] * (_at(config, "train", "precision") == "fp32")
 
 
 def evaluation_advice(state: TrainingState, outputs: Outputs, device: torch.device) -> str:

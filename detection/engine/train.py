@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -19,15 +19,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..config.base import TrainConfig
 from ..errors import ConfigError, DivergedError, ResdetError
-from ..evaluation.prediction import autocast
 from ..structures import Batch
 from .distributed import Group
 from .forking import continued, fork_command
 from .memory import evaluation_advice, step_advice
-from .meter import is_loss
-from .optim import BATCH_NORMS, enough_values, learning_rate
+from .optim import learning_rate
 from .signals import StopRequest
 from .state import Outputs, TrainingState
+from .step import forward_backward, moving_statistics, restore, update
 
 
 def train(
@@ -68,25 +67,25 @@ def train(
         meter.waited(time.perf_counter() - waiting)
 
         rate = learning_rate(state.step, settings) * settings.gamma**state.drops
-        statistics = _moving_statistics(state.model)
+        statistics = moving_statistics(state.model)
         try:
-            losses, finite, stopping = _forward_backward(
+            losses, finite, stopping = forward_backward(
                 network, parts, state, settings, group, stop
             )
         except torch.OutOfMemoryError as error:
-            _restore(statistics)
+            restore(statistics)
             _save_if_alone(state, outputs, group)
             raise ConfigError(step_advice(parts, state, outputs, group.device)) from error
         state.step += 1
         if finite:
             try:
-                _update(state, settings, rate)
+                update(state, settings, rate)
             except torch.OutOfMemoryError as error:  # weights may be changed in part: not saved
                 state.step -= 1
                 raise ConfigError(step_advice(parts, state, outputs, group.device)) from error
             meter.add(losses, images=sum(map(len, parts)) * group.world)
         else:
-            _restore(statistics)
+            restore(statistics)
             _report_nonfinite(state, parts, losses, settings, outputs, rate)
 
         step, done = state.step, state.step == settings.iterations
@@ -134,80 +133,10 @@ def _patience_ended(state: TrainingState, settings: TrainConfig) -> bool:
     return settings.patience is not None and state.stale >= settings.patience
 
 
-def _moving_statistics(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    """The buffers that a forward pass changes, each with a copy; empty without batch norm."""
-    buffers = [
-        buffer
-        for module in model.modules()
-        if isinstance(module, BATCH_NORMS) and module.training
-        for buffer in module.buffers(recurse=False)
-    ]
-    return [(buffer, buffer.clone()) for buffer in buffers]
-
-
-def _restore(statistics: list[tuple[Tensor, Tensor]]) -> None:
-    """Undo a skipped step: a running mean never recovers from a NaN."""
-    for buffer, before in statistics:
-        buffer.copy_(before)
-
-
 def _replicate(model: nn.Module, group: Group) -> nn.Module:
     if group.world == 1:
         return model
     return DistributedDataParallel(model, broadcast_buffers=False)
-
-
-def _forward_backward(
-    network: nn.Module,
-    parts: list[Batch],
-    state: TrainingState,
-    settings: TrainConfig,
-    group: Group,
-    stop: StopRequest,
-) -> tuple[dict[str, Tensor], bool, bool]:
-    """Gradients of the mean loss over ``parts``; whether it was finite, and whether to stop.
-
-    Both are true if they are for any process, so that all processes do the same.
-    """
-    state.optimizer.zero_grad(set_to_none=True)
-    sums: dict[str, Tensor] = {}
-    stopping = False
-    for number, batch in enumerate(parts, start=1):
-        with _synchronised(network, number == len(parts)):
-            with autocast(group.device, settings.precision), enough_values(settings):
-                losses = network(batch)
-            total = torch.stack([losses[name] for name in losses if is_loss(name)]).sum()
-            bad, requested = group.all_reduce_max(
-                [float(not total.isfinite()), float(stop.requested)]
-            )
-            stopping = stopping or bool(requested)
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0) + value.detach() / len(parts)
-            if bad:
-                return sums, False, stopping
-            state.scaler.scale(total / len(parts)).backward()
-    return sums, True, stopping
-
-
-def _synchronised(network: nn.Module, last: bool) -> AbstractContextManager:
-    """Gradients are exchanged once per step, after the last part."""
-    if isinstance(network, DistributedDataParallel) and not last:
-        return network.no_sync()
-    return nullcontext()
-
-
-def _update(state: TrainingState, settings: TrainConfig, rate: float) -> None:
-    for params in state.optimizer.param_groups:
-        params["lr"] = rate
-    if settings.clip_norm is not None:
-        state.scaler.unscale_(state.optimizer)
-        weights = [p for params in state.optimizer.param_groups for p in params["params"]]
-        nn.utils.clip_grad_norm_(weights, settings.clip_norm)
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
-    state.skipped = 0
-    if state.average:
-        state.average.update(state.model, state.step)
 
 
 def _report_nonfinite(

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..config.base import TrainConfig
 from ..config.files import dump_config
@@ -157,6 +156,24 @@ class Training:
             return []
         return [self.task.describe_evaluations(self.loaded, self.tested, self.pipeline)]
 
+    def initial_state(self, group: Group) -> TrainingState:
+        """The state before the first step, with the network on the device of ``group``."""
+        self.pipeline.to(group.device)
+        self.task.prepare_model(self.loaded, group)
+        model, settings = self.loaded.model.train(), self.settings
+        scaled = resolved(settings.precision, group.device) == "fp16"
+        state = TrainingState(
+            model,
+            make_sgd(model, settings),
+            torch.amp.GradScaler(group.device.type, enabled=scaled),
+            None if settings.ema_decay is None else MovingAverage(model, settings.ema_decay),
+        )
+        for name, parameter in model.named_parameters():
+            if name in self.momenta:
+                momentum = self.momenta[name].to(parameter, copy=True)
+                state.optimizer.state[parameter]["momentum_buffer"] = momentum
+        return state
+
     def run(self, folder: Path, group: Group) -> int:
         """Train, and leave weights, logs and images in ``folder``. Returns the exit code.
 
@@ -165,13 +182,7 @@ class Training:
             DivergedError: when the loss stays non-finite.
         """
         task, loaded, resumed = self.task, self.loaded, self.start.resumed
-        self.pipeline.to(group.device)
-        task.prepare_model(loaded, group)
-        state = _initial_state(loaded.model, self.settings, group)
-        for name, parameter in loaded.model.named_parameters():
-            if name in self.momenta:
-                momentum = self.momenta[name].to(parameter, copy=True)
-                state.optimizer.state[parameter]["momentum_buffer"] = momentum
+        state = self.initial_state(group)
         if resumed:
             state.load_dict(resumed.state, str(resumed.path))
         log = self._open_log(folder, state.step, group)
@@ -275,14 +286,3 @@ def draw(log: RunLog, plot: Callable[..., object], *content: Any) -> None:
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         log.message(f"warning: an image of the run was not drawn, training continues: {reason}")
-
-
-def _initial_state(model: nn.Module, settings: TrainConfig, group: Group) -> TrainingState:
-    model.train()
-    scaled = resolved(settings.precision, group.device) == "fp16"
-    return TrainingState(
-        model,
-        make_sgd(model, settings),
-        torch.amp.GradScaler(group.device.type, enabled=scaled),
-        None if settings.ema_decay is None else MovingAverage(model, settings.ema_decay),
-    )

@@ -288,6 +288,21 @@ def test_the_length_in_epochs(resdet: Command, folder: Path, first: Path, stage:
     assert "steps: 3, 1.3 epochs of 2" in dry.out
 
 
+@pytest.mark.parametrize("name", ["first", "second", "classifier"])
+def test_the_learning_rate_is_looked_for(
+    name: str, folder: Path, first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "rates.png"
+    words = ("find-lr", "--cfg", folder / f"{name}.yaml", "--out", out, "--steps", 20)
+    words += (proposing(first),) if name == "second" else ()
+    ran(*words)
+    said = capsys.readouterr().out
+    ran(*words)
+    assert capsys.readouterr().out == said  # the same seed
+    assert "20 steps of 4 images" in said and "suggestion: " in said, said
+    assert [path.name for path in tmp_path.iterdir()] == ["rates.png"]
+
+
 def test_eight_images_are_overfitted(folder: Path, tmp_path: Path) -> None:
     words = ("train.iterations=150", "train.eval_every=150", "train.ema_decay=null")
     words += ("train.batch_size=8", "train.base_batch_size=8", "train.warmup_iterations=10")
