@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
     from resdet.detection.config.paths import PRETRAINED, missing_paths
     from resdet.detection.engine.distributed import process_group
     from resdet.detection.engine.range_test import plot_range_test
+    from resdet.detection.tasks.batch_size import expect_number
     from resdet.detection.tasks.checkpoints import read_checkpoint
     from resdet.detection.tasks.find_rate import TESTED, find_rate, for_range_test
     from resdet.detection.tasks.registry import TASKS
@@ -66,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
     if args.print_config:
         print_config(config, args.cfg)
         return 0
+    expect_number(config)
     weights = config.train.start_from
     inherited = inherited_data(config, args.cfg, args.overrides)
     if missing := missing_paths(config, unused=PRETRAINED if weights else ()):

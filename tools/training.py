@@ -92,6 +92,7 @@ def run_training(args: argparse.Namespace, command: str) -> int:
     from resdet.detection.engine.distributed import process_group
     from resdet.detection.files import folder_lock
     from resdet.detection.tasks.base import ALONE
+    from resdet.detection.tasks.batch_size import expect_a_gpu, is_auto
     from resdet.detection.tasks.checkpoints import read_checkpoint
     from resdet.detection.tasks.registry import TASKS
     from resdet.detection.tasks.start import Start
@@ -133,6 +134,9 @@ def run_training(args: argparse.Namespace, command: str) -> int:
     if args.dry_run:
         if args.out and not checkpoint:
             _expect_empty(args.out)
+        if is_auto(config):
+            with process_group(args.device) as group:
+                expect_a_gpu(task, group)
         training = prepared(task, config, start, inherited)
         training.rehearse()
         for line in training.banner(ALONE, "none: dry run"):
@@ -143,6 +147,8 @@ def run_training(args: argparse.Namespace, command: str) -> int:
         with folder_lock(folder) if group.is_main else nullcontext():
             if group.is_main and not checkpoint:
                 _expect_empty(folder)
+            if is_auto(config):
+                expect_a_gpu(task, group)
             return prepared(task, config, start, inherited).run(folder, group)
 
 

@@ -6,7 +6,7 @@ files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,7 +17,10 @@ from pydantic import (
     Discriminator,
     Field,
     JsonValue,
+    PlainSerializer,
     Tag,
+    WithJsonSchema,
+    WrapValidator,
     model_validator,
 )
 from pydantic_core import PydanticKnownError
@@ -33,6 +36,28 @@ Count = Annotated[int, Field(ge=1, le=10**9)]
 NonNegative = Annotated[int, Field(ge=0, le=10**9)]
 #: Images, boxes or anchors that are in memory together.
 Amount = Annotated[int, Field(ge=1, le=10**6)]
+#: ``train.batch_size: auto``: no number yet, and none that a batch could have.
+AUTO = 0
+
+
+def _batch_size(value: Any, check: Callable[[Any], int]) -> int:
+    if value == "auto":
+        return AUTO
+    if isinstance(value, str):
+        raise PydanticKnownError("literal_error", {"expected": "a whole number or 'auto'"})
+    return check(value)
+
+
+#: Images of a training step; ``auto`` is the largest number that the GPU's memory holds.
+BatchSize = Annotated[
+    int,
+    Field(ge=1, le=10**6),
+    WrapValidator(_batch_size),
+    PlainSerializer(lambda images: images or "auto", when_used="json"),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 10**6}, {"const": "auto"}]}
+    ),
+]
 #: The side of an image or a crop in pixels, and at least one such side.
 Side = Annotated[int, Field(ge=1, le=10_000)]
 Sizes = Annotated[tuple[Side, ...], Field(min_length=1, max_length=32)]
@@ -158,8 +183,9 @@ class TrainConfig(Section):
     iterations: Count = 18000
     #: Passes over the training images, fractions too, in place of ``iterations``, which follow.
     epochs: Annotated[float, Field(gt=0, le=1e6)] | None = None
-    #: Images per step over all processes and accumulation steps.
-    batch_size: Amount = 16
+    #: Images per step over all processes and accumulation steps; ``auto`` finds how many fit the
+    #: memory of the GPU.
+    batch_size: BatchSize = 16
     #: Splits each process's share of the batch into this many passes.
     accumulate: Amount = 1
     #: Learning rate at base_batch_size; the rate in use is lr x batch_size / base_batch_size.

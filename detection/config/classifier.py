@@ -16,6 +16,7 @@ from ...datasets.formats import known_source
 from ...datasets.formats.format import Source
 from .base import (
     Amount,
+    BatchSize,
     Count,
     DataSection,
     Fraction,
@@ -82,7 +83,7 @@ class NetworkConfig(NetworkSection):
 class CropTrainConfig(TrainConfig):
     """Training on large batches of crops, of classifiers and localizers."""
 
-    batch_size: Amount = 256
+    batch_size: BatchSize = 256
     base_batch_size: Count = 256
     #: As in the paper's and torchvision's training; "no bias decay" recipes switch both off.
     decay_bias: bool = True

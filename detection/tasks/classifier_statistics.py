@@ -24,6 +24,7 @@ from ...datasets.shards.index import ShardSplit
 from ..errors import ConfigError
 from ..structures import Batch, Record
 from .base import Part, image_rules
+from .batch_size import expect_number
 from .classifier import CLASSIFICATION, LoadedClassifier
 from .classifier_network import eval_crops, train_crop
 from .eval_split import read_eval_split
@@ -60,6 +61,7 @@ def freeze(
         ConfigError, DataError: no batch norm, no images, or data that are not the classifier's.
     """
     _frozen(classifier, (), source)
+    expect_number(classifier.config)
     records = _sample(_records(classifier, "train"), images)
     batches = _Images(
         classifier, records, (train_crop(classifier.config),), classifier.config.train.batch_size

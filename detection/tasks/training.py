@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 import signal
@@ -15,7 +14,6 @@ from typing import Any
 import torch
 
 from ..config.base import TrainConfig
-from ..config.files import dump_config
 from ..engine.determinism import deterministic
 from ..engine.distributed import Group
 from ..engine.forking import describe_schedule_change
@@ -25,8 +23,7 @@ from ..engine.plots import plot_curves
 from ..engine.signals import StopRequest
 from ..engine.state import Outputs, TrainingState, shipped_weights
 from ..engine.train import train
-from ..environment import describe_environment
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from ..evaluation.prediction import emulation, evaluating, resolved
 from .banner import (
     classes_without_objects,
@@ -36,14 +33,15 @@ from .banner import (
     unused_images,
 )
 from .base import Loaded, Task
+from .batch_size import found_batch_size, is_auto, unit_of, with_batch_size
 from .epochs import steps_per_epoch, with_iterations
 from .held_out import (
     describe_validation,
     expect_evaluations,
     held_out_ids,
     read_splits,
-    write_list,
 )
+from .run_files import write_run_files
 from .skipped import describe_skipped, skipped_images
 from .start import FRESH, Start, start_weights
 
@@ -67,6 +65,10 @@ class Training:
         for name, split in splits.items():
             if not split.records:
                 raise DataError(f"data.{name}: no images")
+        #: Whether the batch size is still to be found; until then it is the smallest.
+        self.unsized = is_auto(config)
+        if self.unsized:
+            config = with_batch_size(config, unit_of(config))
         config = with_iterations(config, len(splits["train"].records))
         start.expect_steps(config)
         classes = splits["train"].classes
@@ -88,6 +90,18 @@ class Training:
         self.pipeline = task.pipeline([self.tested])
         #: The result of `Task.prepare`.
         self.prepared: Any = None
+
+    def find_batch_size(self, group: Group) -> None:
+        """With ``train.batch_size: auto``, find the number, which is from then on in the config.
+        Raises ConfigError where it cannot be found."""
+        if self.unsized:
+            images, note = found_batch_size(self, group)
+            config = with_batch_size(self.loaded.config, images)
+            config = with_iterations(config, len(self.splits["train"].records))
+            self.loaded = replace(self.loaded, config=config)
+            self.tested = replace(self.loaded, config=self.task.quick_config(config))
+            self.notes.append(note)
+            self.unsized = False
 
     @property
     def settings(self) -> TrainConfig:
@@ -181,6 +195,7 @@ class Training:
             ConfigError, DataError: before the first step, or as `train`.
             DivergedError: when the loss stays non-finite.
         """
+        self.find_batch_size(group)
         task, loaded, resumed = self.task, self.loaded, self.start.resumed
         state = self.initial_state(group)
         if resumed:
@@ -188,7 +203,7 @@ class Training:
         log = self._open_log(folder, state.step, group)
         with log, deterministic(self.settings.deterministic, group.device), StopRequest() as stop:
             if group.is_main:
-                self._write_run_files(folder)
+                write_run_files(self, folder)
                 for line in self.banner(group, folder):
                     log.message(line)
             self.prepared = task.prepare(self, folder, group, log)
@@ -251,20 +266,6 @@ class Training:
             steps_per_epoch=None if settings.epochs is None else steps_per_epoch(settings, images),
             tensorboard=settings.tensorboard,
         )
-
-    def _write_run_files(self, folder: Path) -> None:
-        """Write the configuration, the environment and the findings in the data."""
-        path = folder / "config.yaml"
-        try:
-            path.write_text(dump_config(self.loaded.config), encoding="utf-8")
-            environment = json.dumps(describe_environment(), indent=1)
-            write_list(self.splits, self.loaded.config, folder)
-            (folder / "env.json").write_text(environment, encoding="utf-8")
-            report = self.task.data_report(self.loaded.config, self.splits, path)
-            (folder / "data_report.json").write_text(report, encoding="utf-8")
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise ConfigError(f"{error.filename or folder}: cannot be written: {reason}") from error
 
     def _result_message(self, state: TrainingState, outputs: Outputs, stopped: bool) -> str:
         if stopped:

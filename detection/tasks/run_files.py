@@ -1,0 +1,30 @@
+"""The files of a run folder that are there before the first step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..config.files import dump_config
+from ..environment import describe_environment
+from ..errors import ConfigError
+from .held_out import write_list
+
+if TYPE_CHECKING:
+    from .training import Training
+
+
+def write_run_files(training: Training, folder: Path) -> None:
+    """Write the configuration, the environment and the findings in the data."""
+    config, path = training.loaded.config, folder / "config.yaml"
+    try:
+        path.write_text(dump_config(config), encoding="utf-8")
+        environment = json.dumps(describe_environment(), indent=1)
+        write_list(training.splits, config, folder)
+        (folder / "env.json").write_text(environment, encoding="utf-8")
+        report = training.task.data_report(config, training.splits, path)
+        (folder / "data_report.json").write_text(report, encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(f"{error.filename or folder}: cannot be written: {reason}") from error
