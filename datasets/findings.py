@@ -33,6 +33,8 @@ class Finding:
     #: As annotated, in pixels of ``image`` as displayed.
     box: RawBox | None = None
     outcome: Outcome = ""
+    #: The image that ``image`` is a copy of.
+    original: Path | None = None
 
     def __str__(self) -> str:
         parts = (str(self.file), self.object, self.reason, self.outcome)

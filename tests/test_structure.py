@@ -28,6 +28,7 @@ LAYERS = (
         "detection.download",
         "detection.environment",
         "detection.extras",
+        "detection.pages",
         "detection.processor",
         "detection.schedules",
         "detection.ops.boxes",

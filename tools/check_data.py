@@ -104,8 +104,6 @@ def run(args: argparse.Namespace) -> int:
         )
         report = check(data, effort)
     print_report(report, data.origin)
-    if args.out:
-        _write(report, args.out)
     if args.write_classes:
         _write_classes(report, args.write_classes)
     if args.write_config:
@@ -114,7 +112,10 @@ def run(args: argparse.Namespace) -> int:
         inherited = inherited_data(config, args.cfg, args.words)
         for line in contradicted(inherited, report.findings):
             say(line)
-    if command := next_command(args, data, report, _task(args).command if config else ""):
+    command = next_command(args, data, report, _task(args).command if config else "")
+    if args.out:
+        _write(report, args.out, command)
+    if command:
         say(f"next: {command}")
     errors = sum(finding.severity == "error" for finding in report.findings)
     if errors:
@@ -219,12 +220,13 @@ def _make(folder: Path) -> None:
         raise ConfigError(f"--out {folder}: {error.strerror or error}") from error
 
 
-def _write(report: Report, out: Path) -> None:
+def _write(report: Report, out: Path, command: str) -> None:
     from resdet.datasets.checks.report import write_check_page, write_report
 
     write_report(report, out / "data_report.json")
-    write_check_page(report, out / "data_report.html")
-    say(f"report: {out / 'data_report.html'}")
+    page = out / "data_report.html"
+    write_check_page(report, page, command)
+    say(f"report, open in a browser: {page} ({page.stat().st_size / 1e6:.1f} MB)")
 
 
 def _write_classes(report: Report, path: Path) -> None:

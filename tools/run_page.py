@@ -25,7 +25,6 @@ from resdet.detection.errors import ConfigError, ResdetError
 from resdet.detection.evaluation.detection import DEFINITIONS
 from resdet.detection.evaluation.page import (
     ClassTable,
-    InlineImage,
     Metric,
     Page,
     PageSection,
@@ -33,6 +32,7 @@ from resdet.detection.evaluation.page import (
 )
 from resdet.detection.inference.outputs import DRAWN
 from resdet.detection.inference.records import CLASS_RECORDS, RECORDS, read_records
+from resdet.detection.pages.shots import Shot
 from resdet.detection.tasks.detector import DETECTION
 from resdet.detection.tasks.registry import TASKS
 
@@ -242,9 +242,7 @@ def _captions(folder: Path, notes: list[str]) -> tuple[dict[str, str], int]:
     return captions, failed
 
 
-def _images(
-    paths: Iterable[Path], folder: Path, notes: list[str], *, max_side: int
-) -> list[InlineImage]:
+def _images(paths: Iterable[Path], folder: Path, notes: list[str], *, max_side: int) -> list[Shot]:
     """The images that can be read, captioned with their path in ``folder``."""
     images = []
     for path in paths:
@@ -254,5 +252,5 @@ def _images(
             notes.append(str(error))
             continue
         caption = path.relative_to(folder).as_posix()
-        images.append(InlineImage.inline(caption, pixels, max_side=max_side))
+        images.append(Shot.inline(caption, pixels, max_side=max_side))
     return images

@@ -21,6 +21,7 @@ from ..image import DEFAULT_RULES, ImageRules
 from ..image_file import is_file
 from ..records import RawImage, RawObject
 from .duplicates import by_split, find_conflicts, find_duplicates
+from .examples import Exhibits, choose_exhibits
 from .images import ImageFacts, check_images
 from .statistics import (
     AnchorFit,
@@ -60,6 +61,8 @@ class Report:
     seconds: float
     #: Evidence for 0- or 1-based boxes.
     edges: EdgeCounts = field(default_factory=EdgeCounts)
+    #: For the page alone.
+    exhibits: Exhibits = field(default_factory=Exhibits)
 
 
 @dataclass(frozen=True)
@@ -123,12 +126,14 @@ def check(data: DataSet, effort: Effort = Effort()) -> Report:
     if data.content != "boxes":
         train = next(iter(splits.values()), DataSplit((), ()))
         report = replace(report, histograms=image_histograms(train.records))
+    ordered = _in_order([*findings, *report.findings])
     return replace(
         report,
-        findings=_in_order([*findings, *report.findings]),
+        findings=ordered,
         images_checked=checked,
         seconds=time.monotonic() - started,
         edges=count_edges(everything),
+        exhibits=choose_exhibits(images, splits, ordered, boxes=data.content == "boxes"),
     )
 
 

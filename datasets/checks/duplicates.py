@@ -85,7 +85,14 @@ def find_conflicts(facts: Sequence[ImageFacts], classes: Mapping[Path, str]) -> 
         if own != other:
             reason = f"is {own!r} and has the same bytes as {original.path}, which is {other!r}"
             findings.append(
-                Finding("label_conflict", "warning", each.path, reason, image=each.path)
+                Finding(
+                    "label_conflict",
+                    "warning",
+                    each.path,
+                    reason,
+                    image=each.path,
+                    original=original.path,
+                )
             )
     return findings
 
@@ -127,9 +134,12 @@ def _finding(
     kind: str, query: ImageFacts, original: Path, what: str, late: str, early: str
 ) -> Finding:
     if late == early:
-        return Finding(kind, "warning", query.path, f"{what} {original}", image=query.path)
-    reason = f"{what} {original}, which is in {early!r}, while this is in {late!r}"
-    return Finding(f"{kind}_in_splits", "warning", query.path, reason, image=query.path)
+        reason = f"{what} {original}"
+    else:
+        kind = f"{kind}_in_splits"
+        reason = f"{what} {original}, which is in {early!r}, while this is in {late!r}"
+    path = query.path
+    return Finding(kind, "warning", path, reason, image=path, original=original)
 
 
 def _similar(

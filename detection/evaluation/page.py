@@ -7,11 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
-from ..html import jpeg_data_uri, render_html
+from ..pages.rendering import render_html
+from ..pages.shots import Shot
 
 HEADLINE = "voc_ap50"
 
@@ -39,29 +36,11 @@ class ClassTable:
 
 
 @dataclass(frozen=True)
-class InlineImage:
-    """An inlined image: ``uri`` is ``data:image/jpeg;base64,...``, the sizes are in pixels."""
-
-    caption: str
-    uri: str
-    width: int
-    height: int
-
-    @staticmethod
-    def inline(caption: str, pixels: NDArray[np.uint8], *, max_side: int) -> InlineImage:
-        """``pixels`` (h, w, 3) RGB, scaled down until no side is longer than ``max_side``."""
-        image = Image.fromarray(pixels)
-        image.thumbnail((max_side, max_side))
-        uri = jpeg_data_uri(np.asarray(image))
-        return InlineImage(caption, uri, image.width, image.height)
-
-
-@dataclass(frozen=True)
 class PageSection:
     """A heading with images below; ``small`` images are several in a row."""
 
     title: str
-    images: Sequence[InlineImage]
+    images: Sequence[Shot]
     text: str = ""
     small: bool = False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -12,10 +13,12 @@ import cv2
 import numpy as np
 import pytest
 from resdet.datasets.checks.check import Report
+from resdet.datasets.checks.examples import ClassExamples, Exhibits
 from resdet.datasets.checks.report import render_check_page, write_check_page
 from resdet.datasets.checks.statistics import AnchorFit, ClassCounts, Histogram, SplitCounts
 from resdet.datasets.coordinates import EdgeCounts
 from resdet.datasets.findings import Finding
+from resdet.datasets.records import RawObject
 from resdet.detection.errors import ConfigError
 
 HOSTILE = """<script>alert("1")</script>'&"""
@@ -86,20 +89,19 @@ def test_the_page_is_one_file_that_loads_nothing(tmp_path: Path) -> None:
     assert [path.name for path in out.iterdir()] == ["report.html"]
     page = _Elements((out / "report.html").read_text("utf-8"))
     for tag, attributes in page.seen:
-        assert tag not in ("script", "link", "iframe", "object")
+        assert tag not in ("link", "iframe", "object")
+        assert tag != "script" or not attributes
         assert not any(name.startswith("on") or name == "style" for name in attributes)
         assert (attributes.get("src") or "data:").startswith("data:")
         assert (attributes.get("href") or "#").startswith("#")
 
 
-def test_the_policy_allows_exactly_the_page_s_style(tmp_path: Path) -> None:
-    import hashlib
-
-    page = render_check_page(_report())
-    style = re.search(r"<style>(.*)</style>", page, re.DOTALL)
-    assert style is not None
-    digest = base64.b64encode(hashlib.sha256(style.group(1).encode()).digest()).decode()
-    assert f"style-src 'sha256-{digest}'" in page.replace("&#39;", "'").replace("&#43;", "+")
+def test_the_policy_allows_exactly_the_page_s_style_and_script() -> None:
+    page = render_check_page(_report()).replace("&#39;", "'").replace("&#43;", "+")
+    for tag, name in (("style", "style-src"), ("script", "script-src")):
+        (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{name} 'sha256-{digest}';" in page
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:
@@ -107,7 +109,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     finding = Finding("bad", "error", Path(HOSTILE), HOSTILE, HOSTILE, image)
     gone = Finding(HOSTILE, "note", Path(HOSTILE), HOSTILE, image=tmp_path / HOSTILE)
     page = _Elements(render_check_page(_report(finding, gone, name=HOSTILE)))
-    assert not any(tag == "script" for tag, _ in page.seen)
+    assert sum(tag == "script" for tag, _ in page.seen) == 1
     assert page.text.count(HOSTILE) >= 8
 
 
@@ -142,17 +144,63 @@ def test_numbers_and_kinds(tmp_path: Path) -> None:
     assert "3 of 6 objects" in text and "it would be 1" in text
 
 
-def test_thumbnails_show_the_box(tmp_path: Path) -> None:
-    image = _image(tmp_path, size=(300, 400))
-    box = (100.0, 50.0, 300.0, 250.0)
-    finding = Finding("outside", "error", image, "why", image=image, box=box)
-    (thumbnail,) = _images(render_check_page(_report(finding)))
-    assert thumbnail.shape == (150, 200, 3)  # half as large
-    red = (thumbnail[:, :, 0] > 150) & (thumbnail[:, :, 1] < 150)
-    rows, columns = np.nonzero(red)
-    assert abs(rows.min() - 25) <= 2 and abs(rows.max() - 125) <= 2
-    assert abs(columns.min() - 50) <= 2 and abs(columns.max() - 150) <= 2
-    assert not red[60:90, 80:120].any()
+def _rects(page: str, style: str) -> list[list[float]]:
+    """(x, y, width, height) of the boxes of a style."""
+    found = re.findall(rf'<g class="mark {style}">.*?<rect ([^>]*)>', page)
+    return [
+        list(map(float, re.findall(r'(?:x|y|width|height)="([-\d.]+)"', each))) for each in found
+    ]
+
+
+def test_an_image_shows_the_box_of_the_finding_and_its_objects(tmp_path: Path) -> None:
+    image = _image(tmp_path, size=(720, 960))
+    box, other = (100.0, 50.0, 300.0, 250.0), (400.0, 400.0, 500.0, 600.0)
+    finding = Finding("no_area", "error", image, "why", image=image, box=box)
+    objects = {image: (RawObject("cat", box), RawObject(HOSTILE, other))}
+    exhibits = Exhibits(objects=objects, labels={"cat": 0, HOSTILE: 1})
+    page = render_check_page(replace(_report(finding), exhibits=exhibits))
+    (shot,) = _images(page)
+    assert shot.shape == (360, 480, 3)  # half as large
+    assert _rects(page, "thick") == [[50, 25, 100, 100]]
+    assert _rects(page, "") == [[200, 200, 50, 100]]
+    text = _Elements(page).text
+    assert HOSTILE in text
+    assert "data.on_bad_box=drop" in text
+
+
+def test_both_images_of_a_pair_are_shown(tmp_path: Path) -> None:
+    copy, original = _image(tmp_path, "copy.png"), _image(tmp_path, "original.png")
+    finding = Finding("same_image", "warning", copy, "as", image=copy, original=original)
+    page = render_check_page(_report(finding))
+    assert len(_images(page)) == 2
+    captions = re.findall(r"<figcaption>(\w+.png[^<]*)<", page.partition('class="pair"')[2])
+    assert captions == ["copy.png: as", "original.png"]
+
+
+def test_images_of_each_class_are_shown_without_findings(tmp_path: Path) -> None:
+    paths = tuple(_image(tmp_path, f"{number}.png") for number in range(3))
+    classes = (ClassExamples("cat", 0, paths[:2]), ClassExamples(HOSTILE, 1, paths[2:]))
+    boxes = {path: (RawObject("cat", (1.0, 2.0, 30.0, 40.0)),) for path in paths}
+    exhibits = Exhibits(classes, boxes, {"cat": 0, HOSTILE: 1}, ((400, 300, 3),), ((0, 1), (2, 4)))
+    page = render_check_page(replace(_report(), exhibits=exhibits), "resdet train-det --cfg a b")
+    assert len(_images(page)) == 3 and len(_rects(page, "")) == 3
+    text = _Elements(page).text
+    assert "No findings" in text and "Training accepts these data" in text
+    assert "resdet train-det --cfg a b" in text and HOSTILE in text
+    assert re.findall(r'fill-opacity="([\d.]+)"', page) == ["0.25", "0.50", "1.00"]
+    assert "<title>400 x 300: 3</title>" in page
+
+
+def test_images_beyond_the_budget_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [_image(tmp_path, f"{number}.png") for number in range(3)]
+    findings = [Finding("bad", "error", path, "why", image=path) for path in paths]
+    monkeypatch.setattr("resdet.datasets.checks.report.BUDGET", 1000)
+    page = render_check_page(_report(*findings))
+    assert len(_images(page)) == 1
+    text = _Elements(page).text
+    assert "2.png: why" in text and text.count("for images are spent") == 2
 
 
 @pytest.mark.parametrize(

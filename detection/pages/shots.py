@@ -1,0 +1,112 @@
+"""Images of pages with boxes above them, within a budget of bytes.
+
+The boxes are vector graphics and their labels text of the page, in the colours of the drawings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..drawing import class_colour
+from ..printing import printable
+from .rendering import jpeg_data_uri
+
+#: Characters of a label in an image; the whole name is in its tooltip.
+_LABEL = 24
+#: A label is above its box unless the box starts this close to the upper edge, in pixels.
+_HEADROOM = 16
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A box in pixels of the image that is shown; ``style`` is a class of page.css."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    colour: str
+    name: str = ""
+    style: str = ""
+    labelled: bool = True
+
+    @property
+    def label(self) -> str:
+        if not self.labelled:
+            return ""
+        return self.name if len(self.name) <= _LABEL else f"{self.name[: _LABEL - 1]}…"
+
+    @property
+    def label_y(self) -> float:
+        """The base line of the label."""
+        return self.y - 4 if self.y >= _HEADROOM else self.y + 14
+
+
+@dataclass(frozen=True)
+class Shot:
+    """An image of a page: ``uri`` is a JPEG data URI, or empty if it cannot be shown, and ``why``
+    the reason; the sizes are in pixels."""
+
+    caption: str
+    uri: str = ""
+    width: int = 0
+    height: int = 0
+    why: str = ""
+    marks: tuple[Mark, ...] = ()
+
+    @staticmethod
+    def inline(caption: str, pixels: NDArray[np.uint8], *, max_side: int) -> Shot:
+        """``pixels`` (h, w, 3) RGB, scaled down until no side is longer than ``max_side``."""
+        image = Image.fromarray(pixels)
+        image.thumbnail((max_side, max_side))
+        uri = jpeg_data_uri(np.asarray(image))
+        return Shot(caption, uri, image.width, image.height)
+
+
+@dataclass
+class ImageBudget:
+    """Bytes of images that a page may still take."""
+
+    left: int
+    total: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.total = self.left
+
+    @property
+    def spent(self) -> bool:
+        return self.left <= 0
+
+    @property
+    def why(self) -> str:
+        """The reason for an image that is left out."""
+        return f"the page's {self.total / 1e6:.0f} MB for images are spent"
+
+    def take(self, shot: Shot) -> Shot:
+        self.left -= len(shot.uri)
+        return shot
+
+
+def class_hex(label: int) -> str:
+    """The colour of a class in all drawings, as ``#rrggbb``."""
+    return "#{:02x}{:02x}{:02x}".format(*class_colour(label))
+
+
+def mark_of(
+    box: Sequence[float], scale: float, size: tuple[int, int], *, colour: str, name: str = ""
+) -> Mark | None:
+    """The mark of a box in pixels of the file, on an image of ``size`` (h, w) that is scaled by
+    ``scale``; cut a little beyond the image, and None for a box that is not finite."""
+    if not all(map(math.isfinite, box)):
+        return None
+    height, width = size
+    x1, x2 = sorted(min(max(x * scale, -4.0), width + 4.0) for x in (box[0], box[2]))
+    y1, y2 = sorted(min(max(y * scale, -4.0), height + 4.0) for y in (box[1], box[3]))
+    x, y, wide, high = (round(value, 1) for value in (x1, y1, x2 - x1, y2 - y1))
+    return Mark(x, y, wide, high, colour, printable(name))
