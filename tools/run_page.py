@@ -23,6 +23,8 @@ from resdet.detection.engine.history import History, read_history
 from resdet.detection.engine.plots import plot_curves
 from resdet.detection.errors import ConfigError, ResdetError
 from resdet.detection.evaluation.detection import DEFINITIONS
+from resdet.detection.evaluation.error_page import ErrorView, costliest, error_view
+from resdet.detection.evaluation.image_records import IMAGES, read_images
 from resdet.detection.evaluation.page import (
     ClassTable,
     Metric,
@@ -76,6 +78,7 @@ def build_page(run_dir: Path, detections: Path | None = None) -> Page:
         for name in ("config.yaml", "env.json")
         if (text := _text(run_dir, name, notes))
     ]
+    errors = _errors(run_dir, scores, notes)
     sections = [_curves(run_dir, history, notes), *_galleries(run_dir, notes)]
     if detections is not None:
         sections.append(_drawn(detections, notes))
@@ -88,14 +91,22 @@ def build_page(run_dir: Path, detections: Path | None = None) -> Page:
         sections=[section for section in sections if section.images],
         files=[(str(run_dir / name), FILES[name]) for name in FILES if (run_dir / name).exists()],
         notes=notes,
+        advice=scores.advice,
+        errors=errors,
+        labels=scores.labels,
     )
 
 
 @dataclass(frozen=True)
 class _Scores:
+    """``score`` is the score threshold with the largest F1."""
+
     metrics: Sequence[Metric] = ()
     per_class: ClassTable = field(default_factory=ClassTable)
     facts: Sequence[tuple[str, str]] = ()
+    labels: Mapping[str, int] = field(default_factory=dict)
+    advice: str = ""
+    score: float = 0.5
 
 
 def _read_scores(run_dir: Path, notes: list[str]) -> _Scores | None:
@@ -116,12 +127,35 @@ def _read_scores(run_dir: Path, notes: list[str]) -> _Scores | None:
 
 
 def _scores(raw: Mapping[str, Any]) -> _Scores:
-    definitions = raw["definitions"]
+    definitions, intervals = raw["definitions"], raw.get("intervals", {})
+    score = raw.get("operating_points", {}).get("best_f1", {}).get("score")
     return _Scores(
-        [Metric(name, value, definitions.get(name, "")) for name, value in raw["metrics"].items()],
+        [
+            Metric(name, value, definitions.get(name, ""), **intervals.get(name, {}))
+            for name, value in raw["metrics"].items()
+        ],
         class_table(raw["per_class"], definitions),
         [("images evaluated", str(raw["images"]))],
+        {name: label for label, name in enumerate(raw.get("classes", ()))},
+        costliest(raw.get("errors", {}).get("dap", {})),
+        0.5 if score is None else score,
     )
+
+
+def _errors(run_dir: Path, scores: _Scores, notes: list[str]) -> ErrorView | None:
+    """What went wrong in each image of a detector's evaluation."""
+    folders = [folder for folder in (run_dir / "eval", run_dir) if (folder / IMAGES).is_file()]
+    if not folders:
+        notes.append(f"eval/{IMAGES}: not there, no images of errors; `resdet eval` writes it")
+        return None
+    try:
+        records = read_images(folders[0])
+        if records.task != DETECTION.name:
+            return None
+        return error_view(records, lambda path: read_image(path).pixels, scores.score)
+    except (ResdetError, LookupError, TypeError, ValueError) as error:
+        notes.append(f"{folders[0] / IMAGES}: cannot be used: {error}")
+        return None
 
 
 def _scores_in_training(history: History, notes: list[str]) -> _Scores:
@@ -187,7 +221,9 @@ def _curves(run_dir: Path, history: History, notes: list[str]) -> PageSection:
         return PageSection("Curves", ())
     with tempfile.TemporaryDirectory() as folder:
         path = plot_curves(run_dir, Path(folder) / "curves.png")
-        return PageSection("Curves", _images([path], Path(folder), notes, max_side=WIDE))
+        return PageSection(
+            "Curves", _images([path], Path(folder), notes, max_side=WIDE), first=True
+        )
 
 
 def _galleries(run_dir: Path, notes: list[str]) -> list[PageSection]:
@@ -204,7 +240,11 @@ def _galleries(run_dir: Path, notes: list[str]) -> list[PageSection]:
         if not paths:
             notes.append(f"{title.lower()}: no images in the folder")
     return [
-        PageSection(title, _images(sorted(paths), run_dir, notes, max_side=WIDE))
+        PageSection(
+            title,
+            _images(sorted(paths), run_dir, notes, max_side=WIDE),
+            folded=title in ("Plots", "Samples"),
+        )
         for title, paths in found.items()
     ]
 

@@ -164,7 +164,8 @@ class DetectionEvaluation(Evaluation):
         names = drawable_names(tuple(row.name for row in self.per_class), plotted=True)
         shown_as = {row.name: name for row, name in zip(self.per_class, names, strict=True)}
         curves = {shown_as[name]: curve for name, curve in self.ranked_curves().items()}
-        figures = {"pr_curve.png": pr_figure(curves, self.metrics["voc_ap50"])}
+        labels = {name: label for label, name in enumerate(names)}
+        figures = {"pr_curve.png": pr_figure(curves, self.metrics["voc_ap50"], labels)}
         if 0 < len(names) <= MATRIX_LIMIT:
             figures["confusion_matrix.png"] = confusion_figure(names, self.confusion)
         return figures

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..drawing import class_colour
 from .confusion import Confusion
 from .voc import VOC_IOU, PrecisionRecall, area_ap
 
@@ -19,9 +20,10 @@ MATRIX_LIMIT = 60
 _LEGEND_LIMIT = 20
 
 
-def pr_figure(curves: Mapping[str, PrecisionRecall], mean_ap: float) -> Figure:
-    """Precision over recall of every class."""
-    from matplotlib import colormaps
+def pr_figure(
+    curves: Mapping[str, PrecisionRecall], mean_ap: float, labels: Mapping[str, int]
+) -> Figure:
+    """Precision over recall of every class, in the colours of their ``labels`` in drawings."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 6), dpi=120, layout="constrained")
@@ -32,10 +34,11 @@ def pr_figure(curves: Mapping[str, PrecisionRecall], mean_ap: float) -> Figure:
     mean = "-" if np.isnan(mean_ap) else f"{mean_ap:.3f}"
     axes.set_title(f"mean AP {mean} (area)", fontsize="medium")
     axes.grid(alpha=0.3)
-    axes.set_prop_cycle(color=colormaps["tab20"](range(20)))
     for name, curve in curves.items():
         # The AP first: a label that starts with an underscore would be left out of the legend.
-        axes.plot(curve.recall, curve.precision, lw=1.2, label=f"{area_ap(curve):.3f} {name}")
+        colour = [part / 255 for part in class_colour(labels[name])]
+        label = f"{area_ap(curve):.3f} {name}"
+        axes.plot(curve.recall, curve.precision, lw=1.2, color=colour, label=label)
     if 0 < len(curves) <= _LEGEND_LIMIT:
         legend = axes.legend(
             title="AP50 (area)", fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5)

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..pages.rendering import render_html
-from ..pages.shots import Shot
+from ..pages.shots import Shot, class_hex
+from .error_page import ErrorView
 
 HEADLINE = "voc_ap50"
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number with its definition; ``value`` is None if it is undefined."""
+    """A number with its definition; ``value`` is None if it is undefined, ``low`` and ``high``
+    without an interval."""
 
     name: str
     value: float | None
     definition: str
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,15 @@ class ClassTable:
 
 @dataclass(frozen=True)
 class PageSection:
-    """A heading with images below; ``small`` images are several in a row."""
+    """A heading with images below; ``small`` images are several in a row, ``first`` ones come
+    before the tables, ``folded`` ones are unfolded by a click."""
 
     title: str
     images: Sequence[Shot]
     text: str = ""
     small: bool = False
+    first: bool = False
+    folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,7 @@ class Page:
     """The contents of the page; empty parts are left out.
 
     ``facts`` and ``files`` are (name, value) rows, ``details`` (name, long text) to unfold.
+    ``advice`` is what to do next, ``labels`` are those of the classes, which define their colours.
     """
 
     title: str
@@ -60,6 +68,9 @@ class Page:
     details: Sequence[tuple[str, str]] = ()
     sections: Sequence[PageSection] = ()
     files: Sequence[tuple[str, str]] = ()
+    advice: str = ""
+    errors: ErrorView | None = None
+    labels: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def headline(self) -> Metric | None:
@@ -91,7 +102,9 @@ def class_table(
 def render_page(page: Page) -> str:
     """The HTML text of the whole page."""
     template = Path(__file__).with_name("page.html.j2")
-    return render_html(template, {"number": _number}, page=page)
+    filters = {"number": _number, "colour": class_hex}
+    scripts = ("errors.js",) if page.errors else ()
+    return render_html(template, filters, scripts=scripts, page=page)
 
 
 def _rank(row: Mapping[str, float | str | None]) -> float:

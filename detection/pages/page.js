@@ -41,6 +41,19 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
+// Labels have the size of the text beside them, whatever the size at which an image is shown.
+const sizes = new ResizeObserver((entries) => {
+  for (const { target } of entries) {
+    const wide = target.getBoundingClientRect().width;
+    if (wide) target.style.fontSize = `${(13 * target.viewBox.baseVal.width) / wide}px`;
+  }
+});
+
+function watch(root) {
+  for (const boxes of root.querySelectorAll(".frame svg")) sizes.observe(boxes);
+}
+watch(document);
+
 const viewer = document.createElement("dialog");
 viewer.setAttribute("aria-label", "enlarged image");
 const bar = document.createElement("nav");
@@ -61,6 +74,14 @@ function enlarge(group) {
   place.textContent = `${all.indexOf(group) + 1} of ${all.length}`;
   stage.replaceChildren(group.cloneNode(true));
   if (!viewer.open) viewer.showModal();
+  const images = stage.querySelectorAll("img");
+  const beside = images.length > 1 && stage.clientWidth > 600 ? images.length : 1;
+  for (const image of images) {
+    const { naturalWidth: width, naturalHeight: height } = image;
+    const scale = Math.min((stage.clientWidth / beside - 12) / width, (innerHeight * 0.8) / height);
+    if (width) [image.width, image.height] = [width * scale, height * scale];
+  }
+  watch(stage);
 }
 
 function step(by) {

@@ -17,6 +17,8 @@ from ..drawing import class_colour
 from ..printing import printable
 from .rendering import jpeg_data_uri
 
+#: The largest width and height of an image that is shown beside another one, in pixels of CSS.
+_CASE = (640, 440)
 #: Characters of a label in an image; the whole name is in its tooltip.
 _LABEL = 24
 #: A label is above its box unless the box starts this close to the upper edge, in pixels.
@@ -59,6 +61,12 @@ class Shot:
     height: int = 0
     why: str = ""
     marks: tuple[Mark, ...] = ()
+
+    @property
+    def fitted(self) -> tuple[int, int]:
+        """(width, height) at which a case is shown: as large as `_CASE` allows."""
+        scale = min(_CASE[0] / max(1, self.width), _CASE[1] / max(1, self.height))
+        return max(1, round(self.width * scale)), max(1, round(self.height * scale))
 
     @staticmethod
     def inline(caption: str, pixels: NDArray[np.uint8], *, max_side: int) -> Shot:

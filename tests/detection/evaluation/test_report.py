@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from matplotlib import image as mpl_image
+from resdet.detection.drawing import class_colour
 from resdet.detection.evaluation.detection import DetectionEvaluation, evaluate
 from resdet.detection.evaluation.figures import pr_figure
 from resdet.detection.evaluation.report import print_report, write_report
@@ -93,7 +94,11 @@ def test_pr_curve(evaluation: DetectionEvaluation, tmp_path: Path) -> None:
     pixels = mpl_image.imread(tmp_path / "pr_curve.png")
     assert pixels.shape[0] > 300
     assert pixels.std() > 0.01
-    [axes] = pr_figure(evaluation.ranked_curves(), evaluation.metrics["voc_ap50"]).axes
+    curves = evaluation.ranked_curves()
+    labels = {row.name: label for label, row in enumerate(evaluation.per_class)}
+    [axes] = pr_figure(curves, evaluation.metrics["voc_ap50"], labels).axes
+    colours = [tuple(round(255 * part) for part in line.get_color()) for line in axes.lines]
+    assert colours == [class_colour(labels[name]) for name in curves]  # as their boxes are drawn
     assert [line.get_label() for line in axes.lines] == [
         "1.000 [bold]été[/bold]",
         "0.000 =cmd()",

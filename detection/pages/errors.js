@@ -1,0 +1,140 @@
+"use strict";
+// The errors of a detector: draws the boxes from the chosen score on, counts again, and filters.
+{
+  const data = JSON.parse(document.getElementById("errors").textContent);
+  const cases = [...document.querySelectorAll(".case[data-case]")];
+  const slider = document.getElementById("score");
+  const classFilter = document.getElementById("class");
+  const kindFilter = document.getElementById("kind");
+  const SVG = "http://www.w3.org/2000/svg";
+  const more = document.getElementById("more");
+  const STEP = 8;
+  let limit = STEP;
+
+  function element(name, attributes, text) {
+    const made = document.createElementNS(SVG, name);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    if (text !== undefined) made.textContent = text;
+    return made;
+  }
+
+  function mark(box, colour, style, text) {
+    const [x1, y1, x2, y2] = box;
+    const group = element("g", { class: `mark ${style}` });
+    const [width, height] = [Math.max(1, x2 - x1), Math.max(1, y2 - y1)];
+    group.append(element("title", {}, text), element("rect", { x: x1, y: y1, width, height, stroke: colour }));
+    return group;
+  }
+
+  // Labels of boxes, the most important first; one that would cover another is left to the tooltip.
+  function label(svg, boxes) {
+    const whole = svg.viewBox.baseVal;
+    const scale = whole.width / (svg.getBoundingClientRect().width || Number(svg.dataset.width));
+    const taken = [];
+    for (const [[x1, y1, , y2], text] of boxes) {
+      const short = text.length > 28 ? `${text.slice(0, 20)}… ${text.slice(-4)}` : text;
+      const [wide, high] = [(7.6 * short.length + 4) * scale, 16 * scale];
+      const x = Math.max(2, Math.min(x1, whole.width - wide));
+      const free = [y1 - 4 * scale, y1 + high, y2 + high].find((y) => y >= high && y <= whole.height
+        && taken.every(([left, right, base]) => right <= x || left >= x + wide || Math.abs(base - y) >= high));
+      if (free === undefined) continue;
+      taken.push([x, x + wide, free]);
+      const written = element("g", { class: "mark" });
+      written.append(element("text", { x: x + 2 * scale, y: free - 2 * scale }, short));
+      svg.append(written);
+    }
+  }
+
+  const ERRORS = data.errors;
+  const HITS = ["right", "classification", "localization"];
+
+  // What a case has from a score on: detections, and which objects are missed.
+  function at(entry, score) {
+    const found = entry.detections.filter((each) => each[5] >= score);
+    const hit = new Set(found.filter((each) => HITS.includes(each[6])).map((each) => each[7]));
+    const missed = entry.objects.map((object, index) => !object[5] && !hit.has(index));
+    return { found, missed };
+  }
+
+  function draw(node, entry, score, chosen, kind) {
+    const { found, missed } = at(entry, score);
+    const ofClass = (each) => chosen < 0 || each === chosen;
+    const wanted = found.filter((each) =>
+      (ofClass(each[4]) || (each[7] >= 0 && ofClass(entry.objects[each[7]][4])))
+      && (kind === "" || each[6] === kind));
+    const lost = entry.objects.filter((object, index) =>
+      missed[index] && ofClass(object[4]) && (kind === "" || kind === "missed"));
+    const errors = wanted.filter((each) => ERRORS.includes(each[6])).length + lost.length;
+    const [truth, detected] = node.querySelectorAll("svg");
+    if (truth) {
+      const objects = entry.objects.filter((object) => ofClass(object[4]));
+      const named = objects.map((object) => [object, data.classes[object[4]] + (object[5] ? " (ignored)" : "")]);
+      truth.replaceChildren(...named.map(([object, text]) =>
+        mark(object, data.colours[object[4]], object[5] ? "dotted" : "", text)));
+      label(truth, named);
+      const best = wanted.map((each) => [each, `${data.classes[each[4]]} ${each[5].toFixed(2)}`, each[6]]);
+      const gone = lost.map((object) => [object, `missed: ${data.classes[object[4]]}`, "missed"]);
+      detected.replaceChildren(...[...best, ...gone].reverse().map(([box, text, name]) =>
+        mark(box, data.styles[name][1], data.styles[name][2], text)));
+      label(detected, [...best.filter((each) => each[2] !== "right"), ...gone, ...best.filter((each) => each[2] === "right")]);
+    }
+    const words = ERRORS.map((name) => [name === "missed" ? lost.length
+      : wanted.filter((each) => each[6] === name).length, data.styles[name][0]]);
+    node.querySelector(".wrong").textContent =
+      words.filter(([count]) => count).map(([count, name]) => `${count} ${name}`).join(", ") || "nothing wrong";
+    return errors;
+  }
+
+  function share(part, whole) {
+    return whole ? (part / whole).toFixed(3) : "-";
+  }
+
+  // Of the whole evaluation, not of the shown images alone.
+  function recount(place, chosen) {
+    const { objects, kinds } = data.counts;
+    const row = chosen < 0 || objects.length === 1 ? objects.length - 1 : chosen;
+    const count = (name) => kinds[name][row][place];
+    const right = count("right");
+    const found = right + ERRORS.filter((name) => name !== "missed").reduce((sum, name) => sum + count(name), 0);
+    document.getElementById("precision").textContent = share(right, found);
+    document.getElementById("recall").textContent = share(right, objects[row]);
+    document.getElementById("of").textContent =
+      `${right} of ${found} detections right, ${right} of ${objects[row]} objects found`;
+    for (const item of document.querySelectorAll(".legend [data-kind]")) {
+      item.textContent = item.dataset.kind in kinds ? ` ${count(item.dataset.kind)}` : "";
+    }
+  }
+
+  function update() {
+    const place = Number(slider.value);
+    const score = data.scores[place];
+    const chosen = Number(classFilter.value);
+    const kind = kindFilter.value;
+    document.getElementById("shown-score").textContent = score.toFixed(2);
+    recount(place, chosen);
+    const ranked = cases.map((node, index) => [draw(node, data.cases[index], score, chosen, kind), index, node]);
+    ranked.sort((left, right) => right[0] - left[0] || left[1] - right[1]);
+    const filtered = chosen >= 0 || kind !== "";
+    let fitting = 0;
+    for (const [errors, , node] of ranked) {
+      fitting += !(filtered && errors === 0);
+      node.hidden = (filtered && errors === 0) || fitting > limit;
+      node.parentNode.append(node);
+    }
+    more.hidden = fitting <= limit;
+    document.getElementById("visible").textContent =
+      `${Math.min(limit, fitting)} of ${fitting} images shown`;
+  }
+
+  for (const node of cases) {
+    const [first, second] = node.querySelectorAll("img");
+    if (second) second.src = first.src;
+  }
+  more.addEventListener("click", () => {
+    limit += STEP;
+    update();
+  });
+  slider.value = String(data.scores.findLastIndex((score) => score <= data.score));
+  for (const control of [slider, classFilter, kindFilter]) control.addEventListener("input", update);
+  update();
+}
