@@ -11,6 +11,7 @@ from .errors import ConfigError
 EXTRAS = {
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "onnx": ("onnxruntime",),
+    "serve": ("fastapi", "uvicorn", "python_multipart", "prometheus_client"),
 }
 
 

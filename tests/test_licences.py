@@ -108,7 +108,7 @@ def test_every_required_package_is_listed_with_its_licence() -> None:
     assert not wrong, "THIRD_PARTY.md does not say what the metadata of these packages says"
 
 
-@pytest.mark.parametrize("group", ["required", "docs", "export", "shards", "tensorboard"])
+@pytest.mark.parametrize("group", ["required", "docs", "export", "serve", "shards", "tensorboard"])
 def test_required_and_optional_packages_are_permissive(group: str) -> None:
     try:
         packages = closure(project()[group])

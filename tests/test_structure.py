@@ -44,6 +44,7 @@ LAYERS = (
     ("detection.export",),
     ("detection.tasks",),
     ("detection.predictor",),
+    ("detection.serving",),
     ("tools",),
 )
 

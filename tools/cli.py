@@ -49,6 +49,7 @@ COMMANDS = {
     "curves": "resdet.tools.curves",
     "doctor": "resdet.tools.doctor",
     "report": "resdet.tools.report",
+    "serve": "resdet.tools.serve",
 }
 
 INTERRUPTED = 130

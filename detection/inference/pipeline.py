@@ -166,6 +166,11 @@ def expect_ready(pipeline: ImagePipeline[Any]) -> None:
         )
 
 
+def network_shapes(prepared: Prepared) -> tuple[torch.Size, ...]:
+    """The shapes of all views of an image: those of equal shapes can share a batch."""
+    return tuple(view.image.shape for view in (prepared.sample, *prepared.sample.views))
+
+
 def in_equal_batches(
     prepared: Sequence[Prepared], predict: Callable[[Batch], list[Result]]
 ) -> list[Result]:
@@ -173,8 +178,7 @@ def in_equal_batches(
     size share a batch, so that none is padded."""
     groups: dict[tuple[torch.Size, ...], list[int]] = {}
     for index, image in enumerate(prepared):
-        shapes = tuple(view.image.shape for view in (image.sample, *image.sample.views))
-        groups.setdefault(shapes, []).append(index)
+        groups.setdefault(network_shapes(image), []).append(index)
     found: dict[int, Result] = {}
     for indices in groups.values():
         batch = Batch.collate([prepared[index].sample for index in indices], pad=False)

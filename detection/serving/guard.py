@@ -1,0 +1,59 @@
+"""What every request passes: the token, headers of security, and the count of answers."""
+
+from __future__ import annotations
+
+import hmac
+import json
+from typing import Any
+
+from .metrics import Metrics
+
+#: Paths that need no token: without them nobody could tell whether the server works.
+OPEN = frozenset({"/", "/healthz", "/readyz"})
+_HEADERS = {
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+
+class Guard:
+    """An ASGI application in front of another."""
+
+    def __init__(self, app: Any, *, metrics: Metrics, paths: frozenset[str], token: str | None):
+        self.app, self.metrics, self.paths, self.token = app, metrics, paths, token
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def sending(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                path = scope["path"] if scope["path"] in self.paths else "other"
+                self.metrics.requests.labels(path, message["status"]).inc()
+                present = {name for name, _ in message["headers"]}
+                message["headers"] = [
+                    *message["headers"],
+                    *(
+                        (name.encode(), value.encode())
+                        for name, value in _HEADERS.items()
+                        if name.encode() not in present
+                    ),
+                ]
+            await send(message)
+
+        if self._is_allowed(scope):
+            await self.app(scope, receive, sending)
+            return
+        body = json.dumps({"error": "send the server's token: Authorization: Bearer TOKEN"})
+        headers = [(b"content-type", b"application/json"), (b"www-authenticate", b"Bearer")]
+        await sending({"type": "http.response.start", "status": 401, "headers": headers})
+        await sending({"type": "http.response.body", "body": body.encode()})
+
+    def _is_allowed(self, scope: Any) -> bool:
+        if self.token is None or scope["path"] in OPEN:
+            return True
+        given = dict(scope["headers"]).get(b"authorization", b"")
+        return hmac.compare_digest(given, f"Bearer {self.token}".encode())
