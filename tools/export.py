@@ -1,15 +1,15 @@
-"""Write a trained detector as one ONNX graph, verified against its checkpoint.
+"""Write a trained detector, classifier or localizer as an ONNX graph, verified against it.
 
 resdet export --weights runs/detector/weights/best.pt --out exported
 resdet export --weights best.pt --out exported test.nms_iou=0.4 test.score_threshold=0.05
 resdet infer --weights exported street.jpg
 resdet eval --weights exported
 
-The graph takes images (N, 3, H, W) uint8 RGB of any size and gives image, boxes, scores and labels
-after suppression. The folder holds it as model.onnx with meta.json: the resize before it, classes,
-settings, versions, and the differences from the checkpoint on images of three sizes. Where more
-than 2 % of the detections differ by more than 0.05 px or 0.001 in score, nothing is written.
-runner.py runs it without PyTorch.
+A detector's takes images (N, 3, H, W) uint8 RGB of any size and gives image, boxes, scores and
+labels after suppression. The folder holds it as model.onnx with meta.json: the resize before it,
+classes, settings, versions, and the differences from the checkpoint on images of three sizes.
+Where more than 2 % of the results differ by more than 0.05 px or 0.001 in score, nothing is
+written. runner.py runs a detector without PyTorch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from resdet.detection.printing import say
 from resdet.tools.arguments import add_weights_argument
 
-HELP = "write a detector as an ONNX graph, checked against its checkpoint"
+HELP = "write a trained network as an ONNX graph, checked against its checkpoint"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +42,8 @@ def run(args: argparse.Namespace) -> int:
     for each in done.agreements:
         height, width = each.size
         say(
-            f"{each.batch} image(s) of {height}x{width} with {each.content}: {each.detections} "
-            f"detections, {each.lost} differ; the others by at most {each.box_error:.2g} px and "
+            f"{each.batch} image(s) of {height}x{width} with {each.content}: {each.compared} "
+            f"results, {each.lost} differ; the others by at most {each.box_error:.2g} px and "
             f"{each.score_error:.2g} in score"
         )
     say(f"written: {done.out} ({done.size / 1e6:.1f} MB)")

@@ -1,4 +1,4 @@
-"""An exported network in its runtime, in the place of the torch network."""
+"""An exported network in its runtime, in the place of the torch network, and what is exported."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ from ..models.faster_rcnn import expect_finite
 from ..ops import boxes as box_ops
 from ..structures import Annotation, Batch, Detections, Sample
 from .verify import Agreement
+from .writing import Graph
 
 
 class OnnxNetwork(nn.Module):
     """A graph in onnxruntime, on the CPU; it can be pickled and used from several threads.
+
+    ``place`` is empty: it is on the device that inputs come from and outputs go to.
 
     Raises ConfigError without the extra ``onnx``, WeightsError for a file that is no graph.
     """
@@ -31,12 +34,15 @@ class OnnxNetwork(nn.Module):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
+        self.place = nn.Parameter(torch.empty(0), requires_grad=False)
         self._session = _open(path)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """The outputs for (N, 3, H, W) uint8 images, on the CPU."""
-        found = self._session.run(None, {"images": np.ascontiguousarray(images.cpu().numpy())})
-        return [torch.from_numpy(np.asarray(value)) for value in found]
+    def forward(self, *inputs: Tensor, outputs: Sequence[str] | None = None) -> list[Tensor]:
+        """The ``outputs`` of the graph, or all, for its inputs in order, on their device."""
+        names = [each.name for each in self._session.get_inputs()]
+        arrays = [np.ascontiguousarray(given.cpu().numpy()) for given in inputs]
+        found = self._session.run(outputs, dict(zip(names, arrays, strict=True)))
+        return [torch.from_numpy(np.asarray(value)).to(inputs[0].device) for value in found]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_session": None}
@@ -101,18 +107,13 @@ class OnnxPipeline(nn.Module):
 
 
 @dataclass(frozen=True)
-class Graph:
-    """What is to be exported: a module of one tensor, what it takes and gives, its settings, and
-    the comparison of the exported network with it."""
+class Export:
+    """What is to be exported: the graphs by file name, what they take, their settings, and the
+    comparison of the files in a folder with the checkpoint."""
 
-    module: nn.Module
-    example: Tensor
-    #: Free dimensions of the input by index.
-    sides: Mapping[int, str]
+    graphs: Mapping[str, Graph]
     input: Mapping[str, Any]
-    #: {name: meaning}, in order.
-    outputs: Mapping[str, str]
     settings: Mapping[str, Any]
+    verify: Callable[[Path], list[Agreement]]
     #: A script that runs the graph, beside it.
-    runner: Path
-    verify: Callable[[OnnxNetwork], list[Agreement]]
+    runner: Path | None = None

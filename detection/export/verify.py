@@ -1,4 +1,4 @@
-"""Comparison of an exported detector with its checkpoint, on images of several sizes."""
+"""Comparison of an exported network with its checkpoint, on images of several sizes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ...datasets.loading.transforms import resized_size
 from ..errors import WeightsError
@@ -24,15 +25,16 @@ BOX_BOUND, SCORE_BOUND, LOST_BOUND = 0.05, 1e-3, 0.02
 
 @dataclass(frozen=True)
 class Agreement:
-    """The largest differences of detections that are the same in two models.
+    """The largest differences of results that are the same in two models: of detections, or of the
+    boxes or scores of given classes.
 
-    ``lost`` of ``detections`` have no counterpart of their class within the bounds.
+    ``lost`` of those ``compared`` have no counterpart of their class within the bounds.
     """
 
     size: tuple[int, int]
     batch: int
     content: str
-    detections: int
+    compared: int
     lost: int
     box_error: float
     score_error: float
@@ -41,27 +43,32 @@ class Agreement:
 def verify(exported: Network[Detections], pipeline: Pipeline) -> list[Agreement]:
     """The agreement on `trials`; raises WeightsError above the bounds."""
     found = []
-    for content, images in trials(pipeline):
+    first = pipeline.transforms[0]
+    for content, images in trials(first.short_side, first.long_side_max):
         batch = as_batch(images)
         pairs = zip(exported.predict(batch), pipeline.predict(batch), strict=True)
         parts = [compare(own, wanted) for own, wanted in pairs]
         total, lost, boxes, scores = (list(column) for column in zip(*parts, strict=True))
         size = (images[0].shape[0], images[0].shape[1])
         one = Agreement(size, len(images), content, sum(total), sum(lost), max(boxes), max(scores))
-        if one.lost > LOST_BOUND * one.detections:
-            raise WeightsError(
-                f"the exported model differs from the checkpoint: at {size[0]}x{size[1]}, "
-                f"{len(images)} image(s), {one.lost} of {one.detections} detections are more than "
-                f"{BOX_BOUND} px or {SCORE_BOUND} in score away; nothing was written"
-            )
-        found.append(one)
+        found.append(expect_agreement(one))
     return found
 
 
-def trials(pipeline: Pipeline) -> Iterator[tuple[str, list[NDArray[np.uint8]]]]:
-    """Images (h, w, 3) at three network sizes, one and three together, and one without content."""
-    first = pipeline.transforms[0]
-    short, limit = first.short_side, first.long_side_max
+def expect_agreement(one: Agreement) -> Agreement:
+    """The same; raises WeightsError above the bounds."""
+    if one.lost > LOST_BOUND * one.compared:
+        raise WeightsError(
+            f"the exported model differs from the checkpoint: at {one.size[0]}x{one.size[1]}, "
+            f"{one.batch} image(s), {one.lost} of {one.compared} results are more than "
+            f"{BOX_BOUND} px or {SCORE_BOUND} in score away; nothing was written"
+        )
+    return one
+
+
+def trials(short: int, limit: int) -> Iterator[tuple[str, list[NDArray[np.uint8]]]]:
+    """Images (h, w, 3) at three network sizes, for sides of at least ``short`` and at most
+    ``limit``, one and three together, and one without content."""
     sizes = [
         resized_size((3, 4), short, limit),
         resized_size((3, 2), max(16, short // 2), max(16, limit // 2)),
@@ -72,6 +79,21 @@ def trials(pipeline: Pipeline) -> Iterator[tuple[str, list[NDArray[np.uint8]]]]:
         yield "shapes", [draw_shapes(size, seed + index) for index in range(count)]
         seed += count
     yield "nothing", [np.full((*sizes[2], 3), 128, np.uint8)]
+
+
+def agreement(
+    content: str, images: Tensor, scores: tuple[Tensor, Tensor], boxes: tuple[Tensor, Tensor]
+) -> Agreement:
+    """The agreement of two models' scores (...) and boxes (..., 4), in order, for images
+    (N, 3, H, W); raises WeightsError above the bounds. NaN has no counterpart."""
+    apart, distance = (scores[0] - scores[1]).abs(), (boxes[0] - boxes[1]).abs().amax(dim=-1)
+    fits = (apart <= SCORE_BOUND) & (distance <= BOX_BOUND)
+    size = (images.shape[2], images.shape[3])
+    lost = int((~fits).sum())
+    most = [float(each[fits].max()) if fits.any() else 0.0 for each in (distance, apart)]
+    return expect_agreement(
+        Agreement(size, len(images), content, fits.numel(), lost, most[0], most[1])
+    )
 
 
 def draw_shapes(size: tuple[int, int], seed: int) -> NDArray[np.uint8]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,23 @@ from .graph import batched_nms
 OPSET = 18
 
 
-def write_onnx(
-    module: nn.Module,
-    example: Tensor,
-    path: Path,
-    *,
-    outputs: Sequence[str],
-    sides: Mapping[int, str],
-) -> None:
-    """Write ``module``, a function of one tensor called ``images``, to ``path``.
+@dataclass(frozen=True)
+class Graph:
+    """A module that is to be an ONNX graph, with its inputs and outputs in order.
 
-    ``sides`` names the dimensions that may have any size, by index; in ``example`` they are large
-    and differ, since an exporter takes equal ones for the same. The file has operators of the
-    standard alone.
+    ``examples`` are inputs by name, from which the module is traced, and ``sides`` the names of
+    their dimensions that may have any size, by index: in the examples they are large and differ,
+    since an exporter takes equal ones for the same. ``outputs`` say what each output is.
+    """
+
+    module: nn.Module
+    examples: Mapping[str, Tensor]
+    sides: Mapping[str, Mapping[int, str]]
+    outputs: Mapping[str, str]
+
+
+def write_onnx(graph: Graph, path: Path) -> None:
+    """Write ``graph`` to ``path``, with operators of the standard alone.
 
     Raises ConfigError without the extra ``export``, and for a network that ONNX cannot hold.
     """
@@ -38,24 +43,27 @@ def write_onnx(
     import onnx
     import torchvision.ops  # noqa: F401  before the export, which else does not know RoIAlign
 
-    dynamic = dict.fromkeys(sides, torch.export.Dim.DYNAMIC)
+    dynamic = tuple(
+        dict.fromkeys(graph.sides.get(name, ()), torch.export.Dim.DYNAMIC)
+        for name in graph.examples
+    )
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            module.eval(),
-            (example,),
+            graph.module.eval(),
+            tuple(graph.examples.values()),
             dynamo=True,
             opset_version=OPSET,
-            dynamic_shapes=(dynamic,),
+            dynamic_shapes=dynamic,
             custom_translation_table={torch.ops.resdet.batched_nms.default: _nms_in_onnx},
-            input_names=["images"],
-            output_names=list(outputs),
+            input_names=list(graph.examples),
+            output_names=list(graph.outputs),
             external_data=False,
             verbose=False,
         )
     assert program is not None  # noqa: S101  narrows types
     model = program.model_proto
-    _name_sides(model, sides)
+    _name_sides(model, graph.sides)
     foreign = {node.domain for node in model.graph.node if node.domain not in ("", "ai.onnx")}
     if foreign or model.functions:
         raise ConfigError(f"{path}: the graph needs operators of {', '.join(sorted(foreign))}")
@@ -78,10 +86,13 @@ def _nms_in_onnx(boxes: Any, scores: Any, limit: int, iou: float, above: float) 
     return op.Gather(rows, op.Constant(value_ints=[0, 2]), axis=1)
 
 
-def _name_sides(model: Any, sides: Mapping[int, str]) -> None:
+def _name_sides(model: Any, sides: Mapping[str, Mapping[int, str]]) -> None:
     """Give the free dimensions of inputs and outputs names that tell something."""
-    dimensions = model.graph.input[0].type.tensor_type.shape.dim
-    names = {dimensions[index].dim_param: name for index, name in sides.items()}
+    names: dict[str, str] = {}
+    for value in model.graph.input:
+        dimensions = value.type.tensor_type.shape.dim
+        for index, name in sides.get(value.name, {}).items():
+            names.setdefault(dimensions[index].dim_param, name)
     for value in (*model.graph.input, *model.graph.output):
         for dimension in value.type.tensor_type.shape.dim:
             if dimension.dim_param:
@@ -90,4 +101,4 @@ def _name_sides(model: Any, sides: Mapping[int, str]) -> None:
 
 
 #: Registers the operator that `_nms_in_onnx` translates.
-__all__ = ["OPSET", "batched_nms", "write_onnx"]
+__all__ = ["OPSET", "Graph", "batched_nms", "write_onnx"]

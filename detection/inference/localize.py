@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -111,7 +112,7 @@ class LocationPipeline(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.first[0].model.anchors.cells.device
+        return next(chain(self.parameters(), self.buffers())).device
 
     def sample(self, pixels: np.ndarray, image_id: str = "") -> Sample:
         """The input for one image (h, w, 3) uint8 RGB, under all ``crops``."""

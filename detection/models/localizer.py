@@ -143,13 +143,20 @@ class Localizer(nn.Module):
         )
 
     def score(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores (L, B) and clipped boxes (L, B, 4), image pixels, of ``labels`` in one image."""
+        """Scores (L, B) and clipped boxes (L, B, 4), image pixels, of ``labels`` in one image;
+        raises DivergedError for NaN and infinity."""
+        logits, deltas, boxes = self.outputs(images, labels)
+        expect_finite(logits, deltas)
+        return logits.sigmoid(), boxes
+
+    def outputs(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The logits (L, B) and deltas (L, B, 4) of ``labels`` in one image, and `score`'s
+        boxes."""
         features = self.trunk(self.pixels.normalise(images))
         logits, deltas = self.head(features[0].flatten(1).t(), labels)
-        expect_finite(logits, deltas)
         anchors = self.anchors(features)
         boxes = box_ops.decode(deltas.transpose(0, 1), anchors, ANCHOR_WEIGHTS).transpose(0, 1)
-        return logits.sigmoid(), box_ops.clip(boxes, (images.shape[2], images.shape[3]))
+        return logits, deltas, box_ops.clip(boxes, (images.shape[2], images.shape[3]))
 
 
 class RegionLocalizer(nn.Module):
@@ -203,13 +210,18 @@ class RegionLocalizer(nn.Module):
 
     def score(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (P,) and boxes (P, 4), image pixels, of (P, 3, s, s) warped regions whose classes
-        are ``labels`` (P,)."""
+        are ``labels`` (P,); raises DivergedError for NaN and infinity."""
+        logits, deltas, boxes = self.outputs(images, labels)
+        expect_finite(logits, deltas)
+        return logits.sigmoid(), boxes
+
+    def outputs(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The logits (P,) and deltas (P, 4) of warped regions, and `score`'s boxes."""
         features, first = self._features(images), torch.zeros_like(labels)
         logits = self.head.logits_at(features, first, labels)
         deltas = self.head.deltas_at(features, first, labels)
-        expect_finite(logits, deltas)
         boxes = box_ops.decode(deltas, self.region.expand(len(labels), 4), REGION_WEIGHTS)
-        return logits.sigmoid(), boxes
+        return logits, deltas, boxes
 
     def _features(self, images: Tensor) -> Tensor:
         """(P, C), the mean of the last map."""

@@ -24,7 +24,8 @@ from ..engine.log import RunLog
 from ..engine.plots import plot_batch
 from ..errors import ConfigError, WeightsError
 from ..evaluation.prediction import Timer, autocast, predict_batches
-from ..export.network import Graph, OnnxNetwork
+from ..export.folder import MODEL
+from ..export.network import Export, OnnxNetwork
 from ..inference.predictor import Predictor
 from ..structures import Batch
 from .loaded import Loaded as Loaded
@@ -174,13 +175,13 @@ class Task(ABC):
         batches = self.eval_batches(pipeline, config, split, group)
         return predict_batches(pipeline, batches, device=group.device, timer=timer)
 
-    def graph(self, pipeline: Any) -> Graph:
-        """What `resdet export` writes of a pipeline; raises ConfigError for what it cannot hold."""
+    def export(self, loaded: Loaded) -> Export:
+        """What `resdet export` writes of a network; raises ConfigError for what it cannot hold."""
         raise ConfigError(f"{self.noun} cannot be exported")
 
-    def exported(self, network: OnnxNetwork) -> nn.Module:
-        """The model of a `Loaded` that an exported ``network`` stands for."""
-        return network
+    def exported(self, folder: Path) -> nn.Module:
+        """The model of a `Loaded` that the export in ``folder`` stands for."""
+        return OnnxNetwork(folder / MODEL)
 
     @abstractmethod
     def pipeline(self, members: Sequence[Loaded]) -> Any:

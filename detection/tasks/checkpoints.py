@@ -22,8 +22,7 @@ from ..config.files import check_dict, override
 from ..engine.checkpoint import load_checkpoint
 from ..engine.forking import momenta
 from ..errors import ConfigError, DataError, WeightsError, quoted
-from ..export.folder import META, MODEL, is_export, read_meta
-from ..export.network import OnnxNetwork
+from ..export.folder import META, is_export, read_meta
 from .base import Loaded, Task
 from .class_rows import carry_rows, match_classes
 from .named_paths import NamedPaths, named_paths
@@ -137,6 +136,15 @@ class Checkpoint:
 class ExportedCheckpoint(Checkpoint):
     """The folder of an exported model in the place of a checkpoint, for `read_applicable`."""
 
+    def ordered_as(self, classes: Sequence[str], owner: str) -> Checkpoint:
+        """`Checkpoint.ordered_as`; raises ConfigError for the same classes in another order."""
+        if set(self.classes) == set(classes) and self.classes != tuple(classes):
+            raise ConfigError(
+                f"{self.path}: an exported model keeps its order of classes, and {owner} has "
+                "another one; take the checkpoint"
+            )
+        return super().ordered_as(classes, owner)
+
     def load(
         self,
         device: str | torch.device = "cpu",
@@ -154,13 +162,13 @@ class ExportedCheckpoint(Checkpoint):
                     f"{self.path}: {name} is {held} in the exported model and cannot become "
                     f"{given}: export the checkpoint again, with {name}={given}"
                 )
-        model = self.task.exported(OnnxNetwork(self.path / MODEL)).eval()
+        model = self.task.exported(self.path).eval()
         named = NamedPaths() if trust_paths else self.named_paths(config, overrides)
         return Loaded(model, config, self.classes, self.config, named)
 
 
 def read_applicable(path: Path, *tasks: Task) -> Checkpoint:
-    """`read_checkpoint`, or an exported model, which can be applied and evaluated alone."""
+    """`read_checkpoint`, or an exported model, which can be applied and evaluated."""
     if not is_export(path):
         return read_checkpoint(path, *tasks)
     meta = read_meta(path)
@@ -216,9 +224,6 @@ def load_members(
         WeightsError: the tensors do not fit the configuration.
     """
     first, *others = checkpoints
-    for each in checkpoints if others else ():
-        if isinstance(each, ExportedCheckpoint):
-            raise ConfigError(f"{each.path}: an exported model cannot be part of an ensemble")
     if base is not None:
         first.expect_network(base)
     given = trust_paths or base is not None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +11,6 @@ from torch import Tensor
 from ...backbones.weights.convert import Converted, are_numbered
 from ...datasets.catalog import DataSplit
 from ...datasets.catalog_classes import describe_labelled, labelled_split, labelled_splits
-from ...datasets.formats.format import Source
 from ...datasets.formats.shards import ShardsSource
 from ...datasets.loading.dataset import ClassificationDataset, eval_loader
 from ...datasets.shards.index import ShardSplit, read_shards
@@ -24,12 +21,14 @@ from ..config.classifier import ClassifierConfig
 from ..config.network import started_from
 from ..engine.distributed import Group
 from ..engine.plots import plot_image_labels
-from ..engine.synced_norm import synchronise_norms
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from ..evaluation.classification import (
     Classification,
     evaluate_scores,
 )
+from ..export.classifier import OnnxClassifier, whole_classifier
+from ..export.folder import MODEL
+from ..export.network import Export, OnnxNetwork
 from ..inference.classify import ScorePipeline
 from ..inference.outputs import ClassOutput
 from ..inference.predictor import Predictor
@@ -37,42 +36,20 @@ from ..inference.result_types import ClassResult
 from ..models.classifier import Classifier
 from ..structures import Batch
 from .banner import describe_size
-from .base import ALONE, Loaded, Part, Splits, Task, image_rules
-from .classifier_network import build_classifier, classifier_member, describe_crops, train_crop
+from .base import ALONE, Loaded, Part, Splits, image_rules
+from .classifier_network import (
+    build_classifier,
+    classifier_member,
+    describe_crops,
+    exported_crops,
+    train_crop,
+)
 from .classifier_weights import converted_classifier, load_classifier_weights
+from .crop_task import CropTask, data_source
 from .describing import describe_members, describe_overridden
 from .skipped import evaluate_read
 
 LoadedClassifier = Loaded[Classifier, ClassifierConfig]
-
-
-class CropTask(Task):
-    """The base of classification and localization, which train on crops."""
-
-    #: The part of the model that is compiled where ``train.compile`` asks for it.
-    compiled: ClassVar[str]
-
-    def prepare_model(self, loaded: Loaded, group: Group) -> None:
-        """Batch norm over the images of all processes, and compilation, where asked for."""
-        settings = loaded.config.train
-        if settings.sync_norm:
-            synchronise_norms(loaded.model, group)
-        if settings.compile:
-            # In place, so that the tensors keep their names.
-            getattr(loaded.model, self.compiled).compile()
-
-    def data_report(self, config: Any, splits: Splits, path: Path) -> str:
-        """The report on data with one class per image."""
-        content = {}
-        for name, split in splits.items():
-            counts = Counter(record.image_label for record in split.records)
-            content[name] = {
-                "images": len(split.records),
-                "classes": {label: counts[index] for index, label in enumerate(split.classes)},
-                "problems": list(split.problems),
-            }
-        report = {"task": self.name, "splits": content}
-        return json.dumps(report, ensure_ascii=False, indent=1) + "\n"
 
 
 class ClassificationTask(CropTask):
@@ -226,6 +203,14 @@ class ClassificationTask(CropTask):
     def predictor(self, pipeline: ScorePipeline, **options: Any) -> Predictor[ClassResult]:
         return Predictor(pipeline, output=ClassOutput(), **options)
 
+    def export(self, loaded: LoadedClassifier) -> Export:
+        testing = self.describe_testing([loaded], self.pipeline([loaded]))
+        crops = exported_crops(loaded.config.test)
+        return whole_classifier(loaded.model, loaded.config.test.size, crops, {"testing": testing})
+
+    def exported(self, folder: Path) -> OnnxClassifier:
+        return OnnxClassifier(OnnxNetwork(folder / MODEL))
+
     def quick_config(self, config: ClassifierConfig) -> ClassifierConfig:
         """One crop per image."""
         test = config.test.model_copy(update={"protocol": "one_crop", "flip": False})
@@ -282,9 +267,3 @@ class ClassificationTask(CropTask):
 
 
 CLASSIFICATION = ClassificationTask()
-
-
-def data_source(config: Any) -> Source:
-    if config.data.source is None:
-        raise ConfigError("data.source: not given; set its format and root")
-    return config.data.source

@@ -17,6 +17,7 @@ from ...datasets.loading.crops import (
 )
 from ..config.classifier import ClassifierConfig, ClassifierTestConfig
 from ..config.localizer import LocalizerConfig, LocalizerTestConfig
+from ..export.folder import CROPS
 from ..inference.classify import ClassifierMember
 from ..models.classifier import Classifier
 from .base import Loaded, seeded
@@ -56,6 +57,16 @@ def eval_crops(test: ClassifierTestConfig | LocalizerTestConfig) -> tuple[Crop, 
     if test.protocol in ("one_crop", "centre"):
         return tuple(CentreCrop(test.resize, test.size, flipped) for flipped in flips)
     return tuple(FullImage(side, flipped) for side in test.short_sides for flipped in flips)
+
+
+def exported_crops(test: ClassifierTestConfig | LocalizerTestConfig) -> dict[str, object]:
+    """The crops of ``test.protocol`` for the description of an export."""
+    return {
+        "crops": "; ".join(describe_crops(eval_crops(test))),
+        "short_side": test.resize,
+        "size": test.size,
+        "resize": CROPS,
+    }
 
 
 def classifier_member(member: Loaded[Classifier, ClassifierConfig]) -> ClassifierMember:

@@ -30,11 +30,11 @@ from ..config.detector import DetectorConfig
 from ..config.network import started_from
 from ..engine.distributed import Group
 from ..engine.plots import plot_detections, plot_labels
-from ..errors import WeightsError
+from ..errors import ConfigError, WeightsError
 from ..evaluation.detection import DetectionEvaluation, evaluate
 from ..evaluation.prediction import autocast
-from ..export.detector import detector_graph
-from ..export.network import Graph, OnnxNetwork, OnnxPipeline
+from ..export.detector import whole_detector
+from ..export.network import Export, OnnxNetwork, OnnxPipeline
 from ..inference.pipeline import Pipeline
 from ..inference.predictor import Predictor
 from ..inference.result_types import DetectionResult
@@ -193,14 +193,21 @@ class DetectionTask(Task):
     # -- prediction and evaluation -----------------------------------------------------------------
 
     def pipeline(self, members: Sequence[Detector]) -> Pipeline | OnnxPipeline:
-        network: object = members[0].model
-        if isinstance(network, OnnxNetwork):
-            config = members[0].config
-            return OnnxPipeline(network, eval_transform(config, *config.test.scales))
-        return build_pipeline(members)
+        networks: list[object] = [member.model for member in members]
+        whole = [network for network in networks if isinstance(network, OnnxNetwork)]
+        if not whole:
+            return build_pipeline(members)
+        if len(members) > 1:
+            raise ConfigError(
+                f"{whole[0].path.parent}: the graph of a whole detector cannot be part of an "
+                "ensemble"
+            )
+        config = members[0].config
+        return OnnxPipeline(whole[0], eval_transform(config, *config.test.scales))
 
-    def graph(self, pipeline: Pipeline) -> Graph:
-        return detector_graph(pipeline)
+    def export(self, loaded: Detector) -> Export:
+        pipeline = build_pipeline([loaded]).eval()
+        return whole_detector(pipeline, self.describe_testing([loaded], pipeline))
 
     def predictor(self, pipeline: Pipeline, **options: Any) -> Predictor[DetectionResult]:
         return Predictor(pipeline, **options)

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 
 from ..errors import ConfigError
-from ..export.folder import MODEL, new_folder, write_meta
-from ..export.network import OnnxNetwork
+from ..export.folder import new_folder, write_meta
 from ..export.verify import Agreement, as_table
 from ..export.writing import OPSET, write_onnx
 from ..extras import expect_extra
@@ -24,7 +23,7 @@ from .registry import TASKS
 
 @dataclass(frozen=True)
 class ExportSummary:
-    """A written export: its folder, the size of its graph in bytes, and how well it agrees."""
+    """A written export: its folder, the size of its graphs in bytes, and how well it agrees."""
 
     out: Path
     size: int
@@ -43,49 +42,43 @@ def export(
         WeightsError: unusable weights, or an export whose results differ from the checkpoint's.
     """
     versions = expect_extra("export")
+    if len(weights) > 1:
+        raise ConfigError("--weights: the networks of an ensemble are exported one by one")
     first = read_checkpoint(weights[0], *TASKS.values())
     task = first.task
-    others = [read_checkpoint(path, task) for path in weights[1:]]
-    members = load_members([first, *others], overrides=overrides, trust_paths=trust_paths)
-    config: Any = members[0].config
+    (loaded,) = load_members([first], overrides=overrides, trust_paths=trust_paths)
+    config: Any = loaded.config
     if config.test.precision not in ("fp32", "auto"):
         raise ConfigError(
             f"an export computes in fp32, the config says test.precision={config.test.precision}: "
             "add test.precision=fp32"
         )
-    pipeline = task.pipeline(members).eval()
-    graph = task.graph(pipeline)
+    exported = task.export(loaded)
     with new_folder(out) as folder:
-        write_onnx(
-            graph.module,
-            graph.example,
-            folder / MODEL,
-            outputs=tuple(graph.outputs),
-            sides=graph.sides,
-        )
-        network = OnnxNetwork(folder / MODEL)
+        for name, graph in exported.graphs.items():
+            write_onnx(graph, folder / name)
         with torch.no_grad():
-            agreements = graph.verify(network)
-        shutil.copyfile(graph.runner, folder / graph.runner.name)
+            agreements = exported.verify(folder)
+        if exported.runner is not None:
+            shutil.copyfile(exported.runner, folder / exported.runner.name)
         write_meta(
             folder,
             {
                 "task": task.name,
                 "graphs": "one",
                 "weights": [{"file": path.name, "sha256": sha256_of(path)} for path in weights],
-                "model_sha256": sha256_of(folder / MODEL),
-                "classes": list(members[0].classes),
-                "input": graph.input,
-                "outputs": graph.outputs,
-                "settings": graph.settings,
-                "testing": task.describe_testing(members, pipeline),
+                "sha256": {name: sha256_of(folder / name) for name in exported.graphs},
+                "classes": list(loaded.classes),
+                "input": exported.input,
+                "outputs": {name: graph.outputs for name, graph in exported.graphs.items()},
+                "settings": exported.settings,
                 "opset": OPSET,
                 "versions": {**versions, **_versions("resdet", "torch", "torchvision")},
                 "verification": as_table(agreements),
                 "config": config.model_dump(mode="json"),
             },
         )
-        size = (folder / MODEL).stat().st_size
+        size = sum((folder / name).stat().st_size for name in exported.graphs)
     return ExportSummary(out, size, tuple(agreements))
 
 

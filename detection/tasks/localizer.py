@@ -32,6 +32,9 @@ from ..evaluation.localization import (
     evaluate_located,
 )
 from ..evaluation.prediction import Timer
+from ..export.folder import MODEL
+from ..export.localizer import OnnxLocalizer, first_localizer
+from ..export.network import Export, OnnxNetwork
 from ..inference.localize import Classifiers, FirstStage, LocationPipeline
 from ..inference.locate_records import RecordReader, locate_records
 from ..inference.predictor import Predictor
@@ -40,10 +43,11 @@ from ..models.localizer import Localizer
 from ..structures import Located
 from .banner import describe_size, describe_splits
 from .base import Loaded, Part, Splits, image_rules
-from .checkpoints import class_difference, load_members, read_checkpoint
-from .classifier import CLASSIFICATION, CropTask, data_source
-from .classifier_network import describe_crops, eval_crops, train_crop
+from .checkpoints import class_difference, load_members, read_applicable
+from .classifier import CLASSIFICATION
+from .classifier_network import describe_crops, eval_crops, exported_crops, train_crop
 from .classifier_weights import load_classifier_weights
+from .crop_task import CropTask, data_source
 from .describing import describe_members
 from .localizer_network import build_localizer
 from .skipped import evaluate_read
@@ -107,6 +111,9 @@ class StageTask(CropTask):
         records = split.records[group.rank :: group.world]
         reader = RecordReader(image_rules(config), config.data.workers)
         return locate_records(pipeline, records, reader, timer)
+
+    def exported(self, folder: Path) -> OnnxLocalizer:
+        return OnnxLocalizer(OnnxNetwork(folder / MODEL))
 
     def predictor(self, pipeline: LocationPipeline, **options: Any) -> Predictor[DetectionResult]:
         if pipeline.classifiers is None:
@@ -192,6 +199,10 @@ class LocalizationTask(StageTask):
         classifiers = load_classifiers(members[0])
         return LocationPipeline(stages, (), classifiers, top=test.top, vote_iou=test.vote_iou)
 
+    def export(self, loaded: LoadedLocalizer) -> Export:
+        test, classes = loaded.config.test, len(loaded.classes)
+        return first_localizer(loaded.model, classes, test.size, exported_crops(test))
+
     def quick_config(self, config: LocalizerConfig) -> LocalizerConfig:
         """The middle crop, and the true class in place of a classifier's."""
         update = {"protocol": "centre", "flip": False, "classifiers": (), "vote_iou": None}
@@ -228,7 +239,7 @@ def load_classifiers(lead: Loaded) -> Classifiers | None:
     if not paths:
         return None
     lead.named.expect_none("test")
-    members = load_members([read_checkpoint(path, CLASSIFICATION) for path in paths])
+    members = load_members([read_applicable(path, CLASSIFICATION) for path in paths])
     classes = members[0].classes
     if are_numbered(classes) and len(classes) == len(lead.classes):
         classes = tuple(sorted(lead.classes))  # the order of published ImageNet models

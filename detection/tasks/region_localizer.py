@@ -27,6 +27,8 @@ from ..engine.distributed import Group
 from ..engine.log import RunLog
 from ..errors import ConfigError, DataError
 from ..evaluation.prediction import autocast
+from ..export.localizer import second_localizer
+from ..export.network import Export
 from ..files import atomic_write
 from ..inference.localize import LocationPipeline, SecondStage
 from ..inference.locate_records import RecordReader, propose_records
@@ -34,7 +36,7 @@ from ..models.localizer import RegionLocalizer
 from ..structures import Record
 from .banner import describe_size, describe_splits
 from .base import Loaded, Splits, image_rules
-from .checkpoints import load_members, read_checkpoint
+from .checkpoints import load_members, read_applicable
 from .localizer import (
     LOCALIZATION,
     NETWORK,
@@ -128,6 +130,11 @@ class RegionLocalizationTask(StageTask):
             vote_iou=config.test.vote_iou,
         )
 
+    def export(self, loaded: LoadedRegionLocalizer) -> Export:
+        region, classes = loaded.config.region, len(loaded.classes)
+        described = {"size": region.size, "padding": region.padding}
+        return second_localizer(loaded.model, classes, region.size, described)
+
     def quick_config(self, config: RegionLocalizerConfig) -> RegionLocalizerConfig:
         """The true class in place of a classifier's."""
         return config.model_copy(
@@ -180,7 +187,7 @@ def _first_stages(members: Sequence[LoadedRegionLocalizer]) -> list[LoadedLocali
     for one in members:
         one.named.expect_none("proposals")
     classes = members[0].classes
-    stages = [read_checkpoint(Path(path), LOCALIZATION) for path in paths]
+    stages = [read_applicable(Path(path), LOCALIZATION) for path in paths]
     ordered = [stage.ordered_as(classes, "the second stage") for stage in stages]
     return load_members(ordered)
 

@@ -1,0 +1,49 @@
+"""The base class of the tasks that train on crops, whose data have one class per image."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ...datasets.formats.format import Source
+from ..engine.distributed import Group
+from ..engine.synced_norm import synchronise_norms
+from ..errors import ConfigError
+from .base import Loaded, Splits, Task
+
+
+class CropTask(Task):
+    """The base of classification and localization, which train on crops."""
+
+    #: The part of the model that is compiled where ``train.compile`` asks for it.
+    compiled: ClassVar[str]
+
+    def prepare_model(self, loaded: Loaded, group: Group) -> None:
+        """Batch norm over the images of all processes, and compilation, where asked for."""
+        settings = loaded.config.train
+        if settings.sync_norm:
+            synchronise_norms(loaded.model, group)
+        if settings.compile:
+            # In place, so that the tensors keep their names.
+            getattr(loaded.model, self.compiled).compile()
+
+    def data_report(self, config: Any, splits: Splits, path: Path) -> str:
+        """The report on data with one class per image."""
+        content = {}
+        for name, split in splits.items():
+            counts = Counter(record.image_label for record in split.records)
+            content[name] = {
+                "images": len(split.records),
+                "classes": {label: counts[index] for index, label in enumerate(split.classes)},
+                "problems": list(split.problems),
+            }
+        report = {"task": self.name, "splits": content}
+        return json.dumps(report, ensure_ascii=False, indent=1) + "\n"
+
+
+def data_source(config: Any) -> Source:
+    if config.data.source is None:
+        raise ConfigError("data.source: not given; set its format and root")
+    return config.data.source
