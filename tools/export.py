@@ -2,6 +2,7 @@
 
 resdet export --weights runs/detector/weights/best.pt --out exported
 resdet export --weights best.pt --out exported test.nms_iou=0.4 test.score_threshold=0.05
+resdet export --weights best.pt --out parts --graphs two
 resdet infer --weights exported street.jpg
 resdet eval --weights exported
 
@@ -32,13 +33,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="override config values of testing, for example test.nms_iou=0.4",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    parser.add_argument(
+        "--graphs",
+        choices=["one", "two"],
+        default="one",
+        help="one graph, or a detector cut at its crops, which keeps all settings of testing",
+    )
     parser.add_argument("--format", choices=["onnx"], default="onnx", help="format of the graph")
 
 
 def run(args: argparse.Namespace) -> int:
     from resdet.detection.tasks.exporting import export
 
-    done = export(args.weights, args.out, args.overrides, trust_paths=args.trust_paths)
+    done = export(
+        args.weights, args.out, args.overrides, graphs=args.graphs, trust_paths=args.trust_paths
+    )
     for each in done.agreements:
         height, width = each.size
         say(

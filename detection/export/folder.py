@@ -1,5 +1,5 @@
-"""The folder of an exported model: ``model.onnx`` and ``meta.json``, which says what it takes, what
-it gives, what it was made of, and how well it agrees with its checkpoint."""
+"""The folder of an exported model: its graphs and ``meta.json``, which says what they take, what
+they give, what they were made of, and how well they agree with their checkpoint."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from ..extras import expect_extra
 from ..files import read_limited, write_file
 
 MODEL, META = "model.onnx", "meta.json"
+#: The files of a detector that is cut at its crops.
+TRUNK, RPN, HEAD, SIBLINGS = "trunk.onnx", "rpn.onnx", "head.onnx", "siblings.safetensors"
 #: The script for machines without PyTorch; it is not imported here, and not changed.
 RUNNER = Path(__file__).with_name("runner.py")
 FORMAT, FORMAT_VERSION = "resdet export", 1
@@ -41,7 +43,8 @@ CROPS = (
 
 def is_export(path: Path) -> bool:
     """Whether ``path`` is a folder that `resdet export` wrote."""
-    return path.is_dir() and (path / META).is_file() and (path / MODEL).is_file()
+    found = [(path / name).is_file() for name in (META, MODEL, TRUNK)]
+    return found[0] and any(found[1:])
 
 
 @contextmanager

@@ -80,7 +80,9 @@ class DetectorGraph(nn.Module):
     def __init__(self, pipeline: Pipeline) -> None:
         super().__init__()
         if found := obstacles(pipeline):
-            raise ConfigError("one ONNX graph cannot hold " + "; nor ".join(found))
+            raise ConfigError(
+                f"one ONNX graph cannot hold {'; nor '.join(found)}; or give --graphs two"
+            )
         model: FasterRCNN = pipeline.members[0].model
         self.model = model
         self.classes = model.roi_head.classes

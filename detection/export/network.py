@@ -117,3 +117,5 @@ class Export:
     verify: Callable[[Path], list[Agreement]]
     #: A script that runs the graph, beside it.
     runner: Path | None = None
+    #: Writes what else belongs into the folder.
+    write_rest: Callable[[Path], None] | None = None

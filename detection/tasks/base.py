@@ -63,8 +63,9 @@ class Task(ABC):
     #: ``plot_labels(records, classes, path)`` draws the statistics of the labels.
     plot_labels: ClassVar[Callable[..., object]]
 
-    #: Settings that an export holds, as in ``test.nms_iou``; others may change when it is loaded.
+    #: Settings that one graph holds, as in ``test.nms_iou``; others may change when it is loaded.
     exported_settings: ClassVar[tuple[str, ...]] = ()
+    graph_counts: ClassVar[tuple[str, ...]] = ("one",)
 
     @abstractmethod
     def build(self, config: Any, classes: int) -> nn.Module:
@@ -175,11 +176,12 @@ class Task(ABC):
         batches = self.eval_batches(pipeline, config, split, group)
         return predict_batches(pipeline, batches, device=group.device, timer=timer)
 
-    def export(self, loaded: Loaded) -> Export:
-        """What `resdet export` writes of a network; raises ConfigError for what it cannot hold."""
+    def export(self, loaded: Loaded, graphs: str) -> Export:
+        """What `resdet export` writes as one of `graph_counts`; raises ConfigError for what it
+        cannot hold."""
         raise ConfigError(f"{self.noun} cannot be exported")
 
-    def exported(self, folder: Path) -> nn.Module:
+    def exported(self, folder: Path, config: Any, classes: int) -> nn.Module:
         """The model of a `Loaded` that the export in ``folder`` stands for."""
         return OnnxNetwork(folder / MODEL)
 

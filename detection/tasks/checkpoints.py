@@ -22,7 +22,7 @@ from ..config.files import check_dict, override
 from ..engine.checkpoint import load_checkpoint
 from ..engine.forking import momenta
 from ..errors import ConfigError, DataError, WeightsError, quoted
-from ..export.folder import META, is_export, read_meta
+from ..export.folder import META, MODEL, is_export, read_meta
 from .base import Loaded, Task
 from .class_rows import carry_rows, match_classes
 from .named_paths import NamedPaths, named_paths
@@ -155,14 +155,15 @@ class ExportedCheckpoint(Checkpoint):
     ) -> Loaded:
         """`Checkpoint.load`; raises ConfigError for other settings than those of the export."""
         config: Any = override(base or self.config, overrides)
-        for name in self.task.exported_settings:
+        whole = (self.path / MODEL).is_file()
+        for name in self.task.exported_settings if whole else ():
             given, held = (reduce(getattr, name.split("."), each) for each in (config, self.config))
             if given != held:
                 raise ConfigError(
                     f"{self.path}: {name} is {held} in the exported model and cannot become "
                     f"{given}: export the checkpoint again, with {name}={given}"
                 )
-        model = self.task.exported(self.path).eval()
+        model = self.task.exported(self.path, config, len(self.classes)).eval()
         named = NamedPaths() if trust_paths else self.named_paths(config, overrides)
         return Loaded(model, config, self.classes, self.config, named)
 

@@ -203,12 +203,12 @@ class ClassificationTask(CropTask):
     def predictor(self, pipeline: ScorePipeline, **options: Any) -> Predictor[ClassResult]:
         return Predictor(pipeline, output=ClassOutput(), **options)
 
-    def export(self, loaded: LoadedClassifier) -> Export:
+    def export(self, loaded: LoadedClassifier, graphs: str) -> Export:
         testing = self.describe_testing([loaded], self.pipeline([loaded]))
         crops = exported_crops(loaded.config.test)
         return whole_classifier(loaded.model, loaded.config.test.size, crops, {"testing": testing})
 
-    def exported(self, folder: Path) -> OnnxClassifier:
+    def exported(self, folder: Path, config: Any, classes: int) -> OnnxClassifier:
         return OnnxClassifier(OnnxNetwork(folder / MODEL))
 
     def quick_config(self, config: ClassifierConfig) -> ClassifierConfig:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...backbones.weights.convert import Converted
 from ...backbones.weights.fetch import resolve
@@ -30,11 +30,10 @@ from ..config.detector import DetectorConfig
 from ..config.network import started_from
 from ..engine.distributed import Group
 from ..engine.plots import plot_detections, plot_labels
-from ..errors import ConfigError, WeightsError
+from ..errors import WeightsError
 from ..evaluation.detection import DetectionEvaluation, evaluate
 from ..evaluation.prediction import autocast
-from ..export.detector import whole_detector
-from ..export.network import Export, OnnxNetwork, OnnxPipeline
+from ..export.network import Export, OnnxPipeline
 from ..inference.pipeline import Pipeline
 from ..inference.predictor import Predictor
 from ..inference.result_types import DetectionResult
@@ -44,10 +43,10 @@ from .banner import describe_size, describe_splits
 from .base import Loaded, Part, Splits, Task, image_rules
 from .describing import describe_overridden
 from .detector_data import read_sources, read_test
+from .detector_export import applied, detector_graph, exported_detector, parted_detector
 from .detector_network import (
     anchors_in_training,
     build_detector,
-    build_pipeline,
     describe_pipeline,
     eval_transform,
     train_transform,
@@ -103,6 +102,7 @@ class DetectionTask(Task):
         "test.flip",
         "test.pyramid",
     )
+    graph_counts = ("one", "two")
     by_shape = True
     plot_labels = staticmethod(plot_labels)
 
@@ -193,21 +193,13 @@ class DetectionTask(Task):
     # -- prediction and evaluation -----------------------------------------------------------------
 
     def pipeline(self, members: Sequence[Detector]) -> Pipeline | OnnxPipeline:
-        networks: list[object] = [member.model for member in members]
-        whole = [network for network in networks if isinstance(network, OnnxNetwork)]
-        if not whole:
-            return build_pipeline(members)
-        if len(members) > 1:
-            raise ConfigError(
-                f"{whole[0].path.parent}: the graph of a whole detector cannot be part of an "
-                "ensemble"
-            )
-        config = members[0].config
-        return OnnxPipeline(whole[0], eval_transform(config, *config.test.scales))
+        return applied(members)
 
-    def export(self, loaded: Detector) -> Export:
-        pipeline = build_pipeline([loaded]).eval()
-        return whole_detector(pipeline, self.describe_testing([loaded], pipeline))
+    def export(self, loaded: Detector, graphs: str) -> Export:
+        return (parted_detector if graphs == "two" else detector_graph)(loaded)
+
+    def exported(self, folder: Path, config: DetectorConfig, classes: int) -> nn.Module:
+        return exported_detector(folder, config, classes)
 
     def predictor(self, pipeline: Pipeline, **options: Any) -> Predictor[DetectionResult]:
         return Predictor(pipeline, **options)

@@ -23,7 +23,7 @@ from .registry import TASKS
 
 @dataclass(frozen=True)
 class ExportSummary:
-    """A written export: its folder, the size of its graphs in bytes, and how well it agrees."""
+    """A written export: its folder, its size in bytes, and how well it agrees."""
 
     out: Path
     size: int
@@ -31,10 +31,15 @@ class ExportSummary:
 
 
 def export(
-    weights: Sequence[Path], out: Path, overrides: Sequence[str] = (), *, trust_paths: bool = False
+    weights: Sequence[Path],
+    out: Path,
+    overrides: Sequence[str] = (),
+    *,
+    graphs: str = "one",
+    trust_paths: bool = False,
 ) -> ExportSummary:
     """Write the network of a checkpoint, as it is tested under ``overrides``, to the new folder
-    ``out``.
+    ``out``. With ``graphs`` "two", a detector is cut at its crops.
 
     Raises:
         ConfigError: without the extra ``export``, for options that the graph cannot hold, or where
@@ -53,10 +58,16 @@ def export(
             f"an export computes in fp32, the config says test.precision={config.test.precision}: "
             "add test.precision=fp32"
         )
-    exported = task.export(loaded)
+    if graphs not in task.graph_counts:
+        raise ConfigError(
+            f"--graphs {graphs}: a cut at the crops of a detector, not of {task.noun}"
+        )
+    exported = task.export(loaded, graphs)
     with new_folder(out) as folder:
         for name, graph in exported.graphs.items():
             write_onnx(graph, folder / name)
+        if exported.write_rest is not None:
+            exported.write_rest(folder)
         with torch.no_grad():
             agreements = exported.verify(folder)
         if exported.runner is not None:
@@ -65,7 +76,7 @@ def export(
             folder,
             {
                 "task": task.name,
-                "graphs": "one",
+                "graphs": graphs,
                 "weights": [{"file": path.name, "sha256": sha256_of(path)} for path in weights],
                 "sha256": {name: sha256_of(folder / name) for name in exported.graphs},
                 "classes": list(loaded.classes),
@@ -78,7 +89,7 @@ def export(
                 "config": config.model_dump(mode="json"),
             },
         )
-        size = sum((folder / name).stat().st_size for name in exported.graphs)
+        size = sum(path.stat().st_size for path in folder.iterdir())
     return ExportSummary(out, size, tuple(agreements))
 
 

@@ -112,7 +112,7 @@ class StageTask(CropTask):
         reader = RecordReader(image_rules(config), config.data.workers)
         return locate_records(pipeline, records, reader, timer)
 
-    def exported(self, folder: Path) -> OnnxLocalizer:
+    def exported(self, folder: Path, config: Any, classes: int) -> OnnxLocalizer:
         return OnnxLocalizer(OnnxNetwork(folder / MODEL))
 
     def predictor(self, pipeline: LocationPipeline, **options: Any) -> Predictor[DetectionResult]:
@@ -199,7 +199,7 @@ class LocalizationTask(StageTask):
         classifiers = load_classifiers(members[0])
         return LocationPipeline(stages, (), classifiers, top=test.top, vote_iou=test.vote_iou)
 
-    def export(self, loaded: LoadedLocalizer) -> Export:
+    def export(self, loaded: LoadedLocalizer, graphs: str) -> Export:
         test, classes = loaded.config.test, len(loaded.classes)
         return first_localizer(loaded.model, classes, test.size, exported_crops(test))
 

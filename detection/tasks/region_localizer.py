@@ -130,7 +130,7 @@ class RegionLocalizationTask(StageTask):
             vote_iou=config.test.vote_iou,
         )
 
-    def export(self, loaded: LoadedRegionLocalizer) -> Export:
+    def export(self, loaded: LoadedRegionLocalizer, graphs: str) -> Export:
         region, classes = loaded.config.region, len(loaded.classes)
         described = {"size": region.size, "padding": region.padding}
         return second_localizer(loaded.model, classes, region.size, described)

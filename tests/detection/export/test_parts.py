@@ -1,0 +1,101 @@
+"""A detector cut at its crops: every option of testing works around its graphs."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from resdet.detection.errors import ConfigError, WeightsError
+from resdet.detection.export.verify import compare, draw_shapes
+from resdet.detection.extras import EXTRAS
+from resdet.detection.predictor import load
+from resdet.detection.structures import Batch, Detections
+from resdet.detection.tasks.exporting import export
+from resdet.tests.detection.export.test_classes_and_boxes import write
+
+
+@pytest.fixture(scope="session")
+def parts(learned_run: Path) -> Path:
+    """`learned_run` cut at its crops; torch's exporter takes seconds for each graph."""
+    for name in EXTRAS["export"]:
+        pytest.importorskip(name, reason="needs the extra: pip install 'resdet[export]'")
+    weights = learned_run / "weights" / "best.pt"
+    return export([weights], learned_run / "parts", graphs="two").out
+
+
+def expect_same(found: Detections, wanted: Detections) -> None:
+    total, lost, distance, apart = compare(found, wanted)
+    assert total > 0 and lost == 0
+    assert distance < 0.01 and apart < 1e-4
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [],
+        ["test.flip=true", "test.refine.rounds=1", "test.suppress.method=soft_nms"],
+        ["test.scales=[64,96]", "test.vote.iou=0.5", "test.nms_iou=0.4"],
+        ["test.pyramid=[64,96]", "test.suppress.method=wbf"],
+        ["image.short_side_test=64", "rpn.post_nms_test=7", "test.max_detections=5"],
+    ],
+)
+def test_all_options_of_testing(learned_run: Path, parts: Path, settings: list[str]) -> None:
+    image = draw_shapes((90, 130), 2)
+    weights = learned_run / "weights" / "best.pt"
+    wanted, found = (
+        load(path, overrides=settings, score_threshold=0.02)(image) for path in (weights, parts)
+    )
+    assert found.names == wanted.names
+    expect_same(*(Detections(each.boxes, each.scores, each.labels) for each in (found, wanted)))
+
+
+def test_an_ensemble_with_a_checkpoint(learned_run: Path, parts: Path, exported: Path) -> None:
+    image = draw_shapes((90, 130), 3)
+    weights = learned_run / "weights" / "best.pt"
+    wanted, found = (load([weights, path])(image) for path in (weights, parts))
+    assert len(wanted) == len(found)
+    assert torch.allclose(found.scores, wanted.scores, atol=1e-4)
+    with pytest.raises(ConfigError, match="export with --graphs two"):
+        load([weights, exported])
+
+
+def test_a_padded_batch(learned_run: Path, parts: Path) -> None:
+    """As the checkpoint predicts it: the padding is zero after the normalisation."""
+    model, exported = (load(path) for path in (learned_run / "weights" / "best.pt", parts))
+    samples = [model.pipeline.sample(draw_shapes(size, 4)) for size in ((90, 130), (130, 90))]
+    batch = Batch.collate(samples)
+    assert len(set(batch.sizes)) == 2
+    pairs = zip(exported.pipeline.predict(batch), model.pipeline.predict(batch), strict=True)
+    for found, wanted in pairs:
+        expect_same(found, wanted)
+
+
+def test_copies_and_the_description(parts: Path) -> None:
+    model, image = load(parts), draw_shapes((80, 100), 3)
+    wanted = model(image)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # noqa: S301
+        assert torch.equal(other(image).boxes, wanted.boxes)
+    meta = json.loads((parts / "meta.json").read_text())
+    assert meta["graphs"] == "two"
+    assert set(meta["sha256"]) == {"trunk.onnx", "rpn.onnx", "head.onnx"}
+    assert all(row["box_error"] < 0.01 for row in meta["verification"])
+    assert meta["settings"]["stride"] == 16 and len(meta["settings"]["anchors"]) == 9
+
+
+def test_damaged_sibling_layers(parts: Path, tmp_path: Path) -> None:
+    shutil.copytree(parts, tmp_path / "other")
+    for content in (b"", (parts / "siblings.safetensors").read_bytes()[:-1]):
+        (tmp_path / "other" / "siblings.safetensors").write_bytes(content)
+        with pytest.raises(WeightsError, match=r"siblings\.safetensors: not the sibling layers"):
+            load(tmp_path / "other")
+
+
+def test_only_detectors_have_crops(tmp_path: Path) -> None:
+    weights = write("classification", tmp_path / "best.pt")
+    with pytest.raises(ConfigError, match="two: a cut at the crops of a detector, not"):
+        export([weights], tmp_path / "out", graphs="two")
