@@ -95,7 +95,10 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
         "images of labelme with flags, labels of the whole image, and no shapes; not used",
     ),
     "unknown_class": (("error",), "a class name that is not in the class list"),
-    "misspelt_class": (("error",), "a class name that is nearly one in the class list"),
+    "misspelt_class": (
+        ("error",),
+        "a class name that is nearly one in the class list, unless the data list both",
+    ),
     "similar_classes": (
         ("warning",),
         "two class names that differ only in letter case, spaces or punctuation; reported only "
