@@ -7,12 +7,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .datasets.checks.check import Report as Report
+    from .datasets.findings import Finding as Finding
     from .detection.errors import ConfigError as ConfigError
     from .detection.errors import DataError as DataError
     from .detection.errors import DivergedError as DivergedError
     from .detection.errors import ImageError as ImageError
     from .detection.errors import ResdetError as ResdetError
     from .detection.errors import WeightsError as WeightsError
+    from .detection.evaluation.report import Evaluation as Evaluation
+    from .detection.inference.folder import FolderSummary as FolderSummary
     from .detection.inference.image_results import FailedImage as FailedImage
     from .detection.inference.image_results import ImageResult as ImageResult
     from .detection.inference.predictor import Predictor as Predictor
@@ -21,6 +25,11 @@ if TYPE_CHECKING:
     from .detection.inference.result_types import Detection as Detection
     from .detection.inference.result_types import DetectionResult as DetectionResult
     from .detection.predictor import load as load
+    from .detection.tasks.trained_run import TrainedRun as TrainedRun
+    from .tools.functions import check_data as check_data
+    from .tools.functions import evaluate as evaluate
+    from .tools.functions import infer as infer
+    from .tools.functions import train as train
 
 # albumentations asks a package index for news at import unless this is set before it.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -30,20 +39,27 @@ __version__ = "0.1.0"
 _ERRORS = ("ConfigError", "DataError", "DivergedError", "ImageError", "ResdetError", "WeightsError")
 #: The module of each public name, imported when the name is first used: torch takes seconds.
 _MODULES = {
-    "load": "predictor",
-    "Predictor": "inference.predictor",
-    "ImageResult": "inference.image_results",
-    "FailedImage": "inference.image_results",
+    "load": "detection.predictor",
+    "Predictor": "detection.inference.predictor",
+    "ImageResult": "detection.inference.image_results",
+    "FailedImage": "detection.inference.image_results",
     **dict.fromkeys(
-        ("DetectionResult", "ClassResult", "Detection", "ClassScore"), "inference.result_types"
+        ("DetectionResult", "ClassResult", "Detection", "ClassScore"),
+        "detection.inference.result_types",
     ),
-    **dict.fromkeys(_ERRORS, "errors"),
+    **dict.fromkeys(("train", "evaluate", "check_data", "infer"), "tools.functions"),
+    "TrainedRun": "detection.tasks.trained_run",
+    "Evaluation": "detection.evaluation.report",
+    "Report": "datasets.checks.check",
+    "Finding": "datasets.findings",
+    "FolderSummary": "detection.inference.folder",
+    **dict.fromkeys(_ERRORS, "detection.errors"),
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return getattr(import_module(f"{__name__}.detection.{_MODULES[name]}"), name)
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -24,6 +24,8 @@ def test_dir_shows_every_public_name() -> None:
     names = [name for name in dir(resdet) if not name.startswith("_")]
     assert {"load", "Predictor", "DetectionResult", "ClassResult", "FailedImage"} < set(names)
     assert {"ResdetError", "ConfigError", "DataError", "ImageError", "WeightsError"} < set(names)
+    assert {"train", "evaluate", "check_data", "infer"} < set(names)
+    assert {"TrainedRun", "Evaluation", "Report", "Finding", "FolderSummary"} < set(names)
     for name in names:
         assert getattr(resdet, name).__doc__, name
     with pytest.raises(AttributeError, match="no attribute 'laod'"):
@@ -53,6 +55,9 @@ def test_mypy_sees_the_types_of_a_program(tmp_path: Path) -> None:
         "reveal_type(model('a.jpg')[0].name)\n"
         "resdet.load('a.pt', devcie='cpu')\n"
         "model('a.jpg', score_threshold='high')\n"
+        "reveal_type(resdet.train('a.yaml', 'train.lr=0.1', seed=3).metrics)\n"
+        "reveal_type(resdet.check_data('data').findings[0])\n"
+        "resdet.train('a.yaml', lr=0.1)\n"
     )
     importlib.import_module("mypy")
     command = [sys.executable, "-m", "mypy", "--follow-imports=silent", str(program)]
@@ -69,6 +74,9 @@ def test_mypy_sees_the_types_of_a_program(tmp_path: Path) -> None:
     assert '5: note: Revealed type is "str"' in revealed
     assert '6: error: Unexpected keyword argument "devcie"' in done.stdout
     assert "7: error: " in done.stdout
+    assert '8: note: Revealed type is "typing.Mapping[str, float]"' in revealed
+    assert '9: note: Revealed type is "resdet.datasets.findings.Finding"' in revealed
+    assert '10: error: Unexpected keyword argument "lr"' in revealed
 
 
 def count(model: resdet.Predictor, path: Path) -> list[list[float]]:

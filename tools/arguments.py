@@ -147,3 +147,17 @@ def beside_weights(weights: Path, name: str) -> Path:
         return weights / name
     run_folder = weights.parent.parent if weights.parent.name == "weights" else weights.parent
     return run_folder / name
+
+
+def expect_unused(folder: Path) -> None:
+    """Raise ConfigError for the folder of a new run that has contents."""
+    from resdet.detection.files import is_unused
+
+    try:
+        unused = is_unused(folder)
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be a run folder: {error.strerror}") from error
+    if not unused:
+        raise ConfigError(
+            f"{folder}: not empty; give another --out, or --resume {folder} to continue it"
+        )

@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--annotations",
         type=Path,
         nargs="+",
+        action="extend",
         metavar="FILE",
         default=[],
         help="annotations (COCO, CSV, CVAT, Label Studio) of the images in PATH",
@@ -83,6 +84,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check, print, write; raises DataError when errors were found, after reporting them all."""
+    data, report = inspect(args)
+    errors = sum(finding.severity == "error" for finding in report.findings)
+    if errors:
+        raise DataError(f"{data.origin}: {errors} error{'s' * (errors > 1)}, see above")
+    return 0
+
+
+def inspect(args: argparse.Namespace) -> tuple[DataSet, Report]:
+    """Check, print, write; errors in the data are in the report."""
     from resdet.datasets.checks.check import Effort, check
     from resdet.datasets.listing import listed_once
     from resdet.detection.config.inherited import contradicted, inherited_data
@@ -117,10 +127,7 @@ def run(args: argparse.Namespace) -> int:
         _write(report, args.out, command)
     if command:
         say(f"next: {command}")
-    errors = sum(finding.severity == "error" for finding in report.findings)
-    if errors:
-        raise DataError(f"{data.origin}: {errors} error{'s' * (errors > 1)}, see above")
-    return 0
+    return data, report
 
 
 def _config(args: argparse.Namespace) -> Any:

@@ -38,6 +38,7 @@ from resdet.tools.eval_files import (
 
 if TYPE_CHECKING:
     from resdet.datasets.catalog import DataSplit
+    from resdet.detection.evaluation.report import Evaluation
     from resdet.detection.tasks.base import Loaded, Task
 
 HELP = "score a detector (mAP, COCO AP), a classifier or a localizer (top-1 and top-5 error)"
@@ -116,6 +117,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    evaluate(args)
+    return 0
+
+
+def evaluate(args: argparse.Namespace) -> Evaluation | None:
+    """Evaluate, print and write; None if nothing was scored, as for images without annotations, in
+    a dry run, and in all processes but the main one."""
     if args.predictions or args.annotations or not args.weights:
         return score_predictions(args)
     from resdet.detection.config.files import read_config
@@ -150,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
         config: Any = leader.config
         if args.print_config:
             print_config(config, args.cfg)
-            return 0
+            return None
         leader.named.expect_none("data")
         parts = (part, "train") if args.mean_box else (part,)  # boxes of the training images
         if missing := missing_paths(config, parts=parts, unused=START):
@@ -171,14 +179,15 @@ def run(args: argparse.Namespace) -> int:
         if args.dry_run:
             say(f"{len(split.records)} images, classes {', '.join(split.classes)}")
             say(f"testing with: {task.describe_testing(members, pipeline)}")
-            return 0
+            return None
         options = _options(args, task, leader, split) | ({"only": only} if only else {})
         timer = Timer()
         with evaluation_fits(config.model_dump(mode="json"), group.device):
             found = task.predict_split(pipeline, config, split, group, Console(stderr=True), timer)
         if found is None:
-            return 0
+            return None
         written: tuple[Path, ...] = ()
+        evaluation = None
         if split.annotated:
             evaluation = replace(
                 task.evaluate(found, split, config, **options),
@@ -195,7 +204,7 @@ def run(args: argparse.Namespace) -> int:
                 say(f"note: {len(lines)} images without detections: {first_few(lines, 3)}")
     written += write_predictions(args, folder, found, split, sources_of(config, part))
     say("written: " + ", ".join(str(path) for path in written))
-    return 0
+    return evaluation
 
 
 def _expect_options_for(task: str, args: argparse.Namespace) -> None:

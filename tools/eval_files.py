@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from resdet.datasets.catalog import DataSplit
     from resdet.datasets.formats.format import Source
     from resdet.datasets.formats.voc import VocSource
+    from resdet.detection.evaluation.report import Evaluation
 
 #: Options that need a model.
 _OF_MODELS = ("weights", "cfg", "overrides", "save_voc", "mean_box", "submission")
 
 
-def score_predictions(args: argparse.Namespace) -> int:
-    """Evaluate detections from a file, without a model."""
+def score_predictions(args: argparse.Namespace) -> Evaluation | None:
+    """Evaluate detections from a file, without a model; None for a dry run."""
     from resdet.detection.evaluation.definitions import COCO_SIZES
     from resdet.detection.evaluation.detection import evaluate_columns
     from resdet.detection.evaluation.foreign_results import read_columns, read_truth
@@ -44,8 +45,8 @@ def score_predictions(args: argparse.Namespace) -> int:
     expect_writable(folder)
     if args.dry_run:
         say(f"{len(columns.found.scores)} detections in {len(truth.image_ids)} images")
-        return 0
-    evaluation = evaluate_columns(
+        return None
+    found = evaluate_columns(
         columns,
         truth.classes,
         coco=not args.no_coco,
@@ -54,13 +55,13 @@ def score_predictions(args: argparse.Namespace) -> int:
         files=truth.files,
     )
     testing = f"detections in {args.predictions}"
-    evaluation = replace(evaluation, **analysis_options(args), testing=testing)
+    evaluation: Evaluation = replace(found, **analysis_options(args), testing=testing)
     print_report(evaluation, Console())
     written = write_report(evaluation, folder)
     if args.save_json:
         written += write_columns(columns, truth.ids, folder, truth.split)
     say("written: " + ", ".join(str(path) for path in written))
-    return 0
+    return evaluation
 
 
 def chosen_classes(args: argparse.Namespace, classes: Sequence[str]) -> tuple[str, ...]:

@@ -33,8 +33,12 @@ One = TypeVar("One")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Return 0, 5 if all images failed, or one that was named itself, or any video, or some with
-    ``--strict``, or 130 or 143 if interrupted.
+    return infer(args)[1]
+
+
+def infer(args: argparse.Namespace) -> tuple[FolderSummary, int]:
+    """What was done, and the exit code: 0, 5 if all images failed, or one that was named itself, or
+    any video, or some with ``--strict``, or 130 or 143 if interrupted.
 
     Raises ConfigError and WeightsError like `load`, `find_inputs`, `run_folder` and `run_videos`.
     """
@@ -55,7 +59,9 @@ def run(args: argparse.Namespace) -> int:
     return _run_images(args, overrides, _shard(files, args.shard))
 
 
-def _run_images(args: argparse.Namespace, overrides: list[str], files: list[InputFile]) -> int:
+def _run_images(
+    args: argparse.Namespace, overrides: list[str], files: list[InputFile]
+) -> tuple[FolderSummary, int]:
     from resdet.detection.engine.signals import StopRequest
     from resdet.detection.inference.folder import run_folder
     from resdet.detection.inference.outputs import ClassOutput
@@ -77,13 +83,16 @@ def _run_images(args: argparse.Namespace, overrides: list[str], files: list[Inpu
         _write_annotations(args.out, format.name)
     if summary.interrupted:
         say(f"interrupted; continue with: {resume_command(args)}")
-        return stop.exit_code
+        return summary, stop.exit_code
     failed = {name for name, _ in summary.failures}
     named = any(file.named and file.name in failed for file in files)
-    return 5 if named or (failed and (args.strict or len(failed) == summary.total)) else 0
+    unusable = named or (failed and (args.strict or len(failed) == summary.total))
+    return summary, 5 if unusable else 0
 
 
-def _run_videos(args: argparse.Namespace, overrides: list[str], videos: list[str]) -> int:
+def _run_videos(
+    args: argparse.Namespace, overrides: list[str], videos: list[str]
+) -> tuple[FolderSummary, int]:
     from resdet.detection.engine.signals import StopRequest
     from resdet.detection.inference.video_run import run_videos
 
@@ -109,8 +118,8 @@ def _run_videos(args: argparse.Namespace, overrides: list[str], videos: list[str
     _print_summary(summary, predictor.output.noun, "videos")
     if summary.interrupted:
         say(f"interrupted; continue with: {resume_command(args)}")
-        return stop.exit_code
-    return 5 if summary.failures else 0
+        return summary, stop.exit_code
+    return summary, 5 if summary.failures else 0
 
 
 def _load(args: argparse.Namespace, overrides: list[str]) -> Predictor[Any]:

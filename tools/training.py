@@ -17,6 +17,7 @@ from resdet.tools.arguments import (
     add_font_argument,
     add_trust_argument,
     config_from_args,
+    expect_unused,
     print_config,
 )
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from resdet.detection.engine.distributed import Group
     from resdet.detection.tasks.base import Task
     from resdet.detection.tasks.checkpoints import Checkpoint
+    from resdet.detection.tasks.trained_run import TrainedRun
 
 LATEST = "auto"
 #: Prefixes of the settings that a resumed run may change.
@@ -87,6 +89,13 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, weights: str) -> 
 
 def run_training(args: argparse.Namespace, command: str) -> int:
     """Run a training command with its options; returns the exit code."""
+    run = train(args, command)
+    return run.exit_code if run else 0
+
+
+def train(args: argparse.Namespace, command: str | None = None) -> TrainedRun | None:
+    """Train with the options of ``command``, None: the one that trains what the config or the
+    checkpoint is of. Returns None if nothing was to be trained, as in a dry run."""
     from resdet.detection.config.inherited import inherited_data, with_bases
     from resdet.detection.config.paths import PRETRAINED, START, missing_paths
     from resdet.detection.engine.distributed import process_group
@@ -102,7 +111,7 @@ def run_training(args: argparse.Namespace, command: str) -> int:
     args.overrides += [f"train.seed={args.seed}"] if args.seed is not None else []
     _expect_compatible(args)
     config: Any
-    tasks = [task for task in TASKS.values() if task.command == command]
+    tasks = [task for task in TASKS.values() if command in (None, task.command)]
     checkpoint = trained = None
     if args.resume:
         checkpoint = read_checkpoint(_checkpoint_to_resume(args), *tasks)
@@ -117,7 +126,7 @@ def run_training(args: argparse.Namespace, command: str) -> int:
         config = _started_from(config, args)
     if args.print_config:
         print_config(config, None if checkpoint or trained else args.cfg)
-        return 0
+        return None
     if (own := checkpoint or trained) and not args.trust_paths:
         own.named_paths(config, args.overrides).expect_none("data", "proposals", "test")
     weights = None if checkpoint else config.train.start_from
@@ -133,7 +142,7 @@ def run_training(args: argparse.Namespace, command: str) -> int:
         start = Start(trained, reset_head=args.reset_head)
     if args.dry_run:
         if args.out and not checkpoint:
-            _expect_empty(args.out)
+            expect_unused(args.out)
         if is_auto(config):
             with process_group(args.device) as group:
                 expect_a_gpu(task, group)
@@ -141,12 +150,12 @@ def run_training(args: argparse.Namespace, command: str) -> int:
         training.rehearse()
         for line in training.banner(ALONE, "none: dry run"):
             say(line)
-        return 0
+        return None
     with process_group(args.device) as group:
         folder = checkpoint.path.parent.parent if checkpoint else _folder(args, group)
         with folder_lock(folder) if group.is_main else nullcontext():
             if group.is_main and not checkpoint:
-                _expect_empty(folder)
+                expect_unused(folder)
             if is_auto(config):
                 expect_a_gpu(task, group)
             return prepared(task, config, start, inherited).run(folder, group)
@@ -278,17 +287,3 @@ def _folder(args: argparse.Namespace, group: Group) -> Path:
     else:
         default = Path("runs") / Path(args.cfg).stem / time.strftime("%Y%m%d-%H%M%S")
     return Path(group.broadcast("folder", str(args.out or default)))
-
-
-def _expect_empty(folder: Path) -> None:
-    """Raise ConfigError for a folder with contents."""
-    from resdet.detection.files import is_unused
-
-    try:
-        unused = is_unused(folder)
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot be a run folder: {error.strerror}") from error
-    if not unused:
-        raise ConfigError(
-            f"{folder}: not empty; give another --out, or --resume {folder} to continue it"
-        )

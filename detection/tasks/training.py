@@ -44,6 +44,7 @@ from .held_out import (
 from .run_files import write_run_files
 from .skipped import describe_skipped, skipped_images
 from .start import FRESH, Start, start_weights
+from .trained_run import TrainedRun
 
 
 class Training:
@@ -188,8 +189,8 @@ class Training:
                 state.optimizer.state[parameter]["momentum_buffer"] = momentum
         return state
 
-    def run(self, folder: Path, group: Group) -> int:
-        """Train, and leave weights, logs and images in ``folder``. Returns the exit code.
+    def run(self, folder: Path, group: Group) -> TrainedRun:
+        """Train, and leave weights, logs and images in ``folder``.
 
         Raises:
             ConfigError, DataError: before the first step, or as `train`.
@@ -230,7 +231,8 @@ class Training:
                     log.message(summary)
                 log.message(self._result_message(state, outputs, stopped))
         # A process without a signal stops together with the one that received it.
-        return stop.exit_code or (128 + signal.SIGTERM if stopped else 0)
+        code = stop.exit_code or (128 + signal.SIGTERM if stopped else 0)
+        return TrainedRun(folder, state.step, code)
 
     def evaluate(self, state: TrainingState, outputs: Outputs, group: Group, step: int) -> float:
         """Evaluate `TrainingState.weights` on ``val`` and log the metrics. Returns the metric that

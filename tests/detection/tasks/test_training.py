@@ -31,7 +31,7 @@ GROUP_NORM = ("backbone.norm=group", "rpn.post_nms_test=100")
 
 def run(config: Path, folder: Path, *overrides: str, start: Start = FRESH) -> int:
     folder.mkdir(exist_ok=True)
-    return Training(DETECTION, load_config(config, overrides), start).run(folder, ALONE)
+    return Training(DETECTION, load_config(config, overrides), start).run(folder, ALONE).exit_code
 
 
 def banner(config: Path, *overrides: str, start: Start = FRESH) -> list[str]:
