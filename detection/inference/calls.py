@@ -10,17 +10,24 @@ import torch
 from ..errors import ConfigError
 from .image_inputs import ArrayValues, Channels
 from .image_results import check_threshold
+from .video import expect_step
 
 OnError = Literal["raise", "return"]
 
 
 class CallOptions(TypedDict, total=False):
-    """The options of `Predictor.__call__` and `Predictor.stream`."""
+    """The options of `Predictor.__call__`."""
 
     score_threshold: float | None
     batch_size: int
     channels: Channels
     value_range: tuple[float, float] | None
+
+
+class StreamOptions(CallOptions, total=False):
+    """The options of `Predictor.stream`."""
+
+    every: int
 
 
 @dataclass(frozen=True)
@@ -31,8 +38,10 @@ class Call:
     batch_size: int
     values: ArrayValues
     on_error: OnError
+    every: int = 1
 
     def __post_init__(self) -> None:
+        expect_step(self.every)
         check_threshold(self.score_threshold)
         if self.batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}")
@@ -40,9 +49,9 @@ class Call:
             raise ConfigError(f"on_error {self.on_error!r}: expected 'raise' or 'return'")
 
     @staticmethod
-    def of(options: CallOptions, on_error: OnError, score_threshold: float) -> Call:
+    def of(options: StreamOptions, on_error: OnError, score_threshold: float) -> Call:
         """The settings of ``options``; raises ConfigError for wrong ones, TypeError for others."""
-        known = CallOptions.__annotations__
+        known = StreamOptions.__annotations__
         if unknown := [name for name in options if name not in known]:
             expected = ", ".join([*known, "on_error"])
             raise TypeError(f"unknown option {', '.join(unknown)}; the options are {expected}")
@@ -52,6 +61,7 @@ class Call:
             options.get("batch_size", 1),
             ArrayValues(options.get("channels", "rgb"), options.get("value_range")),
             on_error,
+            options.get("every", 1),
         )
 
 

@@ -19,7 +19,8 @@ from ...datasets.image import ImageRules, LoadedImage, decode_image, from_pil
 from ...datasets.image import read_image as read_file
 from ...datasets.image_file import expect_size
 from ..errors import ConfigError, ImageError, one_line
-from .inputs import find_inputs
+from .inputs import find_inputs, find_videos
+from .video import Frame, Video, is_video
 
 #: A file, its content, an open file, a PIL image, an array (h, w), (h, w, 1), (h, w, 3) or
 #: (h, w, 4), or a tensor (h, w), (1, h, w), (3, h, w) or (4, h, w).
@@ -75,13 +76,17 @@ def is_image(value: object) -> bool:
     ) or hasattr(value, "read")
 
 
-def expand(images: object) -> Iterable[tuple[str, Any]]:
+def expand(images: object, every: int = 1) -> Iterable[tuple[str, Any]]:
     """(name, image) of each of ``images``: of one image, of the elements of an iterable or of an
-    array of four dimensions, or of the files of a folder, a glob or a list (.txt), as
-    `find_inputs` takes them.
+    array of four dimensions, of the files of a folder, a glob or a list (.txt), as `find_inputs`
+    takes them, or of every ``every``-th frame of videos, as `find_videos` takes them.
 
-    Raises ConfigError for anything else, and as `find_inputs`.
+    Raises ConfigError for anything else, and as `find_inputs` and `find_videos`.
     """
+    if is_film(images):
+        return _frames(find_videos([os.fspath(images)]), every)
+    if every != 1:
+        raise ConfigError(f"every={every}: is for videos, not images")
     if is_place(images):
         return [(file.name, file.path) for file in find_inputs([images])]
     if images is None:
@@ -91,6 +96,26 @@ def expand(images: object) -> Iterable[tuple[str, Any]]:
     if isinstance(images, Iterable) and not isinstance(images, dict):
         return ((image_name(image), image) for image in _elements(images))
     raise ConfigError(f"expected an image, several, or where they are; got {_kind(images)}")
+
+
+def is_film(value: object) -> TypeGuard[str | os.PathLike[str]]:
+    """Whether ``value`` is a video, a glob of videos, a webcam or a stream: see `is_video`."""
+    return isinstance(value, str | os.PathLike) and is_video(os.fspath(value))
+
+
+def _frames(sources: Iterable[str], every: int) -> Iterator[tuple[str, Frame | ImageError]]:
+    """The frames of each source, and why one ends early in place of its next frame."""
+    for source in sources:
+        try:
+            with Video(source, every=every) as video:
+                for frame in video:
+                    yield source, frame
+                if not video.read:
+                    raise ImageError("has no frame that can be decoded")
+                if video.shortfall:
+                    raise ImageError(video.shortfall)
+        except ImageError as error:
+            yield source, ImageError(f"{source}: {error}")
 
 
 def image_name(image: object) -> str:
@@ -113,6 +138,10 @@ def load_image(image: object, rules: ImageRules, values: ArrayValues = PLAIN) ->
         raise ImageError(
             f"channels and value_range are about arrays and tensors; got {_kind(image)}"
         )
+    if isinstance(image, ImageError):
+        raise image
+    if isinstance(image, Frame):
+        return LoadedImage(image.pixels, 1)
     if isinstance(image, str | os.PathLike):
         if _URL.match(str(image)) and not Path(image).exists():
             raise ImageError(f"{image}: a URL, which is not fetched; pass the content as bytes")

@@ -6,7 +6,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, overload
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ...datasets.image import DEFAULT_RULES, ImageRules, read_image
 from ..errors import ConfigError, ImageError
 from ..files import atomic_write
 from ..printing import printable
 from .draw import save_jpeg
+from .result_image import ResultImage
 from .result_page import SHOWN, result_page
 
 if TYPE_CHECKING:
@@ -29,36 +29,6 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item", covariant=True)
 Index = slice | Tensor | NDArray[Any] | Sequence[int] | Sequence[bool]
-
-
-@dataclass(frozen=True)
-class ResultImage:
-    """The image of a result: ``size`` is (h, w) as displayed, ``orientation`` its EXIF value.
-
-    ``name`` is its path as it was given, or below the folder that was given. The pixels of a file
-    are read again when they are needed, so that results stay small; those of other images are
-    ``kept``.
-    """
-
-    name: str
-    size: tuple[int, int]
-    orientation: int = 1
-    warnings: tuple[str, ...] = ()
-    path: Path | None = None
-    rules: ImageRules = field(default=DEFAULT_RULES, repr=False)
-    kept: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def pixels(self) -> NDArray[np.uint8]:
-        """(h, w, 3) uint8 RGB; raises ImageError if the file has gone or has another size."""
-        if self.kept is not None:
-            return self.kept
-        if self.path is None:
-            raise ImageError(f"{self.name or 'image'}: its pixels were not kept")
-        loaded = read_image(self.path, self.rules)
-        if loaded.size != self.size:
-            raise ImageError(f"{self.path}: had {self.size} pixels (h, w), now {loaded.size}")
-        return loaded.pixels
 
 
 class ImageResult(ABC, Generic[Item]):
@@ -105,6 +75,16 @@ class ImageResult(ABC, Generic[Item]):
     def size(self) -> tuple[int, int]:
         """(h, w) of the image as displayed."""
         return self.image.size
+
+    @property
+    def frame(self) -> int | None:
+        """The number of the frame among all of its video, from 0; None for an image."""
+        return self.image.frame
+
+    @property
+    def time(self) -> float | None:
+        """Of a frame: the seconds from the start of its video."""
+        return self.image.time
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -198,7 +178,8 @@ class ImageResult(ABC, Generic[Item]):
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
 
     def to_pandas(self) -> pandas.DataFrame:
-        """A row for each, with the columns of the CSV that `resdet infer` writes.
+        """A row for each, with the columns of the CSV that `resdet infer` writes; those of a frame
+        have ``frame`` and ``time`` too.
 
         Raises ConfigError where pandas is not installed.
         """
@@ -207,14 +188,21 @@ class ImageResult(ABC, Generic[Item]):
         except ImportError as error:
             raise ConfigError("to_pandas() needs pandas: pip install pandas") from error
         record = self.to_dict()
-        start: list[Any] = [record[name] for name in ("file", "width", "height")]
+        about = [name for name in ("file", "frame", "time", "width", "height") if name in record]
+        start: list[Any] = [record[name] for name in about]
         rows = [[*start, *row] for row in self._rows(record)]
-        return pandas.DataFrame(rows, columns=["file", "width", "height", *self.columns])
+        return pandas.DataFrame(rows, columns=[*about, *self.columns])
+
+    @property
+    def title(self) -> str:
+        """The image, its size, and how much was found, in one printable line."""
+        height, width = self.size
+        parts = [printable(self.file)] if self.file else []
+        parts += [f"frame {self.frame} at {self.time:.3f} s"] if self.frame is not None else []
+        return ", ".join([*parts, f"{width} x {height}", f"{len(self)} {self.noun}"])
 
     def __repr__(self) -> str:
-        height, width = self.size
-        name = f"{printable(self.file)}, " if self.file else ""
-        lines = [f"{type(self).__name__}: {name}{width} x {height}, {len(self)} {self.noun}"]
+        lines = [f"{type(self).__name__}: {self.title}"]
         lines += [f"  {self._line(number)}" for number in range(min(len(self), SHOWN))]
         lines += [f"  … and {len(self) - SHOWN} more"] if len(self) > SHOWN else []
         return "\n".join(lines)

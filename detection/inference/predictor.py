@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -25,20 +24,22 @@ import torch
 from ...datasets.image import ImageRules
 from ..errors import ConfigError, ImageError
 from ..evaluation.prediction import DTYPES, autocast
-from .calls import Call, CallOptions, OnError, pick_device
+from .calls import Call, CallOptions, OnError, StreamOptions, pick_device
 from .image_inputs import (
     ArrayValues,
     ImageInput,
     expand,
     image_name,
+    is_film,
     is_image,
     is_place,
     load_image,
 )
-from .image_results import FailedImage, ImageResult, ResultImage, check_threshold
+from .image_results import FailedImage, ImageResult, check_threshold
 from .ordered import in_order
 from .outputs import BOXES, Output
 from .pipeline import ImagePipeline, Pipeline, Prepared, expect_ready
+from .result_image import ResultImage, path_of
 from .tiles import TiledPipeline, Tiling
 
 #: The intact part of a truncated JPEG is used, with a warning.
@@ -164,27 +165,34 @@ class Predictor(Generic[Result]):
         Raises ImageError for an image that cannot be used, unless ``on_error`` is ``return``: then
         a `FailedImage` is in its place. Raises ConfigError for wrong arguments.
         """
+        if is_film(images):
+            raise ConfigError(f"{images}: a video; stream({images!r}) gives its frames in turn")
         found = list(self.stream(images, on_error=on_error, **options))
         return found[0] if is_image(images) and not is_place(images) else found
 
     @overload
     def stream(
-        self, source: Any, *, on_error: Literal["raise"] = "raise", **options: Unpack[CallOptions]
+        self, source: Any, *, on_error: Literal["raise"] = "raise", **options: Unpack[StreamOptions]
     ) -> Iterator[Result]: ...
 
     @overload
     def stream(
-        self, source: Any, *, on_error: OnError, **options: Unpack[CallOptions]
+        self, source: Any, *, on_error: OnError, **options: Unpack[StreamOptions]
     ) -> Iterator[Result | FailedImage]: ...
 
     def stream(
-        self, source: Any, *, on_error: OnError = "raise", **options: Unpack[CallOptions]
+        self, source: Any, *, on_error: OnError = "raise", **options: Unpack[StreamOptions]
     ) -> Iterator[Any]:
         """The results of `__call__`, one after the other: a generator, which holds a few images in
-        memory, however many there are. Threads read images ahead of the network."""
+        memory, however many there are. Threads read images ahead of the network.
+
+        The source may also be a video, a glob of videos, the number of a webcam or the URL of a
+        stream: then there is a result for every ``every=1``-th frame, with its number and time in
+        ``frame`` and ``time``. Raises ImageError after the last frame of a file that was cut.
+        """
         call = Call.of(options, on_error, self.score_threshold)
         one = is_image(source) and not is_place(source)
-        return self._stream(expand(source), call, readers=0 if one else READERS)
+        return self._stream(expand(source, call.every), call, readers=0 if one else READERS)
 
     def predict(
         self,
@@ -213,6 +221,8 @@ class Predictor(Generic[Result]):
                 return name, image, error
 
         with ExitStack() as stack:
+            if isinstance(items, Generator):
+                stack.callback(items.close)  # also for who leaves early
             if readers:
                 pool = stack.enter_context(ThreadPoolExecutor(readers, "decode"))
                 loaded = in_order(pool, read, items, call.batch_size + readers, wait=True)
@@ -242,7 +252,7 @@ class Predictor(Generic[Result]):
         assert error is not None  # noqa: S101  not usable
         if on_error == "raise":
             raise error
-        return FailedImage(name, error, _path(image))
+        return FailedImage(name, error, path_of(image))
 
     # ---------------------------------------------------------------------------------- steps
 
@@ -265,17 +275,7 @@ class Predictor(Generic[Result]):
 
     def result(self, name: str, image: ImageInput, prepared: Prepared, found: Any) -> Result:
         """The result of one image called ``name``, whose ``found`` is that of `detect`."""
-        loaded = prepared.loaded
-        path = _path(image)
-        about = ResultImage(
-            name,
-            loaded.size,
-            loaded.orientation,
-            loaded.remarks,
-            path,
-            self.rules,
-            None if path else loaded.pixels,
-        )
+        about = ResultImage.of(name, image, prepared.loaded, self.rules)
         made: Any = self.output.result(found, self.classes, about)
         return made
 
@@ -293,7 +293,3 @@ class Predictor(Generic[Result]):
         self.precision = precision or self.precision
         self.pipeline.to(self.device)
         return self
-
-
-def _path(image: object) -> Path | None:
-    return Path(image) if isinstance(image, str | os.PathLike) else None

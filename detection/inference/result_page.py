@@ -22,16 +22,13 @@ SHOWN = 10
 def result_page(result: ImageResult[Any]) -> str:
     """A fragment without scripts or references; names and paths are escaped. Without the image,
     if its file has gone."""
-    height, width = result.size
-    name = f"{printable(result.file)}: " if result.file else ""
-    title = f"{name}{width} x {height}, {len(result)} {result.noun}"
     rows = "".join(
         f"<tr><td>{escape(printable(name))}</td><td>{score:.3f}</td></tr>"
         for name, score in zip(result.names[:SHOWN], result.scores.tolist(), strict=False)
     )
     more = f"<p>… and {len(result) - SHOWN} more</p>" if len(result) > SHOWN else ""
     return (
-        f"<div><p>{escape(title)}</p>{_image(result)}"
+        f"<div><p>{escape(result.title)}</p>{_image(result)}"
         f"<table><tr><th>class</th><th>score</th></tr>{rows}</table>{more}</div>"
     )
 

@@ -62,7 +62,8 @@ class DetectionResult(ImageResult[Detection]):
         return [Image.fromarray(cut_box(pixels, box)) for box in self.boxes.tolist()]
 
     def to_dict(self) -> dict[str, Any]:
-        return detection_record(self.file, self.image, self.found, self.classes)
+        record = detection_record(self.file, self.image, self.found, self.classes)
+        return self.image.record(record)
 
     def to_supervision(self) -> supervision.Detections:
         """The same as the `Detections` of supervision, with names in ``data["class_name"]``.
@@ -98,7 +99,7 @@ class ClassResult(ImageResult[ClassScore]):
         return draw_class(self.image.pixels, self.found, self.classes)
 
     def to_dict(self) -> dict[str, Any]:
-        return class_record(self.file, self.image, self.found, self.classes)
+        return self.image.record(class_record(self.file, self.image, self.found, self.classes))
 
     def to_supervision(self) -> supervision.Classifications:
         """The same as the `Classifications` of supervision; raises ConfigError without it."""

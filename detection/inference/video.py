@@ -47,6 +47,12 @@ def is_video(text: str) -> bool:
     return Path(text).suffix.lower() in VIDEO_SUFFIXES and not Path(text).is_dir()
 
 
+def expect_step(every: int) -> None:
+    """Raises ConfigError unless every ``every``-th frame can be taken."""
+    if every < 1:
+        raise ConfigError(f"every {every}-th frame: it must be at least 1")
+
+
 @dataclass(frozen=True)
 class Frame:
     """One frame: its ``number`` from 0 among all frames of the source, ``time`` in seconds from
@@ -72,8 +78,7 @@ class Video:
     """
 
     def __init__(self, source: str, *, every: int = 1) -> None:
-        if every < 1:
-            raise ConfigError(f"every {every}-th frame: it must be at least 1")
+        expect_step(every)
         self.source, self.every = source, every
         self._capture = _opened(source)
         self.fps = _sane(self._capture.get(cv2.CAP_PROP_FPS))

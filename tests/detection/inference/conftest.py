@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -96,5 +97,28 @@ def save(spot: Callable[..., NDArray[np.uint8]]) -> Callable[..., Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(spot(**drawing)).save(path)
         return path
+
+    return write
+
+
+@pytest.fixture
+def film(
+    spot: Callable[..., NDArray[np.uint8]], tmp_path: Path
+) -> Callable[[int], tuple[Path, Callable[[int], list[int]]]]:
+    """Write a video of `spot` at 10 frames a second, whose red box moves by a pixel a frame and
+    back; returns its path, and the box of a frame by its number."""
+
+    def bounds(number: int) -> list[int]:
+        return [5 + number % 30, 5, 25 + number % 30, 25]
+
+    def write(count: int) -> tuple[Path, Callable[[int], list[int]]]:
+        path = tmp_path / "film" / "a.avi"
+        path.parent.mkdir(exist_ok=True)
+        code = cv2.VideoWriter.fourcc(*"MJPG")
+        writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, code, 10, (60, 40))
+        for number in range(count):
+            writer.write(np.ascontiguousarray(spot(red=bounds(number))[..., ::-1]))
+        writer.release()
+        return path, bounds
 
     return write

@@ -14,8 +14,8 @@ from PIL import Image
 from resdet.detection.errors import ConfigError, ImageError
 from resdet.detection.inference.draw import draw_detections
 from resdet.detection.inference.folder import FolderOptions, run_folder
-from resdet.detection.inference.image_results import ResultImage
 from resdet.detection.inference.inputs import find_inputs
+from resdet.detection.inference.result_image import ResultImage
 from resdet.detection.inference.result_types import Detection, DetectionResult
 from resdet.detection.structures import Detections
 

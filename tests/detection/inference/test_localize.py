@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -212,6 +213,12 @@ def test_a_predictor_finds_the_likely_classes() -> None:
     assert iou(second.boxes[:1], torch.tensor([[90.0, 5.0, 100.0, 10.0]])).item() > 0.8
     [best] = predictor.predict([make_image()], score_threshold=0.5)
     assert best.labels.tolist() == [0]
+    assert first.names == ["a", "b"] and list(first.top(1)) == list(best)
+    assert first.filter(classes="b").labels.tolist() == [1]
+    assert json.loads(best.to_json())["detections"][0]["label"] == "a"
+    assert repr(best).startswith("DetectionResult: 80 x 60, 1 detections\n  a 0.6")
+    assert not np.array_equal(np.asarray(best.draw()), best.image.pixels)
+    assert best.crops()[0].size[0] in range(28, 34)
 
 
 # ------------------------------------------------------------------------------------ data sets

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -250,6 +251,68 @@ def test_a_stream_can_be_left_early(predictor, spot):
     next(stream)
     stream.close()
     assert len(seen) < 10
+
+
+def test_every_frame_of_a_video_with_its_number_and_time(predictor, film):
+    path, bounds = film(20)
+    results = list(predictor.stream(path, every=3, batch_size=4, score_threshold=0.05))
+    assert [result.frame for result in results] == list(range(0, 20, 3))
+    assert [result.time for result in results] == pytest.approx([n / 10 for n in range(0, 20, 3)])
+    for result in results:
+        assert result.names == ["red spot"]
+        assert result.boxes[0].tolist() == pytest.approx(bounds(result.frame), abs=2)
+        assert result.image.pixels.shape == (40, 60, 3)
+    last = results[-1]
+    assert list(last.to_dict())[:5] == ["file", "frame", "time", "width", "height"]
+    assert json.loads(last.to_json())["time"] == 1.8
+    assert repr(last).startswith(f"DetectionResult: {path}, frame 18 at 1.800 s, 60 x 40, 1 det")
+    assert list(last.to_pandas().columns[:3]) == ["file", "frame", "time"]
+    assert last.to_pandas()["frame"].tolist() == [18]
+    assert "frame" not in predictor(last.image.pixels).to_dict()
+    globbed = predictor.stream(path.parent / "*.avi", every=10)
+    assert [(result.file, result.frame) for result in globbed] == [(str(path), 0), (str(path), 10)]
+
+
+def test_a_video_that_ends_early_and_one_that_is_none(predictor, film, tmp_path):
+    path, _ = film(60)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    stream = predictor.stream(path)
+    assert next(stream).frame == 0
+    with pytest.raises(ImageError, match=r"a\.avi: ends after \d+ of 60 frames"):
+        list(stream)
+    *frames, failed = predictor.stream(path, on_error="return", batch_size=7)
+    assert [one.frame for one in frames] == list(range(len(frames)))
+    assert failed.to_dict() == {"file": str(path), "error": str(failed.error)}
+    assert f"ends after {len(frames)} of 60 frames" in str(failed.error)
+    path.write_bytes(b"<html>")
+    with pytest.raises(ImageError, match=r"a\.avi: cannot be opened as a video"):
+        list(predictor.stream(path))
+    with pytest.raises(ConfigError, match=r"no\.mp4: no such file"):
+        predictor.stream(tmp_path / "no.mp4")
+    with pytest.raises(ConfigError, match=r"a video; stream\(.*\) gives its frames in turn"):
+        predictor(path)
+    with pytest.raises(ConfigError, match="every=2: is for videos"):
+        predictor.stream([path], every=2)
+    with pytest.raises(ConfigError, match="every 0-th frame"):
+        predictor.stream(path, every=0)
+
+
+def test_a_video_is_read_as_far_as_its_results_are_taken(predictor, film):
+    """A few frames are alive at a time, and its thread ends with the generator."""
+    path, _ = film(300)
+    stream = predictor.stream(path, batch_size=4)
+    alive: set[int] = set()
+    most = 0
+    for result in stream:
+        alive.add(result.frame)
+        weakref.finalize(result.image.pixels, alive.discard, result.frame)
+        most = max(most, len(alive))
+        if result.frame == 250:
+            break
+    assert most <= 16
+    assert any(thread.name == "decode" for thread in threading.enumerate())
+    stream.close()
+    assert not any(thread.name == "decode" for thread in threading.enumerate())
 
 
 def test_a_stream_gives_the_results_before_a_failed_image(predictor, save, tmp_path):
