@@ -125,6 +125,12 @@ def test_configs_in_documents_are_accepted(path: Path, tmp_path: Path) -> None:
         assert main(["train-det", "--cfg", str(mine), "--print-config"]) == 0
 
 
+def test_every_page_is_on_the_site() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    pages = {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"}
+    assert pages <= set(index.splitlines())
+
+
 def test_the_scripts_in_tools_that_the_readme_names_are_commands() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     scripts = set(re.findall(r"`(?:python )?tools/(\w+)\.py", text))
