@@ -16,15 +16,17 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from ..detection.config.base import OnBadImage, OnTruncated
 from ..detection.errors import ImageError, one_line
+from ..detection.files import read_limited
 from .decoder_messages import with_messages
 from .image_file import expect_file, expect_size, open_image
 from .jpeg_damage import damage
+from .memory import DECODING, MAX_FILE, bytes_of
 from .orientation import Orientation, read_orientation, turn
+from .pixel_modes import Pixels, blended, flattened, from_grey
 
 #: Extensions of the accepted formats, lower case: how folders are searched for images.
 IMAGE_SUFFIXES = frozenset(
@@ -32,11 +34,11 @@ IMAGE_SUFFIXES = frozenset(
     | {".avif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm"}
 )
 
+#: Above it, Pillow warns of "decompression bombs".
+MAX_PIXELS = 89_478_485
 _SOS, _EOI = b"\xff\xda", b"\xff\xd9"
 #: PIL modes that hold 8 bits a channel, so that RGB is a plain conversion.
 _EIGHT_BIT = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"})
-
-Pixels = NDArray[np.uint8]
 
 
 class SkippedImage(ImageError):
@@ -51,14 +53,14 @@ class ImageRules:
     ``on_truncated``: what happens when pixels are missing or a JPEG is damaged inside; ``warn``
     keeps a JPEG, whose missing part is grey (no other format yields usable pixels), ``error`` makes
     it a bad image.
-    ``max_pixels`` can only lower Pillow's own limit, the default. ``min_side`` and ``max_aspect``
-    refuse images that are too small or too elongated to resize. ``background`` lies under
-    transparent pixels.
+    ``max_pixels`` bounds the memory that an image takes; Pillow opens none above 178,956,970.
+    ``min_side`` and ``max_aspect`` refuse images that are too small or too elongated to resize.
+    ``background`` lies under transparent pixels.
     """
 
     exif: Literal["apply", "ignore"] = "apply"
     on_truncated: OnTruncated = "error"
-    max_pixels: int = 178_956_970
+    max_pixels: int = MAX_PIXELS
     min_side: int = 16
     max_aspect: float = 100.0
     background: tuple[int, int, int] = (255, 255, 255)
@@ -95,9 +97,9 @@ DEFAULT_RULES = ImageRules()
 
 def read_image(path: Path, rules: ImageRules = DEFAULT_RULES) -> LoadedImage:
     """Read and decode one image; raises `ImageError`, and nothing else, naming the file."""
+    read_size(path, rules)  # a file that is refused is not read whole
     with _only_image_errors(str(path), rules):
-        expect_file(path)
-        data = path.read_bytes()
+        data = _content(path)
     return decode_image(data, str(path), rules)
 
 
@@ -110,16 +112,27 @@ def read_size(path: Path, rules: ImageRules = DEFAULT_RULES) -> tuple[int, int]:
             return _checked_size(image, _orientation(image, rules), name, rules)
 
 
+def bytes_to_read(path: Path) -> int:
+    """The most bytes that reading an image takes, from its header; 0 if it cannot be read."""
+    try:
+        expect_file(path)
+        with path.open("rb") as stream, open_image(stream, str(path)) as image:
+            return bytes_of(image, path.stat().st_size)
+    except Exception:  # which reading the image reports
+        return 0
+
+
 def decode_image(data: bytes, name: str, rules: ImageRules = DEFAULT_RULES) -> LoadedImage:
     """The pixels of an encoded image; ``name`` is for messages. Raises only `ImageError`."""
     with _only_image_errors(name, rules), open_image(io.BytesIO(data), name) as image:
         orientation = _orientation(image, rules)
         size = _checked_size(image, orientation, name, rules)
-        if image.format in ("JPEG", "MPO"):
-            decoded, warnings = _decode_jpeg(data, image, name, rules)
-        else:
-            decoded, warnings = _decode_other(data, image.format, name, rules)
-        pixels = turn(decoded, orientation.pending)
+        with DECODING.share(bytes_of(image, len(data))):
+            if image.format in ("JPEG", "MPO"):
+                decoded, warnings = _decode_jpeg(data, image, name, rules)
+            else:
+                decoded, warnings = _decode_other(data, image, name, rules)
+            pixels = turn(decoded, orientation.pending)
         if pixels.shape[:2] != size:
             raise ImageError(f"{name}: header says (h, w) {size}, pixels are {pixels.shape[:2]}")
         return LoadedImage(pixels, orientation.value, warnings, orientation.ignored)
@@ -132,8 +145,15 @@ def from_pil(image: Image.Image, rules: ImageRules = DEFAULT_RULES) -> LoadedIma
     if 0 in image.size:
         raise ImageError(f"PIL image without pixels: width x height is {image.size}")
     orientation = _orientation(image, rules)
-    pixels = turn(_flatten(image, rules.background), orientation.pending)
+    pixels = turn(flattened(image, rules.background), orientation.pending)
     return LoadedImage(pixels, orientation.value, odd_orientation=orientation.ignored)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return read_limited(path, MAX_FILE)
+    except OSError as error:
+        raise ImageError(f"{path}: {error.strerror}") from error
 
 
 # ---------------------------------------------------------------------------------- header
@@ -149,7 +169,7 @@ def _checked_size(
     width, height = image.size
     if orientation.swaps_sides:
         width, height = height, width
-    expect_size((height, width), name, rules)
+    expect_size((height, width), name, rules, image.format)
     return height, width
 
 
@@ -178,12 +198,13 @@ def _decode_jpeg(
     pixels = None  # not kept while the next are made
     # CMYK, whose colours OpenCV and Pillow disagree on by a level, and what OpenCV cannot decode.
     with open_image(io.BytesIO(data), name) as repaired:
-        return _flatten(repaired, rules.background), warnings
+        return flattened(repaired, rules.background), warnings
 
 
-def _cv2_decode(data: bytes) -> tuple[Pixels | None, list[str]]:
-    """The pixels of a JPEG and the messages of libjpeg."""
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+def _cv2_decode(data: bytes, flags: int | None = None) -> tuple[Pixels | None, list[str]]:
+    """The pixels (RGB, unless ``flags`` say otherwise) and the messages of libjpeg."""
+    if flags is None:
+        flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     encoded = np.frombuffer(data, np.uint8)
     pixels, messages = with_messages(lambda: cv2.imdecode(encoded, flags))
     return None if pixels is None else np.asarray(pixels, np.uint8), messages
@@ -205,13 +226,22 @@ def _lacks_pixels(data: bytes) -> bool:
 
 
 def _decode_other(
-    data: bytes, image_format: str | None, name: str, rules: ImageRules
+    data: bytes, image: ImageFile.ImageFile, name: str, rules: ImageRules
 ) -> tuple[Pixels, tuple[str, ...]]:
-    def decode() -> tuple[Pixels, tuple[str, ...]]:
-        with open_image(io.BytesIO(data), name) as image:
-            return _decode_opened(image, rules)
+    if image.format == "WEBP" and not getattr(image, "is_animated", False):
+        # As Pillow decodes it, with a third of the memory.
+        pixels = _cv2_decode(data, None if image.mode == "RGB" else cv2.IMREAD_UNCHANGED)[0]
+        if pixels is not None and image.mode == "RGB":
+            return pixels, ()
+        if pixels is not None and pixels.shape[2:] == (4,):
+            cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA, pixels)  # in place
+            return blended(pixels, rules.background), ()
 
-    if image_format != "TIFF":  # the other decoders write no messages
+    def decode() -> tuple[Pixels, tuple[str, ...]]:
+        with open_image(io.BytesIO(data), name) as opened:
+            return _decode_opened(opened, rules)
+
+    if image.format != "TIFF":  # the other decoders write no messages
         return decode()
     (pixels, warnings), messages = with_messages(decode)
     if messages:
@@ -221,48 +251,28 @@ def _decode_other(
 
 def _decode_opened(image: ImageFile.ImageFile, rules: ImageRules) -> tuple[Pixels, tuple[str, ...]]:
     warnings: tuple[str, ...] = ()
-    frames = _frame_count(image)
-    if frames > 1:
-        warnings += (f"{image.format} with {frames} frames or pages: only the first is read",)
+    if _has_more_frames(image):
+        warnings += (f"{image.format} with several frames or pages: only the first is read",)
     layout = str(image.tile)
     deep = image.mode.startswith("I") or ";16" in layout
     if image.mode.startswith("I") and "transparency" in image.info:
         warnings += ("the transparent value of 16-bit grey is not applied",)
     image.load()
     if image.mode.startswith("I"):
-        pixels = _scale_to_8_bits(image, 4095 if "I;12" in layout else 65535)
+        pixels = from_grey(image, 4095 if "I;12" in layout else 65535)
     else:
-        pixels = _flatten(image, rules.background)
+        pixels = flattened(image, rules.background)
     if deep and pixels.max() < 64:  # under a quarter of the range
         warnings += (f"16-bit image, nearly black ({pixels.max()} of 255): 12-bit data in it?",)
     return pixels, warnings
 
 
-def _frame_count(image: Image.Image) -> int:
+def _has_more_frames(image: Image.Image) -> bool:
+    """Unlike their number, this is known from the header, or from that of the second one."""
     try:
-        return int(getattr(image, "n_frames", 1))
-    except Exception:  # a damaged later frame; the first may still be good
-        return 1
-
-
-def _scale_to_8_bits(image: Image.Image, top: int) -> Pixels:
-    """Grey values 0..top to (h, w, 3) uint8, rounded."""
-    values = np.array(image).astype(np.int64)
-    if values.min() < 0 or values.max() > top:
-        raise ValueError(f"unsupported: grey values {values.min()}..{values.max()} exceed 16 bits")
-    grey = ((values * 255 + top // 2) // top).astype(np.uint8)
-    return np.repeat(grey[:, :, None], 3, axis=2)
-
-
-def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Pixels:
-    """Any 8-bit mode to RGB, transparent pixels on ``background``."""
-    if image.mode == "F":
-        raise ValueError("unsupported: floating-point pixels")
-    if image.has_transparency_data:
-        canvas = Image.new("RGBA", image.size, (*background, 255))
-        canvas.alpha_composite(image.convert("RGBA"))
-        image = canvas
-    return np.array(image.convert("RGB"))
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # a damaged second frame; the first may still be good
+        return False
 
 
 @contextmanager

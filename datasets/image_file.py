@@ -47,11 +47,19 @@ def expect_file(path: Path) -> None:
         raise ImageError(f"{path}: not a regular file")
 
 
-def expect_size(size: tuple[int, int], name: str, rules: ImageRules) -> None:
-    """Raise ImageError for an image (h, w) that is too large, too small or too elongated."""
+def expect_size(
+    size: tuple[int, int], name: str, rules: ImageRules, image_format: str | None = None
+) -> None:
+    """Raise ImageError for an image (h, w) that is too large, too small or too elongated. A pixel
+    of JPEG 2000 counts twice: it takes twice the memory of others."""
     height, width = size
-    if width * height > rules.max_pixels:
-        raise ImageError(f"{name}: {width}x{height} is over max_pixels {rules.max_pixels}")
+    twice = image_format == "JPEG2000"
+    if width * height * (1 + twice) > rules.max_pixels:
+        counted = ", which JPEG 2000 may have half of" if twice else ""
+        raise ImageError(
+            f"{name}: {width}x{height} is over max_pixels {rules.max_pixels}{counted}; a larger "
+            "data.max_pixels or --max-pixels takes it, and more memory"
+        )
     short, long = sorted((width, height))
     if short < rules.min_side:
         raise ImageError(f"{name}: {width}x{height} has a side under {rules.min_side} px")

@@ -141,3 +141,14 @@ def test_a_gpu_check_that_fails_is_told_and_stops_nothing(
     found = outcome(broken=raising, parts=lambda setup: parts_of(0.4))
     assert found == (1, ["measured", "FAILED", "ok", "ok"])
     assert "failed: RuntimeError: CUDA error: unspecified launch failure" in capsys.readouterr().out
+
+
+def test_image_memory_reads_each_of_its_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    image_memory = importlib.import_module("image_memory")
+    image_memory.write_images(tmp_path / "images", 1000)
+    paths = sorted((tmp_path / "images").iterdir())
+    assert len(paths) == 10
+    assert all(image_memory.decoding_peak(path) > 1e6 for path in paths)

@@ -79,6 +79,22 @@ def add_device_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: the first GPU, else cpu)")
 
 
+def add_max_pixels_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-pixels",
+        type=positive,
+        metavar="N",
+        help="refuse images with more pixels (default: 89478485), as data.max_pixels=N does",
+    )
+
+
+def positive(text: str) -> int:
+    """A whole number from 1, for argparse."""
+    if (number := int(text)) < 1:
+        raise ValueError(f"not positive: {text}")
+    return number
+
+
 def numbers(text: str) -> tuple[float, ...]:
     """The numbers in a list such as ``32,96``, for argparse."""
     values = tuple(float(part) for part in text.split(","))

@@ -21,11 +21,13 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resdet.detection.errors import ConfigError, DataError
 from resdet.detection.printing import say
+from resdet.tools.arguments import add_max_pixels_argument
 from resdet.tools.progress import decoding_progress
 from resdet.tools.source_arguments import add_outside_argument, format_named
 
@@ -79,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=int, metavar="N", help="processes for decoding (default: all cores)"
     )
+    add_max_pixels_argument(parser)
     parser.add_argument("--no-cache", action="store_true", help="do not read or write a cache")
 
 
@@ -101,6 +104,8 @@ def inspect(args: argparse.Namespace) -> tuple[DataSet, Report]:
 
     if args.cfg and args.write_config:
         raise ConfigError("--write-config: only for PATH; there is a config")
+    if args.cfg and args.max_pixels is not None:
+        args.words.append(f"data.max_pixels={args.max_pixels}")
     config = _config(args) if args.cfg else None
     if args.out:
         _make(args.out)
@@ -201,6 +206,8 @@ def _folder(args: argparse.Namespace) -> DataSet:
         raise ConfigError(f"{root}: no such folder")
     schema = DetectorConfig if format.carries in ("boxes", "nothing") else ClassifierConfig
     rules = image_rules(schema())  # as training reads such data
+    if args.max_pixels is not None:
+        rules = replace(rules, max_pixels=args.max_pixels)
     return folder_data(
         root,
         format,

@@ -51,6 +51,7 @@ def infer(args: argparse.Namespace) -> tuple[FolderSummary, int]:
     args.out = args.out or new_folder()
     overrides, inputs = split_overrides(args.inputs)
     overrides += ["test.suppress.class_agnostic=true"] if args.agnostic_nms else []
+    overrides += [f"data.max_pixels={args.max_pixels}"] if args.max_pixels is not None else []
     if not inputs:
         raise ConfigError("no input: give a folder, a glob, a list file, an image or a video")
     if any(map(is_video, inputs)):

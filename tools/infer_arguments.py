@@ -10,7 +10,12 @@ from itertools import count
 from pathlib import Path
 
 from resdet.detection.errors import ConfigError
-from resdet.tools.arguments import add_device_argument, add_font_argument, add_weights_argument
+from resdet.tools.arguments import (
+    add_device_argument,
+    add_font_argument,
+    add_max_pixels_argument,
+    add_weights_argument,
+)
 from resdet.tools.source_arguments import format_named
 
 
@@ -45,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device_argument(parser)
     add_font_argument(parser)
     parser.add_argument("--workers", type=int, default=2, help="reading threads; as many draw")
+    add_max_pixels_argument(parser)
     parser.add_argument(
         "--draw",
         action=argparse.BooleanOptionalAction,
@@ -154,6 +160,7 @@ def resume_command(args: argparse.Namespace) -> str:
     words += [word for conf in args.conf for word in ("--conf", conf)]
     words += ["--classes", args.classes] if args.classes else []
     words += ["--batch-size", str(args.batch_size), "--workers", str(args.workers)]
+    words += ["--max-pixels", str(args.max_pixels)] if args.max_pixels is not None else []
     words += ["--device", args.device] if args.device else []
     words += ["--trust-paths"] if args.trust_paths else []
     words += ["--coco-ids", str(args.coco_ids)] if args.coco_ids else []

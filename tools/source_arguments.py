@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from resdet.detection.errors import ConfigError
 from resdet.detection.printing import say
+from resdet.tools.arguments import add_max_pixels_argument
 
 if TYPE_CHECKING:
     from resdet.datasets.formats.format import Carries, Format, Reading, Source
@@ -135,6 +136,7 @@ def add_policies(parser: argparse.ArgumentParser, *more: str, boxes: str = "erro
         default="error",
         help="scale the boxes of images that were resized after they were annotated",
     )
+    add_max_pixels_argument(parser)
     add_outside_argument(parser)
 
 
@@ -150,9 +152,11 @@ def add_outside_argument(parser: argparse.ArgumentParser) -> None:
 def reading_of(args: argparse.Namespace) -> Reading:
     """The reading that the options ask for."""
     from resdet.datasets.formats.format import Reading
-    from resdet.datasets.image import ImageRules
+    from resdet.datasets.image import MAX_PIXELS, ImageRules
 
-    rules = ImageRules(exif=args.exif, on_bad_image=args.on_bad_image)
+    rules = ImageRules(
+        exif=args.exif, on_bad_image=args.on_bad_image, max_pixels=args.max_pixels or MAX_PIXELS
+    )
     return Reading(rules, on_size_mismatch=args.on_size_mismatch, allow_outside=args.allow_outside)
 
 

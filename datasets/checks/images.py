@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from ...detection.errors import ImageError
+from ...detection.files import read_limited
 from ..finding_kinds import Severity
 from ..findings import Finding
 from ..image import (
@@ -31,6 +32,7 @@ from ..image import (
     read_image,
 )
 from ..image_file import FORMATS
+from ..memory import MAX_FILE
 from ..parallel import Died, map_items
 from .image_cache import THUMBNAIL_SIDE, ImageCache, ImageContent, Remark
 
@@ -132,7 +134,7 @@ def _examine_file(
 def _read(path: Path) -> bytes:
     try:
         if path.is_file():
-            return path.read_bytes()
+            return read_limited(path, MAX_FILE)
     except OSError:
         pass
     read_image(path)  # raises the error that training would raise

@@ -136,8 +136,9 @@ class DataSection(Section):
     #: Whether EXIF orientation turns an image, as viewers do. Boxes must have been drawn on the
     #: same.
     exif: Literal["apply", "ignore"] = "apply"
-    #: Larger images are refused from their header, before decoding (Pillow's own bomb limit).
-    max_pixels: Annotated[int, Field(ge=1, le=10**12)] = 178_956_970
+    #: Larger images are refused from their header, before decoding, because of the memory that they
+    #: take; Pillow opens none above 178,956,970.
+    max_pixels: Annotated[int, Field(ge=1, le=10**12)] = 89_478_485
     #: Processes that read and augment, for each training process; 0 reads in it.
     workers: Annotated[int, Field(ge=0, le=1024)] = 2
 

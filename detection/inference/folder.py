@@ -2,7 +2,8 @@
 
 Threads read and resize images ahead of the network, other threads draw and encode behind it (OpenCV
 and Pillow release the interpreter lock), and the caller's thread writes records in input order.
-All queues are short, so that memory does not grow with the number of images.
+All queues are short, so that memory does not grow with the number of images, and those under way
+share a budget of bytes, so that large ones wait for each other.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any
 
 import torch
 
+from ...datasets.image import bytes_to_read
+from ...datasets.memory import BUDGET, MemoryBudget
 from ..errors import ConfigError, ImageError
 from ..files import LOCK, folder_lock, part_of
 from .inputs import InputFile
@@ -37,8 +40,14 @@ from .records import (
     write_meta,
 )
 
-#: An image that is prepared, or the reason why it cannot be used.
-Item = tuple[InputFile, Prepared | str]
+
+@dataclass(frozen=True)
+class Item:
+    """An image that is prepared, or the reason why it cannot be used, and its share of memory."""
+
+    file: InputFile
+    prepared: Prepared | str
+    share: int
 
 
 @dataclass(frozen=True)
@@ -184,31 +193,35 @@ def _records(
     options: FolderOptions,
     stop: Callable[[], bool],
 ) -> Generator[dict[str, Any], None, None]:
-    def prepare(file: InputFile) -> Item:
+    memory = MemoryBudget(BUDGET)
+
+    def prepare(numbered: tuple[int, InputFile]) -> Item:
+        number, file = numbered
+        share = bytes_to_read(file.path)
+        # In input order: a batch waits for none of its own images.
+        memory.take(share, turn=number, beside=options.batch_size - 1)
         try:
-            return file, predictor.prepare(file.path)
+            return Item(file, predictor.prepare(file.path), share)
         except ImageError as error:
-            return file, str(error).removeprefix(f"{file.path}: ")
+            return Item(file, str(error).removeprefix(f"{file.path}: "), share)
 
     def finish(result: tuple[Item, Any]) -> dict[str, Any]:
-        (file, prepared), found = result
-        if isinstance(prepared, str):
-            return {"file": file.name, "error": prepared}
-        return predictor.output.write(
-            out,
-            file,
-            prepared.loaded,
-            found,
-            predictor.classes,
-            options,
-        )
+        item, found = result
+        try:
+            if isinstance(item.prepared, str):
+                return {"file": item.file.name, "error": item.prepared}
+            loaded = item.prepared.loaded
+            return predictor.output.write(out, item.file, loaded, found, predictor.classes, options)
+        finally:
+            memory.give_back(item.share)
 
     ahead = options.batch_size + options.workers
     with (
         ThreadPoolExecutor(options.workers, "decode") as readers,
         ThreadPoolExecutor(options.workers, "draw") as writers,
+        contextlib.closing(memory),
     ):
-        items = in_order(readers, prepare, files, ahead, wait=True)
+        items = in_order(readers, prepare, list(enumerate(files)), ahead, wait=True)
         detected = _detected(predictor, items, options, stop)
         yield from in_order(writers, finish, detected, ahead, wait=False)
 
@@ -221,15 +234,17 @@ def _detected(
 ) -> Iterator[tuple[Item, Any]]:
     thresholds = options.thresholds(predictor.classes)
     while not stop() and (chunk := list(islice(items, options.batch_size))):
-        usable = [prepared for _, prepared in chunk if not isinstance(prepared, str)]
+        usable = [item.prepared for item in chunk if not isinstance(item.prepared, str)]
         try:
             results = iter(predictor.detect(usable, score_threshold=options.least))
         except torch.OutOfMemoryError as error:
-            half, place = options.batch_size // 2, f"{predictor.device} at {chunk[0][0].path}"
+            half, place = options.batch_size // 2, f"{predictor.device} at {chunk[0].file.path}"
             less = f"--batch-size {half}, or with " if half else ""
             raise ConfigError(
                 f"out of memory on {place}; continue with --resume {less}--device cpu"
             ) from error
-        for item in chunk:
-            failed = isinstance(item[1], str)
-            yield item, None if failed else predictor.output.selected(next(results), thresholds)
+        del usable
+        while chunk:  # none is kept while the next ones are read
+            failed = isinstance(chunk[0].prepared, str)
+            found = None if failed else predictor.output.selected(next(results), thresholds)
+            yield chunk.pop(0), found

@@ -26,6 +26,7 @@ def in_order(
     pending: deque[Future[Out]] = deque()
     for item in items:
         pending.append(pool.submit(task, item))
+        del item  # which may be large, and is done with before the next one comes
         while len(pending) > ahead or (not wait and pending and pending[0].done()):
             yield pending.popleft().result()
     while pending:

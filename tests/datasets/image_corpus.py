@@ -177,7 +177,7 @@ def png_header(width: int, height: int) -> bytes:
 # ------------------------------------------------------------------------------------- table
 
 _GREY, _ANY = Shown(GREYS), Shown(None)
-_FRAMES = Shown(warning="3 frames")
+_FRAMES = Shown(warning="several frames")
 DAMAGED = Refused("damaged inside", kept=True, late=True)
 _KINDS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif"}
 

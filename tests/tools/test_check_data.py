@@ -49,6 +49,14 @@ def test_a_clean_folder(resdet: Command, scenes: Path) -> None:
     assert re.search(r"of \d+ boxes \d+ start at 0, \d+ at 1, \d+ end at the far edge", done.out)
 
 
+@pytest.mark.parametrize("given", ["folder", "config"])
+def test_the_limit_of_pixels(resdet: Command, scenes: Path, tiny_config: Path, given: str) -> None:
+    words = [scenes] if given == "folder" else ["--cfg", tiny_config]
+    done = resdet("check-data", *words, "--workers", 0, "--max-pixels", 100)
+    assert done.code == 3
+    assert "is over max_pixels 100" in done.out
+
+
 def test_a_config_with_an_error(resdet: Command, swapped: Path) -> None:
     done = resdet("check-data", "--cfg", swapped / "tiny.yaml", "--quick")
     assert done.code == 3

@@ -189,6 +189,13 @@ def test_a_damaged_image_that_was_named_is_not_a_success(infer, images, tmp_path
     assert [("error" in record) for record in lines(tmp_path / "d")] == [False, True]
 
 
+def test_the_limit_of_pixels(infer, images, tmp_path):
+    infer(images, "--out", "none", "--no-draw", "--max-pixels", 100, code=5)
+    assert all("over max_pixels 100" in record["error"] for record in lines(tmp_path / "none"))
+    done = infer(next(images.iterdir()), "--out", "x", "--max-pixels", 0, code=2)
+    assert "--max-pixels" in done.err
+
+
 def test_tiles(infer, images, tiny_run, tmp_path):
     """Of an image that is larger than a tile; the command and the Python interface agree."""
     photos = [np.asarray(Image.open(path)) for path in sorted(images.iterdir())]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import csv
+import errno
 import json
 import os
 import resource
@@ -17,7 +19,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
-from resdet.detection.errors import ConfigError, DataError
+from resdet.detection.errors import ConfigError, DataError, ImageError
+from resdet.detection.inference import folder as folder_module
 from resdet.detection.inference.folder import FolderOptions, FolderSummary, run_folder
 from resdet.detection.inference.inputs import InputFile, find_inputs
 
@@ -273,6 +276,53 @@ def test_the_classes_and_the_threshold_decide_what_is_recorded_and_drawn(run, tm
     with pytest.raises(ConfigError, match="did you mean red spot"):
         labels("typo", only_classes=("red spots",))
     assert not (tmp_path / "typo").exists()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_large_images_wait_for_each_other(
+    predictor, run, images, tmp_path, monkeypatch, batch_size
+):
+    """With a budget that one image exceeds, no more images than a batch are under way."""
+    options = replace(DEFAULT, batch_size=batch_size, workers=4)
+    run(images, tmp_path / "free", options)
+    under_way, most, lock = set(), [], threading.Lock()
+    prepare, write = predictor.prepare, predictor.output.write
+
+    def prepared(path):
+        with lock:
+            under_way.add(path)
+            most.append(len(under_way))
+        try:
+            return prepare(path)
+        except ImageError:
+            under_way.remove(path)
+            raise
+
+    def written(out, file, *more):
+        record = write(out, file, *more)
+        under_way.remove(file.path)
+        return record
+
+    monkeypatch.setattr(predictor, "prepare", prepared)
+    monkeypatch.setattr(predictor, "output", copy.copy(predictor.output))
+    monkeypatch.setattr(predictor.output, "write", written, raising=True)
+    monkeypatch.setattr(folder_module, "BUDGET", 1)
+    run(images, tmp_path / "scarce", options)
+    assert records(tmp_path / "scarce") == records(tmp_path / "free")
+    assert max(most) == batch_size
+
+
+def test_a_full_disk_ends_the_run_while_large_images_wait(
+    predictor, run, images, tmp_path, monkeypatch
+):
+    def write(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(predictor, "output", copy.copy(predictor.output))
+    monkeypatch.setattr(predictor.output, "write", write)
+    monkeypatch.setattr(folder_module, "BUDGET", 1)
+    with pytest.raises(ConfigError, match="No space left"):
+        run(images, tmp_path / "out", replace(DEFAULT, workers=4))
 
 
 @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"score_threshold": 1.5}, {"workers": 0}])
