@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
 from multiprocessing import get_context
@@ -37,6 +39,23 @@ def test_the_import_is_quick() -> None:
     code = "import sys, resdet; dir(resdet); resdet.ConfigError; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_a_wheel_has_the_package_and_the_licences(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools", "77", reason="a wheel is built with setuptools")
+    kept = ("*.py", "*.toml", "*.md", "LICENSE", "py.typed")
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for pattern in kept:
+        for path in ROOT.glob(pattern):
+            shutil.copy(path, folder)
+    build = "from setuptools.build_meta import build_wheel; print(build_wheel('out'))"
+    command = [sys.executable, "-c", build]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    with zipfile.ZipFile(folder / "out" / done.stdout.split()[-1]) as wheel:
+        names = {name.rpartition("/")[2]: name for name in wheel.namelist()}
+    assert names["py.typed"] == "resdet/py.typed" and "setup.py" not in names
+    assert all("dist-info/licenses/" in names[name] for name in ("LICENSE", "THIRD_PARTY.md"))
 
 
 def test_type_hints_are_installed() -> None:
