@@ -27,6 +27,7 @@ from .guard import Guard
 from .metrics import Metrics
 from .model_queue import ModelQueue, QueuedImage, stopped
 from .options import RequestError, ServeOptions
+from .page import add_page
 from .uploads import BodyReader
 
 _ERRORS: Any = {
@@ -217,6 +218,7 @@ def create_app(server: Server) -> FastAPI:
         """Metrics in Prometheus' text format."""
         return Response(server.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
+    add_page(app)
     paths = frozenset(route.path for route in app.routes if hasattr(route, "path"))
     app.add_middleware(Guard, metrics=server.metrics, paths=paths, token=server.options.token)
     return app

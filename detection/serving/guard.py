@@ -7,9 +7,10 @@ import json
 from typing import Any
 
 from .metrics import Metrics
+from .page import FILES
 
-#: Paths that need no token: without them nobody could tell whether the server works.
-OPEN = frozenset({"/", "/healthz", "/readyz"})
+#: Paths that need no token, beside those of the page, which asks for it.
+OPEN = frozenset({*FILES, "/healthz", "/readyz"})
 _HEADERS = {
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
