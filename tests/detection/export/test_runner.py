@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -78,15 +79,26 @@ def test_its_resize_is_that_of_training(size: tuple[int, int], sides: tuple[int,
     assert np.array_equal(runner.resize(pixels, *sides), wanted)
 
 
-def test_the_vector_of_the_documentation() -> None:
-    row = np.repeat(np.array([[0, 40, 200, 255]], np.uint8)[..., None], 3, axis=2)
-    linear = cv2.resize(row, (8, 1), interpolation=cv2.INTER_LINEAR)[0, :, 0]
-    assert linear.tolist() == [0, 10, 30, 80, 160, 214, 241, 255]
-    assert cv2.resize(row, (1, 1), interpolation=cv2.INTER_AREA)[0, 0, 0] == 124
-    for size, new in (
-        ((480, 640), (600, 800)),
-        ((375, 1242), (302, 1000)),
-        ((3000, 4000), (600, 800)),
-        ((333, 500), (600, 901)),
-    ):
-        assert runner.resized_size(size, 600, 1000) == new
+def documented() -> str:
+    """What the page says to programmers of other languages about the resize."""
+    text = Path(__file__).parents[3].joinpath("docs", "export.md").read_text(encoding="utf-8")
+    return text.partition("## The resize, for other languages")[2]
+
+
+def test_the_sizes_of_the_documentation() -> None:
+    row = r"\| (\d+) x (\d+) \| (\d+), (\d+) \| (\d+) x (\d+) \| (linear|area) \|"
+    rows = re.findall(row, documented())
+    assert {method for *_, method in rows} == {"linear", "area"}
+    for *numbers, method in rows:
+        height, width, short_side, long_side_max, *new = map(int, numbers)
+        assert runner.resized_size((height, width), short_side, long_side_max) == tuple(new)
+        assert (method == "area") == (min(new[0] / height, new[1] / width) < 0.5)
+
+
+def test_the_vectors_of_the_documentation() -> None:
+    vectors = re.findall(r"```json\n(.*?)```", documented(), re.DOTALL)
+    assert len(vectors) == 2
+    for vector in map(json.loads, vectors):
+        pixels = np.repeat(np.array(vector["image"], np.uint8)[..., None], 3, axis=2)
+        resized = runner.resize(pixels, vector["short_side"], vector["long_side_max"])
+        assert resized[..., 0].tolist() == vector["resized"]
