@@ -3,6 +3,7 @@
 resdet export --weights runs/detector/weights/best.pt --out exported
 resdet export --weights best.pt --out exported test.nms_iou=0.4 test.score_threshold=0.05
 resdet export --weights best.pt --out parts --graphs two
+resdet export --weights best.pt --out int8 --int8 --calibrate runs/detector/config.yaml
 resdet infer --weights exported street.jpg
 resdet eval --weights exported
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from resdet.detection.errors import ConfigError
 from resdet.detection.printing import say
 from resdet.tools.arguments import add_weights_argument
 
@@ -39,14 +41,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="one",
         help="one graph, or a detector cut at its crops, which keeps all settings of testing",
     )
+    parser.add_argument("--int8", action="store_true", help="quantize a detector, as two graphs")
+    parser.add_argument(
+        "--calibrate",
+        metavar="CFG|FOLDER",
+        help="with --int8: a config, whose training images calibrate and whose validation images "
+        "compare, or a folder of images, which leaves the result untested",
+    )
+    parser.add_argument(
+        "--images", type=int, default=128, metavar="N", help="images that calibrate (128)"
+    )
+    parser.add_argument(
+        "--max-drop",
+        type=float,
+        default=1.0,
+        metavar="POINTS",
+        help="largest loss of AP50 and of AP75 by int8, in points (1.0)",
+    )
     parser.add_argument("--format", choices=["onnx"], default="onnx", help="format of the graph")
 
 
 def run(args: argparse.Namespace) -> int:
-    from resdet.detection.tasks.exporting import export
+    from resdet.detection.tasks.exporting import Int8, export
+    from resdet.detection.tasks.quantizing import table
 
+    if args.int8 != bool(args.calibrate):
+        raise ConfigError("--int8 and --calibrate: give both or neither")
+    int8 = Int8(args.calibrate, args.images, args.max_drop) if args.int8 else None
     done = export(
-        args.weights, args.out, args.overrides, graphs=args.graphs, trust_paths=args.trust_paths
+        args.weights,
+        args.out,
+        args.overrides,
+        graphs=args.graphs,
+        int8=int8,
+        trust_paths=args.trust_paths,
     )
     for each in done.agreements:
         height, width = each.size
@@ -55,6 +83,12 @@ def run(args: argparse.Namespace) -> int:
             f"results, {each.lost} differ; the others by at most {each.box_error:.2g} px and "
             f"{each.score_error:.2g} in score"
         )
+    if done.int8:
+        rows, kinds = done.int8["metrics"], done.int8["instructions"]
+        say(f"int8, {done.int8['layers']}: {rows if rows == 'untested' else 'within the limit'}")
+        say("" if rows == "untested" else table(rows))
+        if not kinds:
+            say("this processor multiplies int8 no faster than float: measure it where it will run")
     say(f"written: {done.out} ({done.size / 1e6:.1f} MB)")
     return 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,16 +18,28 @@ from ..export.writing import OPSET, write_onnx
 from ..extras import expect_extra
 from ..files import sha256_of
 from .checkpoints import load_members, read_checkpoint
+from .quantizing import quantize_parts, read_calibration
 from .registry import TASKS
 
 
 @dataclass(frozen=True)
 class ExportSummary:
-    """A written export: its folder, its size in bytes, and how well it agrees."""
+    """A written export: its folder, its size in bytes, how well it agrees, and its description of
+    int8 if it is that."""
 
     out: Path
     size: int
     agreements: tuple[Agreement, ...]
+    int8: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Int8:
+    """Calibration by ``images`` of ``source``, as in `read_calibration`; see `Calibration`."""
+
+    source: str
+    images: int = 128
+    max_drop: float = 1.0
 
 
 def export(
@@ -36,15 +48,18 @@ def export(
     overrides: Sequence[str] = (),
     *,
     graphs: str = "one",
+    int8: Int8 | None = None,
     trust_paths: bool = False,
 ) -> ExportSummary:
     """Write the network of a checkpoint, as it is tested under ``overrides``, to the new folder
-    ``out``. With ``graphs`` "two", a detector is cut at its crops.
+    ``out``. With ``graphs`` "two", a detector is cut at its crops; ``int8`` does so too, and
+    quantizes the graphs.
 
     Raises:
         ConfigError: without the extra ``export``, for options that the graph cannot hold, or where
             ``out`` exists.
-        WeightsError: unusable weights, or an export whose results differ from the checkpoint's.
+        WeightsError: unusable weights, or an export whose results differ from the checkpoint's,
+            or, in int8, are worse by more than allowed.
     """
     versions = expect_extra("export")
     if len(weights) > 1:
@@ -58,11 +73,14 @@ def export(
             f"an export computes in fp32, the config says test.precision={config.test.precision}: "
             "add test.precision=fp32"
         )
+    graphs = "two" if int8 else graphs
     if graphs not in task.graph_counts:
-        raise ConfigError(
-            f"--graphs {graphs}: a cut at the crops of a detector, not of {task.noun}"
-        )
+        option = "--int8: it needs" if int8 else "--graphs two:"
+        raise ConfigError(f"{option} a cut at the crops of a detector, not of {task.noun}")
     exported = task.export(loaded, graphs)
+    calibration = (
+        read_calibration(loaded, int8.source, int8.images, int8.max_drop) if int8 else None
+    )
     with new_folder(out) as folder:
         for name, graph in exported.graphs.items():
             write_onnx(graph, folder / name)
@@ -70,6 +88,7 @@ def export(
             exported.write_rest(folder)
         with torch.no_grad():
             agreements = exported.verify(folder)
+        quantized = quantize_parts(folder, loaded, calibration) if calibration else None
         if exported.runner is not None:
             shutil.copyfile(exported.runner, folder / exported.runner.name)
         write_meta(
@@ -86,11 +105,12 @@ def export(
                 "opset": OPSET,
                 "versions": {**versions, **_versions("resdet", "torch", "torchvision")},
                 "verification": as_table(agreements),
+                **({"int8": quantized} if quantized else {}),
                 "config": config.model_dump(mode="json"),
             },
         )
         size = sum(path.stat().st_size for path in folder.iterdir())
-    return ExportSummary(out, size, tuple(agreements))
+    return ExportSummary(out, size, tuple(agreements), quantized)
 
 
 def _versions(*names: str) -> dict[str, str]:

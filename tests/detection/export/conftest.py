@@ -1,4 +1,4 @@
-"""An exported detector, made once for all tests."""
+"""Exported detectors, made once for all tests."""
 
 from __future__ import annotations
 
@@ -15,3 +15,12 @@ def exported(learned_run: Path) -> Path:
     for name in EXTRAS["export"]:
         pytest.importorskip(name, reason="needs the extra: pip install 'resdet[export]'")
     return export([learned_run / "weights" / "best.pt"], learned_run / "exported").out
+
+
+@pytest.fixture(scope="session")
+def parts(learned_run: Path) -> Path:
+    """`learned_run` cut at its crops; torch's exporter takes seconds for each graph."""
+    for name in EXTRAS["export"]:
+        pytest.importorskip(name, reason="needs the extra: pip install 'resdet[export]'")
+    weights = learned_run / "weights" / "best.pt"
+    return export([weights], learned_run / "parts", graphs="two").out

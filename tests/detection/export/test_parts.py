@@ -12,20 +12,10 @@ import pytest
 import torch
 from resdet.detection.errors import ConfigError, WeightsError
 from resdet.detection.export.verify import compare, draw_shapes
-from resdet.detection.extras import EXTRAS
 from resdet.detection.predictor import load
 from resdet.detection.structures import Batch, Detections
 from resdet.detection.tasks.exporting import export
 from resdet.tests.detection.export.test_classes_and_boxes import write
-
-
-@pytest.fixture(scope="session")
-def parts(learned_run: Path) -> Path:
-    """`learned_run` cut at its crops; torch's exporter takes seconds for each graph."""
-    for name in EXTRAS["export"]:
-        pytest.importorskip(name, reason="needs the extra: pip install 'resdet[export]'")
-    weights = learned_run / "weights" / "best.pt"
-    return export([weights], learned_run / "parts", graphs="two").out
 
 
 def expect_same(found: Detections, wanted: Detections) -> None:

@@ -1,0 +1,115 @@
+"""Export in int8: calibrated, compared with the checkpoint, and refused where it loses too much."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from resdet.detection.errors import ConfigError, WeightsError
+from resdet.detection.export.folder import HEAD, RPN, TRUNK
+from resdet.detection.export.quantize import CHOICES
+from resdet.detection.export.verify import draw_shapes
+from resdet.detection.predictor import load
+from resdet.detection.tasks.checkpoints import load_members, read_checkpoint
+from resdet.detection.tasks.detector import DETECTION
+from resdet.detection.tasks.detector_export import Detector
+from resdet.detection.tasks.exporting import Int8, export
+from resdet.detection.tasks.quantizing import quantize_parts, read_calibration
+from resdet.tests.detection.export.test_classes_and_boxes import write
+from resdet.tools.cli import main
+
+FAST, SAFE = CHOICES
+
+
+@pytest.fixture(scope="module")
+def learned(learned_run: Path) -> Detector:
+    (loaded,) = load_members([read_checkpoint(learned_run / "weights" / "best.pt", DETECTION)])
+    return loaded
+
+
+def operators(path: Path) -> list[str]:
+    """The operators whose outputs each convolution reads as weights, in order."""
+    onnx = pytest.importorskip("onnx")
+    nodes = onnx.load(path).graph.node
+    makers = {name: node.op_type for node in nodes for name in node.output}
+    return [makers.get(node.input[1], "float") for node in nodes if node.op_type == "Conv"]
+
+
+def test_the_first_choice_that_is_good_enough(
+    learned: Detector, parts: Path, tiny_config: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "int8"
+    shutil.copytree(parts, folder)
+    use = read_calibration(learned, str(tiny_config), 4, 100.0)
+    assert len(use.images) == 4 and use.split is not None and len(use.split.records) == 6
+    described = quantize_parts(folder, learned, use)
+    assert described["layers"] == FAST and described["images"] == 4
+    assert [row["layers"] for row in described["metrics"]] == ["all float", FAST]
+    assert {path.name for path in folder.iterdir()} == {path.name for path in parts.iterdir()}
+    trunk, rpn, head = (operators(folder / name) for name in (TRUNK, RPN, HEAD))
+    assert trunk[0] == "float" and set(trunk[1:]) == {"DequantizeLinear"}
+    assert rpn == ["DequantizeLinear", "float", "float"]
+    assert set(head) == {"DequantizeLinear"}
+    assert (folder / HEAD).stat().st_size < 0.4 * (parts / HEAD).stat().st_size
+    image = draw_shapes((96, 128), 1)
+    wanted, found = (load(each, score_threshold=0.05)(image) for each in (parts, folder))
+    assert len(found) > 0
+    assert abs(float(found.scores[0]) - float(wanted.scores[0])) < 0.2
+
+
+def test_above_the_limit_every_choice_is_tried_and_none_kept(
+    learned: Detector, parts: Path, tiny_config: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "int8"
+    shutil.copytree(parts, folder)
+    use = read_calibration(learned, str(tiny_config), 1, -200.0)
+    with pytest.raises(WeightsError, match=r"loses more than -200 points; nothing was") as error:
+        quantize_parts(folder, learned, use)
+    lines = str(error.value).splitlines()[1:]
+    assert [line.rpartition("  ")[2] for line in lines] == ["all float", FAST, SAFE]
+    assert all(line.startswith("AP50 ") and "AP75" in line for line in lines)
+    assert operators(folder / RPN) == ["float"] * 3
+    assert operators(folder / HEAD).count("float") == 2
+
+
+def test_a_folder_of_images_leaves_it_untested(
+    learned: Detector, parts: Path, scenes: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "int8"
+    shutil.copytree(parts, folder)
+    use = read_calibration(learned, str(scenes / "JPEGImages"), 3, 1.0)
+    names = sorted(path.name for path in (scenes / "JPEGImages").iterdir())
+    assert [path.name for path in use.images] == [names[0], names[6], names[12]]
+    described = quantize_parts(folder, learned, use)
+    assert described["metrics"] == "untested"
+    assert json.loads(json.dumps(described))["layers"] == FAST
+
+
+def test_a_config_with_held_out_images_or_none(
+    learned: Detector, tiny_config: Path, tmp_path: Path
+) -> None:
+    head, _, tail = tiny_config.read_text().partition("  val:\n")
+    _, _, rest = tail.partition("\n")
+    for val in ("  val: {fraction: 0.25}\n", ""):
+        cfg = tiny_config.with_name(f"{tmp_path.name}.yaml")
+        cfg.write_text(head + val + rest)
+        use = read_calibration(learned, str(cfg), 100, 1.0)
+        judged = {record.path for record in use.split.records} if use.split else set()
+        assert bool(judged) == bool(val)
+        assert len(use.images) == 12 - len(judged) and not judged & set(use.images)
+
+
+def test_wrong_options(
+    learned: Detector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigError, match="no images"):
+        read_calibration(learned, str(tmp_path), 3, 1.0)
+    with pytest.raises(ConfigError, match="--images 0"):
+        read_calibration(learned, str(tmp_path), 0, 1.0)
+    weights = write("classification", tmp_path / "best.pt")
+    with pytest.raises(ConfigError, match="--int8: it needs a cut at the crops of a detector"):
+        export([weights], tmp_path / "out", int8=Int8("data.yaml"))
+    assert main(["export", "--weights", str(weights), "--out", "o", "--int8"]) == 2
+    assert "--int8 and --calibrate: give both" in capsys.readouterr().err
