@@ -42,6 +42,7 @@ COMMANDS = {
     "split": "resdet.tools.split",
     "convert-weights": "resdet.tools.convert_weights",
     "export": "resdet.tools.export",
+    "benchmark": "resdet.tools.benchmark",
     "networks": "resdet.tools.networks",
     "freeze-bn": "resdet.tools.freeze_bn",
     "responses": "resdet.tools.responses",
