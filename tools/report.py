@@ -37,6 +37,6 @@ def run(args: argparse.Namespace) -> int:
     for note in page.notes:
         say(f"note: {note}")
     if page.headline and page.headline.value is not None:
-        say(f"mAP@0.5 (VOC, area): {page.headline.value:.4f}")
+        say(f"{page.headline.name}: {page.headline.value:.4f}")
     say(f"open in a browser: {out} ({out.stat().st_size / 1e6:.1f} MB)")
     return 0

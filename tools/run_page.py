@@ -7,12 +7,11 @@ damaged files are left out and named in the notes of the page.
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +21,16 @@ from resdet.detection.config.files import read_config, stated_task
 from resdet.detection.engine.history import History, read_history
 from resdet.detection.engine.plots import plot_curves
 from resdet.detection.errors import ConfigError, ResdetError
-from resdet.detection.evaluation.detection import DEFINITIONS
-from resdet.detection.evaluation.error_page import ErrorView, costliest, error_view
-from resdet.detection.evaluation.image_records import IMAGES, read_images
 from resdet.detection.evaluation.page import (
-    ClassTable,
-    Metric,
     Page,
     PageSection,
-    class_table,
 )
 from resdet.detection.inference.outputs import DRAWN
 from resdet.detection.inference.records import CLASS_RECORDS, RECORDS, read_records
 from resdet.detection.pages.shots import Shot
 from resdet.detection.tasks.detector import DETECTION
 from resdet.detection.tasks.registry import TASKS
+from resdet.tools.run_evaluation import read_scores, read_views, scores_in_training
 
 #: Drawn images on the page, so that it stays a few MB.
 MAX_DRAWN = 24
@@ -72,13 +66,13 @@ def build_page(run_dir: Path, detections: Path | None = None) -> Page:
     notes: list[str] = []
     history = read_history(run_dir)
     notes += [f"metrics.jsonl:{line}: incomplete line, left out" for line in history.damaged]
-    scores = _read_scores(run_dir, notes) or _scores_in_training(history, notes)
+    scores = read_scores(run_dir, notes) or scores_in_training(history, notes)
     details = [
         (name, text)
         for name in ("config.yaml", "env.json")
         if (text := _text(run_dir, name, notes))
     ]
-    errors = _errors(run_dir, scores, notes)
+    views = read_views(run_dir, scores, notes)
     sections = [_curves(run_dir, history, notes), *_galleries(run_dir, notes)]
     if detections is not None:
         sections.append(_drawn(detections, notes))
@@ -92,80 +86,8 @@ def build_page(run_dir: Path, detections: Path | None = None) -> Page:
         files=[(str(run_dir / name), FILES[name]) for name in FILES if (run_dir / name).exists()],
         notes=notes,
         advice=scores.advice,
-        errors=errors,
+        **views,
         labels=scores.labels,
-    )
-
-
-@dataclass(frozen=True)
-class _Scores:
-    """``score`` is the score threshold with the largest F1."""
-
-    metrics: Sequence[Metric] = ()
-    per_class: ClassTable = field(default_factory=ClassTable)
-    facts: Sequence[tuple[str, str]] = ()
-    labels: Mapping[str, int] = field(default_factory=dict)
-    advice: str = ""
-    score: float = 0.5
-
-
-def _read_scores(run_dir: Path, notes: list[str]) -> _Scores | None:
-    """The evaluation of a run, or of the folder that eval wrote."""
-    places = [run_dir / "eval" / "metrics.json", run_dir / "metrics.json"]
-    path = next((path for path in places if path.is_file()), None)
-    if path is None:
-        notes.append("eval/metrics.json: not there, no per-class numbers")
-        return None
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        scores = _scores(raw)
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        notes.append(f"{path}: cannot be used: {error}")
-        return None
-    notes += [str(note) for note in raw.get("notes", ())]
-    return scores
-
-
-def _scores(raw: Mapping[str, Any]) -> _Scores:
-    definitions, intervals = raw["definitions"], raw.get("intervals", {})
-    score = raw.get("operating_points", {}).get("best_f1", {}).get("score")
-    return _Scores(
-        [
-            Metric(name, value, definitions.get(name, ""), **intervals.get(name, {}))
-            for name, value in raw["metrics"].items()
-        ],
-        class_table(raw["per_class"], definitions),
-        [("images evaluated", str(raw["images"]))],
-        {name: label for label, name in enumerate(raw.get("classes", ()))},
-        costliest(raw.get("errors", {}).get("dap", {})),
-        0.5 if score is None else score,
-    )
-
-
-def _errors(run_dir: Path, scores: _Scores, notes: list[str]) -> ErrorView | None:
-    """What went wrong in each image of a detector's evaluation."""
-    folders = [folder for folder in (run_dir / "eval", run_dir) if (folder / IMAGES).is_file()]
-    if not folders:
-        notes.append(f"eval/{IMAGES}: not there, no images of errors; `resdet eval` writes it")
-        return None
-    try:
-        records = read_images(folders[0])
-        if records.task != DETECTION.name:
-            return None
-        return error_view(records, lambda path: read_image(path).pixels, scores.score)
-    except (ResdetError, LookupError, TypeError, ValueError) as error:
-        notes.append(f"{folders[0] / IMAGES}: cannot be used: {error}")
-        return None
-
-
-def _scores_in_training(history: History, notes: list[str]) -> _Scores:
-    evaluations = history.of("eval")
-    if not evaluations:
-        return _Scores()
-    last = evaluations[-1]
-    notes.append(f"the metrics are those of the last evaluation in training, at step {last.step}")
-    return _Scores(
-        [Metric(name, value, DEFINITIONS.get(name, "")) for name, value in last.values.items()]
     )
 
 

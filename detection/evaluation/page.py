@@ -9,9 +9,17 @@ from pathlib import Path
 
 from ..pages.rendering import render_html
 from ..pages.shots import Shot, class_hex
+from .class_page import ClassView
 from .error_page import ErrorView
 
-HEADLINE = "voc_ap50"
+#: The number of a page by task, and whether a larger one is better; each class has it too, or the
+#: number named behind it.
+HEADLINES: Mapping[str, tuple[bool, str]] = {
+    "voc_ap50": (True, "voc_ap50"),
+    "top1_error": (False, "top1_error"),
+    "top5_localization_error": (False, "top1_localization_error"),
+    "true_class_error": (False, "true_class_error"),
+}
 
 
 @dataclass(frozen=True)
@@ -70,18 +78,22 @@ class Page:
     files: Sequence[tuple[str, str]] = ()
     advice: str = ""
     errors: ErrorView | None = None
+    confusions: ClassView | None = None
     labels: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def headline(self) -> Metric | None:
-        """mAP at IoU 0.5, if it was measured."""
-        return next((metric for metric in self.metrics if metric.name == HEADLINE), None)
+        """The first number of HEADLINES that was measured."""
+        found = {metric.name: metric for metric in self.metrics}
+        known = [found[name] for name in HEADLINES if name in found]
+        return next((each for each in known if each.value is not None), next(iter(known), None))
 
 
 def class_table(
     rows: Sequence[Mapping[str, float | str | None]], definitions: Mapping[str, str]
 ) -> ClassTable:
-    """The table of ``per_class`` in ``metrics.json``: best mAP@0.5 first, undefined ones last.
+    """The table of ``per_class`` in ``metrics.json``: best AP or largest error first, undefined
+    ones last.
 
     ``rows`` have the key ``name`` and the same further keys. Raises ValueError where not.
     """
@@ -91,10 +103,13 @@ def class_table(
     if "name" not in columns or any(list(row) != columns for row in rows):
         raise ValueError("per_class: the rows do not have the same keys, one of them 'name'")
     columns.sort(key=lambda name: name != "name")
+    bar = next((name for _, name in HEADLINES.values() if name in columns), "")
     return ClassTable(
         columns=["class", *columns[1:]],
-        rows=[[row[name] for name in columns] for row in sorted(rows, key=_rank)],
-        bar_column=columns.index(HEADLINE) if HEADLINE in columns else -1,
+        rows=[
+            [row[name] for name in columns] for row in sorted(rows, key=lambda row: _rank(row, bar))
+        ],
+        bar_column=columns.index(bar) if bar else -1,
         definitions=[(name, definitions[name]) for name in columns if name in definitions],
     )
 
@@ -107,8 +122,9 @@ def render_page(page: Page) -> str:
     return render_html(template, filters, scripts=scripts, page=page)
 
 
-def _rank(row: Mapping[str, float | str | None]) -> float:
-    value = row.get(HEADLINE)
+def _rank(row: Mapping[str, float | str | None], name: str) -> float:
+    """Best AP or largest error first."""
+    value = row.get(name)
     return -value if isinstance(value, int | float) and math.isfinite(value) else math.inf
 
 

@@ -20,7 +20,8 @@ from resdet.detection.evaluation.page import Page
 from resdet.detection.evaluation.report import write_report
 from resdet.detection.structures import Annotation, Detections, Record
 from resdet.tools import report
-from resdet.tools.run_page import MAX_DRAWN, _read_scores, build_page
+from resdet.tools.run_evaluation import read_scores
+from resdet.tools.run_page import MAX_DRAWN, build_page
 from rich.console import Console
 
 EVIL = "<script>alert(1)</script>"
@@ -155,7 +156,7 @@ def test_damaged_parts_are_skipped_with_a_note(run_dir: Path) -> None:
 def test_other_json_is_not_an_evaluation(run_dir: Path, content: str) -> None:
     (run_dir / "eval" / "metrics.json").write_text(content)
     notes: list[str] = []
-    assert _read_scores(run_dir, notes) is None
+    assert read_scores(run_dir, notes) is None
     assert "cannot be used" in notes[0]
 
 

@@ -1,0 +1,211 @@
+"""What the page of a classifier or localizer shows of its errors: confused pairs of classes, how
+far its scores can be relied on, and the worst images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ImageError
+from ..pages.shots import ImageBudget, Shot
+from .error_page import BUDGET, Reader
+from .image_records import ImageRecords
+
+#: Images that are shown, at most this many of a class, and their longer side.
+EXAMPLES, OF_CLASS, SIDE = 48, 4, 320
+#: Pairs of classes in the list; a table of more classes than this cannot be read.
+PAIRS, MATRIX = 20, 30
+#: Bins of the scores.
+BINS = 10
+
+
+@dataclass(frozen=True)
+class ConfusedPair:
+    """``count`` images of the class ``true``, a ``share`` of them, got ``predicted``."""
+
+    true: str
+    predicted: str
+    count: int
+    share: float
+
+
+@dataclass(frozen=True)
+class ScoreBin:
+    """``count`` images whose best class has a score from ``low`` to ``high``: the mean of the
+    scores and the share of the images for which that class is right."""
+
+    low: float
+    high: float
+    count: int
+    score: float
+    right: float
+
+
+@dataclass(frozen=True)
+class WrongExample:
+    """``predicted`` are the first classes with their scores, whether each is the true one; empty
+    where the evaluation does not record them."""
+
+    shot: Shot
+    true: str
+    words: str
+    predicted: Sequence[tuple[str, float, bool]]
+
+
+@dataclass(frozen=True)
+class ClassView:
+    """``matrix`` has the images of each true class by predicted class, each with the share of its
+    row; empty for many classes. ``gap`` is the expected calibration error: the mean distance of
+    score and share, weighted by the images."""
+
+    pairs: Sequence[ConfusedPair]
+    matrix: Sequence[tuple[str, Sequence[tuple[int, float]]]]
+    classes: Sequence[str]
+    bins: Sequence[ScoreBin]
+    gap: float
+    examples: Sequence[WrongExample]
+    wrong: int
+
+    @property
+    def advice(self) -> str:
+        """What to look at first; "" without confusions."""
+        if not self.pairs:
+            return ""
+        worst = self.pairs[0]
+        return (
+            f"most often confused: {worst.count} images of {worst.true} were taken for "
+            f"{worst.predicted}. To do: see whether both are labelled alike; more images help"
+        )
+
+    @property
+    def tendency(self) -> str:
+        """Whether the scores are too high or too low; "" without scores."""
+        images = sum(each.count for each in self.bins)
+        if not images:
+            return ""
+        excess = sum(each.count * (each.score - each.right) for each in self.bins) / images
+        if abs(excess) < 0.02:
+            return "scores are on average as high as the share of right answers"
+        return f"scores are on average {abs(excess):.2f} too {'high' if excess > 0 else 'low'}"
+
+
+def class_view(records: ImageRecords, read: Reader) -> ClassView:
+    """The view of an evaluation; ``read`` returns the pixels (h, w, 3) RGB of a file."""
+    classes, images = records.classes, records.images
+    first = [
+        (each["label"], each["predicted"]["labels"][0], each["predicted"]["scores"][0])
+        for each in images
+        if each.get("predicted") and each["predicted"]["labels"]
+    ]
+    counts = Counter((true, predicted) for true, predicted, _ in first)
+    totals = Counter(true for true, *_ in first)
+    bins = _bins(first)
+    scored = max(1, len(first))
+    return ClassView(
+        _pairs(counts, totals, classes),
+        _matrix(counts, totals, classes) if first and len(classes) <= MATRIX else (),
+        classes,
+        bins,
+        sum(each.count * abs(each.score - each.right) for each in bins) / scored,
+        _examples(records, read),
+        sum(each["wrong"] > 0 for each in images),
+    )
+
+
+def _pairs(
+    counts: Mapping[tuple[int, int], int], totals: Mapping[int, int], classes: Sequence[str]
+) -> list[ConfusedPair]:
+    wrong = [(pair, count) for pair, count in counts.items() if pair[0] != pair[1]]
+    wrong.sort(key=lambda item: (-item[1], item[0]))
+    return [
+        ConfusedPair(classes[true], classes[predicted], count, count / totals[true])
+        for (true, predicted), count in wrong[:PAIRS]
+    ]
+
+
+def _matrix(
+    counts: Mapping[tuple[int, int], int], totals: Mapping[int, int], classes: Sequence[str]
+) -> list[tuple[str, list[tuple[int, float]]]]:
+    every = range(len(classes))
+    return [
+        (
+            name,
+            [
+                (counts.get((true, other), 0), counts.get((true, other), 0) / max(1, totals[true]))
+                for other in every
+            ],
+        )
+        for true, name in enumerate(classes)
+    ]
+
+
+def _bins(first: Sequence[tuple[int, int, float]]) -> list[ScoreBin]:
+    """Bins without images are left out."""
+    if not first:
+        return []
+    scores = np.array([score for *_, score in first])
+    right = np.array([true == predicted for true, predicted, _ in first])
+    place = np.clip((scores * BINS).astype(np.int64), 0, BINS - 1)
+    return [
+        ScoreBin(
+            number / BINS,
+            (number + 1) / BINS,
+            int(own.sum()),
+            float(scores[own].mean()),
+            float(right[own].mean()),
+        )
+        for number in range(BINS)
+        if (own := place == number).any()
+    ]
+
+
+def _examples(records: ImageRecords, read: Reader) -> list[WrongExample]:
+    """The worst images first; among equally wrong ones those with the surest wrong answer."""
+    budget, of_class = ImageBudget(BUDGET), Counter[int]()
+    wrong = [each for each in records.images if each["wrong"]]
+    wrong.sort(key=lambda each: (-each["wrong"], -_surest(each)))
+    examples: list[WrongExample] = []
+    for entry in wrong:
+        if len(examples) == EXAMPLES:
+            break
+        if of_class[entry["label"]] < OF_CLASS:
+            of_class[entry["label"]] += 1
+            examples.append(_example(entry, records.classes, read, budget))
+    return examples
+
+
+def _surest(entry: Mapping[str, Any]) -> float:
+    scores = entry.get("predicted", {}).get("scores") or [0.0]
+    return float(scores[0])
+
+
+def _example(
+    entry: Mapping[str, Any], classes: Sequence[str], read: Reader, budget: ImageBudget
+) -> WrongExample:
+    predicted = entry.get("predicted", {"labels": [], "scores": []})
+    iou = entry["values"].get("mean_true_class_iou")
+    return WrongExample(
+        _shot(entry, read, budget),
+        classes[entry["label"]],
+        "" if iou is None else f"IoU of the box of the true class: {iou:.2f}",
+        [
+            (classes[label], score, label == entry["label"])
+            for label, score in zip(predicted["labels"], predicted["scores"], strict=True)
+        ],
+    )
+
+
+def _shot(entry: Mapping[str, Any], read: Reader, budget: ImageBudget) -> Shot:
+    file = entry["file"]
+    name = Path(file).name if file else str(entry["image"])
+    if budget.spent or not file:
+        return Shot(name, why=budget.why if file else "the evaluation does not know its file")
+    try:
+        return budget.take(Shot.inline(name, read(Path(file)), max_side=SIDE))
+    except ImageError as error:
+        return Shot(name, why=str(error))

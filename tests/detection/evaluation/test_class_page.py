@@ -1,0 +1,123 @@
+"""What the page of a classifier or localizer shows of its errors."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from resdet.detection.errors import ImageError
+from resdet.detection.evaluation import class_page
+from resdet.detection.evaluation.class_page import ScoreBin, class_view
+from resdet.detection.evaluation.classification import evaluate_scores
+from resdet.detection.evaluation.image_records import ImageRecords, read_images, records_of
+from resdet.detection.evaluation.page import Metric, Page, class_table, render_page
+from resdet.detection.evaluation.report import write_report
+from resdet.detection.structures import Annotation, Record
+
+EVIL = "<script>alert(1)</script>"
+CLASSES = ("ant", "bee", EVIL)
+#: The true class of each image, and the scores of the three classes.
+SCORES = (
+    (0, (0.95, 0.03, 0.02)),
+    (0, (0.3, 0.6, 0.1)),
+    (0, (0.2, 0.65, 0.15)),
+    (1, (0.15, 0.75, 0.1)),
+    (1, (0.1, 0.05, 0.85)),
+    (2, (0.0, 0.0, 1.0)),
+)
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> ImageRecords:
+    folder = tmp_path_factory.mktemp("eval")
+    images = [
+        Record(str(n), Path(f"/{n}.jpg"), (9, 9), Annotation.empty(), image_label=label)
+        for n, (label, _) in enumerate(SCORES)
+    ]
+    scores = {str(n): torch.tensor(row) for n, (_, row) in enumerate(SCORES)}
+    write_report(evaluate_scores(scores, images, CLASSES), folder)
+    return read_images(folder)
+
+
+def _grey(path: Path) -> NDArray[np.uint8]:
+    return np.full((40, 60, 3), 99, np.uint8)
+
+
+def test_confused_pairs_and_the_matrix(records: ImageRecords) -> None:
+    view = class_view(records, _grey)
+    pairs = [(each.true, each.predicted, each.count) for each in view.pairs]
+    assert pairs == [("ant", "bee", 2), ("bee", EVIL, 1)]
+    assert view.pairs[0].share == pytest.approx(2 / 3)
+    assert view.advice.startswith("most often confused: 2 images of ant were taken for bee")
+    counts = [[count for count, _ in cells] for _, cells in view.matrix]
+    assert counts == [[1, 2, 0], [0, 1, 1], [0, 0, 1]]
+    assert [share for _, share in view.matrix[1][1]] == [0, 0.5, 0.5]
+
+
+def test_reliability(records: ImageRecords) -> None:
+    view = class_view(records, _grey)
+    assert [(each.low, each.count, each.right) for each in view.bins] == [
+        (0.6, 2, 0.0),
+        (0.7, 1, 1.0),
+        (0.8, 1, 0.0),
+        (0.9, 2, 1.0),
+    ]
+    assert view.bins[0].score == pytest.approx(0.625)
+    # By hand: (2 * 0.625 + 1 * 0.25 + 1 * 0.85 + 2 * 0.025) / 6
+    assert view.gap == pytest.approx(0.4)
+    assert view.tendency == "scores are on average 0.30 too high"
+    assert class_page.ClassView((), (), (), [ScoreBin(0, 1, 9, 0.5, 0.51)], 0, (), 0).tendency == (
+        "scores are on average as high as the share of right answers"
+    )
+
+
+def test_the_surest_wrong_answers_come_first(
+    records: ImageRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = class_view(records, _grey).examples
+    assert [each.shot.caption for each in examples] == ["4.jpg", "2.jpg", "1.jpg"]
+    assert [name for name, _, right in examples[0].predicted if right] == ["bee"]
+    monkeypatch.setattr(class_page, "OF_CLASS", 1)
+    assert [each.true for each in class_view(records, _grey).examples] == ["bee", "ant"]
+
+    def refuse(path: Path) -> NDArray[np.uint8]:
+        raise ImageError(f"{path}: gone")
+
+    assert class_view(records, refuse).examples[0].shot.why == "/4.jpg: gone"
+
+
+def test_a_localizer_has_no_confusions() -> None:
+    entry = {
+        "image": "a",
+        "file": None,
+        "wrong": 1,
+        "label": 0,
+        "values": {"true_class_error": 1.0, "mean_true_class_iou": 0.25},
+    }
+    header = {"task": "localization", "classes": ["cat"]}
+    view = class_view(records_of(Path("x"), header, [entry]), _grey)
+    assert (view.pairs, view.matrix, view.bins, view.tendency) == ([], (), [], "")
+    (example,) = view.examples
+    assert example.words == "IoU of the box of the true class: 0.25"
+    assert example.shot.why == "the evaluation does not know its file"
+
+
+def test_the_page_of_a_classifier(records: ImageRecords) -> None:
+    rows = [{"name": "ant", "top1_error": 0.25}, {"name": EVIL, "top1_error": 0.5}]
+    page = Page(
+        "run",
+        [Metric("top1_error", 0.5, "share of the images", 0.125, 0.875)],
+        class_table(rows, {}),
+        confusions=class_view(records, _grey),
+    )
+    html = render_page(page)
+    assert "<script>alert" not in html
+    at = [html.index(text) for text in ("0.500", "0.125 to 0.875", "Wrong images", "Confused")]
+    assert at == sorted(at)
+    assert page.headline is not None and page.headline.name == "top1_error"
+    assert [row[0] for row in page.per_class.rows] == [EVIL, "ant"]  # the worst first
+    assert len(re.findall(r"data:image/jpeg", html)) == 3

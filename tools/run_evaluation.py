@@ -1,0 +1,95 @@
+"""The evaluation of a run folder, as parts of its report page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from resdet.datasets.image import read_image
+from resdet.detection.engine.history import History
+from resdet.detection.errors import ResdetError
+from resdet.detection.evaluation.class_page import class_view
+from resdet.detection.evaluation.detection import DEFINITIONS
+from resdet.detection.evaluation.error_page import costliest, error_view
+from resdet.detection.evaluation.image_records import IMAGES, read_images
+from resdet.detection.evaluation.page import ClassTable, Metric, class_table
+from resdet.detection.tasks.detector import DETECTION
+
+
+@dataclass(frozen=True)
+class Scores:
+    """``score`` is the score threshold with the largest F1."""
+
+    metrics: Sequence[Metric] = ()
+    per_class: ClassTable = field(default_factory=ClassTable)
+    facts: Sequence[tuple[str, str]] = ()
+    labels: Mapping[str, int] = field(default_factory=dict)
+    advice: str = ""
+    score: float = 0.5
+
+
+def read_scores(run_dir: Path, notes: list[str]) -> Scores | None:
+    """The evaluation of a run, or of the folder that eval wrote."""
+    places = [run_dir / "eval" / "metrics.json", run_dir / "metrics.json"]
+    path = next((path for path in places if path.is_file()), None)
+    if path is None:
+        notes.append("eval/metrics.json: not there, no per-class numbers")
+        return None
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        scores = _scores(raw)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        notes.append(f"{path}: cannot be used: {error}")
+        return None
+    notes += [str(note) for note in raw.get("notes", ())]
+    return scores
+
+
+def _scores(raw: Mapping[str, Any]) -> Scores:
+    definitions, intervals = raw["definitions"], raw.get("intervals", {})
+    score = raw.get("operating_points", {}).get("best_f1", {}).get("score")
+    return Scores(
+        [
+            Metric(name, value, definitions.get(name, ""), **intervals.get(name, {}))
+            for name, value in raw["metrics"].items()
+        ],
+        class_table(raw["per_class"], definitions),
+        [("images evaluated", str(raw["images"]))],
+        {name: label for label, name in enumerate(raw.get("classes", ()))},
+        costliest(raw.get("errors", {}).get("dap", {})),
+        0.5 if score is None else score,
+    )
+
+
+def read_views(run_dir: Path, scores: Scores, notes: list[str]) -> dict[str, Any]:
+    """What went wrong in each image of an evaluation, as fields of the page."""
+    folders = [folder for folder in (run_dir / "eval", run_dir) if (folder / IMAGES).is_file()]
+    if not folders:
+        notes.append(f"eval/{IMAGES}: not there, no images of errors; `resdet eval` writes it")
+        return {}
+    try:
+        records = read_images(folders[0])
+        if records.task == DETECTION.name:
+            return {"errors": error_view(records, _pixels, scores.score)}
+        return {"confusions": class_view(records, _pixels)}
+    except (ResdetError, LookupError, TypeError, ValueError, AttributeError) as error:
+        notes.append(f"{folders[0] / IMAGES}: cannot be used: {error}")
+        return {}
+
+
+def _pixels(path: Path) -> Any:
+    return read_image(path).pixels
+
+
+def scores_in_training(history: History, notes: list[str]) -> Scores:
+    evaluations = history.of("eval")
+    if not evaluations:
+        return Scores()
+    last = evaluations[-1]
+    notes.append(f"the metrics are those of the last evaluation in training, at step {last.step}")
+    return Scores(
+        [Metric(name, value, DEFINITIONS.get(name, "")) for name, value in last.values.items()]
+    )
