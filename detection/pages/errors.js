@@ -56,7 +56,8 @@
     return { found, missed };
   }
 
-  function draw(node, entry, score, chosen, kind) {
+  // The detections and missed objects of a case that the filters leave, and how many are errors.
+  function chosenOf(entry, score, chosen, kind) {
     const { found, missed } = at(entry, score);
     const ofClass = (each) => chosen < 0 || each === chosen;
     const wanted = found.filter((each) =>
@@ -64,10 +65,14 @@
       && (kind === "" || each[6] === kind));
     const lost = entry.objects.filter((object, index) =>
       missed[index] && ofClass(object[4]) && (kind === "" || kind === "missed"));
+    const objects = entry.objects.filter((object) => ofClass(object[4]));
     const errors = wanted.filter((each) => ERRORS.includes(each[6])).length + lost.length;
+    return { wanted, lost, objects, errors };
+  }
+
+  function draw(node, { wanted, lost, objects }) {
     const [truth, detected] = node.querySelectorAll("svg");
     if (truth) {
-      const objects = entry.objects.filter((object) => ofClass(object[4]));
       const named = objects.map((object) => [object, data.classes[object[4]] + (object[5] ? " (ignored)" : "")]);
       truth.replaceChildren(...named.map(([object, text]) =>
         mark(object, data.colours[object[4]], object[5] ? "dotted" : "", text)));
@@ -82,7 +87,6 @@
       : wanted.filter((each) => each[6] === name).length, data.styles[name][0]]);
     node.querySelector(".wrong").textContent =
       words.filter(([count]) => count).map(([count, name]) => `${count} ${name}`).join(", ") || "nothing wrong";
-    return errors;
   }
 
   function share(part, whole) {
@@ -112,14 +116,15 @@
     const kind = kindFilter.value;
     document.getElementById("shown-score").textContent = score.toFixed(2);
     recount(place, chosen);
-    const ranked = cases.map((node, index) => [draw(node, data.cases[index], score, chosen, kind), index, node]);
-    ranked.sort((left, right) => right[0] - left[0] || left[1] - right[1]);
+    const ranked = cases.map((node, index) => [node, index, chosenOf(data.cases[index], score, chosen, kind)]);
+    ranked.sort((left, right) => right[2].errors - left[2].errors || left[1] - right[1]);
     const filtered = chosen >= 0 || kind !== "";
     let fitting = 0;
-    for (const [errors, , node] of ranked) {
-      fitting += !(filtered && errors === 0);
-      node.hidden = (filtered && errors === 0) || fitting > limit;
+    for (const [node, , content] of ranked) {
+      fitting += !(filtered && content.errors === 0);
+      node.hidden = (filtered && content.errors === 0) || fitting > limit;
       node.parentNode.append(node);
+      if (!node.hidden) draw(node, content);
     }
     more.hidden = fitting <= limit;
     document.getElementById("visible").textContent =
