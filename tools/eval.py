@@ -32,6 +32,7 @@ from resdet.tools.eval_files import (
     analysis_options,
     chosen_classes,
     expect_something_to_do,
+    page_command,
     score_predictions,
     write_predictions,
 )
@@ -204,6 +205,8 @@ def evaluate(args: argparse.Namespace) -> Evaluation | None:
                 say(f"note: {len(lines)} images without detections: {first_few(lines, 3)}")
     written += write_predictions(args, folder, found, split, sources_of(config, part))
     say("written: " + ", ".join(str(path) for path in written))
+    if split.annotated:
+        say(f"next: {page_command(folder)}")
     return evaluation
 
 

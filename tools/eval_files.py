@@ -4,6 +4,7 @@ detections that are written for other tools."""
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -61,7 +62,15 @@ def score_predictions(args: argparse.Namespace) -> Evaluation | None:
     if args.save_json:
         written += write_columns(columns, truth.ids, folder, truth.split)
     say("written: " + ", ".join(str(path) for path in written))
+    say(f"next: {page_command(folder)}")
     return evaluation
+
+
+def page_command(folder: Path) -> str:
+    """The command that makes the page of an evaluation, with that of its run where it has one."""
+    run = folder.parent
+    whole = folder.name == "eval" and (run / "config.yaml").is_file()
+    return shlex.join(["resdet", "report", str(run if whole else folder)])
 
 
 def chosen_classes(args: argparse.Namespace, classes: Sequence[str]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from resdet.tools.eval_files import page_command
 
 if TYPE_CHECKING:
     from resdet.tests.conftest import Command
@@ -20,7 +21,17 @@ def logged(run: Path, step: int) -> dict[str, float]:
 def scored(resdet: Command, weights: Path, out: Path, *words: object) -> dict[str, Any]:
     done = resdet("eval", "--weights", weights, "--out", out, *words)
     assert done.code == 0, done.err
+    assert done.out.splitlines()[-1] == f"next: resdet report {out}"
     return json.loads((out / "metrics.json").read_text())["metrics"]
+
+
+def test_the_page_of_an_evaluation_is_that_of_its_run(tmp_path: Path) -> None:
+    folder = tmp_path / "my run" / "eval"
+    assert page_command(folder) == f"resdet report '{folder}'"
+    folder.parent.mkdir()
+    (folder.parent / "config.yaml").touch()
+    assert page_command(folder) == f"resdet report '{folder.parent}'"
+    assert page_command(folder.with_name("other")) == f"resdet report '{folder.with_name('other')}'"
 
 
 def expect_same_numbers(metrics: dict[str, Any], entry: dict[str, float]) -> None:
