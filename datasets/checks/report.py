@@ -93,7 +93,7 @@ def render_check_page(report: Report, command: str = "") -> str:
         examples=examples,
         shown_classes=len(exhibits.classes),
         hidden_classes=max(
-            0, sum(each.objects[:1] > (0,) for each in report.classes) - len(examples)
+            0, sum(each.objects[:1] > (0,) for each in report.classes) - len(exhibits.classes)
         ),
         histograms=[(each, _bars(each)) for each in report.histograms],
         balance=_balance(report),

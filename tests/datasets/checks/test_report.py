@@ -191,6 +191,19 @@ def test_images_of_each_class_are_shown_without_findings(tmp_path: Path) -> None
     assert "<title>400 x 300: 3</title>" in page
 
 
+def test_classes_with_one_image_each_are_together(tmp_path: Path) -> None:
+    paths = [_image(tmp_path, f"{number}.png") for number in range(2)]
+    classes = tuple(
+        ClassExamples(name, n, (path,))
+        for n, (name, path) in enumerate(zip(("cat", "dog"), paths, strict=True))
+    )
+    page = render_check_page(replace(_report(), exhibits=Exhibits(classes)))
+    assert page.count('class="gallery"') == 1 and "dog: 1.png" in page
+    assert " of 2 classes" not in page  # none is hidden
+    page = render_check_page(replace(_report(), exhibits=Exhibits(classes[:1])))
+    assert "1 of 2 classes" in page
+
+
 def test_images_beyond_the_budget_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
