@@ -63,12 +63,14 @@ def localization_split(
     the errors of `inspect`, for a class that is not in ``classes``, and for a bad box that
     ``on_bad_box`` does not resolve.
     """
-    images, findings = inspect(source, replace(reading, part=part))
+    reading = replace(reading, part=part, boxes=True)
+    images, findings = inspect(source, reading)
     title = f"{source.title}: {part}"
     refuse(findings, title)
     _expect_images(source, part, images, findings)
     if classes is None:
-        classes = _classes(images if part == "train" else _read(source, "train", reading.rules)[0])
+        learned = replace(reading, part="train")
+        classes = _classes(images if part == "train" else _read(source, learned)[0])
     findings += _other_classes(images, classes, part)
     refuse(findings, title)
     labelled = label_images(images, classes=classes, on_bad_box=on_bad_box)
@@ -105,16 +107,16 @@ def describe_labelled(split: DataSplit) -> str:
 
 def _images(source: Source, parts: Sequence[Part], rules: ImageRules) -> dict[Part, Inspected]:
     if isinstance(source, FolderSource) and source.val_fraction is not None:
-        images, skipped = _read(source, "train", rules)
+        images, skipped = _read(source, Reading(rules, boxes=False))
         held_out = _held_out(images, source.val_fraction, source.split_seed)
         return {part: (found, skipped) for part, found in held_out.items()}
-    return {part: _read(source, part, rules) for part in parts}
+    return {part: _read(source, Reading(rules, part=part, boxes=False)) for part in parts}
 
 
-def _read(source: Source, part: Part, rules: ImageRules) -> Inspected:
+def _read(source: Source, reading: Reading) -> Inspected:
     """The images of a part, and the findings of those that were skipped."""
-    images, findings = inspect(source, Reading(rules, part=part))
-    refuse(findings, f"{source.title}: {part}")
+    images, findings = inspect(source, reading)
+    refuse(findings, f"{source.title}: {reading.part}")
     return images, [finding for finding in findings if finding.outcome]
 
 

@@ -62,7 +62,7 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
     "orphan_image": (("warning",), "an image without an annotation, in no list"),
     "unlisted_image": (
         ("note", "warning"),
-        "images in no list or JSON file are not used; a warning in CLS-LOC",
+        "images in no list or JSON file are not used; a warning in ILSVRC",
     ),
     "other_filename": (("warning",), "`<filename>` names another image; the XML's name is used"),
     "stray_file": (("note",), "a file that is not an image, or a folder that is not a split"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from resdet.datasets.formats.coco import CocoSource
-from resdet.datasets.formats.ilsvrc import IlsvrcSource
+from resdet.datasets.formats.ilsvrc_layout import IlsvrcSource
 from resdet.detection.config.classifier import ClassifierConfig
 from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.config.files import (

@@ -29,6 +29,14 @@ _OUTSIDE = "data.allow_outside=true"
 _PART = re.compile(r"(?:^|_)(train|val|test)")
 
 
+def _trained_on(data: DataSet) -> Carries:
+    """What the proposed training learns: of classes with boxes, the classes."""
+    from resdet.datasets.formats import FORMATS
+
+    both = any(FORMATS[source.format].carries == "both" for source in data.listing)
+    return "class" if both else data.content
+
+
 def next_command(args: argparse.Namespace, data: DataSet, report: Report, training: str) -> str:
     """The command to run after the check that ``args`` asked for: one that leads to training, or
     past errors that settings settle, or else the check again, for when the files are mended.
@@ -37,15 +45,15 @@ def next_command(args: argparse.Namespace, data: DataSet, report: Report, traini
     here trains on such data.
     """
     settings = settings_for(report.findings)
-    if settings is None or (data.content not in _BASES and settings):
+    if settings is None or (_trained_on(data) not in _BASES and settings):
         # The page shows where to mend.
         return _again(args, *([] if args.out else ["--out", "checked"]))
     if args.cfg:
         return _again(args, *settings) if settings else _on_config(training, args.cfg, args.words)
-    if data.content not in _BASES:
+    if _trained_on(data) not in _BASES or "train" not in _parts(data):
         return ""
     if args.write_config:
-        command = "check-data" if settings else _BASES[data.content][0]
+        command = "check-data" if settings else _BASES[_trained_on(data)][0]
         return _on_config(command, args.write_config, settings)
     if _OUTSIDE in settings:  # their classes and boxes are not known yet
         return _again(args, "--allow-outside")
@@ -73,11 +81,16 @@ def _again(args: argparse.Namespace, *more: str) -> str:
 def write_config(data: DataSet, report: Report, path: Path) -> None:
     """Write a config that trains on the folder; a fifth of the images is held out where it has no
     validation part. Raises ConfigError if nothing trains on such data, and for an existing file."""
-    if data.content not in _BASES:
+    learned = _trained_on(data)
+    if learned not in _BASES:
         raise ConfigError(f"{data.origin}: without annotations there is nothing to train on")
-    command, base = _BASES[data.content]
+    if "train" not in _parts(data):
+        raise ConfigError(
+            f"{data.origin}: a config needs images for training, there are {', '.join(data.splits)}"
+        )
+    command, base = _BASES[learned]
     folder = path.absolute().parent
-    if data.content == "boxes":
+    if learned == "boxes":
         section = _detector_data(data, report, folder)
     else:
         section = _class_data(data, folder)
@@ -108,10 +121,6 @@ def _parts(data: DataSet) -> dict[str, list[Source]]:
 
 def _detector_data(data: DataSet, report: Report, folder: Path) -> dict[str, Any]:
     parts = _parts(data)
-    if "train" not in parts:
-        raise ConfigError(
-            f"{data.origin}: a config needs images for training, there are {', '.join(data.splits)}"
-        )
     listed: dict[str, Any] = {
         part: [_fields(source, folder) for source in parts[part]]
         for part in ("train", "val", "test")

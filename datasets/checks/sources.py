@@ -42,6 +42,9 @@ def folder_data(
         update = {"coordinates": coordinates}
         sources = {name: each.model_copy(update=update) for name, each in sources.items()}
     sources = {name: with_names(each, classes) for name, each in sources.items()}
+    content = format.carries
+    if content == "both":
+        content = "boxes" if all(map(format.boxed, sources.values())) else "class"
     return DataSet(
         root,
         {
@@ -53,8 +56,8 @@ def folder_data(
         [partial(inspect_folders, list(sources.values()))],
         classes=classes,
         rules=reading.rules,
-        anchors=anchors if format.carries in ("boxes", "both") else None,
-        content="boxes" if format.carries == "both" else format.carries,
+        anchors=anchors if content == "boxes" else None,
+        content=content,
         listing=tuple(sources.values()),
         declared=partial(declared_classes, list(sources.values())),
     )
@@ -83,6 +86,9 @@ def config_data(
     if not sources:
         raise ConfigError(f"{origin}: has no data sources")
     carries = FORMATS[sources[0].format].carries
+    if carries == "both":
+        carries = "boxes" if "on_bad_box" in type(data).model_fields else "class"
+    reading = replace(reading, boxes=carries == "boxes")
     return DataSet(
         origin,
         {
@@ -97,7 +103,7 @@ def config_data(
         on_bad_box=getattr(data, "on_bad_box", "error"),
         rules=reading.rules,
         anchors=anchors,
-        content="boxes" if carries == "both" else carries,
+        content=carries,
         listing=tuple(splits.get("train", ())),
         declared=partial(declared_classes, sources),
     )

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from ..findings import Fault, Finding, count_kinds, refuse
 from ..listing import listed_once
 from ..records import RawImage
 from . import (
-    cls_loc,
     coco,
     csv_boxes,
     cvat_xml,
@@ -34,9 +34,9 @@ from . import (
 )
 from .format import DEFAULT_READING, Carries, Format, Inspected, Reading, Source
 
-#: In the order in which `recognise` tries them; CLS-LOC has VOC's XML files.
+#: In the order in which `recognise` tries them; ILSVRC has VOC's XML files.
 FORMATS: dict[str, Format[Any]] = {
-    "cls_loc": cls_loc.FORMAT,
+    "ilsvrc": ilsvrc.FORMAT,
     "ilsvrc_det": ilsvrc_det.FORMAT,
     "voc": voc.FORMAT,
     "coco": coco.FORMAT,
@@ -47,9 +47,11 @@ FORMATS: dict[str, Format[Any]] = {
     "csv": csv_boxes.FORMAT,
     "image_folder": image_folder.FORMAT,
     "images": image_folder.IMAGES,
-    "ilsvrc": ilsvrc.FORMAT,
     "shards": shards.FORMAT,
 }
+
+#: Earlier names, which configs and checkpoints have.
+_RENAMED = {"cls_loc": "ilsvrc"}
 
 #: Any folder with images fits these, so that they count only where no other format fits.
 _LAST = (image_folder.FORMAT, image_folder.IMAGES)
@@ -58,13 +60,22 @@ _LOG = logging.getLogger(__name__)
 
 
 def find_format(name: str, carries: Carries | None = None) -> Format[Any]:
-    """The format of this name; raises ValueError with the known names and the nearest one."""
-    known = [each.name for each in FORMATS.values() if carries in (None, each.carries)]
+    """The format of this name, among those of use for ``carries``; an earlier name is taken, with a
+    warning. Raises ValueError with the known names and the nearest one."""
+    known = [each.name for each in FORMATS.values() if each.has(carries)]
+    if name in _RENAMED:
+        _tell_new_name(name)
+        name = _RENAMED[name]
     if name in known:
         return FORMATS[name]
     close = difflib.get_close_matches(name, known, n=1)
     near = f"; did you mean {close[0]!r}?" if close else ""
     raise ValueError(f"unknown format {name!r}{near} (known here: {', '.join(known)})")
+
+
+@cache
+def _tell_new_name(name: str) -> None:
+    _LOG.warning("format %s is called %s now: write the new name", name, _RENAMED[name])
 
 
 @dataclass(frozen=True)
@@ -82,11 +93,11 @@ class Recognition:
 
 @listed_once()
 def recognise(root: Path, carries: Carries | None = None) -> Recognition:
-    """The format of a folder, among those that carry ``carries``; raises ConfigError that lists the
+    """The format of a folder, among those of use for ``carries``; raises ConfigError that lists the
     known layouts."""
     if not root.is_dir():
         raise ConfigError(f"{root}: no such folder")
-    candidates = [each for each in FORMATS.values() if carries in (None, each.carries)]
+    candidates = [each for each in FORMATS.values() if each.has(carries)]
     found: Recognition | None = None
     for each in candidates:
         if found and each in _LAST:
@@ -109,7 +120,7 @@ def format_of_file(path: Path) -> Format[Any]:
 
 def known_source(carries: Carries) -> PlainValidator:
     """The validator of a config's field of type `Source`: ``format`` selects the section, among
-    the formats that carry ``carries``."""
+    the formats of use for ``carries``."""
 
     def check(value: Any, info: ValidationInfo) -> Source:
         if isinstance(value, Source):
@@ -117,7 +128,8 @@ def known_source(carries: Carries) -> PlainValidator:
             return value
         if not isinstance(value, dict) or not isinstance(value.get("format"), str):
             raise ValueError("a data source is a mapping with a `format`")
-        section = find_format(value["format"], carries).source
+        format = find_format(value["format"], carries)
+        section, value = format.source, {**value, "format": format.name}
         if info.mode == "json":
             return section.model_validate_json(json.dumps(value))
         return section.model_validate(value)

@@ -77,7 +77,8 @@ Inspected = tuple[list[RawImage], list[Finding]]
 class Reading:
     """Reading options: ``workers`` processes share a large source, 0 reads in this process;
     ``part`` is used by sources that have both parts; ``allow_outside`` reads images that are
-    outside of the source's folder where its annotations name them."""
+    outside of the source's folder where its annotations name them. ``boxes`` tells whether sources
+    that carry both classes and boxes are read with their boxes; None: if they are there."""
 
     rules: ImageRules = DEFAULT_RULES
     difficult: Difficult = "ignore"
@@ -85,6 +86,7 @@ class Reading:
     workers: int = 0
     part: Part = "train"
     allow_outside: bool = False
+    boxes: bool | None = None
 
 
 DEFAULT_READING = Reading()
@@ -217,5 +219,12 @@ class Format(Generic[S]):
     contents: Callable[[S, Sequence[RawImage]], Contents] = _root_contents
     #: The class list of a source in its order, None if the format or the data have none.
     classes: Callable[[S], tuple[str, ...] | None] = lambda source: None
+    #: Of formats that carry both: whether the boxes of this source are there.
+    boxed: Callable[[S], bool] = lambda source: True
     writer: Writer | None = None
     divide: Callable[[S, Mapping[str, Sequence[str]], Path | None], dict[Path, str]] | None = None
+
+    def has(self, carries: Carries | None) -> bool:
+        """Whether its sources are of use where ``carries`` is needed; None: anywhere. Classifiers
+        take those with boxes, too."""
+        return carries in (None, self.carries) or (carries, self.carries) == ("class", "both")

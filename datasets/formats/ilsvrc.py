@@ -1,62 +1,32 @@
-"""ILSVRC classification data as distributed.
+"""ILSVRC classification and localization data: images with their classes and, where there are XML
+files, with boxes.
 
-Training images are in ``train/<wnid>/``, one folder a class. Those of val are directly in
-``val/``; their classes come from one of
+The classes of the images in ``val/`` come from one of
 
 - ``LOC_val_solution.csv`` (Kaggle's download; the boxes in it are not used),
 - ``ILSVRC2012_validation_ground_truth.txt`` (the development kit): line n is the number of the
   class of image n. The numbers mean what ``meta.mat`` or ``map_clsloc.txt`` beside it says; they
   are not the order of the wnids.
 
-The folders may be in ``Data/CLS-LOC`` (Kaggle) or in the root itself. Classes are wnids, and their
-order, sorted, is that of the published models.
+Classes are wnids, and their order, sorted, is that of the published models.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 from ...detection.errors import first_few
 from ..findings import Fault, Finding, refuse
 from ..image import ImageRules
-from ..listing import files_in, is_image_name, subfolders
+from ..listing import files_in, has_images, is_image_name, subfolders
 from ..records import RawImage
-from .cls_loc_files import TextLines, read_mapping, read_solution
-from .format import Format, Inspected, Reading, RootSource, checked_size
+from . import ilsvrc_layout
+from .format import Format, Inspected, Reading, checked_size
+from .ilsvrc_boxes import inspect_boxes
+from .ilsvrc_files import TextLines, read_mapping, read_solution
+from .ilsvrc_layout import GROUND_TRUTHS, KITS, NAMES, NUMBER, SOLUTION, IlsvrcSource, images_folder
 from .image_folder import inspect_image_folder
-
-SOLUTION = "LOC_val_solution.csv"
-NAMES = "LOC_synset_mapping.txt"
-#: The files of the development kits of 2012 and 2015 (whose images and numbers are the same).
-GROUND_TRUTHS = (
-    "ILSVRC2012_validation_ground_truth.txt",
-    "ILSVRC2015_clsloc_validation_ground_truth.txt",
-)
-#: Folders below the root that may hold them.
-KITS = ("", "ILSVRC2012_devkit_t12/data", "devkit/data", "data")
-_NUMBER = re.compile(r"_val_(\d{8})$")
-
-
-class IlsvrcSource(RootSource):
-    """ILSVRC2012 as distributed: training folders by wnid, flat validation images with
-    their ground truth."""
-
-    format: Literal["ilsvrc"] = "ilsvrc"
-    #: Folder of the training classes below ``root``.
-    train: str = "train"
-    #: Folder of the validation images below ``root``.
-    val: str = "val"
-    #: As of class folders.
-    headers: bool = False
-
-
-def images_folder(root: Path, split: str) -> Path:
-    """The folder of a split's images."""
-    kaggle = root / "Data" / "CLS-LOC" / split
-    return kaggle if kaggle.is_dir() else root / split
 
 
 def class_names(root: Path) -> dict[str, str]:
@@ -69,13 +39,20 @@ def class_names(root: Path) -> dict[str, str]:
 
 
 def inspect_ilsvrc(source: IlsvrcSource, reading: Reading) -> Inspected:
+    """The images of a split with their wnids and, if ``reading`` asks for them, boxes; and all
+    findings."""
+    boxes = ilsvrc_layout.has_boxes(source.root) if reading.boxes is None else reading.boxes
+    return inspect_boxes(source, reading) if boxes else inspect_classes(source, reading)
+
+
+def inspect_classes(source: IlsvrcSource, reading: Reading) -> Inspected:
     """The images of a split with their wnids, and all findings.
 
     A split with class folders is read as such, any other as val.
     """
     root, rules, headers = source.root, reading.rules, source.headers
-    folder = images_folder(root, source.train if reading.part == "train" else source.val)
-    if not folder.is_dir() or subfolders(folder):
+    folder = images_folder(root, source.folder(reading.part))
+    if not folder.is_dir() or any(map(has_images, subfolders(folder))):
         images, findings = inspect_image_folder(folder, rules=rules, headers=headers)
     else:
         images, findings = _flat(root, folder, rules, headers=headers)
@@ -120,10 +97,9 @@ _Answers = tuple[dict[str, tuple[str, Path]], list[Finding]]
 
 def _answers(root: Path, images: Mapping[str, Path]) -> _Answers:
     """The class of every image; findings for images without a class and the reverse."""
-    if (root / SOLUTION).is_file():
-        return _from_solution(root / SOLUTION, images)
-    places = [root / kit / name for kit in KITS for name in GROUND_TRUTHS]
-    path = next((place for place in places if place.is_file()), None)
+    path = ilsvrc_layout.ground_truth(root)
+    if path is not None and path.name == SOLUTION:
+        return _from_solution(path, images)
     if path is None:
         reason = (
             f"nothing says the classes of its images: neither {SOLUTION} nor {GROUND_TRUTHS[0]} "
@@ -158,7 +134,7 @@ def _from_ground_truth(path: Path, images: Mapping[str, Path]) -> _Answers:
     answers = {}
     without = dict(numbers)
     for stem, image in images.items():
-        found = _NUMBER.search(stem)
+        found = NUMBER.search(stem)
         line = int(found[1]) if found else 0
         without.pop(line, None)
         if line not in numbers:
@@ -231,15 +207,13 @@ def _from_meta(path: Path) -> tuple[dict[int, str], list[Finding]]:
         return {}, [Finding("malformed_file", "error", path, f"cannot be read ({reason:.100})")]
 
 
-def _splits(root: Path) -> dict[str, IlsvrcSource]:
-    there = (name for name in ("train", "val") if images_folder(root, name).is_dir())
-    return {name: IlsvrcSource(root=root, headers=True) for name in there}
-
-
 FORMAT = Format(
     name="ilsvrc",
     source=IlsvrcSource,
-    carries="class",
-    splits=_splits,
+    carries="both",
+    layout="Data/CLS-LOC, or ILSVRC2012_val_*.JPEG with their ground truth",
+    recognise=ilsvrc_layout.recognise,
+    splits=ilsvrc_layout.splits,
     inspect=inspect_ilsvrc,
+    boxed=lambda source: ilsvrc_layout.has_boxes(source.root),
 )

@@ -21,9 +21,9 @@ from ...detection.errors import first_few
 from ..coordinates import Coordinates, check_coordinates
 from ..findings import Finding
 from ..records import RawImage
-from .cls_loc_files import TextLines
 from .format import Format, Inspected, Reading, RootSource
 from .ilsvrc_det_classes import DET_CLASSES
+from .ilsvrc_files import TextLines
 from .xml_pairs import Pair, read_pairs
 
 #: {image: the numbers after it in the lists}.

@@ -20,7 +20,7 @@ from ...detection.files import write_file
 from ...detection.structures import Detections
 from ..findings import Fault
 from ..records import RawBox
-from .cls_loc_files import HEADER, csv_rows, prediction_groups
+from .ilsvrc_files import HEADER, csv_rows, prediction_groups
 from .writing import number
 
 #: The most predictions an image may have.

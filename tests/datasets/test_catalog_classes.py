@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from resdet.datasets.catalog_classes import describe_labelled, labelled_split, labelled_splits
-from resdet.datasets.formats.ilsvrc import IlsvrcSource, class_names
+from resdet.datasets.formats.ilsvrc import class_names
+from resdet.datasets.formats.ilsvrc_layout import IlsvrcSource
 from resdet.datasets.formats.image_folder import FolderSource
 from resdet.datasets.image import ImageRules
 from resdet.detection.errors import DataError

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from resdet.datasets.catalog_classes import localization_split
 from resdet.datasets.coordinates import Coordinates
-from resdet.datasets.formats.cls_loc import ClsLocSource
 from resdet.datasets.formats.ilsvrc import class_names
+from resdet.datasets.formats.ilsvrc_layout import IlsvrcSource
 from resdet.detection.errors import DataError
-from resdet.tests.datasets.formats.cls_loc_tree import CAT, DOG, write_cls_loc, write_xml
+from resdet.tests.datasets.formats.ilsvrc_tree import CAT, DOG, write_ilsvrc, write_xml
 
 LISTS, NOTES = Path("ImageSets/CLS-LOC"), Path("Annotations/CLS-LOC")
 VAL_1 = "ILSVRC2012_val_00000001"
@@ -19,12 +19,12 @@ VAL_1 = "ILSVRC2012_val_00000001"
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    write_cls_loc(tmp_path)
+    write_ilsvrc(tmp_path)
     return tmp_path
 
 
 def test_training_images(root: Path) -> None:
-    split = localization_split(ClsLocSource(root=root), "train", classes=None)
+    split = localization_split(IlsvrcSource(root=root), "train", classes=None)
     assert split.classes == (DOG, CAT)
     ids = [f"{DOG}/{DOG}_0", f"{DOG}/{DOG}_1", f"{CAT}/{CAT}_0"]
     assert [record.image_id for record in split.records] == ids
@@ -36,19 +36,19 @@ def test_training_images(root: Path) -> None:
 
 
 def test_images_without_boxes_are_counted(root: Path) -> None:
-    (warning,) = localization_split(ClsLocSource(root=root), "train", classes=None).findings
+    (warning,) = localization_split(IlsvrcSource(root=root), "train", classes=None).findings
     assert (warning.kind, warning.severity) == ("image_without_box", "warning")
     assert warning.file == root
     assert warning.reason == f"1 of 4 images have no box and are left out: {CAT}/{CAT}_1"
 
 
 def test_validation_images(root: Path) -> None:
-    split = localization_split(ClsLocSource(root=root), "val", classes=None)
+    split = localization_split(IlsvrcSource(root=root), "val", classes=None)
     assert split.classes == (DOG, CAT)
     assert [record.image_label for record in split.records] == [0, 1, 1]
     assert [len(record.annotation) for record in split.records] == [1, 1, 2]
     assert [finding.kind for finding in split.findings] == ["several_objects"]
-    other = localization_split(ClsLocSource(root=root), "val", classes=[CAT, "n00000000", DOG])
+    other = localization_split(IlsvrcSource(root=root), "val", classes=[CAT, "n00000000", DOG])
     assert [record.image_label for record in other.records] == [2, 0, 0]
     assert [finding.kind for finding in other.findings] == [
         "several_objects",
@@ -59,7 +59,7 @@ def test_validation_images(root: Path) -> None:
 @pytest.mark.parametrize(("coordinates", "left"), [("one_based", 1.0), ("zero_based", 2.0)])
 def test_coordinates(root: Path, coordinates: Coordinates, left: float) -> None:
     split = localization_split(
-        ClsLocSource(root=root, coordinates=coordinates), "train", classes=None
+        IlsvrcSource(root=root, coordinates=coordinates), "train", classes=None
     )
     assert split.records[0].annotation.boxes[0, 0] == left
 
@@ -70,7 +70,7 @@ def test_names_for_display(root: Path) -> None:
 
 def test_a_class_of_which_nothing_has_a_box(root: Path) -> None:
     (root / NOTES / "train" / CAT / f"{CAT}_0.xml").unlink()
-    left_out, absent = localization_split(ClsLocSource(root=root), "train", classes=None).findings
+    left_out, absent = localization_split(IlsvrcSource(root=root), "train", classes=None).findings
     assert left_out.reason.startswith("2 of 4 images")
     assert (absent.kind, absent.severity) == ("absent_class", "warning") and CAT in absent.reason
 
@@ -155,7 +155,7 @@ def test_what_is_refused(fault: str, root: Path) -> None:
     split, plant, message = REFUSED[fault]
     plant(root)
     with pytest.raises(DataError, match=message) as caught:
-        localization_split(ClsLocSource(root=root), split, classes=None)
+        localization_split(IlsvrcSource(root=root), split, classes=None)
     assert "\n" not in str(caught.value)
 
 
@@ -163,7 +163,7 @@ def test_a_class_that_is_not_wanted(root: Path) -> None:
     with pytest.raises(
         DataError, match=f"{CAT}: 2 images of a class that is not in the class list"
     ):
-        localization_split(ClsLocSource(root=root), "train", classes=[DOG])
+        localization_split(IlsvrcSource(root=root), "train", classes=[DOG])
 
 
 @pytest.mark.parametrize("name", ["train_cls", "train_loc"])
@@ -173,13 +173,13 @@ def test_a_image_whose_boxes_are_dropped_is_counted(root: Path, name: str) -> No
         _as_train_loc(root)
         write_xml(root / NOTES / "train" / CAT / f"{CAT}_1.xml", (CAT, "2 3 20 25"))
     _edit(NOTES / "train" / DOG / f"{DOG}_1.xml", "<xmax>20", "<xmax>1")(root)
-    split = localization_split(ClsLocSource(root=root), "train", classes=None, on_bad_box="drop")
+    split = localization_split(IlsvrcSource(root=root), "train", classes=None, on_bad_box="drop")
     assert f"{DOG}/{DOG}_1" not in [record.image_id for record in split.records]
     kinds = [(finding.kind, finding.severity) for finding in split.findings]
     assert kinds == [("swapped_corners", "warning"), ("image_without_box", "warning")]
     assert len(split.problems) == 1
     _edit(NOTES / "val" / f"{VAL_1}.xml", "<xmax>10", "<xmax>0")(root)
-    split = localization_split(ClsLocSource(root=root), "val", classes=None, on_bad_box="drop")
+    split = localization_split(IlsvrcSource(root=root), "val", classes=None, on_bad_box="drop")
     assert VAL_1 not in [record.image_id for record in split.records]
     (left_out,) = (each for each in split.findings if each.kind == "image_without_box")
     assert (left_out.severity, left_out.outcome) == ("warning", "skipped")
@@ -188,10 +188,10 @@ def test_a_image_whose_boxes_are_dropped_is_counted(root: Path, name: str) -> No
 
 def test_pets(shared_data: Path) -> None:
     root = shared_data / "pets_cls_loc"
-    train = localization_split(ClsLocSource(root=root), "train", classes=None)
+    train = localization_split(IlsvrcSource(root=root), "train", classes=None)
     assert (len(train.records), train.findings) == (237, ())
     assert train.classes == ("n00000001", "n00000002", "n00000003")
-    val = localization_split(ClsLocSource(root=root), "val", classes=train.classes)
+    val = localization_split(IlsvrcSource(root=root), "val", classes=train.classes)
     assert len(val.records) == 59
     assert sum(len(record.annotation) for record in val.records) == 60
     # LOC_val_solution.csv: n00000001 142 60 223 136, which the XML counts from 1.

@@ -41,7 +41,7 @@ TRAIN, VAL = 4, 3
 
 DATA = """
 data:
-  source: {format: cls_loc, root: squares}
+  source: {format: ilsvrc, root: squares}
   workers: 0
 """
 TRAINING = """

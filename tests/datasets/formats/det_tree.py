@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 
 from PIL import Image, ImageDraw
-from resdet.tests.datasets.formats.cls_loc_tree import CAT, DOG, write_xml
+from resdet.tests.datasets.formats.ilsvrc_tree import CAT, DOG, write_xml
 
 COLOURS = {DOG: (210, 60, 40), CAT: (50, 70, 210)}
 TRAIN = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Literal, get_args
@@ -11,8 +12,9 @@ from typing import Literal, get_args
 import pytest
 import torch
 from PIL import Image
+from resdet.datasets import formats
 from resdet.datasets.checks.check import Effort, check
-from resdet.datasets.checks.sources import folder_data
+from resdet.datasets.checks.sources import config_data, folder_data
 from resdet.datasets.findings import Finding
 from resdet.datasets.formats import FORMATS, find_format, named_source, recognise
 from resdet.datasets.formats.format import (
@@ -23,11 +25,15 @@ from resdet.datasets.formats.format import (
     SplitSource,
     checked_size,
 )
+from resdet.datasets.formats.ilsvrc_layout import IlsvrcSource
 from resdet.datasets.records import RawImage, RawObject
+from resdet.detection.config.classifier import ClassifierDataConfig
 from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.config.files import check_dict
+from resdet.detection.config.localizer import LocalizerDataConfig
 from resdet.detection.errors import ConfigError
 from resdet.detection.tasks.detector import DETECTION
+from resdet.tests.datasets.formats.ilsvrc_tree import write_ilsvrc
 from resdet.tests.datasets.formats.sources import inspect, read
 from resdet.tools.cli import main
 
@@ -46,24 +52,48 @@ def test_a_format_is_called_like_its_key_and_the_word_in_a_config() -> None:
             "boxes",
             {"voc", "ilsvrc_det", "coco", "yolo", "labelme", "label_studio", "cvat", "csv"},
         ),
-        ("class", {"image_folder", "ilsvrc", "shards"}),
-        ("both", {"cls_loc"}),
+        ("class", {"image_folder", "shards", "ilsvrc"}),
+        ("both", {"ilsvrc"}),
         ("nothing", {"images"}),
     ],
 )
 def test_what_each_task_takes(carries: Carries, names: set[str]) -> None:
-    assert {each.name for each in FORMATS.values() if each.carries == carries} == names
+    assert {each.name for each in FORMATS.values() if each.has(carries)} == names
     for name in names:
         assert find_format(name, carries) is FORMATS[name]
     with pytest.raises(ValueError, match=r"unknown format 'yollo'"):
         find_format("yollo", carries)
 
 
+def test_an_earlier_name_is_taken_and_the_new_one_told(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """In a config, in a checkpoint, which holds one, and on the command line."""
+    formats._tell_new_name.cache_clear()
+    section = {"source": {"format": "cls_loc", "root": "a", "coordinates": "zero_based"}}
+    data = LocalizerDataConfig.model_validate_json(json.dumps(section))
+    assert isinstance(data.source, IlsvrcSource)
+    assert data.source.format == "ilsvrc" and data.source.coordinates == "zero_based"
+    section["source"]["root"] = Path("a")
+    assert LocalizerDataConfig.model_validate(section) == data
+    assert [record.getMessage() for record in caplog.records] == [
+        "format cls_loc is called ilsvrc now: write the new name"
+    ]
+    write_ilsvrc(tmp_path)
+    printed = []
+    for name in ("cls-loc", "ilsvrc"):
+        assert main(["check-data", str(tmp_path), "--format", name, "--quick"]) == 0
+        printed.append(re.sub(r"[\d.]+ s", "", capsys.readouterr().out))
+    assert printed[0] == printed[1]
+    with pytest.raises(ValueError, match="unknown format 'cls_loc_2'"):
+        find_format("cls_loc_2")
+
+
 def test_the_nearest_name_is_suggested() -> None:
     known = r"did you mean 'yolo'\? \(known here: ilsvrc_det, voc, coco, yolo, labelme, "
     with pytest.raises(ValueError, match=known):
         find_format("yollo", "boxes")
-    with pytest.raises(ValueError, match=r"unknown format 'voc' \(known here: cls_loc\)"):
+    with pytest.raises(ValueError, match=r"unknown format 'voc' \(known here: ilsvrc\)"):
         find_format("voc", "both")
 
 
@@ -314,8 +344,11 @@ def test_a_source_by_its_name() -> None:
 
 
 def test_a_checked_image_with_a_class_has_one_object_of_its_size(shared_data: Path) -> None:
-    for name, folder in (("image_folder", "caltech40"), ("ilsvrc", "pets_cls_loc")):
-        data = folder_data(shared_data / folder, FORMATS[name])
+    pets = ClassifierDataConfig(source=IlsvrcSource(root=shared_data / "pets_cls_loc"))
+    for data in (
+        folder_data(shared_data / "caltech40", FORMATS["image_folder"]),
+        config_data(Path("pets.yaml"), pets, Reading()),  # its boxes are not for classifiers
+    ):
         report = check(data, Effort(decode=False))
         assert all(split.objects == split.images > 0 for split in report.splits)
         assert {finding.severity for finding in report.findings} <= {"note"}

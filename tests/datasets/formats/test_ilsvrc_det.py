@@ -9,8 +9,8 @@ import pytest
 from resdet.datasets.formats import FORMATS, recognise
 from resdet.datasets.formats.ilsvrc_det_classes import DET_CLASSES
 from resdet.datasets.records import RawImage
-from resdet.tests.datasets.formats.cls_loc_tree import DOG
 from resdet.tests.datasets.formats.det_tree import HALVES, NEGATIVE, TRAIN, VAL, write_det
+from resdet.tests.datasets.formats.ilsvrc_tree import DOG
 from resdet.tests.datasets.formats.sources import inspect
 from resdet.tools.cli import main
 

@@ -16,8 +16,8 @@ from resdet.datasets.formats import FORMATS, inspect, inspect_folders, read_imag
 from resdet.datasets.formats.format import Reading
 from resdet.datasets.listing import listed_once
 from resdet.detection.errors import ConfigError, DataError
-from resdet.tests.datasets.formats.cls_loc_tree import write_cls_loc
 from resdet.tests.datasets.formats.hidden_files import add_hidden_files
+from resdet.tests.datasets.formats.ilsvrc_tree import write_ilsvrc
 from resdet.tests.datasets.formats.sources import read
 from resdet.tools.cli import main
 
@@ -356,9 +356,9 @@ def _class_folders(root: Path) -> None:
         _image(root / name / "0.jpg")
 
 
-@pytest.mark.parametrize("format", ["image_folder", "ilsvrc", "cls_loc"])
+@pytest.mark.parametrize("format", ["image_folder", "ilsvrc"])
 def test_hidden_files_are_left_out_among_classes(tmp_path: Path, format: str) -> None:
-    make = _class_folders if format == "image_folder" else write_cls_loc
+    make = _class_folders if format == "image_folder" else write_ilsvrc
     make(tmp_path)
     sources = FORMATS[format].splits(tmp_path)
     read = [partial(inspect, sources[part], Reading(part=part)) for part in ("train", "val")]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from resdet.datasets.formats.cls_loc_files import read_solution
+from resdet.datasets.formats.ilsvrc_files import read_solution
 from resdet.datasets.formats.submission import read_submission, write_submission
 from resdet.detection.errors import DataError
 from resdet.detection.structures import Detections

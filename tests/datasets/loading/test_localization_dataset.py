@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from resdet.datasets.catalog_classes import localization_split
-from resdet.datasets.formats.cls_loc import ClsLocSource
+from resdet.datasets.formats.ilsvrc_layout import IlsvrcSource
 from resdet.datasets.image import ImageRules
 from resdet.datasets.loading.crops import CentreCrop, FullImage, PaperCrop
 from resdet.datasets.loading.dataset import LocalizationDataset, eval_loader, train_loader
@@ -120,7 +120,7 @@ def test_bad_settings_and_records(tmp_path: Path) -> None:
 
 
 def test_pets(shared_data: Path) -> None:
-    split = localization_split(ClsLocSource(root=shared_data / "pets_cls_loc"), "val", classes=None)
+    split = localization_split(IlsvrcSource(root=shared_data / "pets_cls_loc"), "val", classes=None)
     dataset = LocalizationDataset(split.records, FullImage(64), least_visible=0.3)
     batches = list(eval_loader(dataset, batch_size=32, workers=0))
     found = [annotation for batch in batches for annotation in batch.annotations]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from resdet.datasets.catalog_classes import localization_split
-from resdet.datasets.formats.cls_loc import ClsLocSource
+from resdet.datasets.formats.ilsvrc_layout import IlsvrcSource
 from resdet.datasets.image import ImageRules
 from resdet.datasets.loading.dataset import eval_loader, train_loader
 from resdet.datasets.loading.regions import RegionDataset, Square, region_loader, warp
@@ -189,7 +189,7 @@ def test_impossible_proposals(
 
 
 def test_pets(shared_data: Path) -> None:
-    split = localization_split(ClsLocSource(root=shared_data / "pets_cls_loc"), "val", classes=None)
+    split = localization_split(IlsvrcSource(root=shared_data / "pets_cls_loc"), "val", classes=None)
     whole = {
         record.image_id: torch.tensor([[0.0, 0.0, record.size[1], record.size[0]]])
         for record in split.records

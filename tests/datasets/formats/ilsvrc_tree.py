@@ -1,4 +1,4 @@
-"""A CLS-LOC data set of seven images."""
+"""An ILSVRC data set of seven images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write_image(path: Path) -> None:
     Image.new("RGB", (40, 30)).save(path, "JPEG")
 
 
-def write_cls_loc(root: Path) -> None:
+def write_ilsvrc(root: Path) -> None:
     """Four training images, one of them without boxes, and three of val, one with two boxes."""
     train = [f"{name}/{name}_{number}" for name in (DOG, CAT) for number in range(2)]
     val = [f"ILSVRC2012_val_{number:08d}" for number in (1, 2, 3)]

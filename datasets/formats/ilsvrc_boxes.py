@@ -1,4 +1,4 @@
-"""ILSVRC CLS-LOC, classification and localization, as distributed.
+"""The boxes of ILSVRC CLS-LOC, classification and localization.
 
 Layout: ``Data/CLS-LOC/train/<wnid>/<id>.JPEG`` and ``Data/CLS-LOC/val/<id>.JPEG``, XML under the
 same names in ``Annotations/CLS-LOC``, lists in ``ImageSets/CLS-LOC``, the classes' names in
@@ -12,15 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 from ...detection.errors import first_few
-from ..coordinates import Coordinates, check_coordinates
+from ..coordinates import check_coordinates
 from ..findings import Fault, Finding
 from ..listing import files_in, is_image_name, subfolders
 from ..records import RawImage, RawObject
-from .cls_loc_files import Row, read_list, read_mapping, read_solution
-from .format import Format, Inspected, Part, Reading, RootSource, checked_size, fit_to_image
+from .format import Inspected, Part, Reading, checked_size, fit_to_image
+from .ilsvrc_files import Row, read_list, read_mapping, read_solution
+from .ilsvrc_layout import NAMES, SOLUTION, IlsvrcSource, task_folder
 from .values import Values
 from .voc_xml import claimed_size, parse_annotation, read_objects
 
@@ -28,31 +28,21 @@ from .voc_xml import claimed_size, parse_annotation, read_objects
 _TRAIN_LISTS = ("train_cls", "train_loc")
 
 
-class ClsLocSource(RootSource):
-    """ILSVRC CLS-LOC as distributed, below ``root``: ``Data/CLS-LOC``,
-    ``Annotations/CLS-LOC``, ``ImageSets/CLS-LOC``, ``LOC_synset_mapping.txt`` and
-    ``LOC_val_solution.csv``."""
-
-    format: Literal["cls_loc"] = "cls_loc"
-    #: ILSVRC counts pixels from 1 and includes the last one, as PASCAL does.
-    coordinates: Coordinates = "one_based"
-
-
-def inspect_cls_loc(source: ClsLocSource, reading: Reading) -> Inspected:
+def inspect_boxes(source: IlsvrcSource, reading: Reading) -> Inspected:
     """The usable images of a split, in the order of its list, and all findings.
 
     An image's ``image_class`` (a wnid) is its folder in train, and in val what the solution file
     says; its objects are those of its XML. Training images without XML have no objects.
     """
     root, part = source.root, reading.part
-    mapping, findings = read_mapping(root / "LOC_synset_mapping.txt")
-    split = _Split(root, part, mapping, source.coordinates, reading)
+    mapping, findings = read_mapping(root / NAMES)
+    split = _Split(source, part, mapping, reading)
     listed = list_path(root, part)
     ids, faults = read_list(listed)
     findings += faults
     solution: dict[str, list[Row]] = {}
     if part == "val":
-        solution, faults = read_solution(root / "LOC_val_solution.csv")
+        solution, faults = read_solution(root / SOLUTION)
         findings += faults + split.compare_solution(ids, solution)
     files = split.files("Data", lambda path: is_image_name(path.name))
     xmls = split.files("Annotations", lambda path: path.suffix == ".xml")
@@ -75,7 +65,7 @@ def inspect_cls_loc(source: ClsLocSource, reading: Reading) -> Inspected:
 
 def list_path(root: Path, split: Part) -> Path:
     """The list of a split's images."""
-    folder = root / "ImageSets" / "CLS-LOC"
+    folder = task_folder(root, "ImageSets")
     names = ("val",) if split == "val" else _TRAIN_LISTS
     paths = [folder / f"{name}.txt" for name in names]
     return next((path for path in paths if path.is_file()), paths[0])
@@ -85,16 +75,18 @@ def list_path(root: Path, split: Part) -> Path:
 class _Split:
     """A split with its reading options. ``mapping`` is {wnid: names}."""
 
-    root: Path
+    source: IlsvrcSource
     split: Part
     mapping: dict[str, str]
-    coordinates: Coordinates
     reading: Reading
     values: Values = field(default_factory=lambda: Values(texts=True))
 
+    def folder(self, kind: str) -> Path:
+        return task_folder(self.source.root, kind) / self.source.folder(self.split)
+
     def files(self, kind: str, wanted: Callable[[Path], bool]) -> dict[str, Path]:
         """{id as in the lists: file}; ids of train begin with the class's folder."""
-        folder = self.root / kind / "CLS-LOC" / self.split
+        folder = self.folder(kind)
         classes = self.split == "train" and folder.is_dir()
         places = subfolders(folder) if classes else [folder]
         paths = (path for place in places for path in files_in(place) if wanted(path))
@@ -105,7 +97,7 @@ class _Split:
     def compare_solution(self, ids: list[str], solution: dict[str, list[Row]]) -> list[Finding]:
         if not solution:
             return []  # the file has findings already
-        path = self.root / "LOC_val_solution.csv"
+        path = self.source.root / SOLUTION
         listed = set(ids)
         findings = [
             Finding("missing_solution", "error", path, "has no row for this image", name)
@@ -120,7 +112,7 @@ class _Split:
     def compare_folder(
         self, listed: Path, ids: list[str], images: dict[str, Path], xmls: dict[str, Path]
     ) -> list[Finding]:
-        folder = self.root / "Data" / "CLS-LOC" / self.split
+        folder = self.folder("Data")
         findings = [
             Finding("missing_image", "error", listed, f"no image in {folder}", name)
             for name in ids
@@ -174,7 +166,7 @@ class _Split:
             image = RawImage(image_id, path, size, (), source, image_class)
             return image, self._without_xml(image_id, path)
         tree = parse_annotation(xml)
-        objects, findings = read_objects(tree, xml, self.coordinates, "include", self.values)
+        objects, findings = read_objects(tree, xml, self.source.coordinates, "include", self.values)
         image = RawImage(image_id, path, (0, 0), tuple(objects), xml, image_class)
         claimed = claimed_size(tree, xml, self.values)
         image, sizes = fit_to_image(image, claimed, self.reading, object="<size>")
@@ -187,12 +179,12 @@ class _Split:
     @cached_property
     def _lists_unboxed(self) -> bool:
         """Whether the list contains images without boxes, as the one for classification does."""
-        return list_path(self.root, self.split).stem == "train_cls"
+        return list_path(self.source.root, self.split).stem == "train_cls"
 
     def _without_xml(self, image_id: str, image: Path) -> list[Finding]:
         if self._lists_unboxed:
             return []
-        folder = self.root / "Annotations" / "CLS-LOC" / self.split
+        folder = self.folder("Annotations")
         reason = f"no annotation in {folder}"
         return [Finding("missing_annotation", "error", image, reason, image_id, image)]
 
@@ -227,20 +219,3 @@ def _compare_rows(image: RawImage, written: list[RawObject], rows: list[Row]) ->
 
 def _show(rows: list[Row]) -> str:
     return first_few([f"{name} {' '.join(f'{side:g}' for side in box)}" for name, box in rows], 3)
-
-
-def _splits(root: Path) -> dict[str, ClsLocSource]:
-    """The splits with labels that have a folder of images; test images have none."""
-    there = (name for name in ("train", "val") if (root / "Data" / "CLS-LOC" / name).is_dir())
-    return {name: ClsLocSource(root=root) for name in there}
-
-
-FORMAT = Format(
-    name="cls_loc",
-    source=ClsLocSource,
-    carries="both",
-    layout="Data/CLS-LOC",
-    recognise=lambda root: "it has Data/CLS-LOC" if (root / "Data" / "CLS-LOC").is_dir() else "",
-    splits=_splits,
-    inspect=inspect_cls_loc,
-)

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from resdet.datasets.findings import Finding
 from resdet.datasets.formats import FORMATS
-from resdet.datasets.formats.cls_loc_files import read_list, read_mapping, read_solution
+from resdet.datasets.formats.ilsvrc_files import read_list, read_mapping, read_solution
 from resdet.detection.errors import DataError
-from resdet.tests.datasets.formats.cls_loc_tree import (
+from resdet.tests.datasets.formats.ilsvrc_tree import (
     CAT,
     DOG,
-    write_cls_loc,
+    write_ilsvrc,
     write_image,
     write_xml,
 )
@@ -24,7 +24,7 @@ from resdet.tests.datasets.formats.sources import inspect, read
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    write_cls_loc(tmp_path)
+    write_ilsvrc(tmp_path)
     return tmp_path
 
 
@@ -32,17 +32,17 @@ def _all(root: Path) -> list[Finding]:
     """Without the note on the image with two objects."""
     findings = [
         each
-        for split in FORMATS["cls_loc"].splits(root)
-        for each in inspect("cls_loc", root, split)[1]
+        for split in FORMATS["ilsvrc"].splits(root)
+        for each in inspect("ilsvrc", root, split)[1]
     ]
     return [each for each in findings if each.kind != "several_objects"]
 
 
 def test_a_good_folder(root: Path) -> None:
-    assert list(FORMATS["cls_loc"].splits(root)) == ["train", "val"]
-    images, findings = inspect("cls_loc", root, "train")
+    assert list(FORMATS["ilsvrc"].splits(root)) == ["train", "val"]
+    images, findings = inspect("ilsvrc", root, "train")
     assert findings == []
-    assert read("cls_loc", root, "train") == images
+    assert read("ilsvrc", root, "train") == images
     assert [image.image_id for image in images] == [
         f"{name}/{name}_{number}" for name in (DOG, CAT) for number in range(2)
     ]
@@ -53,7 +53,7 @@ def test_a_good_folder(root: Path) -> None:
 
 
 def test_the_image_with_two_objects_is_noted(root: Path) -> None:
-    images, findings = inspect("cls_loc", root, "val")
+    images, findings = inspect("ilsvrc", root, "val")
     assert [image.image_class for image in images] == [DOG, CAT, CAT]
     (note,) = findings
     assert (note.kind, note.severity, note.file.stem) == (
@@ -175,8 +175,8 @@ def test_a_planted_fault_is_found_alone(fault: str, root: Path) -> None:
 def test_errors_refuse_the_split(root: Path) -> None:
     PLANTED["wrong class in the solution"][0](root)
     with pytest.raises(DataError, match=VAL_1):
-        read("cls_loc", root, "val")
-    assert len(read("cls_loc", root, "train")) == 4
+        read("ilsvrc", root, "val")
+    assert len(read("ilsvrc", root, "train")) == 4
 
 
 def test_train_loc_lists_images_with_boxes(root: Path) -> None:
@@ -186,8 +186,8 @@ def test_train_loc_lists_images_with_boxes(root: Path) -> None:
 
 
 def test_an_empty_root(tmp_path: Path) -> None:
-    assert FORMATS["cls_loc"].splits(tmp_path) == {}
-    images, findings = inspect("cls_loc", tmp_path, "val")
+    assert FORMATS["ilsvrc"].splits(tmp_path) == {}
+    images, findings = inspect("ilsvrc", tmp_path, "val")
     assert images == []
     assert {each.kind for each in findings} == {"missing_file"}
 
@@ -206,9 +206,9 @@ def test_any_bytes_are_read_or_reported(
 
 def test_pets_have_exactly_one_image_with_two_objects(shared_data: Path) -> None:
     root = shared_data / "pets_cls_loc"
-    images, findings = inspect("cls_loc", root, "train")
+    images, findings = inspect("ilsvrc", root, "train")
     assert (len(images), findings) == (237, [])
-    images, findings = inspect("cls_loc", root, "val")
+    images, findings = inspect("ilsvrc", root, "val")
     assert len(images) == 59
     assert [(each.kind, each.file.name) for each in findings] == [
         ("several_objects", "ILSVRC2012_val_00000020.xml")
