@@ -183,3 +183,15 @@ def files_in(folder: Path, *suffixes: str) -> list[Path]:
 def subfolders(folder: Path) -> list[Path]:
     """The folders in ``folder`` that are not hidden, sorted by name."""
     return [folder / name for name in _read(str(folder)).folders if not is_hidden(name)]
+
+
+def folder_with(root: Path, *names: str) -> Path | None:
+    """``root``, or the only folder in it, that has files of all these names; None without one."""
+
+    def has_all(folder: Path) -> bool:
+        return all((folder / name).is_file() for name in names)
+
+    if not root.is_dir() or has_all(root):
+        return root if root.is_dir() else None
+    found = [folder for folder in subfolders(root) if has_all(folder)]
+    return found[0] if len(found) == 1 else None

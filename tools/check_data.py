@@ -7,8 +7,8 @@ resdet check-data images --annotations instances.json --quick
 resdet check-data --cfg voc_r101.yaml data.root=data
 
 The format of a folder is recognised: PASCAL VOC, COCO, YOLO, labelme, Label Studio, CVAT, CSV,
-ILSVRC CLS-LOC and DET, class folders (image_folder), or images without annotations. With --cfg, the
-sources, classes and anchors of the config are checked. With --out, the folder gets
+ILSVRC, CUB-200-2011, Tiny ImageNet, class folders (image_folder), or images without annotations.
+With --cfg, the sources, classes and anchors of the config are checked. With --out, the folder gets
 data_report.json, data_report.html (opens offline, shows each kind of finding) and, unless
 --no-cache, images.jsonl, a cache with which the next check decodes only new files. Without --out
 nothing is written.

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=format_named("class"),
         default="image_folder",
         metavar="FORMAT",
-        help="image_folder: SPLIT/CLASS/images; ilsvrc: ILSVRC2012 as distributed",
+        help="image_folder: SPLIT/CLASS/images; ilsvrc, tiny_imagenet, cub: as distributed",
     )
     parser.add_argument("--train", default="train", help="training folder")
     parser.add_argument("--val", default="val", help="validation folder")
@@ -74,10 +74,15 @@ def _pack(args: argparse.Namespace) -> int:
 
 
 def _source(args: argparse.Namespace) -> Source:
+    fields = args.layout.source.model_fields
+    for option, usual in (("train", "train"), ("val", "val")):
+        if option not in fields and getattr(args, option) != usual:
+            raise ConfigError(f"--{option}: not for {args.layout.name}")
     names = {"root": args.source, "train": args.train, "val": args.val, "headers": True}
+    names = {name: value for name, value in names.items() if name in fields}
     if args.val_fraction is None:
         return args.layout.source(**names)
-    if "val_fraction" not in args.layout.source.model_fields:
+    if "val_fraction" not in fields:
         raise ConfigError(f"--val-fraction: not for {args.layout.name}")
     if not 0 < args.val_fraction < 1:
         raise ConfigError(f"val_fraction: {args.val_fraction:g} is not between 0 and 1")

@@ -22,6 +22,7 @@ from ..records import RawImage
 from . import (
     coco,
     csv_boxes,
+    cub,
     cvat_xml,
     ilsvrc,
     ilsvrc_det,
@@ -29,6 +30,7 @@ from . import (
     label_studio,
     labelme,
     shards,
+    tiny_imagenet,
     voc,
     yolo,
 )
@@ -38,6 +40,8 @@ from .format import DEFAULT_READING, Carries, Format, Inspected, Reading, Source
 FORMATS: dict[str, Format[Any]] = {
     "ilsvrc": ilsvrc.FORMAT,
     "ilsvrc_det": ilsvrc_det.FORMAT,
+    "cub": cub.FORMAT,
+    "tiny_imagenet": tiny_imagenet.FORMAT,
     "voc": voc.FORMAT,
     "coco": coco.FORMAT,
     "yolo": yolo.FORMAT,

@@ -20,7 +20,7 @@ from ..findings import Fault, Finding
 from ..image import DEFAULT_RULES, ImageRules
 from ..listing import SPLIT_NAMES, files_in, has_images, is_image_name, subfolders, walk_files
 from ..records import RawImage
-from .format import Format, Inspected, Reading, RootSource, checked_size
+from .format import Format, Inspected, Part, Reading, RootSource, checked_size
 
 #: Files that are looked into to recognise a folder.
 _PROBED = 2000
@@ -53,14 +53,28 @@ class ImagesSource(RootSource):
 
 def splits_of_folder(root: Path) -> dict[str, Path]:
     """{split: its folder}; {"all": root} if the class folders are in ``root`` itself,
-    or in the only folder with images in it."""
+    or in the only folder with images in it. The classes of a split, too, may be in the only folder
+    with images in it."""
     found = {name: root / name for name in SPLIT_NAMES if _is_split(root / name)}
     if found or not root.is_dir():
-        return found or {"all": root}
-    filled = [place for place in subfolders(root) if has_images(place)]
-    if len(filled) == 1 and _folders_of_images(filled[0]):
-        return splits_of_folder(filled[0])
-    return {"all": root}
+        return {name: _class_level(folder) for name, folder in found.items()} or {"all": root}
+    inside = _only_filled(root)
+    if inside and any(_is_split(inside / name) for name in SPLIT_NAMES):
+        return splits_of_folder(inside)
+    return splits_of_folder(inside) if inside and _folders_of_images(inside) else {"all": root}
+
+
+def _class_level(folder: Path) -> Path:
+    """The folder of the class folders: ``folder``, or the only one with images in it that has
+    several of them."""
+    inside = _only_filled(folder)
+    return _class_level(inside) if inside and _folders_of_images(inside) else folder
+
+
+def _only_filled(folder: Path) -> Path | None:
+    """The only folder in ``folder`` with images in it, if there is one."""
+    filled = list(islice(filter(has_images, subfolders(folder)), 2))
+    return filled[0] if len(filled) == 1 and not _images_in(folder) else None
 
 
 def _folders_of_images(folder: Path) -> list[Path]:
@@ -170,14 +184,34 @@ def _stray(path: Path) -> Finding:
 
 def _inspect(source: FolderSource, reading: Reading) -> Inspected:
     folder = source.root / (source.train if reading.part == "train" else source.val)
+    if not folder.is_dir() and source.root.is_dir():
+        reason = f"no such folder{_instead(source.root, reading.part)}"
+        return [], [Finding("missing_folder", "error", folder, reason)]
     return inspect_image_folder(folder, rules=reading.rules, headers=source.headers)
 
 
-def _splits(root: Path) -> dict[str, FolderSource]:
-    return {
-        name: FolderSource(root=root, train=str(folder.relative_to(root)))
+def _instead(root: Path, part: Part) -> str:
+    """Where the class folders are, in words."""
+    found = {
+        name: str(folder.relative_to(root))
         for name, folder in splits_of_folder(root).items()
+        if _folders_of_images(folder)
     }
+    if not found:
+        return ""
+    if list(found) == ["all"]:
+        setting = f"train: {found['all']}" + (", val_fraction: 0.2" if part == "val" else "")
+        return f"; the class folders are in one folder: set {setting} of the source"
+    near = [name for name in found if name.startswith(part)] or list(found)
+    return f"; there are {', '.join(found.values())}: set {part}: {found[near[0]]} of the source"
+
+
+def _splits(root: Path) -> dict[str, FolderSource]:
+    """Each has its folder as both parts: a split is read as the part that its name says."""
+    folders = {
+        name: folder.relative_to(root).as_posix() for name, folder in splits_of_folder(root).items()
+    }
+    return {name: FolderSource(root=root, train=each, val=each) for name, each in folders.items()}
 
 
 def _images_in(folder: Path) -> bool:

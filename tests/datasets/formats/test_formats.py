@@ -52,8 +52,8 @@ def test_a_format_is_called_like_its_key_and_the_word_in_a_config() -> None:
             "boxes",
             {"voc", "ilsvrc_det", "coco", "yolo", "labelme", "label_studio", "cvat", "csv"},
         ),
-        ("class", {"image_folder", "shards", "ilsvrc"}),
-        ("both", {"ilsvrc"}),
+        ("class", {"image_folder", "tiny_imagenet", "shards", "ilsvrc", "cub"}),
+        ("both", {"ilsvrc", "cub"}),
         ("nothing", {"images"}),
     ],
 )
@@ -93,7 +93,7 @@ def test_the_nearest_name_is_suggested() -> None:
     known = r"did you mean 'yolo'\? \(known here: ilsvrc_det, voc, coco, yolo, labelme, "
     with pytest.raises(ValueError, match=known):
         find_format("yollo", "boxes")
-    with pytest.raises(ValueError, match=r"unknown format 'voc' \(known here: ilsvrc\)"):
+    with pytest.raises(ValueError, match=r"unknown format 'voc' \(known here: ilsvrc, cub\)"):
         find_format("voc", "both")
 
 
