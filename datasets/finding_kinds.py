@@ -185,7 +185,8 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
     "one_based_coordinates": (("warning",), "read as 0-based, but none is 0 and some are 1"),
     "anchors_do_not_fit": (
         ("warning",),
-        "more than 10 % of the objects have no anchor with an IoU of 0.5 at the training scale",
+        "other anchor sizes would give more than 10 % of the objects an anchor with an IoU of 0.5, "
+        "or more than half have none",
     ),
     # Images.
     "unreadable_image": (

@@ -111,7 +111,7 @@ REMEDIES: Mapping[str, str] = {
     "tiny_box": "look at it: delete the object if it was a click",
     "zero_based_coordinates": "coordinates: zero_based of the source, if it is so in all files",
     "one_based_coordinates": "coordinates: one_based of the source, if it is so in all files",
-    "anchors_do_not_fit": "rpn.anchor_sizes=[...] with the sizes named there",
+    "anchors_do_not_fit": "rpn.anchor_sizes=[...] with the sizes named there, or larger images",
     # Images.
     "unreadable_image": f"replace the file; {_SKIP}",
     "undecodable_image": f"replace the file; {_SKIP}",

@@ -43,9 +43,6 @@ Inspection = Callable[[], tuple[list[RawImage], list[Finding]]]
 Content = Literal["boxes", "class", "nothing"]
 Progress = Callable[[int, int], None]
 
-#: Fraction of objects without a good anchor above which there is a warning.
-_MANY_POOR = 0.1
-
 
 @dataclass(frozen=True)
 class Report:
@@ -241,14 +238,8 @@ def _across_splits(
 
 
 def _misfit(fit: AnchorFit | None, origin: Path) -> list[Finding]:
-    if fit is None or fit.poor <= _MANY_POOR * fit.objects:
+    if fit is None or not (reason := fit.misfit):
         return []
-    better = ""
-    if fit.suggested_poor < fit.poor:
-        sizes = ", ".join(f"{size:g}" for size in fit.suggested_sizes)
-        share = fit.suggested_poor / fit.objects
-        better = f"; with rpn.anchor_sizes=[{sizes}] it would be {share:.1%}"
-    reason = f"{fit.poor / fit.objects:.1%} of the objects have no anchor of IoU 0.5{better}"
     return [Finding("anchors_do_not_fit", "warning", origin, reason)]
 
 

@@ -18,6 +18,12 @@ GOOD_IOU = 0.5
 #: Fraction of the objects that another anchor size must cover to be suggested.
 LEAST_GAIN = 0.01
 
+#: Fraction of the objects that other sizes must cover for a warning. With boxes of COCO's sizes it
+#: is about 5 % for the ResNet paper's anchors, 14 % for those of VOC, to which the paper adds one.
+_MANY_GAINED = 0.1
+#: Fraction of objects without a good anchor above which there is a warning in any case.
+_MOST_POOR = 0.5
+
 #: Sizes that may be suggested, in steps of the square root of 2.
 _CANDIDATES = (8.0, 11.0, 16.0, 23.0, 32.0, 45.0, 64.0, 91.0, 128.0, 181.0, 256.0, 362.0, 512.0)
 _SIZE_EDGES = (0.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
@@ -77,6 +83,24 @@ class AnchorFit(Anchors):
     poor: int
     suggested_sizes: tuple[float, ...]
     suggested_poor: int
+
+    @property
+    def misfit(self) -> str:
+        """What does not fit, in words, and what would fit better; "" where sizes of the same number
+        are not much better, and most objects have an anchor."""
+        many = self.poor - self.suggested_poor > _MANY_GAINED * self.objects
+        if not many and self.poor <= _MOST_POOR * self.objects:
+            return ""
+        reason = f"{self.poor / self.objects:.1%} of the objects have no anchor of IoU {GOOD_IOU}"
+        if many:
+            sizes = ", ".join(f"{size:g}" for size in self.suggested_sizes)
+            share = self.suggested_poor / self.objects
+            return f"{reason}; with rpn.anchor_sizes=[{sizes}] it would be {share:.1%}"
+        return (
+            f"{reason}, and other sizes are not much better: the objects are small or long for a "
+            f"stride of {self.stride} px; larger images show more of them (image.short_side_train, "
+            "long_side_max), other shapes are rpn.anchor_ratios"
+        )
 
 
 def count_splits(splits: Mapping[str, DataSplit]) -> tuple[SplitCounts, ...]:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from resdet.datasets.catalog import assemble
 from resdet.datasets.checks.statistics import (
+    AnchorFit,
     Anchors,
     best_anchor_iou,
     count_classes,
@@ -19,7 +20,11 @@ from resdet.datasets.checks.statistics import (
     size_histograms,
 )
 from resdet.datasets.records import RawBox, RawImage, RawObject
+from resdet.detection.config.detector import DetectorConfig
+from resdet.detection.config.files import read_config
 from resdet.detection.ops.anchors import cell_anchors, grid_anchors
+from resdet.detection.structures import Annotation, Record
+from resdet.detection.tasks.detector_network import anchors_in_training
 from torchvision.ops import box_iou
 
 SIZES, RATIOS = (32.0, 128.0), (0.5, 1.0, 2.0)
@@ -61,6 +66,45 @@ def test_no_sizes_are_suggested_for_anchors_that_fit() -> None:
     records = assemble([_image((48, 48, 80, 80))], classes=["dog"]).records
     fit = fit_anchors(records, Anchors((32.0, 64.0), (1.0,), 240, 1000, 16))
     assert (fit.poor, fit.suggested_sizes, fit.suggested_poor) == (0, (32.0, 64.0), 0)
+
+
+def _like_coco() -> list[Record]:
+    """Images of COCO's sizes with its 7.3 objects each: 41 % small (< 32 x 32 px), 34 % medium,
+    24 % large, of shapes around 1:1."""
+    random, records = np.random.default_rng(0), []
+    for number in range(400):
+        height, width = ((480, 640), (640, 480), (427, 640), (375, 500))[random.integers(4)]
+        count = random.poisson(7.3)
+        ends = np.array([(6.0, 32.0), (32.0, 96.0), (96.0, float(min(height, width)))])
+        low, high = ends[random.choice(3, count, p=(0.41, 0.35, 0.24))].reshape(-1, 2).T
+        root = np.exp(random.uniform(np.log(low), np.log(high)))
+        shape = random.lognormal(0, 0.5, count)
+        sides = np.minimum(np.stack((root * shape**0.5, root / shape**0.5), 1), (width, height))
+        start = random.uniform(0, 1, (count, 2)) * ((width, height) - sides)
+        boxes = torch.tensor(np.concatenate((start, start + sides), 1), dtype=torch.float32)
+        zeros = torch.zeros(count, dtype=torch.int64)
+        annotation = Annotation(boxes, zeros, zeros.bool())
+        records.append(Record(str(number), Path("a.jpg"), (height, width), annotation))
+    return records
+
+
+def test_the_warning_on_boxes_like_those_of_coco() -> None:
+    """Quiet with the anchors of the configs for COCO; with those of VOC it proposes to cover
+    smaller objects, as the ResNet paper does; where sizes do not help it names larger images."""
+    records = _like_coco()
+
+    def fit(sizes: tuple[float, ...], short: int, long: int) -> AnchorFit:
+        return fit_anchors(records, Anchors(sizes, (0.5, 1.0, 2.0), short, long, 16))
+
+    for name in ("coco_r101.yaml", "coco_r101_paper.yaml"):
+        anchors = anchors_in_training(read_config(DetectorConfig, name, []))
+        found = fit(anchors.sizes, anchors.short_side, anchors.long_side_max)
+        assert found.poor > 0.2 * found.objects and found.misfit == ""
+    voc = fit((128.0, 256.0, 512.0), 600, 1000)
+    assert voc.suggested_sizes[0] < 128
+    assert f"rpn.anchor_sizes=[{voc.suggested_sizes[0]:g}, " in voc.misfit
+    tiny = fit((16.0, 32.0, 64.0), 60, 100)
+    assert "larger images" in tiny.misfit and "anchor_sizes" not in tiny.misfit
 
 
 def test_the_long_side_limits_the_scale() -> None:
