@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ..detection.errors import DataError, first_few
 from ..detection.structures import Annotation, Record
 from .catalog import DataSplit, OnBadBox, count_skipped, label_images
+from .checks.duplicates import find_conflicts
 from .convert.split import Member, same_bytes, stratified_split
 from .findings import Finding, refuse
 from .formats import inspect
@@ -17,6 +18,9 @@ from .formats.format import DEFAULT_READING, Inspected, Part, Reading, Source
 from .formats.image_folder import FolderSource
 from .image import DEFAULT_RULES, ImageRules
 from .records import RawImage
+
+#: Bytes of the files that are compared before a training; more would delay it.
+_MOST_COMPARED = 2**30
 
 
 def labelled_splits(
@@ -30,9 +34,9 @@ def labelled_splits(
     """
     parts = _images(source, ("train", "val"), rules)
     names = _classes(parts["train"][0]) if classes is None else tuple(classes)
-    return _label(source, "train", parts["train"], names), _label(
-        source, "val", parts["val"], names
-    )
+    splits = {part: _label(source, part, parts[part], names) for part in parts}
+    train, val = _with_conflicts(source, splits, parts).values()
+    return train, val
 
 
 def labelled_split(
@@ -42,7 +46,10 @@ def labelled_split(
     of its own images, sorted."""
     images = _images(source, (part,), rules)[part]
     names = _classes(images[0]) if classes is None else tuple(classes)
-    return _label(source, part, images, names)
+    split = _label(source, part, images, names)
+    if part == "val":
+        return split
+    return _with_conflicts(source, {part: split}, {part: images})[part]
 
 
 def localization_split(
@@ -135,6 +142,36 @@ def _held_out(images: list[RawImage], fraction: float, seed: int) -> dict[Part, 
     }
 
 
+def _with_conflicts(
+    source: Source, splits: Mapping[Part, DataSplit], parts: Mapping[Part, Inspected]
+) -> dict[Part, DataSplit]:
+    """The splits with warnings of images that have the same bytes as one of another class.
+
+    Files are compared that share their size with one of another class. Where files are not opened,
+    or these have many bytes, nothing is compared, and only `check-data` finds such images.
+    """
+    images = [image for inspected in parts.values() for image in inspected[0]]
+    if not getattr(source, "headers", True):
+        return dict(splits)
+    groups: dict[int, set[str]] = defaultdict(set)
+    sizes = {image.path: image.path.stat().st_size for image in images}
+    for image in images:
+        groups[sizes[image.path]].add(_class(image))
+    alike = {each.path: _class(each) for each in images if len(groups[sizes[each.path]]) > 1}
+    if sum(sizes[path] for path in alike) > _MOST_COMPARED:
+        return dict(splits)
+    contents = dict(zip(alike, same_bytes(list(alike)), strict=True))
+    found = {finding.file: finding for finding in find_conflicts(contents, alike)}
+    return {
+        part: replace(split, findings=(*split.findings, *_of_images(split, found)))
+        for part, split in splits.items()
+    }
+
+
+def _of_images(split: DataSplit, found: Mapping[Path, Finding]) -> Iterator[Finding]:
+    return (found[record.path] for record in split.records if record.path in found)
+
+
 # ---------------------------------------------------------------------------------- labels
 
 
@@ -194,7 +231,8 @@ def _other_classes(
     why = "training lacks" if part == "val" else "is not in the class list"
     for name in sorted(counts.keys() - set(classes)):
         image = first[name]
-        reason = f"{counts[name]} images of a class that {why} (first {image.path.name})"
+        images_of_it = f"{counts[name]} image{'s' * (counts[name] > 1)} of a class"
+        reason = f"{images_of_it} that {why} (first {image.path.name})"
         yield Finding("class_not_in_train", "error", image.source, reason, name, image.path)
 
 

@@ -20,7 +20,7 @@ from ..formats.format import Source
 from ..image import DEFAULT_RULES, ImageRules
 from ..image_file import is_file
 from ..records import RawImage, RawObject
-from .duplicates import by_split, find_conflicts, find_duplicates
+from .duplicates import by_split, find_conflicts, find_duplicates, without
 from .examples import Exhibits, choose_exhibits
 from .images import ImageFacts, check_images
 from .statistics import (
@@ -112,11 +112,14 @@ def check(data: DataSet, effort: Effort = Effort()) -> Report:
     if effort.decode:
         facts = _decode(images, findings, data.rules, effort)
         findings = _join(findings, facts)
-        findings += find_duplicates(by_split(images, facts))
+        copies = find_duplicates(by_split(images, facts))
         if data.content == "class":
             every = [image for part in images.values() for image in part if image.path in facts]
             classes = {image.path: image.objects[0].name for image in every}
-            findings += find_conflicts([facts[path] for path in classes], classes)
+            hashes = {path: facts[path].sha256 for path in classes if facts[path].sha256}
+            findings += (conflicts := find_conflicts(hashes, classes))
+            copies = without(copies, conflicts)
+        findings += copies
         checked = len(facts)
     everything = [image for part in images.values() for image in part]
     report = summarise(str(data.origin), splits, data.anchors, data.origin)

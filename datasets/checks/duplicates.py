@@ -34,6 +34,8 @@ _CANDIDATES = 8
 #: Pairs of hashes that are compared at once: 64 MB.
 _BLOCK = 2**23
 
+_EXACT = ("same_image", "same_image_in_splits")
+
 _Hashes = NDArray[np.uint64]
 _Places = NDArray[np.intp]
 
@@ -74,27 +76,28 @@ def find_duplicates(splits: Mapping[str, Sequence[ImageFacts]]) -> list[Finding]
     return findings
 
 
-def find_conflicts(facts: Sequence[ImageFacts], classes: Mapping[Path, str]) -> list[Finding]:
-    """One finding for each copy of an image of another class, in whatever split; ``classes`` are
-    those of the files."""
-    first: dict[str, ImageFacts] = {}
+def find_conflicts(contents: Mapping[Path, str], classes: Mapping[Path, str]) -> list[Finding]:
+    """One finding for each copy of an image of another class, in whatever split. ``contents`` has a
+    key for each file, equal for equal bytes; ``classes`` are those of the files."""
+    first: dict[str, Path] = {}
     findings = []
-    for each in _distinct_files(facts):
-        original = first.setdefault(each.sha256, each)
-        own, other = classes[each.path], classes[original.path]
-        if own != other:
-            reason = f"is {own!r} and has the same bytes as {original.path}, which is {other!r}"
+    for path, content in contents.items():
+        original = first.setdefault(content, path)
+        if classes[path] != classes[original]:
+            reason = (
+                f"is {classes[path]!r} and has the same bytes as {original}, which is "
+                f"{classes[original]!r}"
+            )
             findings.append(
-                Finding(
-                    "label_conflict",
-                    "warning",
-                    each.path,
-                    reason,
-                    image=each.path,
-                    original=original.path,
-                )
+                Finding("label_conflict", "warning", path, reason, image=path, original=original)
             )
     return findings
+
+
+def without(copies: Sequence[Finding], conflicts: Sequence[Finding]) -> list[Finding]:
+    """The findings about exact copies, but for images that are in ``conflicts`` already."""
+    told = {finding.file for finding in conflicts}
+    return [each for each in copies if not (each.kind in _EXACT and each.file in told)]
 
 
 def similar_pairs(facts: Sequence[ImageFacts]) -> list[tuple[Path, Path]]:

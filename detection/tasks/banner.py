@@ -11,6 +11,9 @@ from ..errors import first_few
 from .base import Loaded, Splits
 from .epochs import steps_per_epoch
 
+#: Findings about classes that are shown one by one.
+_OF_CLASSES = ("class_missing_in_split", "label_conflict")
+
 
 def fixed_at_random(loaded: Loaded) -> list[str]:
     """A warning where a network without pretrained weights has layers that are not trained."""
@@ -50,7 +53,9 @@ def describe_findings(splits: Splits) -> list[str]:
     """The first problems of the data, and the number of findings of each kind."""
     lines = []
     for name, split in splits.items():
-        lines += [f"WARNING: data.{name}: {problem}" for problem in split.problems[:10]]
+        of_classes = [str(each) for each in split.findings if each.kind in _OF_CLASSES]
+        problems = (*split.problems[:10], *of_classes[:10])
+        lines += [f"WARNING: data.{name}: {problem}" for problem in problems]
         if split.findings:
             lines.append(f"found in data.{name}: {count_kinds(split.findings)}")
     return lines

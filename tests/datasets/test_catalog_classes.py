@@ -55,6 +55,22 @@ def test_labels_of_given_classes(folders: Path) -> None:
     assert finding.kind == "class_missing_in_split" and "wolf" in str(finding)
 
 
+def test_an_image_in_two_classes_is_told(folders: Path) -> None:
+    """In its own part, with the other image; copies within a class are none of these."""
+    (folders / "train/dog/9.jpg").write_bytes((folders / "train/cat/0.jpg").read_bytes())
+    (folders / "train/cat/9.jpg").write_bytes((folders / "train/cat/0.jpg").read_bytes())
+    (folders / "val/dog/9.jpg").write_bytes((folders / "train/ant/3.jpg").read_bytes())
+    train, val = labelled_splits(FolderSource(root=folders))
+    (in_train,), (in_val,) = (
+        [each for each in part.findings if each.kind == "label_conflict"] for part in (train, val)
+    )
+    assert in_train.file == folders / "train/dog/9.jpg" and "cat/0.jpg" in in_train.reason
+    assert in_val.file == folders / "val/dog/9.jpg" and "train/ant/3.jpg" in in_val.reason
+    alone = labelled_split(FolderSource(root=folders), "train", classes=None)
+    assert alone.findings == (in_train,)
+    assert labelled_splits(FolderSource(root=folders, headers=False))[0].findings == ()
+
+
 def test_headers_need_not_be_read(folders: Path) -> None:
     broken = folders / "train" / "cat" / "1.jpg"
     broken.write_text("<html>")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+from PIL import Image
 
 if TYPE_CHECKING:
     from resdet.tests.conftest import Command
@@ -64,3 +67,42 @@ def test_a_set_with_objects_of_all_classes_is_not_warned_of(
 ) -> None:
     done = resdet("train-det", "--cfg", tiny_config, "--dry-run")
     assert done.code == 0 and "cannot learn" not in done.out
+
+
+def test_what_is_wrong_with_class_folders_is_told_before_the_first_step(
+    resdet: Command, tmp_path: Path
+) -> None:
+    """An image in two classes and a class without validation images are warnings; a class that only
+    validation has, and one without images, are errors that name the folder."""
+    noise = np.random.default_rng(0)
+    for name in ("train/cat/0", "train/cat/1", "train/dog/0", "train/dog/1", "val/cat/0"):
+        path = tmp_path / "in" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise.integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(path)
+    shutil.copy(tmp_path / "in/train/cat/0.png", tmp_path / "in/train/dog/copy.png")
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "task: classification\n"
+        "data: {source: {format: image_folder, root: in}, workers: 0}\n"
+        "crop: {kind: resized, size: 32}\n"
+        "network: {depth: 18, width: 8}\n"
+        "train: {iterations: 2, batch_size: 2, base_batch_size: 2}\n"
+        "test: {resize: 36, size: 32}\n"
+    )
+
+    done = resdet("train-cls", "--cfg", config, "--dry-run")
+    assert done.code == 0, done.err
+    told = [line for line in done.out.splitlines() if line.startswith("WARNING: data.")]
+    assert len(told) == 2
+    assert told[0].startswith("WARNING: data.train: ") and "train/dog/copy.png" in told[0]
+    assert "is 'dog' and has the same bytes as" in told[0] and "train/cat/0.png" in told[0]
+    assert "WARNING: data.val: " in told[1] and "no images of 1 classes: dog" in told[1]
+
+    (tmp_path / "in/val/dog").mkdir()
+    done = resdet("train-cls", "--cfg", config, "--dry-run")
+    assert done.code == 3 and "val/dog: dog: the class folder has no images" in done.err
+    (tmp_path / "in/val/dog").rename(tmp_path / "in/val/fox")
+    shutil.copy(tmp_path / "in/val/cat/0.png", tmp_path / "in/val/fox/0.png")
+    done = resdet("train-cls", "--cfg", config, "--dry-run")
+    assert done.code == 3
+    assert "val/fox: fox: 1 image of a class that training lacks (first 0.png)" in done.err

@@ -205,4 +205,5 @@ def test_an_image_in_two_classes_is_a_conflict(
         "val/cat/2.png",
     ]
     assert "is 'dog' and has the same bytes as" in conflicts[0]["reason"]
+    assert not [each for each in findings if each["kind"].startswith("same_image")]  # told already
     assert "label_conflict" in capsys.readouterr().out
