@@ -393,7 +393,7 @@ def test_a_layout_is_checked_converted_and_trained_on(
     assert main(["convert-data", str(root), "--to", target, "--out", str(out)]) == 0
     written = recognise(out).format.splits(out)
     assert {split: len(read_images(source)) for split, source in written.items()} == counts
-    source = next(iter(recognise(root).format.splits(tmp_path).values()))
+    source = next(iter(recognise(root).format.splits(root).values()))
     section = source.model_dump(mode="json")
     config = tmp_path / "c.yaml"
     network = {"backbone": {"depth": 18, "width": 8}, "rpn": {"channels": 16}}
