@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 #: (x1, y1, x2, y2): absolute pixels, continuous, 0-based, as in `detection/structures.py`.
@@ -40,3 +42,16 @@ class RawImage:
     objects: tuple[RawObject, ...]
     source: Path
     image_class: str | None = None
+
+
+def with_own_ids(images: Sequence[RawImage], earlier: Sequence[RawImage]) -> list[RawImage]:
+    """The images of a further source. Ids that ``earlier`` images of other files have get a number
+    before them (``2:17``): annotation tools count the images of each export from 0 or 1."""
+    paths = {image.image_id: image.path for image in earlier}
+    free = next(n for n in count(2) if not any(f"{n}:{each.image_id}" in paths for each in images))
+    return [
+        image
+        if paths.get(image.image_id, image.path) == image.path
+        else replace(image, image_id=f"{free}:{image.image_id}")
+        for image in images
+    ]

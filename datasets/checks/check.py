@@ -19,7 +19,7 @@ from ..formats import class_order
 from ..formats.format import Source
 from ..image import DEFAULT_RULES, ImageRules
 from ..image_file import is_file
-from ..records import RawImage, RawObject
+from ..records import RawImage, RawObject, with_own_ids
 from .duplicates import by_split, find_conflicts, find_duplicates, without
 from .examples import Exhibits, choose_exhibits
 from .images import ImageFacts, check_images
@@ -167,7 +167,7 @@ def _read(
     for name, inspections in splits.items():
         for inspect in inspections:
             found, faults = inspect()
-            images[name] += found
+            images[name] += with_own_ids(found, images[name])
             findings += faults
     return images, findings
 

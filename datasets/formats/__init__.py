@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -17,8 +17,8 @@ from pydantic import PlainValidator, ValidationInfo
 from ...detection.errors import ConfigError
 from ..finding_kinds import IMAGE_KINDS, as_option
 from ..findings import Fault, Finding, count_kinds, refuse
-from ..listing import listed_once
-from ..records import RawImage
+from ..listing import is_split_name, listed_once, subfolders
+from ..records import RawImage, with_own_ids
 from . import (
     coco,
     csv_boxes,
@@ -60,6 +60,9 @@ _RENAMED = {"cls_loc": "ilsvrc"}
 #: Any folder with images fits these, so that they count only where no other format fits.
 _LAST = (image_folder.FORMAT, image_folder.IMAGES)
 
+#: Folders that are looked into for data sets of their own.
+_MOST_DATA_SETS = 50
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -98,10 +101,29 @@ class Recognition:
 @listed_once()
 def recognise(root: Path, carries: Carries | None = None) -> Recognition:
     """The format of a folder, among those of use for ``carries``; raises ConfigError that lists the
-    known layouts."""
+    known layouts, or the data sets that are in the folder if they are several."""
     if not root.is_dir():
         raise ConfigError(f"{root}: no such folder")
     candidates = [each for each in FORMATS.values() if each.has(carries)]
+    found = _recognised(root, candidates)
+    inside = {} if found and _holds_several(found.format, root) else _data_sets_in(root, candidates)
+    if len(inside) > 1:
+        each = "; ".join(
+            f"{folder}: " + ", ".join(f"{split} {source.text}" for split, source in sources.items())
+            for folder, sources in inside.items()
+        )
+        raise ConfigError(
+            f"{root}: there are {len(inside)} data sets in it; name the folder of one of them, or "
+            f"in a config the sources of several: {each}"
+        )
+    if found:
+        return found
+    layouts = [f"{each.layout} ({each.name})" for each in candidates if each.layout]
+    hint = "".join(f"; the folder {folder} is a data set" for folder in inside)
+    raise ConfigError(f"{root}: no known layout: neither {', nor '.join(layouts)}{hint}")
+
+
+def _recognised(root: Path, candidates: Sequence[Format[Any]]) -> Recognition | None:
     found: Recognition | None = None
     for each in candidates:
         if found and each in _LAST:
@@ -111,10 +133,29 @@ def recognise(root: Path, carries: Carries | None = None) -> Recognition:
                 found = Recognition(each, reason)
             else:
                 found = replace(found, others=(*found.others, each.name))
-    if found:
-        return found
-    layouts = [f"{each.layout} ({each.name})" for each in candidates if each.layout]
-    raise ConfigError(f"{root}: no known layout: neither {', nor '.join(layouts)}")
+    return found
+
+
+def _holds_several(format: Format[Any], root: Path) -> bool:
+    """Whether the format takes folders in ``root``, such as the years of VOC, as sources."""
+    return any(getattr(each, "root", root) != root for each in format.splits(root).values())
+
+
+def _data_sets_in(
+    root: Path, candidates: Sequence[Format[Any]]
+) -> dict[Path, Mapping[str, Source]]:
+    """{folder: its splits} of the folders in ``root`` that have splits of their own; nothing where
+    the folders are splits, or too many for data sets."""
+    places = subfolders(root)
+    if len(places) > _MOST_DATA_SETS or any(is_split_name(place.name) for place in places):
+        return {}
+    inside = {}
+    for place in places:
+        found = _recognised(place, candidates)
+        splits = found.format.splits(place) if found else {}
+        if any(map(is_split_name, splits)):
+            inside[place] = splits
+    return inside
 
 
 def format_of_file(path: Path) -> Format[Any]:
@@ -175,12 +216,12 @@ def _skipped(finding: Finding) -> Finding:
 
 
 def inspect_all(sources: Iterable[Source], reading: Reading = DEFAULT_READING) -> Inspected:
-    """`inspect` for several sources, in their order."""
+    """`inspect` for several sources, in their order, with ids as in `with_own_ids`."""
     images: list[RawImage] = []
     findings: list[Finding] = []
     for source in sources:
         found, faults = inspect(source, reading)
-        images += found
+        images += with_own_ids(found, images)
         findings += faults
     return images, findings
 

@@ -39,6 +39,17 @@ class Source(Section):
         """The source in messages."""
         return self.format
 
+    @property
+    def text(self) -> str:
+        """The source as it is written in a config, without defaults."""
+        fields = type(self).model_fields
+        stated = (
+            f"{name}: {'null' if value is None else value}"
+            for name, value in self
+            if name == "format" or fields[name].is_required() or value != fields[name].default
+        )
+        return f"{{{', '.join(stated)}}}"
+
 
 class RootSource(Source):
     """A data set in a folder."""

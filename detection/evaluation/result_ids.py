@@ -38,9 +38,12 @@ def result_ids(split: DataSplit, sources: Sequence[Source]) -> ResultIds:
         note = "the data have no COCO ids: images are numbered by sorted image id, classes by label"
         return ResultIds(numbered.images, numbered.categories, (note,))
     ids = joined_ids([coco_ids(path) for path in files])
+    known = {key: value for path in files for key, value in coco_ids(path).images.items()}
+    if not known.keys() >= {record.image_id for record in split.records}:  # see `with_own_ids`
+        note = "the COCO files give images the same ids: images are numbered, and classes by label"
+        return ResultIds(numbered.images, numbered.categories, (note,))
     if ids is None:
         note = "the COCO files give categories different ids: classes are numbered by label"
-        known = {key: value for path in files for key, value in coco_ids(path).images.items()}
         return ResultIds(known, numbered.categories, (note,))
     unknown = [name for name in split.classes if name not in ids.categories]
     free = max((key for key in ids.categories.values() if isinstance(key, int)), default=0) + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 from resdet.datasets.formats import FORMATS, inspect, inspect_folders, read_images, recognise
 from resdet.datasets.formats.format import Reading
@@ -433,6 +435,42 @@ def test_of_two_darknet_folders_none_is_guessed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no known layout"):
         recognise(tmp_path, "boxes")
     assert recognise(tmp_path / "one").format.name == "yolo"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("COCO of Roboflow", "YOLO of Roboflow"),
+        ("XML beside images", "labelme"),
+        ("YOLO of Roboflow", "names from 1"),
+    ],
+)
+def test_a_folder_of_several_data_sets_lists_them(
+    tmp_path: Path, first: str, second: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the source of each split, which a config takes; never one or all of them silently."""
+    for folder, name in (("a", first), ("b", second)):
+        LAYOUTS[name][0](tmp_path / folder)
+    assert main(["check-data", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path}: there are 2 data sets in it; name the folder of one of them" in error
+    found = re.findall(r"(?:train|valid|val|test) (\{[^}]*\})", error)
+    assert len(found) == len(LAYOUTS[first][2]) + len(LAYOUTS[second][2])
+    config = tmp_path / "config.json"
+    sources = [yaml.safe_load(each) for each in found]
+    data = {"train": sources, "val": sources, "classes": ["cat", "dog"]}
+    config.write_text(json.dumps({"data": data}))
+    assert main(["train-det", "--cfg", str(config), "--dry-run"]) == 0
+    for command in (["convert-data", "--to", "coco"], ["crop-objects"]):
+        words = [command[0], str(tmp_path), *command[1:], "--out", str(tmp_path / "out")]
+        assert main(words) == 2
+        assert "there are 2 data sets in it" in capsys.readouterr().err
+
+
+def test_a_data_set_one_level_down_is_named(tmp_path: Path) -> None:
+    LAYOUTS["YOLO of Roboflow"][0](tmp_path / "a")
+    with pytest.raises(ConfigError, match=f"no known layout.*; the folder {tmp_path}/a is a data"):
+        recognise(tmp_path)
 
 
 def test_annotations_are_never_class_folders(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,18 @@ def test_ids_of_one_file_and_of_several(tmp_path: Path) -> None:
     ids = result_ids(SPLIT, [one, other])
     assert (dict(ids.images), list(ids.categories)) == ({"9": 9, "10": 10}, [1, 2])
     assert "different ids" in ids.notes[0]
+
+
+def test_images_of_the_same_id_in_two_files_are_numbered(tmp_path: Path) -> None:
+    """The second file's got the number of their source before their ids when they were read."""
+    files = [coco_file(tmp_path / f"{n}.json", **{NAMES[0]: 1, NAMES[1]: 2}) for n in range(2)]
+    second = tuple(replace(record, image_id=f"2:{record.image_id}") for record in RECORDS)
+    ids = result_ids(DataSplit((*RECORDS, *second), NAMES), files)
+    assert len(set(ids.images.values())) == len(ids.images) == 4
+    assert {*ids.images} == {"9", "10", "2:9", "2:10"} and list(ids.categories) == [1, 2]
+    assert ids.notes == (
+        "the COCO files give images the same ids: images are numbered, and classes by label",
+    )
 
 
 def test_a_class_that_is_no_category_gets_the_next_number(tmp_path: Path) -> None:
