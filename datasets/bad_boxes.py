@@ -169,13 +169,13 @@ def _judge_outside(box: RawBox, size: tuple[int, int], policy: OnBadBox, bad: Ou
         return _Verdict(None, "outside_image", f"outside the {width}x{height} image", bad)
     inside = cut_width / (x2 - x1) * (cut_height / (y2 - y1))
     reason = f"{inside:.1%} inside the {width}x{height} image"
-    if all(map(_is_rounding, cut, box, (width, height) * 2)):
+    if all(map(is_rounding, cut, box, (width, height) * 2)):
         return _Verdict(cut, "rounded_box", reason)
     if inside >= LEAST_INSIDE or policy == "clip":
         return _Verdict(cut, "partly_outside", reason, "clipped")
     return _Verdict(None, "partly_outside", reason, bad)
 
 
-def _is_rounding(inside: float, corner: float, side: int) -> bool:
+def is_rounding(inside: float, corner: float, side: int) -> bool:
     """Whether a corner is within the tolerance of the edge that it is clipped to."""
     return abs(inside - corner) < max(ROUNDING_PIXELS, ROUNDING_FRACTION * side)

@@ -84,7 +84,10 @@ def run(args: argparse.Namespace) -> int:
     with process_group(args.device) as group:
         if group.is_main:
             expect_writable(folder)
-        ablation.check(trials)
+        about_data = ablation.check(trials)
+        if group.is_main:
+            for line in about_data:
+                say(line)
         if args.dry_run:
             for trial in trials:
                 say(f"{trial.name}: {trial.skipped or ' '.join(trial.overrides)}")
@@ -95,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
         images = len(rows[0].estimates["voc_ap50"].draws.image_ids)
         about = {"split": args.split, "images": images, "resamples": args.resamples}
         Console().print(ablation_table(rows, images=images, resamples=args.resamples))
+        for note in ablation.notes:
+            say(f"note: {note}")
         written = write_ablation(rows, folder, about=about)
         say("written: " + ", ".join(str(path) for path in written))
     return 0

@@ -17,7 +17,7 @@ from ..finding_kinds import as_option
 from ..findings import Finding, count_kinds, refuse
 from ..formats import FORMATS, class_order, read_checked
 from ..formats.format import DEFAULT_READING, Contents, Reading, Source
-from ..formats.writing import Outgoing, Place, Splits, Writer, write_new
+from ..formats.writing import ROUNDED, Outgoing, Place, Splits, Writer, write_new
 from ..image import IMAGE_SUFFIXES
 from ..records import RawImage
 from .placing import all_or_nothing, placer
@@ -99,7 +99,8 @@ def _read_split(
         if annotated and not any(image.objects for image in usable):
             raise DataError(f"{source.title}: no object is left: {count_kinds(boxes)}")
         if on_bad_box != "error":
-            images, resolved = usable, [*resolved, *(each for each in boxes if each.outcome)]
+            told = (each for each in boxes if each.outcome or each.kind == "rounded_box")
+            images, resolved = usable, [*resolved, *told]
     return SourceSplit(
         split, source.format, tuple(images), classes, contents, listed, tuple(resolved)
     )
@@ -116,12 +117,14 @@ def plan_conversion(parts: Sequence[SourceSplit], target: str) -> ConversionPlan
     classes = _classes(parts)
     losses: dict[str, list[str]] = {}
     splits = {part.split: _outgoing(part, writer, losses) for part in parts}
+    rounded = losses.pop(ROUNDED, [])
     _expect_distinct_names(splits, target)
     resolved = tuple(finding for part in parts for finding in part.findings)
     notes = (
         *_ignored_note(parts, writer),
         *_extras_note(parts),
         *_resolved_notes(resolved),
+        *([_counted(ROUNDED, rounded)] if rounded else []),
         *_class_notes(splits, classes, target),
         *_renaming_note(parts, splits),
     )
@@ -198,9 +201,12 @@ def _ignored_note(parts: Sequence[SourceSplit], writer: Writer) -> Iterable[str]
 def _resolved_notes(findings: Sequence[Finding]) -> Iterable[str]:
     cases: dict[str, list[str]] = {}
     for finding in findings:
-        what = f"{'boxes' if finding.box else 'images'} {finding.outcome}"
-        cases.setdefault(what, []).append(str(finding))
-    return (_counted(what, found) for what, found in cases.items())
+        if finding.outcome:
+            what = f"{'boxes' if finding.box else 'images'} {finding.outcome}"
+            cases.setdefault(what, []).append(str(finding))
+        else:
+            yield str(finding)
+    yield from (_counted(what, found) for what, found in cases.items())
 
 
 def _extras_note(parts: Sequence[SourceSplit]) -> Iterable[str]:

@@ -33,6 +33,8 @@ Splits = Mapping[str, Sequence[Outgoing]]
 Place = Callable[[Path, Path], None]
 #: (object as the format stores it, or None; what is lost, in words, or "").
 Fit = tuple[RawObject | None, str]
+#: The loss of a box that training clips as rounded too: it is noted, and is none.
+ROUNDED = "boxes that leave the image by rounding are clipped"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...detection.errors import ConfigError, first_few
+from ..bad_boxes import is_rounding
 from ..findings import Fault, Finding
 from ..records import RawImage, RawObject
 from . import yolo_layout, yolo_names, yolo_text
@@ -19,7 +20,7 @@ from .file_source import outlines_note
 from .format import Contents, Format, Inspected, Reading, SplitSource, checked_size
 from .image_names import ImageFiles
 from .values import Values
-from .writing import Fit, Place, Splits, Writer, fit_box, write_new
+from .writing import ROUNDED, Fit, Place, Splits, Writer, fit_box, write_new
 
 
 class YoloSource(SplitSource):
@@ -134,10 +135,12 @@ def _fit(obj: RawObject, size: tuple[int, int]) -> Fit:
     clipped, _ = fit_box(replace(obj, box=inside))
     if clipped is None:
         return None, "objects outside the image are left out"
-    cuts = zip(inside, obj.box, (width, height) * 2, strict=True)
-    if any(abs(new - old) > yolo_text.ROUNDING * side for new, old, side in cuts):
-        return clipped, "boxes that reach over the edge of the image are clipped"
-    return clipped, ""
+    cuts = list(zip(inside, obj.box, (width, height) * 2, strict=True))
+    if all(abs(new - old) <= yolo_text.ROUNDING * side for new, old, side in cuts):
+        return clipped, ""
+    if all(is_rounding(*cut) for cut in cuts):
+        return clipped, ROUNDED
+    return clipped, "boxes that reach over the edge of the image are clipped"
 
 
 def _write(out: Path, splits: Splits, classes: Sequence[str], place: Place) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,12 @@ from ..evaluation.ablation import Row
 from ..evaluation.bootstrap import bootstrap, draw
 from ..evaluation.columns import Columns, gather
 from ..evaluation.prediction import Timer
-from .base import Loaded, Part
+from .banner import describe_findings, describe_splits
+from .base import Loaded, Part, Splits
 from .checkpoints import Checkpoint, load_members, read_checkpoint
 from .detector import DETECTION
 from .eval_split import read_eval_split
+from .skipped import describe_skipped, skipped_images
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class Ablation:
     part: Part = "val"
     limit: int | None = None
     trust_paths: bool = False
+    #: Beside the numbers, each once: what is not in them.
+    notes: dict[str, None] = field(default_factory=dict)
 
     @cached_property
     def config(self) -> DetectorConfig:
@@ -118,14 +122,16 @@ class Ablation:
                 trials.append(Trial(step.name, (lead, *together), words))
         return trials
 
-    def check(self, trials: Sequence[Trial]) -> None:
-        """Load the last trial, which uses the files of all others, before the long measurements.
+    def check(self, trials: Sequence[Trial]) -> list[str]:
+        """Load the last trial, which uses the files of all others, before the long measurements;
+        returns lines about the images and what was found in them, as training logs them.
 
         Raises:
             ResdetError: as `load_members` and `read_eval_split`.
         """
         last = [trial for trial in trials if not trial.skipped][-1]
-        self._split(self._load(last, "cpu"))
+        parts: Splits = {self.part: self._split(self._load(last, "cpu"))}
+        return [*describe_splits(parts), *describe_findings(parts)]
 
     def measure(self, trials: Sequence[Trial], group: Group, *, resamples: int) -> list[Row] | None:
         """Measure all trials on the same draws; None on all processes but the main one."""
@@ -188,6 +194,8 @@ class Ablation:
             return None
         # Images may have been left out: data.on_bad_image=skip.
         records = [record for record in split.records if record.image_id in found]
+        if note := describe_skipped(skipped_images(found, split, config), len(records)):
+            self.notes[note] = None
         columns = gather(found, records, len(split.classes))
         return columns, timer.seconds_per_image, DETECTION.describe_testing(members, pipeline)
 

@@ -110,11 +110,19 @@ def _ids(split: DataSplit) -> list[str]:
 
 
 def _only(split: DataSplit, names: set[str]) -> DataSplit:
-    return replace(split, records=tuple(r for r in split.records if r.image_id in names))
+    """The images of these names, with the findings about them."""
+    records = tuple(r for r in split.records if r.image_id in names)
+    paths = {record.path for record in records}
+    findings = tuple(finding for finding in split.findings if finding.image in paths)
+    return replace(split, records=records, findings=findings)
 
 
 def _without(split: DataSplit, names: set[str]) -> DataSplit:
-    return replace(split, records=tuple(r for r in split.records if r.image_id not in names))
+    """The other images, with all other findings: so each is in one part."""
+    held_out = {record.path for record in split.records if record.image_id in names}
+    records = tuple(r for r in split.records if r.image_id not in names)
+    findings = tuple(finding for finding in split.findings if finding.image not in held_out)
+    return replace(split, records=records, findings=findings)
 
 
 def _chosen(

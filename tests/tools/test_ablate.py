@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,3 +164,23 @@ def test_the_steps_are_the_papers() -> None:
     assert [step.name for step in chosen("ensemble, voting")] == ["baseline", "voting", "ensemble"]
     with pytest.raises(ConfigError, match="no 'magic'"):
         chosen("magic")
+
+
+def test_images_and_objects_that_are_left_out_are_told_as_in_training(
+    resdet: Command, learned_run: Path, scenes: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(scenes, tmp_path / "scenes")
+    names = (scenes / "ImageSets/Main/val.txt").read_text().split()
+    missing = next((tmp_path / "scenes/JPEGImages").glob(f"{names[0]}.*"))
+    missing.unlink()
+    xml = tmp_path / "scenes/Annotations" / f"{names[1]}.xml"
+    xml.write_text(re.sub("<xmin>.*?</xmin>", "<xmin>900</xmin>", xml.read_text(), count=1))
+    skip = ("data.on_bad_image=skip", "data.on_bad_box=drop", f"data.val.0.root={tmp_path}/scenes")
+    words = ("--steps", "baseline", "--resamples", 9, "--out", tmp_path / "out")
+    weights = ("--weights", learned_run / "weights" / "last.pt")
+    done = resdet("ablate", *weights, *words, *skip)
+    assert done.code == 0, done.err
+    assert "val: images: 5 (" in done.out and "skipped 1)" in done.out
+    assert "boxes dropped 1\n" in done.out
+    assert f"WARNING: data.val: {xml}: " in done.out and f"{names[0]}: " in done.out
+    assert "note: 1 of 6 images skipped and not in these numbers: " in done.out

@@ -25,6 +25,7 @@ from resdet.datasets.convert.convert import (
     write_plan,
 )
 from resdet.datasets.formats import FORMATS, named_source
+from resdet.detection.config.base import OnBadBox
 from resdet.detection.errors import ConfigError, DataError
 from resdet.tests.datasets.formats.sources import read
 
@@ -485,3 +486,20 @@ def test_links_do_not_cross_file_systems(tmp_path: Path) -> None:
 def test_the_same_format(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the data set is voc already"):
         _plan(_voc(tmp_path, {"a": []}), "voc", "voc")
+
+
+@pytest.mark.parametrize("policy", [None, "error", "drop", "clip", "fix"])
+def test_a_box_that_leaves_the_image_by_rounding_is_noted(
+    tmp_path: Path, policy: OnBadBox | None
+) -> None:
+    """Training clips it without a word but a note, and so does a format that has to."""
+    root = _coco(tmp_path, _content([(-0.5, 10, 10.5, 9), (5, 5, 9, 9)]))
+    sources = {"train": named_source(FORMATS["coco"], root, "train")}
+    parts = read_splits(sources, on_bad_box=policy)
+    plan = plan_conversion(parts, "yolo")
+    assert plan.losses == ()
+    assert [obj.box for obj in plan.splits["train"][0].objects] == [(0, 10, 10, 19), (5, 5, 14, 14)]
+    (note,) = (note for note in plan.notes if "leave" in note)
+    assert "annotation 0 (cat)" in note
+    kept = plan_conversion(parts, "voc").splits["train"][0].objects[0].box
+    assert kept == ((-0.5, 10, 10, 19) if policy in (None, "error") else (0, 10, 10, 19))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from PIL import Image
+from resdet.detection.config.files import read_config
+from resdet.detection.tasks.banner import describe_splits
+from resdet.detection.tasks.detector import DETECTION
+from resdet.detection.tasks.held_out import read_splits
 
 if TYPE_CHECKING:
     from resdet.tests.conftest import Command
@@ -166,3 +171,27 @@ def test_what_is_no_validation(
 def test_the_check_of_the_data_sees_all_images(resdet: Command, tiny_config: Path) -> None:
     done = resdet("check-data", "--cfg", tiny_config, SHARE, "--quick")
     assert done.code == 0 and "12" in done.out, done.err
+
+
+def test_what_was_found_is_told_of_one_part_only(
+    tiny_config: Path, scenes: Path, tmp_path: Path
+) -> None:
+    """Both parts are read from the training sources, whose findings were counted twice."""
+    shutil.copytree(scenes, tmp_path / "scenes")
+    names = (scenes / "ImageSets/Main/train.txt").read_text().split()
+    next((tmp_path / "scenes/JPEGImages").glob(f"{names[0]}.*")).unlink()
+    xmls = [tmp_path / "scenes/Annotations" / f"{name}.xml" for name in names[1:]]
+    xmls = [xml for xml in xmls if "<xmin>" in xml.read_text()]
+    for xml in xmls:
+        xml.write_text(re.sub("<xmin>.*?</xmin>", "<xmin>900</xmin>", xml.read_text(), count=1))
+    words = [SHARE, f"data.root={tmp_path}", "data.on_bad_image=skip", "data.on_bad_box=drop"]
+    config = read_config(DETECTION.schema, str(tiny_config), words)
+    splits = read_splits(DETECTION, config)
+    told = " ".join(describe_splits(splits))
+    assert told.count("skipped 1)") == 1 and told.count("skipped 0)") == 1
+    dropped = {name: [f for f in split.findings if f.box] for name, split in splits.items()}
+    assert all(dropped.values())
+    files = [finding.file for found in dropped.values() for finding in found]
+    assert len(files) == len(set(files)) and set(files) <= set(xmls)
+    for name, split in splits.items():
+        assert {f.image for f in dropped[name]} <= {record.path for record in split.records}
