@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,11 @@ from .file_source import (
     FileEntry,
     FileLayout,
     FileSource,
-    file_contents,
     inspect_entries,
     probe,
     read_bytes,
 )
-from .format import Format, Inspected, Reading
+from .format import Contents, Format, Inspected, Reading
 from .values import Values
 from .writing import Place, Splits, Writer, fit_known_box, number, write_new
 
@@ -65,6 +65,7 @@ class _Table:
     columns: dict[str, int]
     rows: list[tuple[int, list[str]]]
     fractions: bool = False
+    header: Sequence[str] = ()
 
     def cell(self, cells: Sequence[str], column: str) -> str:
         index = self.columns.get(column, len(cells))
@@ -98,7 +99,7 @@ def _parse_table(text: str, path: Path) -> _Table:
         if name in header
     }
     if all(column in columns for column in _NEEDED):
-        return _Table(columns, rows[1:], "labelname" in header and "imageid" in header)
+        return _Table(columns, rows[1:], "labelname" in header and "imageid" in header, header)
     if _is_bare(rows[0][1]):
         return _Table(_BARE, rows)
     missing = [_NAMES[column][0] for column in _NEEDED if column not in columns]
@@ -209,6 +210,14 @@ def _in_pixels(image: RawImage, names: dict[str, str]) -> RawImage:
     return RawImage(image.image_id, image.path, image.size, tuple(objects), image.source)
 
 
+def _contents(source: CsvSource, images: Sequence[RawImage]) -> Contents:
+    """Extras are the other columns, with the number of their cells that are not empty."""
+    table = _read_table(source.annotations)
+    other = {n: name for n, name in enumerate(table.header) if n not in table.columns.values()}
+    filled = ((n, cell) for _, cells in table.rows for n, cell in enumerate(cells) if n in other)
+    return Contents(source.images, Counter(f"column {other[n]}" for n, cell in filled if cell))
+
+
 def _image_names(path: Path) -> Iterator[str]:
     table = _read_table(path)
     return (table.cell(cells, "image") for _, cells in table.rows)
@@ -244,6 +253,6 @@ FORMAT = Format(
     splits=_LAYOUT.splits,
     named=_LAYOUT.named,
     inspect=inspect_csv,
-    contents=file_contents,
+    contents=_contents,
     writer=Writer(fit=fit_known_box, write=_write, pairs_by_stem=False, keeps_class_list=False),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -12,20 +13,19 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from ..findings import Fault, Finding
-from ..records import RawBox, RawObject
+from ..records import RawBox, RawImage, RawObject
 from .file_source import (
     FileEntry,
     FileLayout,
     FileSource,
     bounding_box,
-    file_contents,
     inspect_entries,
     outlines_note,
     probe,
     read_bytes,
     rotated_box,
 )
-from .format import Format, Inspected, Reading
+from .format import Contents, Format, Inspected, Reading
 from .values import Values
 from .writing import Place, Splits, Writer, fit_box, number, write_new
 
@@ -134,6 +134,22 @@ def _classes(source: CvatSource) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(name.strip() for name in labels if name)) or None
 
 
+def _contents(source: CvatSource, images: Sequence[RawImage]) -> Contents:
+    return Contents(source.images, Counter(_extras(_parse(source.annotations))))
+
+
+def _extras(root: Element) -> Iterator[str]:
+    """Names of what a `RawImage` does not store: outlines, tags, attributes, rotation, groups."""
+    for element in (each for image in root.iterfind("image") for each in image.iter()):
+        if element.tag == "attribute":
+            name = element.get("name", "")
+            yield from [f"attribute {name}"] if name != "difficult" else []
+        elif element.tag not in ("image", "box"):
+            yield f"<{element.tag}>"
+        known = ("occluded", "rotation", "group_id")
+        yield from (key for key in known if element.get(key, "0") not in ("", "0", "0.0"))
+
+
 def _is_cvat(path: Path) -> bool:
     return re.search(rb"<annotations>\s*<version>1\.", probe(path)) is not None
 
@@ -184,7 +200,7 @@ FORMAT = Format(
     splits=_LAYOUT.splits,
     named=_LAYOUT.named,
     inspect=inspect_cvat,
-    contents=file_contents,
+    contents=_contents,
     classes=_classes,
     writer=Writer(fit=fit_box, write=_write, pairs_by_stem=False),
 )

@@ -14,7 +14,7 @@ from ..findings import Fault, Finding
 from ..image_file import is_file
 from ..listing import files_with_suffix, split_order
 from ..records import RawBox, RawImage, RawObject
-from .format import Contents, Inspected, Reading, Source, fit_to_image
+from .format import Inspected, Reading, Source, fit_to_image
 from .image_names import ImageFiles
 
 #: Files that are looked into to recognise a folder, and the bytes that are read of each.
@@ -180,8 +180,3 @@ class FileLayout(Generic[F]):
         places = (path.parent, root / path.stem, root / "images", root)
         images = next((place for place in places if first and is_file(place / first)), root)
         return self.source.model_validate({"images": images, "annotations": path})
-
-
-def file_contents(source: FileSource, images: Sequence[RawImage]) -> Contents:
-    """What conversion needs of a file."""
-    return Contents(source.images)

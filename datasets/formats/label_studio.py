@@ -6,25 +6,25 @@ Shapes are in per cent of the image. Of a task, the last annotation that was not
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from ..findings import Fault, Finding
-from ..records import RawBox, RawObject
+from ..records import RawBox, RawImage, RawObject
 from .file_source import (
     FileEntry,
     FileLayout,
     FileSource,
     bounding_box,
-    file_contents,
     inspect_entries,
     outlines_note,
     probe,
     read_json,
     rotated_box,
 )
-from .format import Format, Inspected, Reading, checked_size
+from .format import Contents, Format, Inspected, Reading, checked_size
 from .image_names import ImageFiles
 from .values import Values
 from .writing import Place, Splits, Writer, fit_known_box, write_new
@@ -179,6 +179,23 @@ def _corners(
     return (rotated_box(box, degrees, (x, y)), True) if degrees else (box, False)
 
 
+def _contents(source: LabelStudioSource, images: Sequence[RawImage]) -> Contents:
+    tasks = _tasks(source.annotations)
+    return Contents(source.images, Counter(name for task in tasks for name in _extras(task)))
+
+
+def _extras(task: _Task) -> Iterator[str]:
+    """Names of what a `RawImage` does not store: outlines, rotation, further labels, and results
+    that are no shapes."""
+    for shape, kind in _shapes(task):
+        yield from [kind] if kind != _BOXES else []
+        yield from ["rotation"] if shape.get("rotation") else []
+        yield from ["further labels"] if len(shape[kind]) > 1 else []
+    for annotation in task.get("annotations") or ():
+        kinds = (str(each.get("type")) for each in annotation.get("result", ()))
+        yield from (kind for kind in kinds if kind not in (_BOXES, _POLYGONS, *_OTHERS, "None"))
+
+
 def _is_label_studio(path: Path) -> bool:
     """Whether a list of tasks begins here, or a list of images with shapes (JSON-MIN)."""
     start = probe(path).lstrip(b"\xef\xbb\xbf \t\r\n")
@@ -239,6 +256,6 @@ FORMAT = Format(
     splits=_LAYOUT.splits,
     named=_LAYOUT.named,
     inspect=inspect_label_studio,
-    contents=file_contents,
+    contents=_contents,
     writer=Writer(fit=fit_known_box, write=_write, pairs_by_stem=False, keeps_class_list=False),
 )

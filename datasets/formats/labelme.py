@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -246,7 +246,18 @@ def shape_of(obj: RawObject) -> dict[str, Any]:
 
 
 def _contents(source: LabelmeSource, images: Sequence[RawImage]) -> Contents:
-    return Contents(source.folder)
+    contents = (_load(image.source) for image in images)
+    return Contents(source.folder, Counter(name for each in contents for name in _extras(each)))
+
+
+def _extras(content: Mapping[str, Any]) -> Iterator[str]:
+    """Names of what a `RawImage` does not store: outlines, flags, groups and descriptions."""
+    yield from (f"flag {name}" for name in _set_flags(content))
+    for shape in content["shapes"]:
+        kind = shape.get("shape_type", "polygon")
+        yield from [f"shape {kind}"] if kind != "rectangle" else []
+        yield from (key for key in ("group_id", "description") if shape.get(key) not in (None, ""))
+        yield from (f"flag {name}" for name in _set_flags(shape) if name != "difficult")
 
 
 FORMAT = Format(

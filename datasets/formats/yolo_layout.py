@@ -179,10 +179,13 @@ def recognise(root: Path) -> str:
             place = find_place(folder, split)
         except Fault:
             continue
-        texts = files_with_suffix(place.labels, ".txt")
-        found = next(filter(yolo_text.is_label_file, islice(texts, _PROBED)), None)
+        texts = list(islice(files_with_suffix(place.labels, ".txt"), _PROBED))
+        found = next(filter(yolo_text.is_label_file, texts), None)
         if found:
             return f"{found.relative_to(root)} is a YOLO label file"
+        empty = next((path for path in texts if path.stat().st_size == 0), None)
+        if empty and yolo_names.stated_splits(folder):  # images without objects only
+            return f"{empty.relative_to(root)} is an empty label file of a split in the YAML file"
     return ""
 
 
