@@ -12,6 +12,7 @@ from pathlib import Path
 import gpu
 import gpu_rows
 import pytest
+from PIL import Image
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 TINY = "--size 96 128 --proposals 10 --rois 8 --repeats 1 --warmup 0 --threads 1"
@@ -152,3 +153,24 @@ def test_image_memory_reads_each_of_its_images(
     paths = sorted((tmp_path / "images").iterdir())
     assert len(paths) == 10
     assert all(image_memory.decoding_peak(path) > 1e6 for path in paths)
+
+
+def test_exports_are_compared_with_what_was_put_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder of CSV stands for the export of a tool."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    exports = importlib.import_module("exports")
+    folder = tmp_path / "tool" / "csv"
+    folder.mkdir(parents=True)
+    (tmp_path / "tool" / "version.txt").write_text("tool 1.0\n")
+    rows = ["image,class,x1,y1,x2,y2"]
+    for name, objects in exports.TRUTH.items():
+        Image.new("RGB", (exports.WIDTH, exports.HEIGHT)).save(folder / name)
+        rows += [f"{name},{','.join(map(str, obj))}" for obj in objects]
+    (folder / "x.csv").write_text("\n".join(rows))
+    assert exports.read(tmp_path) == 0
+    assert capsys.readouterr().out == "tool 1.0\n  csv: csv, 3 images, clean: as put in\n"
+    (folder / "x.csv").write_text("\n".join(rows[:-1]))
+    assert exports.read(tmp_path) == 1
+    assert "differs" in capsys.readouterr().out
