@@ -47,7 +47,8 @@ def inspect_labelme(source: LabelmeSource, reading: Reading) -> Inspected:
     """
     folder = source.folder
     if not folder.is_dir():
-        return [], [Finding("missing_folder", "error", folder, "no such folder")]
+        reason = "no such folder; `split: null` (without --split) takes all images"
+        return [], [Finding("missing_folder", "error", folder, reason)]
     files = ImageFiles(folder, allow_outside=reading.allow_outside)
     images: list[RawImage] = []
     findings: list[Finding] = []
@@ -266,6 +267,7 @@ FORMAT = Format(
     carries="boxes",
     layout="JSON files with shapes",
     recognise=_recognise,
+    recognise_file=lambda path: path.suffix.lower() == ".json" and _is_labelme(path),
     splits=_splits,
     inspect=inspect_labelme,
     contents=_contents,

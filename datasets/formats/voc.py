@@ -207,6 +207,7 @@ FORMAT = Format(
     carries="boxes",
     layout="XML files with <annotation>",
     recognise=voc_layout.recognise,
+    recognise_file=voc_layout.is_annotation_file,
     splits=_splits,
     inspect=inspect_voc,
     inspect_folder=inspect_folders,

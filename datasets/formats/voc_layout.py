@@ -163,6 +163,11 @@ def _has_xml(folder: Path) -> bool:
     return any(files_with_suffix(folder, ".xml"))
 
 
+def is_annotation_file(path: Path) -> bool:
+    """Whether a file is the annotation of one image."""
+    return _is_xml(path) and _is_annotation(path)
+
+
 def _is_annotation(path: Path) -> bool:
     """Whether ``<annotation`` is near the beginning, in an encoding with ASCII tags or UTF-16."""
     try:

@@ -15,6 +15,7 @@ from resdet.datasets.convert.convert import plan_conversion, read_splits, write_
 from resdet.datasets.formats import FORMATS, inspect, read_images, recognise
 from resdet.datasets.formats.file_source import rotated_box
 from resdet.datasets.formats.format import Inspected
+from resdet.tools.cli import main
 
 WIDTH, HEIGHT = 64, 48
 TOOLS = ("labelme", "label_studio", "cvat", "csv")
@@ -138,6 +139,29 @@ def test_a_fault_is_named(tmp_path: Path, name: str, content: object, kind: str,
     assert error.kind == kind
     assert said in str(error)
     assert str(tmp_path / name) in str(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "format"),
+    [
+        ("a.json", _labelme(), "labelme"),
+        ("a.xml", "<annotation><filename>a.png</filename></annotation>", "voc"),
+    ],
+)
+def test_the_annotation_of_one_image_is_not_taken_for_that_of_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: object, format: str
+) -> None:
+    root = _folder(tmp_path, name, content)
+    assert main(["check-data", str(root), "--annotations", str(root / name)]) == 2
+    told = f"--annotations: not for {format}, whose annotations are not one file"
+    assert told in capsys.readouterr().err
+
+
+def test_a_missing_split_of_labelme_is_told_what_takes_all(tmp_path: Path) -> None:
+    _folder(tmp_path, "a.json", _labelme())
+    _, (error,) = inspect(FORMATS["labelme"].source(root=tmp_path, split="train"))  # type: ignore[call-arg]
+    assert (error.kind, error.file) == ("missing_folder", tmp_path / "train")
+    assert "`split: null` (without --split) takes all images" in error.reason
 
 
 @pytest.mark.parametrize(
