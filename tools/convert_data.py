@@ -23,7 +23,8 @@ from resdet.tools.source_arguments import (
 )
 
 if TYPE_CHECKING:
-    from resdet.datasets.convert.convert import ConversionPlan, SourceSplit
+    from resdet.datasets.convert.convert import ConversionPlan
+    from resdet.datasets.convert.reading import SourceSplit
 
 HELP = "convert a data set between VOC, COCO, YOLO, labelme, Label Studio, CVAT and CSV"
 
@@ -52,10 +53,10 @@ def run(args: argparse.Namespace) -> int:
     from resdet.datasets.convert.convert import (
         expect_lossless,
         plan_conversion,
-        read_splits,
         write_plan,
     )
     from resdet.datasets.convert.placing import expect_free
+    from resdet.datasets.convert.reading import read_splits
 
     expect_free(args.out)
     policy = None if args.on_bad_box == "keep" else args.on_bad_box

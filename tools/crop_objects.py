@@ -25,7 +25,7 @@ from resdet.tools.source_arguments import (
 
 if TYPE_CHECKING:
     from resdet.datasets.catalog import DataSplit, OnBadBox
-    from resdet.datasets.convert.convert import SourceSplit
+    from resdet.datasets.convert.reading import SourceSplit
 
 HELP = "crop the objects of a detection data set into a classification data set"
 
@@ -60,9 +60,9 @@ def run(args: argparse.Namespace) -> int:
     """Crop and print a summary; raises ConfigError and DataError."""
     sources = named_sources(args)
 
-    from resdet.datasets.convert.convert import read_splits
     from resdet.datasets.convert.crop_objects import BACKGROUND, CropRule, write_object_crops
     from resdet.datasets.convert.placing import expect_free
+    from resdet.datasets.convert.reading import read_splits
     from resdet.detection.errors import ConfigError
 
     if args.seed < 0:

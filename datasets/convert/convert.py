@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from ...detection.config.base import OnBadBox
 from ...detection.errors import ConfigError, DataError, first_few
-from ..bad_boxes import resolve_boxes
-from ..finding_kinds import as_option
-from ..findings import Finding, count_kinds, refuse
-from ..formats import FORMATS, class_order, read_checked
-from ..formats.format import DEFAULT_READING, Contents, Reading, Source
+from ..findings import Finding
+from ..formats import FORMATS
 from ..formats.writing import ROUNDED, Outgoing, Place, Splits, Writer, write_new
 from ..image import IMAGE_SUFFIXES
 from ..records import RawImage
 from .placing import all_or_nothing, placer
+from .reading import SourceSplit, normal
 
 #: The file in a converted data set that lists what was lost.
 NOTES = "conversion.txt"
@@ -29,27 +24,6 @@ NOTES = "conversion.txt"
 _FORBIDDEN = {"Cc", "Cs", "Zl", "Zp"}
 _NOT_IN_XML = "\ufffe\uffff"
 _BYTE_ORDER_MARK = "\ufeff"
-
-
-@dataclass(frozen=True)
-class SourceSplit:
-    """One split of a data set, its classes in order."""
-
-    split: str
-    format: str
-    images: tuple[RawImage, ...]
-    classes: tuple[str, ...]
-    contents: Contents
-    #: Whether the data have a class list.
-    has_list: bool
-    #: What happened to images and boxes that cannot be used.
-    findings: tuple[Finding, ...] = ()
-
-    @cached_property
-    def above(self) -> Path:
-        """The folder above all images that are outside of the folder of the data."""
-        folder, paths = _normal(self.contents.folder), [_normal(each.path) for each in self.images]
-        return Path(os.path.commonpath([p.parent for p in paths if not p.is_relative_to(folder)]))
 
 
 @dataclass(frozen=True)
@@ -66,44 +40,6 @@ class ConversionPlan:
     losses: tuple[str, ...]
     notes: tuple[str, ...]
     resolved: tuple[Finding, ...] = ()
-
-
-def read_splits(
-    sources: Mapping[str, Source],
-    reading: Reading = DEFAULT_READING,
-    on_bad_box: OnBadBox | None = None,
-) -> list[SourceSplit]:
-    """The sources by the names of their splits; raises `DataError` for faults, and where nothing is
-    left.
-
-    ``on_bad_box`` is applied as in training; under ``error`` boxes that training would clip stay as
-    they are, and under None all do.
-    """
-    return [_read_split(name, source, reading, on_bad_box) for name, source in sources.items()]
-
-
-def _read_split(
-    split: str, source: Source, reading: Reading, on_bad_box: OnBadBox | None
-) -> SourceSplit:
-    """Without a class list in the data set, the classes are the names that occur, sorted."""
-    images, findings = read_checked(source, reading)
-    if not images:
-        raise DataError(f"{source.title}: no image is left ({count_kinds(findings) or 'none'})")
-    format = FORMATS[source.format]
-    contents, listed = format.contents(source, images), format.classes(source) is not None
-    classes, annotated = class_order([source], images), any(image.objects for image in images)
-    resolved = [finding for finding in findings if finding.outcome]
-    if on_bad_box is not None:
-        usable, boxes = resolve_boxes(images, on_bad_box)
-        refuse(boxes, source.title, as_option)
-        if annotated and not any(image.objects for image in usable):
-            raise DataError(f"{source.title}: no object is left: {count_kinds(boxes)}")
-        if on_bad_box != "error":
-            told = (each for each in boxes if each.outcome or each.kind == "rounded_box")
-            images, resolved = usable, [*resolved, *told]
-    return SourceSplit(
-        split, source.format, tuple(images), classes, contents, listed, tuple(resolved)
-    )
 
 
 def plan_conversion(parts: Sequence[SourceSplit], target: str) -> ConversionPlan:
@@ -248,15 +184,10 @@ def _class_notes(splits: Splits, classes: tuple[str, ...], target: str) -> Itera
 # ---------------------------------------------------------------------------------- image names
 
 
-def _normal(path: Path) -> Path:
-    """The path without ``..``."""
-    return Path(os.path.normpath(path))
-
-
 def _name(image: RawImage, part: SourceSplit, writer: Writer) -> PurePosixPath:
     """The path of the image below the folder of its split, or, for one outside, below the folder
     that has all of these; raises `DataError`."""
-    path, folder = _normal(image.path), _normal(part.contents.folder)
+    path, folder = normal(image.path), normal(part.contents.folder)
     if not path.is_relative_to(folder):
         folder = part.above
     name = PurePosixPath(path.relative_to(folder).as_posix())

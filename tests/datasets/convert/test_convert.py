@@ -21,9 +21,9 @@ from resdet.datasets.convert.convert import (
     ConversionPlan,
     expect_lossless,
     plan_conversion,
-    read_splits,
     write_plan,
 )
+from resdet.datasets.convert.reading import read_splits
 from resdet.datasets.formats import FORMATS, named_source
 from resdet.detection.config.base import OnBadBox
 from resdet.detection.errors import ConfigError, DataError

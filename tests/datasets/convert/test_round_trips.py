@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from resdet.datasets.convert.convert import plan_conversion, read_splits, write_plan
+from resdet.datasets.convert.convert import plan_conversion, write_plan
+from resdet.datasets.convert.reading import read_splits
 from resdet.datasets.formats import FORMATS, read_images, recognise
 
 WIDTH, HEIGHT = 64, 48
