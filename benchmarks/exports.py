@@ -103,7 +103,7 @@ def _datumaro(images: Path, out: Path) -> None:
     items = [
         dm.DatasetItem(
             id=Path(name).stem,
-            subset="train",
+            subset="val" if name == "d.jpg" else "train",
             media=dm.Image.from_file(str(images / name)),
             annotations=[
                 dm.Bbox(x1, y1, x2 - x1, y2 - y1, label=CLASSES.index(label), id=n, group=n)

@@ -184,7 +184,8 @@ def _object(
         raise Fault.of("unnamed_object", path, "has no class", object=where)
     try:
         x1, y1, x2, y2 = (values.stated(_NAMES[side][0], table.cell(cells, side)) for side in _BOX)
-        group = values.flag(_NAMES["group"][0], table.cell(cells, "group"))
+        stated = table.cell(cells, "group")  # -1 in Open Images where it is not known
+        group = values.flag(_NAMES["group"][0], "" if stated == "-1" else stated)
     except ValueError as error:
         raise Fault.of("not_a_number", path, str(error), object=where) from None
     return RawObject(name, (x1, y1, x2, y2), group, where)

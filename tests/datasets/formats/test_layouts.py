@@ -248,7 +248,7 @@ def _csv(*lines: str, name: str = "_annotations.csv") -> Callable[[Path], None]:
 def _open_images(root: Path) -> None:
     _image(root / "train" / "0a1b.jpg")
     header = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsGroupOf"
-    row = f"0a1b,xclick,/m/01,1,{8 / 64},{40 / 64},{12 / 48},{36 / 48},0,0"
+    row = f"0a1b,xclick,/m/01,1,{8 / 64},{40 / 64},{12 / 48},{36 / 48},-1,-1"
     _text(root / "train-annotations-bbox.csv", f"{header}\n{row}\n")
     _text(root / "class-descriptions-boxable.csv", "/m/01,cat\n/m/02,dog\n")
 
