@@ -12,11 +12,14 @@ EXTRAS = {
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "onnx": ("onnxruntime",),
     "serve": ("fastapi", "uvicorn", "python_multipart", "prometheus_client"),
+    "tensorboard": ("tensorboard",),
+    "mlflow": ("mlflow", "sqlalchemy", "alembic"),
+    "wandb": ("wandb",),
 }
 
 
-def expect_extra(extra: str) -> dict[str, str]:
-    """The versions of the packages of an extra; raises ConfigError where one is not installed."""
+def require_extra(extra: str) -> None:
+    """Import the packages of an extra; raises ConfigError where one is not installed."""
     try:
         for name in EXTRAS[extra]:
             import_module(name)
@@ -24,4 +27,9 @@ def expect_extra(extra: str) -> dict[str, str]:
         raise ConfigError(
             f"{error}: this needs further packages: pip install 'resdet[{extra}]'"
         ) from error
+
+
+def expect_extra(extra: str) -> dict[str, str]:
+    """The versions of the packages of an extra; raises ConfigError where one is not installed."""
+    require_extra(extra)
     return {name: version(name) for name in EXTRAS[extra]}

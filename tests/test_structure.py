@@ -31,6 +31,7 @@ LAYERS = (
         "detection.pages",
         "detection.processor",
         "detection.schedules",
+        "detection.trackers",
         "detection.ops.boxes",
         "detection.ops.anchors",
         "detection.config.base",

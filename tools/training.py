@@ -39,6 +39,8 @@ CHANGEABLE = (
     "train.eval_every",
     "train.checkpoint_every",
     "train.log_every",
+    "train.trackers",
+    "train.tensorboard",
     # What a step and an evaluation need of memory.
     "train.accumulate",
     "train.precision",

@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_core import PydanticKnownError
 
 from ..schedules import SCHEDULES
+from ..trackers import TRACKERS
 
 # Every limit is beyond what makes sense: configs come with other people's checkpoints too.
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -73,6 +74,8 @@ AnchorRatios = Annotated[
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
 #: The name of a learning-rate schedule.
 Schedule = Annotated[str, AfterValidator(lambda name: one_of(name, SCHEDULES))]
+#: The name of a tracker.
+TrackerName = Annotated[str, AfterValidator(lambda name: one_of(name, TRACKERS))]
 #: An image that cannot be used is an error, or is left out and counted (``skip``).
 OnBadImage = Literal["error", "skip"]
 #: A truncated image is a bad image (``error``), used with a warning, or left out.
@@ -227,7 +230,10 @@ class TrainConfig(Section):
     deterministic: bool = False
     #: Steps from one line of the log to the next.
     log_every: Count = 20
-    #: Also write TensorBoard events (needs the ``tensorboard`` extra).
+    #: Where else the logged values go: ``tensorboard``, ``mlflow``, ``wandb``; each needs the extra
+    #: of its name, and writes into the run folder.
+    trackers: tuple[TrackerName, ...] = ()
+    #: Same as ``trackers: [tensorboard]``.
     tensorboard: bool = False
     #: Steps from one evaluation of ``data.val`` to the next.
     eval_every: Count = 2000

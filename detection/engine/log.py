@@ -1,4 +1,4 @@
-"""The log of a training run: terminal, ``train.log``, ``metrics.jsonl``, CSV and TensorBoard.
+"""The log of a training run: terminal, ``train.log``, ``metrics.jsonl``, CSV and trackers.
 
 ``RunLog`` sends each message, step and evaluation to several sinks. Logging never stops training:
 the first failure of a sink (a full disk, a closed pipe) is logged, and the run continues.
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -17,6 +19,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from ..errors import ConfigError
 from ..files import write_file
 from ..printing import printable
+from ..trackers import TRACKERS, TrackedRun, Tracker
 from .history import METRICS_FILE, RESULTS_FILE, LineFile, LogEntry, cut_history, results_table
 from .log_words import Clock, Epochs, words_of
 
@@ -29,14 +32,15 @@ class RunLog:
     """The log of one training run, in ``folder``; a context manager.
 
     Writes ``metrics.jsonl`` and ``results.csv`` (see ``history.py``), ``train.log`` (all lines,
-    with times) and optionally ``tensorboard/``. A terminal has a progress bar below the messages;
-    elsewhere (a pipe, CI, NO_COLOR) every step is one plain line.
+    with times), and sends the values to ``trackers``, names of `TRACKERS`, which get ``config``
+    too. A terminal has a progress bar below the messages; elsewhere (a pipe, CI, NO_COLOR) every
+    step is one plain line.
 
     ``start_step`` is the step of the checkpoint a run resumes from: entries after it, logged by
     the killed run, are removed, so that the history equals that of an uninterrupted run. For that
     the training loop saves the checkpoint of a step after logging it. With ``steps_per_epoch`` the
-    lines of steps say the epoch too. Without a ``folder`` (all
-    processes but the first) nothing is logged. Raises ConfigError if the folder cannot be created.
+    lines of steps say the epoch too. Without a ``folder`` (all processes but the first) nothing is
+    logged. Raises ConfigError if the folder cannot be created.
     """
 
     def __init__(
@@ -46,7 +50,8 @@ class RunLog:
         total_steps: int = 0,
         start_step: int = 0,
         steps_per_epoch: int | None = None,
-        tensorboard: bool = False,
+        trackers: Sequence[str] = (),
+        config: Mapping[str, Any] | None = None,
         console: Console | None = None,
     ) -> None:
         self._total_steps = total_steps
@@ -66,8 +71,9 @@ class RunLog:
         )
         self._open(LOG_FILE, lambda: _TextFile(folder / LOG_FILE))
         self._open(METRICS_FILE, lambda: _History(folder, start_step, self.message))
-        if tensorboard:
-            self._open("tensorboard", lambda: _TensorBoard(folder / "tensorboard", start_step))
+        run = TrackedRun(folder, start_step, config or {})
+        for name in dict.fromkeys(trackers):
+            self._open(name, partial(_Tracked, name, run))
 
     def message(self, text: str) -> None:
         """Lines of text; control characters are escaped."""
@@ -226,29 +232,23 @@ class _History(_Sink):
             self._table.unlink(missing_ok=True)
 
 
-class _TensorBoard(_Sink):
-    """Scalars for TensorBoard; closed after the first failure, as its writer thread is dead."""
+class _Tracked(_Sink):
+    """The values for a tracker, which is left alone after its first failure."""
 
-    def __init__(self, folder: Path, start_step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.name = "tensorboard"
-        self._writer: SummaryWriter | None = SummaryWriter(
-            str(folder), purge_step=start_step + 1 if start_step else None
-        )
+    def __init__(self, name: str, run: TrackedRun) -> None:
+        self.name = name
+        self._tracker: Tracker | None = TRACKERS[name](run)
 
     def entry(self, entry: LogEntry, line: str) -> None:
-        writer, self._writer = self._writer, None
-        if writer is None:
-            return
-        for name, value in entry.values.items():
-            writer.add_scalar(f"{entry.kind}/{name}", value, entry.step)
-        self._writer = writer
+        tracker, self._tracker = self._tracker, None
+        if tracker is not None:
+            tracker.scalars(entry.kind, entry.step, entry.values)
+            self._tracker = tracker
 
     def close(self) -> None:
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.close()
+        tracker, self._tracker = self._tracker, None
+        if tracker is not None:
+            tracker.close()
 
 
 def _terminal(console: Console, start_step: int, total_steps: int, epochs: Epochs) -> _Sink:

@@ -266,7 +266,8 @@ class Training:
             total_steps=settings.iterations,
             start_step=start,
             steps_per_epoch=None if settings.epochs is None else steps_per_epoch(settings, images),
-            tensorboard=settings.tensorboard,
+            trackers=["tensorboard"] * settings.tensorboard + list(settings.trackers),
+            config=self.loaded.config.model_dump(mode="json"),
         )
 
     def _result_message(self, state: TrainingState, outputs: Outputs, stopped: bool) -> str:

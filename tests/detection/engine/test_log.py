@@ -230,9 +230,11 @@ def test_tensorboard_gets_the_scalars_and_a_resumed_run_hides_the_lost_ones(
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    with RunLog(tmp_path, total_steps=100, tensorboard=True, console=pipe()) as log:
+    with RunLog(tmp_path, total_steps=100, trackers=["tensorboard"], console=pipe()) as log:
         train(log, start=0, stop=40)
-    with RunLog(tmp_path, total_steps=100, start_step=20, tensorboard=True, console=pipe()) as log:
+    with RunLog(
+        tmp_path, total_steps=100, start_step=20, trackers=["tensorboard"], console=pipe()
+    ) as log:
         train(log, start=20, stop=60)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
@@ -243,7 +245,7 @@ def test_tensorboard_gets_the_scalars_and_a_resumed_run_hides_the_lost_ones(
 def test_a_tensorboard_failure_is_reported_once(tmp_path: Path) -> None:
     (tmp_path / "tensorboard").write_text("a file where the folder should be")
     console = pipe()
-    with RunLog(tmp_path, total_steps=100, tensorboard=True, console=console) as log:
+    with RunLog(tmp_path, total_steps=100, trackers=["tensorboard"], console=console) as log:
         train(log, start=0, stop=40)
     assert said(console).count("warning: tensorboard cannot be written") == 1
     assert len(read_history(tmp_path).entries) == 6
