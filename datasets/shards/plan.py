@@ -46,7 +46,7 @@ class StreamPlan:
         if self.lanes < 1 or self.batch_size % self.lanes:
             raise ConfigError(
                 f"train.batch_size {self.batch_size} cannot be divided among {self.lanes} lanes "
-                "of the stream"
+                "of the stream (data.source.lanes)"
             )
         if self.buffer < 1:
             raise ConfigError(f"shuffle buffer: {self.buffer} images, expected at least 1")

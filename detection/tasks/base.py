@@ -139,9 +139,9 @@ class Task(ABC):
         self, settings: TrainConfig, split: DataSplit, start: int = 0, group: Group = ALONE
     ) -> BatchPlan:
         """The plan of this process's batches."""
-        records = split.records
+        sizes = [record.size for record in split.records]
         return BatchPlan(
-            [record.size for record in records] if self.by_shape else any_shape(len(records)),
+            sizes if self.by_shape else any_shape(len(sizes)),
             batch_size=settings.batch_size,
             seed=settings.seed,
             start_step=start,

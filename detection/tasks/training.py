@@ -32,7 +32,7 @@ from .banner import (
     fixed_at_random,
     unused_images,
 )
-from .base import Loaded, Task
+from .base import ALONE, Loaded, Task
 from .batch_size import found_batch_size, is_auto, unit_of, with_batch_size
 from .epochs import steps_per_epoch, with_iterations
 from .held_out import (
@@ -85,7 +85,11 @@ class Training:
             *describe_validation(splits, config),
             *self._load_weights(),
         ]
-        task.batch_plan(config.train, splits["train"])  # refuses what cannot be divided
+        # Refuse batches that cannot be made, before the run has a folder.
+        if type(task).prepare is Task.prepare:
+            task.train_batches(config, splits["train"], None, 0, ALONE)
+        else:  # the samples need a computation
+            task.batch_plan(config.train, splits["train"])
         #: Prediction with the network in training, for evaluations.
         self.tested = replace(loaded, config=task.quick_config(config))
         self.pipeline = task.pipeline([self.tested])
