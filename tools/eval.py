@@ -131,7 +131,7 @@ def evaluate(args: argparse.Namespace) -> Evaluation | None:
     from resdet.detection.config.paths import START, missing_paths
     from resdet.detection.engine.distributed import process_group
     from resdet.detection.engine.memory import evaluation_fits
-    from resdet.detection.evaluation.prediction import Timer
+    from resdet.detection.evaluation.prediction import Timer, emulation
     from resdet.detection.evaluation.report import print_report, write_report
     from resdet.detection.tasks.checkpoints import (
         load_members,
@@ -170,6 +170,9 @@ def evaluate(args: argparse.Namespace) -> Evaluation | None:
                 "--submission: classes must be predicted; name test.classifiers=[FILE]"
             )
         split = read_eval_split(task, leader, part)
+        if group.is_main and not args.weights[0].is_dir():  # an export has its own precision
+            for line in emulation("test.precision", config.test.precision, group.device):
+                say(line)
         only = chosen_classes(args, split.classes)
         expect_something_to_do(args, sources_of(config, part), split)
         folder = args.out or beside_weights(args.weights[0], "eval")

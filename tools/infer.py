@@ -124,11 +124,15 @@ def _run_videos(
 
 
 def _load(args: argparse.Namespace, overrides: list[str]) -> Predictor[Any]:
+    from resdet.detection.evaluation.prediction import emulation
     from resdet.detection.predictor import load
 
     predictor = load(args.weights, args.device, overrides, trust_paths=args.trust_paths)
     if args.overlap is not None and args.tile is None:
         raise ConfigError("--overlap: is that of tiles; give --tile, their side in pixels")
+    if not predictor.facts.origin[0].is_dir():  # an export has its own precision
+        for line in emulation("test.precision", predictor.precision, predictor.device):
+            say(line)
     return predictor if args.tile is None else predictor.tiled(args.tile, overlap(args))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from ...datasets.catalog import DataSplit, all_dropped, label_images
 from ...datasets.findings import refuse
@@ -54,5 +55,20 @@ def read_sources(
 def read_test(config: DetectorConfig, classes: tuple[str, ...]) -> DataSplit:
     """The images of ``data.test``; raises ConfigError if there are none."""
     if not config.data.test:
-        raise ConfigError("--split test: the config names no data.test")
+        raise ConfigError(f"--split test: the config names no data.test; {_test_line(config)}")
     return read_sources(config, config.data.test, classes)
+
+
+def _test_line(config: DetectorConfig) -> str:
+    """The setting to write, in the manner of the first source; paths that it has for each part are
+    left open."""
+    data = config.data
+    source = ((data.val if isinstance(data.val, tuple) else ()) or data.train)[0]
+    chosen = source.model_dump(exclude_defaults=True) | {"split": "test"}
+    values = {
+        name: value if name in ("root", "split") or not isinstance(value, Path) else name.upper()
+        for name, value in chosen.items()
+        if name in type(source).model_fields and name != "format"
+    }
+    words = ", ".join([f"format: {source.format}", *(f"{k}: {v}" for k, v in values.items())])
+    return f"add it with data.test='[{{{words}}}]'"

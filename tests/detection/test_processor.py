@@ -80,6 +80,19 @@ def test_a_run_tells_its_precision_and_warns_of_emulation(
     assert told.count("emulates them") == 2 and "WARNING: test.precision=bf16" in told
 
 
+def test_eval_and_infer_warn_of_emulation(
+    cpuinfo: Path, tiny_run: Path, scenes: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    weights = ["--weights", str(tiny_run / "weights" / "best.pt")]
+    image = next((scenes / "JPEGImages").iterdir())
+    for precision in ("bf16", "auto"):
+        for words in (["eval", "--dry-run"], ["infer", str(image)]):
+            out = ["--out", str(tmp_path / precision), f"test.precision={precision}"]
+            assert main([*words, *weights, *out]) == 0
+            told = capsys.readouterr().out
+            assert told.count("WARNING: test.precision=bf16: cpu") == (precision == "bf16")
+
+
 def test_auto_trains_as_what_it_means(resdet: Command, tiny_config: Path, tmp_path: Path) -> None:
     """Bit for bit, and the config keeps the word."""
     meant = resolved("auto", CPU)

@@ -4,6 +4,7 @@ for annotated images and for those of an evaluation server."""
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,7 +182,7 @@ def test_voc_server_files(
 
 
 def test_nothing_to_score_and_nothing_to_write(
-    resdet: Command, learned_run: Path, voc_test: Path, coco: Path, tmp_path: Path
+    resdet: Command, learned_run: Path, scenes: Path, voc_test: Path, coco: Path, tmp_path: Path
 ) -> None:
     weights = ("eval", "--weights", learned_run / "weights" / "last.pt")
     source = {"format": "voc", "root": str(voc_test), "split": "test", "annotated": False}
@@ -190,6 +191,8 @@ def test_nothing_to_score_and_nothing_to_write(
     assert done.code == 2 and "nothing to score; --save-json and --save-voc write" in done.err
     done = resdet(*weights, "--split", "test", "--save-json")
     assert done.code == 2 and "the config names no data.test" in done.err
+    (line,) = re.findall(r"add it with data\.test='(\S.*)'\n", done.err)
+    assert line == f"[{{format: voc, root: {scenes}, split: test}}]"
     done = resdet(*weights, "--cfg", config(tmp_path / "val.yaml", learned_run, val=source))
     assert done.code == 2 and "`annotated: false` is for data.test" in done.err
     info = coco_source(coco, "image_info_test-dev")
