@@ -194,7 +194,7 @@ def _png(voc: Voc) -> None:
 OBJECT = "object 1 (dog)"
 #: name: what to do, and the findings for image {s}
 VOC_FAULTS: dict[str, tuple[Callable[[Voc], None], set[Named]]] = {
-    "missing image": (_remove_image, {("missing_image", "train.txt", "{s}")}),
+    "missing image": (_remove_image, {("missing_image", "{s}.xml", "{s}")}),
     "missing annotation": (
         lambda voc: voc.xml.unlink(),
         {("missing_annotation", "train.txt", "{s}")},
