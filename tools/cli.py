@@ -19,39 +19,55 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from resdet import __version__
 from resdet.detection.errors import ConfigError, ResdetError, one_line
 from resdet.detection.printing import lasting_outputs, printable
 
-COMMANDS = {
-    "train-det": "resdet.tools.train_det",
-    "train-cls": "resdet.tools.train_cls",
-    "train-loc": "resdet.tools.train_loc",
-    "eval": "resdet.tools.eval",
-    "compare": "resdet.tools.compare",
-    "ablate": "resdet.tools.ablate",
-    "score-submission": "resdet.tools.score_submission",
-    "infer": "resdet.tools.infer",
-    "get-data": "resdet.tools.get_data",
-    "check-data": "resdet.tools.check_data",
-    "convert-data": "resdet.tools.convert_data",
-    "crop-objects": "resdet.tools.crop_objects",
-    "write-shards": "resdet.tools.write_shards",
-    "split": "resdet.tools.split",
-    "convert-weights": "resdet.tools.convert_weights",
-    "export": "resdet.tools.export",
-    "benchmark": "resdet.tools.benchmark",
-    "networks": "resdet.tools.networks",
-    "freeze-bn": "resdet.tools.freeze_bn",
-    "responses": "resdet.tools.responses",
-    "find-lr": "resdet.tools.find_lr",
-    "curves": "resdet.tools.curves",
-    "doctor": "resdet.tools.doctor",
-    "report": "resdet.tools.report",
-    "serve": "resdet.tools.serve",
+#: The commands by what people want to do: {title: {command: its module}}.
+GROUPS = {
+    "data": {
+        "check-data": "resdet.tools.check_data",
+        "convert-data": "resdet.tools.convert_data",
+        "split": "resdet.tools.split",
+        "crop-objects": "resdet.tools.crop_objects",
+        "write-shards": "resdet.tools.write_shards",
+        "get-data": "resdet.tools.get_data",
+    },
+    "train": {
+        "train-det": "resdet.tools.train_det",
+        "train-cls": "resdet.tools.train_cls",
+        "train-loc": "resdet.tools.train_loc",
+        "find-lr": "resdet.tools.find_lr",
+    },
+    "measure and compare": {
+        "eval": "resdet.tools.eval",
+        "report": "resdet.tools.report",
+        "compare": "resdet.tools.compare",
+        "ablate": "resdet.tools.ablate",
+        "curves": "resdet.tools.curves",
+        "responses": "resdet.tools.responses",
+        "score-submission": "resdet.tools.score_submission",
+    },
+    "use": {
+        "infer": "resdet.tools.infer",
+        "serve": "resdet.tools.serve",
+        "export": "resdet.tools.export",
+        "benchmark": "resdet.tools.benchmark",
+    },
+    "weights and networks": {
+        "convert-weights": "resdet.tools.convert_weights",
+        "freeze-bn": "resdet.tools.freeze_bn",
+        "networks": "resdet.tools.networks",
+    },
+    "this machine": {
+        "doctor": "resdet.tools.doctor",
+        "completion": "resdet.tools.completion",
+    },
 }
+COMMANDS = {name: module for group in GROUPS.values() for name, module in group.items()}
 
 INTERRUPTED = 130
 
@@ -68,6 +84,10 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``resdet COMMAND ...`` and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks, see tools/completion.py
+        from resdet.tools.completion import complete
+
+        complete(COMMANDS, add_all_arguments)
     if words[:1] == ["--debug"]:
         words = [*words[1:], "--debug"]
     if words[:1] in (["-h"], ["--help"]):
@@ -133,8 +153,7 @@ def _run(name: str, words: Sequence[str]) -> int:
         formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    tool.add_arguments(parser)
+    add_all_arguments(parser, tool)
     try:
         # Intermixed: key=value overrides may appear between options.
         args = parser.parse_intermixed_args(words)
@@ -145,6 +164,12 @@ def _run(name: str, words: Sequence[str]) -> int:
 
         set_font(args.font)
     return int(tool.run(args))
+
+
+def add_all_arguments(parser: argparse.ArgumentParser, tool: ModuleType) -> None:
+    """Add the options of a tool and those of every command."""
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    tool.add_arguments(parser)
 
 
 def _report(error: Exception) -> int:
@@ -179,15 +204,12 @@ def _machine_fault(error: OSError) -> str:
 
 def _overview() -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {_help(module)}" for name, module in COMMANDS.items()]
+    lines = ["usage: resdet COMMAND [options]"]
+    for title, group in GROUPS.items():
+        lines += ["", f"{title}:"]
+        lines += [f"  {name:<{width}}  {_help(module)}" for name, module in group.items()]
     return "\n".join(
-        [
-            "usage: resdet COMMAND [options]",
-            "",
-            *lines,
-            "",
-            "Run `resdet COMMAND --help` for details, `resdet --version` for the version.",
-        ]
+        [*lines, "", "Run `resdet COMMAND --help` for details, `resdet --version` for the version."]
     )
 
 

@@ -15,7 +15,7 @@ import resdet
 from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.errors import ConfigError, DataError, DivergedError
 from resdet.tools.arguments import add_config_arguments, config_from_args, split_overrides
-from resdet.tools.cli import COMMANDS, _warnings_in_one_line, main, run_tool
+from resdet.tools.cli import COMMANDS, GROUPS, _warnings_in_one_line, main, run_tool
 
 TOOL = """
 \"\"\"A tool for tests.\"\"\"
@@ -82,6 +82,11 @@ def test_help_names_every_command_on_one_line(capsys: pytest.CaptureFixture[str]
     assert list(described) == list(COMMANDS)
     assert all(len(words) >= 3 for words in described.values())
     assert max(map(len, lines)) <= 110
+
+
+def test_every_command_is_in_one_group() -> None:
+    names = [name for group in GROUPS.values() for name in group]
+    assert sorted(names) == sorted(set(names)) == sorted(COMMANDS)
 
 
 def test_help_imports_nothing_slow() -> None:
