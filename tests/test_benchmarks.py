@@ -13,6 +13,7 @@ import gpu
 import gpu_rows
 import pytest
 from PIL import Image
+from resdet.detection.extras import EXTRAS
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 TINY = "--size 96 128 --proposals 10 --rois 8 --repeats 1 --warmup 0 --threads 1"
@@ -153,6 +154,16 @@ def test_image_memory_reads_each_of_its_images(
     paths = sorted((tmp_path / "images").iterdir())
     assert len(paths) == 10
     assert all(image_memory.decoding_peak(path) > 1e6 for path in paths)
+
+
+def test_the_server_is_measured_attacked_and_stopped(tmp_path: Path) -> None:
+    for name in EXTRAS["serve"]:
+        pytest.importorskip(name, reason="needs the extra: pip install 'resdet[serve]'")
+    tiny = "--depth 18 --width 8 --side 64 --images 4 --clients 4 --uploads 36 --repeats 1"
+    report = run("serving.py", f"{tiny} --threads 1", tmp_path / "out.json")
+    assert all(min(rates) > 0 for rates in report["throughput"]["images_per_s"].values())
+    assert sum(report["hostile"]["answers"].values()) == 36
+    assert report["stop"]["answered"] == 4
 
 
 def test_exports_are_compared_with_what_was_put_in(
