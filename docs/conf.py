@@ -21,7 +21,7 @@ project = "resdet"
 version = release = resdet.__version__
 root_doc = "docs/index"
 include_patterns = ["docs/**.md", "benchmarks/README.md", "*.md"]
-exclude_patterns = ["docs/_build"]
+exclude_patterns = [".*", "build", "data", "dist", "docs/_build", "runs", "tests"]  # not walked
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_heading_anchors = 3
 myst_enable_extensions = ["attrs_block"]
