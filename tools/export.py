@@ -32,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="override config values of testing, for example test.nms_iou=0.4",
+        help="override config values of testing, for example test.nms_iou=0.4, and with --int8 of "
+        "the config that calibrates, for example data.root=DIR",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
     parser.add_argument(
@@ -67,11 +68,12 @@ def run(args: argparse.Namespace) -> int:
 
     if args.int8 != bool(args.calibrate):
         raise ConfigError("--int8 and --calibrate: give both or neither")
-    int8 = Int8(args.calibrate, args.images, args.max_drop) if args.int8 else None
+    of_data = [each for each in args.overrides if each.startswith("data.")]
+    int8 = Int8(args.calibrate, args.images, args.max_drop, of_data) if args.int8 else None
     done = export(
         args.weights,
         args.out,
-        args.overrides,
+        [each for each in args.overrides if not int8 or each not in of_data],
         graphs=args.graphs,
         int8=int8,
         trust_paths=args.trust_paths,

@@ -35,11 +35,13 @@ class ExportSummary:
 
 @dataclass(frozen=True)
 class Int8:
-    """Calibration by ``images`` of ``source``, as in `read_calibration`; see `Calibration`."""
+    """Calibration by ``images`` of ``source``, as in `read_calibration`; see `Calibration`.
+    ``overrides`` change a config that is the source."""
 
     source: str
     images: int = 128
     max_drop: float = 1.0
+    overrides: Sequence[str] = ()
 
 
 def export(
@@ -79,7 +81,9 @@ def export(
         raise ConfigError(f"{option} a cut at the crops of a detector, not of {task.noun}")
     exported = task.export(loaded, graphs)
     calibration = (
-        read_calibration(loaded, int8.source, int8.images, int8.max_drop) if int8 else None
+        read_calibration(loaded, int8.source, int8.images, int8.max_drop, int8.overrides)
+        if int8
+        else None
     )
     with new_folder(out) as folder:
         for name, graph in exported.graphs.items():

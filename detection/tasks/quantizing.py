@@ -44,9 +44,11 @@ class Calibration:
     max_drop: float
 
 
-def read_calibration(loaded: Detector, source: str, count: int, max_drop: float) -> Calibration:
-    """At most ``count`` images of a folder, or of the training split of a config, spread evenly;
-    of a config also its validation split, if it has one.
+def read_calibration(
+    loaded: Detector, source: str, count: int, max_drop: float, overrides: Sequence[str] = ()
+) -> Calibration:
+    """At most ``count`` images of a folder, or of the training split of a config under
+    ``overrides``, spread evenly; of a config also its validation split, if it has one.
 
     Raises:
         ConfigError: no images, or an unusable config.
@@ -58,7 +60,7 @@ def read_calibration(loaded: Detector, source: str, count: int, max_drop: float)
     if Path(source).is_dir():
         paths = [each.path for each in find_inputs([source])]
     else:
-        data = read_config(DetectorConfig, source).data
+        data = read_config(DetectorConfig, source, overrides).data
         config = config.model_copy(update={"data": data})
         training = read_part(DETECTION, config, "train", loaded.classes, loaded.held_out)
         paths = [record.path for record in training.records]

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from resdet.detection.errors import ConfigError, WeightsError
+from resdet.detection.errors import ConfigError, DataError, WeightsError
 from resdet.detection.export.folder import HEAD, RPN, TRUNK
 from resdet.detection.export.quantize import CHOICES
 from resdet.detection.export.verify import draw_shapes
@@ -102,10 +102,12 @@ def test_a_config_with_held_out_images_or_none(
 
 
 def test_wrong_options(
-    learned: Detector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    learned: Detector, tiny_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ConfigError, match="no images"):
         read_calibration(learned, str(tmp_path), 3, 1.0)
+    with pytest.raises(DataError, match=str(tmp_path / "elsewhere")):
+        read_calibration(learned, str(tiny_config), 1, 1.0, [f"data.root={tmp_path / 'elsewhere'}"])
     with pytest.raises(ConfigError, match="--images 0"):
         read_calibration(learned, str(tmp_path), 0, 1.0)
     weights = write("classification", tmp_path / "best.pt")
