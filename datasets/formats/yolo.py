@@ -58,10 +58,10 @@ def inspect_yolo(source: YoloSource, reading: Reading) -> Inspected:
         texts, notes = yolo_layout.pair_by_name(texts, files, place.images)
         findings += notes
         if place.image_list:
-            resolve = ImageFiles(place.images, allow_outside=reading.allow_outside)
+            resolve, inside = ImageFiles(place.images, allow_outside=reading.allow_outside), files
             files, faults = yolo_layout.listed_images(place.image_list, resolve, files)
             findings += faults
-            texts |= yolo_layout.labels_outside(files, place.images, texts)
+            texts |= yolo_layout.labels_outside(files, place.images, texts, inside)
             texts = {name: texts[name] for name in files if name in texts}
     except Fault as fault:
         return [], [*findings, fault.finding]

@@ -257,13 +257,18 @@ def listed_images(
 
 
 def labels_outside(
-    files: Mapping[str, list[Path]], folder: Path, texts: Mapping[str, Path]
+    files: Mapping[str, list[Path]],
+    folder: Path,
+    texts: Mapping[str, Path],
+    inside: Mapping[str, list[Path]],
 ) -> dict[str, Path]:
     """{name: label file} of images outside of ``folder``: in the folder ``labels`` in place of
-    their ``images``, beside them, or the only one of ``texts`` with their name."""
+    their ``images``, beside them, or the only one of ``texts`` with their name that belongs to no
+    image ``inside`` the folder."""
     own = defaultdict(list)
-    for path in texts.values():
-        own[path.stem].append(path)
+    for name, path in texts.items():
+        if name not in inside:
+            own[path.stem].append(path)
     found: dict[str, Path] = {}
     for name, (image, *_) in files.items():
         if image.is_relative_to(folder):

@@ -129,6 +129,20 @@ def test_labels_are_in_the_folder_that_stands_for_that_of_the_images(data: Path)
     assert found.source == data.parent / "labels/a.txt"
 
 
+def test_an_image_outside_does_not_take_the_labels_of_one_inside(data: Path) -> None:
+    (data / "images").mkdir()
+    (data / "labels").mkdir()
+    Image.new("RGB", (WIDTH, HEIGHT)).save(data / "images/a.png")
+    (data / "labels/a.txt").write_text("0 0.375 0.5 0.5 0.5\n")
+    (data / "data.yaml").write_text("names: [cat]\n")
+    (data / "train.txt").write_text("./images/a.png\n../shots/a.png\n")
+    images, _ = _read("yolo", {"root": data, "split": "train"}, allow=True)
+    assert {image.path: len(image.objects) for image in images} == {
+        data / "images/a.png": 1,
+        data.parent / "shots/a.png": 0,
+    }
+
+
 @pytest.mark.parametrize("name", ["..", "../shots", "/", "/dev/null", "../shots/b.png", "../\0"])
 def test_what_is_no_image_outside_is_missing(data: Path, name: str) -> None:
     images, findings = _read("csv", _csv(data, name), allow=True)
