@@ -105,10 +105,10 @@ def _image_name(task: _Task, path: Path, where: str) -> str:
 def _shapes(task: _Task) -> Iterator[tuple[Mapping[str, Any], str]]:
     """(shape with its value's keys, kind) of a task with `annotations`, or of JSON-MIN."""
     if isinstance(task.get("annotations"), list):
-        kept = [each for each in task["annotations"] if not each.get("was_cancelled")]
-        results = kept[-1].get("result", []) if kept else []
         shapes = [
-            {**each, **each["value"]} for each in results if isinstance(each.get("value"), dict)
+            {**each, **each["value"]}
+            for each in _results(task)
+            if isinstance(each.get("value"), dict)
         ]
     else:
         lists = (value for value in task.values() if isinstance(value, list))
@@ -117,6 +117,12 @@ def _shapes(task: _Task) -> Iterator[tuple[Mapping[str, Any], str]]:
         kind = next((kind for kind in (_BOXES, _POLYGONS, *_OTHERS) if kind in shape), "")
         if kind:  # relations, choices and texts have no place in the image
             yield shape, kind
+
+
+def _results(task: _Task) -> Sequence[Mapping[str, Any]]:
+    """The results of the last annotation that was not cancelled, which is the one that is read."""
+    kept = [each for each in task.get("annotations") or () if not each.get("was_cancelled")]
+    return (kept[-1].get("result") or ()) if kept else ()
 
 
 def _size(
@@ -191,9 +197,8 @@ def _extras(task: _Task) -> Iterator[str]:
         yield from [kind] if kind != _BOXES else []
         yield from ["rotation"] if shape.get("rotation") else []
         yield from ["further labels"] if len(shape[kind]) > 1 else []
-    for annotation in task.get("annotations") or ():
-        kinds = (str(each.get("type")) for each in annotation.get("result", ()))
-        yield from (kind for kind in kinds if kind not in (_BOXES, _POLYGONS, *_OTHERS, "None"))
+    kinds = (str(each.get("type")) for each in _results(task))
+    yield from (kind for kind in kinds if kind not in (_BOXES, _POLYGONS, *_OTHERS, "None"))
 
 
 def _is_label_studio(path: Path) -> bool:

@@ -232,6 +232,22 @@ def test_labels_that_are_no_classes_in_labelme(tmp_path: Path) -> None:
     assert note.reason.endswith("'__ignore__' 1, '_background_' 1")
 
 
+def test_what_a_cancelled_annotation_has_is_no_loss(tmp_path: Path) -> None:
+    value = {"x": 10, "y": 10, "width": 50, "height": 50, "rectanglelabels": ["cat"]}
+    choice = {"type": "choices", "value": {"choices": ["dark"]}}
+    annotations = [
+        {"was_cancelled": True, "result": None},
+        {"was_cancelled": True, "result": [choice]},
+        {"result": [{"value": value, "type": "rectanglelabels"}]},
+    ]
+    content = [{"data": {"image": "a.png"}, "annotations": annotations}]
+    root = _folder(tmp_path, "tasks.json", content)
+    (image,), _ = _read(root)
+    assert [obj.name for obj in image.objects] == ["cat"]
+    source = FORMATS["label_studio"].source(images=root, annotations=root / "tasks.json")
+    assert FORMATS["label_studio"].contents(source, [image]).extras == {}
+
+
 # ---------------------------------------------------------------------------------- round trips
 
 _SIDE = st.integers(0, 20).map(lambda tenths: tenths / 2)
