@@ -118,6 +118,7 @@ class Server:
             gone.cancel()
             for image in images:
                 image.future.cancel()
+            self.queue.drop_cancelled()
 
     def _record(self, name: str, found: Any) -> dict[str, Any]:
         if isinstance(found, dict):

@@ -106,6 +106,11 @@ class ModelQueue:
             self._waiting.extend(images)
             self._changed.notify_all()
 
+    def drop_cancelled(self) -> None:
+        """Forget waiting images that nobody waits for any more, and their bytes."""
+        with self._changed:
+            self._waiting = deque(each for each in self._waiting if not each.future.cancelled())
+
     def close(self) -> None:
         """Finish what is accepted, and end the threads."""
         with self._changed:

@@ -272,6 +272,24 @@ def test_images_whose_client_has_gone_are_dropped(held):
     assert 'resdet_images_total{outcome="gone"} 1.0' in served.get("/metrics").text
 
 
+def test_the_bytes_of_images_whose_client_has_gone_are_given_back(held):
+    served, model = held(queue=4, batch_size=1)
+    first = in_background([lambda: served.post("/predict", content=png())])
+    assert model.called.wait(10)
+    queue, body = served.server.queue, png((60, 40))
+    for _ in range(8):
+        with socket.create_connection(("127.0.0.1", served.port)) as client:
+            client.sendall(
+                b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body)
+                + body
+            )
+            served.wait_until(lambda: queue.pending == 2)
+        served.wait_until(lambda: queue.pending == 1)
+    assert not queue._waiting
+    model.go.set()
+    assert first[0].result(20).status_code == 200
+
+
 def test_an_answer_that_takes_too_long_is_given_up(held):
     served, _ = held(seconds=1)
     answer = served.post("/predict", content=png())
