@@ -21,7 +21,12 @@ HELP = "compare checkpoints and exports: accuracy, speed, memory and size"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--weights", required=True, nargs="+", type=Path, help="checkpoints or exported models"
+        "--weights",
+        required=True,
+        action="extend",
+        nargs="+",
+        type=Path,
+        help="checkpoints or exported models; may be repeated",
     )
     parser.add_argument("--cfg", metavar="FILE", help="config whose validation images are used")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="repetitions (5)")
@@ -32,17 +37,17 @@ def run(args: argparse.Namespace) -> int:
     from resdet.detection.evaluation.tables import plain_table, shown
     from resdet.detection.tasks.benchmarking import (
         BATCHES,
-        METRICS,
         benchmark,
         describe_threads,
     )
+    from resdet.detection.tasks.quantizing import GATED
     from rich.console import Console
 
     found = benchmark(args.weights, args.cfg, rounds=args.rounds, trust_paths=args.trust_paths)
     table = plain_table((0, 2, 0, 0))
     table.add_column("model", overflow="fold")
     for heading in (
-        *METRICS.values(),
+        *GATED.values(),
         *(f"images/s at {batch}" for batch in BATCHES),
         "load s",
         "memory MB",
@@ -52,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     for each in found:
         table.add_row(
             str(each.path),
-            *(shown(each.metrics[name]) for name in METRICS),
+            *(shown(each.metrics[name]) for name in GATED),
             *(f"{each.images_per_second[batch]:.3g}" for batch in BATCHES),
             f"{each.load_seconds:.2f}",
             "-" if each.memory is None else f"{each.memory / 1e6:.0f}",

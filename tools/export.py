@@ -50,14 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "compare, or a folder of images, which leaves the result untested",
     )
     parser.add_argument(
-        "--images", type=int, default=128, metavar="N", help="images that calibrate (128)"
+        "--images", type=int, metavar="N", help="with --int8: images that calibrate (default: 128)"
     )
     parser.add_argument(
         "--max-drop",
         type=float,
-        default=1.0,
         metavar="POINTS",
-        help="largest loss of AP50 and of AP75 by int8, in points (1.0)",
+        help="with --int8: largest loss of AP50 and of AP75, in points (default: 1)",
     )
     parser.add_argument("--format", choices=["onnx"], default="onnx", help="format of the graph")
 
@@ -68,8 +67,14 @@ def run(args: argparse.Namespace) -> int:
 
     if args.int8 != bool(args.calibrate):
         raise ConfigError("--int8 and --calibrate: give both or neither")
+    if not args.int8 and (args.images is not None or args.max_drop is not None):
+        raise ConfigError("--images and --max-drop are for --int8")
+    images = 128 if args.images is None else args.images
+    drop = 1.0 if args.max_drop is None else args.max_drop
+    if not (0 <= drop <= 100):
+        raise ConfigError(f"--max-drop {drop:g}: points are from 0 to 100")
     of_data = [each for each in args.overrides if each.startswith("data.")]
-    int8 = Int8(args.calibrate, args.images, args.max_drop, of_data) if args.int8 else None
+    int8 = Int8(args.calibrate, images, drop, of_data) if args.int8 else None
     done = export(
         args.weights,
         args.out,
@@ -78,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
         int8=int8,
         trust_paths=args.trust_paths,
     )
+    if done.int8:
+        say("before int8, compared with the checkpoint:")
     for each in done.agreements:
         height, width = each.size
         say(
@@ -85,10 +92,14 @@ def run(args: argparse.Namespace) -> int:
             f"results, {each.lost} differ; the others by at most {each.box_error:.2g} px and "
             f"{each.score_error:.2g} in score"
         )
+    if not any(each.compared for each in done.agreements):
+        say("warning: nothing was found in the drawn images, so no detections were compared:")
+        say("export with a lower test.score_threshold, or compare `resdet eval` of both")
     if done.int8:
         rows, kinds = done.int8["metrics"], done.int8["instructions"]
         say(f"int8, {done.int8['layers']}: {rows if rows == 'untested' else 'within the limit'}")
-        say("" if rows == "untested" else table(rows))
+        if rows != "untested":
+            say(table(rows))
         if not kinds:
             say("this processor multiplies int8 no faster than float: measure it where it will run")
     say(f"written: {done.out} ({done.size / 1e6:.1f} MB)")

@@ -178,14 +178,14 @@ def _shard(files: list[One], text: str) -> list[One]:
 def _provenance(
     args: argparse.Namespace, overrides: list[str], predictor: Predictor[Any]
 ) -> dict[str, Any]:
-    from resdet.detection.export.folder import MODEL
+    from resdet.detection.export.folder import META
     from resdet.detection.files import sha256_of
 
     files = predictor.facts.origin
 
     return {
         "weights": [path.name for path in args.weights],
-        "weights_sha256": [sha256_of(path / MODEL if path.is_dir() else path) for path in files],
+        "weights_sha256": [sha256_of(path / META if path.is_dir() else path) for path in files],
         "overrides": overrides,
         "shard": args.shard,
         **({"every": args.every} if args.every is not None else {}),

@@ -93,6 +93,8 @@ def use_parts(model: FasterRCNN, folder: Path) -> FasterRCNN:
         tensors: Mapping[str, Any] = load_file(path)
         for layer in SIBLING_LAYERS:
             weight, bias = (tensors[f"{layer}.{part}"] for part in ("weight", "bias"))
+            if weight.shape != getattr(head, layer).weight.shape:
+                raise KeyError(f"{layer} has the shape {tuple(weight.shape)}: of other classes")
             linear = nn.Linear(weight.shape[1], weight.shape[0])
             linear.load_state_dict({"weight": weight, "bias": bias})
             setattr(head, layer, linear.requires_grad_(False))

@@ -118,7 +118,7 @@ class Predictor(Generic[Result]):
         """
         pipeline: object = self.pipeline
         if not isinstance(pipeline, Pipeline):
-            raise ConfigError("tiles are for detectors' checkpoints: these see an image as a whole")
+            raise ConfigError("tiles need a detector's checkpoint, or its export with --graphs two")
         other = copy.copy(self)
         other.pipeline = TiledPipeline(pipeline, Tiling(side, overlap))
         words = f"whole images and tiles of {side} px that overlap by {overlap:g}"

@@ -51,12 +51,17 @@ def detector_graph(loaded: Detector) -> Export:
     return whole_detector(build_pipeline([loaded]).eval(), describe_pipeline([loaded]))
 
 
+def with_one_view(loaded: Detector) -> Detector:
+    """The same, tested with one view of each image."""
+    plain = loaded.config.test.model_copy(update={"scales": (), "pyramid": (), "flip": False})
+    return replace(loaded, config=loaded.config.model_copy(update={"test": plain}))
+
+
 def parted_detector(loaded: Detector) -> Export:
     """The graphs before and after the crops of a detector. They are compared with its settings on
     one scale: others run the same graphs."""
     config, model = loaded.config, loaded.model
-    plain = config.test.model_copy(update={"scales": (), "pyramid": (), "flip": False})
-    tested = replace(loaded, config=config.model_copy(update={"test": plain}))
+    tested = with_one_view(loaded)
 
     def check(folder: Path) -> list[Agreement]:
         parts = replace(tested, model=load_parts(folder, config, len(loaded.classes)))

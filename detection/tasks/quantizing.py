@@ -23,7 +23,7 @@ from ..models.faster_rcnn import FasterRCNN
 from ..structures import Batch
 from .base import ALONE, image_rules
 from .detector import DETECTION
-from .detector_export import Detector, load_parts
+from .detector_export import Detector, load_parts, with_one_view
 from .detector_network import build_pipeline
 from .held_out import read_part
 
@@ -134,7 +134,7 @@ def _inputs(name: str, loaded: Detector, images: Sequence[Path]) -> Iterator[Ten
     """The inputs of a graph for ``images``, computed again for each graph, as
     all do not fit in memory."""
     model: FasterRCNN = loaded.model
-    pipeline = build_pipeline([_plain(loaded)]).eval()
+    pipeline = build_pipeline([with_one_view(loaded)]).eval()
     for path in images:
         pixels = read_image(path, image_rules(loaded.config)).pixels
         batch = Batch.collate([pipeline.sample(pixels)], pad=False)
@@ -149,9 +149,3 @@ def _inputs(name: str, loaded: Detector, images: Sequence[Path]) -> Iterator[Ten
                    for boxes in model.propose(features, batch.sizes)]  # fmt: skip
         if len(regions[0]):
             yield model.roi_head.pool(features, regions)
-
-
-def _plain(loaded: Detector) -> Detector:
-    """With one view of each image."""
-    plain = loaded.config.test.model_copy(update={"scales": (), "pyramid": (), "flip": False})
-    return replace(loaded, config=loaded.config.model_copy(update={"test": plain}))

@@ -115,3 +115,8 @@ def test_wrong_options(
         export([weights], tmp_path / "out", int8=Int8("data.yaml"))
     assert main(["export", "--weights", str(weights), "--out", "o", "--int8"]) == 2
     assert "--int8 and --calibrate: give both" in capsys.readouterr().err
+    assert main(["export", "--weights", str(weights), "--out", "o", "--images", "9"]) == 2
+    assert "--images and --max-drop are for --int8" in capsys.readouterr().err
+    calibrated = ["--int8", "--calibrate", "data.yaml", "--max-drop", "nan"]
+    assert main(["export", "--weights", str(weights), "--out", "o", *calibrated]) == 2
+    assert "--max-drop nan: points are from 0 to 100" in capsys.readouterr().err

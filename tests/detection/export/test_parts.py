@@ -16,6 +16,8 @@ from resdet.detection.predictor import load
 from resdet.detection.structures import Batch, Detections
 from resdet.detection.tasks.exporting import export
 from resdet.tests.detection.export.test_classes_and_boxes import write
+from resdet.tools.cli import main
+from safetensors.torch import load_file, save_file
 
 
 def expect_same(found: Detections, wanted: Detections) -> None:
@@ -83,6 +85,23 @@ def test_damaged_sibling_layers(parts: Path, tmp_path: Path) -> None:
         (tmp_path / "other" / "siblings.safetensors").write_bytes(content)
         with pytest.raises(WeightsError, match=r"siblings\.safetensors: not the sibling layers"):
             load(tmp_path / "other")
+
+
+def test_sibling_layers_of_other_classes(parts: Path, tmp_path: Path) -> None:
+    shutil.copytree(parts, tmp_path / "other")
+    path = tmp_path / "other" / "siblings.safetensors"
+    tensors = load_file(path)
+    name = "cls_logits.weight"
+    save_file({**tensors, name: torch.cat([tensors[name]] * 2)}, path)
+    with pytest.raises(WeightsError, match=r"cls_logits has the shape .* of other classes"):
+        load(tmp_path / "other")
+
+
+def test_infer_takes_the_folder(parts: Path, scenes: Path, tmp_path: Path) -> None:
+    image = next((scenes / "JPEGImages").iterdir())
+    words = ["infer", "--weights", str(parts), str(image), "--conf", "0.01", "--tile", "64"]
+    assert main([*words, "--out", str(tmp_path / "found")]) == 0
+    assert json.loads((tmp_path / "found" / "detections.jsonl").read_text())["detections"]
 
 
 def test_only_detectors_have_crops(tmp_path: Path) -> None:
