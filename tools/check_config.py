@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from resdet.datasets.finding_remedies import settings_for
+from resdet.datasets.image import DEFAULT_RULES
 from resdet.detection.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ _BASES: Mapping[Carries, tuple[str, str]] = {
 _HELD_OUT = 0.2
 #: The setting that reads images outside of a data folder.
 _OUTSIDE = "data.allow_outside=true"
-_PART = re.compile(r"(?:^|_)(train|val|test)")
+_PART = re.compile(r"(?:^|_)(train(?!_?val)|val|test)")
 
 
 def _trained_on(data: DataSet) -> Carries:
@@ -72,6 +73,7 @@ def _again(args: argparse.Namespace, *more: str) -> str:
             words += [f"--{option}", *map(str, value if isinstance(value, list) else [value])]
     words += ["--format", args.format.name] if args.format else []
     words += ["--allow-outside"] if args.allow_outside else []
+    words += ["--max-pixels", str(args.max_pixels)] if args.max_pixels and not args.cfg else []
     zero_based = args.coordinates == "zero_based"
     words += ["--coordinates", args.coordinates] if zero_based else []
     words += ["--quick"] if args.quick and more[:1] != ("--write-config",) else []
@@ -94,6 +96,8 @@ def write_config(data: DataSet, report: Report, path: Path) -> None:
         section = _detector_data(data, report, folder)
     else:
         section = _class_data(data, folder)
+    if data.rules.max_pixels != DEFAULT_RULES.max_pixels:
+        section["max_pixels"] = data.rules.max_pixels
     text = yaml.safe_dump({"base": base, "data": section}, sort_keys=False, allow_unicode=True)
     note = (
         f"# Start: resdet {command} --cfg {path.name}\n"

@@ -83,6 +83,7 @@ class CheckOptions(TypedDict, total=False):
     write_config: Place | None
     out: Place | None
     allow_outside: bool
+    max_pixels: int | None
     quick: bool
     workers: int | None
     no_cache: bool
@@ -110,6 +111,7 @@ class InferOptions(TypedDict, total=False):
     shard: str
     every: int | None
     include_hidden: bool
+    max_pixels: int | None
     strict: bool
     trust_paths: bool
 

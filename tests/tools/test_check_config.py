@@ -64,6 +64,29 @@ def test_after_a_split_the_parts_are_used_and_not_the_whole(tmp_path: Path) -> N
     assert [Path(each["annotations"]).name for each in data["train"]] == ["train.json"]
 
 
+def test_the_whole_of_training_and_validation_is_no_training_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, path = tmp_path / "in", tmp_path / "mine.yaml"
+    (root / "images").mkdir(parents=True)
+    (root / "data.yaml").write_text("names: [cat]\n")
+    for number, side in enumerate((40, 60)):
+        Image.new("RGB", (side, 30), (number * 90, 9, 9)).save(root / f"images/{number}.png")
+        (root / "labels").mkdir(exist_ok=True)
+        (root / f"labels/{number}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    lists = {"train": [0], "val": [1], "trainval": [0, 1]}
+    for name, numbers in lists.items():
+        (root / f"{name}.txt").write_text("".join(f"./images/{n}.png\n" for n in numbers))
+    words = ["check-data", str(root), "--quick", "--max-pixels", "10000000"]
+    assert main(words) == 0
+    assert "--max-pixels 10000000 --write-config" in capsys.readouterr().out
+    assert main([*words, "--write-config", str(path)]) == 0
+    data = yaml.safe_load(path.read_text())["data"]
+    assert [source["split"] for source in data["train"]] == ["train"]
+    assert data["max_pixels"] == 10_000_000
+    assert main(["train-det", "--cfg", str(path), "--dry-run"]) == 0
+
+
 def test_config_and_data_can_be_moved_together(tmp_path: Path) -> None:
     LAYOUTS["XML beside images"][0](tmp_path / "before" / "in")
     path = tmp_path / "before" / "mine.yaml"
