@@ -63,7 +63,10 @@ def _test_line(config: DetectorConfig) -> str:
     """The setting to write, in the manner of the first source; paths that it has for each part are
     left open."""
     data = config.data
-    source = ((data.val if isinstance(data.val, tuple) else ()) or data.train)[0]
+    sources = (data.val if isinstance(data.val, tuple) else ()) or data.train
+    if not sources:
+        return "add it with data.test='[{format: voc, root: DIR, split: test}]'"
+    source = sources[0]
     chosen = source.model_dump(exclude_defaults=True) | {"split": "test"}
     values = {
         name: value if name in ("root", "split") or not isinstance(value, Path) else name.upper()

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from resdet.detection.config.detector import DetectorConfig
+from resdet.detection.errors import ConfigError
 from resdet.detection.evaluation.coco import COCO_METRICS
+from resdet.detection.tasks.detector_data import read_test
 from resdet.tests.detection.evaluation.test_voc import Case, Det, Obj, kit_ap, kit_marks
 
 if TYPE_CHECKING:
@@ -191,6 +194,8 @@ def test_nothing_to_score_and_nothing_to_write(
     assert done.code == 2 and "nothing to score; --save-json and --save-voc write" in done.err
     done = resdet(*weights, "--split", "test", "--save-json")
     assert done.code == 2 and "the config names no data.test" in done.err
+    with pytest.raises(ConfigError, match=r"add it with data\.test="):
+        read_test(DetectorConfig(), ("a",))
     (line,) = re.findall(r"add it with data\.test='(\S.*)'\n", done.err)
     assert line == f"[{{format: voc, root: {scenes}, split: test}}]"
     done = resdet(*weights, "--cfg", config(tmp_path / "val.yaml", learned_run, val=source))
