@@ -75,9 +75,11 @@ def read_views(run_dir: Path, scores: Scores, notes: list[str]) -> dict[str, Any
         if records.task == DETECTION.name:
             return {"errors": error_view(records, _pixels, scores.score)}
         return {"confusions": class_view(records, _pixels)}
-    except (ResdetError, LookupError, TypeError, ValueError, AttributeError) as error:
-        notes.append(f"{folders[0] / IMAGES}: cannot be used: {error}")
-        return {}
+    except ResdetError as error:
+        notes.append(str(error))
+    except (LookupError, TypeError, ValueError, AttributeError):
+        notes.append(f"{folders[0] / IMAGES}: damaged; `resdet eval` writes it again")
+    return {}
 
 
 def _pixels(path: Path) -> Any:

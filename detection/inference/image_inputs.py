@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from glob import has_magic
@@ -19,7 +18,7 @@ from ...datasets.image import ImageRules, LoadedImage, decode_image, from_pil
 from ...datasets.image import read_image as read_file
 from ...datasets.image_file import expect_size
 from ..errors import ConfigError, ImageError, one_line
-from .inputs import find_inputs, find_videos
+from .inputs import ADDRESS, find_inputs, find_videos
 from .video import Frame, Video, is_video
 
 #: A file, its content, an open file, a PIL image, an array (h, w), (h, w, 1), (h, w, 3) or
@@ -29,7 +28,6 @@ ImageInput = (
 )
 Channels = Literal["rgb", "bgr"]
 
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _SHAPES = {
     "array": "(h, w), (h, w, 1), (h, w, 3) or (h, w, 4)",
     "tensor": "(h, w), (1, h, w), (3, h, w) or (4, h, w)",
@@ -143,7 +141,7 @@ def load_image(image: object, rules: ImageRules, values: ArrayValues = PLAIN) ->
     if isinstance(image, Frame):
         return LoadedImage(image.pixels, 1)
     if isinstance(image, str | os.PathLike):
-        if _URL.match(str(image)) and not Path(image).exists():
+        if ADDRESS.match(str(image)) and not Path(image).exists():
             raise ImageError(f"{image}: a URL, which is not fetched; pass the content as bytes")
         return read_file(Path(image), rules)
     if isinstance(image, bytes | bytearray | memoryview):
@@ -170,7 +168,7 @@ def is_place(value: object) -> TypeGuard[str | os.PathLike[str]]:
             return place.is_dir() or place.suffix.lower() == ".txt"
     except (OSError, ValueError):  # no name that a file can have
         return False
-    return has_magic(text) and not _URL.match(text)
+    return has_magic(text) and not ADDRESS.match(text)
 
 
 def _elements(images: Iterable[Any]) -> Iterator[Any]:

@@ -18,7 +18,8 @@ from .video import is_video
 #: Bytes of a list of images.
 _LARGEST_LIST = 2**30
 
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+#: The beginning of an address, such as ``https://``.
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 #: What to do with files that hold images but are none, by extension.
 _ADVICE = {
     **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"), "an archive: unpack it and "
@@ -111,7 +112,7 @@ def _expand(item: str, wanted: _Wanted) -> _InputGroup:
         if advice := _ADVICE.get(path.suffix.lower()):
             raise ConfigError(f"{item}: is {advice}")
         return _InputGroup(path.parent, (InputFile(path, _printable(path.name), named=True),))
-    if _URL.match(item):
+    if ADDRESS.match(item):
         raise ConfigError(f"{item}: is a URL: download the images and give the files")
     if glob.has_magic(item):
         root = _before_wildcard(item)

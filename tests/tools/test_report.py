@@ -152,6 +152,13 @@ def test_damaged_parts_are_skipped_with_a_note(run_dir: Path) -> None:
     assert page.headline.value == 0.125  # from the training's own evaluation
 
 
+def test_damaged_records_of_images_are_told_once(run_dir: Path) -> None:
+    path = run_dir / "eval" / "images.json"
+    path.write_text('{"version": 1, "task": "detection", "images": [{"nokind": 1}]}')
+    (note,) = (note for note in build_page(run_dir).notes if "images.json" in note)
+    assert note.count(str(path)) == 1 and "nokind" not in note
+
+
 @pytest.mark.parametrize("content", ["[]", "{}", "null", '{"metrics": 1, "definitions": []}'])
 def test_other_json_is_not_an_evaluation(run_dir: Path, content: str) -> None:
     (run_dir / "eval" / "metrics.json").write_text(content)
