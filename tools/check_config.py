@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,8 @@ _BASES: Mapping[Carries, tuple[str, str]] = {
 _HELD_OUT = 0.2
 #: The setting that reads images outside of a data folder.
 _OUTSIDE = "data.allow_outside=true"
+#: Epochs of bccd_r18.yaml, and the images of its 1200 steps.
+_EPOCHS, _FEWEST = 12, 2400
 _PART = re.compile(r"(?:^|_)(train(?!_?val)|val|test)")
 
 
@@ -98,7 +101,10 @@ def write_config(data: DataSet, report: Report, path: Path) -> None:
         section = _class_data(data, folder)
     if data.rules.max_pixels != DEFAULT_RULES.max_pixels:
         section["max_pixels"] = data.rules.max_pixels
-    text = yaml.safe_dump({"base": base, "data": section}, sort_keys=False, allow_unicode=True)
+    content = {"base": base, "data": section}
+    if learned == "boxes":
+        content["train"] = {"epochs": _epochs(data, report)}
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     note = (
         f"# Start: resdet {command} --cfg {path.name}\n"
         f"# {base} is a small network that trains from scratch on a CPU.\n"
@@ -110,6 +116,15 @@ def write_config(data: DataSet, report: Report, path: Path) -> None:
         raise ConfigError(f"--write-config {path}: is there already") from None
     except OSError as error:
         raise ConfigError(f"--write-config {path}: {error.strerror or error}") from error
+
+
+def _epochs(data: DataSet, report: Report) -> int:
+    """Passes over the training images: those of the base's own data, and of few images so many
+    that the training has as many steps."""
+    training = {name for name in data.splits if (known := _PART.search(name.lower())) is None
+                or known.group(1) == "train"}  # fmt: skip
+    images = sum(split.images for split in report.splits if split.name in training)
+    return max(_EPOCHS, math.ceil(_FEWEST / max(images, 1)))
 
 
 def _parts(data: DataSet) -> dict[str, list[Source]]:

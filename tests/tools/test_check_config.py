@@ -47,7 +47,9 @@ def test_without_validation_images_a_share_is_held_out(
     LAYOUTS["result.json"][0](root)
     assert main(["check-data", str(root), "--quick", "--write-config", str(path)]) == 0
     words = _next(capsys.readouterr().out)
-    assert yaml.safe_load(path.read_text())["data"]["val"] == {"fraction": 0.2}
+    written = yaml.safe_load(path.read_text())
+    assert written["data"]["val"] == {"fraction": 0.2}
+    assert written["train"] == {"epochs": 1200}  # two images, as many steps as with more
     assert main([*words, "--dry-run"]) == 3  # of two images
     assert "2 images in 2 groups of near copies are too few" in capsys.readouterr().err
     assert main([*words, "--dry-run", "data.val.fraction=0.5"]) == 0
