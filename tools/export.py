@@ -99,7 +99,8 @@ def run(args: argparse.Namespace) -> int:
         rows, kinds = done.int8["metrics"], done.int8["instructions"]
         say(f"int8, {done.int8['layers']}: {rows if rows == 'untested' else 'within the limit'}")
         if rows != "untested":
-            say(table(rows))
+            for line in table(rows).splitlines():
+                say(line)
         if not kinds:
             say("this processor multiplies int8 no faster than float: measure it where it will run")
     say(f"written: {done.out} ({done.size / 1e6:.1f} MB)")
