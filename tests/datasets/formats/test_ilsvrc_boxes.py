@@ -189,7 +189,7 @@ def test_an_empty_root(tmp_path: Path) -> None:
     assert FORMATS["ilsvrc"].splits(tmp_path) == {}
     images, findings = inspect("ilsvrc", tmp_path, "val")
     assert images == []
-    assert {each.kind for each in findings} == {"missing_file"}
+    assert {each.kind for each in findings} == {"missing_folder"}
 
 
 @given(st.binary(max_size=200))

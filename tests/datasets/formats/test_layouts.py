@@ -432,7 +432,7 @@ def test_the_splits_of_several_years_are_named_as_the_check_names_them(tmp_path:
 def test_of_two_darknet_folders_none_is_guessed(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         _yolo_mark(f"{folder}/data")(tmp_path)
-    with pytest.raises(ConfigError, match="no known layout"):
+    with pytest.raises(ConfigError, match="there are 2 data sets in it"):
         recognise(tmp_path, "boxes")
     assert recognise(tmp_path / "one").format.name == "yolo"
 

@@ -88,7 +88,8 @@ rpn: 5
             f"{path}:14: eval.metric: must be 'voc_ap50', 'voc_ap50_11point', 'coco_ap', "
             "'coco_ap50' or 'ilsvrc_ap' (got 'map')",
             f"{path}:15: rpn: must be an object (got 5)",
-            "override train.batch_size='8': train.batch_size: must be a valid integer (got '8')",
+            "override train.batch_size='8': train.batch_size: must be a whole number or 'auto' "
+            "(got '8')",
             "override trian.lr=1: trian: unknown key; did you mean 'train'?",
         ]
     )
