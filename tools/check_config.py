@@ -121,10 +121,16 @@ def write_config(data: DataSet, report: Report, path: Path) -> None:
 def _epochs(data: DataSet, report: Report) -> int:
     """Passes over the training images: those of the base's own data, and of few images so many
     that the training has as many steps."""
-    training = {name for name in data.splits if (known := _PART.search(name.lower())) is None
-                or known.group(1) == "train"}  # fmt: skip
-    images = sum(split.images for split in report.splits if split.name in training)
+    named = [_part(name) for name in data.splits]
+    part = "train" if "train" in named else ""
+    images = sum(split.images for split in report.splits if _part(split.name) == part)
     return max(_EPOCHS, math.ceil(_FEWEST / max(images, 1)))
+
+
+def _part(split: str) -> str:
+    """``train``, ``val`` or ``test`` by the name of a split, or "" where it says none of them."""
+    known = _PART.search(split.lower())
+    return known.group(1) if known else ""
 
 
 def _parts(data: DataSet) -> dict[str, list[Source]]:
@@ -132,8 +138,7 @@ def _parts(data: DataSet) -> dict[str, list[Source]]:
     train, those of other names are left out: often they are the whole that was divided."""
     parts: dict[str, list[Source]] = {}
     for name, source in zip(data.splits, data.listing, strict=True):
-        known = _PART.search(name.lower())
-        parts.setdefault(known.group(1) if known else "", []).append(source)
+        parts.setdefault(_part(name), []).append(source)
     others = parts.pop("", [])
     return parts if "train" in parts or not others else {"train": others, **parts}
 
