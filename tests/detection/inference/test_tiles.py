@@ -201,7 +201,7 @@ def test_limits_count_for_each_view_and_tiles_share_batches(blobs):
     blobs.pipeline.views.clear()
     blobs.tiled(200, 0.1).predict([pixels] * 3, batch_size=3)
     assert {shape[0] for shape in blobs.pipeline.views[1:]} <= {1, 2, 3}
-    with pytest.raises(ConfigError, match="tiles are for detectors'"):
+    with pytest.raises(ConfigError, match="tiles need a detector's checkpoint"):
         blobs.tiled(200).tiled(200)
 
 
