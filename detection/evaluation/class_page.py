@@ -6,14 +6,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import ImageError
 from ..pages.shots import ImageBudget, Shot
-from .error_page import BUDGET, Reader
+from .error_page import BUDGET, Reader, case_shot
 from .image_records import ImageRecords
 
 #: Images that are shown, at most this many of a class, and their longer side.
@@ -190,7 +188,7 @@ def _example(
     predicted = entry.get("predicted", {"labels": [], "scores": []})
     iou = entry["values"].get("mean_true_class_iou")
     return WrongExample(
-        _shot(entry, read, budget),
+        case_shot(entry, read, budget, SIDE)[0],
         classes[entry["label"]],
         "" if iou is None else f"IoU of the box of the true class: {iou:.2f}",
         [
@@ -198,14 +196,3 @@ def _example(
             for label, score in zip(predicted["labels"], predicted["scores"], strict=True)
         ],
     )
-
-
-def _shot(entry: Mapping[str, Any], read: Reader, budget: ImageBudget) -> Shot:
-    file = entry["file"]
-    name = Path(file).name if file else str(entry["image"])
-    if budget.spent or not file:
-        return Shot(name, why=budget.why if file else "the evaluation does not know its file")
-    try:
-        return budget.take(Shot.inline(name, read(Path(file)), max_side=SIDE))
-    except ImageError as error:
-        return Shot(name, why=str(error))

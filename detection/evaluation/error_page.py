@@ -85,7 +85,7 @@ def error_view(records: ImageRecords, read: Reader, score: float) -> ErrorView:
     budget = ImageBudget(BUDGET)
     cases, boxes = [], []
     for entry in chosen:
-        shot, scale = _shot(entry, read, budget)
+        shot, scale = case_shot(entry, read, budget)
         cases.append((_name(entry), _words(entry), shot))
         boxes.append(_boxes(entry, scale))
     shown = {entry["image"] for entry in chosen}
@@ -130,8 +130,11 @@ def _chosen(records: ImageRecords) -> list[Mapping[str, Any]]:
     return chosen
 
 
-def _shot(entry: Mapping[str, Any], read: Reader, budget: ImageBudget) -> tuple[Shot, float]:
-    """The image, and the factor from its pixels to those that are shown."""
+def case_shot(
+    entry: Mapping[str, Any], read: Reader, budget: ImageBudget, side: int = SIDE
+) -> tuple[Shot, float]:
+    """The image, at most ``side`` pixels wide and high, or why there is none; and the factor from
+    its pixels to those that are shown."""
     caption = _name(entry)
     if budget.spent:
         return Shot(caption, why=budget.why), 1.0
@@ -141,7 +144,7 @@ def _shot(entry: Mapping[str, Any], read: Reader, budget: ImageBudget) -> tuple[
         pixels = read(Path(entry["file"]))
     except ImageError as error:
         return Shot(caption, why=str(error)), 1.0
-    shot = budget.take(Shot.inline(caption, pixels, max_side=SIDE))
+    shot = budget.take(Shot.inline(caption, pixels, max_side=side))
     return shot, shot.width / pixels.shape[1]
 
 
