@@ -26,7 +26,7 @@ METHODS: tuple[Method, ...] = ("pooled", "layered")
     offset=st.sampled_from([0.0, 1e6]),
     part=st.integers(1, 40),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_moments_of_parts_are_those_of_the_whole(
     counts: list[int], offset: float, part: int
 ) -> None:

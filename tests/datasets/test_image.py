@@ -322,7 +322,7 @@ _SEEDS = [
 ]
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(st.sampled_from(_SEEDS), st.data())
 def test_damaged_bytes_give_pixels_or_an_image_error(seed: bytes, draw: st.DataObject) -> None:
     data = bytearray(seed)

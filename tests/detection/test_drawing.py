@@ -58,7 +58,7 @@ def test_ignored_objects_are_dashed_and_boxes_that_are_not_finite_left_out() -> 
     assert not draw_boxes(black(20, 20), nothing).any()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.tuples(*[st.floats(-1e7, 1e7)] * 4),
     st.text(max_size=40).map(lambda text: "".join(filter(str.isprintable, text))),

@@ -46,7 +46,6 @@ def test_only_documented_errors_are_raised(name: str, folder: Path) -> None:
 
     @settings(
         max_examples=60,
-        deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
     @given(st.randoms(use_true_random=False))

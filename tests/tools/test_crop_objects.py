@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from resdet.datasets.catalog import DataSplit
@@ -50,7 +50,6 @@ def test_squares_worked_by_hand(
     assert (rows.start, rows.stop, columns.start, columns.stop) == expected
 
 
-@settings(deadline=None)
 @given(
     st.tuples(st.integers(20, 90), st.integers(20, 90)),
     st.lists(st.floats(0, 1), min_size=4, max_size=4),
@@ -84,7 +83,6 @@ def test_impossible_rules(wrong: dict[str, float]) -> None:
 # ----------------------------------------------------------------------------------- background
 
 
-@settings(deadline=None)
 @given(
     st.tuples(st.integers(100, 200), st.integers(100, 200)),
     st.lists(st.tuples(*[st.floats(0, 0.7)] * 2, *[st.floats(0.1, 0.3)] * 2), max_size=4),

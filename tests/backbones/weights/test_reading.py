@@ -228,9 +228,7 @@ def test_truncated_files(tmp_path: Path, whole: dict[str, bytes], name: str) -> 
         assert "\n" not in str(caught.value)
 
 
-@settings(
-    deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(position=st.integers(0, 10_000), byte=st.integers(0, 255))
 def test_a_changed_byte_gives_no_other_error(
     tmp_path: Path, whole: dict[str, bytes], position: int, byte: int

@@ -130,7 +130,7 @@ def test_parameters_sizes_and_counters(tmp_path: Path) -> None:
     assert found["c"] == (2, 3) and found["d"] == {"a": 2, "b": 1}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.recursive(
         st.none()

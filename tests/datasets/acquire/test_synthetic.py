@@ -199,7 +199,7 @@ def test_classes_differ_in_hue(scenes: list[Scene]) -> None:
     assert np.abs(np.array(apart) - np.pi / 3).max() < np.pi / 9
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32), height=st.integers(64, 200), width=st.integers(64, 200))
 def test_boxes_are_inside_images_of_any_size(seed: int, height: int, width: int) -> None:
     scene = draw_scene(np.random.default_rng(seed), (height, width))

@@ -239,7 +239,7 @@ def test_each_cache_line_is_json(corpus: list[Path], tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------- any bytes
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     data=st.sampled_from([CASES[name][0] for name in ("good.jpg", "good.png", "moving.webp")]),
     changes=st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), max_size=6),

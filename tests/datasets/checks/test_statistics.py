@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from resdet.datasets.catalog import assemble
 from resdet.datasets.checks.statistics import (
@@ -39,7 +39,6 @@ _corner = st.floats(0, 300)
 _side = st.floats(2, 250)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(_corner, _corner, _side, _side), min_size=1, max_size=5))
 def test_the_nearest_anchor_is_the_best_of_the_whole_grid(corners: list[RawBox]) -> None:
     boxes = np.array([(x, y, x + w, y + h) for x, y, w, h in corners])

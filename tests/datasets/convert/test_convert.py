@@ -126,7 +126,7 @@ def _voc_objects(draw: st.DrawFn, difficult: bool) -> list[VocObject]:
     return found
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(objects=_voc_objects(difficult=False))
 def test_voc_through_coco_and_yolo_is_voc(objects: list[VocObject]) -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -141,7 +141,7 @@ def test_voc_through_coco_and_yolo_is_voc(objects: list[VocObject]) -> None:
         assert (root / "back/JPEGImages/a.jpg").samefile(voc / "JPEGImages/a.jpg")
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(objects=_voc_objects(difficult=True))
 def test_difficult_comes_back_from_coco(objects: list[VocObject]) -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -161,7 +161,7 @@ _decimals = st.tuples(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(boxes=st.lists(_decimals, max_size=5))
 def test_decimals_come_back_from_voc_to_the_letter(boxes: list[tuple[float, ...]]) -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -171,7 +171,7 @@ def test_decimals_come_back_from_voc_to_the_letter(boxes: list[tuple[float, ...]
         assert _boxes(root / "back/annotations/instances_train.json") == [*map(list, boxes)]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(x=st.floats(0, 60), y=st.floats(0, 40), width=st.floats(1e-3, 4), height=st.floats(1e-3, 8))
 def test_any_box_comes_back_from_yolo(x: float, y: float, width: float, height: float) -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -418,7 +418,7 @@ def test_names_no_format_should_hold(tmp_path: Path) -> None:
         _plan(_coco(tmp_path / "4", _two_images("b.jpg", "a .jpg")), "coco", "voc")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(name=st.text(min_size=1, max_size=6))
 def test_any_class_name_comes_back_or_is_refused(name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:

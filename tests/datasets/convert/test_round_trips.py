@@ -41,7 +41,7 @@ def _object(draw: st.DrawFn) -> tuple[str, bool, tuple[float, ...]]:
     return name, draw(st.booleans()), (x1 / 10, y1 / 10, x2 / 10, y2 / 10)
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 @given(images=st.lists(st.lists(_object(), max_size=3), min_size=1, max_size=2))
 def test_any_format_to_any_other(images: list[Objects]) -> None:
     """Objects that count come back the same; the others where both formats mark them."""

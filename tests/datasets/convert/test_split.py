@@ -66,7 +66,7 @@ def test_several_classes_in_a_image() -> None:
     assert [len(names) for names in parts.values()] == [10, 10]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     counts=st.dictionaries(st.sampled_from(["a", "b", "c", "d", ""]), st.integers(1, 40)),
     seed=st.integers(0, 5),
@@ -94,7 +94,7 @@ _members_of_any_kind = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(members=_members_of_any_kind, seed=st.integers(0, 3), data=st.data())
 def test_every_image_once_groups_whole_and_order_without_effect(
     members: list[Member], seed: int, data: st.DataObject

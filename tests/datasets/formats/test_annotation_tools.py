@@ -254,7 +254,7 @@ _SIDE = st.integers(0, 20).map(lambda tenths: tenths / 2)
 _OBJECT = st.tuples(st.sampled_from(["cat", "Hund & Co", "犬"]), _SIDE, _SIDE)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(objects=st.lists(st.lists(_OBJECT, max_size=3), min_size=1, max_size=3))
 @pytest.mark.parametrize("tool", TOOLS)
 def test_boxes_and_names_come_back(

@@ -71,7 +71,7 @@ ids = st.text(st.characters(codec="utf-8", exclude_characters="\r"), min_size=1)
 )
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(st.dictionaries(ids, groups, max_size=4))
 def test_what_was_written_is_read(
     tmp_path_factory: pytest.TempPathFactory, data: dict[str, list[tuple[int, list[float]]]]
@@ -128,7 +128,7 @@ def test_a_file_that_is_not_there_or_no_text(tmp_path: Path) -> None:
         read_submission(tmp_path / "found.csv", CLASSES)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.binary(max_size=60), st.booleans())
 def test_any_bytes_are_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, headed: bool

@@ -247,7 +247,7 @@ _SPELLINGS = st.sampled_from(
 )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(spellings=st.lists(_SPELLINGS, min_size=6, max_size=6))
 @pytest.mark.parametrize("tool", FILES)
 def test_a_number_is_read_however_it_is_written(tool: str, spellings: list[Any]) -> None:

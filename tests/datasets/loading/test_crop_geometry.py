@@ -58,7 +58,6 @@ CROPS = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(CROPS, PART, PART, PART, PART)
 def test_invert_reverses_apply(
     geometry: CropGeometry, x1: float, y1: float, x2: float, y2: float
@@ -109,7 +108,6 @@ def test_objects_worked_by_hand() -> None:
     assert whole.ignore.tolist() == [False, True, True, True]
 
 
-@settings(deadline=None)
 @given(st.integers(16, 600), st.integers(1, 300), st.integers(0, 99), st.booleans())
 def test_boxes_that_only_touch_the_crop_are_left_out(
     width: int, size: int, seed: int, flipped: bool
@@ -137,7 +135,6 @@ BOXES = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(BOXES, st.integers(0, 99), st.floats(0, 1), st.booleans())
 def test_visible_parts_agree_with_masks(
     corners: list[tuple[int, int, int, int]], seed: int, least: float, flipped: bool
@@ -176,7 +173,7 @@ CROPS = [
 SIZES = st.tuples(st.integers(40, 130), st.integers(40, 130))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(SIZES, st.integers(0, 2**63 - 1), st.sampled_from(CROPS), st.data())
 def test_a_bright_box_is_where_the_geometry_says(
     size: tuple[int, int], seed: int, crop: PlacedCrop, data: st.DataObject
@@ -214,7 +211,7 @@ def test_a_part_of_whole_pixels_is_that_part() -> None:
         assert np.array_equal(crop(pixels, seed), part[:, ::-1] if geometry.flipped else part)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.tuples(st.integers(16, 600), st.integers(16, 600)), st.integers(0, 999))
 def test_parts_of_images_of_any_size_are_whole_pixels(size: tuple[int, int], seed: int) -> None:
     geometry = ResizedCrop(224).place(size, seed)

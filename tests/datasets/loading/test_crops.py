@@ -95,7 +95,7 @@ def test_colour_shift_has_the_std_of_the_components() -> None:
 # ----------------------------------------------------------------------------- modern training
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(SIZES, st.integers(0, 999))
 def test_random_parts_lie_inside_and_have_their_size(size: tuple[int, int], seed: int) -> None:
     height, width = size
@@ -174,7 +174,7 @@ def test_ten_crops_by_hand(upright: bool) -> None:
         assert [list(v) for v in line[5:]] == [[6, 5], [4, 3], [6, 5], [4, 3], [5, 4]]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(24, 60), st.integers(24, 60), st.integers(1, 24))
 def test_ten_crops_are_those_of_torchvision(height: int, width: int, size: int) -> None:
     """Of the middle square."""
@@ -185,7 +185,7 @@ def test_ten_crops_are_those_of_torchvision(height: int, width: int, size: int) 
     assert torch.equal(ours.permute(0, 3, 1, 2), torch.stack(list(theirs)))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(24, 60), st.integers(24, 60), st.integers(1, 24))
 def test_the_centre_is_that_of_torchvision(height: int, width: int, size: int) -> None:
     pixels = noise(height, width)
@@ -218,7 +218,7 @@ CROPS = [
 ]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(SIZES, st.integers(0, 2**63 - 1), st.sampled_from(CROPS))
 def test_only_the_seed_decides(size: tuple[int, int], seed: int, crop: Crop) -> None:
     pixels = noise(*size)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from resdet.datasets.image import ImageRules, SkippedImage
@@ -113,7 +113,6 @@ def test_samples_carry_their_key(tmp_path: Path) -> None:
     assert sample.geometry.original == LANDSCAPE
 
 
-@settings(deadline=None)
 @given(st.integers(0, 30), st.integers(1, 4), st.integers(1, 5))
 def test_eval_batches_cover_once_and_do_not_depend_on_the_ranks(
     count: int, batch_size: int, world: int

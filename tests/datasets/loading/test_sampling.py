@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from resdet.datasets.loading.sampling import BatchPlan, epoch_batches, sample_seed
 from resdet.detection.errors import ConfigError, DataError
@@ -29,7 +29,6 @@ def test_sample_seed_is_the_same_everywhere() -> None:
 # -------------------------------------------------------------------------------- epoch_batches
 
 
-@settings(deadline=None)
 @given(SIZES, st.integers(1, 9), st.integers(0, 5), st.integers(0, 5))
 def test_an_epoch_has_every_image_once(
     sizes: list[tuple[int, int]], batch_size: int, seed: int, epoch: int
@@ -45,7 +44,6 @@ def test_an_epoch_has_every_image_once(
         assert len(set(last)) == len(last)
 
 
-@settings(deadline=None)
 @given(SIZES, st.integers(1, 9), st.integers(0, 99))
 def test_at_most_two_batches_mix_shapes(
     sizes: list[tuple[int, int]], batch_size: int, seed: int
@@ -71,7 +69,6 @@ def test_fewer_images_than_the_batch() -> None:
 # ------------------------------------------------------------------------------------ BatchPlan
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=30),
     st.sampled_from([(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (3, 2), (1, 12)]),

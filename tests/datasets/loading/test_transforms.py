@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from resdet.datasets.loading.transforms import EvalTransform, TrainTransform, resize, resized_size
 from resdet.detection.errors import ConfigError
@@ -64,7 +64,6 @@ def test_resized_size(size: tuple[int, int], expected: tuple[int, int]) -> None:
     assert resized_size(size, 600, 1000) == expected
 
 
-@settings(deadline=None)
 @given(
     st.tuples(st.integers(1, 400), st.integers(1, 400)), st.integers(1, 300), st.integers(1, 500)
 )
@@ -119,7 +118,6 @@ def test_eval_transform_scales_pixels_and_boxes() -> None:
     assert not geometry.flipped
 
 
-@settings(deadline=None)
 @given(
     st.tuples(st.integers(16, 90), st.integers(16, 90)),
     st.integers(8, 120),

@@ -68,7 +68,7 @@ BOX = st.tuples(
 SQUARE = st.tuples(st.integers(4, 40), st.integers(0, 10)).filter(lambda s: s[0] > 2 * s[1])
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(BOX, SQUARE, st.booleans())
 def test_the_box_becomes_exactly_the_square(
     box: Box, square: tuple[int, int], flipped: bool
@@ -93,7 +93,7 @@ def covered(edges: np.ndarray, length: int) -> np.ndarray:
     )
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(BOX, st.integers(0, 3), st.integers(0, 99))
 def test_shrunk_regions_are_means_over_areas(box: Box, padding: int, seed: int) -> None:
     size = 2 * padding + 3
@@ -110,7 +110,7 @@ def test_shrunk_regions_are_means_over_areas(box: Box, padding: int, seed: int) 
     assert np.abs(image - expected).max() < 0.51
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(BOX, st.integers(0, 99), st.booleans())
 def test_enlarged_regions_are_bilinear(box: Box, seed: int, flipped: bool) -> None:
     pixels = noise(70, 80, seed)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from resdet.datasets.shards.plan import Segment, StreamPlan, buffered_order
 from resdet.detection.errors import ConfigError, DataError
@@ -15,7 +15,6 @@ from resdet.detection.errors import ConfigError, DataError
 COUNTS = st.lists(st.integers(1, 12), min_size=1, max_size=8).map(tuple)
 
 
-@settings(deadline=None)
 @given(COUNTS, st.integers(1, 4), st.integers(1, 3), st.integers(0, 9), st.integers(0, 3))
 def test_an_epoch_reads_every_image_once(
     counts: tuple[int, ...], lanes: int, per_step: int, seed: int, epoch: int
@@ -55,7 +54,6 @@ def test_epochs_and_seeds_differ_and_repeat() -> None:
     assert plan.segments(0, 0) != StreamPlan((3,) * 9, 3, seed=1, lanes=1).segments(0, 0)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 60), st.integers(1, 70), st.integers(0, 99))
 def test_a_buffer_yields_everything_once_and_after_it_was_read(
     count: int, size: int, seed: int

@@ -503,7 +503,7 @@ valid_values = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(valid_values)
 def test_dump_is_loaded_back_and_so_is_the_dict(
     tmp_path_factory: pytest.TempPathFactory, values: dict[str, object]
@@ -553,7 +553,7 @@ def loads_or_explains(path: Path, overrides: list[str]) -> None:
         assert str(error)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=yaml_like | st.text() | st.binary())
 def test_any_file_is_a_config_or_a_config_error(
     tmp_path_factory: pytest.TempPathFactory, text: str | bytes
@@ -568,7 +568,7 @@ KEYS = st.sampled_from(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(keys=st.lists(KEYS | st.text(max_size=3), max_size=4), value=yaml_like | st.text())
 def test_any_override_is_a_config_or_a_config_error(
     tmp_path_factory: pytest.TempPathFactory, keys: list[str], value: str
@@ -577,7 +577,7 @@ def test_any_override_is_a_config_or_a_config_error(
     loads_or_explains(path, [f"{'.'.join(keys)}={value}"])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.dictionaries(
         st.sampled_from([*DetectorConfig.model_fields, "base"]),

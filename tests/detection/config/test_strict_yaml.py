@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from resdet.detection.config.strict_yaml import MAX_BYTES, parse_scalar, parse_yaml, to_yaml
 from resdet.detection.errors import ConfigError
@@ -113,7 +113,6 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(json_values)
 def test_to_yaml_is_read_back(value: object) -> None:
     assert parse_yaml(to_yaml(value), "x").value == value
@@ -122,7 +121,6 @@ def test_to_yaml_is_read_back(value: object) -> None:
 LOOK_ALIKES = "yes no null ~ 1e3 007 .inf 1_0 0x1 <<  [ # : - ! & * @ `"
 
 
-@settings(deadline=None)
 @given(st.sampled_from(LOOK_ALIKES.split(" ")))
 def test_strings_that_look_like_something_else_are_quoted(text: str) -> None:
     assert parse_yaml(to_yaml([text, {text: text}]), "x").value == [text, {text: text}]

@@ -69,7 +69,7 @@ def test_nothing_at_all() -> None:
 BOXES = st.sampled_from([HERE, THERE, FAR, (1.0, 1.0, 11.0, 11.0), (0.0, 0.0, 30.0, 10.0)])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(BOXES, st.integers(0, 2), st.booleans()), max_size=6),
     st.lists(st.tuples(BOXES, st.integers(0, 2), st.floats(0, 1, width=32)), max_size=8),

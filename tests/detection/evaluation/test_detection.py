@@ -108,7 +108,7 @@ random_images = st.tuples(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(random_images, min_size=1, max_size=3), st.randoms(use_true_random=False))
 def test_metamorphic(images: list, random: Random) -> None:
     records = [record(str(i), *objects) for i, (objects, _) in enumerate(images)]

@@ -188,7 +188,7 @@ def scenes(draw: st.DrawFn) -> tuple[Truth, Found]:
 
 
 @given(scenes())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_as_the_brute_force(scene: tuple[Truth, Found]) -> None:
     truth, found = scene
     errors = error_types(columns([scene]))
@@ -200,7 +200,7 @@ def test_as_the_brute_force(scene: tuple[Truth, Found]) -> None:
 
 
 @given(scenes(), st.integers(1, 8))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_kinds_hold_for_every_threshold(scene: tuple[Truth, Found], least: int) -> None:
     """Without the detections below a score, the others have the same kinds."""
     truth, found = scene

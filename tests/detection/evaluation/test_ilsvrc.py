@@ -111,7 +111,7 @@ def test_nothing() -> None:
     assert len(right) == len(counts) == 0
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 10_000))
 def test_equals_the_kit(seed: int) -> None:
     """Crowded images of small and large objects; scores are all different."""

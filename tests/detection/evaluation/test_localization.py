@@ -271,7 +271,7 @@ images = st.tuples(
 )
 
 
-@settings(deadline=None, max_examples=120)
+@settings(max_examples=120)
 @given(st.lists(images, min_size=1, max_size=6))
 def test_as_the_development_kit_counts(
     data: list[tuple[int, list[KitBox], Kit, Kit, KitBox | None]],

@@ -161,7 +161,7 @@ def near_misses(draw: st.DrawFn) -> Case:
     return case
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(near_misses())
 def test_equals_the_definition(case: Case) -> None:
     for label, (area, eleven) in enumerate(measure(case, CLASSES)):
@@ -170,7 +170,7 @@ def test_equals_the_definition(case: Case) -> None:
         assert same(eleven, eleven_wanted)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(near_misses(), st.randoms(use_true_random=False))
 def test_the_order_of_images_changes_nothing(case: Case, random: Random) -> None:
     ids = list(case)
@@ -181,7 +181,7 @@ def test_the_order_of_images_changes_nothing(case: Case, random: Random) -> None
         assert same(before[1], after[1])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(boxes, boxes)
 def test_iou_is_the_kits_with_its_plus_one(a: Box, b: Box) -> None:
     columns = gather({"i": as_detections([Det(a, 1.0)])}, [as_record("i", [Obj(b)])], 1)
@@ -274,7 +274,7 @@ def test_recalls_in_floating_point_by_hand(right: int, matlab: int, python: int)
     assert eleven_point_ap(curve, FLOAT_RECALLS["python"]) == pytest.approx(python / 11)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.booleans(), max_size=40), st.integers(1, 60))
 def test_floating_point_recalls_equal_the_loop_of_the_kit(marks: list[bool], extra: int) -> None:
     """``for t: p = max(prec(rec >= t))`` with tp / npos in double precision."""

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from resdet.detection.ops.matching import (
     CHUNK,
@@ -58,7 +58,6 @@ def integer_boxes(draw: st.DrawFn, least: int, most: int) -> Tensor:
     return torch.tensor([[x, y, x + w, y + h] for x, y, w, h in rows], dtype=torch.float32)
 
 
-@settings(deadline=None)
 @given(
     integer_boxes(1, 20),
     integer_boxes(1, 8),

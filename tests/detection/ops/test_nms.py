@@ -168,7 +168,6 @@ def plain_soft_nms(
 
 @pytest.mark.parametrize("method", ["soft_nms", "linear_soft_nms"])
 @given(candidates(distinct=True), st.sampled_from([0.2, 0.5]), st.sampled_from([3, 100]))
-@settings(deadline=None)
 def test_soft_nms_equals_a_plain_loop(
     method: Method, rows: list[Row], sigma: float, limit: int
 ) -> None:
@@ -245,7 +244,6 @@ def weighted_mean(group: list[Row]) -> Box:
 
 
 @given(candidates(distinct=True), st.sampled_from([0.5503, 0.2503]), st.sampled_from([3, 100]))
-@settings(deadline=None)
 def test_fusion_equals_a_plain_loop(rows: list[Row], threshold: float, limit: int) -> None:
     options = {"nms_iou": threshold, "max_detections": limit, "method": "wbf", "soft_floor": 0.0}
     expect_equal(
@@ -289,7 +287,6 @@ def plain_vote(survivors: list[Row], rows: list[Row], threshold: Fraction) -> li
 
 
 @given(candidates(distinct=True), st.sampled_from([Fraction(1, 2), Fraction(1, 4), Fraction(0)]))
-@settings(deadline=None)
 def test_voting_equals_a_plain_loop(rows: list[Row], threshold: Fraction) -> None:
     survivors = plain_nms(rows, Fraction(3, 10), 100)
     voted = plain_vote(survivors, rows, threshold)
@@ -383,7 +380,7 @@ def test_nothing_and_a_single_detection(variant: dict) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 @given(rows=candidates())
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_every_variant_is_sorted_limited_and_inside_its_candidates(
     variant: dict, rows: list[Row]
 ) -> None:

@@ -98,7 +98,7 @@ def test_the_kernel_pools_the_kept_rows_only(sampling_ratio: int, size: int, ste
     assert nothing.shape == (0, *expected.shape[1:])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(*[st.integers(-120, 340) for _ in range(4)]), min_size=1, max_size=6),
     st.sampled_from([1, 2, 4, 8]),
