@@ -104,7 +104,7 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
         "two class names that differ only in letter case, spaces or punctuation; reported only "
         "without a class list",
     ),
-    "absent_class": (("warning",), "a class without an object in the training split"),
+    "absent_class": (("warning",), "a class without an object to learn in the training split"),
     "permuted_classes": (("warning",), "a category id means different classes in two COCO files"),
     "bad_category": (("error",), "an entry of `categories` without id or name"),
     "group_category": (
@@ -119,7 +119,11 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
     ),
     "no_classes": (("error",), "there are no class folders"),
     "empty_class": (("error",), "a class folder without images"),
-    "nested_classes": (("warning",), "class folders with several folders of images in them"),
+    "nested_classes": (
+        ("warning", "note"),
+        "class folders with several folders of images in them, or what may be the only one; a note "
+        "where it is rarely a class",
+    ),
     "class_not_in_train": (("error",), "a class that occurs only outside the training split"),
     "class_missing_in_split": (("warning",), "a split lacks classes of the training split"),
     "several_classes": (("error",), "objects of several classes, expected one class per image"),

@@ -75,7 +75,9 @@ REMEDIES: Mapping[str, str] = {
     "unknown_category": "add the category with its name; resdet check-data --classes names numbers",
     "no_classes": "make a folder for each class, or name the layout: --format",
     "empty_class": "put images of the class there, or delete the folder",
-    "nested_classes": "if the inner folders are the classes, name the folder above them as root",
+    "nested_classes": (
+        "see that the classes are right; train and val of the source name the folder above them"
+    ),
     "class_not_in_train": f"put images of it into the training split; {_NAMES}",
     "class_missing_in_split": "resdet split divides each class over all parts",
     "several_classes": "leave one class in the image; detectors take several",

@@ -66,9 +66,33 @@ def splits_of_folder(root: Path) -> dict[str, Path]:
 
 def _class_level(folder: Path) -> Path:
     """The folder of the class folders: ``folder``, or the only one with images in it that has
-    several of them."""
+    several of them; `inspect_levels` tells so."""
     inside = _only_filled(folder)
     return _class_level(inside) if inside and _folders_of_images(inside) else folder
+
+
+def inspect_levels(sources: Sequence[FolderSource]) -> list[Finding]:
+    """Where the classes are the folders in the only filled folder of a split, which may be its
+    only class, a warning; a note without splits, where it is rarely a class."""
+    findings = []
+    parts = ((source.root, part) for source in sources for part in (source.train, source.val))
+    for root, part in dict.fromkeys(parts):
+        place = root / part
+        above = place.parent
+        if part == "." or place.name in SPLIT_NAMES or not place.is_dir():
+            continue
+        if _only_filled(above) != place:
+            continue
+        in_split = above.name in SPLIT_NAMES
+        names = first_few([each.name for each in subfolders(place)])
+        level = above.relative_to(root).as_posix()
+        reason = (
+            f"the only folder with images in {above.name}; the folders in it are read as the "
+            f"classes: {names}; if {place.name} is itself a class, write {level} for {part} "
+            "in the source"
+        )
+        findings.append(Finding("nested_classes", "warning" if in_split else "note", place, reason))
+    return findings
 
 
 def _only_filled(folder: Path) -> Path | None:
@@ -245,7 +269,10 @@ FORMAT = Format(
     recognise=_recognise,
     splits=_splits,
     inspect=_inspect,
-    inspect_folder=lambda sources: compare_splits(sources[0].root),
+    inspect_folder=lambda sources: [
+        *inspect_levels(sources),
+        *compare_splits(sources[0].root),
+    ],
 )
 IMAGES = Format(
     name="images",

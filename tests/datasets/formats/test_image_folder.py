@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from resdet.datasets.formats import inspect
+from resdet.datasets.formats import inspect, inspect_folders
 from resdet.datasets.formats.image_folder import (
     FORMAT,
+    FolderSource,
     compare_splits,
     inspect_image_folder,
     splits_of_folder,
@@ -66,12 +67,36 @@ def test_class_folders_one_level_too_deep(tmp_path: Path) -> None:
     (source,) = FORMAT.splits(tmp_path).values()
     images, _ = inspect(source)
     assert [image.image_class for image in images] == ["0", "1"]
-    assert not [f for f in compare_splits(tmp_path) if f.file == place]
+    told = inspect_folders([source])
+    assert [(each.kind, each.severity) for each in told if each.file == place] == [
+        ("nested_classes", "note")
+    ]
     for split in ("train", "test"):
         _save(tmp_path / "in" / "set" / split / "cat" / "a.png")
         _save(tmp_path / "in" / "set" / split / "dog" / "a.png")
     found = splits_of_folder(tmp_path / "in")
     assert found == {name: tmp_path / "in" / "set" / name for name in ("train", "test")}
+
+
+def test_the_folders_in_the_only_class_of_a_split_are_told(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for name in ("poodles", "hounds"):
+            _save(tmp_path / split / "dog" / name / "a.png")
+    sources = list(FORMAT.splits(tmp_path).values())
+    images, _ = inspect(sources[0])
+    assert [image.image_class for image in images] == ["hounds", "poodles"]
+    train, val = inspect_folders(sources)
+    assert (train.kind, train.severity) == ("nested_classes", "warning") == (val.kind, val.severity)
+    assert train.file == tmp_path / "train" / "dog"
+    assert (
+        "classes: hounds; poodles; if dog is itself a class, write train for train/dog"
+        in train.reason
+    )
+    # As it says:
+    source = FolderSource(root=tmp_path, train="train", val="val")
+    images, (finding,) = inspect(source)
+    assert {image.image_class for image in images} == {"dog"} and finding.kind == "nested_classes"
+    assert [each for each in inspect_folders([source]) if each.kind == "nested_classes"] == []
 
 
 def test_classes_beside_what_may_be_one_are_told(tmp_path: Path) -> None:
