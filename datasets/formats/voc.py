@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -74,20 +75,31 @@ def _unpaired(root: Path, image_folder: Path, xml_folder: Path) -> list[Finding]
             listed |= set(voc_layout.listed_ids(path, images.keys()))
         except Fault as fault:
             alone.append(fault.finding)
+    stated = _images_by_name({name: xmls[name] for name in xmls.keys() - images}, image_folder)
     if listed:
         alone += [
             Finding("orphan_annotation", "warning", xmls[name], "has no image, is listed nowhere")
-            for name in sorted(xmls.keys() - images.keys() - listed)
+            for name in sorted(xmls.keys() - images.keys() - listed - stated.keys())
         ]
     for name in sorted(images.keys() - xmls.keys() - listed):
         path = images[name][0]
-        if is_image_name(path.name):
+        if is_image_name(path.name) and path not in stated.values():
             reason = "has no annotation, is listed nowhere"
             alone.append(Finding("orphan_image", "warning", path, reason, image=path))
-    if listed and (unlisted := sorted((images.keys() & xmls.keys()) - listed)):
+    annotated = (images.keys() & xmls.keys()) | stated.keys()
+    if listed and (unlisted := sorted(annotated - listed)):
         reason = f"{len(unlisted)} annotated images are in no image set: {first_few(unlisted)}"
         alone.append(Finding("unlisted_image", "note", root / "ImageSets" / "Main", reason))
     return alone
+
+
+def _images_by_name(xmls: Mapping[str, Path], image_folder: Path) -> dict[str, Path]:
+    """{annotation: image} of annotations that have another name than their images."""
+    files, found = ImageFiles(image_folder), {}
+    for name, xml in sorted(xmls.items()):
+        with suppress(Fault):  # reported by `inspect_voc`
+            found[name] = _resolve(name, xml, files, image_folder)
+    return found
 
 
 # ---------------------------------------------------------------------------------- files
