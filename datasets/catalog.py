@@ -22,13 +22,15 @@ class DataSplit:
     """Records with labels in the order of ``classes``, and all findings.
 
     ``annotated`` is False where the objects of the images are not known: there is nothing to score.
-    Images without objects are included: detectors train on them as background.
+    Images without objects are included: detectors train on them as background. ``left_out`` counts
+    the difficult objects that were not read.
     """
 
     records: tuple[Record, ...]
     classes: tuple[str, ...]
     findings: tuple[Finding, ...] = ()
     annotated: bool = True
+    left_out: int = 0
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -80,7 +82,8 @@ def label_images(
         kept, faults = usable_objects(image, labels, on_bad_box)
         findings += faults + repeated_objects(image)
         records.append(Record(image.image_id, image.path, image.size, _annotation(kept, labels)))
-    return DataSplit(tuple(records), names, tuple(join_rounded(findings)))
+    left_out = sum(image.left_out for image in images)
+    return DataSplit(tuple(records), names, tuple(join_rounded(findings)), left_out=left_out)
 
 
 def all_dropped(split: DataSplit) -> list[Finding]:
@@ -106,12 +109,13 @@ def describe(split: DataSplit) -> str:
     ignored = sum(int(record.annotation.ignore.sum()) for record in split.records)
     outcomes = Counter(finding.outcome for finding in split.findings if finding.box)
     del outcomes[""]
+    left_out = f", difficult left out {split.left_out}" if split.left_out else ""
     per_class = ", ".join(f"{name} {labels[label]}" for label, name in enumerate(split.classes))
     boxes = "".join(f", boxes {outcome} {count}" for outcome, count in sorted(outcomes.items()))
     return (
         f"images: {len(split.records)} (with objects {with_objects}, "
         f"empty {len(split.records) - with_objects}, skipped {count_skipped(split.findings)}), "
-        f"objects: {labels.total()} ({per_class}), of these ignored {ignored}{boxes}"
+        f"objects: {labels.total()} ({per_class}), of these ignored {ignored}{left_out}{boxes}"
     )
 
 

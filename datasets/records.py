@@ -33,7 +33,8 @@ class RawObject:
 class RawImage:
     """One image of a source; ``size`` (h, w) as displayed, ``source`` the annotation file.
 
-    ``image_class`` is the name of the whole image's class, where the source has one.
+    ``image_class`` is the name of the whole image's class, where the source has one. ``left_out``
+    counts the difficult objects that were not wanted.
     """
 
     image_id: str
@@ -42,6 +43,7 @@ class RawImage:
     objects: tuple[RawObject, ...]
     source: Path
     image_class: str | None = None
+    left_out: int = 0
 
 
 def with_own_ids(images: Sequence[RawImage], earlier: Sequence[RawImage]) -> list[RawImage]:

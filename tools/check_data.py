@@ -168,9 +168,11 @@ def _configured(args: argparse.Namespace, config: Any) -> DataSet:
     from resdet.detection.tasks.base import image_rules
     from resdet.detection.tasks.detector_network import anchors_in_training
 
-    # With difficult objects, whatever training does with them.
+    # With difficult objects, also where training leaves them out.
+    included = getattr(config.data, "difficult", "") == "include"
     reading = Reading(
         image_rules(config),
+        "include" if included else "ignore",
         on_size_mismatch=getattr(config.data, "on_size_mismatch", "error"),
         allow_outside=getattr(config.data, "allow_outside", False),
         workers=_workers(args.workers),

@@ -58,7 +58,7 @@ def _split(split: SplitCounts) -> str:
     if split.objects:
         parts += [f" ({split.empty} without objects)"] * bool(split.empty)
         parts += [f", {split.objects} objects"]
-        parts += [f" ({split.ignored} ignored)"] * bool(split.ignored)
+        parts += [f" ({split.ignored} difficult or crowd)"] * bool(split.ignored)
     return "".join(parts)
 
 

@@ -218,10 +218,13 @@ def _across_splits(
     everything = [image for part in images.values() for image in part]
     findings = similar_names(everything) if data.classes is None else []
     train, split = next(iter(splits.items()))
-    present = {label for record in split.records for label in record.annotation.labels.tolist()}
+    notes = [record.annotation for record in split.records]
+    present = {label for note in notes for label in note.labels.tolist()}
+    learned = {label for note in notes for label in note.labels[~note.ignore].tolist()}
     for label, name in enumerate(split.classes):
-        if label not in present:
-            reason = f"no object in {train!r}; the class cannot be learned"
+        if label not in learned:
+            what = "only difficult or crowd objects" if label in present else "no object"
+            reason = f"{what} in {train!r}; the class cannot be learned"
             findings.append(Finding("absent_class", "warning", data.origin, reason, name))
     for (early, first), (late, second) in combinations(images.items(), 2):
         known = {image.path for image in first}

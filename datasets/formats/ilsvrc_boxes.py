@@ -166,13 +166,15 @@ class _Split:
             image = RawImage(image_id, path, size, (), source, image_class)
             return image, self._without_xml(image_id, path)
         tree = parse_annotation(xml)
-        objects, findings = read_objects(tree, xml, self.source.coordinates, "include", self.values)
+        objects, _, findings = read_objects(
+            tree, xml, self.source.coordinates, "include", self.values
+        )
         image = RawImage(image_id, path, (0, 0), tuple(objects), xml, image_class)
         claimed = claimed_size(tree, xml, self.values)
         image, sizes = fit_to_image(image, claimed, self.reading, object="<size>")
         findings += sizes + _check_objects(image, required=not self._lists_unboxed)
         if rows is not None:
-            written, _ = read_objects(tree, xml, "zero_based", "include", Values(texts=True))
+            written, *_ = read_objects(tree, xml, "zero_based", "include", Values(texts=True))
             findings += _compare_rows(image, written, rows)
         return image, [replace(finding, image=path) for finding in findings]
 

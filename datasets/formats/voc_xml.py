@@ -75,9 +75,10 @@ def names_another_file(tree: Element, image_id: str) -> str:
 
 def read_objects(
     tree: Element, path: Path, coordinates: Coordinates, difficult: Difficult, values: Values
-) -> tuple[list[RawObject], list[Finding]]:
-    """The valid objects, and findings: errors of invalid objects, and warnings."""
-    objects, findings = [], []
+) -> tuple[list[RawObject], int, list[Finding]]:
+    """The valid objects, the number of difficult ones that ``exclude`` left out, and findings:
+    errors of invalid objects, and warnings."""
+    objects, left_out, findings = [], 0, []
     for index, element in enumerate(tree.findall("object"), 1):
         where = f"object {index}"
         try:
@@ -86,13 +87,14 @@ def read_objects(
             is_difficult, doubts = _is_difficult(element, path, named, values)
             findings += doubts
             if is_difficult and difficult == "exclude":
+                left_out += 1
                 continue
             box = _box(element, path, named, coordinates, values)
         except Fault as fault:
             findings.append(fault.finding)
             continue
         objects.append(RawObject(name, box, is_difficult and difficult == "ignore", where))
-    return objects, findings
+    return objects, left_out, findings
 
 
 def _class_name(element: Element, path: Path, where: str) -> str:

@@ -55,8 +55,10 @@ def _read_pair(
             return RawImage(image_id, image, size, (), listed), [], values
         tree = voc_xml.parse_annotation(xml)
         claimed = voc_xml.claimed_size(tree, xml, values)
-        objects, faults = voc_xml.read_objects(tree, xml, coordinates, reading.difficult, values)
-        found = RawImage(image_id, image, (0, 0), tuple(objects), xml)
+        objects, left_out, faults = voc_xml.read_objects(
+            tree, xml, coordinates, reading.difficult, values
+        )
+        found = RawImage(image_id, image, (0, 0), tuple(objects), xml, left_out=left_out)
         found, sizes = fit_to_image(found, claimed, reading, object="<size>")
     except Fault as fault:
         return None, [replace(fault.finding, image=image)], values

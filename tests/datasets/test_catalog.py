@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -175,10 +176,11 @@ def test_the_banner() -> None:
     dog, far = RawObject("dog", (0, 0, 1, 1)), RawObject("cat", (500, 0, 510, 9))
     crowd = RawObject("dog", (0, 0, 101, 9), ignore=True)
     images = [_image(dog, crowd), _image(dog, far, image_id="b"), _image(image_id="c")]
+    images[0] = replace(images[0], left_out=2)
     split = assemble(images, classes=["cat", "dog"], on_bad_box="drop")
     assert describe(split) == (
         "images: 3 (with objects 2, empty 1, skipped 0), objects: 3 (cat 0, dog 3), "
-        "of these ignored 1, boxes clipped 1, boxes dropped 1"
+        "of these ignored 1, difficult left out 2, boxes clipped 1, boxes dropped 1"
     )
 
 

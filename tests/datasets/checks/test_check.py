@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,20 @@ def _orphan_image(voc: Voc) -> None:
     voc.delist()
 
 
+def _named_by_xml(voc: Voc, *, listed: bool) -> None:
+    """The XML has another name than its image, which its <filename> names."""
+    voc.delist()
+    voc.xml.rename(voc.xml.with_stem(f"x{voc.stem}"))
+    if listed:
+        voc.list_again("train", f"x{voc.stem}")
+
+
+def _only_difficult(voc: Voc) -> None:
+    """The only bird, which training leaves out."""
+    xml = voc.xml.with_stem(TRAIN[-1])
+    voc.edit("<name>bird</name>", "<name>bird</name><difficult>1</difficult>", xml)
+
+
 def _second_image(voc: Voc) -> None:
     shutil.copy(voc.image, voc.image.with_suffix(".png"))
 
@@ -201,6 +216,15 @@ VOC_FAULTS: dict[str, tuple[Callable[[Voc], None], set[Named]]] = {
     ),
     "annotation alone": (_orphan_annotation, {("orphan_annotation", "{s}.xml", "")}),
     "image alone": (_orphan_image, {("orphan_image", "{s}.jpg", "")}),
+    "image named by <filename>": (
+        partial(_named_by_xml, listed=True),
+        set(),
+    ),
+    "named by <filename>, not listed": (
+        partial(_named_by_xml, listed=False),
+        {("unlisted_image", "Main", "")},
+    ),
+    "only difficult": (_only_difficult, {("absent_class", "VOC", "bird")}),
     "not listed": (Voc.delist, {("unlisted_image", "Main", "")}),
     "listed twice": (
         lambda voc: voc.list_again("train", voc.stem),

@@ -77,7 +77,8 @@ def test_difficult(tmp_path: Path, text: str, expected: bool) -> None:
     assert [obj.ignore for obj in read("voc", root, "train")[0].objects] == [expected, False]
     included = read("voc", root, "train", difficult="include")[0].objects
     assert [obj.ignore for obj in included] == [False, False]
-    assert len(read("voc", root, "train", difficult="exclude")[0].objects) == 2 - expected
+    excluded = read("voc", root, "train", difficult="exclude")[0]
+    assert (len(excluded.objects), excluded.left_out) == (2 - expected, expected)
 
 
 def test_images_without_objects_are_kept(tmp_path: Path) -> None:
