@@ -110,6 +110,7 @@ class InferOptions(TypedDict, total=False):
     resume: bool
     shard: str
     every: int | None
+    page: bool
     include_hidden: bool
     max_pixels: int | None
     strict: bool

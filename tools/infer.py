@@ -82,6 +82,8 @@ def _run_images(
     _print_summary(summary, predictor.output.noun, "images")
     for format in args.format if not summary.interrupted else ():
         _write_annotations(args.out, format.name)
+    if args.page and not summary.interrupted:
+        _write_page(args.out, files, predictor)
     if summary.interrupted:
         say(f"interrupted; continue with: {resume_command(args)}")
         return summary, stop.exit_code
@@ -102,6 +104,8 @@ def _run_videos(
         raise ConfigError(f"--every {every}: it must be at least 1")
     if args.format:
         raise ConfigError("--format: annotations are of images, not of videos")
+    if args.page:
+        raise ConfigError("--page: it shows images, not videos")
     predictor = _load(args, overrides)
     options = _options(args, overrides, predictor)
     say(f"{len(videos)} videos, {len(predictor.classes)} classes, on {predictor.device}")
@@ -165,6 +169,17 @@ def _write_annotations(out: Path, format: str) -> None:
     say(f"annotations: {folder}")
     for line in plan.losses:
         say(f"  lost: {line}")
+
+
+def _write_page(out: Path, files: list[InputFile], predictor: Predictor[Any]) -> None:
+    from resdet.datasets.image import read_image
+    from resdet.detection.inference.folder_page import write_folder_page
+
+    def read(path: Path) -> Any:
+        return read_image(path, predictor.rules).pixels
+
+    page = write_folder_page(out, {file.name: file.path for file in files}, read)
+    say(f"open in a browser: {page} ({page.stat().st_size / 1e6:.1f} MB)")
 
 
 def _shard(files: list[One], text: str) -> list[One]:

@@ -95,6 +95,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "labelme, voc, yolo, coco or csv; may be repeated",
     )
     parser.add_argument(
+        "--page",
+        action="store_true",
+        help="also write OUT/page.html to look at: boxes from any score on, the least certain "
+        "images first",
+    )
+    parser.add_argument(
         "--include-hidden",
         action="store_true",
         help="take hidden and system files of folders and globs too: ._a.jpg, .thumbnails",
@@ -172,6 +178,7 @@ def resume_command(args: argparse.Namespace) -> str:
     words += ["--save-crop"] if args.save_crop else []
     words += ["--sort-by-class"] if args.sort_by_class else []
     words += [word for each in args.format for word in ("--format", each.name)]
+    words += ["--page"] if args.page else []
     words += ["--include-hidden"] if args.include_hidden else []
     words += ["--shard", args.shard] if args.shard != "1/1" else []
     words += ["--every", str(args.every)] if args.every is not None else []

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..pages.shots import ImageBudget, Shot
-from .error_page import BUDGET, Reader, case_shot
+from ..pages.shots import BUDGET, ImageBudget, Reader, Shot
+from .error_page import case_shot
 from .image_records import ImageRecords
 
 #: Images that are shown, at most this many of a class, and their longer side.

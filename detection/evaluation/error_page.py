@@ -7,23 +7,19 @@ Everything is data for the script of the page, ``errors.js``, which draws the bo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..errors import ImageError
-from ..pages.shots import ImageBudget, Shot, class_hex
+from ..pages.shots import BUDGET, ImageBudget, Reader, Shot, class_hex, read_shot, scaled_box
 from .error_types import ERRORS, KINDS, error_types
 from .image_records import ImageRecords
 
 #: The worst images, further ones for classes that these do not show, and their longer side.
 WORST, MORE, SIDE = 48, 24, 640
-#: Bytes of all images of a page.
-BUDGET = 10_000_000
 #: Detections of an image in the page, those of the highest scores; the counts are of all.
 MAX_DETECTIONS = 100
 #: Beyond this number of classes only the counts of all together are in the page.
@@ -58,8 +54,6 @@ ADVICE: Mapping[str, str] = {
     "both": "choose the error below and see which classes are concerned; more images of them help",
     "duplicate": "a smaller test.nms_iou joins overlapping detections",
 }
-
-Reader = Callable[[Path], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -133,19 +127,10 @@ def _chosen(records: ImageRecords) -> list[Mapping[str, Any]]:
 def case_shot(
     entry: Mapping[str, Any], read: Reader, budget: ImageBudget, side: int = SIDE
 ) -> tuple[Shot, float]:
-    """The image, at most ``side`` pixels wide and high, or why there is none; and the factor from
-    its pixels to those that are shown."""
-    caption = _name(entry)
-    if budget.spent:
-        return Shot(caption, why=budget.why), 1.0
-    if not entry["file"]:
-        return Shot(caption, why="the evaluation does not know its file"), 1.0
-    try:
-        pixels = read(Path(entry["file"]))
-    except ImageError as error:
-        return Shot(caption, why=str(error)), 1.0
-    shot = budget.take(Shot.inline(caption, pixels, max_side=side))
-    return shot, shot.width / pixels.shape[1]
+    """`read_shot` of the image of an entry."""
+    if not entry["file"] and not budget.spent:
+        return Shot(_name(entry), why="the evaluation does not know its file"), 1.0
+    return read_shot(_name(entry), Path(entry["file"] or ""), read, budget, side)
 
 
 def _boxes(entry: Mapping[str, Any], scale: float) -> dict[str, Any]:
@@ -155,14 +140,14 @@ def _boxes(entry: Mapping[str, Any], scale: float) -> dict[str, Any]:
     rows = sorted(range(len(found["scores"])), key=lambda row: -found["scores"][row])
     return {
         "objects": [
-            [*_scaled(box, scale), label, int(ignore)]
+            [*scaled_box(box, scale), label, int(ignore)]
             for box, label, ignore in zip(
                 truth["boxes"], truth["labels"], truth["ignore"], strict=True
             )
         ],
         "detections": [
             [
-                *_scaled(found["boxes"][row], scale),
+                *scaled_box(found["boxes"][row], scale),
                 found["labels"][row],
                 found["scores"][row],
                 found["kinds"][row],
@@ -171,10 +156,6 @@ def _boxes(entry: Mapping[str, Any], scale: float) -> dict[str, Any]:
             for row in rows[:MAX_DETECTIONS]
         ],
     }
-
-
-def _scaled(box: Sequence[float], scale: float) -> list[float]:
-    return [round(side * scale, 1) for side in box]
 
 
 def _counts(records: ImageRecords) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def render_page(page: Page) -> str:
     """The HTML text of the whole page."""
     template = Path(__file__).with_name("page.html.j2")
     filters = {"number": _number, "colour": class_hex}
-    scripts = ("errors.js",) if page.errors else ()
+    scripts = ("boxes.js", "errors.js") if page.errors else ()
     return render_html(template, filters, scripts=scripts, page=page)
 
 

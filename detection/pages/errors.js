@@ -6,44 +6,9 @@
   const slider = document.getElementById("score");
   const classFilter = document.getElementById("class");
   const kindFilter = document.getElementById("kind");
-  const SVG = "http://www.w3.org/2000/svg";
   const more = document.getElementById("more");
   const STEP = 8;
   let limit = STEP;
-
-  function element(name, attributes, text) {
-    const made = document.createElementNS(SVG, name);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    if (text !== undefined) made.textContent = text;
-    return made;
-  }
-
-  function mark(box, colour, style, text) {
-    const [x1, y1, x2, y2] = box;
-    const group = element("g", { class: `mark ${style}` });
-    const [width, height] = [Math.max(1, x2 - x1), Math.max(1, y2 - y1)];
-    group.append(element("title", {}, text), element("rect", { x: x1, y: y1, width, height, stroke: colour }));
-    return group;
-  }
-
-  // Labels of boxes, the most important first; one that would cover another is left to the tooltip.
-  function label(svg, boxes) {
-    const whole = svg.viewBox.baseVal;
-    const scale = whole.width / (svg.getBoundingClientRect().width || Number(svg.dataset.width));
-    const taken = [];
-    for (const [[x1, y1, , y2], text] of boxes) {
-      const short = text.length > 28 ? `${text.slice(0, 20)}… ${text.slice(-4)}` : text;
-      const [wide, high] = [(7.6 * short.length + 4) * scale, 16 * scale];
-      const x = Math.max(2, Math.min(x1, whole.width - wide));
-      const free = [y1 - 4 * scale, y1 + high, y2 + high].find((y) => y >= high && y <= whole.height
-        && taken.every(([left, right, base]) => right <= x || left >= x + wide || Math.abs(base - y) >= high));
-      if (free === undefined) continue;
-      taken.push([x, x + wide, free]);
-      const written = element("g", { class: "mark" });
-      written.append(element("text", { x: x + 2 * scale, y: free - 2 * scale }, short));
-      svg.append(written);
-    }
-  }
 
   const ERRORS = data.errors;
   const HITS = ["right", "classification", "localization"];
@@ -89,10 +54,6 @@
       words.filter(([count]) => count).map(([count, name]) => `${count} ${name}`).join(", ") || "nothing wrong";
   }
 
-  function share(part, whole) {
-    return whole ? (part / whole).toFixed(3) : "-";
-  }
-
   // Of the whole evaluation, not of the shown images alone.
   function recount(place, chosen) {
     const { objects, kinds } = data.counts;
@@ -116,19 +77,11 @@
     const kind = kindFilter.value;
     document.getElementById("shown-score").textContent = score.toFixed(2);
     recount(place, chosen);
-    const ranked = cases.map((node, index) => [node, index, chosenOf(data.cases[index], score, chosen, kind)]);
-    ranked.sort((left, right) => right[2].errors - left[2].errors || left[1] - right[1]);
     const filtered = chosen >= 0 || kind !== "";
-    let fitting = 0;
-    for (const [node, , content] of ranked) {
-      fitting += !(filtered && content.errors === 0);
-      node.hidden = (filtered && content.errors === 0) || fitting > limit;
-      node.parentNode.append(node);
-      if (!node.hidden) draw(node, content);
-    }
-    more.hidden = fitting <= limit;
-    document.getElementById("visible").textContent =
-      `${Math.min(limit, fitting)} of ${fitting} images shown`;
+    const contents = data.cases.map((entry) => chosenOf(entry, score, chosen, kind));
+    const ranked = cases.map((node, index) => [node, filtered && !contents[index].errors ? null : contents[index].errors]);
+    arrange(ranked, limit, more, document.getElementById("visible"));
+    cases.forEach((node, index) => node.hidden || draw(node, contents[index]));
   }
 
   for (const node of cases) {

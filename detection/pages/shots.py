@@ -6,17 +6,24 @@ The boxes are vector graphics and their labels text of the page, in the colours 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from ..drawing import class_colour
+from ..errors import ImageError
 from ..printing import printable
 from .rendering import jpeg_data_uri
 
+#: Returns the pixels (h, w, 3) RGB of a file; raises ImageError.
+Reader = Callable[[Path], NDArray[np.uint8]]
+
+#: Bytes of all images of a page.
+BUDGET = 10_000_000
 #: The largest width and height of an image that is shown beside another one, in pixels of CSS.
 _CASE = (640, 440)
 #: Characters of a label in an image; the whole name is in its tooltip.
@@ -99,6 +106,26 @@ class ImageBudget:
     def take(self, shot: Shot) -> Shot:
         self.left -= len(shot.uri)
         return shot
+
+
+def read_shot(
+    caption: str, path: Path, read: Reader, budget: ImageBudget, side: int
+) -> tuple[Shot, float]:
+    """The image, at most ``side`` pixels wide and high, or why there is none; and the factor from
+    its pixels to those that are shown."""
+    if budget.spent:
+        return Shot(caption, why=budget.why), 1.0
+    try:
+        pixels = read(path)
+    except ImageError as error:
+        return Shot(caption, why=str(error)), 1.0
+    shot = budget.take(Shot.inline(caption, pixels, max_side=side))
+    return shot, shot.width / pixels.shape[1]
+
+
+def scaled_box(box: Sequence[float], scale: float) -> list[float]:
+    """A box in pixels of the image that is shown, for the script of a page."""
+    return [round(side * scale, 1) for side in box]
 
 
 def class_hex(label: int) -> str:

@@ -90,8 +90,11 @@ def test_records_drawings_and_summary_of_a_folder(weights, images, tmp_path, cap
 def test_annotations_for_a_tool(weights, images, tmp_path, capsys):
     out = tmp_path / "out"
     words = (images, "--out", out, "--conf", "0.1", "--no-draw")
-    assert call(weights, *words, "--format", "cvat", "--format", "label-studio") == 0
-    assert f"annotations: {out / 'annotations/cvat'}" in capsys.readouterr().out
+    assert call(weights, *words, "--page", "--format", "cvat", "--format", "label-studio") == 0
+    printed = capsys.readouterr().out
+    assert f"annotations: {out / 'annotations/cvat'}" in printed
+    assert f"open in a browser: {out / 'page.html'}" in printed
+    assert (out / "page.html").read_text().count("data:image/jpeg") == 12
     boxes = (out / "annotations/cvat/images.xml").read_text().count("<box ")
     assert boxes == sum(len(record["detections"]) for record in lines(out)) > 0
     assert len(json.loads((out / "annotations/label_studio/images.json").read_text())) == 12

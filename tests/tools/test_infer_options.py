@@ -256,6 +256,7 @@ def test_a_video(infer, images, tiny_run, tmp_path):
     assert "need a run each" in infer("clip.avi", image, code=2).err
     assert "--every: is for videos" in infer(image, "--every", "2", code=2).err
     assert "not of videos" in infer("clip.avi", "--format", "coco", code=2).err
+    assert "--page: it shows images" in infer("clip.avi", "--page", code=2).err
 
 
 def test_hidden_images_on_request(infer, images, tmp_path):
