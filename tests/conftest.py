@@ -273,3 +273,16 @@ def browser() -> Iterator[Any]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     with webdriver.Chrome(options, webdriver.ChromeService(driver)) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[Any]:
+    """An S3 server of moto on a free port of this machine: see `tests/object_store.py`."""
+    for name in ("moto.server", "s3fs", "pyarrow"):
+        pytest.importorskip(name, reason=f"{name} is not installed")
+    from resdet.tests.object_store import ObjectStore
+
+    with ObjectStore() as store, pytest.MonkeyPatch.context() as patch:
+        for name, value in store.environment.items():
+            patch.setenv(name, value)
+        yield store

@@ -35,6 +35,7 @@ SPDX = {
     "Apache License, Version 2.0": "Apache-2.0",
     "Apache Software License": "Apache-2.0",
     "BSD License": "BSD",
+    "Dual License": "Apache-2.0 OR BSD-3-Clause",  # of python-dateutil 2
     "FreeBSD": "BSD-2-Clause",
     "LicenseRef-NVIDIA-Proprietary": NVIDIA,
     "MIT License": "MIT",
@@ -111,7 +112,7 @@ def test_every_required_package_is_listed_with_its_licence() -> None:
     assert not wrong, "THIRD_PARTY.md does not say what the metadata of these packages says"
 
 
-OPTIONAL = ["completion", "export", "mlflow", "serve", "shards", "tensorboard", "wandb"]
+OPTIONAL = ["completion", "export", "mlflow", "remote", "serve", "shards", "tensorboard", "wandb"]
 
 
 @pytest.mark.parametrize("group", ["required", *OPTIONAL])

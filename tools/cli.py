@@ -53,6 +53,7 @@ GROUPS = {
     },
     "use": {
         "infer": "resdet.tools.infer",
+        "manifest": "resdet.tools.manifest",
         "serve": "resdet.tools.serve",
         "export": "resdet.tools.export",
         "benchmark": "resdet.tools.benchmark",

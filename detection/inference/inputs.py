@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path, PurePath
 
 from ...datasets.listing import files_in, has_image_suffix, is_hidden, walk_files
+from ...datasets.manifests.storage import ADDRESS
 from ..errors import ConfigError
 from ..files import read_limited
 from .video import is_video
@@ -18,8 +19,6 @@ from .video import is_video
 #: Bytes of a list of images.
 _LARGEST_LIST = 2**30
 
-#: The beginning of an address, such as ``https://``.
-ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 #: What to do with files that hold images but are none, by extension.
 _ADVICE = {
     **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"), "an archive: unpack it and "

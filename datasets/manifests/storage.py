@@ -1,0 +1,205 @@
+"""Files and folders by address, on local disks and in object storage: ``/data``, ``s3://bucket/a``.
+
+Other file systems are those of fsspec, whose packages take their credentials and endpoints from the
+environment and their own files; none is read, stored or printed here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from ...detection.errors import ConfigError, one_line
+from ...detection.extras import require_extra
+
+Result = TypeVar("Result")
+
+#: The beginning of an address, such as ``https://``.
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+#: Seconds between the attempts at what failed for a passing reason.
+DELAYS = (0.5, 2.0, 8.0)
+#: Errors that another attempt does not mend.
+_LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+#: Errors of connections that are no OSError, by the name of their class.
+_PASSING = {"HTTPClientError", "ClientConnectionError", "ClientPayloadError", "IncompleteRead"}
+_ANOTHER_TIME = (408, 425, 429)  # HTTP: timeout, too early, too many requests
+#: The package of each protocol that the extra ``remote`` does not bring.
+_PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", **dict.fromkeys(("az", "abfs", "abfss"), "adlfs")}
+
+
+def is_remote(address: str) -> bool:
+    return ADDRESS.match(address) is not None
+
+
+def join(folder: str, name: str) -> str:
+    """The address of ``name`` in a folder; an empty one is the folder or the name itself."""
+    return f"{folder.rstrip('/')}/{name}" if folder and name else folder or name
+
+
+def filesystem(address: str) -> tuple[Any, str]:
+    """The fsspec file system of a remote address and the path in it.
+
+    Raises ConfigError for an unknown protocol and for a package that is not installed.
+    """
+    return _filesystem(address.partition("://")[0].lower()), address
+
+
+@cache
+def _filesystem(protocol: str) -> Any:
+    require_extra("remote")
+    import fsspec
+
+    options: dict[str, Any] = {"use_listings_cache": False}
+    try:
+        if protocol in ("http", "https"):
+            from aiohttp import ClientTimeout
+
+            limits = ClientTimeout(total=None, sock_connect=10, sock_read=30)
+            options["client_kwargs"] = {"timeout": limits}
+        elif protocol == "s3":  # s3fs itself tries again
+            options["config_kwargs"] = {"retries": {"max_attempts": 1}}
+        return fsspec.filesystem(protocol, **options)
+    except ImportError as error:
+        package = _PACKAGES.get(protocol)
+        how = f"pip install {package}" if package else "pip install 'resdet[remote]'"
+        raise ConfigError(f"{protocol}://: {one_line(error)}: {how}") from error
+    except ValueError as error:
+        raise ConfigError(f"{protocol}://: {one_line(error)}") from error
+
+
+def patiently(action: Callable[[], Result]) -> Result:
+    """The result of ``action``, tried again after `DELAYS` where it fails for a passing reason: a
+    timeout, a broken connection or an answer of 500 and above. Raises what it raises."""
+    for delay in DELAYS:
+        try:
+            return action()
+        except Exception as error:
+            if not is_passing(error):
+                raise
+            time.sleep(delay)
+    return action()
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether another attempt may succeed."""
+    status = getattr(error, "status", None)
+    if isinstance(status, int):
+        return status >= 500 or status in _ANOTHER_TIME
+    names = {each.__name__ for each in type(error).__mro__}
+    return (isinstance(error, OSError) and not isinstance(error, _LASTING)) or bool(
+        names & _PASSING
+    )
+
+
+def read_bytes(address: str, first: int | None = None, size: int | None = None) -> bytes:
+    """The content of a file, or ``size`` bytes of it from ``first`` on; see `patiently`."""
+    if not is_remote(address):
+        with Path(address).open("rb") as file:
+            file.seek(first or 0)
+            return file.read(-1 if size is None else size)
+    store, path = filesystem(address)
+    end = None if size is None else (first or 0) + size
+    return patiently(lambda: bytes(store.cat_file(path, start=first, end=end)))
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a file could not be read, in the words that runs over folders record."""
+    status = getattr(error, "status", None)
+    if isinstance(error, FileNotFoundError) or status == 404:
+        return "no such file"
+    if isinstance(error, PermissionError) or status == 403:
+        return "access denied"
+    return f"cannot be read ({one_line(error)})"
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder for results, local or remote; names in it have slashes.
+
+    A file appears whole or not at all: local ones are written under a temporary name and moved,
+    object stores show an object once its upload is complete.
+    """
+
+    root: str
+
+    def address(self, name: str) -> str:
+        return join(self.root, name)
+
+    def names(self, folder: str = "") -> list[str]:
+        """The names of the files in ``folder``, sorted; none where there is no such folder."""
+        address = self.address(folder)
+        if not is_remote(address):
+            if not os.path.isdir(address):  # noqa: PTH112 (as an address)
+                return []
+            return sorted(name for name in os.listdir(address) if ".part-" not in name)  # noqa: PTH208
+        store, path = filesystem(address)
+        try:
+            found = patiently(lambda: store.ls(path, detail=False))
+        except FileNotFoundError:
+            return []
+        return sorted(each.rstrip("/").rpartition("/")[2] for each in found)
+
+    def exists(self, name: str) -> bool:
+        address = self.address(name)
+        if not is_remote(address):
+            return Path(address).is_file()
+        store, path = filesystem(address)
+        return bool(patiently(lambda: store.exists(path)))
+
+    def read(self, name: str) -> bytes:
+        return read_bytes(self.address(name))
+
+    def write(self, name: str, content: bytes) -> None:
+        """Raises OSError and what the package of a remote file system raises."""
+        address = self.address(name)
+        if is_remote(address):
+            store, path = filesystem(address)
+            patiently(lambda: store.pipe_file(path, content))
+            return
+        part = self._part(name)
+        try:
+            part.write_bytes(content)
+            part.replace(address)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def publish(self, local: Path, name: str) -> None:
+        """Move a complete local file here."""
+        address = self.address(name)
+        if is_remote(address):
+            store, path = filesystem(address)
+            patiently(lambda: store.put_file(str(local), path))
+            local.unlink()
+            return
+        part = self._part(name)  # on this file system, where `local` may not be
+        try:
+            shutil.move(local, part)
+            part.replace(address)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        address = self.address(name)
+        if not is_remote(address):
+            Path(address).unlink(missing_ok=True)
+            return
+        store, path = filesystem(address)
+        try:
+            patiently(lambda: store.rm_file(path))
+        except FileNotFoundError:
+            return
+
+    def _part(self, name: str) -> Path:
+        """A temporary name beside ``name`` that no other process has."""
+        path = Path(self.address(name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.with_name(f".{path.name}.part-{uuid4().hex[:12]}")
