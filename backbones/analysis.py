@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..detection.errors import DataError
 from .exact_bn import Moments
 from .norm import ConvNorm
+from .undrawn import shapes_only
 
 T = TypeVar("T")
 
@@ -80,7 +81,7 @@ def measure(build: Callable[[], nn.Module], size: int) -> Complexity:
 
     A forward pass is counted on the meta device, which computes shapes only.
     """
-    with torch.device("meta"):
+    with shapes_only():
         network = build().eval()
         images = torch.empty(1, 3, size, size)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

@@ -29,10 +29,10 @@ from resdet.datasets.image import read_image
 from resdet.datasets.loading.dataset import DetectionDataset, train_loader
 from resdet.datasets.loading.sampling import BatchPlan, SampleKey
 from resdet.datasets.loading.transforms import resize
+from resdet.detection.config.data_rules import image_rules
 from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.config.files import load_config
 from resdet.detection.structures import Batch, Record
-from resdet.detection.tasks.base import image_rules
 from resdet.detection.tasks.detector import DETECTION
 from resdet.detection.tasks.detector_network import eval_transform, train_transform
 from torch import Tensor

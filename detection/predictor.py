@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 
+from .config.data_rules import image_rules
 from .errors import ConfigError, WeightsError
 from .export.folder import is_export
 from .inference.calls import pick_device
 from .inference.predictor import ModelFacts, Predictor
-from .tasks.base import Task, image_rules
+from .tasks.base import Task
 from .tasks.checkpoints import load_members, read_applicable
 from .tasks.registry import TASKS
 

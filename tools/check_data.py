@@ -163,10 +163,9 @@ def _task(args: argparse.Namespace) -> Task:
 def _configured(args: argparse.Namespace, config: Any) -> DataSet:
     from resdet.datasets.checks.sources import config_data
     from resdet.datasets.formats.format import Reading
+    from resdet.detection.config.data_rules import anchors_in_training, image_rules
     from resdet.detection.config.detector import DetectorConfig
     from resdet.detection.config.files import find_config
-    from resdet.detection.tasks.base import image_rules
-    from resdet.detection.tasks.detector_network import anchors_in_training
 
     # With difficult objects, also where training leaves them out.
     included = getattr(config.data, "difficult", "") == "include"
@@ -186,9 +185,8 @@ def _folder(args: argparse.Namespace) -> DataSet:
     from resdet.datasets.formats import format_of_file, recognise
     from resdet.datasets.formats.format import Reading
     from resdet.detection.config.classifier import ClassifierConfig
+    from resdet.detection.config.data_rules import anchors_in_training, image_rules
     from resdet.detection.config.detector import DetectorConfig
-    from resdet.detection.tasks.base import image_rules
-    from resdet.detection.tasks.detector_network import anchors_in_training
 
     if len(args.words) != 1:
         raise ConfigError("give one PATH, or --cfg FILE with overrides")

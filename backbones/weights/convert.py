@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
-import torch
 from torch import Tensor
 
 from ...detection.errors import WeightsError, first_few
 from ..pixels import PIXELS, name_pixels, pixel_buffers
 from ..resnet import DEPTHS, BasicBlock, Bottleneck, ResNet
+from ..undrawn import shapes_only
 from .layouts import HEADS, LAYOUTS, Kind, Layout, Settings, rename, why_ignored
 from .rewrites import complete_norms, convert_heads
 
@@ -276,7 +276,7 @@ def _expect_whole(ours: Mapping[str, Tensor], depth: int | None, kind: Kind) -> 
 
 
 def _names(depth: int, kind: Kind) -> list[str]:
-    with torch.device("meta"):
+    with shapes_only():
         names = list(ResNet(depth, width=1).trunk(whole=True).state_dict())
     if kind == "classifier":
         return names

@@ -9,11 +9,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from ...detection.errors import ConfigError, DataError
@@ -24,6 +24,9 @@ from .crop_geometry import CropGeometry, flip
 from .dataset import ImageDataset, class_of, read_record
 from .transforms import interpolation
 from .workers import BatchLoader
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 #: The colour beyond an image's edge: the mean of ImageNet, RGB, which normalisation makes 0.
 OUTSIDE = (124, 116, 104)
@@ -136,6 +139,8 @@ def _weights(scale: float, offset: float, size: int, length: int) -> csr_array:
         old = np.floor(middle) + np.arange(2)
         weights = 1 - abs(middle - old)
     starts = np.arange(0, old.size + 1, old.shape[1])
+    from scipy.sparse import csr_array  # half a second to import
+
     flat = (weights.astype(np.float32).ravel(), old.astype(np.int64).ravel(), starts)
     return csr_array(flat, shape=(size, length))
 

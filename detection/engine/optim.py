@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -33,7 +34,17 @@ def enough_values(settings: TrainConfig) -> Iterator[None]:
         ) from error
 
 
-def make_sgd(model: nn.Module, settings: TrainConfig) -> torch.optim.SGD:
+class SGD(torch.optim.SGD):
+    """torch's, without its calls of the compiler: their import takes seconds at every start."""
+
+    add_param_group = inspect.unwrap(torch.optim.SGD.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.SGD.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.SGD.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.SGD.load_state_dict)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+
+
+def make_sgd(model: nn.Module, settings: TrainConfig) -> SGD:
     """SGD over the trainable parameters. Weight decay applies to biases with ``decay_bias``
     (detectron2 does, py-faster-rcnn does not), to both parameters of norms with ``decay_norm``."""
     decayed: list[nn.Parameter] = []
@@ -47,7 +58,7 @@ def make_sgd(model: nn.Module, settings: TrainConfig) -> torch.optim.SGD:
         {"params": free, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+    return SGD(groups, lr=settings.lr, momentum=settings.momentum)
 
 
 def _trainable(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:

@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from .columns import Columns, Floats, FoundColumns, TruthColumns
 from .definitions import COCO_SIZES
@@ -53,6 +51,10 @@ class CocoScores:
 def coco_scores(columns: Columns, sizes: tuple[float, float] = COCO_SIZES) -> CocoScores:
     """Run pycocotools' box evaluation with its own parameters (100 detections per image, class),
     but for ``sizes``, the sides in px of the squares that part small, medium and large objects."""
+    from pycocotools.cocoeval import (
+        COCOeval,  # late, with the rest of the library: a fifth of a second
+    )
+
     objects = columns.truth
     truth = [
         {**row, "area": area, "iscrowd": int(ignore)}
@@ -95,6 +97,8 @@ def _rows(boxes: TruthColumns | FoundColumns) -> Iterator[dict[str, Any]]:
 
 
 def _index(columns: Columns, annotations: list[dict[str, Any]]) -> Any:
+    from pycocotools.coco import COCO
+
     index = COCO()
     index.dataset = {
         "info": {},

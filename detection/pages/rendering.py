@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -35,6 +34,8 @@ def render_html(
 
     ``scripts`` are files of this folder, run after the script of all pages.
     """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # only pages need it
+
     environment = Environment(
         loader=FileSystemLoader([template.parent, Path(__file__).parent]),
         autoescape=True,

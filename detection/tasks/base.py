@@ -15,7 +15,6 @@ from torch import nn
 from ...backbones.weights.convert import Converted
 from ...datasets.catalog import DataSplit
 from ...datasets.formats.format import Part
-from ...datasets.image import ImageRules
 from ...datasets.loading.dataset import train_loader
 from ...datasets.loading.sampling import BatchPlan, any_shape
 from ..config.base import Section, TrainConfig
@@ -291,10 +290,3 @@ def seeded(build: Callable[[], Model], seed: int) -> Model:
         torch.manual_seed(seed)
         model = build()
     return model.to(memory_format=torch.channels_last)
-
-
-def image_rules(config: Any) -> ImageRules:
-    """How the images of ``config.data`` are read."""
-    data = config.data
-    names = ("exif", "on_bad_image", "on_truncated", "max_pixels", "min_side", "max_aspect")
-    return ImageRules(**{name: getattr(data, name) for name in names})

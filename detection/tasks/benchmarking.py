@@ -16,11 +16,12 @@ import torch
 
 from ...datasets.catalog import DataSplit
 from ...datasets.image import read_image
+from ..config.data_rules import image_rules
 from ..config.detector import DetectorConfig
 from ..config.files import read_config
 from ..errors import ConfigError
 from ..inference.pipeline import Prepared
-from .base import ALONE, image_rules
+from .base import ALONE
 from .checkpoints import Checkpoint, load_members, read_applicable
 from .detector import DETECTION
 from .detector_export import Detector

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ...backbones.norm import fold_norms
+from ...backbones.undrawn import Undrawn, shapes_only
 from ...backbones.weights.convert import are_numbered
 from ...backbones.weights.load import expect_fit, import_weights, load_into
 from ..config.base import Section
@@ -81,7 +82,7 @@ class Checkpoint:
             return self, {}
         config: Any = self.config
         self.expect_fit(config)
-        with torch.device("meta"):
+        with shapes_only():
             network = self.task.build(config, len(self.classes))
         try:
             found = momenta(self.state, network, config.train)
@@ -92,7 +93,7 @@ class Checkpoint:
     def expect_fit(self, config: Section) -> None:
         """Raise WeightsError unless the tensors fit ``config``, without memory for the network: a
         small file must not ask for a large one."""
-        with torch.device("meta"):
+        with shapes_only():
             network = self.task.build(config, len(self.classes))
         expect_fit(network, self.tensors, source=str(self.path))
 
@@ -116,7 +117,8 @@ class Checkpoint:
         if not self.state and are_numbered(classes) and given and len(given) == len(classes):
             classes = given  # converted weights without names
         self.expect_fit(config)
-        model = self.task.build(config, len(self.classes))
+        with Undrawn():
+            model = self.task.build(config, len(self.classes))
         load_into(model, self.tensors, source=str(self.path))
         named = NamedPaths() if trust_paths else self.named_paths(config, overrides)
         return Loaded(model.to(device).eval(), config, classes, self.config, named, self.held_out)

@@ -18,6 +18,7 @@ from ...datasets.shards.plan import StreamPlan
 from ...datasets.shards.reader import ShardSource
 from ...datasets.shards.stream import ShardEvalLoader, ShardTrainLoader
 from ..config.classifier import ClassifierConfig
+from ..config.data_rules import image_rules
 from ..config.network import started_from
 from ..engine.distributed import Group
 from ..engine.plots import plot_image_labels
@@ -36,7 +37,7 @@ from ..inference.result_types import ClassResult
 from ..models.classifier import Classifier
 from ..structures import Batch
 from .banner import describe_size
-from .base import ALONE, Loaded, Part, Splits, image_rules
+from .base import ALONE, Loaded, Part, Splits
 from .classifier_network import (
     build_classifier,
     classifier_member,

@@ -21,9 +21,10 @@ from ...backbones.weights.convert import Converted, frozen_classifier
 from ...datasets.loading.crops import Crop
 from ...datasets.loading.dataset import ClassificationDataset, eval_loader
 from ...datasets.shards.index import ShardSplit
+from ..config.data_rules import image_rules
 from ..errors import ConfigError
 from ..structures import Batch, Record
-from .base import Part, image_rules
+from .base import Part
 from .batch_size import expect_number
 from .classifier import CLASSIFICATION, LoadedClassifier
 from .classifier_network import eval_crops, train_crop

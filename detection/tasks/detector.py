@@ -26,6 +26,7 @@ from ...datasets.checks.check import summarise
 from ...datasets.checks.report import report_as_dict
 from ...datasets.loading.dataset import DetectionDataset, eval_loader, train_loader
 from ..config.base import HeldOut
+from ..config.data_rules import anchors_in_training, image_rules
 from ..config.detector import DetectorConfig
 from ..config.network import started_from
 from ..engine.distributed import Group
@@ -40,12 +41,11 @@ from ..inference.result_types import DetectionResult
 from ..models.faster_rcnn import FasterRCNN
 from ..structures import Batch, Detections
 from .banner import describe_size, describe_splits
-from .base import Loaded, Part, Splits, Task, image_rules
+from .base import Loaded, Part, Splits, Task
 from .describing import describe_overridden
 from .detector_data import read_sources, read_test
 from .detector_export import applied, detector_graph, exported_detector, parted_detector
 from .detector_network import (
-    anchors_in_training,
     build_detector,
     describe_pipeline,
     eval_transform,

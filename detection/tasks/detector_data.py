@@ -11,9 +11,9 @@ from ...datasets.catalog import DataSplit, all_dropped, label_images
 from ...datasets.findings import refuse
 from ...datasets.formats import class_order, declared_classes, inspect_all, with_names
 from ...datasets.formats.format import Difficult, Reading, Source, is_annotated
+from ..config.data_rules import image_rules
 from ..config.detector import DetectorConfig
 from ..errors import ConfigError
-from .base import image_rules
 
 
 def read_sources(

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from ...backbones.pixels import PIXELS, PixelNorm
+from ...backbones.undrawn import shapes_only
 from ..config.detector import DetectorConfig
 from ..errors import ConfigError
 from ..export.detector import whole_detector
@@ -108,7 +108,7 @@ def exported_detector(folder: Path, config: DetectorConfig, classes: int) -> nn.
 
 def load_parts(folder: Path, config: DetectorConfig, classes: int) -> FasterRCNN:
     """The detector whose networks are the graphs in ``folder``."""
-    with torch.device("meta"):
+    with shapes_only():
         model = build_detector(config, classes)
     model.pixels = PixelNorm(PIXELS[config.backbone.pixels])
     cells = cell_anchors(config.rpn.anchor_sizes, config.rpn.anchor_ratios)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import partial
 
 from ...backbones.pixels import PixelNorm
-from ...datasets.checks.statistics import Anchors
 from ...datasets.loading.transforms import EvalTransform, TrainTransform
 from ..config.detector import (
     DetectorConfig,
@@ -120,18 +119,6 @@ def _region_pool(roi: RoiConfig, stride: int) -> RegionPool:
     if roi.pool == "pool":
         return partial(roi_pool, size=roi.pool_size, stride=stride)
     return partial(roi_align, size=roi.pool_size, stride=stride, sampling_ratio=roi.sampling_ratio)
-
-
-def anchors_in_training(config: DetectorConfig) -> Anchors:
-    """The anchors at the training scale, of several scales the middle one."""
-    sides = sorted(config.image.short_side_train)
-    return Anchors(
-        config.rpn.anchor_sizes,
-        config.rpn.anchor_ratios,
-        sides[len(sides) // 2],
-        config.image.long_side_max,
-        config.backbone.build().stride,
-    )
 
 
 def train_transform(config: DetectorConfig) -> TrainTransform:

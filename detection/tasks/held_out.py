@@ -20,9 +20,10 @@ from ...datasets.convert.split import Member, stratified_split
 from ...datasets.formats.format import Part
 from ...datasets.shards.index import ShardSplit
 from ..config.base import HeldOut
+from ..config.data_rules import image_rules
 from ..errors import ConfigError, DataError, first_few
 from ..files import write_file
-from .base import Splits, Task, image_rules
+from .base import Splits, Task
 
 #: In the run folder: the ids of the images that are held out, one a line.
 LIST = "held_out.txt"

@@ -19,6 +19,7 @@ from ...datasets.loading.dataset import (
     ImageDataset,
     LocalizationDataset,
 )
+from ..config.data_rules import image_rules
 from ..config.localizer import (
     AnyLocalizerConfig,
     LocalizerConfig,
@@ -42,7 +43,7 @@ from ..inference.result_types import DetectionResult
 from ..models.localizer import Localizer
 from ..structures import Located
 from .banner import describe_size, describe_splits
-from .base import Loaded, Part, Splits, image_rules
+from .base import Loaded, Part, Splits
 from .checkpoints import class_difference, load_members, read_applicable
 from .classifier import CLASSIFICATION
 from .classifier_network import describe_crops, eval_crops, exported_crops, train_crop

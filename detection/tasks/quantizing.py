@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...datasets.catalog import DataSplit
 from ...datasets.image import read_image
+from ..config.data_rules import image_rules
 from ..config.detector import DetectorConfig
 from ..config.files import read_config
 from ..errors import ConfigError, WeightsError
@@ -21,7 +22,7 @@ from ..export.quantize import CHOICES, int8_instructions, quantize
 from ..inference.inputs import find_inputs
 from ..models.faster_rcnn import FasterRCNN
 from ..structures import Batch
-from .base import ALONE, image_rules
+from .base import ALONE
 from .detector import DETECTION
 from .detector_export import Detector, load_parts, with_one_view
 from .detector_network import build_pipeline

@@ -21,6 +21,7 @@ from torch import Tensor
 from ...datasets.catalog import DataSplit
 from ...datasets.loading.dataset import ImageDataset
 from ...datasets.loading.regions import RegionDataset, Square
+from ..config.data_rules import image_rules
 from ..config.localizer import RegionLocalizerConfig
 from ..config.network import started_from
 from ..engine.distributed import Group
@@ -35,7 +36,7 @@ from ..inference.locate_records import RecordReader, propose_records
 from ..models.localizer import RegionLocalizer
 from ..structures import Record
 from .banner import describe_size, describe_splits
-from .base import Loaded, Splits, image_rules
+from .base import Loaded, Splits
 from .checkpoints import load_members, read_applicable
 from .localizer import (
     LOCALIZATION,

@@ -11,9 +11,9 @@ from ...datasets.catalog import DataSplit
 from ...datasets.image import ImageRules, SkippedImage
 from ...datasets.loading.dataset import read_record
 from ...datasets.shards.index import ShardSplit
+from ..config.data_rules import image_rules
 from ..errors import DataError, ImageError, first_few
 from ..structures import Record
-from .base import image_rules
 
 
 def evaluate_read(

@@ -20,11 +20,11 @@ from resdet.datasets.checks.statistics import (
     size_histograms,
 )
 from resdet.datasets.records import RawBox, RawImage, RawObject
+from resdet.detection.config.data_rules import anchors_in_training
 from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.config.files import read_config
 from resdet.detection.ops.anchors import cell_anchors, grid_anchors
 from resdet.detection.structures import Annotation, Record
-from resdet.detection.tasks.detector_network import anchors_in_training
 from torchvision.ops import box_iou
 
 SIZES, RATIOS = (32.0, 128.0), (0.5, 1.0, 2.0)

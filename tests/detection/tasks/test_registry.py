@@ -13,13 +13,14 @@ import torch
 from resdet.datasets.catalog import DataSplit
 from resdet.datasets.loading.dataset import DetectionDataset, eval_loader
 from resdet.detection.config.base import Count, Precision, Section, TrainConfig
+from resdet.detection.config.data_rules import image_rules
 from resdet.detection.config.detector import DataConfig, ImageConfig
 from resdet.detection.engine.checkpoint import load_checkpoint
 from resdet.detection.engine.distributed import Group
 from resdet.detection.engine.plots import plot_labels
 from resdet.detection.evaluation.report import Evaluation
 from resdet.detection.structures import Annotation, Batch, Record
-from resdet.detection.tasks.base import Loaded, Part, Splits, Task, image_rules
+from resdet.detection.tasks.base import Loaded, Part, Splits, Task
 from resdet.detection.tasks.detector import DETECTION
 from resdet.detection.tasks.detector_network import eval_transform, train_transform
 from resdet.detection.tasks.registry import TASKS
