@@ -1,7 +1,7 @@
 """Compare two evaluations of the same images: differences with paired bootstrap intervals.
 
 resdet compare runs/a/eval runs/b/eval
-resdet compare a/images.json b/images.json --out comparison.json
+resdet compare a/images.json b/images.json --out comparison.json --page comparison.html
 resdet compare a.json b.json --annotations instances_val2017.json
 """
 
@@ -17,6 +17,7 @@ from resdet.tools.arguments import expect_positive, expect_writable
 
 if TYPE_CHECKING:
     from resdet.detection.evaluation.image_records import ImageRecords
+    from resdet.detection.evaluation.paired import Comparison
 
 HELP = "compare two evaluations or files of results, with intervals of the difference"
 
@@ -41,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resamples", type=int, default=1000, help="resamples of the images")
     parser.add_argument("--seed", type=int, default=0, help="of the resamples")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the comparison as JSON")
+    parser.add_argument(
+        "--page", type=Path, metavar="FILE", help="write an HTML page with the images that differ"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
     expect_positive(args, "resamples")
     if args.seed < 0:
         raise ConfigError(f"--seed {args.seed}: expected at least 0")
-    if args.out:
-        expect_writable(args.out.absolute().parent)
+    for path in filter(None, (args.out, args.page)):
+        expect_writable(path.absolute().parent)
     first, second = _records(args)
     comparison = compare_records(first, second, resamples=args.resamples, seed=args.seed)
     say(f"first: {args.first}")
@@ -70,7 +74,25 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         write_comparison(comparison, args.out)
         say(f"written: {args.out}")
+    if args.page:
+        _write_page(args.page, comparison, first, second)
     return 0
+
+
+def _write_page(
+    path: Path, comparison: Comparison, first: ImageRecords, second: ImageRecords
+) -> None:
+    from resdet.datasets.image import read_image
+    from resdet.detection.evaluation.compare_page import render_comparison
+    from resdet.detection.files import write_file
+
+    text = render_comparison(comparison, first, second, lambda file: read_image(file).pixels)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, text)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+    say(f"open in a browser: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
 def _records(args: argparse.Namespace) -> list[ImageRecords]:
@@ -86,7 +108,8 @@ def _records(args: argparse.Namespace) -> list[ImageRecords]:
     for path in paths:
         columns = read_columns(path, truth)
         evaluation = evaluate_columns(columns, truth.classes, coco=False, files=truth.files)
-        header = {"task": evaluation.task, "classes": truth.classes}
+        shared = evaluation.image_header()
+        header = {"task": evaluation.task, "classes": truth.classes, **shared}
         records.append(records_of(path, header, evaluation.image_entries()))
     return records
 

@@ -261,8 +261,10 @@ def test_compare_evaluations_and_results(resdet: Command, evaluated: Path, tmp_p
     written = []
     for name, pair in pairs.items():
         out = tmp_path / f"{name}.json"
-        done = resdet("compare", *pair, "--out", out, "--resamples", "100")
+        page = ("--page", out.with_suffix(".html"))
+        done = resdet("compare", *pair, "--out", out, *page, "--resamples", "100")
         assert done.code == 0, done.err
+        assert f"open in a browser: {page[1]}" in done.out
         assert "second better" in done.out and "voc_ap50" in done.out and "star" in done.out
         written.append(json.loads(out.read_text()))
     assert written[0]["metrics"] == written[1]["metrics"]
