@@ -154,7 +154,7 @@ def test_the_page_fits_a_phone(page):
     phone = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
     give(page, "drop", two_spots(), "two.png")
-    status(page, "two.png")
+    status(page, "two.png: ")
     widths = "return [document.documentElement.scrollWidth, innerWidth]"
     assert page.execute_script(widths) == [360, 360]
     places = "return ['view', 'side'].map(id => document.getElementById(id).offsetTop)"
@@ -167,7 +167,7 @@ def test_keyboard_and_screen_reader(page):
     from selenium.webdriver.common.keys import Keys
 
     give(page, "drop", two_spots(), "two.png")
-    status(page, "two.png")
+    status(page, "two.png: ")
     page.find_element("id", "score").send_keys(Keys.HOME)
     status(page, "2 detections")
     page.execute_script("document.getElementById('files').focus()")
@@ -201,5 +201,5 @@ def test_the_token_is_asked_for(browser):
         until(lambda: "2 classes" in text(browser, "model"))
         assert not browser.find_element("id", "access").is_displayed()
         give(browser, "drop", two_spots(), "two.png")
-        status(browser, "two.png")
+        status(browser, "two.png: ")
     browser.get_log("browser")  # says that the server answered 401
