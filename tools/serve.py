@@ -22,6 +22,7 @@ from resdet.tools.arguments import add_device_argument, add_weights_argument, sp
 
 HELP = "answer HTTP requests with the predictions of a model"
 TOKEN = "RESDET_TOKEN"  # noqa: S105  the name of the variable
+KEY = "LABEL_STUDIO_API_KEY"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-pixels", type=int, default=50_000_000, metavar="N", help="limit of an image"
     )
+    parser.add_argument(
+        "--label-studio",
+        metavar="URL",
+        help="answer a Label Studio, below /label-studio: fetches images from this address, with"
+        f" the key in {KEY}",
+    )
     add_device_argument(parser)
 
 
@@ -62,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
     expect_extra("serve")
     from resdet.detection.predictor import load
-    from resdet.detection.serving.options import ServeOptions
+    from resdet.detection.serving.options import LabelStudio, ServeOptions
     from resdet.detection.serving.run import bind, is_local, serve
 
     overrides, others = split_overrides(args.overrides)
@@ -74,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
         max_bytes=args.max_bytes,
         max_pixels=args.max_pixels,
         token=_token(args.token_file),
+        label_studio=args.label_studio
+        and LabelStudio(args.label_studio, os.environ.get(KEY) or None),
     )
     bound = bind(args.host, args.port)
     predictor = load(
@@ -85,7 +94,8 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.batch_size is None and predictor.device.type == "cuda":
         options = replace(options, batch_size=8)
-    say(f"{predictor}")
+    for line in str(predictor).splitlines():
+        say(line)
     if not is_local(args.host) and options.token is None:
         say(f"warning: anybody who reaches {args.host} can use the model: set {TOKEN}")
     serve(predictor, options, bound)

@@ -24,11 +24,12 @@ from ..inference.outputs import ClassOutput
 from ..inference.predictor import Predictor
 from .answers import ErrorAnswer, FormAnswer, ImageAnswer, ModelAnswer
 from .guard import Guard
+from .label_studio_routes import add_label_studio
 from .metrics import Metrics
 from .model_queue import ModelQueue, QueuedImage, stopped
 from .options import RequestError, ServeOptions
 from .page import add_page
-from .uploads import BodyReader
+from .uploads import BodyReader, Upload
 
 _ERRORS: Any = {
     status: {"model": ErrorAnswer, "description": text}
@@ -84,16 +85,21 @@ class Server:
         thresholds = self.thresholds(score, classes)
         self.queue.expect_room()
         with self.bodies.holding() as holding:
-            uploads = await holding.images(request, name)
-            images = [QueuedImage(each.name, each.data, thresholds) for each in uploads]
-            self.queue.submit(images)
-            del uploads
-            started = time.perf_counter()
-            try:
-                found = await self._answers(request, images)
-            except (ClientDisconnect, RequestError):
-                self.metrics.images.labels("gone").inc(len(images))
-                raise
+            return await self.records(request, await holding.images(request, name), thresholds)
+
+    async def records(
+        self, request: Request, uploads: list[Upload], thresholds: Any
+    ) -> list[dict[str, Any]]:
+        """The record of each image, or a record with its error; raises as `predict`."""
+        images = [QueuedImage(each.name, each.data, thresholds) for each in uploads]
+        self.queue.submit(images)
+        uploads.clear()  # the queue lets go of each image's bytes as it is decoded
+        started = time.perf_counter()
+        try:
+            found = await self._answers(request, images)
+        except (ClientDisconnect, RequestError):
+            self.metrics.images.labels("gone").inc(len(images))
+            raise
         self.metrics.answering.observe(time.perf_counter() - started)
         return [self._record(image.name, one) for image, one in zip(images, found, strict=True)]
 
@@ -220,6 +226,8 @@ def create_app(server: Server) -> FastAPI:
         return Response(server.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     add_page(app)
+    if server.options.label_studio is not None:
+        add_label_studio(app, server, server.options.label_studio)
     paths = frozenset(route.path for route in app.routes if hasattr(route, "path"))
     app.add_middleware(Guard, metrics=server.metrics, paths=paths, token=server.options.token)
     return app

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from fastapi import Request
 from starlette.datastructures import UploadFile
@@ -18,6 +19,8 @@ _BYTES = ("", "application/octet-stream", "application/x-www-form-urlencoded")
 #: So many of the largest bodies are in memory at a time.
 _BODIES = 16
 _LONGEST_NAME = 255
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -58,27 +61,35 @@ class Holding:
         Raises RequestError: 408 too slow, 413 too large, 415 of another type, 400 no image or a
         damaged form, 503 too many bodies at a time. Raises ClientDisconnect.
         """
-        options = self.reader.options
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         form = kind == "multipart/form-data"
         if not form and not kind.startswith("image/") and kind not in _BYTES:
             raise RequestError(
                 415, f"{kind[:80]}: send the bytes of an image, or a form (multipart/form-data)"
             )
-        try:
-            async with asyncio.timeout(options.body_seconds):
-                if form:
-                    uploads = await self._form(request)
-                else:
-                    data = b"".join([part async for part in self.parts(request)])
-                    uploads = [Upload(name, data)] if data else []
-        except TimeoutError:
-            raise RequestError(
-                408, f"the body did not arrive within {options.body_seconds:g} seconds"
-            ) from None
+        if form:
+            uploads = await self._in_time(self._form(request))
+        else:
+            data = await self.body(request)
+            uploads = [Upload(name, data)] if data else []
         if not uploads:
             raise RequestError(400, "no image: send its bytes, or a form with files")
         return [Upload(_safe(each.name), each.data) for each in uploads]
+
+    async def body(self, request: Request) -> bytes:
+        """The whole body; raises RequestError, 408, 413 or 503, and ClientDisconnect."""
+        return await self._in_time(self._joined(request))
+
+    async def _joined(self, request: Request) -> bytes:
+        return b"".join([part async for part in self.parts(request)])
+
+    async def _in_time(self, reading: Awaitable[T]) -> T:
+        seconds = self.reader.options.body_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                return await reading
+        except TimeoutError:
+            raise RequestError(408, f"the body did not arrive within {seconds:g} seconds") from None
 
     async def parts(self, request: Request) -> AsyncGenerator[bytes, None]:
         """The body as it arrives, counted; raises RequestError where it is too large."""
@@ -90,14 +101,18 @@ class Holding:
             raise large
         stream = request.stream()
         async for part in stream:
-            self.size += len(part)
-            self.reader.held += len(part)
+            self.count(len(part))
             if self.size > limit:
                 await self._discard(stream)
                 raise large
-            if self.reader.held > _BODIES * limit:
-                raise RequestError(503, "busy: many large bodies", retry_after=1)
             yield part
+
+    def count(self, size: int) -> None:
+        """Add bytes that came into memory; raises RequestError, 503, where they are too many."""
+        self.size += size
+        self.reader.held += size
+        if self.reader.held > _BODIES * self.reader.options.max_bytes:
+            raise RequestError(503, "busy: many large bodies", retry_after=1)
 
     async def _discard(self, stream: AsyncIterator[bytes]) -> None:
         """Read on a little: a client that is still sending would not see the answer."""
