@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import subprocess
@@ -185,3 +186,23 @@ def test_exports_are_compared_with_what_was_put_in(
     (folder / "x.csv").write_text("\n".join(rows[:-1]))
     assert exports.read(tmp_path) == 1
     assert "differs" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_scale_measures_a_start_its_workers_and_an_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    scale, scale_data = map(importlib.import_module, ("scale", "scale_data"))
+    monkeypatch.setattr(scale_data, "CLASSES", 3)
+    scale_data.coco(tmp_path / "coco", images=70, objects=200)
+    sizes = {"eval_images": 3, "detections": 30, "images": 50, "folder_images": 20}
+    args = argparse.Namespace(scratch=tmp_path, **sizes)
+
+    figures = scale.coco(args)
+    assert figures["rss_mb"] > figures["own_mb"] > 10 and figures["cpu_s"] > 0.05
+    assert figures["worker_mb"] > 0 and figures["worker_growth_mb"] < 50
+    assert scale.sampler(args)["coco_batches_per_s"] > 100
+    assert scale.evaluation(args)["voc_and_coco_s"] > 0
+    scale_data.class_folders(tmp_path / "image_folder", images=1001)
+    assert len(list((tmp_path / "image_folder" / "train").glob("*/*.JPEG"))) == 1001
