@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from ..detection.structures import Annotation, Record
 from .bad_boxes import join_rounded, repeated_objects, usable_objects
 from .class_names import class_list, unknown_names
 from .findings import Finding, refuse
+from .record_columns import Records
 from .records import RawBox, RawImage, RawObject
 
 
@@ -26,11 +27,14 @@ class DataSplit:
     the difficult objects that were not read.
     """
 
-    records: tuple[Record, ...]
+    records: Records
     classes: tuple[str, ...]
     findings: tuple[Finding, ...] = ()
     annotated: bool = True
     left_out: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "records", Records.of(self.records))
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -77,19 +81,22 @@ def label_images(
     images, findings = _first_of_each_id(images)
     findings += unknown_names(images, {*names, *ignore_classes}, names, declared)
     labels = {name: label for label, name in enumerate(names)}
-    records = []
-    for image in images:
-        kept, faults = usable_objects(image, labels, on_bad_box)
-        findings += faults + repeated_objects(image)
-        records.append(Record(image.image_id, image.path, image.size, _annotation(kept, labels)))
+
+    def labelled() -> Iterator[Record]:
+        for image in images:
+            kept, faults = usable_objects(image, labels, on_bad_box)
+            findings.extend(faults + repeated_objects(image))
+            yield Record(image.image_id, image.path, image.size, _annotation(kept, labels))
+
+    records = Records.of(labelled())
     left_out = sum(image.left_out for image in images)
-    return DataSplit(tuple(records), names, tuple(join_rounded(findings)), left_out=left_out)
+    return DataSplit(records, names, tuple(join_rounded(findings)), left_out=left_out)
 
 
 def all_dropped(split: DataSplit) -> list[Finding]:
     """An error if ``on_bad_box`` left no object of the split."""
     dropped = [finding for finding in split.findings if finding.outcome == "dropped"]
-    if not dropped or any(len(record.annotation) for record in split.records):
+    if not dropped or len(split.records.labels):
         return []
     reason = f"all {len(dropped)} boxes were dropped; the first: {dropped[0]}"
     return [Finding("no_objects", "error", dropped[0].file, reason)]
@@ -102,11 +109,9 @@ def count_skipped(findings: Iterable[Finding]) -> int:
 
 def describe(split: DataSplit) -> str:
     """One line for the log: the number of images and objects, by class."""
-    with_objects = sum(len(record.annotation) > 0 for record in split.records)
-    labels = Counter(
-        label for record in split.records for label in record.annotation.labels.tolist()
-    )
-    ignored = sum(int(record.annotation.ignore.sum()) for record in split.records)
+    with_objects = int((split.records.counts > 0).sum())
+    labels = Counter(split.records.labels.tolist())
+    ignored = int(split.records.ignore.sum())
     outcomes = Counter(finding.outcome for finding in split.findings if finding.box)
     del outcomes[""]
     left_out = f", difficult left out {split.left_out}" if split.left_out else ""

@@ -17,6 +17,7 @@ from .formats import inspect
 from .formats.format import DEFAULT_READING, Inspected, Part, Reading, Source
 from .formats.image_folder import FolderSource
 from .image import DEFAULT_RULES, ImageRules
+from .record_columns import Records
 from .records import RawImage
 
 #: Bytes of the files that are compared before a training; more would delay it.
@@ -82,14 +83,14 @@ def localization_split(
     refuse(findings, title)
     labelled = label_images(images, classes=classes, on_bad_box=on_bad_box)
     labels = _labels(images, labelled.classes)
-    records = tuple(
+    records = Records.of(
         replace(record, image_label=labels[record.image_id])
         for record in labelled.records
         if len(record.annotation)
     )
     findings += labelled.findings
     findings += _without_box(source, part, images, records)
-    seen = {record.image_label for record in records}
+    seen = set(records.image_labels.tolist())
     if missing := [name for label, name in enumerate(classes) if label not in seen]:
         kind = "absent_class" if part == "train" else "class_missing_in_split"
         reason = f"no boxes of {len(missing)} classes in {part}: {first_few(missing)}"
@@ -100,7 +101,7 @@ def localization_split(
 
 def describe_labelled(split: DataSplit) -> str:
     """One line for the log: the numbers of images, of classes, and of images per class."""
-    counts = Counter(record.image_label for record in split.records)
+    counts = Counter(split.records.image_labels.tolist())
     sizes = [counts[label] for label in range(len(split.classes))]
     skipped = f", skipped {count}" if (count := count_skipped(split.findings)) else ""
     return (
@@ -169,7 +170,8 @@ def _with_conflicts(
 
 
 def _of_images(split: DataSplit, found: Mapping[Path, Finding]) -> Iterator[Finding]:
-    return (found[record.path] for record in split.records if record.path in found)
+    paths = (record.path for record in split.records) if found else ()
+    return (found[path] for path in paths if path in found)
 
 
 # ---------------------------------------------------------------------------------- labels
@@ -205,8 +207,8 @@ def _label(source: Source, part: Part, inspected: Inspected, classes: tuple[str,
         folder = images[0].source.parent
         findings.append(Finding("class_missing_in_split", "warning", folder, reason))
     labels = _labels(images, classes)
-    empty = Annotation.empty()  # shared: a million of them would take gigabytes
-    records = tuple(
+    empty = Annotation.empty()
+    records = Records.of(
         Record(image.image_id, image.path, image.size, empty, labels[image.image_id])
         for image in images
     )
@@ -237,9 +239,9 @@ def _other_classes(
 
 
 def _without_box(
-    source: Source, part: Part, images: Sequence[RawImage], records: Sequence[Record]
+    source: Source, part: Part, images: Sequence[RawImage], records: Records
 ) -> Iterator[Finding]:
-    used = {record.image_id for record in records}
+    used = set(records.ids())
     without = [image for image in images if image.image_id not in used]
     place = Path(source.title)
     if part == "val":

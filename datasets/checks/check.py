@@ -19,6 +19,7 @@ from ..formats import class_order
 from ..formats.format import Source
 from ..image import DEFAULT_RULES, ImageRules
 from ..image_file import is_file
+from ..record_columns import Records
 from ..records import RawImage, RawObject, with_own_ids
 from .duplicates import by_split, find_conflicts, find_duplicates, without
 from .examples import Exhibits, choose_exhibits
@@ -124,7 +125,7 @@ def check(data: DataSet, effort: Effort = Effort()) -> Report:
     everything = [image for part in images.values() for image in part]
     report = summarise(str(data.origin), splits, data.anchors, data.origin)
     if data.content != "boxes":
-        train = next(iter(splits.values()), DataSplit((), ()))
+        train = next(iter(splits.values()), DataSplit(Records.of(()), ()))
         report = replace(report, histograms=image_histograms(train.records))
     ordered = _in_order([*findings, *report.findings])
     return replace(
@@ -144,7 +145,7 @@ def summarise(
 
     Histograms and anchor fit are computed on the first split, which is training.
     """
-    records = next(iter(splits.values())).records if splits else ()
+    records = next(iter(splits.values())).records if splits else Records.of(())
     fit = fit_anchors(records, anchors) if anchors else None
     findings = [finding for split in splits.values() for finding in split.findings]
     return Report(
@@ -207,7 +208,7 @@ def _unlabelled(images: Sequence[RawImage]) -> DataSplit:
     records = (
         Record(image.image_id, image.path, image.size, Annotation.empty()) for image in images
     )
-    return DataSplit(tuple(records), ())
+    return DataSplit(Records.of(records), ())
 
 
 def _across_splits(
@@ -218,9 +219,8 @@ def _across_splits(
     everything = [image for part in images.values() for image in part]
     findings = similar_names(everything) if data.classes is None else []
     train, split = next(iter(splits.items()))
-    notes = [record.annotation for record in split.records]
-    present = {label for note in notes for label in note.labels.tolist()}
-    learned = {label for note in notes for label in note.labels[~note.ignore].tolist()}
+    labels = split.records.labels
+    present, learned = set(labels.tolist()), set(labels[~split.records.ignore].tolist())
     for label, name in enumerate(split.classes):
         if label not in learned:
             what = "only difficult or crowd objects" if label in present else "no object"

@@ -12,6 +12,7 @@ import numpy as np
 from ...detection.structures import Record
 from ..catalog import DataSplit
 from ..findings import Finding
+from ..record_columns import Records
 from ..records import RawImage, RawObject
 
 #: Images of classes on a page, and of one class; images of one kind of finding.
@@ -50,7 +51,7 @@ def choose_exhibits(
     boxes: bool,
 ) -> Exhibits:
     """``boxes``: whether the images have boxes to show."""
-    split = next(iter(splits.values()), DataSplit((), ()))
+    split = next(iter(splits.values()), DataSplit(Records.of(()), ()))
     classes = _of_classes(split) if split.classes else _of_any(split.records)
     shown = {path for each in classes for path in each.images}
     shown |= set(images_of(findings))

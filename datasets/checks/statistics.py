@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...detection.ops.anchors import cell_anchors
-from ...detection.structures import Record
 from ..catalog import DataSplit
+from ..record_columns import Records
 
 #: An object without an anchor of this IoU is hard to propose.
 GOOD_IOU = 0.5
@@ -108,9 +108,9 @@ def count_splits(splits: Mapping[str, DataSplit]) -> tuple[SplitCounts, ...]:
         SplitCounts(
             name,
             len(split.records),
-            sum(len(record.annotation) == 0 for record in split.records),
-            sum(len(record.annotation) for record in split.records),
-            sum(int(record.annotation.ignore.sum()) for record in split.records),
+            int((split.records.counts == 0).sum()),
+            len(split.records.labels),
+            int(split.records.ignore.sum()),
         )
         for name, split in splits.items()
     )
@@ -119,17 +119,14 @@ def count_splits(splits: Mapping[str, DataSplit]) -> tuple[SplitCounts, ...]:
 def count_classes(splits: Mapping[str, DataSplit]) -> tuple[ClassCounts, ...]:
     """Counts in label order; all splits must have the same classes."""
     names = next(iter(splits.values())).classes if splits else ()
-    tables = [
-        Counter(label for record in split.records for label in record.annotation.labels.tolist())
-        for split in splits.values()
-    ]
+    tables = [Counter(split.records.labels.tolist()) for split in splits.values()]
     return tuple(
         ClassCounts(name, tuple(table[label] for table in tables))
         for label, name in enumerate(names)
     )
 
 
-def size_histograms(records: Sequence[Record], anchors: Anchors | None) -> tuple[Histogram, ...]:
+def size_histograms(records: Records, anchors: Anchors | None) -> tuple[Histogram, ...]:
     """Box sizes as annotated and, with ``anchors``, at the training scale; box shapes."""
     boxes, sizes = _boxes(records)
     width, height = (boxes[:, 2:] - boxes[:, :2]).T
@@ -142,9 +139,9 @@ def size_histograms(records: Sequence[Record], anchors: Anchors | None) -> tuple
     return tuple(found)
 
 
-def image_histograms(records: Sequence[Record]) -> tuple[Histogram, ...]:
+def image_histograms(records: Records) -> tuple[Histogram, ...]:
     """Image sizes and shapes, for data sets without boxes."""
-    height, width = np.array([record.size for record in records], np.float64).reshape(-1, 2).T
+    height, width = records.sizes.astype(np.float64).T
     roots = np.sqrt(height * width)
     return (
         _histogram("image size: square root of the area", "px", _SIZE_EDGES, roots),
@@ -152,7 +149,7 @@ def image_histograms(records: Sequence[Record]) -> tuple[Histogram, ...]:
     )
 
 
-def fit_anchors(records: Sequence[Record], anchors: Anchors) -> AnchorFit:
+def fit_anchors(records: Records, anchors: Anchors) -> AnchorFit:
     """Count objects without an anchor of IoU 0.5, and search sizes that leave fewer of them."""
     boxes, sizes = _boxes(records)
     scales = _scales(sizes, anchors)[:, None]
@@ -215,14 +212,10 @@ def _suggest(overlaps: Mapping[float, _Floats], count: int) -> tuple[float, ...]
     return tuple(sorted(chosen))
 
 
-def _boxes(records: Sequence[Record]) -> tuple[_Floats, _Floats]:
+def _boxes(records: Records) -> tuple[_Floats, _Floats]:
     """Boxes (R, 4) without ignored objects, and the (h, w) of their images (R, 2)."""
-    boxes, sizes = [np.zeros((0, 4))], [np.zeros((0, 2))]
-    for record in records:
-        own = record.annotation.boxes[~record.annotation.ignore].numpy().astype(np.float64)
-        boxes.append(own)
-        sizes.append(np.tile(np.array(record.size, np.float64), (len(own), 1)))
-    return np.concatenate(boxes), np.concatenate(sizes)
+    sizes, counted = np.repeat(records.sizes, records.counts, axis=0), ~records.ignore
+    return records.boxes[counted].astype(np.float64), sizes[counted].astype(np.float64)
 
 
 def _scales(sizes: _Floats, anchors: Anchors) -> _Floats:

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from ...detection.errors import ConfigError, DataError, first_few
 from ...detection.structures import Batch, Record, Sample
 from ..image import DEFAULT_RULES, ImageRules, LoadedImage, SkippedImage, read_image
+from ..record_columns import Records
 from .crop_geometry import CropGeometry, crop_annotation
 from .crops import Crop, PlacedCrop, crop_sample
 from .sampling import BatchPlan, SampleKey, fixed_keys
@@ -40,7 +41,7 @@ class ImageDataset(Dataset[Sample], ABC):
     fixed: bool = True
 
     def __init__(self, records: Sequence[Record], rules: ImageRules = DEFAULT_RULES) -> None:
-        self.records = tuple(records)
+        self.records = Records.of(records)
         self.rules = rules
 
     def __len__(self) -> int:
@@ -95,8 +96,8 @@ class ImageDataset(Dataset[Sample], ABC):
         each image of unknown size is alone.
         """
         groups: dict[object, list[SampleKey]] = defaultdict(list)
-        for key in fixed_keys(len(self)):
-            size = self.records[key.index].size
+        sizes = map(tuple, self.records.sizes.tolist())
+        for key, size in zip(fixed_keys(len(self)), sizes, strict=True):
             alone = (size, key.index) if size == UNKNOWN_SIZE else size
             groups[None if self.pad or self.fixed else alone].append(key)
         return [

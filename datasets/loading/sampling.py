@@ -10,11 +10,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...detection.errors import ConfigError, DataError
+
+#: (N, 2) or N of (h, w).
+Sizes = NDArray[np.int32] | Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,41 +39,37 @@ def fixed_keys(count: int) -> list[SampleKey]:
     return [SampleKey(index, sample_seed(0, 0, index)) for index in range(count)]
 
 
-def epoch_batches(
-    sizes: Sequence[tuple[int, int]], batch_size: int, seed: int, epoch: int
-) -> list[list[int]]:
-    """The ceil(N / batch_size) batches of an epoch, as indices into ``sizes`` (h, w).
+def epoch_batches(sizes: Sizes, batch_size: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The ceil(N / batch_size) batches of an epoch, (batches, batch_size) indices into ``sizes``.
 
     Images come in a seeded random order, landscape and portrait in separate batches because a
     mixed batch is mostly padding (grouping as in detectron2). The remaining images of
     both groups make mixed batches at the end. Every image occurs once; only the last batch, if
     incomplete, is filled with the first images of the epoch that are not in it.
     """
-    order = [int(index) for index in np.random.default_rng([seed, epoch]).permutation(len(sizes))]
-    batches: list[list[int]] = []
-    landscape: list[int] = []
-    portrait: list[int] = []
-    for index in order:
-        height, width = sizes[index]
-        group = landscape if width >= height else portrait
-        group.append(index)
-        if len(group) == batch_size:
-            batches.append(group.copy())
-            group.clear()
-    left = landscape + portrait
-    batches += [left[at : at + batch_size] for at in range(0, len(left), batch_size)]
-    if batches:
-        last = batches[-1]
-        # A data set smaller than the batch repeats itself.
-        used = set(last)
-        others = [index for index in order if index not in used] or order
-        last += islice(cycle(others), batch_size - len(last))
-    return batches
+    order = np.random.default_rng([seed, epoch]).permutation(len(sizes))
+    height, width = np.asarray(sizes).reshape(-1, 2)[order].T
+    full, ends, left = [], [], []
+    for places in (np.flatnonzero(width >= height), np.flatnonzero(width < height)):
+        whole = len(places) // batch_size * batch_size
+        full.append(order[places[:whole]].reshape(-1, batch_size))
+        ends.append(places[batch_size - 1 : whole : batch_size])
+        left.append(order[places[whole:]])
+    # Each batch comes when its last image does.
+    batches = np.concatenate(full)[np.argsort(np.concatenate(ends))]
+    rest = np.concatenate(left)
+    if not len(rest):
+        return batches
+    last = rest[(len(rest) - 1) // batch_size * batch_size :]
+    others = order[~np.isin(order, last)]
+    # A data set smaller than the batch repeats itself.
+    filled = np.resize(others if len(others) else order, batch_size - len(last))
+    return np.concatenate([batches, np.append(rest, filled).reshape(-1, batch_size)])
 
 
-def any_shape(count: int) -> list[tuple[int, int]]:
+def any_shape(count: int) -> Sizes:
     """Sizes for a `BatchPlan` that groups nothing: crops share batches, whatever the images."""
-    return [(1, 1)] * count
+    return np.broadcast_to(np.int32(1), (count, 2))
 
 
 def images_at_once(batch_size: int, world: int, accumulate: int) -> int:
@@ -93,7 +92,7 @@ class BatchPlan:
 
     def __init__(
         self,
-        sizes: Sequence[tuple[int, int]],
+        sizes: Sizes,
         *,
         batch_size: int,
         seed: int,
@@ -104,9 +103,9 @@ class BatchPlan:
         accumulate: int = 1,
     ) -> None:
         self.part = images_at_once(batch_size, world, accumulate)
-        if not sizes and start_step < steps:
+        if not len(sizes) and start_step < steps:
             raise DataError("no images to train on")
-        self.sizes = list(sizes)
+        self.sizes = sizes
         self.batch_size = batch_size
         self.seed = seed
         self.steps = range(start_step, steps)
@@ -127,7 +126,7 @@ class BatchPlan:
                 yield keys[start : start + self.part]
 
     def _global_batches(self) -> Iterator[list[SampleKey]]:
-        planned, batches = -1, []
+        planned, batches = -1, np.empty((0, 0), np.int64)
         for step in self.steps:
             epoch, position = divmod(step, self.steps_per_epoch)
             if epoch != planned:
@@ -135,5 +134,5 @@ class BatchPlan:
                 batches = epoch_batches(self.sizes, self.batch_size, self.seed, epoch)
             yield [
                 SampleKey(index, sample_seed(self.seed, epoch, index))
-                for index in batches[position]
+                for index in batches[position].tolist()
             ]

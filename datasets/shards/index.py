@@ -17,6 +17,7 @@ from ...detection.errors import DataError, first_few
 from ...detection.files import read_limited
 from ...detection.structures import Annotation, Record
 from ..catalog import DataSplit
+from ..record_columns import Records
 
 INDEX = "index.jsonl"
 FORMAT = "resdet-shards-1"
@@ -52,7 +53,7 @@ class ShardSet:
     def split(self) -> ShardSplit:
         """A record for each image; its path is the shard, its size unknown."""
         empty = Annotation.empty()
-        records = tuple(
+        records = Records.of(
             Record(key, self.folder / shard.name, (0, 0), empty, label)
             for shard in self.shards
             for key, label in zip(shard.keys, shard.labels, strict=True)

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
 from ...datasets.image import DEFAULT_RULES, ImageRules, read_image
+from ...datasets.record_columns import Records
 from ..drawing import Colour, DrawnBox, class_colour, draw_boxes
 from ..files import atomic_write
 from ..fonts import drawable, drawable_names, use_fonts
@@ -124,15 +123,11 @@ def plot_detections(
     return path
 
 
-def plot_labels(records: Sequence[Record], classes: Sequence[str], path: Path) -> Path:
+def plot_labels(records: Records, classes: Sequence[str], path: Path) -> Path:
     """The number of objects of each class, and the widths and heights of the boxes in pixels."""
-    whole = [record.annotation for record in records]
-    boxes = torch.cat([torch.zeros(0, 4), *(annotation.boxes for annotation in whole)])
-    counted = Counter[int]()
-    ignored = Counter[int]()
-    for annotation in whole:
-        counted.update(annotation.labels[~annotation.ignore].tolist())
-        ignored.update(annotation.labels[annotation.ignore].tolist())
+    boxes = records.boxes
+    counted = Counter(records.labels[~records.ignore].tolist())
+    ignored = Counter(records.labels[records.ignore].tolist())
     bars = _bars(counted, ignored, classes)
     with saved_figure(path, (14.0, max(4.5, 1.5 + 0.22 * len(bars)))) as figure:
         left, right = figure.subplots(1, 2)
@@ -142,9 +137,9 @@ def plot_labels(records: Sequence[Record], classes: Sequence[str], path: Path) -
     return path
 
 
-def plot_image_labels(records: Sequence[Record], classes: Sequence[str], path: Path) -> Path:
+def plot_image_labels(records: Records, classes: Sequence[str], path: Path) -> Path:
     """The number of images of each class."""
-    counts = Counter(record.image_label for record in records if record.image_label is not None)
+    counts = Counter(records.image_labels[records.image_labels >= 0].tolist())
     bars = _bars(counts, Counter(), classes)
     with saved_figure(path, (7.0, max(4.5, 1.5 + 0.22 * len(bars)))) as figure:
         axes = figure.subplots()
@@ -246,7 +241,7 @@ def _draw_bars(axes: Axes, bars: Sequence[tuple[str, int, int]], counted: str = 
     axes.invert_yaxis()
 
 
-def _draw_box_sizes(axes: Axes, boxes: Tensor) -> None:
+def _draw_box_sizes(axes: Axes, boxes: np.ndarray) -> None:
     from matplotlib.ticker import NullFormatter
 
     axes.set_title("box sizes")
@@ -256,7 +251,7 @@ def _draw_box_sizes(axes: Axes, boxes: Tensor) -> None:
         _write_centred(axes, "no objects")
         return
     stride = -(-len(boxes) // MAX_POINTS)
-    sides = (boxes[::stride, 2:] - boxes[::stride, :2]).numpy()
+    sides = boxes[::stride, 2:] - boxes[::stride, :2]
     axes.scatter(sides[:, 0], sides[:, 1], s=4, alpha=0.4, linewidths=0)
     axes.set_xscale("log")
     axes.set_yscale("log")

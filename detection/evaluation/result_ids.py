@@ -39,7 +39,7 @@ def result_ids(split: DataSplit, sources: Sequence[Source]) -> ResultIds:
         return ResultIds(numbered.images, numbered.categories, (note,))
     ids = joined_ids([coco_ids(path) for path in files])
     known = {key: value for path in files for key, value in coco_ids(path).images.items()}
-    if not known.keys() >= {record.image_id for record in split.records}:  # see `with_own_ids`
+    if not known.keys() >= set(split.records.ids()):  # see `with_own_ids`
         note = "the COCO files give images the same ids: images are numbered, and classes by label"
         return ResultIds(numbered.images, numbered.categories, (note,))
     if ids is None:
@@ -56,4 +56,4 @@ def result_ids(split: DataSplit, sources: Sequence[Source]) -> ResultIds:
 
 
 def _sorted_ids(split: DataSplit) -> list[str]:
-    return sorted((record.image_id for record in split.records), key=id_order)
+    return sorted(split.records.ids(), key=id_order)

@@ -66,11 +66,8 @@ def classes_without_objects(splits: Splits) -> list[str]:
     measure: no image, or no object that is not ignored, is of the class."""
     lines = []
     for name, split in splits.items():
-        found: set[int | None] = set()
-        for record in split.records:
-            if record.image_label is not None:
-                found.add(record.image_label)
-            found.update(record.annotation.labels[~record.annotation.ignore].tolist())
+        records = split.records
+        found = {*records.image_labels.tolist(), *records.labels[~records.ignore].tolist()}
         lacking = [each for label, each in enumerate(split.classes) if label not in found]
         if not lacking or not split.annotated:
             continue

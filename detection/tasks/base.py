@@ -138,9 +138,9 @@ class Task(ABC):
         self, settings: TrainConfig, split: DataSplit, start: int = 0, group: Group = ALONE
     ) -> BatchPlan:
         """The plan of this process's batches."""
-        sizes = [record.size for record in split.records]
+        records = split.records
         return BatchPlan(
-            sizes if self.by_shape else any_shape(len(sizes)),
+            records.sizes if self.by_shape else any_shape(len(records)),
             batch_size=settings.batch_size,
             seed=settings.seed,
             start_step=start,

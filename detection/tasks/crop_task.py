@@ -33,7 +33,7 @@ class CropTask(Task):
         """The report on data with one class per image."""
         content = {}
         for name, split in splits.items():
-            counts = Counter(record.image_label for record in split.records)
+            counts = Counter(split.records.image_labels.tolist())
             content[name] = {
                 "images": len(split.records),
                 "classes": {label: counts[index] for index, label in enumerate(split.classes)},

@@ -107,12 +107,12 @@ def held_out_ids(splits: Splits, config: Any) -> list[str] | None:
 
 
 def _ids(split: DataSplit) -> list[str]:
-    return [record.image_id for record in split.records]
+    return list(split.records.ids())
 
 
 def _only(split: DataSplit, names: set[str]) -> DataSplit:
     """The images of these names, with the findings about them."""
-    records = tuple(r for r in split.records if r.image_id in names)
+    records = split.records.with_ids(names.__contains__)
     paths = {record.path for record in records}
     findings = tuple(finding for finding in split.findings if finding.image in paths)
     return replace(split, records=records, findings=findings)
@@ -120,8 +120,8 @@ def _only(split: DataSplit, names: set[str]) -> DataSplit:
 
 def _without(split: DataSplit, names: set[str]) -> DataSplit:
     """The other images, with all other findings: so each is in one part."""
-    held_out = {record.path for record in split.records if record.image_id in names}
-    records = tuple(r for r in split.records if r.image_id not in names)
+    held_out = {record.path for record in split.records.with_ids(names.__contains__)}
+    records = split.records.with_ids(lambda name: name not in names)
     findings = tuple(finding for finding in split.findings if finding.image not in held_out)
     return replace(split, records=records, findings=findings)
 

@@ -22,7 +22,9 @@ def evaluate_read(
     """``evaluate(found, records, classes)`` with a note on the images that were skipped; raises
     DataError if no image is left."""
     unread = _unread(found, split, config)
-    records = tuple(record for record in split.records if record.image_id not in unread)
+    records = split.records
+    if unread:
+        records = records.with_ids(lambda name: name not in unread)
     lines = [*_left_out(split), *unread.values()]
     if lines and not records:
         raise DataError(f"no image can be evaluated: {first_few(lines, 3)}")

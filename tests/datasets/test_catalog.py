@@ -55,7 +55,7 @@ def test_images_without_objects_stay() -> None:
     split = assemble([_image(), _image(image_id="b")], classes=["dog"])
     assert [len(record.annotation) for record in split.records] == [0, 0]
     assert split.records[0].annotation.boxes.shape == (0, 4)
-    assert assemble([], classes=["dog"]).records == ()
+    assert list(assemble([], classes=["dog"]).records) == []
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from resdet.datasets.checks.statistics import (
     fit_anchors,
     size_histograms,
 )
+from resdet.datasets.record_columns import Records
 from resdet.datasets.records import RawBox, RawImage, RawObject
 from resdet.detection.config.data_rules import anchors_in_training
 from resdet.detection.config.detector import DetectorConfig
@@ -90,7 +91,7 @@ def _like_coco() -> list[Record]:
 def test_the_warning_on_boxes_like_those_of_coco() -> None:
     """Quiet with the anchors of the configs for COCO; with those of VOC it proposes to cover
     smaller objects, as the ResNet paper does; where sizes do not help it names larger images."""
-    records = _like_coco()
+    records = Records.of(_like_coco())
 
     def fit(sizes: tuple[float, ...], short: int, long: int) -> AnchorFit:
         return fit_anchors(records, Anchors(sizes, (0.5, 1.0, 2.0), short, long, 16))

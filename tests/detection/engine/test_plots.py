@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from resdet.datasets.record_columns import Records
 from resdet.detection.drawing import class_colour
 from resdet.detection.engine import plots
 from resdet.detection.engine.history import LogEntry
@@ -170,7 +171,9 @@ def test_labels_of_a_data_set(tmp_path: Path) -> None:
     records = [Record("a", tmp_path, (80, 120), annotation(*boxes))]
     ignored = [Record("a", tmp_path, (80, 120), annotation(*boxes, ignore=True))]
     seen = [
-        count_near(pixels(plot_labels(given, CLASSES, tmp_path / "labels.png")), (31, 119, 180))
+        count_near(
+            pixels(plot_labels(Records.of(given), CLASSES, tmp_path / "labels.png")), (31, 119, 180)
+        )
         for given in (records, ignored)
     ]
     assert seen[0] > 10 * seen[1]
@@ -181,7 +184,7 @@ def test_nothing_to_show_is_a_image_that_says_so(tmp_path: Path) -> None:
     paths = [
         plot_curves(tmp_path / "no run", tmp_path / "a.png"),
         plot_batch(none, [], tmp_path / "b.png"),
-        plot_labels([], [], tmp_path / "c.png"),
+        plot_labels(Records.of([]), [], tmp_path / "c.png"),
         plot_detections([], {}, [], tmp_path / "d.png"),
     ]
     for path in paths:
@@ -189,7 +192,7 @@ def test_nothing_to_show_is_a_image_that_says_so(tmp_path: Path) -> None:
 
 
 def test_a_image_that_cannot_be_made_leaves_the_old_one(tmp_path: Path) -> None:
-    path = plot_labels([], [], tmp_path / "x.png")
+    path = plot_labels(Records.of([]), [], tmp_path / "x.png")
     before = path.read_bytes()
     with pytest.raises(IndexError):
         plot_batch(batch(annotation((1, 1, 9, 9))), [], path)  # no name for label 0
