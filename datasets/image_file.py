@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from ..detection.errors import ImageError
+from .memory import bytes_of
 
 if TYPE_CHECKING:
     from .image import ImageRules
@@ -77,6 +79,15 @@ def open_image(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
         return Image.open(stream, formats=FORMATS)
     except Image.UnidentifiedImageError:
         raise ImageError(f"{name}: {_what_else(start)}") from None
+
+
+def bytes_to_decode(data: bytes, name: str) -> int:
+    """The most bytes that decoding takes, from the header of an encoded image; 0 for no image."""
+    try:
+        with open_image(io.BytesIO(data), name) as image:
+            return bytes_of(image, len(data))
+    except Exception:  # which decoding the image reports
+        return 0
 
 
 def write_jpeg(path: Path, pixels: NDArray[np.uint8], *, quality: int) -> None:

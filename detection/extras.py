@@ -13,6 +13,7 @@ EXTRAS = {
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "onnx": ("onnxruntime",),
     "serve": ("fastapi", "uvicorn", "python_multipart", "prometheus_client"),
+    "ray": ("ray", "fsspec", "pyarrow"),
     "remote": ("fsspec", "pyarrow"),
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow", "sqlalchemy", "alembic"),

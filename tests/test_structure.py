@@ -45,7 +45,7 @@ LAYERS = (
     ("detection.export",),
     ("detection.tasks",),
     ("detection.predictor",),
-    ("detection.serving",),
+    ("detection.serving", "detection.cluster"),
     ("tools",),
 )
 

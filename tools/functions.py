@@ -113,6 +113,10 @@ class InferOptions(TypedDict, total=False):
     page: bool
     include_hidden: bool
     max_pixels: int | None
+    manifest: Place | None
+    engine: str
+    actors: int | None
+    parts: str
     strict: bool
     trust_paths: bool
 
@@ -162,6 +166,8 @@ def check_data(*words: Place, **options: Unpack[CheckOptions]) -> Report:
 def infer(weights: Places, *inputs: Place, **options: Unpack[InferOptions]) -> FolderSummary:
     """Run a model on images, folders, globs, lists or videos and write the results to a folder, as
     ``resdet infer`` does; ``inputs`` may have overrides. `resdet.load` gives results in memory.
+
+    With ``manifest`` the summary names only the first failures.
 
     Raises ConfigError and WeightsError; and DataError, after everything is written, if all images
     failed, or one that was named itself, or any with ``strict``.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,19 +10,13 @@ from resdet.detection.errors import ConfigError
 from resdet.detection.printing import say
 from resdet.tools.arguments import split_overrides
 from resdet.tools.infer_arguments import add_arguments as add_arguments
-from resdet.tools.infer_arguments import (
-    names,
-    new_folder,
-    overlap,
-    resume_command,
-    thresholds,
-)
+from resdet.tools.infer_arguments import new_folder, resume_command
+from resdet.tools.infer_settings import folder_options, load_model, shard_of
 from resdet.tools.progress import inference_progress
 
 if TYPE_CHECKING:
     from resdet.detection.inference.folder import FolderSummary
     from resdet.detection.inference.inputs import InputFile
-    from resdet.detection.inference.options import FolderOptions
     from resdet.detection.inference.predictor import Predictor
 
 HELP = "run a model on images, folders, globs or lists of images, on videos and streams"
@@ -49,9 +41,15 @@ def infer(args: argparse.Namespace) -> tuple[FolderSummary, int]:
     if args.resume and args.out is None:
         raise ConfigError("--resume: give --out, the folder of the run to continue")
     args.out = args.out or new_folder()
+    if args.manifest is None and isinstance(args.out, str):
+        raise ConfigError(f"--out {args.out}: only the results of a --manifest go to a URL")
     overrides, inputs = split_overrides(args.inputs)
     overrides += ["test.suppress.class_agnostic=true"] if args.agnostic_nms else []
     overrides += [f"data.max_pixels={args.max_pixels}"] if args.max_pixels is not None else []
+    if args.manifest is not None:
+        from resdet.tools.infer_manifest import run_on_manifest
+
+        return run_on_manifest(args, overrides, inputs)
     if not inputs:
         raise ConfigError("no input: give a folder, a glob, a list file, an image or a video")
     if any(map(is_video, inputs)):
@@ -69,10 +67,10 @@ def _run_images(
 
     if args.every is not None:
         raise ConfigError("--every: is for videos, not images")
-    predictor = _load(args, overrides)
+    predictor = load_model(args, overrides)
     if args.format and isinstance(predictor.output, ClassOutput):
         raise ConfigError("--format: annotations are boxes, which a classifier lacks")
-    options = _options(args, overrides, predictor)
+    options = folder_options(args, overrides, predictor)
     say(f"{len(files)} images, {len(predictor.classes)} classes, on {predictor.device}")
     say(f"testing with: {predictor.testing}")
     with StopRequest() as stop, inference_progress() as report:
@@ -106,8 +104,8 @@ def _run_videos(
         raise ConfigError("--format: annotations are of images, not of videos")
     if args.page:
         raise ConfigError("--page: it shows images, not videos")
-    predictor = _load(args, overrides)
-    options = _options(args, overrides, predictor)
+    predictor = load_model(args, overrides)
+    options = folder_options(args, overrides, predictor)
     say(f"{len(videos)} videos, {len(predictor.classes)} classes, on {predictor.device}")
     say(f"testing with: {predictor.testing}")
     with StopRequest() as stop, inference_progress() as report:
@@ -125,41 +123,6 @@ def _run_videos(
         say(f"interrupted; continue with: {resume_command(args)}")
         return summary, stop.exit_code
     return summary, 5 if summary.failures else 0
-
-
-def _load(args: argparse.Namespace, overrides: list[str]) -> Predictor[Any]:
-    from resdet.detection.evaluation.prediction import emulation
-    from resdet.detection.predictor import load
-
-    predictor = load(args.weights, args.device, overrides, trust_paths=args.trust_paths)
-    if args.overlap is not None and args.tile is None:
-        raise ConfigError("--overlap: is that of tiles; give --tile, their side in pixels")
-    if not predictor.facts.origin[0].is_dir():  # an export has its own precision
-        for line in emulation("test.precision", predictor.precision, predictor.device):
-            say(line)
-    return predictor if args.tile is None else predictor.tiled(args.tile, overlap(args))
-
-
-def _options(
-    args: argparse.Namespace, overrides: list[str], predictor: Predictor[Any]
-) -> FolderOptions:
-    from resdet.datasets.formats.coco_ids import coco_ids
-    from resdet.detection.inference.options import FolderOptions
-
-    least, of_classes = thresholds(args.conf, predictor.classes)
-    return FolderOptions(
-        score_threshold=predictor.output.threshold if least is None else least,
-        class_thresholds=of_classes,
-        only_classes=names(args.classes, predictor.classes),
-        batch_size=args.batch_size,
-        draw=args.draw,
-        resume=args.resume,
-        workers=args.workers,
-        coco_ids=coco_ids(args.coco_ids) if args.coco_ids else None,
-        sort_by_class=args.sort_by_class,
-        save_crops=args.save_crop,
-        provenance=_provenance(args, overrides, predictor),
-    )
 
 
 def _write_annotations(out: Path, format: str) -> None:
@@ -183,38 +146,8 @@ def _write_page(out: Path, files: list[InputFile], predictor: Predictor[Any]) ->
 
 
 def _shard(files: list[One], text: str) -> list[One]:
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    index, count = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not 1 <= index <= count:
-        raise ConfigError(f"--shard {text}: expected I/N with I from 1 to N")
+    index, count = shard_of(text)
     return files[index - 1 :: count]
-
-
-def _provenance(
-    args: argparse.Namespace, overrides: list[str], predictor: Predictor[Any]
-) -> dict[str, Any]:
-    from resdet.detection.export.folder import META
-    from resdet.detection.files import sha256_of
-
-    files = predictor.facts.origin
-
-    return {
-        "weights": [path.name for path in args.weights],
-        "weights_sha256": [sha256_of(path / META if path.is_dir() else path) for path in files],
-        "overrides": overrides,
-        "shard": args.shard,
-        **({"every": args.every} if args.every is not None else {}),
-        **({"tile": args.tile, "overlap": overlap(args)} if args.tile is not None else {}),
-        "coco_ids_sha256": sha256_of(args.coco_ids) if args.coco_ids else None,
-        "versions": {name: _version(name) for name in ("resdet", "torch", "torchvision")},
-    }
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _print_summary(summary: FolderSummary, noun: str, inputs: str) -> None:

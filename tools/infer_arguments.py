@@ -15,6 +15,7 @@ from resdet.tools.arguments import (
     add_font_argument,
     add_max_pixels_argument,
     add_weights_argument,
+    positive,
 )
 from resdet.tools.source_arguments import format_named
 
@@ -23,13 +24,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_weights_argument(parser)
     parser.add_argument(
         "inputs",
-        nargs="+",
+        nargs="*",
         metavar="INPUT",
         help="image, folder, glob, list (.txt); or video, number of a webcam, URL of a stream; or "
         "an override such as test.nms_iou=0.4",
     )
     parser.add_argument(
-        "--out", type=Path, help="new or empty output folder (default: runs/infer/<time>)"
+        "--out",
+        type=_place,
+        help="new or empty output folder (default: runs/infer/<time>); of a manifest, also a URL",
     )
     parser.add_argument(
         "--conf",
@@ -55,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--draw",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="write images with drawn boxes, or the best class, to OUT/drawn",
+        help="write images with drawn boxes, or the best class, to OUT/drawn; not of a manifest",
     )
     parser.add_argument(
         "--tile",
@@ -112,7 +115,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--every", type=int, metavar="N", help="of a video: every N-th frame (default: each)"
     )
+    parser.add_argument(
+        "--manifest",
+        metavar="DIR|URL",
+        help="in place of inputs: the images of `resdet manifest`; --shard are then its shards, "
+        "and what is done is kept",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="of a manifest: this process, or a Ray cluster, that of RAY_ADDRESS if it is set",
+    )
+    parser.add_argument(
+        "--actors",
+        type=positive,
+        metavar="N",
+        help="processes of --engine ray (default: one for each CPU, or GPU)",
+    )
+    parser.add_argument(
+        "--parts",
+        choices=("jsonl", "parquet"),
+        default="jsonl",
+        help="of a manifest: the format of the results",
+    )
     parser.add_argument("--strict", action="store_true", help="exit with code 5 if an image failed")
+
+
+def _place(text: str) -> Path | str:
+    """A path, or an address as it is."""
+    return text if "://" in text else Path(text)
 
 
 def new_folder() -> Path:

@@ -224,7 +224,7 @@ def _opened(address: str) -> IO[bytes]:
     if not is_remote(address):
         return open(address, "rb")  # noqa: PTH123 (an address)
     store, path = filesystem(address)
-    opened: Any = patiently(lambda: store.open(path, "rb"))
+    opened: Any = patiently(lambda: store.open(path, "rb"), address)
     return opened
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,17 +76,37 @@ def _filesystem(protocol: str) -> Any:
         raise ConfigError(f"{protocol}://: {one_line(error)}") from error
 
 
-def patiently(action: Callable[[], Result]) -> Result:
+#: What threads wait for: (since when, the address, the last error), for whoever asks why.
+_WAITED_FOR: dict[int, tuple[float, str, str]] = {}
+
+
+def waited_for() -> list[str]:
+    """What threads of this process wait for in storage, the longest wait first."""
+    now = time.monotonic()
+    return [
+        f"{address} for {now - since:.0f} s{error}"
+        for since, address, error in sorted(_WAITED_FOR.values())
+    ]
+
+
+def patiently(action: Callable[[], Result], address: str) -> Result:
     """The result of ``action``, tried again after `DELAYS` where it fails for a passing reason: a
     timeout, a broken connection or an answer of 500 and above. Raises what it raises."""
-    for delay in DELAYS:
-        try:
-            return action()
-        except Exception as error:
-            if not is_passing(error):
-                raise
-            time.sleep(delay)
-    return action()
+    thread, since, reason = threading.get_ident(), time.monotonic(), ""
+    try:
+        for delay in (*DELAYS, None):
+            _WAITED_FOR[thread] = since, address, reason
+            try:
+                return action()
+            except Exception as error:
+                if delay is None or not is_passing(error):
+                    raise
+                reason = f" ({one_line(error):.200})"
+                _WAITED_FOR[thread] = since, address, reason
+                time.sleep(delay)
+        raise AssertionError
+    finally:
+        del _WAITED_FOR[thread]
 
 
 def is_passing(error: BaseException) -> bool:
@@ -107,7 +128,7 @@ def read_bytes(address: str, first: int | None = None, size: int | None = None) 
             return file.read(-1 if size is None else size)
     store, path = filesystem(address)
     end = None if size is None else (first or 0) + size
-    return patiently(lambda: bytes(store.cat_file(path, start=first, end=end)))
+    return patiently(lambda: bytes(store.cat_file(path, start=first, end=end)), address)
 
 
 def reason_of(error: BaseException) -> str:
@@ -142,7 +163,7 @@ class Store:
             return sorted(name for name in os.listdir(address) if ".part-" not in name)  # noqa: PTH208
         store, path = filesystem(address)
         try:
-            found = patiently(lambda: store.ls(path, detail=False))
+            found = patiently(lambda: store.ls(path, detail=False), address)
         except FileNotFoundError:
             return []
         return sorted(each.rstrip("/").rpartition("/")[2] for each in found)
@@ -152,7 +173,7 @@ class Store:
         if not is_remote(address):
             return Path(address).is_file()
         store, path = filesystem(address)
-        return bool(patiently(lambda: store.exists(path)))
+        return bool(patiently(lambda: store.exists(path), address))
 
     def read(self, name: str) -> bytes:
         return read_bytes(self.address(name))
@@ -162,7 +183,7 @@ class Store:
         address = self.address(name)
         if is_remote(address):
             store, path = filesystem(address)
-            patiently(lambda: store.pipe_file(path, content))
+            patiently(lambda: store.pipe_file(path, content), address)
             return
         part = self._part(name)
         try:
@@ -176,7 +197,7 @@ class Store:
         address = self.address(name)
         if is_remote(address):
             store, path = filesystem(address)
-            patiently(lambda: store.put_file(str(local), path))
+            patiently(lambda: store.put_file(str(local), path), address)
             local.unlink()
             return
         part = self._part(name)  # on this file system, where `local` may not be
@@ -194,7 +215,7 @@ class Store:
             return
         store, path = filesystem(address)
         try:
-            patiently(lambda: store.rm_file(path))
+            patiently(lambda: store.rm_file(path), address)
         except FileNotFoundError:
             return
 

@@ -181,7 +181,7 @@ def _remote(folder: str) -> Listing:
 def _whole(store: Any, path: str) -> Iterator[list[dict[str, Any]]]:
     """Everything at once, as fsspec lists it, sorted."""
     own = store._strip_protocol(path).rstrip("/")
-    found = patiently(lambda: store.ls(path, detail=True))
+    found = patiently(lambda: store.ls(path, detail=True), path)
     entries = [each for each in found if str(each["name"]).rstrip("/") != own]
     yield sorted(entries, key=lambda each: str(each["name"]).rstrip("/"))
 

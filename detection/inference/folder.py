@@ -16,11 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
-from ...datasets.image import bytes_to_read
 from ...datasets.memory import BUDGET, MemoryBudget
 from ..errors import ConfigError, ImageError
 from ..files import LOCK, folder_lock, part_of
@@ -130,7 +129,7 @@ def _run(
     found = sum(entry.found for entry in entries)
     warned = sum(entry.warned for entry in entries)
     start = time.perf_counter()
-    with contextlib.closing(_records(predictor, waiting, out, options, stop)) as records:
+    with contextlib.closing(image_records(predictor, waiting, out, options, stop)) as records:
         for record in records:
             append_record(path, record)
             done += 1
@@ -153,7 +152,19 @@ def _run(
 def open_results(predictor: Predictor, out: Path, options: FolderOptions) -> None:
     """Write the settings of a run to an empty ``out``, or check those of the run to resume. Raises
     ConfigError where they differ and for a folder that holds something else."""
-    meta = {
+    meta = settings_of(predictor, options)
+    # A crash may have left the temporary file of the settings.
+    if all(path.name in (part_of(out / META).name, LOCK) for path in out.iterdir()):
+        write_meta(out, meta)
+    elif options.resume:
+        check_same_run(out, meta)
+    else:
+        raise ConfigError(f"{out}: is not empty; choose another folder or continue with --resume")
+
+
+def settings_of(predictor: Predictor[Any], options: FolderOptions) -> dict[str, Any]:
+    """What the results depend on: the content of ``meta.json``."""
+    return {
         "format": predictor.output.format,
         "classes": list(predictor.classes),
         "score_threshold": options.score_threshold,
@@ -164,13 +175,6 @@ def open_results(predictor: Predictor, out: Path, options: FolderOptions) -> Non
         **({"crops": True} if options.save_crops else {}),
         **options.provenance,
     }
-    # A crash may have left the temporary file of the settings.
-    if all(path.name in (part_of(out / META).name, LOCK) for path in out.iterdir()):
-        write_meta(out, meta)
-    elif options.resume:
-        check_same_run(out, meta)
-    else:
-        raise ConfigError(f"{out}: is not empty; choose another folder or continue with --resume")
 
 
 def _resumable(
@@ -186,24 +190,28 @@ def _resumable(
     return entries[: len(entries) - len(entries) % batch_size]
 
 
-def _records(
-    predictor: Predictor,
+def image_records(
+    predictor: Predictor[Any],
     files: Sequence[InputFile],
     out: Path,
     options: FolderOptions,
     stop: Callable[[], bool],
 ) -> Generator[dict[str, Any], None, None]:
+    """The records of ``files``, in order (see `run_folder`), after what ``options`` asks for is
+    written into ``out``: drawings, crops. Ends early once ``stop`` returns True."""
     memory = MemoryBudget(BUDGET)
 
     def prepare(numbered: tuple[int, InputFile]) -> Item:
         number, file = numbered
-        share = bytes_to_read(file.path)
+        image, share = _fetched(file)
         # In input order: a batch waits for none of its own images.
         memory.take(share, turn=number, beside=options.batch_size - 1)
         try:
-            return Item(file, predictor.prepare(file.path), share)
+            if isinstance(image, ImageError):
+                raise image
+            return Item(file, predictor.prepare(image), share)
         except ImageError as error:
-            return Item(file, str(error).removeprefix(f"{file.path}: "), share)
+            return Item(file, str(error).removeprefix(f"{file.place}: "), share)
 
     def finish(result: tuple[Item, Any]) -> dict[str, Any]:
         item, found = result
@@ -226,6 +234,13 @@ def _records(
         yield from in_order(writers, finish, detected, ahead, wait=False)
 
 
+def _fetched(file: InputFile) -> tuple[Path | IO[bytes] | ImageError, int]:
+    try:
+        return file.fetch()
+    except ImageError as error:
+        return error, 0
+
+
 def _detected(
     predictor: Predictor,
     items: Iterator[Item],
@@ -238,7 +253,7 @@ def _detected(
         try:
             results = iter(predictor.detect(usable, score_threshold=options.least))
         except torch.OutOfMemoryError as error:
-            half, place = options.batch_size // 2, f"{predictor.device} at {chunk[0].file.path}"
+            half, place = options.batch_size // 2, f"{predictor.device} at {chunk[0].file.place}"
             less = f"--batch-size {half}, or with " if half else ""
             raise ConfigError(
                 f"out of memory on {place}; continue with --resume {less}--device cpu"

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path, PurePath
+from typing import IO
 
+from ...datasets.image import bytes_to_read
 from ...datasets.listing import files_in, has_image_suffix, is_hidden, walk_files
 from ...datasets.manifests.storage import ADDRESS
 from ..errors import ConfigError
@@ -37,6 +39,16 @@ class InputFile:
     path: Path
     name: str
     named: bool = field(default=False, compare=False)
+
+    @property
+    def place(self) -> str:
+        """Its path or address, for messages."""
+        return str(self.path)
+
+    def fetch(self) -> tuple[Path | IO[bytes], int]:
+        """What a predictor takes, and the most bytes of memory that reading and decoding take.
+        Raises ImageError for an image that cannot be fetched."""
+        return self.path, bytes_to_read(self.path)
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,12 @@ def keep_records(path: Path, end: int) -> None:
 
 def append_record(path: Path, record: Json) -> None:
     """Append one line; after an OSError (disk full) the file is as before."""
-    line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
-    append_file(path, line.encode("utf-8"))
+    append_file(path, record_line(record))
+
+
+def record_line(record: Json) -> bytes:
+    """The line of a record, with its line end."""
+    return (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
 
 
 def read_records(path: Path) -> Iterator[dict[str, Any]]:
@@ -114,14 +118,20 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 def check_same_run(folder: Path, meta: Json) -> None:
     """Raises ConfigError naming each setting of the run in ``folder`` that ``meta`` changes."""
-    before, now = read_meta(folder), json.loads(json.dumps(meta))
+    expect_same(str(folder), read_meta(folder), meta)
+
+
+def expect_same(place: str, before: Json, meta: Json) -> None:
+    """Raises ConfigError naming each of the settings ``before``, of the run at ``place``, that
+    ``meta`` changes."""
+    now = json.loads(json.dumps(meta))
     changed = [
         f"{key} was {_short(before.get(key))}, is {_short(now.get(key))}"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     ]
     if changed:
-        raise ConfigError(f"{folder}: cannot resume with other settings: {'; '.join(changed)}")
+        raise ConfigError(f"{place}: cannot resume with other settings: {'; '.join(changed)}")
 
 
 def _short(value: object) -> str:

@@ -1,0 +1,112 @@
+"""The model and the settings of ``infer``, from its arguments."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from resdet.detection.errors import ConfigError
+from resdet.detection.printing import say
+from resdet.tools.infer_arguments import names, overlap, thresholds
+
+if TYPE_CHECKING:
+    from resdet.detection.cluster.job import ModelArguments
+    from resdet.detection.inference.options import FolderOptions
+    from resdet.detection.inference.predictor import Predictor
+
+
+def load_model(args: argparse.Namespace, overrides: list[str]) -> Predictor[Any]:
+    """Load the model of ``--weights``, with tiles if ``--tile`` asks for them."""
+    from resdet.detection.evaluation.prediction import emulation
+
+    predictor = model_arguments(args, overrides).load()
+    if not predictor.facts.origin[0].is_dir():  # an export has its own precision
+        for line in emulation("test.precision", predictor.precision, predictor.device):
+            say(line)
+    return predictor
+
+
+def model_arguments(args: argparse.Namespace, overrides: list[str]) -> ModelArguments:
+    from resdet.detection.cluster.job import ModelArguments
+
+    if args.overlap is not None and args.tile is None:
+        raise ConfigError("--overlap: is that of tiles; give --tile, their side in pixels")
+    return ModelArguments(
+        weights=tuple(args.weights),
+        device=args.device,
+        overrides=tuple(overrides),
+        trust_paths=args.trust_paths,
+        tile=args.tile,
+        overlap=overlap(args),
+    )
+
+
+def folder_options(
+    args: argparse.Namespace, overrides: list[str], predictor: Predictor[Any]
+) -> FolderOptions:
+    from resdet.datasets.formats.coco_ids import coco_ids
+    from resdet.detection.inference.options import FolderOptions
+
+    least, of_classes = thresholds(args.conf, predictor.classes)
+    return FolderOptions(
+        score_threshold=predictor.output.threshold if least is None else least,
+        class_thresholds=of_classes,
+        only_classes=names(args.classes, predictor.classes),
+        batch_size=args.batch_size,
+        draw=args.draw,
+        resume=args.resume,
+        workers=args.workers,
+        coco_ids=coco_ids(args.coco_ids) if args.coco_ids else None,
+        sort_by_class=args.sort_by_class,
+        save_crops=args.save_crop,
+        provenance=_provenance(args, overrides, predictor),
+    )
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    """The numbers of ``I/N``; raises ConfigError."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    index, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= index <= count:
+        raise ConfigError(f"--shard {text}: expected I/N with I from 1 to N")
+    return index, count
+
+
+def _provenance(
+    args: argparse.Namespace, overrides: list[str], predictor: Predictor[Any]
+) -> dict[str, Any]:
+    from resdet.detection.export.folder import META
+    from resdet.detection.files import sha256_of
+
+    files = predictor.facts.origin
+
+    return {
+        "weights": [path.name for path in args.weights],
+        "weights_sha256": [sha256_of(path / META if path.is_dir() else path) for path in files],
+        "overrides": overrides,
+        **_images(args),
+        **({"every": args.every} if args.every is not None else {}),
+        **({"tile": args.tile, "overlap": overlap(args)} if args.tile is not None else {}),
+        "coco_ids_sha256": sha256_of(args.coco_ids) if args.coco_ids else None,
+        "versions": {name: _version(name) for name in ("resdet", "torch", "torchvision")},
+    }
+
+
+def _images(args: argparse.Namespace) -> dict[str, str]:
+    """Which images: all processes that share a manifest write the same results."""
+    if args.manifest is None:
+        return {"shard": args.shard}
+    from resdet.datasets.manifests.manifest import read_manifest
+
+    text = read_manifest(args.manifest).text()
+    return {"manifest_sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"
