@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,13 +11,16 @@ from typing import Any
 
 from resdet.datasets.image import read_image
 from resdet.detection.engine.history import History
-from resdet.detection.errors import ResdetError
-from resdet.detection.evaluation.class_page import class_view
+from resdet.detection.errors import ResdetError, first_few
+from resdet.detection.evaluation.class_page import ConfusionTable, class_view, confusion_table
 from resdet.detection.evaluation.detection import DEFINITIONS
 from resdet.detection.evaluation.error_page import costliest, error_view
 from resdet.detection.evaluation.image_records import IMAGES, read_images
 from resdet.detection.evaluation.page import ClassTable, Metric, class_table
 from resdet.detection.tasks.detector import DETECTION
+
+#: A class of a lower AP is hardly found.
+HARDLY = 0.1
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Scores:
     labels: Mapping[str, int] = field(default_factory=dict)
     advice: str = ""
     score: float = 0.5
+    confused: ConfusionTable | None = None
 
 
 def read_scores(run_dir: Path, notes: list[str]) -> Scores | None:
@@ -59,9 +64,47 @@ def _scores(raw: Mapping[str, Any]) -> Scores:
         class_table(raw["per_class"], definitions),
         [("images evaluated", str(raw["images"]))],
         {name: label for label, name in enumerate(raw.get("classes", ()))},
-        costliest(raw.get("errors", {}).get("dap", {})),
+        "\n".join(filter(None, (_hardly_found(raw["per_class"]), costliest(_dap(raw))))),
         0.5 if score is None else score,
+        _confused(raw),
     )
+
+
+def _dap(raw: Mapping[str, Any]) -> Mapping[str, float | None]:
+    costs: Mapping[str, float | None] = raw.get("errors", {}).get("dap", {})
+    return costs
+
+
+def _hardly_found(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The classes of a detector that it does not find although it finds others, which no type of
+    error shows, and what to do; "" without such classes."""
+    known = [row for row in rows if row.get("objects") and row.get("voc_ap50") is not None]
+    lost = [row for row in known if row["voc_ap50"] < HARDLY]
+    if not lost or len(lost) == len(known):
+        return ""
+    lost.sort(key=lambda row: -row["objects"])
+    names = first_few([f"{row['name']} ({row['objects']} objects)" for row in lost])
+    return (
+        f"hardly found at all: {names}. To do: choose the class below; see with check-data --cfg "
+        "whether anchors fit its objects and how many are in training; train longer"
+    )
+
+
+def _confused(raw: Mapping[str, Any]) -> ConfusionTable | None:
+    """Of a detector, with no object as the last class; None for other tasks."""
+    if "confusion" not in raw:
+        return None
+    found = raw["confusion"]["counts"]  # a row for each predicted class
+    counts = {
+        (true, predicted): count
+        for predicted, row in enumerate(found)
+        for true, count in enumerate(row)
+        if count
+    }
+    totals = Counter[int]()
+    for (true, _), count in counts.items():
+        totals[true] += count
+    return confusion_table(counts, totals, [*raw["classes"], "no object"])
 
 
 def read_views(run_dir: Path, scores: Scores, notes: list[str]) -> dict[str, Any]:
@@ -73,7 +116,8 @@ def read_views(run_dir: Path, scores: Scores, notes: list[str]) -> dict[str, Any
     try:
         records = read_images(folders[0])
         if records.task == DETECTION.name:
-            return {"errors": error_view(records, _pixels, scores.score)}
+            view = error_view(records, _pixels, scores.score)
+            return {"errors": view, "confused": scores.confused}
         return {"confusions": class_view(records, _pixels)}
     except ResdetError as error:
         notes.append(str(error))

@@ -36,6 +36,8 @@ from resdet.tools.run_evaluation import read_scores, read_views, scores_in_train
 MAX_DRAWN = 24
 #: Longest side in pixels of a plot or a panel, and of an image in a gallery.
 WIDE, SMALL = 1400, 800
+#: Width and height at which the curves are shown.
+CURVES = (1080, 324)
 #: A run folder has at least one of these files.
 RUN_FILES = ("config.yaml", "metrics.jsonl", "eval/metrics.json", "metrics.json")
 FILES: Mapping[str, str] = {
@@ -73,7 +75,10 @@ def build_page(run_dir: Path, detections: Path | None = None) -> Page:
         if (text := _text(run_dir, name, notes))
     ]
     views = read_views(run_dir, scores, notes)
-    sections = [_curves(run_dir, history, notes), *_galleries(run_dir, notes)]
+    sections = [
+        _curves(run_dir, history, notes),
+        *_galleries(run_dir, notes, views),
+    ]
     if detections is not None:
         sections.append(_drawn(detections, notes))
     return Page(
@@ -142,24 +147,26 @@ def _curves(run_dir: Path, history: History, notes: list[str]) -> PageSection:
         notes.append("metrics.jsonl: nothing logged, no curves")
         return PageSection("Curves", ())
     with tempfile.TemporaryDirectory() as folder:
-        path = plot_curves(run_dir, Path(folder) / "curves.png")
-        return PageSection(
-            "Curves", _images([path], Path(folder), notes, max_side=WIDE), first=True
-        )
+        drawing = plot_curves(run_dir, Path(folder) / "curves.svg").read_text(encoding="utf-8")
+    return PageSection("Curves", [Shot.vector("losses and results", drawing, *CURVES)], first=True)
 
 
-def _galleries(run_dir: Path, notes: list[str]) -> list[PageSection]:
+def _galleries(run_dir: Path, notes: list[str], views: Mapping[str, Any]) -> list[PageSection]:
+    """Without the plots of an evaluation that the page draws itself."""
+    plots = {
+        "Precision and recall": ("errors", "pr_curve.png"),
+        "Confusion": ("confused", "confusion_matrix.png"),
+    }
     found = {
-        "Precision and recall": [*run_dir.glob("eval/pr_curve.png"), *run_dir.glob("pr_curve.png")],
-        "Confusion": [
-            *run_dir.glob("eval/confusion_matrix.png"),
-            *run_dir.glob("confusion_matrix.png"),
-        ],
+        title: [*run_dir.glob(f"eval/{name}"), *run_dir.glob(name)]
+        for title, (view, name) in plots.items()
+        if not views.get(view)
+    } | {
         "Plots": [p for p in run_dir.glob("plots/*.png") if p.name != "curves.png"],
         "Samples": list(run_dir.glob("samples/*.jpg")),
     }
     for title, paths in found.items():
-        if not paths:
+        if not paths and title not in plots:  # which a classifier lacks
             notes.append(f"{title.lower()}: no images in the folder")
     return [
         PageSection(

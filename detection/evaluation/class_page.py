@@ -18,6 +18,8 @@ from .image_records import ImageRecords
 EXAMPLES, OF_CLASS, SIDE = 48, 4, 320
 #: Pairs of classes in the list; a table of more classes than this cannot be read.
 PAIRS, MATRIX = 20, 30
+#: The share of the wrong images from which on a pair of classes is what to look at first.
+SPREAD = 0.05
 #: Bins of the scores.
 BINS = 10
 
@@ -47,27 +49,43 @@ class ScoreBin:
 @dataclass(frozen=True)
 class WrongExample:
     """``predicted`` are the first classes with their scores, whether each is the true one; empty
-    where the evaluation does not record them."""
+    where the evaluation does not record them. ``anchor`` is what links lead to."""
 
     shot: Shot
     true: str
     words: str
     predicted: Sequence[tuple[str, float, bool]]
+    anchor: str
 
 
 @dataclass(frozen=True)
-class ClassView:
-    """``matrix`` has the images of each true class by predicted class, each with the share of its
-    row; empty for many classes. ``gap`` is the expected calibration error: the mean distance of
-    score and share, weighted by the images."""
+class ConfusionTable:
+    """``pairs`` are the most frequent confusions. ``matrix`` has the images or objects of each true
+    class by predicted class, each with the share of its row; empty for many classes."""
 
     pairs: Sequence[ConfusedPair]
     matrix: Sequence[tuple[str, Sequence[tuple[int, float]]]]
     classes: Sequence[str]
+
+
+@dataclass(frozen=True)
+class ClassView(ConfusionTable):
+    """``gap`` is the expected calibration error: the mean distance of score and share, weighted by
+    the images."""
+
     bins: Sequence[ScoreBin]
     gap: float
     examples: Sequence[WrongExample]
     wrong: int
+
+    @property
+    def shown(self) -> dict[tuple[str, str], str]:
+        """The anchor of the first example of each pair of true and predicted class."""
+        first: dict[tuple[str, str], str] = {}
+        for each in self.examples:
+            if each.predicted:
+                first.setdefault((each.true, each.predicted[0][0]), each.anchor)
+        return first
 
     @property
     def advice(self) -> str:
@@ -75,6 +93,12 @@ class ClassView:
         if not self.pairs:
             return ""
         worst = self.pairs[0]
+        if worst.count < SPREAD * self.wrong:
+            return (
+                f"no pair of classes stands out: the most frequent one makes {worst.count} of "
+                f"{self.wrong} wrong images. To do: see in the curves whether the error still "
+                "falls; longer training, pretrained weights or more images help all classes"
+            )
         return (
             f"most often confused: {worst.count} images of {worst.true} were taken for "
             f"{worst.predicted}. To do: see whether both are labelled alike; more images help"
@@ -104,14 +128,27 @@ def class_view(records: ImageRecords, read: Reader) -> ClassView:
     totals = Counter(true for true, *_ in first)
     bins = _bins(first)
     scored = max(1, len(first))
+    table = confusion_table(counts, totals, classes)
     return ClassView(
-        _pairs(counts, totals, classes),
-        _matrix(counts, totals, classes) if first and len(classes) <= MATRIX else (),
+        table.pairs,
+        table.matrix,
         classes,
         bins,
         sum(each.count * abs(each.score - each.right) for each in bins) / scored,
         _examples(records, read),
         sum(each["wrong"] > 0 for each in images),
+    )
+
+
+def confusion_table(
+    counts: Mapping[tuple[int, int], int], totals: Mapping[int, int], classes: Sequence[str]
+) -> ConfusionTable:
+    """Of the ``counts`` by (true, predicted) class; ``totals`` are those of the true classes."""
+    readable = bool(counts) and len(classes) <= MATRIX
+    return ConfusionTable(
+        _pairs(counts, totals, classes),
+        _matrix(counts, totals, classes) if readable else (),
+        classes,
     )
 
 
@@ -173,7 +210,7 @@ def _examples(records: ImageRecords, read: Reader) -> list[WrongExample]:
             break
         if of_class[entry["label"]] < OF_CLASS:
             of_class[entry["label"]] += 1
-            examples.append(_example(entry, records.classes, read, budget))
+            examples.append(_example(entry, records.classes, read, budget, len(examples)))
     return examples
 
 
@@ -183,7 +220,11 @@ def _surest(entry: Mapping[str, Any]) -> float:
 
 
 def _example(
-    entry: Mapping[str, Any], classes: Sequence[str], read: Reader, budget: ImageBudget
+    entry: Mapping[str, Any],
+    classes: Sequence[str],
+    read: Reader,
+    budget: ImageBudget,
+    number: int,
 ) -> WrongExample:
     predicted = entry.get("predicted", {"labels": [], "scores": []})
     iou = entry["values"].get("mean_true_class_iou")
@@ -195,4 +236,5 @@ def _example(
             (classes[label], score, label == entry["label"])
             for label, score in zip(predicted["labels"], predicted["scores"], strict=True)
         ],
+        f"wrong{number}",
     )

@@ -138,7 +138,7 @@ class DetectionEvaluation(Evaluation):
         return self.analysis.image_entries(self.files)
 
     def image_header(self) -> dict[str, Any]:
-        return self.analysis.image_header()
+        return {**self.analysis.image_header(), "sizes": list(self.sizes)}
 
     def measure_intervals(self) -> dict[str, Interval]:
         draws = draw(self.columns.image_ids, resamples=self.resamples)

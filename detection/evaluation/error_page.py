@@ -15,8 +15,11 @@ from typing import Any
 import numpy as np
 
 from ..pages.shots import BUDGET, ImageBudget, Reader, Shot, class_hex, read_shot, scaled_box
+from .columns import Columns, Floats, Ints
+from .definitions import COCO_SIZES
 from .error_types import ERRORS, KINDS, error_types
 from .image_records import ImageRecords
+from .voc import PrecisionRecall, area_ap, precision_recall
 
 #: The worst images, further ones for classes that these do not show, and their longer side.
 WORST, MORE, SIDE = 48, 24, 640
@@ -26,6 +29,10 @@ MAX_DETECTIONS = 100
 MAX_CLASSES = 100
 #: Images named below those that are shown.
 MAX_NAMED = 200
+#: Points of a curve.
+CURVE_POINTS = 200
+#: Sizes of objects, whose areas are parted by two squares.
+SIZES = ("small", "medium", "large")
 #: The scores of the slider.
 SCORES = tuple(round(number / 100, 2) for number in range(100))
 
@@ -57,16 +64,30 @@ ADVICE: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
+class ClassCurve:
+    """Precision over recall of one class in its colour, with the area below; ``points`` are x,y in
+    percent, y falling with the precision."""
+
+    name: str
+    colour: str
+    ap: float
+    points: str
+
+
+@dataclass(frozen=True)
 class ErrorView:
     """``cases`` are the shown images with their names and errors in words, ``data`` is what the
     script reads, ``kinds`` are names, words, colours and definitions, ``named`` further images with
-    their errors, and ``hidden`` is the number of those that are not even named."""
+    their errors, and ``hidden`` is the number of those that are not even named. ``sides`` are those
+    of the squares that part `SIZES`, ``curves`` those of the classes with objects, best first."""
 
     cases: Sequence[tuple[str, str, Shot]]
     data: Mapping[str, Any]
     kinds: Sequence[tuple[str, str, str, str]]
     named: Sequence[tuple[str, int, str]]
     hidden: int
+    sides: tuple[float, float]
+    curves: Sequence[ClassCurve]
 
 
 def error_view(records: ImageRecords, read: Reader, score: float) -> ErrorView:
@@ -74,14 +95,17 @@ def error_view(records: ImageRecords, read: Reader, score: float) -> ErrorView:
 
     ``read`` returns the pixels (h, w, 3) RGB of a file. Raises DataError for damaged records.
     """
-    counts = _counts(records)
+    small, large = map(float, records.header.get("sizes", COCO_SIZES))
+    sides = small, large
+    columns = records.columns()
+    counts = _counts(columns, sides)
     chosen = _chosen(records)
     budget = ImageBudget(BUDGET)
     cases, boxes = [], []
     for entry in chosen:
         shot, scale = case_shot(entry, read, budget)
         cases.append((_name(entry), _words(entry), shot))
-        boxes.append(_boxes(entry, scale))
+        boxes.append(_boxes(entry, scale, sides))
     shown = {entry["image"] for entry in chosen}
     others = [entry for entry in records.images if entry["image"] not in shown and entry["wrong"]]
     data = {
@@ -96,7 +120,15 @@ def error_view(records: ImageRecords, read: Reader, score: float) -> ErrorView:
     }
     kinds = [(name, *style[:2], {**KINDS, **ERRORS}[name]) for name, style in STYLES.items()]
     named = [(_name(each), each["wrong"], _words(each)) for each in others[:MAX_NAMED]]
-    return ErrorView(cases, data, kinds, named, len(others) - len(named))
+    return ErrorView(
+        cases,
+        data,
+        kinds,
+        named,
+        len(others) - len(named),
+        sides,
+        _curves(columns, records.classes),
+    )
 
 
 def costliest(dap: Mapping[str, float | None]) -> str:
@@ -133,16 +165,20 @@ def case_shot(
     return read_shot(_name(entry), Path(entry["file"] or ""), read, budget, side)
 
 
-def _boxes(entry: Mapping[str, Any], scale: float) -> dict[str, Any]:
-    """Objects (x1, y1, x2, y2, label, ignore) and detections (x1, y1, x2, y2, label, score, kind,
-    object or -1) in pixels of the shown image, the detections by falling score."""
+def _boxes(entry: Mapping[str, Any], scale: float, sides: tuple[float, float]) -> dict[str, Any]:
+    """Objects (x1, y1, x2, y2, label, ignore, size) and detections (x1, y1, x2, y2, label, score,
+    kind, object or -1, size) in pixels of the shown image, the detections by falling score; sizes
+    are numbers in `SIZES`."""
     truth, found = entry["objects"], entry["detections"]
+    of_object = _sizes(np.array(truth["areas"], dtype=np.float64), sides).tolist()
+    boxes = np.array(found["boxes"], dtype=np.float64).reshape(-1, 4)
+    own = _sizes((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), sides).tolist()
     rows = sorted(range(len(found["scores"])), key=lambda row: -found["scores"][row])
     return {
         "objects": [
-            [*scaled_box(box, scale), label, int(ignore)]
-            for box, label, ignore in zip(
-                truth["boxes"], truth["labels"], truth["ignore"], strict=True
+            [*scaled_box(box, scale), label, int(ignore), size]
+            for box, label, ignore, size in zip(
+                truth["boxes"], truth["labels"], truth["ignore"], of_object, strict=True
             )
         ],
         "detections": [
@@ -151,37 +187,78 @@ def _boxes(entry: Mapping[str, Any], scale: float) -> dict[str, Any]:
                 found["labels"][row],
                 found["scores"][row],
                 found["kinds"][row],
-                -1 if found["objects"][row] is None else found["objects"][row],
+                -1 if target is None else target,
+                own[row] if target is None else of_object[target],
             ]
             for row in rows[:MAX_DETECTIONS]
+            for target in (found["objects"][row],)
         ],
     }
 
 
-def _counts(records: ImageRecords) -> dict[str, Any]:
+def _curves(columns: Columns, classes: Sequence[str]) -> list[ClassCurve]:
+    found = [
+        ClassCurve(classes[label], class_hex(label), area_ap(curve), _points(curve))
+        for label, curve in enumerate(precision_recall(columns))
+        if curve.objects
+    ]
+    return sorted(found, key=lambda curve: -curve.ap)
+
+
+def _points(curve: PrecisionRecall) -> str:
+    """At most `CURVE_POINTS` of them."""
+    places = np.unique(np.linspace(0, max(0, len(curve.right) - 1), CURVE_POINTS).astype(int))
+    places = places[places < len(curve.right)]
+    pairs = zip(curve.recall[places].tolist(), curve.precision[places].tolist(), strict=True)
+    return " ".join(f"{100 * x:.1f},{100 - 100 * y:.1f}" for x, y in pairs)
+
+
+def _counts(columns: Columns, sides: tuple[float, float]) -> dict[str, Any]:
     """The number of objects, and of detections of each kind and missed objects from each of SCORES
-    on: lists by class, the last one of all classes together."""
-    columns = records.columns()
+    on: for all sizes and each of `SIZES` a list by class, the last one of all classes together.
+
+    A detection has the size of the object that it is about, else its own."""
     errors = error_types(columns)
-    classes = len(records.classes)
-    labels = columns.truth.labels[~columns.truth.ignore]
-    tables = {name: np.zeros((classes, len(SCORES)), np.int64) for name in STYLES}
-    for place, score in enumerate(SCORES):
-        thresholds = np.full(classes, score)
-        for name, each in errors.counts(thresholds).items():
-            tables[name][:, place] = each
-        right = errors.kept(thresholds) & (errors.kinds == list(KINDS).index("right"))
-        tables["right"][:, place] = np.bincount(columns.found.labels[right], minlength=classes)
+    truth, found, classes = columns.truth, columns.found, columns.num_classes
+    shape = (len(SIZES), classes, len(SCORES))
+    of_object = _sizes(truth.areas, sides)
+    own = (found.boxes[:, 2:] - found.boxes[:, :2]).prod(axis=1)
+    about = np.append(truth.areas, np.nan)[errors.targets]
+    of_detection = _sizes(np.where(errors.targets < 0, own, about), sides)
+    # The last score of the slider that each detection reaches.
+    place = np.searchsorted(SCORES, found.scores, side="right") - 1
+    tables = {}
+    for number, name in enumerate(KINDS):
+        rows = errors.kinds == number
+        exact = np.zeros(shape, np.int64)
+        np.add.at(exact, (of_detection[rows], found.labels[rows], place[rows]), 1)
+        tables[name] = exact[..., ::-1].cumsum(axis=-1)[..., ::-1]
     del tables["ignored"]
-    objects = np.bincount(labels, minlength=classes)
-    own = classes if classes <= MAX_CLASSES else 0
+    tables["missed"] = np.zeros(shape, np.int64)
+    for each, score in enumerate(SCORES):
+        rows = errors.missed(np.full(classes, score))
+        np.add.at(tables["missed"][..., each], (of_object[rows], truth.labels[rows]), 1)
+    objects = np.zeros(shape[:2], np.int64)
+    np.add.at(objects, (of_object[~truth.ignore], truth.labels[~truth.ignore]), 1)
+    known = classes if classes <= MAX_CLASSES else 0
     return {
-        "objects": [*objects[:own].tolist(), int(objects.sum())],
-        "kinds": {
-            name: [*table[:own].tolist(), table.sum(axis=0).tolist()]
-            for name, table in tables.items()
-        },
+        "objects": _with_sums(objects, known),
+        "kinds": {name: _with_sums(table, known) for name, table in tables.items()},
     }
+
+
+def _with_sums(table: Ints, known: int) -> list[Any]:
+    """(sizes, classes, ..) with all sizes first, and all classes after the first ``known``."""
+    sized = np.concatenate([table.sum(axis=0, keepdims=True), table])
+    every = sized.sum(axis=1, keepdims=True)
+    rows: list[Any] = np.concatenate([sized[:, :known], every], axis=1).tolist()
+    return rows
+
+
+def _sizes(areas: Floats, sides: tuple[float, float]) -> Ints:
+    """The number in `SIZES` of each area, as in COCO."""
+    small, large = sides
+    return np.where(areas <= small**2, 0, np.where(areas <= large**2, 1, 2))
 
 
 def _name(entry: Mapping[str, Any]) -> str:

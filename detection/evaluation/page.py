@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..pages.rendering import render_html
 from ..pages.shots import Shot, class_hex
-from .class_page import ClassView
+from .class_page import ClassView, ConfusionTable
 from .error_page import ErrorView
 
 #: The number of a page by task, and whether a larger one is better; each class has it too, or the
@@ -66,6 +66,7 @@ class Page:
 
     ``facts`` and ``files`` are (name, value) rows, ``details`` (name, long text) to unfold.
     ``advice`` is what to do next, ``labels`` are those of the classes, which define their colours.
+    ``confused`` are the classes of a detector and, the last one, no object.
     """
 
     title: str
@@ -79,6 +80,7 @@ class Page:
     advice: str = ""
     errors: ErrorView | None = None
     confusions: ClassView | None = None
+    confused: ConfusionTable | None = None
     labels: Mapping[str, int] = field(default_factory=dict)
 
     @property

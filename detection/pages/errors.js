@@ -6,6 +6,7 @@
   const slider = document.getElementById("score");
   const classFilter = document.getElementById("class");
   const kindFilter = document.getElementById("kind");
+  const sizeFilter = document.getElementById("size");
   const more = document.getElementById("more");
   const STEP = 8;
   let limit = STEP;
@@ -22,15 +23,16 @@
   }
 
   // The detections and missed objects of a case that the filters leave, and how many are errors.
-  function chosenOf(entry, score, chosen, kind) {
+  function chosenOf(entry, score, chosen, kind, size) {
     const { found, missed } = at(entry, score);
     const ofClass = (each) => chosen < 0 || each === chosen;
+    const ofSize = (each) => size === 0 || each === size - 1;
     const wanted = found.filter((each) =>
       (ofClass(each[4]) || (each[7] >= 0 && ofClass(entry.objects[each[7]][4])))
-      && (kind === "" || each[6] === kind));
-    const lost = entry.objects.filter((object, index) =>
-      missed[index] && ofClass(object[4]) && (kind === "" || kind === "missed"));
-    const objects = entry.objects.filter((object) => ofClass(object[4]));
+      && (kind === "" || each[6] === kind) && ofSize(each[8]));
+    const lost = entry.objects.filter((object, index) => missed[index] && ofClass(object[4])
+      && (kind === "" || kind === "missed") && ofSize(object[6]));
+    const objects = entry.objects.filter((object) => ofClass(object[4]) && ofSize(object[6]));
     const errors = wanted.filter((each) => ERRORS.includes(each[6])).length + lost.length;
     return { wanted, lost, objects, errors };
   }
@@ -55,10 +57,11 @@
   }
 
   // Of the whole evaluation, not of the shown images alone.
-  function recount(place, chosen) {
-    const { objects, kinds } = data.counts;
+  function recount(place, chosen, size) {
+    const objects = data.counts.objects[size];
+    const { kinds } = data.counts;
     const row = chosen < 0 || objects.length === 1 ? objects.length - 1 : chosen;
-    const count = (name) => kinds[name][row][place];
+    const count = (name) => kinds[name][size][row][place];
     const right = count("right");
     const found = right + ERRORS.filter((name) => name !== "missed").reduce((sum, name) => sum + count(name), 0);
     document.getElementById("precision").textContent = share(right, found);
@@ -66,7 +69,8 @@
     document.getElementById("of").textContent =
       `${right} of ${found} detections right, ${right} of ${objects[row]} objects found`;
     for (const item of document.querySelectorAll(".legend [data-kind]")) {
-      item.textContent = item.dataset.kind in kinds ? ` ${count(item.dataset.kind)}` : "";
+      item.textContent = item.dataset.kind in kinds ? count(item.dataset.kind) : "";
+      item.parentNode.setAttribute("aria-pressed", kindFilter.value === item.dataset.kind);
     }
   }
 
@@ -76,9 +80,10 @@
     const chosen = Number(classFilter.value);
     const kind = kindFilter.value;
     document.getElementById("shown-score").textContent = score.toFixed(2);
-    recount(place, chosen);
-    const filtered = chosen >= 0 || kind !== "";
-    const contents = data.cases.map((entry) => chosenOf(entry, score, chosen, kind));
+    const size = Number(sizeFilter.value);
+    recount(place, chosen, size);
+    const filtered = chosen >= 0 || kind !== "" || size > 0;
+    const contents = data.cases.map((entry) => chosenOf(entry, score, chosen, kind, size));
     const ranked = cases.map((node, index) => [node, filtered && !contents[index].errors ? null : contents[index].errors]);
     arrange(ranked, limit, more, document.getElementById("visible"));
     cases.forEach((node, index) => node.hidden || draw(node, contents[index]));
@@ -93,6 +98,20 @@
     update();
   });
   slider.value = String(data.scores.findLastIndex((score) => score <= data.score));
-  for (const control of [slider, classFilter, kindFilter]) control.addEventListener("input", update);
+  // Numbers lead to the images that they are made of.
+  document.addEventListener("click", (event) => {
+    const picked = event.target.closest("[data-pick-class], [data-pick-kind]");
+    if (!picked) return;
+    const { pickClass, pickKind } = picked.dataset;
+    const known = [...kindFilter.options].some((option) => option.value === pickKind);
+    const again = pickClass === undefined && kindFilter.value === pickKind;
+    kindFilter.value = known && !again ? pickKind : "";
+    if (pickClass !== undefined) {
+      [classFilter.value, sizeFilter.value] = [pickClass, "0"];
+      document.getElementById("wrong").scrollIntoView();
+    }
+    update();
+  });
+  for (const control of [slider, classFilter, kindFilter, sizeFilter]) control.addEventListener("input", update);
   update();
 }

@@ -5,6 +5,7 @@ The boxes are vector graphics and their labels text of the page, in the colours 
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -74,6 +75,12 @@ class Shot:
         """(width, height) at which a case is shown: as large as `_CASE` allows."""
         scale = min(_CASE[0] / max(1, self.width), _CASE[1] / max(1, self.height))
         return max(1, round(self.width * scale)), max(1, round(self.height * scale))
+
+    @staticmethod
+    def vector(caption: str, drawing: str, width: int, height: int) -> Shot:
+        """An SVG file, which is shown as it is."""
+        data = base64.b64encode(drawing.encode("utf-8")).decode("ascii")
+        return Shot(caption, f"data:image/svg+xml;base64,{data}", width, height)
 
     @staticmethod
     def inline(caption: str, pixels: NDArray[np.uint8], *, max_side: int) -> Shot:

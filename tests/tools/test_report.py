@@ -95,8 +95,6 @@ def test_the_page_of_a_complete_run(run_dir: Path, infer_dir: Path) -> None:
     assert [row[0] for row in page.per_class.rows] == [EVIL, "other"]
     assert titles(page) == [
         "Curves",
-        "Precision and recall",
-        "Confusion",
         "Plots",
         "Samples",
         "Detections",
@@ -144,7 +142,7 @@ def test_damaged_parts_are_skipped_with_a_note(run_dir: Path) -> None:
     with (run_dir / "metrics.jsonl").open("a") as file:
         file.write('{"kind"')
     page = build_page(run_dir)
-    assert titles(page) == ["Curves", "Precision and recall", "Confusion", "Plots"]
+    assert titles(page) == ["Curves", "Confusion", "Plots"]
     notes = "\n".join(page.notes)
     for damaged in ("metrics.json: cannot", "train.lr", "train_batch.jpg", "metrics.jsonl:3"):
         assert damaged in notes
@@ -157,6 +155,16 @@ def test_damaged_records_of_images_are_told_once(run_dir: Path) -> None:
     path.write_text('{"version": 1, "task": "detection", "images": [{"nokind": 1}]}')
     (note,) = (note for note in build_page(run_dir).notes if "images.json" in note)
     assert note.count(str(path)) == 1 and "nokind" not in note
+
+
+def test_a_class_that_is_not_found_is_told_first(run_dir: Path) -> None:
+    path = run_dir / "eval" / "metrics.json"
+    raw = json.loads(path.read_text())
+    raw["per_class"][1] |= {"objects": 83, "voc_ap50": 0.01}
+    path.write_text(json.dumps(raw))
+    scores = read_scores(run_dir, [])
+    assert scores is not None
+    assert scores.advice.startswith("hardly found at all: other (83 objects). To do:")
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", "null", '{"metrics": 1, "definitions": []}'])
@@ -178,7 +186,11 @@ def test_the_page_of_an_eval_folder(run_dir: Path) -> None:
     page = build_page(run_dir / "eval")
     assert page.headline is not None
     assert page.headline.value == 1.0
-    assert titles(page) == ["Precision and recall", "Confusion"]
+    assert titles(page) == []
+    assert page.errors is not None and page.errors.curves[0].ap == 1.0
+    assert page.confused is not None and page.confused.matrix[0][1][0] == (1, 1.0)
+    (run_dir / "eval" / "images.json").unlink()  # of an earlier version
+    assert titles(build_page(run_dir / "eval")) == ["Precision and recall", "Confusion"]
 
 
 def test_many_drawings_are_limited_and_counted(run_dir: Path, infer_dir: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,22 @@ def test_reliability(records: ImageRecords) -> None:
     assert class_page.ClassView((), (), (), [ScoreBin(0, 1, 9, 0.5, 0.51)], 0, (), 0).tendency == (
         "scores are on average as high as the share of right answers"
     )
+
+
+def test_the_advice_names_a_pair_only_where_it_stands_out(records: ImageRecords) -> None:
+    view = class_view(records, _grey)
+    assert view.advice.startswith("most often confused")
+    many = replace(view, wrong=100 * view.pairs[0].count)
+    assert many.advice.startswith("no pair of classes stands out") and "curves" in many.advice
+
+
+def test_pairs_lead_to_their_first_example(records: ImageRecords) -> None:
+    view = class_view(records, _grey)
+    page = render_page(Page("x", confusions=view))
+    for (true, predicted), anchor in view.shown.items():
+        assert (true, predicted) in {(pair.true, pair.predicted) for pair in view.pairs}
+        assert f'id="{anchor}"' in page and f'href="#{anchor}"' in page
+    assert view.shown
 
 
 def test_the_surest_wrong_answers_come_first(

@@ -17,6 +17,7 @@ from resdet.detection.evaluation.error_page import SCORES, costliest, error_view
 from resdet.detection.evaluation.image_records import ImageRecords, read_images
 from resdet.detection.evaluation.page import Page, render_page
 from resdet.detection.evaluation.report import write_report
+from resdet.detection.pages.shots import class_hex
 from resdet.detection.structures import Annotation, Detections, Record
 
 CAT, DOG = [0.0, 0, 40, 40], [60.0, 60, 90, 90]
@@ -66,19 +67,42 @@ def _grey(path: Path) -> NDArray[np.uint8]:
 
 def test_counts_at_each_score(records: ImageRecords) -> None:
     counts = error_view(records, _grey, 0.5).data["counts"]
-    assert counts["objects"] == [2, 2, 4]
+    assert counts["objects"][0] == [2, 2, 4]
 
     def at(score: float) -> dict[str, int]:
         place = SCORES.index(score)
-        return {name: rows[-1][place] for name, rows in counts["kinds"].items()}
+        return {name: rows[0][-1][place] for name, rows in counts["kinds"].items()}
 
     nothing = dict.fromkeys(counts["kinds"], 0)
     every = {"right": 2, "duplicate": 1, "classification": 1, "background": 1, "missed": 1}
     assert at(0.0) == at(0.3) == nothing | every
     # The dog of b is missed once nothing is said about it.
     assert at(0.8) == nothing | {"right": 1, "missed": 3}
-    assert counts["kinds"]["right"][0][SCORES.index(0.5)] == 2
-    assert counts["kinds"]["missed"][1][SCORES.index(0.8)] == 2
+    assert counts["kinds"]["right"][0][0][SCORES.index(0.5)] == 2
+    assert counts["kinds"]["missed"][0][1][SCORES.index(0.8)] == 2
+
+
+def test_counts_by_size(records: ImageRecords) -> None:
+    """Small is up to 35 x 35 px: the dogs, and what is found where nothing is; the cats are large.
+    A dog taken for a cat has the size of the dog."""
+    header = {**records.header, "sizes": [35, 36]}
+    sized = replace(records, header=header)
+    view = error_view(sized, _grey, 0.5)
+    counts = view.data["counts"]
+    assert counts["objects"] == [[2, 2, 4], [0, 2, 2], [0, 0, 0], [2, 0, 2]]
+    at_zero = {name: [rows[-1][0] for rows in each] for name, each in counts["kinds"].items()}
+    assert at_zero["right"] == [2, 0, 0, 2] and at_zero["duplicate"] == [1, 0, 0, 1]
+    assert at_zero["classification"] == at_zero["background"] == at_zero["missed"] == [1, 1, 0, 0]
+    case = view.data["cases"][[name for name, *_ in view.cases].index("b.jpg")]
+    assert [each[6] for each in case["objects"]] == [0]
+    assert [each[8] for each in case["detections"]] == [0, 0]
+
+
+def test_curves_of_the_classes(records: ImageRecords) -> None:
+    """Of three cats by score, the second and the third are a double and a dog; then one more."""
+    cat, dog = error_view(records, _grey, 0.5).curves
+    assert (cat.name, cat.colour) == ("cat", class_hex(0)) and dog.ap == 0
+    assert cat.points.split()[0] == "50.0,0.0" and cat.points.split()[-1] == "100.0,50.0"
 
 
 def test_counts_agree_with_the_operating_points(records: ImageRecords) -> None:
@@ -86,7 +110,7 @@ def test_counts_agree_with_the_operating_points(records: ImageRecords) -> None:
     points = json.loads((records.path.parent / "metrics.json").read_text())["operating_points"]
     for point in points["all"]:
         place = SCORES.index(point["score"])
-        numbers = {name: rows[-1][place] for name, rows in counts["kinds"].items()}
+        numbers = {name: rows[0][-1][place] for name, rows in counts["kinds"].items()}
         assert numbers["right"] == point["right"]
         assert sum(numbers.values()) - numbers["missed"] == point["detections"]
 
@@ -96,12 +120,12 @@ def test_boxes_are_in_pixels_of_the_shown_image(records: ImageRecords) -> None:
     names = [name for name, _, _ in view.cases]
     assert sorted(names) == ["a.jpg", "b.jpg"]  # c has no error
     case = view.data["cases"][names.index("a.jpg")]
-    assert case["objects"] == [[0, 0, 20, 20, 0, 0], [30, 30, 45, 45, 1, 0]]
+    assert case["objects"] == [[0, 0, 20, 20, 0, 0, 1], [30, 30, 45, 45, 1, 0, 0]]
     assert [each[4:6] for each in case["detections"]] == [
         [0, pytest.approx(0.9)],
         [0, pytest.approx(0.6)],
     ]
-    assert [each[6:] for each in case["detections"]] == [["right", 0], ["duplicate", 0]]
+    assert [each[6:8] for each in case["detections"]] == [["right", 0], ["duplicate", 0]]
 
 
 def test_images_beyond_the_budget_and_unreadable_ones(

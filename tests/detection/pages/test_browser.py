@@ -115,6 +115,29 @@ def test_filters_show_what_they_name(browser: Any, errors_page: Path) -> None:
     assert browser.execute_script(STATE) == []
 
 
+def test_sizes_and_numbers_lead_to_their_images(browser: Any, errors_page: Path) -> None:
+    """All objects are small; the confusion matrix has a dog that was taken for a cat."""
+    from selenium.webdriver.common.by import By
+
+    _open(browser, errors_page, 1400)
+    browser.execute_script(SET, "score", "0")
+    browser.execute_script(SET, "size", "3")
+    assert browser.execute_script(STATE) == [] and _numbers(browser)[1:] == ["-", "-"]
+    browser.execute_script(SET, "size", "1")
+    assert len(browser.execute_script(STATE)) == 2
+    legend = browser.find_element(By.CSS_SELECTOR, '.legend [data-pick-kind="duplicate"]')
+    legend.click()
+    assert browser.execute_script(STATE) == [["0.png: 1 double", 2, 1]]
+    assert legend.get_attribute("aria-pressed") == "true"
+    legend.click()
+    assert len(browser.execute_script(STATE)) == 2
+    browser.find_element(By.CSS_SELECTOR, '.matrix [data-pick-kind="classification"]').click()
+    assert browser.execute_script(STATE) == [["1.png: 1 confused", 1, 1]]
+    browser.find_element(By.CSS_SELECTOR, '[data-pick-class="0"]:not([data-pick-kind])').click()
+    assert browser.execute_script("return document.getElementById('kind').value") == ""
+    assert browser.get_log("browser") == []
+
+
 def test_images_are_enlarged_and_stepped_through(browser: Any, errors_page: Path) -> None:
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
@@ -123,11 +146,10 @@ def test_images_are_enlarged_and_stepped_through(browser: Any, errors_page: Path
     frame = browser.find_element(By.CSS_SELECTOR, ".frame")
     frame.send_keys(Keys.ENTER)
     dialog = browser.find_element(By.TAG_NAME, "dialog")
-    # Two cases, the curves of precision and recall, and the confusion matrix.
-    assert dialog.is_displayed() and "1 of 4" in dialog.text
+    assert dialog.is_displayed() and "1 of 2" in dialog.text
     assert dialog.find_element(By.TAG_NAME, "img").size["width"] > frame.size["width"]
     browser.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
-    assert "2 of 4" in dialog.text
+    assert "2 of 2" in dialog.text
     browser.switch_to.active_element.send_keys(Keys.ESCAPE)
     assert not dialog.is_displayed()
 
