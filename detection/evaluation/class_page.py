@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ..pages.shots import BUDGET, ImageBudget, Reader, Shot
-from .error_page import case_shot
+from ..pages.shots import BUDGET, ImageBudget, Mark, Reader, Shot, mark_of
+from .error_page import STYLES, case_shot
 from .image_records import ImageRecords
 
 #: Images that are shown, at most this many of a class, and their longer side.
@@ -20,6 +20,8 @@ EXAMPLES, OF_CLASS, SIDE = 48, 4, 320
 PAIRS, MATRIX = 20, 30
 #: The share of the wrong images from which on a pair of classes is what to look at first.
 SPREAD = 0.05
+#: A box of a lower IoU misses the object.
+FAR = 0.1
 #: Bins of the scores.
 BINS = 10
 
@@ -71,12 +73,13 @@ class ConfusionTable:
 @dataclass(frozen=True)
 class ClassView(ConfusionTable):
     """``gap`` is the expected calibration error: the mean distance of score and share, weighted by
-    the images."""
+    the images. ``overlaps`` are the IoUs of a localizer's wrong boxes."""
 
     bins: Sequence[ScoreBin]
     gap: float
     examples: Sequence[WrongExample]
     wrong: int
+    overlaps: Sequence[float] = ()
 
     @property
     def shown(self) -> dict[tuple[str, str], str]:
@@ -91,7 +94,7 @@ class ClassView(ConfusionTable):
     def advice(self) -> str:
         """What to look at first; "" without confusions."""
         if not self.pairs:
-            return ""
+            return self._advice_on_boxes
         worst = self.pairs[0]
         if worst.count < SPREAD * self.wrong:
             return (
@@ -102,6 +105,17 @@ class ClassView(ConfusionTable):
         return (
             f"most often confused: {worst.count} images of {worst.true} were taken for "
             f"{worst.predicted}. To do: see whether both are labelled alike; more images help"
+        )
+
+    @property
+    def _advice_on_boxes(self) -> str:
+        if not self.overlaps:
+            return ""
+        far = sum(each < FAR for each in self.overlaps)
+        return (
+            f"of {len(self.overlaps)} wrong boxes {far} miss the object (IoU under {FAR}), the "
+            "others are near it. To do: look at both below; where they miss it, train longer or "
+            "with more images; where they are near, see whether all annotated boxes follow one rule"
         )
 
     @property
@@ -137,6 +151,7 @@ def class_view(records: ImageRecords, read: Reader) -> ClassView:
         sum(each.count * abs(each.score - each.right) for each in bins) / scored,
         _examples(records, read),
         sum(each["wrong"] > 0 for each in images),
+        [iou for each in images if each["wrong"] and (iou := _overlap(each)) is not None],
     )
 
 
@@ -200,10 +215,11 @@ def _bins(first: Sequence[tuple[int, int, float]]) -> list[ScoreBin]:
 
 
 def _examples(records: ImageRecords, read: Reader) -> list[WrongExample]:
-    """The worst images first; among equally wrong ones those with the surest wrong answer."""
+    """The worst images first; among equally wrong ones those with the surest wrong answer, or with
+    the box that is farthest off."""
     budget, of_class = ImageBudget(BUDGET), Counter[int]()
     wrong = [each for each in records.images if each["wrong"]]
-    wrong.sort(key=lambda each: (-each["wrong"], -_surest(each)))
+    wrong.sort(key=lambda each: (-each["wrong"], -_surest(each), _overlap(each) or 0.0))
     examples: list[WrongExample] = []
     for entry in wrong:
         if len(examples) == EXAMPLES:
@@ -214,9 +230,27 @@ def _examples(records: ImageRecords, read: Reader) -> list[WrongExample]:
     return examples
 
 
+def _marks(entry: Mapping[str, Any], shot: Shot, scale: float) -> tuple[Mark, ...]:
+    """The boxes of a localizer: those of the class, and the one found for it."""
+    size = (shot.height, shot.width)
+    named = {"objects": ("right", "object"), "found": ("background", "found")}
+    marks = [
+        mark_of(box, scale, size, colour=STYLES[style][1], name=name)
+        for part, (style, name) in named.items()
+        for box in entry.get("boxes", {}).get(part, ())
+    ]
+    return tuple(mark for mark in marks if mark)
+
+
 def _surest(entry: Mapping[str, Any]) -> float:
     scores = entry.get("predicted", {}).get("scores") or [0.0]
     return float(scores[0])
+
+
+def _overlap(entry: Mapping[str, Any]) -> float | None:
+    """The IoU of a localizer's box of the true class."""
+    value: float | None = entry["values"].get("mean_true_class_iou")
+    return value
 
 
 def _example(
@@ -227,9 +261,10 @@ def _example(
     number: int,
 ) -> WrongExample:
     predicted = entry.get("predicted", {"labels": [], "scores": []})
-    iou = entry["values"].get("mean_true_class_iou")
+    iou = _overlap(entry)
+    shot, scale = case_shot(entry, read, budget, SIDE)
     return WrongExample(
-        case_shot(entry, read, budget, SIDE)[0],
+        replace(shot, marks=_marks(entry, shot, scale)),
         classes[entry["label"]],
         "" if iou is None else f"IoU of the box of the true class: {iou:.2f}",
         [

@@ -80,6 +80,8 @@ class Localization(Evaluation):
     labels: tuple[int, ...] = ()
     #: (N, 6) the contribution of each image to each number of DEFINITIONS.
     outcomes: Tensor
+    #: Of each image the boxes of its class and those found for it, for `image_entries`.
+    boxes: tuple[Mapping[str, list[list[float]]], ...] = ()
 
     task = "localization"
     row_type = ClassLocalization
@@ -113,8 +115,9 @@ class Localization(Evaluation):
 
     def image_entries(self) -> list[dict[str, Any]]:
         entries = []
-        rows = zip(self.image_ids, self.labels, self.outcomes.tolist(), strict=True)
-        for image_id, label, row in rows:
+        boxes = self.boxes or ({},) * len(self.image_ids)
+        rows = zip(self.image_ids, self.labels, self.outcomes.tolist(), boxes, strict=True)
+        for image_id, label, row, own in rows:
             values = dict(zip(DEFINITIONS, row, strict=True))
             wrong = [values["true_class_error"], values["top1_localization_error"]]
             entries.append(
@@ -124,6 +127,7 @@ class Localization(Evaluation):
                     "wrong": int(sum(value for value in wrong if not math.isnan(value))),
                     "label": label,
                     "values": without_nan(values),
+                    "boxes": dict(own),
                 }
             )
         return entries
@@ -162,6 +166,10 @@ def evaluate_located(
         image_ids=tuple(record.image_id for record in records),
         labels=tuple(labels.tolist()),
         outcomes=outcomes,
+        boxes=tuple(
+            _boxes(found[record.image_id], record, label)
+            for record, label in zip(records, labels.tolist(), strict=True)
+        ),
         files={record.image_id: str(record.path) for record in records},
     )
 
@@ -203,6 +211,16 @@ def _outcome(located: Located, record: Record, classes: Sequence[str]) -> dict[s
         "top5_classification_error": not named.any(),
         "top1_classification_error": not named[:1].any(),
         "mean_true_class_iou": overlap,
+    }
+
+
+def _boxes(located: Located, record: Record, label: int) -> dict[str, list[list[float]]]:
+    """The boxes of the image's class, and that found for it or for the first prediction."""
+    annotation = record.annotation
+    found = located.true_class if len(located.true_class) else located.predicted[:1]
+    return {
+        "objects": annotation.boxes[annotation.labels == label].tolist(),
+        "found": found.boxes[found.boxes.isfinite().all(dim=1)].tolist(),
     }
 
 

@@ -123,6 +123,26 @@ def test_a_localizer_has_no_confusions() -> None:
     assert example.shot.why == "the evaluation does not know its file"
 
 
+def test_a_localizer_shows_its_boxes_the_farthest_first() -> None:
+    entries = [
+        {
+            "image": name,
+            "file": f"/{name}.jpg",
+            "wrong": 1,
+            "label": 0,
+            "values": {"true_class_error": 1.0, "mean_true_class_iou": overlap},
+            "boxes": {"objects": [[0, 0, 60, 40]], "found": found},
+        }
+        for name, overlap, found in (("near", 0.4, [[0, 0, 30, 40]]), ("far", 0.0, []))
+    ]
+    header = {"task": "localization", "classes": ["cat"]}
+    view = class_view(records_of(Path("x"), header, entries), _grey)
+    far, near = (example.shot for example in view.examples)
+    assert [(mark.name, mark.width) for mark in far.marks] == [("object", 60)]
+    assert [(mark.name, mark.width) for mark in near.marks] == [("object", 60), ("found", 30)]
+    assert view.advice.startswith("of 2 wrong boxes 1 miss the object")
+
+
 def test_the_page_of_a_classifier(records: ImageRecords) -> None:
     rows = [{"name": "ant", "top1_error": 0.25}, {"name": EVIL, "top1_error": 0.5}]
     page = Page(

@@ -103,6 +103,13 @@ def test_by_hand() -> None:
     )
 
 
+def test_entries_have_the_boxes_of_the_class() -> None:
+    """Those of the true class, and without one those of the first prediction."""
+    boxes = [entry["boxes"] for entry in evaluate_located(FOUND, RECORDS, NAMES).image_entries()]
+    assert boxes[1] == {"objects": [list(TRUE), list(AWAY)], "found": [list(QUARTER)]}
+    assert boxes[3] == {"objects": [list(TRUE)], "found": [list(TRUE)]}
+
+
 def test_the_sixth_prediction_is_not_looked_at() -> None:
     rows = [(0, TRUE)] * 5 + [(3, TRUE)]
     found = evaluate_located({"d": located(*rows)}, [RECORDS[3]], NAMES)
