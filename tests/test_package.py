@@ -58,6 +58,16 @@ def test_a_wheel_has_the_package_and_the_licences(tmp_path: Path) -> None:
     assert all("dist-info/licenses/" in names[name] for name in ("LICENSE", "THIRD_PARTY.md"))
 
 
+def test_every_folder_of_modules_is_a_package_of_the_wheel() -> None:
+    """setuptools leaves out a folder without ``__init__.py``."""
+    folders = {
+        path.parent
+        for name in ("backbones", "configs", "datasets", "detection", "tools")
+        for path in (ROOT / name).rglob("*.py")
+    }
+    assert [folder for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []
+
+
 def test_type_hints_are_installed() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert settings["tool"]["setuptools"]["package-data"]["resdet"] == ["py.typed"]
