@@ -6,7 +6,7 @@ resdet eval --weights one.pt --weights other.pt test.protocol=multi_scale test.f
 resdet eval --weights detector.pt --split test --save-json --save-voc
 resdet eval --weights detector.pt --classes cat,dog --sizes 16,64 --conf 0.5
 resdet eval --predictions results.json --annotations instances_val2017.json
-resdet eval --weights localizer.pt test.classifiers=[classifier.pt] --submission answers.csv
+resdet eval --weights localizer.pt 'test.classifiers=[classifier.pt]' --submission answers.csv
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
   resdet train-loc --cfg pets_loc_r18.yaml data.root=data network.weights=r18.safetensors
   resdet train-loc --cfg pets_rcnn_r18.yaml data.root=data network.weights=r18.safetensors
-      proposals.weights=[first/best.pt]
+      'proposals.weights=[first/best.pt]'
 
 The weights are those of a classifier after `resdet freeze-bn`. Stage one predicts a box for each
 class; the optional stage two scores and refines its proposals. The config selects the stage.
