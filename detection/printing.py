@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, Task
     from rich.text import Text
+
+Item = TypeVar("Item")
 
 
 class LastingStream:
@@ -102,6 +106,37 @@ def cell(value: object, style: str = "") -> Text:
     from rich.text import Text  # takes a tenth of a second, which `resdet --help` does not spend
 
     return Text(printable(value), style)
+
+
+def progress_bars(console: Console, unit: str = "images", **options: Any) -> Progress:
+    """Bars alike in all commands: what, share, count, rate in ``unit`` a second and time left. They
+    go when they are done, and there are none off a terminal."""
+    from rich import progress as rich
+    from rich.text import Text
+
+    class Rate(rich.ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text(f"{speed:.3g} {unit}/s" if speed else "")
+
+    columns = (
+        rich.TextColumn("{task.description}", markup=False),
+        rich.BarColumn(bar_width=20),
+        rich.TaskProgressColumn(),
+        rich.MofNCompleteColumn(),
+        Rate(),
+        rich.TimeRemainingColumn(),
+    )
+    options = {"transient": True, "disable": not console.is_terminal, **options}
+    return rich.Progress(*columns, console=console, **options)
+
+
+def tracked(
+    items: Iterable[Item], what: str, total: float, console: Console, unit: str = "images"
+) -> Iterator[Item]:
+    """The items, with a bar of `progress_bars`."""
+    with progress_bars(console, unit) as bars:
+        yield from bars.track(items, total=total, description=what)
 
 
 #: Control characters, line and paragraph separators, marks of direction, lone surrogates.

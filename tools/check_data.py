@@ -240,7 +240,7 @@ def _write(report: Report, out: Path, command: str) -> None:
     write_report(report, out / "data_report.json")
     page = out / "data_report.html"
     write_check_page(report, page, command)
-    say(f"report, open in a browser: {page} ({page.stat().st_size / 1e6:.1f} MB)")
+    say(f"open in a browser: {page} ({page.stat().st_size / 1e6:.1f} MB)")
 
 
 def _write_classes(report: Report, path: Path) -> None:

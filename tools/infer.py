@@ -80,8 +80,8 @@ def _run_images(
     _print_summary(summary, predictor.output.noun, "images")
     for format in args.format if not summary.interrupted else ():
         _write_annotations(args.out, format.name)
-    if args.page and not summary.interrupted:
-        _write_page(args.out, files, predictor)
+    if not summary.interrupted:
+        _show(args, files, predictor)
     if summary.interrupted:
         say(f"interrupted; continue with: {resume_command(args)}")
         return summary, stop.exit_code
@@ -134,14 +134,19 @@ def _write_annotations(out: Path, format: str) -> None:
         say(f"  lost: {line}")
 
 
-def _write_page(out: Path, files: list[InputFile], predictor: Predictor[Any]) -> None:
+def _show(args: argparse.Namespace, files: list[InputFile], predictor: Predictor[Any]) -> None:
+    """Write the page, or say how it is written of these results."""
+    if not args.page:
+        command = resume_command(argparse.Namespace(**{**vars(args), "page": True}))
+        say(f"next, to look at all of it: {command}")
+        return
     from resdet.datasets.image import read_image
     from resdet.detection.inference.folder_page import write_folder_page
 
     def read(path: Path) -> Any:
         return read_image(path, predictor.rules).pixels
 
-    page = write_folder_page(out, {file.name: file.path for file in files}, read)
+    page = write_folder_page(args.out, {file.name: file.path for file in files}, read)
     say(f"open in a browser: {page} ({page.stat().st_size / 1e6:.1f} MB)")
 
 

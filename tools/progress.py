@@ -6,9 +6,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from resdet.detection.printing import say
+from resdet.detection.printing import progress_bars, say
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -17,21 +17,20 @@ if TYPE_CHECKING:
 _LINE_EVERY = 10.0
 
 
-def _bars(*columns: Any, **options: Any) -> Progress:
+def _bars(unit: str = "images") -> Progress:
     from rich.console import Console
-    from rich.progress import Progress
 
-    return Progress(*columns, console=Console(stderr=True), **options)
+    return progress_bars(Console(stderr=True), unit)
 
 
 @contextmanager
-def count_progress(name: str, total: int) -> Iterator[Callable[..., None]]:
+def count_progress(name: str, total: int, unit: str = "images") -> Iterator[Callable[..., None]]:
     """Yield ``advance(line="")``, to be called once per item.
 
     Without a terminal, ``line`` is printed in place of the bar if it is not empty.
     """
     terminal = sys.stderr.isatty()
-    with _bars(disable=not terminal) as bars:
+    with _bars(unit) as bars:
         task = bars.add_task(name, total=total)
 
         def advance(line: str = "") -> None:
@@ -48,7 +47,7 @@ def decoding_progress() -> Iterator[Callable[[int, int], None]]:
     if not sys.stderr.isatty():
         yield _print_every_tenth
         return
-    with _bars(transient=True) as bars:
+    with _bars() as bars:
         task = bars.add_task("decoding", total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)
 
@@ -62,16 +61,19 @@ def _print_every_tenth(done: int, total: int) -> None:
 def download_progress() -> Iterator[Callable[[str, int, int], None]]:
     """Yield ``report(what, done, total)`` in bytes, with one bar for each ``what``."""
     from rich import progress as rich
+    from rich.console import Console
 
     columns = (
-        rich.TextColumn("{task.description}"),
-        rich.BarColumn(),
+        rich.TextColumn("{task.description}", markup=False),
+        rich.BarColumn(bar_width=20),
+        rich.TaskProgressColumn(),
         rich.DownloadColumn(),
         rich.TransferSpeedColumn(),
         rich.TimeRemainingColumn(),
     )
+    console = Console(stderr=True)
     tasks: dict[str, TaskID] = {}
-    with _bars(*columns) as bars:
+    with rich.Progress(*columns, console=console, disable=not console.is_terminal) as bars:
 
         def report(what: str, done: int, total: int) -> None:
             if what not in tasks:
@@ -87,20 +89,12 @@ def inference_progress() -> Iterator[Callable[[int, int, int], None]]:
     if not sys.stderr.isatty():
         yield _print_every_ten_seconds()
         return
-    from rich import progress as rich
-
-    columns = (
-        rich.BarColumn(),
-        rich.MofNCompleteColumn(),
-        rich.TextColumn("{task.fields[rate]:.2f} images/s, {task.fields[failed]} failed"),
-        rich.TimeRemainingColumn(),
-    )
-    with _bars(*columns) as bars:
-        task = bars.add_task("", rate=0.0, failed=0)
+    with _bars() as bars:
+        task = bars.add_task("", total=None)
 
         def report(done: int, total: int, failed: int) -> None:
-            rate = bars.tasks[0].speed or 0.0
-            bars.update(task, completed=done, total=total, rate=rate, failed=failed)
+            what = f"detecting, {failed} failed" if failed else "detecting"
+            bars.update(task, completed=done, total=total, description=what)
 
         yield report
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import track
 
 from ..config.base import TrainConfig
 from ..errors import ConfigError
+from ..printing import tracked
 from ..structures import Batch
 from .distributed import Group
 from .memory import smaller_steps
@@ -118,8 +118,8 @@ def run_range_test(
     reach = _reach(len(rates))
     losses: list[float] = []
     lowest = math.inf
-    quiet = progress is None
-    for rate in track(rates, "training", console=progress, transient=True, disable=quiet):
+    steps = rates if progress is None else tracked(rates, "training", len(rates), progress, "steps")
+    for rate in steps:
         parts = [next(stream).to(group.device) for _ in range(settings.accumulate)]
         try:
             found, finite, _ = forward_backward(state.model, parts, state, settings, group, stop)

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 from rich.console import Console
-from rich.progress import track
 from torch import nn
 
 from ...backbones.weights.convert import Converted
@@ -26,6 +25,7 @@ from ..evaluation.prediction import Timer, autocast, predict_batches
 from ..export.folder import MODEL
 from ..export.network import Export, OnnxNetwork
 from ..inference.predictor import Predictor
+from ..printing import tracked
 from ..structures import Batch
 from .loaded import Loaded as Loaded
 
@@ -218,7 +218,7 @@ class Task(ABC):
         found = self.predictions(pipeline, config, split, group, timer or Timer())
         share = len(split.records) / group.world
         if progress is not None and group.is_main:
-            found = iter(track(found, "evaluating", share, console=progress, transient=True))
+            found = tracked(found, "evaluating", share, progress)
         with autocast(group.device, config.test.precision):
             return group.gather(dict(found))
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 
 from ...backbones.analysis import Response, layer_responses
@@ -23,6 +22,7 @@ from ...datasets.loading.dataset import ClassificationDataset, eval_loader
 from ...datasets.shards.index import ShardSplit
 from ..config.data_rules import image_rules
 from ..errors import ConfigError
+from ..printing import tracked
 from ..structures import Batch, Record
 from .base import Part
 from .batch_size import expect_number
@@ -134,7 +134,7 @@ class _Images:
         )
         batches: Iterable[Batch] = loader
         if progress is not None:
-            batches = track(loader, title, console=progress, transient=True)
+            batches = tracked(loader, title, len(loader), progress, "batches")
         return (batch.to(device) for batch in batches)
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress
 
 from ...datasets.catalog import DataSplit
 from ...datasets.convert.copies import groups_of_copies
@@ -23,6 +22,7 @@ from ..config.base import HeldOut
 from ..config.data_rules import image_rules
 from ..errors import ConfigError, DataError, first_few
 from ..files import write_file
+from ..printing import progress_bars
 from .base import Splits, Task
 
 #: In the run folder: the ids of the images that are held out, one a line.
@@ -147,7 +147,7 @@ def _chosen(
 
 def _choose(val: HeldOut, split: DataSplit, config: Any) -> list[str]:
     records, console = split.records, Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
+    with progress_bars(console) as bars:
         bar = bars.add_task("looking for near copies", total=len(records))
         groups = groups_of_copies(
             [record.path for record in records],

@@ -13,7 +13,6 @@ from typing import ClassVar
 
 import torch
 from rich.console import Console
-from rich.progress import track
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -34,6 +33,7 @@ from ..files import atomic_write
 from ..inference.localize import LocationPipeline, SecondStage
 from ..inference.locate_records import RecordReader, propose_records
 from ..models.localizer import RegionLocalizer
+from ..printing import tracked
 from ..structures import Record
 from .banner import describe_size, describe_splits
 from .base import Loaded, Splits
@@ -77,14 +77,10 @@ class RegionLocalizationTask(StageTask):
             log.message(f"proposing regions in {len(records)} training images")
             own = records[group.rank :: group.world]
             reader = RecordReader(image_rules(config), config.data.workers)
-            proposed = track(
-                propose_records(run.pipeline, own, reader),
-                "proposing",
-                total=len(own),
-                console=Console(stderr=True),
-                transient=True,
-                disable=not group.is_main,
-            )
+            proposed = propose_records(run.pipeline, own, reader)
+            if group.is_main:
+                console = Console(stderr=True)
+                proposed = tracked(proposed, "proposing", len(own), console)
             with autocast(group.device, config.test.precision):
                 found = group.gather(dict(proposed))
             if found is not None:

@@ -284,7 +284,9 @@ class Training:
             best = "without validation: best.pt is last.pt"
         else:
             best = "no best: data.val gave no result (-); best.pt has the last weights"
-        return f"done: {state.step} steps, {best}; weights in {outputs.best.parent}"
+        command = f"\nnext: resdet eval --weights {shlex.quote(str(outputs.best))}"
+        done = f"done: {state.step} steps, {best}; weights in {outputs.best.parent}"
+        return done + (command if "val" in self.splits else "")
 
 
 def draw(log: RunLog, plot: Callable[..., object], *content: Any) -> None:

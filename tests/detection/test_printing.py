@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from resdet.detection.printing import LastingStream, cell, printable, say
+from resdet.detection.printing import LastingStream, cell, printable, say, tracked
 from rich.console import Console
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,3 +72,18 @@ def test_the_exit_code_is_that_of_the_work(closed: str) -> None:
     command = [shutil.which("bash") or "bash", "-o", "pipefail", "-c", words]
     done = subprocess.run(command, capture_output=True, env=os.environ, timeout=100)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_progress_has_what_share_count_rate_and_time_left() -> None:
+    written = io.StringIO()
+    console = Console(file=written, force_terminal=True, width=100, color_system=None)
+    assert list(tracked(range(4), "evaluating", 4, console)) == [0, 1, 2, 3]
+    last = written.getvalue().replace("\r", "\n")
+    assert "evaluating" in last and "100%" in last and "4/4" in last
+    assert "images/s" in last and "0:00:00" in last
+
+
+def test_no_progress_off_a_terminal() -> None:
+    written = io.StringIO()
+    assert list(tracked(range(4), "evaluating", 4, Console(file=written))) == [0, 1, 2, 3]
+    assert written.getvalue() == ""

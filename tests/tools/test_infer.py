@@ -61,6 +61,13 @@ def call(weights: Path, *words: str | Path) -> int:
     return infer.run(parser.parse_args(["--weights", str(weights), *map(str, words)]))
 
 
+def resume(command: str) -> int:
+    """Run a printed command of infer."""
+    parser = argparse.ArgumentParser()
+    infer.add_arguments(parser)
+    return infer.run(parser.parse_args(shlex.split(command)[2:]))
+
+
 def lines(out: Path) -> list[dict]:
     return [json.loads(line) for line in (out / "detections.jsonl").open(encoding="utf-8")]
 
@@ -84,7 +91,10 @@ def test_records_drawings_and_summary_of_a_folder(weights, images, tmp_path, cap
     meta = json.loads((out / "meta.json").read_text())
     assert meta["classes"] == CLASSES and meta["weights"] == ["best.pt"]
     assert len(list((out / "drawn").iterdir())) == 12
-    assert "12 of 12 images done" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "12 of 12 images done" in printed
+    _, following = printed.rstrip().split("next, to look at all of it: ")
+    assert resume(following) == 0 and (out / "page.html").exists()
 
 
 def test_annotations_for_a_tool(weights, images, tmp_path, capsys):
