@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -48,6 +48,8 @@ __all__ = [
 ]
 
 AnyConfig = TypeVar("AnyConfig", bound=Section)
+#: More keys than these are no suggestion.
+_MOST_NEAR = 3
 
 
 def load_config(name: str | Path, overrides: Sequence[str] = ()) -> DetectorConfig:
@@ -144,9 +146,29 @@ def _reason(problem: Mapping[str, Any], location: KeyPath, tree: Any, schema: ty
 
 
 def _nearest(location: KeyPath, tree: Any, schema: type[Section]) -> str:
-    names = sorted(_section(location[:-1], tree, schema).model_fields)
-    close = difflib.get_close_matches(str(location[-1]), names, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(names)}"
+    """A key of the section that is written nearly so; else one of the same name in another section,
+    or those below that have a word of it; else the keys of the section."""
+    section, key = _section(location[:-1], tree, schema), str(location[-1])
+    names = sorted(section.model_fields)
+    near = difflib.get_close_matches(key, names, n=1)
+    near = near or [name for name in _keys(schema) if name.rpartition(".")[2] == key]
+    words = set(key.split("_"))
+    near = near or [
+        name
+        for name in _keys(section, "".join(f"{step}." for step in location[:-1]))
+        if words & set(name.rpartition(".")[2].split("_"))
+    ]
+    if near and len(near) <= _MOST_NEAR:
+        return f"; did you mean {' or '.join(map(repr, near))}?"
+    return f"; known here: {', '.join(names)}"
+
+
+def _keys(schema: type[BaseModel], above: str = "") -> Iterator[str]:
+    """The keys of a section and of those below it, with dots; the items of lists have none."""
+    for name, field in schema.model_fields.items():
+        yield above + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _keys(field.annotation, f"{above}{name}.")
 
 
 def _section(location: KeyPath, tree: Any, schema: type[BaseModel]) -> type[BaseModel]:

@@ -132,6 +132,15 @@ def test_a_rule_between_fields_names_its_section(folder: Path) -> None:
             "image: {augment: [{name: Blur, prams: {}}]}",
             "image.augment.0.prams: unknown key; did you mean 'params'?",
         ),
+        (
+            "test: {agnostic_nms: true}",
+            "test.agnostic_nms: unknown key; did you mean 'test.nms_iou' or "
+            "'test.suppress.class_agnostic'?",
+        ),
+        (
+            "train: {short_side_train: [480]}",
+            "train.short_side_train: unknown key; did you mean 'image.short_side_train'?",
+        ),
         ("eval: {zzz: 1}", "eval.zzz: unknown key; known here: metric, sizes"),
     ],
 )
