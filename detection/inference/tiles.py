@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 
 import numpy as np
 import torch
@@ -117,18 +116,22 @@ class TiledPipeline:
         return in_equal_batches(views, lambda batch: pipeline.candidates(batch.to(pipeline.device)))
 
     def _join(self, image: Prepared, whole: Detections, *, batch_size: int) -> Detections:
-        """One suppression of the candidates of the image and of its tiles."""
-        windows = iter(self.tiling.windows(image.size))
-        complete, cut = [self._best(whole)], []
-        while some := list(islice(windows, batch_size)):
+        """One suppression of the candidates of the image and of its tiles. What a tile shows whole
+        counts as the tile shows it: at the smaller scale of the image, groups of objects look like
+        one."""
+        windows = self.tiling.windows(image.size)
+        if not windows:
+            return self.suppress(whole)
+        in_tiles = is_within(whole.boxes, windows, image.size, self.tiling.side)
+        complete, cut = [self._best(whole[~in_tiles])], []
+        for start in range(0, len(windows), batch_size):
+            some = windows[start : start + batch_size]
             views = [_tile(self.pipeline, image, window) for window in some]
             for window, found in zip(some, self._candidates(views), strict=True):
                 moved = _moved(self._best(found), window)
                 ends = at_inner_edge(moved.boxes, window, image.size, self.tiling.side)
                 complete.append(moved[~ends])
                 cut.append(moved[ends])
-        if not cut:
-            return self.suppress(whole)
         every = Detections.cat(complete)
         parts = [part[~is_covered(part, every)] for part in cut]
         limit = self.max_detections * len(complete)
@@ -167,6 +170,17 @@ def at_inner_edge(boxes: Tensor, window: Window, size: tuple[int, int], side: in
         if inner:
             ends |= distance <= near
     return ends
+
+
+def is_within(boxes: Tensor, windows: Sequence[Window], size: tuple[int, int], side: int) -> Tensor:
+    """Which boxes (D, 4) in the pixels of an image of ``size`` (h, w) lie in a window without
+    ending at an inner edge of it, (D,) bool."""
+    found = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    for window in windows:
+        bounds = boxes.new_tensor(window)
+        inside = (boxes[:, :2] >= bounds[:2]).all(dim=1) & (boxes[:, 2:] <= bounds[2:]).all(dim=1)
+        found |= inside & ~at_inner_edge(boxes, window, size, side)
+    return found
 
 
 def is_covered(parts: Detections, complete: Detections) -> Tensor:

@@ -18,7 +18,7 @@ from resdet.detection.errors import ConfigError
 from resdet.detection.evaluation.detection import evaluate
 from resdet.detection.inference.pipeline import Pipeline
 from resdet.detection.inference.predictor import Predictor
-from resdet.detection.inference.tiles import Tiling, at_inner_edge, is_covered
+from resdet.detection.inference.tiles import Tiling, at_inner_edge, is_covered, is_within
 from resdet.detection.ops.boxes import iou
 from resdet.detection.ops.nms import suppress
 from resdet.detection.structures import Annotation, Batch, Detections, Record
@@ -117,6 +117,14 @@ def one(box, score, label=0) -> Detections:
     return Detections(torch.tensor([box]).float(), torch.tensor([score]), torch.tensor([label]))
 
 
+def test_boxes_that_a_tile_shows_whole():
+    windows = Tiling(100, 0.2).windows((100, 180))  # from 0 to 100 and from 80 to 180
+    boxes = torch.tensor([[0.0, 0, 98, 100], [0, 0, 99, 100], [79, 0, 99, 9], [82, 0, 180, 100]])
+    found = is_within(boxes, windows, (100, 180), 100)
+    assert found.tolist() == [True, False, False, True]
+    assert is_within(boxes[:0], windows, (100, 180), 100).tolist() == []
+
+
 def test_a_part_is_covered_by_the_object_it_is_of():
     part = one((50, 0, 100, 100), 0.8)
     assert is_covered(part, one((40, 0, 160, 110), 0.5)).tolist() == [True]
@@ -178,6 +186,20 @@ def test_an_object_that_no_view_has_whole_is_kept(blobs):
     (found,) = tiled.predict([pixels])
     assert len(found) >= 5
     assert (found.boxes[:, 0].min(), found.boxes[:, 2].max()) == pytest.approx((300, 2300), abs=2)
+
+
+def test_tiles_tell_apart_what_the_whole_image_shows_as_one():
+    """A box of the whole image counts where no tile shows its place whole."""
+    pixels = np.full((1500, 2300, 3), 100, np.uint8)
+    pixels[100:160, 100:140] = pixels[100:160, 152:192] = (30, 60, 220)  # 2.6 network pixels apart
+    pixels[500:1100, 500:1600] = (30, 60, 220)  # larger than a tile
+    finder = Blobs(EvalTransform(300, 500), (100, 130), gap=5)
+    plain = Predictor(finder, classes=("object",))
+    assert len(plain.predict([pixels])[0]) == 2
+    (found,) = plain.tiled(400, 0.2).predict([pixels])
+    truth = [[100, 100, 140, 160], [152, 100, 192, 160], [500, 500, 1600, 1100]]
+    assert iou(torch.tensor(truth).float(), found.boxes).amax(dim=1).min() > 0.8
+    assert len(found) == 3
 
 
 def test_small_images_are_predicted_as_without_tiles(blobs):
