@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ...datasets.image import LoadedImage
 from ..errors import ConfigError
 from ..ops import boxes as box_ops
+from ..ops.nms import nms
 from ..structures import Detections, Sample
 from .pipeline import Pipeline, Prepared, in_equal_batches
 
@@ -32,6 +33,8 @@ _AT_EDGE = 0.015
 #: The best candidates of one view that are kept, in multiples of ``max_detections``: memory is
 #: bounded for any image.
 _KEPT = 10
+#: Parts of one tile that overlap more are the same.
+_SAME_PART = 0.5
 
 
 @dataclass(frozen=True)
@@ -133,9 +136,9 @@ class TiledPipeline:
                 complete.append(moved[~ends])
                 cut.append(moved[ends])
         every = Detections.cat(complete)
-        parts = [part[~is_covered(part, every)] for part in cut]
+        parts = largest_parts(Detections.cat([part[~is_covered(part, every)] for part in cut]))
         limit = self.max_detections * len(complete)
-        return self.suppress(Detections.cat([every, *parts]), max_detections=limit)
+        return self.suppress(Detections.cat([every, parts]), max_detections=limit)
 
     def _best(self, found: Detections) -> Detections:
         count = min(len(found), _KEPT * self.max_detections)
@@ -203,3 +206,14 @@ def is_covered(parts: Detections, complete: Detections) -> Tensor:
         strong = rivals.scores >= parts.scores[mine, None] / 2
         found[mine] = ((share > 0.5) & strong).any(dim=1)
     return found
+
+
+def largest_parts(parts: Detections) -> Detections:
+    """The ``parts``, the largest first, without those that a larger one covers (`is_covered`): of
+    an object that each tile cuts, neighbouring tiles show overlapping parts."""
+    parts = nms(parts, iou=_SAME_PART)  # else near copies of two parts might cover each other
+    parts = parts[box_ops.area(parts.boxes).argsort(descending=True, stable=True)]
+    kept = torch.zeros(len(parts), dtype=torch.bool, device=parts.boxes.device)
+    for index in range(len(parts)):
+        kept[index] = ~is_covered(parts[index : index + 1], parts[kept])[0]
+    return parts[kept]

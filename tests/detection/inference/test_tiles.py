@@ -18,7 +18,13 @@ from resdet.detection.errors import ConfigError
 from resdet.detection.evaluation.detection import evaluate
 from resdet.detection.inference.pipeline import Pipeline
 from resdet.detection.inference.predictor import Predictor
-from resdet.detection.inference.tiles import Tiling, at_inner_edge, is_covered, is_within
+from resdet.detection.inference.tiles import (
+    Tiling,
+    at_inner_edge,
+    is_covered,
+    is_within,
+    largest_parts,
+)
 from resdet.detection.ops.boxes import iou
 from resdet.detection.ops.nms import suppress
 from resdet.detection.structures import Annotation, Batch, Detections, Record
@@ -133,6 +139,19 @@ def test_a_part_is_covered_by_the_object_it_is_of():
     assert is_covered(part, one((76, 0, 160, 110), 0.9)).tolist() == [False]  # less than half
     assert is_covered(part, part[:0]).tolist() == [False]
     assert is_covered(part[:0], part).tolist() == []
+
+
+def test_of_the_parts_of_one_object_the_largest_is_kept():
+    """Two tiles that overlap by 120 pixels cut an object of 300."""
+    left, right = one((0, 0, 240, 100), 0.6), one((120, 0, 300, 100), 0.9)
+    again = one((118, 0, 300, 104), 0.5)  # a near copy, larger than its original
+    kept = largest_parts(Detections.cat([again, right, left]))
+    assert kept.boxes.tolist() == [[0, 0, 240, 100]]
+    # Parts that share less than half, of another class, or of a weak larger one stay.
+    beside, other = one((200, 0, 300, 100), 0.9), one((120, 0, 300, 100), 0.9, label=1)
+    assert len(largest_parts(Detections.cat([left, beside, other]))) == 3
+    assert len(largest_parts(Detections.cat([one((0, 0, 240, 100), 0.2), right]))) == 2
+    assert len(largest_parts(left[:0])) == 0
 
 
 # --------------------------------------------------------------------------------- drawn scenes
