@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .datasets.checks.check import Report as Report
     from .datasets.findings import Finding as Finding
+    from .detection.cluster import ray as ray
     from .detection.errors import ConfigError as ConfigError
     from .detection.errors import DataError as DataError
     from .detection.errors import DivergedError as DivergedError
@@ -57,11 +58,17 @@ _MODULES = {
 }
 
 
+#: The modules that are public themselves.
+_SUBMODULES = {"ray": "detection.cluster.ray"}
+
+
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return import_module(f"{__name__}.{_SUBMODULES[name]}")
     if name in _MODULES:
         return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*_MODULES, "__doc__", "__name__", "__version__"])
+    return sorted([*_MODULES, *_SUBMODULES, "__doc__", "__name__", "__version__"])

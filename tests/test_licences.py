@@ -112,7 +112,17 @@ def test_every_required_package_is_listed_with_its_licence() -> None:
     assert not wrong, "THIRD_PARTY.md does not say what the metadata of these packages says"
 
 
-OPTIONAL = ["completion", "export", "mlflow", "remote", "serve", "shards", "tensorboard", "wandb"]
+OPTIONAL = [
+    "completion",
+    "export",
+    "mlflow",
+    "ray",
+    "remote",
+    "serve",
+    "shards",
+    "tensorboard",
+    "wandb",
+]
 
 
 @pytest.mark.parametrize("group", ["required", *OPTIONAL])

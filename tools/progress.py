@@ -101,15 +101,15 @@ def inference_progress() -> Iterator[Callable[[int, int, int], None]]:
 
 def _print_every_ten_seconds() -> Callable[[int, int, int], None]:
     start = last = time.monotonic()
-    reports = 0
+    first: int | None = None  # what earlier runs did
 
     def report(done: int, total: int, failed: int) -> None:
-        nonlocal last, reports
-        reports += 1
+        nonlocal last, first
+        first = done - 1 if first is None else first
         now = time.monotonic()
         if now - last >= _LINE_EVERY:
             last = now
-            rate = reports / (now - start)
+            rate = (done - first) / (now - start)
             say(f"{done}/{total}, {rate:.2f} images/s, {failed} failed", file=sys.stderr)
 
     return report

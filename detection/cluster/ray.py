@@ -55,10 +55,18 @@ class ShardActor:
 class _Crew:
     """The actors of a run: ``running`` are their shards by the reference to the result."""
 
-    actors: list[Any]
-    idle: deque[Any]
+    made: Any
+    job: ShardJob
+    count: int
+    idle: deque[Any] = field(default_factory=deque)
     running: dict[Any, tuple[Any, int]] = field(default_factory=dict)
     seen: dict[Any, tuple[int, int, str]] = field(default_factory=dict)
+
+    def take(self) -> Any:
+        """An actor without work; a new one takes the place of one that died."""
+        if self.idle:
+            return self.idle.popleft()
+        return self.made.remote(self.job) if len(self.running) < self.count else None
 
     def look(self) -> str:
         """Ask all actors for their progress; what those at work are doing."""
@@ -93,23 +101,24 @@ def run_on_ray(
 
     with _cluster(job) as (resources, local):
         crew = _crew(job, min(actors or _room(resources, job), len(waiting)), resources)
-        say(f"{len(crew.actors)} actors on a {'local' if local else 'running'} Ray cluster")
+        say(f"{crew.count} actors on a {'local' if local else 'running'} Ray cluster")
         left, attempts = deque(waiting), dict.fromkeys(waiting, 0)
         told = changed = time.monotonic()
         before: object = None
         while (left or crew.running) and not stop():
-            while left and crew.idle:
-                actor, number = crew.idle.popleft(), left.popleft()
+            while left and (actor := crew.take()) is not None:
+                number = left.popleft()
                 attempts[number] += 1
                 crew.running[actor.run.remote(number)] = actor, number
             ready, _ = ray.wait(list(crew.running), timeout=_LOOK)
             for reference in ready:
                 actor, number = crew.running.pop(reference)
-                crew.idle.append(actor)
                 summary = _result(reference, number, attempts[number], say)
                 if summary is None:
+                    ray.kill(actor)  # it may only be out of reach
                     left.append(number)
                 else:
+                    crew.idle.append(actor)
                     watch.add(summary.images, len(summary.failures))
             doing = crew.look() if crew.running else ""
             now, state = time.monotonic(), (watch.images, {a: s[0] for a, s in crew.seen.items()})
@@ -119,7 +128,7 @@ def run_on_ray(
                 told = now
                 free = ray.available_resources().get("CPU", 0.0)
                 say(f"no image finished for {now - changed:.0f} s: {doing}; {free:g} CPUs are free")
-        for actor in crew.actors:
+        for actor in (*crew.idle, *(actor for actor, _ in crew.running.values())):
             ray.kill(actor)
 
 
@@ -176,13 +185,12 @@ def _crew(job: ShardJob, count: int, resources: dict[str, float]) -> _Crew:
 
     cpus = max(1, int(resources.get("CPU", 1)) // count)
     on_gpu = bool(resources.get("GPU")) and job.model.device != "cpu"
-    # Two calls at a time: a shard and its progress. Each call of `run` is made once: it is this
-    # driver that runs a shard again.
+    # Two calls at a time: a shard and its progress. Nothing is restarted by Ray: calls to an actor
+    # that is about to be fail at once.
     made = ray.remote(ShardActor).options(
-        num_cpus=cpus, num_gpus=int(on_gpu), max_restarts=-1, max_task_retries=0, max_concurrency=2
+        num_cpus=cpus, num_gpus=int(on_gpu), max_restarts=0, max_task_retries=0, max_concurrency=2
     )
-    actors = [made.remote(job) for _ in range(count)]
-    return _Crew(actors, deque(actors))
+    return _Crew(made, job, count)
 
 
 class Detect:
