@@ -32,6 +32,7 @@ from resdet.tools.eval_files import (
     analysis_options,
     chosen_classes,
     expect_something_to_do,
+    limited_to,
     page_command,
     score_predictions,
     write_predictions,
@@ -70,9 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the report")
     add_font_argument(parser)
     add_device_argument(parser)
-    parser.add_argument(
-        "--classes", default="", metavar="A,B", help="detectors: evaluate only these classes"
-    )
+    parser.add_argument("--classes", default="", metavar="A,B", help="evaluate only these classes")
     parser.add_argument(
         "--sizes",
         type=numbers,
@@ -133,11 +132,14 @@ def evaluate(args: argparse.Namespace) -> Evaluation | None:
     from resdet.detection.engine.memory import evaluation_fits
     from resdet.detection.evaluation.prediction import Timer, emulation
     from resdet.detection.evaluation.report import print_report, write_report
-    from resdet.detection.tasks.checkpoints import (
-        load_members,
-        read_applicable,
+    from resdet.detection.evaluation.subset import chosen_labels
+    from resdet.detection.tasks.checkpoints import load_members, read_applicable
+    from resdet.detection.tasks.eval_split import (
+        images_of,
+        read_eval_split,
+        sources_of,
+        with_named_split,
     )
-    from resdet.detection.tasks.eval_split import read_eval_split, sources_of, with_named_split
     from resdet.detection.tasks.registry import TASKS
     from resdet.detection.tasks.skipped import skipped_images
     from rich.console import Console
@@ -173,7 +175,9 @@ def evaluate(args: argparse.Namespace) -> Evaluation | None:
         if group.is_main and not args.weights[0].is_dir():  # an export has its own precision
             for line in emulation("test.precision", config.test.precision, group.device):
                 say(line)
-        only = chosen_classes(args, split.classes)
+        if only := chosen_classes(args, split.classes):
+            split = images_of(split, only)
+            task.limit(pipeline, chosen_labels(only, split.classes))
         expect_something_to_do(args, sources_of(config, part), split)
         folder = args.out or beside_weights(args.weights[0], "eval")
         if group.is_main:  # fails before the evaluation, which may take hours
@@ -196,7 +200,7 @@ def evaluate(args: argparse.Namespace) -> Evaluation | None:
             evaluation = replace(
                 task.evaluate(found, split, config, **options),
                 **analysis_options(args),
-                testing=task.describe_testing(members, pipeline),
+                testing=task.describe_testing(members, pipeline) + limited_to(only, split.classes),
                 seconds_per_image=timer.seconds_per_image,
             )
             print_report(evaluation, Console())
@@ -215,12 +219,14 @@ def evaluate(args: argparse.Namespace) -> Evaluation | None:
 
 def _expect_options_for(task: str, args: argparse.Namespace) -> None:
     """Raise ConfigError for options that have no effect for the task."""
-    own = ("save_json", "save_voc", "no_coco", "classes", "sizes", "conf", "thresholds")
+    own = ("save_json", "save_voc", "no_coco", "sizes", "conf", "thresholds")
     given = [f"--{name.replace('_', '-')}" for name in own if getattr(args, name)]
     if task != "detection" and given:
         raise ConfigError(f"{', '.join(given)}: for detectors")
     if not task.startswith("localization") and (args.mean_box or args.submission):
         raise ConfigError("--mean-box and --submission are for localizers")
+    if args.submission and args.classes:
+        raise ConfigError("--submission: has the images of all classes; leave out --classes")
 
 
 def _sizes(args: argparse.Namespace) -> list[str]:

@@ -55,7 +55,7 @@ def score_predictions(args: argparse.Namespace) -> Evaluation | None:
         only=only,
         files=truth.files,
     )
-    testing = f"detections in {args.predictions}"
+    testing = f"detections in {args.predictions}{limited_to(only, truth.classes)}"
     evaluation: Evaluation = replace(found, **analysis_options(args), testing=testing)
     print_report(evaluation, Console())
     written = write_report(evaluation, folder)
@@ -80,6 +80,13 @@ def chosen_classes(args: argparse.Namespace, classes: Sequence[str]) -> tuple[st
         known = first_few(list(classes), 10)
         raise ConfigError(f"--classes: no class {unknown[0]!r:.80}; there are {known}")
     return only
+
+
+def limited_to(only: Sequence[str], classes: Sequence[str]) -> str:
+    """The end of the line that says how an evaluation was made, if it is of some classes only."""
+    chosen = sorted(set(only), key=list(classes).index)
+    count = f"{len(chosen)} of {len(classes)} classes"
+    return f"; only {count}: {first_few(chosen, 10)}" if only else ""
 
 
 def analysis_options(args: argparse.Namespace) -> dict[str, Any]:

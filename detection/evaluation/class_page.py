@@ -4,13 +4,13 @@ far its scores can be relied on, and the worst images."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ..pages.shots import BUDGET, ImageBudget, Mark, Reader, Shot, mark_of
+from ..pages.shots import BUDGET, ImageBudget, Mark, Reader, Shot, class_hex, mark_of
 from .error_page import STYLES, case_shot
 from .image_records import ImageRecords
 
@@ -230,18 +230,6 @@ def _examples(records: ImageRecords, read: Reader) -> list[WrongExample]:
     return examples
 
 
-def _marks(entry: Mapping[str, Any], shot: Shot, scale: float) -> tuple[Mark, ...]:
-    """The boxes of a localizer: those of the class, and the one found for it."""
-    size = (shot.height, shot.width)
-    named = {"objects": ("right", "object"), "found": ("background", "found")}
-    marks = [
-        mark_of(box, scale, size, colour=STYLES[style][1], name=name)
-        for part, (style, name) in named.items()
-        for box in entry.get("boxes", {}).get(part, ())
-    ]
-    return tuple(mark for mark in marks if mark)
-
-
 def _surest(entry: Mapping[str, Any]) -> float:
     scores = entry.get("predicted", {}).get("scores") or [0.0]
     return float(scores[0])
@@ -263,13 +251,42 @@ def _example(
     predicted = entry.get("predicted", {"labels": [], "scores": []})
     iou = _overlap(entry)
     shot, scale = case_shot(entry, read, budget, SIDE)
+    marks = tuple(_marks(entry, classes, shot, scale)) if shot.uri else ()
     return WrongExample(
-        replace(shot, marks=_marks(entry, shot, scale)),
+        replace(shot, marks=marks),
         classes[entry["label"]],
-        "" if iou is None else f"IoU of the box of the true class: {iou:.2f}",
+        "" if iou is None else f"IoU of the box of the true class: {iou:.2f}{_kind(entry)}",
         [
             (classes[label], score, label == entry["label"])
             for label, score in zip(predicted["labels"], predicted["scores"], strict=True)
         ],
         f"wrong{number}",
     )
+
+
+def _kind(entry: Mapping[str, Any]) -> str:
+    """What is wrong with the box of the true class, in brackets."""
+    found = entry.get("true_class", {}).get("kinds")  # not in older files
+    return "" if found is None else f" ({STYLES[found[0]][0] if found else 'no box'})"
+
+
+def _marks(
+    entry: Mapping[str, Any], classes: Sequence[str], shot: Shot, scale: float
+) -> Iterator[Mark]:
+    """The objects of a localizer's image, dashed, the box of its true class, and that of the first
+    prediction if it is of another class, in the colours of what is wrong with them."""
+    size, own = (shot.height, shot.width), entry["label"]
+    for box in entry.get("objects", {}).get("boxes", ()):
+        if mark := mark_of(box, scale, size, colour=class_hex(own), name=classes[own]):
+            yield replace(mark, style="dashed", labelled=False)
+    drawn = False
+    for part in ("true_class", "predicted"):
+        found = entry.get(part, {})
+        if not found.get("boxes") or (drawn and found["labels"][0] == own):
+            continue
+        drawn = True
+        box, label, kind = (found[name][0] for name in ("boxes", "labels", "kinds"))
+        words, colour, _ = STYLES[kind]
+        name = f"{classes[label]}, {words}"
+        if None not in box and (mark := mark_of(box, scale, size, colour=colour, name=name)):
+            yield replace(mark, labelled=False)

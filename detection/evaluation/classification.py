@@ -18,6 +18,7 @@ from torch import Tensor
 from ..structures import Record
 from .bootstrap import Interval, mean_intervals
 from .report import Evaluation
+from .subset import chosen_labels, limited_records, numbering
 
 #: The number of scores of an image that are kept.
 TOP = 5
@@ -111,18 +112,31 @@ class Classification(Evaluation):
 
 
 def evaluate_scores(
-    scores: Mapping[str, Tensor], records: Sequence[Record], classes: Sequence[str]
+    scores: Mapping[str, Tensor],
+    records: Sequence[Record],
+    classes: Sequence[str],
+    *,
+    only: Sequence[str] = (),
 ) -> Classification:
     """Compare (K,) scores by image id with the records' labels.
 
-    Raises ValueError for a record without scores or label.
+    ``only`` are the classes to evaluate: images of others are left out, and the scores of these
+    classes are divided by their sum, as if the network knew no others.
+
+    Raises ValueError for a record without scores or label, DataError for an unknown class.
     """
+    kept = chosen_labels(only, classes)
+    if only:
+        records = limited_records(records, numbering(kept, len(classes)))
     labels = torch.tensor([_label(record) for record in records], dtype=torch.int64)
     missing = [record.image_id for record in records if record.image_id not in scores]
     if missing:
         raise ValueError(f"no scores for {len(missing)} images, the first: {missing[0]}")
     rows = [scores[record.image_id] for record in records]
     table = torch.stack(rows).double() if rows else torch.zeros(0, len(classes)).double()
+    if only:
+        table, classes = table[:, kept], [classes[label] for label in kept]
+        table = table / table.sum(dim=1, keepdim=True).clamp(min=torch.finfo(table.dtype).tiny)
     ranks = label_ranks(table, labels)
     values = {
         "top1_error": ranks >= 1,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.table import Table
 
-from ..errors import DataError, first_few
+from ..errors import DataError
 from ..fonts import drawable_names
 from ..structures import Detections, Record
 from .analysis import Analysis, analyse
@@ -29,6 +29,7 @@ from .ilsvrc import outcomes as ilsvrc_outcomes
 from .notes import describe_labels, describe_recalls
 from .operating_points import THRESHOLDS, best_f1
 from .report import Evaluation
+from .subset import chosen_labels
 from .tables import shown, without_nan
 from .voc import (
     VOC_IOU,
@@ -255,12 +256,8 @@ def _only(
 ) -> tuple[Columns, Sequence[str]]:
     if not only:
         return columns, classes
-    chosen = list(dict.fromkeys(only))
-    if unknown := [name for name in chosen if name not in classes]:
-        known = first_few([repr(name) for name in classes], 10)
-        raise DataError(f"classes: no class {unknown[0]!r:.80}; there are {known}")
-    chosen.sort(key=list(classes).index)
-    return keep_classes(columns, [list(classes).index(name) for name in chosen]), chosen
+    kept = chosen_labels(only, classes)
+    return keep_classes(columns, kept), [classes[label] for label in kept]
 
 
 def _metrics(rows: Sequence[ClassScores], coco: CocoScores | None) -> dict[str, float]:

@@ -29,11 +29,12 @@ from torch import Tensor
 from ..ops.boxes import iou
 from ..structures import Detections, Located, Record
 from .bootstrap import Interval, mean_intervals
+from .error_types import BACKGROUND
+from .located_cases import ERRORS, IOU, KINDS, LocatedCase
 from .report import Evaluation
+from .subset import chosen_labels, limited_boxes, limited_records, numbering
 from .tables import without_nan
 
-#: The least overlap of a right box.
-IOU = 0.5
 #: The number of predictions of an image that are evaluated.
 MAX_PREDICTIONS = 5
 
@@ -77,11 +78,9 @@ class Localization(Evaluation):
     per_class: tuple[ClassLocalization, ...]
     _: KW_ONLY
     image_ids: tuple[str, ...] = ()
-    labels: tuple[int, ...] = ()
     #: (N, 6) the contribution of each image to each number of DEFINITIONS.
     outcomes: Tensor
-    #: Of each image the boxes of its class and those found for it, for `image_entries`.
-    boxes: tuple[Mapping[str, list[list[float]]], ...] = ()
+    cases: Sequence[LocatedCase] = ()
 
     task = "localization"
     row_type = ClassLocalization
@@ -113,21 +112,29 @@ class Localization(Evaluation):
         defined = {name: each for name, each in values.items() if not np.isnan(each).any()}
         return mean_intervals(defined, self.image_ids, self.resamples)
 
+    def image_header(self) -> dict[str, Any]:
+        return {"iou": IOU, "background_iou": BACKGROUND, "definitions": {**KINDS, **ERRORS}}
+
     def image_entries(self) -> list[dict[str, Any]]:
+        """The errors of an image are those of the box of its true class and of the first
+        prediction, as far as they were asked for."""
         entries = []
-        boxes = self.boxes or ({},) * len(self.image_ids)
-        rows = zip(self.image_ids, self.labels, self.outcomes.tolist(), boxes, strict=True)
-        for image_id, label, row, own in rows:
-            values = dict(zip(DEFINITIONS, row, strict=True))
-            wrong = [values["true_class_error"], values["top1_localization_error"]]
+        rows = zip(self.image_ids, self.cases, self.outcomes.tolist(), strict=True)
+        for image_id, case, row in rows:
+            values, content = dict(zip(DEFINITIONS, row, strict=True)), case.content()
+            asked = {"true_class": "true_class_error", "predicted": "top1_localization_error"}
+            judged = [part for part, name in asked.items() if not math.isnan(values[name])]
+            kinds = [next(iter(content[part]["kinds"]), "missed") for part in judged]
+            errors = {name: kinds.count(name) for name in ERRORS}
             entries.append(
                 {
                     "image": image_id,
                     "file": self.files.get(image_id),
-                    "wrong": int(sum(value for value in wrong if not math.isnan(value))),
-                    "label": label,
+                    "wrong": sum(errors.values()),
+                    "errors": errors,
+                    "label": case.label,
                     "values": without_nan(values),
-                    "boxes": dict(own),
+                    **content,
                 }
             )
         return entries
@@ -140,6 +147,7 @@ def evaluate_located(
     *,
     true_class: bool = True,
     baseline: Mapping[str, Located] | None = None,
+    only: Sequence[str] = (),
 ) -> Localization:
     """Compare boxes in original pixels by image id with the records' class and its boxes.
 
@@ -148,28 +156,33 @@ def evaluate_located(
     predictions are evaluated: what needs boxes of the true class is nan, and an image without
     predictions is wrong, even if that are all of them.
     ``baseline`` are the boxes of a trivial predictor, such as those of `localization_baseline.py`.
+    ``only`` are the classes to evaluate: images and predictions of others are left out.
 
     Raises ValueError, naming the image, for a record without class or without a box of its class,
-    for an image without an entry, and for a true-class box of another class than the record's.
+    for an image without an entry, and for a true-class box of another class than the record's;
+    DataError for a class of ``only`` that is not among ``classes``.
     """
+    if only:
+        kept = chosen_labels(only, classes)
+        number = numbering(kept, len(classes))
+        records, found = limited_records(records, number), limited_boxes(found, number)
+        baseline = None if baseline is None else limited_boxes(baseline, number)
+        classes = [classes[label] for label in kept]
     predicted = not true_class or any(len(located.predicted) for located in found.values())
     defined = {name: true_class if name in _TRUE_CLASS else predicted for name in DEFINITIONS}
-    labels = torch.tensor([label_of(record, len(classes)) for record in records], dtype=torch.int64)
-    outcomes = _outcomes(found, records, classes)
+    cases = _cases(found, records, classes)
+    labels = torch.tensor([case.label for case in cases], dtype=torch.int64)
+    outcomes = _outcomes(cases)
     outcomes[:, ~torch.tensor([*defined.values()])] = math.nan
-    trivial = {} if baseline is None else _means(_outcomes(baseline, records, classes))
+    trivial = {} if baseline is None else _means(_outcomes(_cases(baseline, records, classes)))
     return Localization(
         len(records),
         _means(outcomes),
         tuple(_row(name, outcomes[labels == label]) for label, name in enumerate(classes)),
         baseline={name: trivial[name] for name in _TRUE_CLASS if name in trivial},
         image_ids=tuple(record.image_id for record in records),
-        labels=tuple(labels.tolist()),
         outcomes=outcomes,
-        boxes=tuple(
-            _boxes(found[record.image_id], record, label)
-            for record, label in zip(records, labels.tolist(), strict=True)
-        ),
+        cases=cases,
         files={record.image_id: str(record.path) for record in records},
     )
 
@@ -182,36 +195,31 @@ def evaluate_predictions(
     return evaluate_located(found, records, classes, true_class=False)
 
 
-def _outcomes(
-    found: Mapping[str, Located], records: Sequence[Record], classes: Sequence[str]
-) -> Tensor:
+def _outcomes(cases: Sequence[LocatedCase]) -> Tensor:
     """(N, 6) f64: the contribution of each image to each number of DEFINITIONS."""
+    rows = (case.outcome() for case in cases)
+    table = [[row[name] for name in DEFINITIONS] for row in rows]
+    return torch.tensor(table, dtype=torch.float64).reshape(len(cases), len(DEFINITIONS))
+
+
+def _cases(
+    found: Mapping[str, Located], records: Sequence[Record], classes: Sequence[str]
+) -> list[LocatedCase]:
     missing = [record.image_id for record in records if record.image_id not in found]
     if missing:
         raise ValueError(f"no boxes for {len(missing)} images, the first: {missing[0]}")
-    rows = [_outcome(found[record.image_id], record, classes) for record in records]
-    table = [[row[name] for name in DEFINITIONS] for row in rows]
-    return torch.tensor(table, dtype=torch.float64).reshape(len(rows), len(DEFINITIONS))
+    return [_case(found[record.image_id], record, classes) for record in records]
 
 
-def _outcome(located: Located, record: Record, classes: Sequence[str]) -> dict[str, float]:
+def _case(located: Located, record: Record, classes: Sequence[str]) -> LocatedCase:
     label = label_of(record, len(classes))
     truth = _truth(record, label, classes[label])
-    predicted = located.predicted[:MAX_PREDICTIONS]
-    named = predicted.labels == label
-    right = named & (_overlap(predicted.boxes, truth) >= IOU)
     given = located.true_class.labels.tolist()
     if given not in ([], [label]):
         raise ValueError(f"{record.image_id}: expected one box, of the true class {label}: {given}")
-    overlap = _overlap(located.true_class.boxes, truth).sum().item()  # of one box, or of none
-    return {
-        "top5_localization_error": not right.any(),
-        "top1_localization_error": not right[:1].any(),
-        "true_class_error": overlap < IOU,
-        "top5_classification_error": not named.any(),
-        "top1_classification_error": not named[:1].any(),
-        "mean_true_class_iou": overlap,
-    }
+    predicted, own = located.predicted[:MAX_PREDICTIONS], located.true_class
+    overlaps, true_overlap = _overlap(predicted.boxes, truth), _overlap(own.boxes, truth)
+    return LocatedCase(label, truth, predicted, own, overlaps, true_overlap)
 
 
 def _boxes(located: Located, record: Record, label: int) -> dict[str, list[list[float]]]:

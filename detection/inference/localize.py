@@ -105,6 +105,8 @@ class LocationPipeline(nn.Module):
         self.regions_at_once = regions_at_once
         self.top = top
         self.vote_iou = vote_iou
+        #: The labels among which the classifiers choose; None: all.
+        self.among: Tensor | None = None
         self._scored: tuple[Crop, ...] = classifiers.scores.crops if classifiers else ()
         self._placed = tuple(dict.fromkeys(crop for stage in self.first for crop in stage.crops))
         self.crops: tuple[Crop, ...] = (*self._scored, *self._placed)
@@ -187,8 +189,9 @@ class LocationPipeline(nn.Module):
             return [], []
         batch = replace(views[0], views=tuple(views[1:]))
         scores = self.classifiers.scores.predict(batch)[0][self.classifiers.order]
-        best = scores.topk(min(self.top, len(scores)))
-        return best.indices.tolist(), best.values.tolist()
+        labels = torch.arange(len(scores)) if self.among is None else self.among
+        best = scores[labels].topk(min(self.top, len(labels)))
+        return labels[best.indices].tolist(), best.values.tolist()
 
     def _best(self, candidates: Detections) -> Detections:
         """The best candidates after NMS, ``count`` for each network."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch
 from rich.console import Console
@@ -30,7 +30,6 @@ from ..structures import Batch
 from .loaded import Loaded as Loaded
 
 Splits = Mapping[str, DataSplit]
-Model = TypeVar("Model", bound=nn.Module)
 
 #: The group of a single process on the CPU.
 ALONE = Group(0, 1, torch.device("cpu"))
@@ -222,6 +221,9 @@ class Task(ABC):
         with autocast(group.device, config.test.precision):
             return group.gather(dict(found))
 
+    def limit(self, pipeline: Any, labels: Sequence[int]) -> None:  # noqa: B027  optional
+        """Let ``pipeline`` choose among these classes, where `evaluate` cannot leave others out."""
+
     @abstractmethod
     def evaluate(
         self,
@@ -233,7 +235,7 @@ class Task(ABC):
         **options: Any,
     ) -> Any:
         """Evaluate the predictions of one split; ``quick`` leaves out slow metrics that do not
-        select ``best.pt``. ``options`` are specific to the task.
+        select ``best.pt``. ``options``: ``only``, the classes to evaluate, and those of the task.
 
         Images that ``data.on_bad_image: skip`` left out are not counted; a note says so.
         """
@@ -282,11 +284,3 @@ class Task(ABC):
     def data_report(self, config: Any, splits: Splits, path: Path) -> str:
         """The text of ``data_report.json`` of a run: the findings in the data of the configuration
         at ``path``."""
-
-
-def seeded(build: Callable[[], Model], seed: int) -> Model:
-    """The network with random weights drawn from ``seed``, in channels-last memory."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = build()
-    return model.to(memory_format=torch.channels_last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -224,9 +225,10 @@ class ClassificationTask(CropTask):
         config: ClassifierConfig,
         *,
         quick: bool = False,
+        only: Sequence[str] = (),
         **options: Any,
     ) -> Classification:
-        return evaluate_read(evaluate_scores, found, split, config)
+        return evaluate_read(partial(evaluate_scores, only=only), found, split, config)
 
     def logged(self, evaluation: Classification) -> dict[str, float]:
         return {f"val_{name}": value for name, value in evaluation.metrics.items()}

@@ -20,7 +20,8 @@ from ..config.localizer import LocalizerConfig, LocalizerTestConfig
 from ..export.folder import CROPS
 from ..inference.classify import ClassifierMember
 from ..models.classifier import Classifier
-from .base import Loaded, seeded
+from .base import Loaded
+from .seeded import seeded
 
 
 def build_classifier(config: ClassifierConfig, classes: int) -> Classifier:

@@ -21,8 +21,9 @@ from ..ops.anchors import AnchorGrid, cell_anchors
 from ..ops.matching import Sampler, sample
 from ..ops.nms import suppress, suppress_across_classes
 from ..ops.roi_align import roi_align, roi_pool
-from .base import Loaded, seeded
+from .base import Loaded
 from .describing import describe_members
+from .seeded import seeded
 
 
 def build_detector(config: DetectorConfig, classes: int) -> FasterRCNN:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+import numpy as np
+
 from ...datasets.catalog import DataSplit
 from ...datasets.formats.format import Source
-from ..errors import ConfigError, DataError, quoted
+from ...datasets.shards.index import ShardSplit
+from ..errors import ConfigError, DataError, first_few, quoted
+from ..evaluation.subset import chosen_labels
 from .base import Loaded, Task
 from .checkpoints import class_difference
 from .held_out import read_part
@@ -35,6 +40,21 @@ def read_eval_split(task: Task, loaded: Loaded, part: EvalPart) -> DataSplit:
     if not split.records:
         raise DataError(f"data.{part}: no images to evaluate")
     return split
+
+
+def images_of(split: DataSplit, only: Sequence[str]) -> DataSplit:
+    """The images that an evaluation of the classes ``only`` needs: those of these classes, or all
+    where an image has no class itself, or is read with others, as from shards.
+
+    Raises DataError if there are none of these classes.
+    """
+    labels = split.records.image_labels  # -1 where an image has no class itself
+    wanted = np.isin(labels, [-1, *chosen_labels(only, split.classes)])
+    if not wanted.any():
+        raise DataError(f"--classes: no image of {first_few([repr(name) for name in only], 10)}")
+    if isinstance(split, ShardSplit):
+        return split
+    return replace(split, records=split.records.take(np.flatnonzero(wanted)))
 
 
 def sources_of(config: Any, part: EvalPart) -> tuple[Source, ...]:

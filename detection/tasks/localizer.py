@@ -124,6 +124,9 @@ class StageTask(CropTask):
             )
         return Predictor(pipeline, **options)
 
+    def limit(self, pipeline: LocationPipeline, labels: Sequence[int]) -> None:
+        pipeline.among = torch.tensor(labels)
+
     def evaluate(
         self,
         found: Mapping[str, Located],
@@ -132,9 +135,10 @@ class StageTask(CropTask):
         *,
         quick: bool = False,
         baseline: Mapping[str, Located] | None = None,
+        only: Sequence[str] = (),
         **options: Any,
     ) -> Localization:
-        evaluate = partial(evaluate_located, baseline=baseline)
+        evaluate = partial(evaluate_located, baseline=baseline, only=only)
         return evaluate_read(evaluate, found, split, config)
 
     def logged(self, evaluation: Localization) -> dict[str, float]:

@@ -11,7 +11,7 @@ from ..models.localizer import HeadLoss, Localizer, RegionLocalizer
 from ..models.rpn import rpn_targets
 from ..ops.anchors import AnchorGrid, cell_anchors
 from ..ops.matching import Sampler, sample_evenly
-from .base import seeded
+from .seeded import seeded
 
 
 def build_localizer(config: LocalizerConfig, classes: int) -> Localizer:

@@ -289,6 +289,9 @@ def test_a_stream_of_shards_resumes_in_mid_epoch(
     stream = metrics_of(tmp_path / "stream", *weights)
     folder = f"data.source={{format: image_folder, root: {config.parent / 'colours'}}}"
     assert stream == pytest.approx(metrics_of(tmp_path / "files", *weights, folder), rel=1e-5)
+    some = (*weights, "--classes", COLOURS[1])
+    few = metrics_of(tmp_path / "few", *some)
+    assert few == pytest.approx(metrics_of(tmp_path / "few files", *some, folder), rel=1e-5)
     checkpoint = tmp_path / "whole" / "weights" / "best.pt"
     refused("freeze-bn", checkpoint, parts=("holds shards", "images as files"), code=2)
 

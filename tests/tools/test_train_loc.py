@@ -23,6 +23,7 @@ from resdet.backbones.weights.convert import convert
 from resdet.backbones.weights.load import write_converted
 from resdet.datasets.image import read_image
 from resdet.detection.engine.checkpoint import load_checkpoint, save_checkpoint
+from resdet.detection.evaluation.image_records import read_images
 from resdet.detection.inference.localize import LocationPipeline
 from resdet.detection.structures import Located
 from resdet.detection.tasks.checkpoints import load_members, read_checkpoint
@@ -416,6 +417,31 @@ def test_classes_are_predicted_by_classifiers(
     answers.write_text("\n".join(answers.read_text().splitlines()[:-1]) + "\n")
     words = ("score-submission", answers, "--cfg", folder / "first.yaml")
     assert "no row for 1 images" in refused(capsys, *words, code=3)
+
+
+def test_a_share_is_held_out_and_some_classes_are_evaluated(
+    folder: Path, classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Held out by class; with one class the classifier chooses among no others."""
+    run, out = tmp_path / "run", tmp_path / "out"
+    words = ("train-loc", "--cfg", folder / "first.yaml", "--out", run, "train.iterations=1")
+    ran(*words, "train.eval_every=1", "data.val={fraction: 0.25}")
+    assert "val: images: 2 " in capsys.readouterr().out
+    names = (run / "held_out.txt").read_text().split()
+    assert sorted(name.partition("/")[0] for name in names) == list(CLASSES)
+    red = list(CLASSES)[1]
+    options = ("--weights", run / "weights" / "best.pt", f"test.classifiers=[{classifier}]")
+    found = metrics_of(out, *options, "--classes", red)
+    assert found["top1_classification_error"] == 0
+    (entry,) = read_images(out).images
+    assert read_images(out).classes == (red,) and entry["image"] in names
+    assert entry["label"] == 0 and entry["predicted"]["labels"] == [0]
+    assert entry["objects"]["boxes"] and entry["predicted"]["boxes"] == entry["true_class"]["boxes"]
+    assert (
+        f"only 1 of 2 classes: {red}" in json.loads((out / "metrics.json").read_text())["testing"]
+    )
+    both = ("eval", *options, "--submission", tmp_path / "answers.csv", "--classes", red)
+    assert "leave out --classes" in refused(capsys, *both, code=2)
 
 
 @pytest.mark.parametrize("stage", ["first", "second"])

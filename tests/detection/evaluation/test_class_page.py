@@ -15,9 +15,10 @@ from resdet.detection.evaluation import class_page
 from resdet.detection.evaluation.class_page import ScoreBin, class_view
 from resdet.detection.evaluation.classification import evaluate_scores
 from resdet.detection.evaluation.image_records import ImageRecords, read_images, records_of
+from resdet.detection.evaluation.localization import evaluate_located
 from resdet.detection.evaluation.page import Metric, Page, class_table, render_page
 from resdet.detection.evaluation.report import write_report
-from resdet.detection.structures import Annotation, Record
+from resdet.detection.structures import Annotation, Detections, Located, Record
 
 EVIL = "<script>alert(1)</script>"
 CLASSES = ("ant", "bee", EVIL)
@@ -124,6 +125,8 @@ def test_a_localizer_has_no_confusions() -> None:
 
 
 def test_a_localizer_shows_its_boxes_the_farthest_first() -> None:
+    nothing: dict[str, list] = {"boxes": [], "labels": [], "kinds": []}
+    near_box = {"boxes": [[0, 0, 30, 40]], "labels": [0], "kinds": ["localization"]}
     entries = [
         {
             "image": name,
@@ -131,16 +134,45 @@ def test_a_localizer_shows_its_boxes_the_farthest_first() -> None:
             "wrong": 1,
             "label": 0,
             "values": {"true_class_error": 1.0, "mean_true_class_iou": overlap},
-            "boxes": {"objects": [[0, 0, 60, 40]], "found": found},
+            "objects": {"boxes": [[0, 0, 60, 40]]},
+            "true_class": found,
         }
-        for name, overlap, found in (("near", 0.4, [[0, 0, 30, 40]]), ("far", 0.0, []))
+        for name, overlap, found in (("near", 0.4, near_box), ("far", 0.0, nothing))
     ]
     header = {"task": "localization", "classes": ["cat"]}
     view = class_view(records_of(Path("x"), header, entries), _grey)
     far, near = (example.shot for example in view.examples)
-    assert [(mark.name, mark.width) for mark in far.marks] == [("object", 60)]
-    assert [(mark.name, mark.width) for mark in near.marks] == [("object", 60), ("found", 30)]
+    assert [(mark.name, mark.width) for mark in far.marks] == [("cat", 60)]
+    named = [(mark.name, mark.width) for mark in near.marks]
+    assert named == [("cat", 60), ("cat, in a wrong place", 30)]
     assert view.advice.startswith("of 2 wrong boxes 1 miss the object")
+
+
+def test_the_boxes_of_a_localizer(tmp_path: Path) -> None:
+    """Objects, the box of the true class, and a first prediction of another class; a box that is
+    not finite is left out."""
+    truth = Annotation(torch.tensor([[10.0, 10, 30, 30]]), torch.tensor([0]), torch.zeros(1).bool())
+    images = [Record(n, Path(f"/{n}.jpg"), (40, 60), truth, image_label=0) for n in ("a", "b")]
+    box, odd = torch.tensor([[10.0, 10, 30, 20]]), torch.tensor([[float("nan"), 0, 9, 9]])
+    one, label = torch.ones(1), torch.tensor([0])
+    found = {
+        "a": Located(Detections(box, one, label + 1), Detections(box - 5, one, label)),
+        "b": Located(Detections(box, one, label), Detections(odd, one, label)),
+    }
+    write_report(evaluate_located(found, images, CLASSES), tmp_path)
+    view = class_view(read_images(tmp_path), _grey)
+    (first, second) = sorted(view.examples, key=lambda each: each.shot.caption)
+    assert first.words == "IoU of the box of the true class: 0.14 (in a wrong place)"
+    names = [(mark.name, mark.style, mark.x) for mark in first.shot.marks]
+    assert names == [
+        ("ant", "dashed", 10.0),
+        ("ant, in a wrong place", "", 5.0),
+        ("bee, confused", "", 10.0),
+    ]
+    assert [mark.name for mark in second.shot.marks] == ["ant"]
+    assert [(pair.true, pair.predicted) for pair in view.pairs] == [("ant", "bee")]
+    html = render_page(Page("run", confusions=view))
+    assert "Dashed: the annotated objects" in html and html.count("<rect x=") >= 4
 
 
 def test_the_page_of_a_classifier(records: ImageRecords) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+from resdet.detection.errors import DataError
 from resdet.detection.evaluation.classification import (
     Classification,
     evaluate_scores,
@@ -55,6 +56,29 @@ def test_by_hand() -> None:
     assert (bee.images, bee.top1_error, bee.top5_error, bee.taken_for) == (1, 1.0, 1.0, "cat")
     assert (gnu.top1_error, gnu.top5_error, gnu.taken_for) == (1.0, 1.0, "ant")
     assert cat.images == 0 and math.isnan(cat.top1_error) and cat.taken_for == ""
+
+
+def test_some_of_the_classes_by_hand() -> None:
+    """As a network without the other outputs would be judged, whatever the order of the names."""
+    found = evaluate_scores(SCORES, RECORDS, NAMES, only=("cat", "ant"))
+    assert found.images == 2  # c and d are of other classes
+    assert [row.name for row in found.per_class] == ["ant", "cat"]
+    assert found.metrics["top1_error"] == 0.5 and found.metrics["top5_error"] == 0
+    mean = -(math.log(0.4 / 0.5) + math.log(0.2 / 0.7)) / 2
+    assert found.metrics["loss"] == pytest.approx(mean, rel=1e-6)
+    entries = {entry["image"]: entry for entry in found.image_entries()}
+    assert entries["b"]["label"] == 0 and entries["b"]["predicted"]["labels"] == [1, 0]
+    logits = torch.randn(4, 7, generator=torch.Generator().manual_seed(0)).double()
+    names, kept = ("=bee", "ant", "gnu"), [0, 1, 6]
+    rows = {each.image_id: row for each, row in zip(RECORDS, logits.softmax(1), strict=True)}
+    loss = evaluate_scores(rows, RECORDS, NAMES, only=names).metrics["loss"]
+    targets = torch.tensor([kept.index(each.image_label) for each in RECORDS])
+    expected = torch.nn.functional.cross_entropy(logits[:, kept], targets)
+    assert loss == pytest.approx(expected.item(), rel=1e-9)
+    nowhere = scored(a=[0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    assert evaluate_scores(nowhere, RECORDS[:1], NAMES, only=("ant",)).metrics["top1_error"] == 0
+    with pytest.raises(DataError, match="no class 'cow'; there are 'ant'; '=bee'"):
+        evaluate_scores(SCORES, RECORDS, NAMES, only=("cow",))
 
 
 def test_equal_scores_are_in_label_order() -> None:

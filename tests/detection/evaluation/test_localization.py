@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from resdet.detection.errors import DataError
 from resdet.detection.evaluation.bootstrap import mean_intervals
 from resdet.detection.evaluation.localization import (
     DEFINITIONS,
@@ -103,11 +104,61 @@ def test_by_hand() -> None:
     )
 
 
-def test_entries_have_the_boxes_of_the_class() -> None:
-    """Those of the true class, and without one those of the first prediction."""
-    boxes = [entry["boxes"] for entry in evaluate_located(FOUND, RECORDS, NAMES).image_entries()]
-    assert boxes[1] == {"objects": [list(TRUE), list(AWAY)], "found": [list(QUARTER)]}
-    assert boxes[3] == {"objects": [list(TRUE)], "found": [list(TRUE)]}
+def test_what_went_wrong_in_each_image() -> None:
+    """The kinds of all boxes; the box of the true class and the first prediction are counted."""
+    found = evaluate_located(FOUND, RECORDS, NAMES)
+    entries = {entry["image"]: entry for entry in found.image_entries()}
+    kinds = {name: entry["predicted"]["kinds"] for name, entry in entries.items()}
+    assert kinds == {
+        "a": ["right", "classification"],
+        "b": ["localization", "classification", "right"],
+        "c": ["classification"] * 2,
+        "d": ["classification"] * 3 + ["background", "right"],
+    }
+    errors = {n: {k: v for k, v in e["errors"].items() if v} for n, e in entries.items()}
+    assert errors == {
+        "a": {},
+        "b": {"localization": 2},
+        "c": {"classification": 1},
+        "d": {"missed": 1, "classification": 1},
+    }
+    assert [entries[name]["wrong"] for name in "abcd"] == [0, 2, 1, 2]
+    assert entries["b"]["objects"] == {"boxes": [list(TRUE), list(AWAY)]}
+    assert entries["b"]["true_class"]["boxes"] == [list(QUARTER)]
+    assert entries["b"]["true_class"]["ious"] == [0.25]
+    assert entries["d"]["true_class"]["boxes"] == []
+    assert entries["a"]["predicted"]["labels"] == [0, 1]
+    assert set(found.image_header()["definitions"]) >= {*errors["d"], "right", "both"}
+
+
+def test_numbers_that_are_not_finite_are_written_as_null(tmp_path: Path) -> None:
+    odd = {"a": located((1, (NAN, 0, math.inf, 9)), true_class=(0, (NAN, 0, 10, 10)))}
+    write_report(evaluate_located(odd, RECORDS[:1], NAMES), tmp_path)
+    (entry,) = json.loads((tmp_path / "images.json").read_text())["images"]
+    assert entry["true_class"]["boxes"] == [[None, 0, 10, 10]]
+    assert entry["predicted"]["boxes"] == [[None, 0, None, 9]]
+    assert entry["errors"]["background"] == 2
+
+
+def test_some_of_the_classes() -> None:
+    """As if images and predictions of the others had never been there."""
+    trivial = {each.image_id: located() for each in RECORDS}
+    found = evaluate_located(FOUND, RECORDS, NAMES, only=("dog", "ant"), baseline=trivial)
+    kept = (RECORDS[0], RECORDS[1], record("d", 1, TRUE))
+    number = {0: 0, 3: 1}
+
+    def limited(each: Detections) -> Detections:
+        rows = [row for row, label in enumerate(each.labels.tolist()) if label in number]
+        labels = torch.tensor([number[int(each.labels[row])] for row in rows], dtype=torch.int64)
+        return Detections(each.boxes[rows], each.scores[rows], labels)
+
+    alone = {n: Located(limited(e.predicted), limited(e.true_class)) for n, e in FOUND.items()}
+    expected = evaluate_located(alone, kept, ("ant", "dog"))
+    assert found.metrics == expected.metrics and found.per_class == expected.per_class
+    assert found.image_entries() == expected.image_entries()
+    assert found.images == 3 and found.baseline["true_class_error"] == 1
+    with pytest.raises(DataError, match="no class 'cow'"):
+        evaluate_located(FOUND, RECORDS, NAMES, only=("cow",))
 
 
 def test_the_sixth_prediction_is_not_looked_at() -> None:

@@ -280,5 +280,19 @@ def test_another_split_of_class_folders(
     capsys.readouterr()
     assert main(["compare", str(tmp_path / "out"), str(tmp_path / "out")]) == 0
     assert "top1_error: the interval contains 0" in capsys.readouterr().out
-    assert main([*words, "--classes", "n01440764"]) == 2
-    assert "--classes: for detectors" in capsys.readouterr().err
+    few = [*words, "--classes", ",".join(sorted(WNIDS)[3:1:-1]), "--out", str(tmp_path / "few")]
+    assert main(few) == 0
+    limited = json.loads((tmp_path / "few" / "metrics.json").read_text())
+    assert limited["classes"] == sorted(WNIDS)[2:4] and limited["images"] == 2
+    assert f"only 2 of 5 classes: {'; '.join(sorted(WNIDS)[2:4])}" in limited["testing"]
+    for entry in json.loads((tmp_path / "few" / "images.json").read_text())["images"]:
+        name = Path(entry["file"]).parent.name
+        whole = next(each for each in content["images"] if Path(each["file"]).parent.name == name)
+        scores = dict(zip(whole["predicted"]["labels"], whole["predicted"]["scores"], strict=True))
+        two = [scores[2], scores[3]]
+        expected = sorted((score / sum(two) for score in two), reverse=True)
+        assert entry["predicted"]["scores"] == pytest.approx(expected, rel=1e-5)
+    assert main([*words, "--classes", "n09999999"]) == 2
+    assert "--classes: no class 'n09999999'" in capsys.readouterr().err
+    assert main([*words, "--conf", "0.5"]) == 2
+    assert "--conf: for detectors" in capsys.readouterr().err
