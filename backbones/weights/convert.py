@@ -60,9 +60,8 @@ class Converted:
     @property
     def testing(self) -> Settings:
         """The settings of testing that belong to the weights."""
-        if self.sizes:
-            return (("test.resize", self.sizes[0]), ("test.size", self.sizes[1]))
-        return LAYOUTS[self.layout].testing
+        own = zip(("test.resize", "test.size"), self.sizes or (), strict=False)
+        return tuple({**dict(LAYOUTS[self.layout].testing), **dict(own)}.items())
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ Renames = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 #: (pattern of whole names, reason).
 Reasons = tuple[tuple[str, str], ...]
 #: (setting of our config, value).
-Settings = tuple[tuple[str, int | float], ...]
+Settings = tuple[tuple[str, int | float | str], ...]
 
 _PIXELS = ((r"pixels?[._](?:mean|std|channels)", "read to name the pixels"),)
 _COUNTERS = ((r".*\.num_batches_tracked", "a counter that frozen statistics do not need"),)
@@ -119,6 +119,8 @@ _TESTED_AT_800: Settings = (
 
 #: The middle crop of most ImageNet classifiers.
 _CROP_224: Settings = (("test.resize", 256), ("test.size", 224))
+#: torchvision's transforms; MSRA does not say how it resized.
+_TORCHVISIONS_CROP: Settings = (*_CROP_224, ("test.resampling", "pillow"))
 
 LAYOUTS: dict[str, Layout] = {
     "resdet": Layout(
@@ -143,7 +145,7 @@ LAYOUTS: dict[str, Layout] = {
         marks=(r"conv1\.weight", r"layer1\.0\.conv1\.weight"),
         renames=_TORCHVISION,
         pixels="torchvision",
-        testing=_CROP_224,
+        testing=_TORCHVISIONS_CROP,
     ),
     "detectron2_classifier": Layout(
         title="torchvision classifier in detectron2's names",
@@ -151,7 +153,7 @@ LAYOUTS: dict[str, Layout] = {
         marks=(r"stem\.conv1\.weight", r"res2\.0\.conv1\.weight"),
         renames=((r"^stem\.fc\.", "fc."),),
         pixels="torchvision",
-        testing=_CROP_224,
+        testing=_TORCHVISIONS_CROP,
     ),
     "msra": Layout(
         title="MSRA classifier, norms as trained (detectron2's R-50.pkl, R-101.pkl)",

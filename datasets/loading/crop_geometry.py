@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ...detection.ops.boxes import area, clip
 from ...detection.structures import Annotation, Geometry
-from .transforms import interpolation, resized_size
+from .resampling import RESAMPLINGS
+from .transforms import interpolation
 
 #: Boxes are drawn at most this often, as in the published Inception and torchvision code.
 _TRIES = 10
@@ -38,10 +39,11 @@ class CropGeometry(Geometry):
         return CropGeometry(original, scale, offset=(0.0, 0.0), size=size)
 
     @staticmethod
-    def at_short_side(original: tuple[int, int], short_side: int) -> CropGeometry:
+    def at_short_side(
+        original: tuple[int, int], short_side: int, resampling: str = "opencv"
+    ) -> CropGeometry:
         """The whole image, its shorter side resized to ``short_side``."""
-        size = resized_size(original, short_side, long_side_max=2**31)
-        return CropGeometry.whole(original, size)
+        return CropGeometry.whole(original, RESAMPLINGS[resampling].size(original, short_side))
 
     def apply(self, boxes: Tensor) -> Tensor:
         """Original pixels (..., 4) to pixels of the crop, without clipping."""
@@ -107,13 +109,15 @@ def random_part(
 # ------------------------------------------------------------------------------------- pixels
 
 
-def scale_then_crop(pixels: np.ndarray, geometry: CropGeometry) -> np.ndarray:
+def scale_then_crop(
+    pixels: np.ndarray, geometry: CropGeometry, resampling: str = "opencv"
+) -> np.ndarray:
     """The crop of ``pixels`` (h, w, 3) uint8; the offset is whole and inside the image."""
     height, width = (
         round(n * scale) for n, scale in zip(geometry.original, geometry.scale, strict=True)
     )
     if (height, width) != geometry.original:
-        pixels = cv2.resize(pixels, (width, height), interpolation=interpolation(geometry.scale))
+        pixels = RESAMPLINGS[resampling].resize(pixels, (height, width))
     y, x = map(int, geometry.offset)
     return flip(pixels[y : y + geometry.size[0], x : x + geometry.size[1]], geometry.flipped)
 

@@ -171,16 +171,18 @@ class CentreCrop:
     resize: int = 256
     size: int = 224
     flipped: bool = False
+    resampling: str = "opencv"
     fixed: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_fits(self.resize, self.size)
 
     def __call__(self, pixels: np.ndarray, seed: int = 0) -> Tensor:
-        return to_tensor(scale_then_crop(pixels, self.place(_size(pixels), seed)))
+        place = self.place(_size(pixels), seed)
+        return to_tensor(scale_then_crop(pixels, place, self.resampling))
 
     def place(self, size: tuple[int, int], seed: int = 0) -> CropGeometry:
-        whole = CropGeometry.at_short_side(size, self.resize)
+        whole = CropGeometry.at_short_side(size, self.resize, self.resampling)
         corner = _middle(whole.size, self.size)
         return replace(whole, offset=corner, size=(self.size, self.size), flipped=self.flipped)
 
@@ -197,13 +199,15 @@ class TenCrop:
 
     resize: int = 256
     size: int = 224
+    resampling: str = "opencv"
     fixed: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_fits(self.resize, self.size)
 
     def __call__(self, pixels: np.ndarray, seed: int = 0) -> Tensor:
-        pixels = CentreCrop(self.resize, self.resize)(pixels).numpy()
+        square = CentreCrop(self.resize, self.resize, resampling=self.resampling)
+        pixels = square(pixels).numpy()
         views = []
         y, x = _middle(_size(pixels), self.size)
         for shown in (pixels, cv2.flip(pixels, 1)):
@@ -220,13 +224,16 @@ class FullImage:
 
     short_side: int
     flipped: bool = False
+    resampling: str = "opencv"
     fixed: ClassVar[bool] = False
 
     def __call__(self, pixels: np.ndarray, seed: int = 0) -> Tensor:
-        return to_tensor(scale_then_crop(pixels, self.place(_size(pixels), seed)))
+        place = self.place(_size(pixels), seed)
+        return to_tensor(scale_then_crop(pixels, place, self.resampling))
 
     def place(self, size: tuple[int, int], seed: int = 0) -> CropGeometry:
-        return replace(CropGeometry.at_short_side(size, self.short_side), flipped=self.flipped)
+        whole = CropGeometry.at_short_side(size, self.short_side, self.resampling)
+        return replace(whole, flipped=self.flipped)
 
 
 def crop_sample(

@@ -117,6 +117,9 @@ class CropTestConfig(Section):
     size: Side = 224
     #: Shorter sides of whole images that are tested fully convolutionally.
     short_sides: Sizes = (224, 256, 384, 480, 640)
+    #: ``opencv`` resizes as in training; ``pillow`` as torchvision's transforms do, which belongs
+    #: to converted ImageNet classifiers: antialiased, and the longer side is rounded down.
+    resampling: Literal["opencv", "pillow"] = "opencv"
     #: Average with the flipped images; ten crops always do.
     flip: bool = False
     #: Precision of the network; scores are always float32.

@@ -33,11 +33,10 @@ RESIZE = (
     "Boxes go back by x * w / new_w, y * h / new_h, and are clipped to the image"
 )
 
-#: The crops before a graph of a classifier or a localizer in words.
+#: The crops before a graph of a classifier or a localizer in words, after its `RESAMPLINGS`.
 CROPS = (
-    "factor = short_side / min(h, w). New sides: max(1, floor(side * factor + 0.5)). OpenCV's "
-    "INTER_LINEAR on uint8, or INTER_AREA where new / old of a side is below 0.5; an image of that "
-    "size stays as it is. The middle crop begins at round((side - size) / 2), halves to even"
+    "an image of that size stays as it is. The middle crop begins at round((side - size) / 2), "
+    "halves to even"
 )
 
 

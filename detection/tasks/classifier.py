@@ -265,7 +265,7 @@ class ClassificationTask(CropTask):
             if unnamed
             else []
         )
-        told = describe_overridden(members, ("test.resize", "test.size"))
+        told = describe_overridden(members, ("test.resize", "test.size", "test.resampling"))
         return "; ".join([*crops, *names, *told])
 
 

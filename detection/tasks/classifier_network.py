@@ -15,6 +15,7 @@ from ...datasets.loading.crops import (
     ResizedCrop,
     TenCrop,
 )
+from ...datasets.loading.resampling import RESAMPLINGS
 from ..config.classifier import ClassifierConfig, ClassifierTestConfig
 from ..config.localizer import LocalizerConfig, LocalizerTestConfig
 from ..export.folder import CROPS
@@ -53,11 +54,12 @@ def train_crop(config: ClassifierConfig | LocalizerConfig) -> Crop:
 def eval_crops(test: ClassifierTestConfig | LocalizerTestConfig) -> tuple[Crop, ...]:
     """The crops of ``test.protocol``, of a classifier or of the first stage of a localizer."""
     flips = (False, True) if test.flip else (False,)
+    how, resize, size = test.resampling, test.resize, test.size
     if test.protocol == "ten_crop":
-        return (TenCrop(test.resize, test.size),)
+        return (TenCrop(resize, size, how),)
     if test.protocol in ("one_crop", "centre"):
-        return tuple(CentreCrop(test.resize, test.size, flipped) for flipped in flips)
-    return tuple(FullImage(side, flipped) for side in test.short_sides for flipped in flips)
+        return tuple(CentreCrop(resize, size, flipped, how) for flipped in flips)
+    return tuple(FullImage(side, flipped, how) for side in test.short_sides for flipped in flips)
 
 
 def exported_crops(test: ClassifierTestConfig | LocalizerTestConfig) -> dict[str, object]:
@@ -66,7 +68,7 @@ def exported_crops(test: ClassifierTestConfig | LocalizerTestConfig) -> dict[str
         "crops": "; ".join(describe_crops(eval_crops(test))),
         "short_side": test.resize,
         "size": test.size,
-        "resize": CROPS,
+        "resize": f"{RESAMPLINGS[test.resampling].words}; {CROPS}",
     }
 
 
@@ -86,4 +88,6 @@ def describe_crops(crops: Sequence[Crop]) -> list[str]:
         words = [f"middle crop {first.size} of shorter side {first.resize}"]
     else:
         words = [f"fully convolutional, shorter sides {', '.join(sides)}"]
+    pillow = getattr(first, "resampling", "opencv") == "pillow"
+    words += ["resized by Pillow"] if pillow else []
     return [*words, *(["flipped too"] if flipped else [])]

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from resdet.datasets.loading.augment import shift_colour
 from resdet.datasets.loading.crop_geometry import random_part
 from resdet.datasets.loading.crops import (
@@ -23,6 +24,7 @@ from resdet.datasets.loading.crops import (
 )
 from resdet.detection.errors import ConfigError
 from torchvision.transforms import v2
+from torchvision.transforms._presets import ImageClassification
 
 SIZES = st.tuples(st.integers(16, 90), st.integers(16, 90))
 
@@ -196,6 +198,33 @@ def test_the_centre_is_that_of_torchvision(height: int, width: int, size: int) -
     middle = CentreCrop(min(height, width), size)(square, 0)
     assert torch.equal(middle, TenCrop(min(height, width), size)(pixels, 0)[4])
     assert torch.equal(CentreCrop(min(height, width), size, True)(pixels, 0), ours.flip(1))
+
+
+@settings(max_examples=40)
+@given(st.integers(8, 90), st.integers(8, 90), st.integers(8, 60), st.integers(1, 60))
+@example(480, 640, 232, 224)
+@example(334, 500, 256, 224)  # 383.2 and, below, 384.8 columns, which torchvision rounds down
+@example(500, 333, 256, 224)
+def test_pillows_resize_is_that_of_torchvision(
+    height: int, width: int, side: int, size: int
+) -> None:
+    """Every pixel, of the transforms that come with torchvision's weights."""
+    pixels, size = noise(height, width), min(side, size)
+    transforms = ImageClassification(
+        crop_size=size, resize_size=side, mean=(0.0,) * 3, std=(1 / 255,) * 3
+    )
+    theirs = transforms(Image.fromarray(pixels)).permute(1, 2, 0)
+    ours = CentreCrop(side, size, resampling="pillow")(pixels)
+    assert torch.equal(ours.float(), theirs.round()) and ours.shape == (size, size, 3)
+    whole = FullImage(side, resampling="pillow")
+    resized = np.asarray(v2.Resize(side)(Image.fromarray(pixels)))
+    assert np.array_equal(whole(pixels).numpy(), resized)
+    place = whole.place((height, width))
+    corners = torch.tensor([0.0, 0, width, height])
+    assert place.apply(corners).tolist() == [0, 0, resized.shape[1], resized.shape[0]]
+    ten = TenCrop(side, size, "pillow")(pixels)
+    square = CentreCrop(side, side, resampling="pillow")(pixels).numpy()
+    assert torch.equal(ten[4], CentreCrop(side, size)(square))
 
 
 def test_full_image_keeps_the_shape() -> None:
