@@ -165,7 +165,7 @@ class RegionConfig(Section):
     #: Probability of the left-right flip.
     flip: Fraction = 0.5
     #: Regions with this IoU with an object, or more, are positive, all others negative.
-    positive_iou: Fraction = 0.5
+    positive_iou: Annotated[float, Field(gt=0, le=1)] = 0.5
     #: Share of the positive ones in a batch (R-CNN: 32 of 128).
     positive_fraction: Fraction = 0.25
     #: As ``head.classes_in_loss`` of stage one.

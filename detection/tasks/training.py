@@ -159,14 +159,13 @@ class Training:
         ]
 
     def rehearse(self) -> None:
-        """Make the training samples and, if a pass has one image, the first pass of the network;
-        for a dry run, whose network is not used. Raises ConfigError as the first step would."""
+        """Read the first training images and, if a pass has one image, make the first pass of the
+        network; for a dry run, whose network is not used. Raises as the first step would."""
         task, config, settings = self.task, self.loaded.config, self.settings
         if type(task).prepare is not Task.prepare:  # the samples need a computation
             return
-        task.train_dataset(config, self.splits["train"], None)
+        first = task.first_batch(config, self.splits["train"], None)
         if settings.batch_size == settings.accumulate:
-            first = task.first_batch(config, self.splits["train"], None)
             with torch.no_grad(), enough_values(settings):
                 self.loaded.model.train()(first)
 

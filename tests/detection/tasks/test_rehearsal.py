@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from resdet.detection.config.classifier import ClassifierConfig
-from resdet.detection.config.files import override, read_config
+from resdet.detection.config.files import read_config
+from resdet.detection.engine.log import RunLog
 from resdet.detection.engine.signals import StopRequest
 from resdet.detection.engine.step import forward_backward, update
-from resdet.detection.errors import ConfigError, ResdetError
-from resdet.detection.tasks.base import ALONE
+from resdet.detection.errors import ConfigError, DivergedError, ResdetError
+from resdet.detection.evaluation.prediction import evaluating
+from resdet.detection.tasks.base import ALONE, Task
 from resdet.detection.tasks.classifier import CLASSIFICATION
 from resdet.detection.tasks.training import Training
 from resdet.tools.cli import main
@@ -53,14 +58,18 @@ CHOICES = {
     "data.val": (None, [], {"fraction": 0.5}),
     "data.max_pixels": (1, 10**6),
 }
-OVERRIDES = st.lists(
-    st.one_of(
-        [st.tuples(st.just(key), st.sampled_from(list(values))) for key, values in CHOICES.items()]
-    ),
-    min_size=2,
-    max_size=6,
-    unique_by=lambda pair: pair[0],
-).map(dict)
+
+
+def overrides(choices: Mapping[str, Iterable[Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    """Values of two to six of the settings."""
+    pairs = [st.tuples(st.just(key), st.sampled_from(list(each))) for key, each in choices.items()]
+    return st.lists(st.one_of(pairs), min_size=2, max_size=6, unique_by=lambda pair: pair[0]).map(
+        dict
+    )
+
+
+def words_of(chosen: Mapping[str, Any]) -> list[str]:
+    return [f"{key}={'null' if value is None else value}" for key, value in chosen.items()]
 
 
 @pytest.fixture(scope="module")
@@ -81,50 +90,58 @@ def shards(folder: Path) -> list[str]:
     return ["data.source.format=shards", f"data.source.root={folder / 'shards'}"]
 
 
-def trains(config: ClassifierConfig) -> bool:
-    """Whether a dry run accepts the config; if so, two steps of it must not fail."""
+def trains(task: Task, config: Any, folder: Path) -> bool:
+    """Whether a dry run accepts the config. If so, two steps of it and an evaluation must not fail,
+    unless they diverge; if not, they must fail with the same words."""
     try:
-        training = Training(CLASSIFICATION, config)
-        training.rehearse()
-    except ResdetError:
+        training = Training(task, config)
+    except ResdetError:  # as in a run, which begins so too
         return False
-    training = Training(CLASSIFICATION, config)
-    state, stop = training.initial_state(ALONE), StopRequest()
-    batches = iter(
-        CLASSIFICATION.train_batches(
-            training.loaded.config, training.splits["train"], None, 0, ALONE
-        )
-    )
+    try:
+        training.rehearse()
+    except ResdetError as refused:
+        with pytest.raises(type(refused), match=re.escape(str(refused))):
+            two_steps(Training(task, config), folder)
+        return False
+    with suppress(DivergedError):
+        two_steps(Training(task, config), folder)
+    return True
+
+
+def two_steps(training: Training, folder: Path) -> None:
+    """What `Training.run` computes, without its files."""
+    task, state, stop = training.task, training.initial_state(ALONE), StopRequest()
+    config, model = training.loaded.config, training.loaded.model
+    prepared = task.prepare(training, folder, ALONE, RunLog(None))
+    model.train()
+    batches = iter(task.train_batches(config, training.splits["train"], prepared, 0, ALONE))
     for _ in range(min(2, training.settings.iterations)):
         parts = list(islice(batches, training.settings.accumulate))
-        _, finite, _ = forward_backward(
-            training.loaded.model, parts, state, training.settings, ALONE, stop
-        )
+        _, finite, _ = forward_backward(model, parts, state, training.settings, ALONE, stop)
         assert len(parts) == training.settings.accumulate
         if finite:
             update(state, training.settings, 0.001)
         state.step += 1
-    if "val" in training.splits:
-        with torch.no_grad():
-            config, split = training.tested.config, training.splits["val"]
-            training.loaded.model.eval()
-            found = CLASSIFICATION.predict_split(training.pipeline, config, split, ALONE)
+    if split := training.splits.get("val"):
+        tested = training.tested.config
+        with evaluating(model):
+            found = task.predict_split(training.pipeline, tested, split, ALONE)
+            task.validate(training.loaded, split, ALONE)
         assert found is not None and len(found) == len(split.records)
-    return True
+        task.evaluate(found, split, tested, quick=True)
 
 
 @settings(max_examples=25)
-@given(OVERRIDES)
+@given(overrides(CHOICES))
 @example({"train.batch_size": 1, "network.norm": "batch", "crop.size": 16})
 @example({"train.batch_size": 3, "train.accumulate": 2})
 @example({"crop.kind": "resized", "crop.scale": [0.0, 0.0]})
 def test_what_a_dry_run_accepts_trains(folder: Path, chosen: dict[str, object]) -> None:
-    words = [f"{key}={'null' if value is None else value}" for key, value in chosen.items()]
     try:
-        config = override(read_config(ClassifierConfig, folder / "a.yaml"), words)
+        config = read_config(ClassifierConfig, folder / "a.yaml", words_of(chosen))
     except ConfigError:
         return
-    trains(config)
+    trains(CLASSIFICATION, config, folder)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +152,8 @@ def test_a_stream_of_shards(
 ) -> None:
     pytest.importorskip("webdataset")
     words = [*shards, f"train.batch_size={batch}", f"data.source.lanes={lanes}"]
-    assert trains(read_config(ClassifierConfig, folder / "a.yaml", words)) is accepted
+    config = read_config(ClassifierConfig, folder / "a.yaml", words)
+    assert trains(CLASSIFICATION, config, folder) is accepted
 
 
 def test_lanes_that_a_batch_does_not_fill_are_named(
