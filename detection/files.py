@@ -1,4 +1,5 @@
-"""Atomic writing of files, safe CSV cells, SHA-256 of a file, and the lock of an output folder."""
+"""Atomic writing of files, safe CSV cells, SHA-256 of a file, the cache folder, and the lock of an
+output folder."""
 
 from __future__ import annotations
 
@@ -121,6 +122,11 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's contents, 64 hexadecimal digits. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def default_cache() -> Path:
+    """``$RESDET_CACHE``, else ``~/.cache/resdet``."""
+    return Path(os.environ.get("RESDET_CACHE") or "~/.cache/resdet").expanduser()
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 
 from ...detection.download import DownloadError, download
 from ...detection.errors import WeightsError
-from ...detection.files import sha256_of
+from ...detection.files import default_cache, sha256_of
 
 TORCHVISION = "torchvision:"
 _CHECKSUM = re.compile(r"sha256=([0-9a-f]{8,64})")
@@ -42,11 +41,6 @@ def resolve(spec: str, cache: Path | None = None) -> Path:
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file")
     return path
-
-
-def default_cache() -> Path:
-    """``$RESDET_CACHE``, else ``~/.cache/resdet``."""
-    return Path(os.environ.get("RESDET_CACHE") or "~/.cache/resdet").expanduser()
 
 
 def _torchvision_url(name: str) -> str:

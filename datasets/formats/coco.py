@@ -200,6 +200,7 @@ FORMAT = Format(
     splits=_splits,
     named=_named,
     inspect=inspect_coco,
+    places=lambda source: (source.images, source.annotations),
     inspect_folder=inspect_folders,
     contents=_contents,
     classes=_classes,

@@ -79,6 +79,12 @@ def is_annotated(source: Source) -> bool:
     return bool(getattr(source, "annotated", True))
 
 
+def root_places(root: Path, *names: str | None) -> tuple[Path, ...]:
+    """`Format.places` of a data set in ``root``, with those of its folders that lie elsewhere."""
+    named = (root / name for name in names if name)
+    return root, *(each for each in named if not each.resolve().is_relative_to(root.resolve()))
+
+
 S = TypeVar("S", bound=Source)
 #: The usable images of a source, and all findings.
 Inspected = tuple[list[RawImage], list[Finding]]
@@ -225,6 +231,9 @@ class Format(Generic[S]):
     splits: Callable[[Path], Mapping[str, S]] = lambda root: {}
     inspect: Callable[[S, Reading], Inspected] | None = None
     inspect_folder: Callable[[Sequence[S]], list[Finding]] = lambda sources: []
+    #: The files and folders that hold everything that is read; None: it is not known, and records
+    #: are not cached.
+    places: Callable[[S], tuple[Path, ...] | None] = lambda source: None
     #: ``named(root, split, annotations)``: a source from options; None: ``source(root, split)``.
     named: Callable[[Path, str | None, Path | None], S] | None = None
     contents: Callable[[S, Sequence[RawImage]], Contents] = _root_contents

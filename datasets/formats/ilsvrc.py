@@ -22,7 +22,7 @@ from ..image import ImageRules
 from ..listing import files_in, has_images, is_image_name, subfolders
 from ..records import RawImage
 from . import ilsvrc_layout
-from .format import Format, Inspected, Reading, checked_size
+from .format import Format, Inspected, Reading, checked_size, root_places
 from .ilsvrc_boxes import inspect_boxes
 from .ilsvrc_files import TextLines, read_mapping, read_solution
 from .ilsvrc_layout import GROUND_TRUTHS, KITS, NAMES, NUMBER, SOLUTION, IlsvrcSource, images_folder
@@ -215,5 +215,6 @@ FORMAT = Format(
     recognise=ilsvrc_layout.recognise,
     splits=ilsvrc_layout.splits,
     inspect=inspect_ilsvrc,
+    places=lambda source: root_places(source.root, source.train, source.val),
     boxed=lambda source: ilsvrc_layout.has_boxes(source.root),
 )

@@ -20,7 +20,7 @@ from ..findings import Fault, Finding
 from ..image import DEFAULT_RULES, ImageRules
 from ..listing import SPLIT_NAMES, files_in, has_images, is_image_name, subfolders, walk_files
 from ..records import RawImage
-from .format import Format, Inspected, Part, Reading, RootSource, checked_size
+from .format import Format, Inspected, Part, Reading, RootSource, checked_size, root_places
 
 #: Files that are looked into to recognise a folder.
 _PROBED = 2000
@@ -273,6 +273,7 @@ FORMAT = Format(
         *inspect_levels(sources),
         *compare_splits(sources[0].root),
     ],
+    places=lambda source: root_places(source.root, source.train, source.val),
 )
 IMAGES = Format(
     name="images",

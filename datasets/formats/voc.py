@@ -14,7 +14,7 @@ from ..findings import Fault, Finding
 from ..listing import is_image_name
 from ..records import RawImage, RawObject
 from . import voc_layout, voc_xml
-from .format import Contents, Format, Inspected, Reading, SplitSource
+from .format import Contents, Format, Inspected, Reading, SplitSource, root_places
 from .image_names import ImageFiles
 from .writing import Fit, Place, Splits, Writer, fit_box, rounded, write_new
 from .xml_pairs import Pair, read_pairs
@@ -222,6 +222,7 @@ FORMAT = Format(
     recognise_file=voc_layout.is_annotation_file,
     splits=_splits,
     inspect=inspect_voc,
+    places=lambda source: root_places(source.root, source.split),
     inspect_folder=inspect_folders,
     contents=_contents,
     writer=Writer(

@@ -142,8 +142,15 @@ class DataSection(Section):
     #: Larger images are refused from their header, before decoding, because of the memory that they
     #: take; Pillow opens none above 178,956,970.
     max_pixels: Annotated[int, Field(ge=1, le=10**12)] = 89_478_485
+    #: Whether what was read of a large data set is kept for the next start.
+    cache_records: bool = True
     #: Processes that read and augment, for each training process; 0 reads in it.
     workers: Annotated[int, Field(ge=0, le=1024)] = 2
+
+    def settings_of_reading(self) -> str:
+        """What the section says about the reading of annotations, besides the sources."""
+        others = {"root", "train", "val", "test", "source", "workers"}
+        return self.model_dump_json(exclude=others)
 
 
 class HeldOut(Section):

@@ -107,7 +107,9 @@ class ClassificationTask(CropTask):
             return read_shards(folder, classes=known).split()
         if known is None and part == "val":
             return self.read_both(config)[part]
-        return labelled_split(source, part, classes=known, rules=image_rules(config))
+        one = partial(labelled_split, source, part, classes=known, rules=image_rules(config))
+        (split,) = self.cached(config, (part, known), lambda: (one(),))
+        return split
 
     def _named(
         self, config: ClassifierConfig, part: Part, classes: tuple[str, ...]
@@ -135,7 +137,8 @@ class ClassificationTask(CropTask):
         source, known = data_source(config), classes or config.data.classes
         if isinstance(source, ShardsSource):
             return super().read_both(config, classes)
-        train, val = labelled_splits(source, classes=known, rules=image_rules(config))
+        both = partial(labelled_splits, source, classes=known, rules=image_rules(config))
+        train, val = self.cached(config, ("both", known), both)
         return {"train": train, "val": val}
 
     def train_dataset(

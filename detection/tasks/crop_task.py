@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ...datasets.catalog import DataSplit
 from ...datasets.formats.format import Source
+from ...datasets.record_cache import cached
 from ..engine.distributed import Group
 from ..engine.synced_norm import synchronise_norms
 from ..errors import ConfigError
@@ -28,6 +31,13 @@ class CropTask(Task):
         if settings.compile:
             # In place, so that the tensors keep their names.
             getattr(loaded.model, self.compiled).compile()
+
+    def cached(
+        self, config: Any, options: object, read: Callable[[], Sequence[DataSplit]]
+    ) -> tuple[DataSplit, ...]:
+        """What ``read`` gives for the source and ``options``, from the cache of records."""
+        whole = (self.name, config.data.settings_of_reading(), options)
+        return cached([data_source(config)], whole, read, enabled=config.data.cache_records)
 
     def data_report(self, config: Any, splits: Splits, path: Path) -> str:
         """The report on data with one class per image."""

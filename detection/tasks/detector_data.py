@@ -11,6 +11,7 @@ from ...datasets.catalog import DataSplit, all_dropped, label_images
 from ...datasets.findings import refuse
 from ...datasets.formats import class_order, declared_classes, inspect_all, with_names
 from ...datasets.formats.format import Difficult, Reading, Source, is_annotated
+from ...datasets.record_cache import cached
 from ..config.data_rules import image_rules
 from ..config.detector import DetectorConfig
 from ..errors import ConfigError
@@ -26,6 +27,19 @@ def read_sources(
 
     Raises DataError for errors among the findings.
     """
+    options = (config.data.settings_of_reading(), classes, difficult)
+    cache = config.data.cache_records and not config.data.allow_outside
+    read = partial(_read_sources, config, sources, classes, difficult)
+    (split,) = cached(sources, options, lambda: (read(),), enabled=cache)
+    return split
+
+
+def _read_sources(
+    config: DetectorConfig,
+    sources: Sequence[Source],
+    classes: tuple[str, ...] | None,
+    difficult: Difficult,
+) -> DataSplit:
     data = config.data
     reading = Reading(
         image_rules(config),

@@ -92,13 +92,17 @@ class StageTask(CropTask):
         training: bool = False,
     ) -> DataSplit:
         data = config.data
-        return localization_split(
+        known = classes or data.classes
+        read = partial(
+            localization_split,
             data_source(config),
             part,
-            classes=classes or data.classes,
+            classes=known,
             on_bad_box=data.on_bad_box,
             reading=Reading(image_rules(config), on_size_mismatch=data.on_size_mismatch),
         )
+        (split,) = self.cached(config, (part, known), lambda: (read(),))
+        return split
 
     def predictions(
         self,
