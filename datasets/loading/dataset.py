@@ -89,17 +89,21 @@ class ImageDataset(Dataset[Sample], ABC):
             warnings.warn(f"{error}; left out", stacklevel=2)
             return None
 
+    def made_sizes(self, size: tuple[int, int]) -> tuple[object, ...]:
+        """What is equal for images whose samples fit one batch; ``size`` is an image's (h, w)."""
+        return size
+
     def batches(self, batch_size: int) -> list[list[SampleKey]]:
         """Batches of keys, every image once and in order.
 
-        Samples that are neither padded nor of one size are grouped by the size of their image, and
-        each image of unknown size is alone.
+        Samples that are neither padded nor of one size are grouped by the sizes of their crops
+        (`made_sizes`), and each image of unknown size is alone.
         """
         groups: dict[object, list[SampleKey]] = defaultdict(list)
         sizes = map(tuple, self.records.sizes.tolist())
         for key, size in zip(fixed_keys(len(self)), sizes, strict=True):
-            alone = (size, key.index) if size == UNKNOWN_SIZE else size
-            groups[None if self.pad or self.fixed else alone].append(key)
+            alike = (size, key.index) if size == UNKNOWN_SIZE else self.made_sizes(size)
+            groups[None if self.pad or self.fixed else alike].append(key)
         return [
             keys[at : at + batch_size]
             for keys in groups.values()
@@ -137,6 +141,13 @@ class ClassificationDataset(ImageDataset):
         super().__init__(records, rules)
         self.crops = crops
         self.fixed = all(crop.fixed for crop in crops)
+
+    def made_sizes(self, size: tuple[int, int]) -> tuple[object, ...]:
+        """The (h, w) of each crop that is not of one size for all images."""
+        sized = (crop for crop in self.crops if not crop.fixed)
+        return tuple(
+            crop.place(size, 0).size if isinstance(crop, PlacedCrop) else size for crop in sized
+        )
 
     def make(self, pixels: np.ndarray, record: Record, seed: int) -> Sample:
         label = class_of(record)

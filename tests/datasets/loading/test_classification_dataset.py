@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from resdet.datasets.image import ImageRules
 from resdet.datasets.loading.crops import CentreCrop, FullImage, PaperCrop, TenCrop
 from resdet.datasets.loading.dataset import ClassificationDataset, eval_loader, train_loader
@@ -117,6 +118,21 @@ def test_whole_images_of_one_size_share_a_batch(tmp_path: Path) -> None:
     ]
     assert_same([batches[0], batches[2]], shares[0])
     assert_same([batches[1]], shares[1])
+
+
+def test_whole_images_of_one_shape_share_a_batch_at_one_scale(tmp_path: Path) -> None:
+    """As they are grouped by what the crops make of them, not by their own size."""
+    records = []
+    for number, size in enumerate([(40, 60), (80, 120), (60, 40), (41, 61)]):
+        path = tmp_path / f"{number}.png"
+        Image.new("RGB", size[::-1]).save(path)
+        records.append(Record(str(number), path, size, image_label=0))
+    dataset = ClassificationDataset(records, FullImage(20))
+    batches = list(eval_loader(dataset, batch_size=4, workers=0))
+    assert [batch.image_ids for batch in batches] == [list("013"), ["2"]]
+    both = ClassificationDataset(records, FullImage(20), FullImage(80))
+    batches = list(eval_loader(both, batch_size=4, workers=0))
+    assert [batch.image_ids for batch in batches] == [list("01"), ["2"], ["3"]]
 
 
 def test_whole_images_of_unknown_size_are_alone(tmp_path: Path) -> None:
