@@ -1,4 +1,5 @@
-"""Suppression of an image's candidate detections: NMS, Soft-NMS, weighted-box fusion, box voting.
+"""Suppression of an image's candidate detections: NMS, Soft-NMS, box voting; `fusion.py` has
+weighted-box fusion.
 
 D candidates · S survivors.
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..structures import Detections
 from . import boxes as box_ops
+from .fusion import weighted_box_fusion
 from .kernels import operators
 
 Method = Literal["nms", "soft_nms", "linear_soft_nms", "wbf"]
@@ -151,38 +153,6 @@ def _factor(overlap: Tensor, *, iou: float, sigma: float | None) -> Tensor:
     if sigma is None:
         return torch.where(overlap > iou, 1 - overlap, 1.0)
     return torch.exp(-overlap.square() / sigma)
-
-
-def weighted_box_fusion(candidates: Detections, *, iou: float, floor: float) -> Detections:
-    """Class-wise weighted-box fusion (Solovyev et al., arXiv:1910.13302): the best first, each
-    joins the fused box that it overlaps most, if by more than ``iou``, or starts one.
-
-    A fused box is the mean of its members, weighted by score, and has the score of its best. The
-    paper's mean score, lower where few of N networks agree, is for lists after NMS, one for each
-    network; here the weak neighbours of every object are among the candidates.
-    """
-    wanted = (candidates.scores >= floor) & (candidates.scores > 0)
-    here = candidates[wanted].to("cpu")  # many small steps: faster there
-    here = here[_best_first(here.scores)]
-    parts = [_fuse(here[here.labels == label], iou=iou) for label in here.labels.unique()]
-    return Detections.cat([here[:0], *parts]).to(candidates.boxes.device)
-
-
-def _fuse(members: Detections, *, iou: float) -> Detections:
-    """`weighted_box_fusion` of one class, best first; means are kept in float64."""
-    boxes, scores = members.boxes.double(), members.scores.double()
-    fused, totals = torch.empty_like(boxes), torch.empty_like(scores)
-    firsts: list[int] = []
-    for index, (box, score) in enumerate(zip(boxes, scores, strict=True)):
-        overlap = box_ops.iou(fused[: len(firsts)], box[None])[:, 0]
-        place = int(overlap.argmax()) if firsts else 0
-        if firsts and overlap[place] > iou:
-            totals[place] += score
-            fused[place] += score / totals[place] * (box - fused[place])
-        else:
-            fused[len(firsts)], totals[len(firsts)] = box, score
-            firsts.append(index)
-    return replace(members[torch.tensor(firsts)], boxes=fused[: len(firsts)].float())
 
 
 def vote(
