@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -39,13 +39,26 @@ class Group:
             value = value / self.world
         return value
 
-    def all_reduce_max(self, values: list[float]) -> list[float]:
-        """The elementwise maximum over all processes."""
-        if self.world == 1:
-            return values
-        tensor = torch.tensor(values, device=self.device)
-        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
-        return tensor.tolist()
+    def all_reduce_max(self, values: Tensor) -> Callable[[], list[float]]:
+        """Begin the elementwise maximum over all processes, in ``values``.
+
+        The function returns it. It waits until the device has computed the maximum, but not for
+        what was queued on it since.
+        """
+        if self.world > 1:
+            dist.all_reduce(values, op=dist.ReduceOp.MAX)
+        if values.device.type != "cuda":
+            return values.tolist
+        copy = torch.empty_like(values, device="cpu", pin_memory=True)
+        copy.copy_(values, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+
+        def wait() -> list[float]:
+            arrived.synchronize()
+            return list(copy.tolist())
+
+        return wait
 
     def gather(self, part: Mapping[str, Any]) -> dict[str, Any] | None:
         """The union of all processes' mappings on the main process, None on the others."""

@@ -28,7 +28,8 @@ def forward_backward(
 ) -> tuple[dict[str, Tensor], bool, bool]:
     """Gradients of the mean loss over ``parts``; whether it was finite, and whether to stop.
 
-    Both are true if they are for any process, so that all processes do the same.
+    Both are true if they are for any process, so that all processes do the same. Gradients of a
+    loss that is not finite are not to be used.
     """
     state.optimizer.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
@@ -38,15 +39,16 @@ def forward_backward(
             with autocast(group.device, settings.precision), enough_values(settings):
                 losses = network(batch)
             total = torch.stack([losses[name] for name in losses if is_loss(name)]).sum()
-            bad, requested = group.all_reduce_max(
-                [float(not total.isfinite()), float(stop.requested)]
-            )
-            stopping = stopping or bool(requested)
+            flags = torch.stack([~total.isfinite(), torch.full_like(total, stop.requested).bool()])
+            largest = group.all_reduce_max(flags.float())
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value.detach() / len(parts)
+            # Before the flags are read, so that a GPU has work meanwhile.
+            state.scaler.scale(total / len(parts)).backward()
+            bad, requested = largest()
+            stopping = stopping or bool(requested)
             if bad:
                 return sums, False, stopping
-            state.scaler.scale(total / len(parts)).backward()
     return sums, True, stopping
 
 

@@ -119,7 +119,7 @@ with process_group("cpu") as group:
     line = json.dumps({
         "received": received,
         "mean": group.all_reduce_mean(torch.tensor([1.0, 3.0]) * (group.rank + 1)).tolist(),
-        "largest": group.all_reduce_max([float(group.rank), -float(group.rank)]),
+        "largest": group.all_reduce_max(torch.tensor([1.0, -1.0]) * group.rank)(),
         "gathered": sorted(gathered) if gathered is not None else None,
         "buffer": norm.running_mean.item(),
     })
@@ -144,7 +144,7 @@ def test_alone_everything_is_the_identity() -> None:
         assert group.is_main and group.world == 1
         assert group.broadcast("key", 3) == 3
         assert group.gather({"a": 1}) == {"a": 1}
-        assert group.all_reduce_max([1.0, -2.0]) == [1.0, -2.0]
+        assert group.all_reduce_max(torch.tensor([1.0, -2.0]))() == [1.0, -2.0]
         assert group.all_reduce_mean(torch.tensor(4.0)).item() == 4.0
 
 
