@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -170,11 +171,12 @@ class Batch:
         return len(self.sizes)
 
     def to(self, device: torch.device | str) -> Batch:
+        move = partial(Tensor.to, device=device, non_blocking=True)
         return replace(
             self,
-            images=self.images.to(device, non_blocking=True),
-            annotations=[annotation.to(device) for annotation in self.annotations],
-            labels=self.labels.to(device, non_blocking=True),
+            images=move(self.images),
+            annotations=_in_one_storage(self.annotations, move),
+            labels=move(self.labels),
             views=tuple(view.to(device) for view in self.views),
         )
 
@@ -183,7 +185,8 @@ class Batch:
         return replace(
             self,
             images=self.images.pin_memory(),
-            labels=self.labels.pin_memory() if len(self.labels) else self.labels,
+            annotations=_in_one_storage(self.annotations, _pinned),
+            labels=_pinned(self.labels),
             views=tuple(view.pin_memory() for view in self.views),
         )
 
@@ -202,9 +205,8 @@ class Batch:
         stacks = [_stack([sample.image for sample in view], pad) for view in views]
         if len(stacks) > 1 and len({stack.shape for stack in stacks}) == 1:
             stacks = list(torch.stack(stacks).unbind())
-        labels = torch.tensor(
-            [sample.label for sample in samples if sample.label is not None], dtype=torch.int64
-        )
+        known = [sample.label for sample in samples if sample.label is not None]
+        labels = torch.tensor(known, dtype=torch.int64)
         first, *others = (
             Batch(
                 images.permute(0, 3, 1, 2),
@@ -235,16 +237,19 @@ def _stack(images: Sequence[Tensor], pad: bool) -> Tensor:
     return stacked
 
 
-def _in_one_storage(annotations: Sequence[Annotation]) -> list[Annotation]:
-    """The same annotations; all boxes are views of one tensor, and so are labels and flags."""
+def _in_one_storage(
+    annotations: Sequence[Annotation], change: Callable[[Tensor], Tensor] = lambda part: part
+) -> list[Annotation]:
+    """The annotations; all boxes are views of one tensor, and so are labels and flags."""
     if not annotations:
         return []
-    counts = [len(annotation) for annotation in annotations]
-    boxes, labels, ignore = (
-        torch.cat([getattr(annotation, name) for annotation in annotations]).split(counts)
-        for name in ("boxes", "labels", "ignore")
-    )
-    return [Annotation(*parts) for parts in zip(boxes, labels, ignore, strict=True)]
+    names, counts = ("boxes", "labels", "ignore"), [len(each) for each in annotations]
+    columns = (torch.cat([getattr(each, name) for each in annotations]) for name in names)
+    return list(map(Annotation, *(change(column).split(counts) for column in columns)))
+
+
+def _pinned(tensor: Tensor) -> Tensor:
+    return tensor.pin_memory() if len(tensor) else tensor
 
 
 @dataclass(frozen=True)
@@ -281,19 +286,15 @@ class Detections:
         """All detections of one image from several sources, in order."""
         if not parts:
             return Detections.empty()
-        return Detections(
-            torch.cat([part.boxes for part in parts]),
-            torch.cat([part.scores for part in parts]),
-            torch.cat([part.labels for part in parts]),
-        )
+        names = ("boxes", "scores", "labels")
+        return Detections(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
 @dataclass(frozen=True)
 class Located:
-    """The boxes of one image's classes: ``predicted`` has one box for each of the most likely
-    classes, best first, whose scores are the classes' probabilities; ``true_class`` has the one box
-    of the true class with the localizer's score, and is empty where the class is not known.
-    """
+    """The boxes of one image's classes: ``predicted`` has one for each of the most likely classes,
+    best first, scored with the classes' probabilities; ``true_class`` has that of the true class,
+    with the localizer's score, and is empty where the class is not known."""
 
     predicted: Detections
     true_class: Detections
