@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -69,13 +71,14 @@ class ConvNorm(nn.Conv2d):
         super().__init__(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
         self.norm = make_norm(norm, outputs)
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+        #: `as_convolution` within `folded_once`.
+        self._folded: tuple[Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        factors = self.fixed_factors()
-        if factors is None:
+        whole = self.as_convolution()
+        if whole is None:
             return self.norm(self._convolve(x, self.weight, self.bias))
-        scale, shift = factors
-        return self._convolve(x, self.weight * scale[:, None, None, None], shift)
+        return self._convolve(x, *whole)
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.kernel_size != (1, 1) or self.stride == (1, 1):
@@ -91,32 +94,54 @@ class ConvNorm(nn.Conv2d):
             return scale_and_shift(norm)
         return None
 
+    def as_convolution(self) -> tuple[Tensor, Tensor] | None:
+        """The weight and bias of the whole layer while the statistics are fixed, else None."""
+        if self._folded is not None or (factors := self.fixed_factors()) is None:
+            return self._folded
+        scale, shift = factors
+        return self.weight * scale[:, None, None, None], shift
+
     def on_subsampled(self, x: Tensor) -> Tensor:
         """A 1x1 layer on input that its stride is already taken from."""
-        factors = self.fixed_factors()
-        if factors is None:
+        whole = self.as_convolution()
+        if whole is None:
             return self.norm(F.conv2d(x, self.weight, self.bias))
-        scale, shift = factors
-        return F.conv2d(x, self.weight * scale[:, None, None, None], shift)
+        return F.conv2d(x, *whole)
 
     def before_pooling(self, x: Tensor) -> Tensor:
         """The linear part of a 1x1 convolution on (N, C, H, W), at stride 1, without the shift.
 
         RoI pooling is linear too, so it may run between this and `after_pooling`.
         """
-        factors = self.fixed_factors()
-        weight = self.weight if factors is None else self.weight * factors[0][:, None, None, None]
-        return F.conv2d(x, weight)
+        whole = self.as_convolution()
+        return F.conv2d(x, self.weight if whole is None else whole[0])
 
     def after_pooling(self, crops: Tensor) -> Tensor:
         """The rest of the layer on (P, C, h, w) crops, which it may overwrite."""
-        factors = self.fixed_factors()
+        factors = self._folded or self.fixed_factors()
         shift = self.bias if factors is None else factors[1]
         if shift is None:
             return self.norm(crops)
         shift = shift.to(crops.dtype)[:, None, None]
         # The crops are a view: in place, autograd would copy their whole gradient at each step.
         return crops + shift if crops.requires_grad else crops.add_(shift)
+
+
+@contextmanager
+def folded_once(network: nn.Module) -> Iterator[None]:
+    """Within it every `ConvNorm` of fixed statistics is one convolution, made at the beginning: for
+    evaluations of a network in training, whose tensors and modes must not change meanwhile. The
+    outputs are the same bit for bit; gradients do not reach these layers.
+    """
+    layers = [layer for layer in network.modules() if isinstance(layer, ConvNorm)]
+    with torch.no_grad():
+        for layer in layers:
+            layer._folded = layer.as_convolution()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._folded = None
 
 
 def fold_norms(network: nn.Module) -> nn.Module:

@@ -38,8 +38,7 @@ class Checkpoint:
     """A trained network in a file: weights, configuration and class names.
 
     ``tensors`` are the moving average if there is one, else the weights; ``state`` is the whole
-    content of the file, for resuming.
-    """
+    content of the file, for resuming."""
 
     path: Path
     task: Task
@@ -47,6 +46,12 @@ class Checkpoint:
     config: Section
     classes: tuple[str, ...]
     state: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def release(self) -> None:
+        """Free the tensors, for all who hold the checkpoint: a resumed run has taken them."""
+        for content in (self.tensors, self.state):
+            if isinstance(content, dict):
+                content.clear()
 
     def expect_network(self, config: Section) -> None:
         """Raise ConfigError if ``config`` differs in one of `Task.network_settings`."""
@@ -288,8 +293,7 @@ def _kept(origins: Sequence[int | None], checkpoint: Checkpoint) -> list[str]:
 
 def class_difference(owner: str, known: Sequence[str], other: str, wanted: Sequence[str]) -> str:
     """One line that names both class lists and what differs."""
-    missing = sorted(set(wanted) - set(known))
-    extra = sorted(set(known) - set(wanted))
+    missing, extra = (sorted(set(a) - set(b)) for a, b in ((wanted, known), (known, wanted)))
     return (
         f"{owner} knows the classes {list(known)}, {other} {list(wanted)}: "
         f"lacking {missing}, too many {extra}"

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ...backbones.norm import folded_once
 from ..config.base import TrainConfig
 from ..engine.determinism import deterministic
 from ..engine.distributed import Group
@@ -204,6 +205,7 @@ class Training:
         state = self.initial_state(group)
         if resumed:
             state.load_dict(resumed.state, str(resumed.path))
+            resumed.release()
         log = self._open_log(folder, state.step, group)
         with log, deterministic(self.settings.deterministic, group.device), StopRequest() as stop:
             if group.is_main:
@@ -244,7 +246,7 @@ class Training:
             return math.nan
         task, loaded, split = self.task, self.loaded, self.splits["val"]
         config = self.tested.config
-        with shipped_weights(state), evaluating(state.model):
+        with shipped_weights(state), evaluating(state.model), folded_once(state.model):
             group.broadcast_buffers(state.model)
             found = task.predict_split(self.pipeline, config, split, group)
             further = task.validate(loaded, split, group)

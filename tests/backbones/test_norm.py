@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from resdet.backbones.blocks import Bottleneck
-from resdet.backbones.norm import ConvNorm, FrozenNorm, fold_norms, make_norm
+from resdet.backbones.norm import ConvNorm, FrozenNorm, fold_norms, folded_once, make_norm
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class CountedCalls(TorchDispatchMode):
+    """Counts the operations within it."""
+
+    calls = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls += 1
+        return func(*args, **(kwargs or {}))
 
 
 def randomise(norm: nn.Module) -> None:
@@ -102,6 +114,40 @@ def test_folding_once_changes_no_bit(norm: str, dtype: torch.dtype) -> None:
     assert kinds == ({nn.GroupNorm} if norm == "group" else {nn.Identity})
     if norm != "group":
         assert not any(parameter.requires_grad for parameter in block.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("norm", ["frozen", "batch", "group"])
+def test_folding_for_an_evaluation_changes_no_bit(norm: str, dtype: torch.dtype) -> None:
+    """Also after the weights have changed, once the block is left."""
+    block = Bottleneck(8, 4, stride=2, stride_in="1x1", norm=norm).eval()
+    x = torch.randn(2, 8, 6, 6, generator=torch.Generator().manual_seed(0))
+
+    @torch.no_grad()
+    def outputs() -> list[Tensor]:
+        shortcut = block.shortcut
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            pooled = shortcut.after_pooling(shortcut.before_pooling(x).clone())
+            return [block(x), pooled, shortcut.on_subsampled(x)]
+
+    for _ in range(2):
+        for layer in block.modules():
+            if isinstance(layer, ConvNorm):
+                randomise(layer.norm)
+                nn.init.normal_(layer.weight)
+        plain = outputs()
+        with CountedCalls() as counted:
+            outputs()
+        with folded_once(block), CountedCalls() as fewer:
+            folded = outputs()
+        for one, other in zip(folded, plain, strict=True):
+            assert torch.equal(one, other)
+        saved = 4 * 6 if norm != "group" else 0  # two of the layers are called thrice
+        assert counted.calls - fewer.calls >= saved
+    block.train()
+    block(x).sum().backward()
+    if norm != "frozen":
+        assert all(parameter.grad is not None for parameter in block.parameters())
 
 
 def test_statistics_of_the_batch_are_not_folded() -> None:

@@ -44,6 +44,20 @@ def logged(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [entry for entry in map(json.loads, lines) if entry["kind"] == kind]
 
 
+# ------------------------------------------------------------------------------- resuming
+
+
+def test_a_resumed_run_does_not_keep_what_it_has_read(
+    tiny_config: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    checkpoint = read_checkpoint(tiny_run / "weights" / "last.pt", DETECTION)
+    settings = ("train.ema_decay=0.9", "train.iterations=9", "train.val_loss_batches=0")
+    start = Start(checkpoint, resume=True)
+    assert run(tiny_config, tmp_path / "run", *settings, start=start) == 0
+    assert not checkpoint.state and not checkpoint.tensors
+    assert load_checkpoint(tmp_path / "run" / "weights" / "last.pt")["step"] == 9
+
+
 # ------------------------------------------------------------------------------- patience
 
 
