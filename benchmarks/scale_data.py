@@ -101,7 +101,8 @@ def found_in(images: int, detections: int) -> tuple[list[Record], dict[str, Dete
                 Annotation(boxes, labels, torch.zeros(7, dtype=torch.bool)),
             )
         )
-        moved = boxes[:count] + torch.randn(min(count, 7), 4, generator=generator)
+        noise = torch.randn(min(count, 7), 4, generator=generator).clamp(-1.5, 1.5)
+        moved = boxes[:count] + noise
         others = _boxes(count - len(moved), generator)
         random = torch.randint(CLASSES, (len(others),), generator=generator)
         found[records[-1].image_id] = Detections(

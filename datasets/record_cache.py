@@ -2,7 +2,7 @@
 
 An entry is found by the content of the annotation files that a config names, by the path, size and
 time of change of every file in its data folders, by the settings of reading, and by the code of
-this package. A change of any of them reads everything anew. Entries are in ``records`` of the cache
+this package. A change of any of them reads everything again. Entries are in ``records`` of the cache
 folder (`default_cache`), which may be deleted at any time.
 """
 
@@ -166,7 +166,7 @@ def _load(path: Path) -> tuple[DataSplit, ...]:
         splits = tuple(map(_split, content["splits"]))
     except Exception as error:  # whatever a damaged file makes the readers raise
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        _LOG.warning("%s: the records are read anew: %s", path, reason)
+        _LOG.warning("%s: the records are read again: %s", path, reason)
         return ()
     with suppress(OSError):
         os.utime(path)

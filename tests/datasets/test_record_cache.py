@@ -1,4 +1,4 @@
-"""The cache of records gives what reading would, and reads anew whenever that may differ."""
+"""The cache of records gives what reading would, and reads again whenever that may differ."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def annotate(source: CocoSource) -> None:
 
 
 @pytest.mark.parametrize("edit", [add, change, remove, rename, annotate])
-def test_changed_files_are_read_anew(
+def test_changed_files_are_read_again(
     source: CocoSource, edit: Callable[[CocoSource], None]
 ) -> None:
     """An annotation file counts with its content, others with path, size and time of change."""
@@ -121,7 +121,7 @@ def test_changed_files_are_read_anew(
     assert cached([source], "options", read)[0].records[0].annotation.boxes[0, 3] == 2
 
 
-def test_other_settings_sources_and_code_are_read_anew(
+def test_other_settings_sources_and_code_are_read_again(
     source: CocoSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = Reader()
@@ -136,7 +136,7 @@ def test_other_settings_sources_and_code_are_read_anew(
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "text", "empty"])
-def test_a_damaged_entry_is_made_anew(
+def test_a_damaged_entry_is_replaced(
     source: CocoSource, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     read = Reader()
@@ -150,7 +150,7 @@ def test_a_damaged_entry_is_made_anew(
     entry.write_bytes({"cut": cut, "flip": content, "text": b"text", "empty": b""}[damage])
     with caplog.at_level(logging.WARNING):
         assert cached([source], "options", read)[0].records.boxes.tolist() == [[0, 1, 2, 2]]
-    assert f"{entry}: the records are read anew" in caplog.text
+    assert f"{entry}: the records are read again" in caplog.text
     cached([source], "options", read)
     assert read.count == 2
 
