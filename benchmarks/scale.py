@@ -17,6 +17,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -249,7 +250,10 @@ def run() -> None:
     with TemporaryDirectory(dir=args.scratch) as folder:
         args.scratch = Path(folder)
         os.environ["RESDET_CACHE"] = str(args.scratch / "cache")
-        make_data(args)
+        # In a process of its own: the peak memory of a process includes that of its parent.
+        maker = get_context("spawn").Process(target=make_data, args=(args,))
+        maker.start()
+        maker.join()
         for part in args.only:
             for number in range(1 + (part in TWICE)):
                 name = f"{part}, second start" if number else part

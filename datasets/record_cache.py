@@ -2,8 +2,8 @@
 
 An entry is found by the content of the annotation files that a config names, by the path, size and
 time of change of every file in its data folders, by the settings of reading, and by the code of
-this package. A change of any of them reads everything again. Entries are in ``records`` of the cache
-folder (`default_cache`), which may be deleted at any time.
+this package. A change of any of them reads everything again. Entries are in ``records`` of the
+cache folder (`default_cache`), which may be deleted at any time.
 """
 
 from __future__ import annotations
