@@ -7,10 +7,13 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -105,42 +108,6 @@ def tiny_config(scenes: Path) -> Path:
     return path
 
 
-#: Imports once and forks for each command: a process of its own, without the seconds of importing.
-_FORK_SERVER = """
-import json, os, sys, traceback
-import resdet.detection.evaluation.report, resdet.detection.tasks.registry
-import resdet.tools.eval
-import resdet.tools.infer, resdet.tools.train_det
-import resdet.tools.train_cls
-from resdet.tools.cli import main
-
-for line in sys.stdin:
-    job = json.loads(line)
-    pid = os.fork()
-    if pid == 0:
-        os.setpgid(0, 0)
-        os.chdir(job["cwd"])
-        os.environ.update(job["env"])
-        for number in (1, 2):
-            file = os.open(job["outputs"][number - 1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(file, number)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        if job["file_limit"]:
-            import resource
-            resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_limit"],) * 2)
-        if job["user"]:
-            os.setgid(job["user"]), os.setuid(job["user"])
-        try:
-            code = main(job["words"])
-        except BaseException:
-            traceback.print_exc()
-            code = 1
-        sys.exit(code)
-    print(pid, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-"""
-
-
 @dataclass(frozen=True)
 class Finished:
     """``code`` is negative for a process that a signal ended."""
@@ -153,8 +120,9 @@ class Finished:
 class Running:
     """A command under way, the leader of its own process group."""
 
-    def __init__(self, server: subprocess.Popen, pid: int, outputs: Sequence[Path]) -> None:
-        self._server, self.pid, self._outputs = server, pid, outputs
+    def __init__(self, server: socket.socket, outputs: Sequence[Path]) -> None:
+        self._answers, self._outputs = server.makefile(), outputs
+        self.pid = int(self._answers.readline())
 
     @property
     def out(self) -> str:
@@ -165,31 +133,53 @@ class Running:
         return Path(f"/proc/{self.pid}").exists()
 
     def wait(self) -> Finished:
-        assert self._server.stdout is not None
-        code = int(self._server.stdout.readline())
+        code = int(self._answers.readline())
         return Finished(code, *(path.read_text() for path in self._outputs))
 
 
 class Command:
-    """``resdet`` in a process of its own, one at a time, with one thread."""
+    """``resdet`` in a process of its own, with one thread, forked from a process that has imported
+    it: `fork_server.py`. ``programs`` is a folder with a ``python`` and a ``resdet`` that do the
+    same for who starts them."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._server = subprocess.Popen(
-            [sys.executable, "-c", _FORK_SERVER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+        self._folder, self.programs = folder, folder / "programs"
+        self.programs.mkdir()
+        self._numbers = count()
+        client = Path(__file__).with_name("fork_client.py").read_text()
+        for name in ("python", "resdet"):
+            (self.programs / name).write_text(f"#!{sys.executable} -IS\n{client}")
+            (self.programs / name).chmod(0o755)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(self.programs / "socket"))
+            listener.listen()
+            number = listener.fileno()
+            program = Path(__file__).with_name("fork_server.py")
+            self._server = subprocess.Popen(
+                [sys.executable, str(program), str(number)],
+                stdin=subprocess.PIPE,
+                pass_fds=[number],
+                env=self.environment(),
+            )
+
+    def environment(self, **more: str) -> dict[str, str]:
+        path = f"{self.programs}{os.pathsep}{os.environ['PATH']}"
+        return os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1", "PATH": path} | more
+
+    def python(self, *words: object, **more: str) -> subprocess.CompletedProcess[str]:
+        """``python WORDS...`` with more variables in its environment."""
+        return subprocess.run(
+            [str(self.programs / "python"), *map(str, words)],
+            env=self.environment(**more),
+            capture_output=True,
             text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"},
+            timeout=300,
         )
 
-    def in_two_processes(self, *words: object) -> subprocess.CompletedProcess[str]:
-        """The same under ``torchrun``."""
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-        command += ["--standalone", "--no-python", "resdet", *map(str, words)]
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": path}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    def torchrun(self, *words: object) -> subprocess.CompletedProcess[str]:
+        """A program under ``torchrun`` in two processes."""
+        options = ("--nproc-per-node", "2", "--standalone", "--no-python")
+        return self.python("-m", "torch.distributed.run", *options, *words)
 
     def start(
         self,
@@ -201,27 +191,30 @@ class Command:
     ) -> Running:
         """``file_limit``: the largest file in bytes, a full disk to whoever writes more; ``user``:
         run without root's rights."""
-        outputs = [self._folder / "stdout", self._folder / "stderr"]
-        for path in outputs:
-            path.write_text("")
+        number = next(self._numbers)
+        outputs = [self._folder / f"{name}{number}" for name in ("stdout", "stderr")]
         job = {
+            "program": str(self.programs / "resdet"),
             "words": [str(word) for word in words],
             "cwd": str(cwd or self._folder),
-            "env": dict(env or {}),
-            "outputs": [str(path) for path in outputs],
+            "env": self.environment(**(env or {})),
             "file_limit": file_limit,
             "user": user,
         }
-        assert self._server.stdin is not None and self._server.stdout is not None
-        self._server.stdin.write(json.dumps(job) + "\n")
-        self._server.stdin.flush()
-        return Running(self._server, int(self._server.stdout.readline()), outputs)
+        server = socket.socket(socket.AF_UNIX)
+        server.connect(str(self.programs / "socket"))
+        with ExitStack() as stack:
+            files = [stack.enter_context(path.open("w")) for path in outputs]
+            nothing = stack.enter_context(Path(os.devnull).open())
+            streams = [file.fileno() for file in (nothing, *files)]
+            socket.send_fds(server, [b" "], streams)
+        server.sendall((json.dumps(job) + "\n").encode())
+        return Running(server, outputs)
 
     def __call__(self, *words: object, **options: object) -> Finished:
         return self.start(*words, **options).wait()  # type: ignore[arg-type]  # passed on as is
 
     def close(self) -> None:
-        self._server.send_signal(signal.SIGTERM)
         self._server.communicate()
 
 

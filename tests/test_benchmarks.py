@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import gpu
 import gpu_rows
@@ -16,20 +16,30 @@ import pytest
 from PIL import Image
 from resdet.detection.extras import EXTRAS
 
+if TYPE_CHECKING:
+    from resdet.tests.conftest import Command
+
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 TINY = "--size 96 128 --proposals 10 --rois 8 --repeats 1 --warmup 0 --threads 1"
 
-
-def run(script: str, options: str | list[str], out: Path) -> dict:
-    words = options.split() if isinstance(options, str) else options
-    command = [sys.executable, str(BENCHMARKS / script), *words, "--json", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return json.loads(out.read_text())
+Run = Callable[..., dict]
 
 
-def test_detector_measures_both_sides(tmp_path: Path) -> None:
-    report = run("detector.py", f"{TINY} --depth 18", tmp_path / "out.json")
+@pytest.fixture
+def run(resdet: Command, tmp_path: Path) -> Run:
+    """The report of ``run(SCRIPT, OPTION...)``."""
+
+    def report(script: str, *options: object) -> dict:
+        out = tmp_path / "out.json"
+        done = resdet.python(BENCHMARKS / script, *options, "--json", out)
+        assert done.returncode == 0, done.stderr
+        return json.loads(out.read_text())
+
+    return report
+
+
+def test_detector_measures_both_sides(run: Run) -> None:
+    report = run("detector.py", *TINY.split(), "--depth", 18)
     for result in ("inference_s", "train_s", "memory_mb"):
         assert {"ours", "torchvision"} <= set(report[result])
     assert set(report["parts_s"]) == {"trunk", "proposals", "head", "finish"}
@@ -54,19 +64,19 @@ def test_detector_compares_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
         detector.compare(sides, precision="fp32")
 
 
-def test_improvements_are_compared_with_plain_inference(tmp_path: Path) -> None:
-    out, pyramid = tmp_path / "out.json", "pyramid of five scales"
+def test_improvements_are_compared_with_plain_inference(run: Run) -> None:
+    pyramid = "pyramid of five scales"
     tiny = "--depth 18 --size 64 96 --side 64 --classes 3 --repeats 1 --warmup 0 --threads 1"
-    report = run("improvements.py", [*tiny.split(), "--only", pyramid], out)
+    report = run("improvements.py", *tiny.split(), "--only", pyramid)
     assert set(report["seconds"]) == set(report["peak_mb"]) == {"plain", pyramid}
     assert all(min(seconds) > 0 for seconds in report["seconds"].values())
     assert report["proposals"] > 20, "otherwise the cost of the regions is not measured"
     assert all(peak > 100 for peak in report["peak_mb"].values())
 
 
-def test_loader_agrees_with_torchvision(tmp_path: Path) -> None:
+def test_loader_agrees_with_torchvision(run: Run) -> None:
     options = "--images 6 --size 96 128 --workers 0 2 --repeats 1"
-    report = run("loader.py", options, tmp_path / "out.json")
+    report = run("loader.py", *options.split())
     agreement = report["agreement"]
     assert agreement["size_px"] == 0 and agreement["boxes_px"] < 1e-3
     assert agreement["pixels_levels"] < 1
@@ -80,18 +90,18 @@ def test_loader_agrees_with_torchvision(tmp_path: Path) -> None:
     }
 
 
-def test_the_localizers_heads_agree_and_are_measured(tmp_path: Path) -> None:
+def test_the_localizers_heads_agree_and_are_measured(run: Run) -> None:
     tiny = "--depth 18 --classes 20 --batch 2 --size 64 --repeats 1 --threads 1"
-    report = run("localizer.py", tiny, tmp_path / "out.json")
+    report = run("localizer.py", *tiny.split())
     assert set(report["sides"]) == {"ours", "dense"}
     for side in report["sides"].values():
         assert side["peak_mb"] > side["weights_mb"] > 0 and side["seconds"] > 0
         assert side["losses"]["loss_cls"] > 0
 
 
-def test_gpu_checks_hold_on_a_cpu(tmp_path: Path) -> None:
+def test_gpu_checks_hold_on_a_cpu(run: Run) -> None:
     """Small networks; detectron2's numbers where they are."""
-    report = run("gpu.py", "--device cpu --only checks", tmp_path / "out.json")
+    report = run("gpu.py", "--device", "cpu", "--only", "checks")
     verdicts = {row["name"]: row["verdict"] for row in report["rows"]}
     assert set(verdicts.values()) <= {"ok", "measured", "skipped"}
     assert verdicts["resume, bf16"] == verdicts["large pass, CPU"] == verdicts["RoIPool"] == "ok"
@@ -100,8 +110,8 @@ def test_gpu_checks_hold_on_a_cpu(tmp_path: Path) -> None:
     assert all(row["values"].keys() >= row["limits"].keys() for row in report["rows"])
 
 
-def test_gpu_speed_is_measured_on_both_sides(tmp_path: Path) -> None:
-    report = run("gpu.py", "--device cpu --only speed", tmp_path / "out.json")
+def test_gpu_speed_is_measured_on_both_sides(run: Run) -> None:
+    report = run("gpu.py", "--device", "cpu", "--only", "speed")
     rows = {row["name"]: row["values"] for row in report["rows"]}
     assert {row["verdict"] for row in report["rows"]} == {"measured"}
     training = rows["training R18 64x96 b2"]
@@ -110,9 +120,8 @@ def test_gpu_speed_is_measured_on_both_sides(tmp_path: Path) -> None:
         assert rows[name]["ours images/s"] > 0 and rows[name]["torchvision images/s"] > 0
 
 
-def test_gpu_golden_numbers(golden: Path, tmp_path: Path) -> None:
-    words = ["--device", "cpu", "--only", "golden", "--golden", str(golden)]
-    rows = run("gpu.py", words, tmp_path / "out.json")["rows"]
+def test_gpu_golden_numbers(golden: Path, run: Run) -> None:
+    rows = run("gpu.py", "--device", "cpu", "--only", "golden", "--golden", golden)["rows"]
     assert len(rows) == 6 and {row["verdict"] for row in rows} == {"ok"}
 
 
@@ -157,11 +166,12 @@ def test_image_memory_reads_each_of_its_images(
     assert all(image_memory.decoding_peak(path) > 1e6 for path in paths)
 
 
-def test_the_server_is_measured_attacked_and_stopped(tmp_path: Path) -> None:
+def test_the_server_is_measured_attacked_and_stopped(run: Run) -> None:
     for name in EXTRAS["serve"]:
         pytest.importorskip(name, reason="needs the extra: pip install 'resdet[serve]'")
     tiny = "--depth 18 --width 8 --side 64 --images 4 --clients 4 --uploads 36 --repeats 1"
-    report = run("serving.py", f"{tiny} --threads 1", tmp_path / "out.json")
+    tiny += " --threads 1"
+    report = run("serving.py", *tiny.split())
     assert all(min(rates) > 0 for rates in report["throughput"]["images_per_s"].values())
     assert sum(report["hostile"]["answers"].values()) == 36
     assert report["stop"]["answered"] == 4

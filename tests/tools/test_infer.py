@@ -8,10 +8,9 @@ import os
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -23,6 +22,9 @@ from resdet.detection.errors import ConfigError, WeightsError
 from resdet.detection.predictor import load
 from resdet.detection.tasks.detector_network import build_detector
 from resdet.tools import infer
+
+if TYPE_CHECKING:
+    from resdet.tests.conftest import Command, Finished
 
 CLASSES = ["cat", "dog"]
 
@@ -120,7 +122,9 @@ def test_the_command_and_the_python_interface_agree(weights, images, tmp_path):
     assert torch.allclose(boxes.reshape(-1, 4), found.boxes, atol=1e-3)
 
 
-def test_killed_then_terminated_then_resumed_equals_an_uninterrupted_run(weights, images, tmp_path):
+def test_killed_then_terminated_then_resumed_equals_an_uninterrupted_run(
+    resdet, weights, images, tmp_path
+):
     whole, out, many = tmp_path / "whole", tmp_path / "out", tmp_path / "many"
     for copy in range(5):
         shutil.copytree(images, many / str(copy))
@@ -128,16 +132,17 @@ def test_killed_then_terminated_then_resumed_equals_an_uninterrupted_run(weights
     call(weights, many, "--out", whole, *options)
     words = [str(many), "--out", str(out), *options]
 
-    killed = _until(weights, words, out, records=2, send=signal.SIGKILL)
-    assert killed[0] == -signal.SIGKILL
+    killed = _until(resdet, weights, words, out, records=2, send=signal.SIGKILL)
+    assert killed.code == -signal.SIGKILL
     with (out / "detections.jsonl").open("ab") as file:
         file.write(b'{"file": "cut by a po')
-    code, text = _until(weights, [*words, "--resume"], out, records=4, send=signal.SIGTERM)
-    assert code == 143
+    words.append("--resume")
+    terminated = _until(resdet, weights, words, out, records=4, send=signal.SIGTERM)
+    assert terminated.code == 143
     assert (out / "detections.jsonl").read_bytes().endswith(b"}\n")
     assert len(lines(out)) < 60
 
-    command = shlex.split(text.split("continue with: ")[1])
+    command = shlex.split(terminated.out.split("continue with: ")[1])
     assert command[:2] == ["resdet", "infer"]
     parser = argparse.ArgumentParser()
     infer.add_arguments(parser)
@@ -146,25 +151,26 @@ def test_killed_then_terminated_then_resumed_equals_an_uninterrupted_run(weights
 
 
 def _until(
-    weights: Path, words: list[str], out: Path, *, records: int, send: signal.Signals
-) -> tuple[int, str]:
-    """Exit code and output of the command, signalled when it has added so many records to those
-    that are there. Only then it surely handles signals."""
+    resdet: Command,
+    weights: Path,
+    words: list[str],
+    out: Path,
+    *,
+    records: int,
+    send: signal.Signals,
+) -> Finished:
+    """The command, signalled when it has added so many records to those that are there. Only then
+    it surely handles signals."""
     path = out / "detections.jsonl"
     records += path.read_bytes().count(b"\n") if path.exists() else 0
-    child = subprocess.Popen(
-        [sys.executable, "-m", "resdet.tools.cli", "infer", "--weights", str(weights), *words],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    running = resdet.start("infer", "--weights", weights, *words)
     deadline = time.monotonic() + 120
     while not path.exists() or path.read_bytes().count(b"\n") < records:
-        assert child.poll() is None, "the command ended before it could be stopped"
+        assert running.alive, "the command ended before it could be stopped"
         assert time.monotonic() < deadline
         time.sleep(0.001)
-    os.kill(child.pid, send)
-    text, _ = child.communicate(timeout=60)
-    return child.returncode, text
+    os.kill(running.pid, send)
+    return running.wait()
 
 
 def test_failures_are_listed_and_strict_gives_exit_code_5(weights, images, tmp_path, capsys):

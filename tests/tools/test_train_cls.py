@@ -204,7 +204,7 @@ def test_two_processes_are_as_one(resdet: Command, config: Path, tmp_path: Path)
     words = ("train-cls", "--cfg", config, *settings)
     one, two = tmp_path / "one", tmp_path / "two"
     assert resdet(*words, "--out", one).code == 0
-    done = resdet.in_two_processes(*words, "--out", two)
+    done = resdet.torchrun("resdet", *words, "--out", two)
     assert done.returncode == 0, done.stderr
     single, double = (load_checkpoint(run / "weights" / "last.pt") for run in (one, two))
     for part in ("model", "average"):

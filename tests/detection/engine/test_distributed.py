@@ -7,9 +7,6 @@ Commands are started as documented:
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,16 +28,6 @@ SETTINGS = (
     "train.warmup_iterations=0",
     "train.ema_decay=0.9",
 )
-
-
-def torchrun(*words: object) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--standalone", "--no-python", *map(str, words)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
 
 
 def expect_close(one: Path, other: Path) -> None:
@@ -70,10 +57,10 @@ def test_accumulation_does_not_change_the_result(
 
 
 def test_two_processes_train_and_evaluate_as_one(
-    tiny_config: Path, single: Path, tmp_path: Path
+    resdet: Command, tiny_config: Path, single: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    done = torchrun("resdet", "train-det", "--cfg", tiny_config, "--out", run, *SETTINGS)
+    done = resdet.torchrun("resdet", "train-det", "--cfg", tiny_config, "--out", run, *SETTINGS)
     assert done.returncode == 0, done.stderr
     expect_close(single, run)
     assert done.stdout.count("run folder") == 1  # one process talks
@@ -94,7 +81,7 @@ def test_sharded_evaluation_gives_the_same_numbers(
 ) -> None:
     weights = learned_run / "weights" / "best.pt"
     assert resdet("eval", "--weights", weights, "--out", tmp_path / "one").code == 0
-    done = torchrun("resdet", "eval", "--weights", weights, "--out", tmp_path / "two")
+    done = resdet.torchrun("resdet", "eval", "--weights", weights, "--out", tmp_path / "two")
     assert done.returncode == 0, done.stderr
     one, two = (
         json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")
@@ -127,8 +114,8 @@ open(f"{sys.argv[1]}/{group.rank}", "w").write(line)
 """
 
 
-def test_collectives_of_several_processes(tmp_path: Path) -> None:
-    done = torchrun(sys.executable, "-c", WORKER, tmp_path)
+def test_collectives_of_several_processes(resdet: Command, tmp_path: Path) -> None:
+    done = resdet.torchrun("python", "-c", WORKER, tmp_path)
     assert done.returncode == 0, done.stderr
     main, other = (json.loads((tmp_path / name).read_text()) for name in ("0", "1"))
     assert main["gathered"] == ["also0", "also1", "of0", "of1"] and other["gathered"] is None

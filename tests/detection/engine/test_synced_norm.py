@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from resdet.detection.engine.distributed import Group
 from resdet.detection.engine.synced_norm import synchronise_norms
+
+if TYPE_CHECKING:
+    from resdet.tests.conftest import Command
 
 #: Each process has a half of unequal size; the sum of all losses is compared with one process's.
 WORKER = """
@@ -52,11 +53,8 @@ with process_group("cpu") as group:
 """
 
 
-def test_two_processes_equal_one_in_float64(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--standalone", "--no-python", sys.executable, "-c", WORKER, str(tmp_path)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+def test_two_processes_equal_one_in_float64(resdet: Command, tmp_path: Path) -> None:
+    done = resdet.torchrun("python", "-c", WORKER, tmp_path)
     assert done.returncode == 0, done.stderr
     for rank in range(2):
         apart, compared = json.loads((tmp_path / str(rank)).read_text())

@@ -9,7 +9,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -159,8 +158,7 @@ def test_interrupted_saves_and_prints_how_to_continue(
     command = stopped.out.split("continue with: ")[1].strip()
     assert f"stopped at step {state['step']}" in stopped.out
     if number == signal.SIGINT:  # run what was printed, as it is
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": path}
+        environment = resdet.environment()
         subprocess.run(command, shell=True, check=True, env=environment, capture_output=True)  # noqa: S602  it is for a shell
     else:
         assert resdet(*shlex.split(command)[1:]).code == 0

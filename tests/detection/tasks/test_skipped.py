@@ -223,8 +223,8 @@ def test_two_processes_replace_the_same_images(
     words = (SKIP, UNREAD, "data.min_side=8", "data.max_aspect=10", "crop.size=64")
     words += ("train.iterations=2", "train.eval_every=2", "train.lr=0.02", "train.batch_size=8")
     train(config, tmp_path / "one", *words)
-    two = ("train-cls", "--cfg", config, "--out", tmp_path / "two", *words)
-    done = resdet.in_two_processes(*two)
+    two = ("resdet", "train-cls", "--cfg", config, "--out", tmp_path / "two", *words)
+    done = resdet.torchrun(*two)
     assert done.returncode == 0, done.stderr
     assert listed(tmp_path / "two") == listed(tmp_path / "one")
     assert f"{len(listed(tmp_path / 'one'))} image(s) skipped" in done.stdout
