@@ -19,12 +19,13 @@ Item = TypeVar("Item")
 
 class LastingStream:
     """A text stream that goes on silently once its reader is gone: a closed pipe or terminal, or a
-    full disk, ends the output and not the work. What its encoding lacks is escaped."""
+    full disk, ends the output and not the work. What its encoding lacks is escaped. A reader of
+    a file or pipe gets each line as it is printed."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         with suppress(AttributeError, ValueError):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -63,6 +63,13 @@ def test_a_stream_that_fails_is_silent() -> None:
         lasting.flush()
 
 
+def test_each_line_is_written_at_once(tmp_path: Path) -> None:
+    """Also to a file: who follows the log of a training sees its steps."""
+    with (tmp_path / "log").open("w") as stream:
+        say("step 1", file=LastingStream(stream))
+        assert (tmp_path / "log").read_text() == "step 1\n"
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "| true", ">/dev/full"])
 def test_the_exit_code_is_that_of_the_work(closed: str) -> None:
     if "full" in closed and not Path("/dev/full").exists():
