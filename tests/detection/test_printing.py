@@ -71,14 +71,15 @@ def test_each_line_is_written_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "| true", ">/dev/full"])
-def test_the_exit_code_is_that_of_the_work(closed: str) -> None:
+def test_the_exit_code_is_that_of_the_work(closed: str, tmp_path: Path) -> None:
     if "full" in closed and not Path("/dev/full").exists():
         pytest.skip("no /dev/full")
-    code = "from resdet.tools.cli import main; import sys; sys.exit(main(['networks', '--json']))"
-    words = f'{sys.executable} -c "{code}" {closed}'
+    work = f"get-data synthetic --out {tmp_path} --train 1 --val 1"
+    words = f"{sys.executable} -m resdet.tools.cli {work} {closed}"
     command = [shutil.which("bash") or "bash", "-o", "pipefail", "-c", words]
     done = subprocess.run(command, capture_output=True, env=os.environ, timeout=100)
     assert (done.returncode, done.stderr) == (0, b"")
+    assert len(list((tmp_path / "synthetic" / "JPEGImages").iterdir())) == 2
 
 
 def test_progress_has_what_share_count_rate_and_time_left() -> None:
