@@ -1,6 +1,6 @@
 """All kinds of findings, with severity and meaning, and the settings that resolve them.
 
-`docs/data.md` contains the same table, and the HTML report shows its sentences.
+`docs/findings.md` contains the same table, and the HTML report shows its sentences.
 """
 
 from __future__ import annotations

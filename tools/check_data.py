@@ -13,7 +13,7 @@ data_report.json, data_report.html (opens offline, shows each kind of finding) a
 --no-cache, images.jsonl, a cache with which the next check decodes only new files. Without --out
 nothing is written.
 
-An error stops training, a warning may affect results, a note is information; docs/data.md
+An error stops training, a warning may affect results, a note is information; docs/findings.md
 explains each kind. Exit code 0: no errors; 3: errors, after the whole report.
 """
 
