@@ -19,14 +19,15 @@ Colour = tuple[int, int, int]
 
 #: Sizes of fonts that are bitmaps: those of Noto Color Emoji and Apple Color Emoji come first.
 _BITMAP_SIZES = (109, 160, 136, 128, 96, 72, 64, 48, 40, 32, 20)
-#: The colours of the first classes, IBM's: purple, gold, magenta, blue, orange. They are none of
-#: those of the kinds of errors beside which they are drawn.
+#: The colours of the first classes: purple, gold, magenta, blue, orange (IBM's), turquoise. None of
+#: them is that of a kind of error, beside which they are drawn.
 _FIRST: tuple[Colour, ...] = (
     (120, 94, 240),
     (255, 176, 0),
     (220, 38, 127),
     (100, 143, 255),
     (254, 97, 0),
+    (0, 205, 190),
 )
 #: A label covers at most this part of the height of its box; else it lies above it.
 _LABEL_PART = 1 / 3
@@ -75,7 +76,7 @@ def draw_boxes(pixels: NDArray[np.uint8], boxes: Sequence[DrawnBox]) -> NDArray[
 def class_colour(label: int) -> Colour:
     """The RGB colour of a class: saturated, fixed, and unlike those of the labels beside it.
 
-    People who are colour-blind can tell the first five apart. Beyond them the hue advances by the
+    People who are colour-blind can tell the first six apart. Beyond them the hue advances by the
     golden ratio, which spreads out any number of classes; groups of six labels alternate between
     bright and dark.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import torch
@@ -84,3 +84,8 @@ def test_neighbouring_classes_have_different_colours():
         sum(abs(a - b) for a, b in zip(one, two, strict=True)) for one, two in pairwise(colours)
     )
     assert near > 100
+    firsts = [
+        sum(abs(a - b) for a, b in zip(one, two, strict=True))
+        for one, two in combinations(colours[:6], 2)
+    ]
+    assert min(firsts) > 70
