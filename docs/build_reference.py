@@ -254,9 +254,12 @@ def python_page() -> str:
 
     names = [name for name in dir(resdet) if not name.startswith("_")]
     members = {name: getattr(resdet, name) for name in names}
+    for name in [name for name, each in members.items() if isinstance(each, ModuleType)]:
+        module = members.pop(name)
+        members |= {f"{name}.{each}": getattr(module, each) for each in module.__all__}
     functions = [name for name, each in members.items() if not isinstance(each, type)]
     errors = [name for name, each in members.items() if name not in functions and _is_error(each)]
-    classes = [name for name in names if name not in functions and name not in errors]
+    classes = [name for name in members if name not in functions and name not in errors]
     parts = ["# Python", "`import resdet` takes no time; torch is loaded when a name is used."]
     for title, group in (("Functions", functions), ("Classes", classes), ("Errors", errors)):
         parts.append(f"## {title}")

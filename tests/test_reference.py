@@ -69,7 +69,7 @@ def test_every_command_and_public_name_has_its_place(tmp_path: Path) -> None:
     text = {path.stem: path.read_text(encoding="utf-8") for path in tmp_path.glob("*.md")}
     assert re.findall(r"^## (.+)$", text["commands"], re.MULTILINE) == list(COMMANDS)
     assert re.findall(r"^## (.+)$", text["sources"], re.MULTILINE) == list(FORMATS)
-    names = re.findall(r"^\.\. auto\w+:: resdet\.(\w+)$", text["python"], re.MULTILINE)
+    names = re.findall(r"^\.\. auto\w+:: resdet\.(\w+)(?:\.\w+)?$", text["python"], re.MULTILINE)
     assert sorted(names) == [name for name in dir(resdet) if not name.startswith("_")]
 
 

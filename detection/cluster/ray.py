@@ -23,6 +23,8 @@ from .results import ShardSummary
 from .shard import ShardRunner
 from .watch import SILENCE, Watch
 
+__all__ = ["Detect"]  # of `resdet.ray`
+
 #: Seconds between two looks at the actors, and the most attempts at one shard.
 _LOOK, _ATTEMPTS = 2.0, 20
 
