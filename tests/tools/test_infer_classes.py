@@ -251,3 +251,22 @@ def test_only_a_classifier_sorts(
     assert main(words) == 2
     assert "--sort-by-class: only the weights of a classifier" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_manifest_has_the_records_of_a_folder(weights, images, tmp_path):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    assert main(["manifest", str(images), "--out", str(tmp_path / "m"), "--per-shard", "5"]) == 0
+    assert infer(weights, images, "--out", tmp_path / "plain", "--no-draw") == 0
+    for format in ("jsonl", "parquet"):
+        words = ("--manifest", tmp_path / "m", "--out", tmp_path / format, "--parts", format)
+        assert infer(weights, *words) == 0
+    parts = sorted((tmp_path / "jsonl").glob("part-*"))
+    found = sorted(line for path in parts for line in path.read_bytes().splitlines())
+    assert len(parts) > 1
+    assert found == sorted((tmp_path / "plain" / "classes.jsonl").read_bytes().splitlines())
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(sorted((tmp_path / "parquet").glob("part-*"))).to_pylist()
+    assert {row["file"]: row["classes"] for row in rows} == {
+        record["file"]: record["classes"] for record in records(tmp_path / "plain")
+    }
