@@ -261,18 +261,8 @@ def test_too_little_shared_memory(tiny_config: Path, tmp_path: Path) -> None:
 # ------------------------------------------------------------------- two runs in one folder
 
 
-@pytest.fixture(scope="module")
-def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
-    """Another terminal."""
-    from resdet.tests.conftest import Command
-
-    command = Command(tmp_path_factory.mktemp("second"))
-    yield command
-    command.close()
-
-
 def test_two_trainings_in_one_folder(
-    resdet: Command, second: Command, tiny_config: Path, tiny_run: Path, tmp_path: Path
+    resdet: Command, tiny_config: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     words = ("train-det", "--cfg", tiny_config, "--out", run)
@@ -281,8 +271,8 @@ def test_two_trainings_in_one_folder(
     os.kill(running.pid, signal.SIGSTOP)
     try:
         owner = f"another run (process {running.pid})"
-        expect_error(second(*words), 2, str(run), owner)
-        expect_error(second("train-det", "--resume", run), 2, str(run), owner)
+        expect_error(resdet(*words), 2, str(run), owner)
+        expect_error(resdet("train-det", "--resume", run), 2, str(run), owner)
     finally:
         os.kill(running.pid, signal.SIGCONT)
     done = running.wait()
@@ -292,7 +282,7 @@ def test_two_trainings_in_one_folder(
 
 
 def test_two_infers_in_one_folder_and_the_release_of_the_lock(
-    resdet: Command, second: Command, tiny_run: Path, many: Path, tmp_path: Path
+    resdet: Command, tiny_run: Path, many: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     words = ("infer", "--weights", tiny_run / "weights" / "best.pt", many, "--out", out)
@@ -301,13 +291,13 @@ def test_two_infers_in_one_folder_and_the_release_of_the_lock(
     os.kill(running.pid, signal.SIGSTOP)
     before = (out / "meta.json").read_bytes()
     for more in ((), ("--resume",)):
-        done = second(*words, "--conf", "0.9", "--no-draw", *more)
+        done = resdet(*words, "--conf", "0.9", "--no-draw", *more)
         expect_error(done, 2, str(out), f"another run (process {running.pid})")
     assert (out / "meta.json").read_bytes() == before
     os.kill(running.pid, signal.SIGKILL)
     assert running.wait().code == -signal.SIGKILL
     assert (out / LOCK).exists()
-    done = second(*words, "--no-draw", "--resume")
+    done = resdet(*words, "--no-draw", "--resume")
     assert done.code == 0, done.err
     assert lines_of(out / "detections.jsonl") == 36 and not (out / LOCK).exists()
 
