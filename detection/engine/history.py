@@ -103,15 +103,21 @@ def read_history(folder: Path) -> History:
     )
 
 
-def cut_history(folder: Path, *, last_step: int) -> History:
-    """Remove all entries after ``last_step``, and damaged lines; returns the others.
+def cut_history(folder: Path, *, last_step: int, evaluated: bool = True) -> History:
+    """Remove all entries after ``last_step``, its evaluation unless it is ``evaluated``, and
+    damaged lines; returns the others.
 
     A killed run may have logged steps after its last checkpoint, and an incomplete line; the
     resumed run logs those steps again. ``last_step`` 0 is a new run and keeps nothing. Raises
     ``OSError``.
     """
     old = read_history(folder)
-    kept = tuple(entry for entry in old.entries if last_step > 0 and entry.step <= last_step)
+    kept = tuple(
+        entry
+        for entry in old.entries
+        if last_step > 0 and entry.step <= last_step
+        if evaluated or (entry.kind, entry.step) != ("eval", last_step)
+    )
     if kept != old.entries or old.damaged:
         write_file(folder / METRICS_FILE, "".join(entry.to_line() for entry in kept))
     return History(kept, old.damaged)

@@ -37,8 +37,9 @@ class RunLog:
     step is one plain line.
 
     ``start_step`` is the step of the checkpoint a run resumes from: entries after it, logged by
-    the killed run, are removed, so that the history equals that of an uninterrupted run. For that
-    the training loop saves the checkpoint of a step after logging it. With ``steps_per_epoch`` the
+    the killed run, are removed, so that the history equals that of an uninterrupted run; so is the
+    evaluation at this step unless it is ``evaluated``. For that the training loop saves the
+    checkpoint of a step after logging it. With ``steps_per_epoch`` the
     lines of steps say the epoch too. Without a ``folder`` (all processes but the first) nothing is
     logged. Raises ConfigError if the folder cannot be created.
     """
@@ -49,6 +50,7 @@ class RunLog:
         *,
         total_steps: int = 0,
         start_step: int = 0,
+        evaluated: bool = True,
         steps_per_epoch: int | None = None,
         trackers: Sequence[str] = (),
         config: Mapping[str, Any] | None = None,
@@ -70,7 +72,7 @@ class RunLog:
             lambda: _terminal(console or Console(), start_step, total_steps, self._epochs),
         )
         self._open(LOG_FILE, lambda: _TextFile(folder / LOG_FILE))
-        self._open(METRICS_FILE, lambda: _History(folder, start_step, self.message))
+        self._open(METRICS_FILE, lambda: _History(folder, start_step, evaluated, self.message))
         run = TrackedRun(folder, start_step, config or {})
         for name in dict.fromkeys(trackers):
             self._open(name, partial(_Tracked, name, run))
@@ -102,6 +104,16 @@ class RunLog:
         self._send(
             lambda sink: sink.entry(entry, f"evaluation at step {step}  {words_of(entry.values)}")
         )
+
+    def draw(self, plot: Callable[..., object], *content: Any) -> None:
+        """Call ``plot``; an error is logged and does not stop training."""
+        try:
+            plot(*content)
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            self.message(
+                f"warning: an image of the run was not drawn, training continues: {reason}"
+            )
 
     def close(self) -> None:
         """Remove the progress bar and finish the files; nothing is logged afterwards."""
@@ -203,9 +215,11 @@ class _TextFile(_Sink):
 class _History(_Sink):
     """``metrics.jsonl`` and ``results.csv``."""
 
-    def __init__(self, folder: Path, start_step: int, message: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: Path, start_step: int, evaluated: bool, message: Callable[[str], None]
+    ) -> None:
         self.name = METRICS_FILE
-        kept = cut_history(folder, last_step=start_step)
+        kept = cut_history(folder, last_step=start_step, evaluated=evaluated)
         for number in kept.damaged:
             message(f"{folder / METRICS_FILE}:{number}: incomplete line, left out")
         self._file = LineFile(folder / METRICS_FILE)

@@ -52,8 +52,8 @@ class TrainingState:
     #: these drops.
     drops: int = 0
     flat: int = 0
-    #: Whether the evaluation after ``step`` failed for lack of memory; a resumed run makes up for
-    #: it.
+    #: Whether the evaluation after ``step`` is still to be made, or was interrupted; a resumed run
+    #: makes up for it.
     unevaluated: bool = False
     #: Sums since the last logged step, which a resumed run continues.
     meter: Meter = field(default_factory=Meter)

@@ -36,13 +36,15 @@ def train(
     settings: TrainConfig,
     outputs: Outputs,
     group: Group,
-    evaluate: Callable[[int], float],
+    evaluate: Callable[[int], float | None],
     stop: StopRequest,
 ) -> bool:
     """Run the steps from ``state.step`` to ``settings.iterations``, or until patience ends.
 
     ``batches`` has ``settings.accumulate`` batches per step. ``evaluate(step)`` returns the metric
-    that ``best.pt`` is chosen by. Returns whether ``stop`` of any process ended it earlier.
+    that ``best.pt`` is chosen by, or None if ``stop`` of any process ended it; a resumed run makes
+    up for it. ``last.pt`` is saved before each evaluation and after it. Returns whether ``stop`` of
+    any process ended the run earlier.
 
     Raises:
         DivergedError: after ``settings.max_nonfinite`` non-finite losses in a row.
@@ -53,13 +55,16 @@ def train(
     network = _replicate(state.model, group)
     stream, meter = iter(batches), state.meter
     unsaved: OSError | None = None
-    stopped = False
+    stopping = False
     meter.resume()
-    if state.unevaluated:  # the evaluation of the last step had no memory
-        with meter.paused():
-            _evaluate(state, evaluate, settings, outputs, group)
-        unsaved = outputs.save_last(state, group)
-    while state.step < settings.iterations and not _patience_ended(state, settings):
+    if state.unevaluated:
+        if _evaluate(state, evaluate, settings, outputs, group):
+            unsaved = outputs.save_last(state, group)
+        else:
+            stopping = True
+    while (
+        not stopping and state.step < settings.iterations and not _patience_ended(state, settings)
+    ):
         waiting = time.perf_counter()
         with _saved_before_an_error(state, outputs, group):
             parts = [next(stream).to(group.device) for _ in range(settings.accumulate)]
@@ -91,17 +96,17 @@ def train(
         step, done = state.step, state.step == settings.iterations
         if meter.steps and (step % settings.log_every == 0 or done):
             outputs.log.step(step, {**meter.read(group), "lr": rate})
-        evaluated = step % settings.eval_every == 0 or done
-        if evaluated:
-            with meter.paused():
-                _evaluate(state, evaluate, settings, outputs, group)
+        state.unevaluated = step % settings.eval_every == 0 or done
+        due = step % settings.checkpoint_every == 0 or state.unevaluated
         # Weights that gave a non-finite loss must not replace good ones.
-        due = step % settings.checkpoint_every == 0 and state.skipped == 0
-        if due or evaluated or stopping:
+        if stopping or (due and state.skipped == 0):
             unsaved = outputs.save_last(state, group)
-        if stopping:
-            stopped = not done
-            break
+        if state.unevaluated and not stopping:
+            if _evaluate(state, evaluate, settings, outputs, group):
+                unsaved = outputs.save_last(state, group)
+            else:
+                stopping = True
+    stopped = stopping and (state.unevaluated or state.step < settings.iterations)
     if not stopped and _patience_ended(state, settings):
         outputs.log.message(f"stopped: no better result in {state.stale} evaluations")
     outputs.expect_saved(unsaved, state)
@@ -190,18 +195,25 @@ def _way_on(state: TrainingState, settings: TrainConfig, outputs: Outputs) -> st
 
 def _evaluate(
     state: TrainingState,
-    evaluate: Callable[[int], float],
+    evaluate: Callable[[int], float | None],
     settings: TrainConfig,
     outputs: Outputs,
     group: Group,
-) -> None:
+) -> bool:
+    """Evaluate, save the best weights and count what follows; False if it was stopped."""
     try:
-        metric = evaluate(state.step)
+        with state.meter.paused():
+            metric = evaluate(state.step)
     except torch.OutOfMemoryError as error:
-        state.unevaluated = True
-        _save_if_alone(state, outputs, group)
         raise ConfigError(evaluation_advice(state, outputs, group.device)) from error
+    if metric is None:
+        return False
     state.unevaluated = False
+    _judge(metric, state, settings, outputs)
+    return True
+
+
+def _judge(metric: float, state: TrainingState, settings: TrainConfig, outputs: Outputs) -> None:
     if math.isnan(metric):  # no class has any object to find: neither better nor worse
         if not math.isfinite(state.best):
             outputs.save_best(state)  # the newest weights, until there is a result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -210,16 +211,17 @@ class Task(ABC):
         group: Group,
         progress: Console | None = None,
         timer: Timer | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> dict[str, Any] | None:
         """The prediction for every image by image id; each process takes its share, the main one
         gets all and the others None. The models must be in evaluation mode. ``timer`` measures
-        this process's share."""
+        this process's share. Once ``stop()`` is true, the images that follow are left out."""
         found = self.predictions(pipeline, config, split, group, timer or Timer())
         share = len(split.records) / group.world
         if progress is not None and group.is_main:
             found = tracked(found, "evaluating", share, progress)
         with autocast(group.device, config.test.precision):
-            return group.gather(dict(found))
+            return group.gather(dict(takewhile(lambda _: not stop(), found)))
 
     def limit(self, pipeline: Any, labels: Sequence[int]) -> None:  # noqa: B027  optional
         """Let ``pipeline`` choose among these classes, where `evaluate` cannot leave others out."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import shlex
 import signal
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -206,7 +205,7 @@ class Training:
         if resumed:
             state.load_dict(resumed.state, str(resumed.path))
             resumed.release()
-        log = self._open_log(folder, state.step, group)
+        log = self._open_log(folder, state, group)
         with log, deterministic(self.settings.deterministic, group.device), StopRequest() as stop:
             if group.is_main:
                 write_run_files(self, folder)
@@ -220,18 +219,18 @@ class Training:
                 outputs.skipped.add(unused_images(self.splits), log=False)
             batches = task.train_batches(loaded.config, split, self.prepared, state.step, group)
             if group.is_main and state.step == 0:
-                draw(log, task.show_inputs, loaded, split, self.prepared, folder)
+                log.draw(task.show_inputs, loaded, split, self.prepared, folder)
             stopped = train(
                 state,
                 batches,
                 settings=self.settings,
                 outputs=outputs,
                 group=group,
-                evaluate=partial(self.evaluate, state, outputs, group),
+                evaluate=partial(self.evaluate, state, outputs, group, stop),
                 stop=stop,
             )
             if group.is_main:
-                draw(log, plot_curves, folder)
+                log.draw(plot_curves, folder)
                 if summary := outputs.skipped.summary():
                     log.message(summary)
                 log.message(self._result_message(state, outputs, stopped))
@@ -239,16 +238,23 @@ class Training:
         code = stop.exit_code or (128 + signal.SIGTERM if stopped else 0)
         return TrainedRun(folder, state.step, code)
 
-    def evaluate(self, state: TrainingState, outputs: Outputs, group: Group, step: int) -> float:
+    def evaluate(
+        self, state: TrainingState, outputs: Outputs, group: Group, stop: StopRequest, step: int
+    ) -> float | None:
         """Evaluate `TrainingState.weights` on ``val`` and log the metrics. Returns the metric that
-        selects ``best.pt``, on all processes; nan without validation images."""
+        selects ``best.pt``, on all processes; nan without validation images, None if ``stop`` of
+        any process ended it."""
         if "val" not in self.splits:
             return math.nan
         task, loaded, split = self.task, self.loaded, self.splits["val"]
         config = self.tested.config
         with shipped_weights(state), evaluating(state.model), folded_once(state.model):
             group.broadcast_buffers(state.model)
-            found = task.predict_split(self.pipeline, config, split, group)
+            found = task.predict_split(
+                self.pipeline, config, split, group, stop=lambda: stop.requested
+            )
+            if any(group.all_reduce_max([float(stop.requested)])):
+                return None
             further = task.validate(loaded, split, group)
         metric = None
         if found is not None:
@@ -258,18 +264,19 @@ class Training:
             outputs.skipped.add(skipped)
             if skipped:
                 outputs.log.message(describe_skipped(skipped, evaluation.images))
-            draw(outputs.log, task.show_predictions, loaded, split, found, outputs.folder)
+            outputs.log.draw(task.show_predictions, loaded, split, found, outputs.folder)
             metric = task.selection_metric(evaluation, config)
         return group.broadcast(f"evaluation/{step}", metric)
 
-    def _open_log(self, folder: Path, start: int, group: Group) -> RunLog:
+    def _open_log(self, folder: Path, state: TrainingState, group: Group) -> RunLog:
         if not group.is_main:
             return RunLog(None)
         settings, images = self.settings, len(self.splits["train"].records)
         return RunLog(
             folder,
             total_steps=settings.iterations,
-            start_step=start,
+            start_step=state.step,
+            evaluated=not state.unevaluated,
             steps_per_epoch=None if settings.epochs is None else steps_per_epoch(settings, images),
             trackers=["tensorboard"] * settings.tensorboard + list(settings.trackers),
             config=self.loaded.config.model_dump(mode="json"),
@@ -288,12 +295,3 @@ class Training:
         command = f"\nnext: resdet eval --weights {shlex.quote(str(outputs.best))}"
         done = f"done: {state.step} steps, {best}; weights in {outputs.best.parent}"
         return done + (command if "val" in self.splits else "")
-
-
-def draw(log: RunLog, plot: Callable[..., object], *content: Any) -> None:
-    """Call ``plot``; an error is logged and does not stop training."""
-    try:
-        plot(*content)
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        log.message(f"warning: an image of the run was not drawn, training continues: {reason}")

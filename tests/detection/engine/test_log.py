@@ -90,6 +90,18 @@ def test_a_resumed_run_has_the_history_of_an_uninterrupted_one(tmp_path: Path) -
     assert histories[1].damaged == ()
 
 
+def test_an_evaluation_that_is_made_again_is_logged_once(tmp_path: Path) -> None:
+    """Killed after it was logged, before the checkpoint that says so."""
+    log = RunLog(tmp_path, total_steps=100, console=pipe())
+    train(log, start=0, stop=50)
+    log.evaluation(50, {"voc_ap50": 0.5})
+    with RunLog(tmp_path, total_steps=100, start_step=50, evaluated=False, console=pipe()) as log:
+        log.evaluation(50, {"voc_ap50": 0.25})
+    ends = [entry for entry in read_history(tmp_path).entries if entry.step == 50]
+    assert [entry.kind for entry in ends] == ["train", "eval"]
+    assert ends[1].values == {"voc_ap50": 0.25}
+
+
 def test_a_new_run_in_an_old_folder_starts_an_empty_history(tmp_path: Path) -> None:
     with RunLog(tmp_path, total_steps=100, console=pipe()) as log:
         log.evaluation(0, {"voc_ap50": 0.0})

@@ -23,7 +23,9 @@ from resdet.detection.engine.log import RunLog
 from resdet.detection.engine.signals import StopRequest
 from resdet.detection.engine.state import Outputs, TrainingState
 from resdet.detection.engine.train import train
-from resdet.detection.structures import Annotation, Batch, Geometry, Sample
+from resdet.detection.inference.pipeline import Pipeline
+from resdet.detection.structures import Annotation, Batch, Detections, Geometry, Sample
+from resdet.tools.cli import main
 
 if TYPE_CHECKING:
     from resdet.tests.conftest import Command, Finished, Running
@@ -162,6 +164,38 @@ def test_interrupted_saves_and_prints_how_to_continue(
         subprocess.run(command, shell=True, check=True, env=environment, capture_output=True)  # noqa: S602  it is for a shell
     else:
         assert resdet(*shlex.split(command)[1:]).code == 0
+    expect_same_run(run, tiny_run)
+
+
+@pytest.mark.parametrize("step", [4, 8])
+def test_a_signal_in_an_evaluation_ends_it_and_a_resumed_run_makes_up_for_it(
+    step: int,
+    tiny_config: Path,
+    tiny_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """SIGTERM before the second of its six images, which is the last one; ``last.pt`` is from
+    before the evaluation."""
+    run = tmp_path / "run"
+    last, predict, seen = run / "weights" / "last.pt", Pipeline.predict, []
+
+    def predict_and_stop(self: Pipeline, batch: Batch) -> list[Detections]:
+        seen.append(len(batch))
+        if len(seen) == 2 + 6 * (step == 8):
+            state = load_checkpoint(last)
+            assert state["step"] == step and state["unevaluated"]
+            os.kill(os.getpid(), signal.SIGTERM)
+        return predict(self, batch)
+
+    monkeypatch.setattr(Pipeline, "predict", predict_and_stop)
+    words = ["train-det", "--cfg", str(tiny_config), "--out", str(run), "train.ema_decay=0.9"]
+    assert main([*words, "train.checkpoint_every=1000"]) == 143
+    assert sum(seen) == 2 + 6 * (step == 8)
+    assert f"stopped at step {step}; continue with: " in capsys.readouterr().out
+    monkeypatch.undo()
+    assert main(["train-det", "--resume", str(run)]) == 0
     expect_same_run(run, tiny_run)
 
 
