@@ -1,10 +1,15 @@
-"""Batches read by worker processes, whose failures are raised in the main process."""
+"""Batches read by worker processes, whose failures are raised in the main process.
+
+Workers that give no batch for `PATIENCE` seconds, as on a network disk that does not answer, are
+ended; the environment variable RESDET_BATCH_TIMEOUT sets another time.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from threading import current_thread, main_thread
 from typing import Any, Generic, TypeVar
@@ -14,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
-from ...detection.errors import DataError, ImageError, ResdetError
+from ...detection.errors import ConfigError, DataError, ImageError, ResdetError
 from ...detection.structures import Batch
 
 Key = TypeVar("Key")
@@ -114,6 +119,7 @@ def data_loader(source: Dataset, *, workers: int, **options: Any) -> DataLoader:
         source,
         collate_fn=_as_read,
         num_workers=workers,
+        timeout=_CHECK if workers else 0,
         worker_init_fn=_init_worker,
         # Forked workers share the records; elsewhere they are sent to each worker.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
@@ -124,9 +130,10 @@ def data_loader(source: Dataset, *, workers: int, **options: Any) -> DataLoader:
 
 
 def received(loader: DataLoader) -> Iterator[Any]:
-    """The items from the workers; raises the errors that they returned."""
-    items = _started(loader)
-    while (item := _next(items)) is not _END:
+    """The items from the workers; raises the errors that they returned, and DataError if they died
+    or hang."""
+    items, patience = _started(loader), _patience()
+    while (item := _next(items, patience)) is not _END:
         if isinstance(item, ImageError):
             raise ImageError(f"{item}; data.on_bad_image=skip goes on without such images")
         if isinstance(item, ResdetError):
@@ -150,6 +157,10 @@ def _started(loader: DataLoader) -> Iterator[Any]:
 
 
 _END = object()
+#: Seconds without a batch before workers are taken to hang.
+PATIENCE = 600.0
+#: Seconds from one look at the workers to the next.
+_CHECK = 2.0
 #: Containers start with 64 MB of shared memory.
 _ADVICE = (
     "give the container more shared memory (--shm-size=8g or --ipc=host) or set data.workers=0; "
@@ -157,16 +168,41 @@ _ADVICE = (
 )
 
 
-def _next(items: Iterator[Any]) -> Any:
-    """The next item or _END. Raises DataError if a worker died, usually for lack of memory."""
+def _patience() -> float:
+    """Raises ConfigError for a time that is none."""
+    text = os.environ.get("RESDET_BATCH_TIMEOUT") or str(PATIENCE)
     try:
-        return next(items, _END)
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        # The connection breaks if the worker dies while it sends a batch.
-        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-            raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DataError(f"a data worker died ({reason}); {_ADVICE}") from error
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise ConfigError(f"RESDET_BATCH_TIMEOUT={text}: expected seconds above 0")
+    return seconds
+
+
+def _next(items: Iterator[Any], patience: float) -> Any:
+    """The next item or _END. Raises DataError if a worker died, usually for lack of memory, or if
+    none comes for ``patience`` seconds."""
+    since = time.monotonic()
+    while True:
+        try:
+            return next(items, _END)
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            if isinstance(error, RuntimeError) and "timed out" in str(error):
+                if time.monotonic() - since < patience:
+                    continue
+                for worker in getattr(items, "_workers", ()):
+                    worker.kill()  # or the command would wait for it at its end
+                raise DataError(
+                    f"the data workers gave no batch for {patience:g} s: a disk that does not "
+                    "answer, or an image that takes very long; the environment variable "
+                    "RESDET_BATCH_TIMEOUT sets another time"
+                ) from error
+            # The connection breaks if the worker dies while it sends a batch.
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+                raise
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise DataError(f"a data worker died ({reason}); {_ADVICE}") from error
 
 
 def _as_read(batch: Any) -> Any:
