@@ -20,6 +20,8 @@ def schema(ranks: bool) -> Any:
     return pa.schema(
         [
             ("file", pa.string()),
+            ("bytes", pa.int64()),
+            ("modified", pa.float64()),
             ("width", pa.int32()),
             ("height", pa.int32()),
             ("orientation", pa.int8()),

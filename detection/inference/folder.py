@@ -9,7 +9,6 @@ share a budget of bytes, so that large ones wait for each other.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,7 @@ import torch
 
 from ...datasets.memory import BUDGET, MemoryBudget
 from ..errors import ConfigError, ImageError
-from ..files import LOCK, folder_lock, part_of
+from ..files import LOCK, folder_lock, part_of, sync_to_disk
 from .inputs import InputFile
 from .options import FolderOptions
 from .ordered import in_order
@@ -33,11 +32,16 @@ from .records import (
     ResultEntry,
     append_record,
     check_same_run,
+    expect_unchanged,
     found_in,
     keep_records,
     scan,
+    stamp,
     write_meta,
 )
+
+#: Records from one flush to disk to the next: what a power cut loses at most.
+SYNCED = 100
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class Item:
     file: InputFile
     prepared: Prepared | str
     share: int
+    #: Of its file when it was read.
+    stamp: dict[str, int | float]
 
 
 @dataclass(frozen=True)
@@ -81,18 +87,20 @@ def run_folder(
     boxes under ``drawn/`` and, at the end, COCO JSON and CSV. A classifier writes
     ``classes.jsonl``, images with their best class, a CSV and, if asked, images under ``sorted/``.
 
-    A record is ``{"file", "width", "height", "orientation", "warnings", "detections": [{"label",
-    "score", "box": [x1, y1, x2, y2]}]}`` in displayed pixels, for classifiers with ``"classes":
-    [{"label", "score"}]``, or ``{"file", "error"}`` for an image that cannot be used; the run goes
-    on. A record is written after its image is drawn.
+    A record is ``{"file", "bytes", "modified", "width", "height", "orientation", "warnings",
+    "detections": [{"label", "score", "box": [x1, y1, x2, y2]}]}`` in displayed pixels, for
+    classifiers with ``"classes": [{"label", "score"}]``, or ``{"file", "bytes", "modified",
+    "error"}`` for an image that cannot be used; the run goes on. A record is written
+    after its image is drawn.
 
     With ``options.resume`` recorded files are skipped and the result equals that of a run without
     interruption: batches are the same. ``stop`` is called between batches; once it returns True,
     images under way are finished and recorded. ``report(done, total, failed)`` is called after each
     record.
 
-    Raises ConfigError for wrong options and for a folder that holds something else, that another
-    run is writing to, or that cannot be written (earlier records stay valid).
+    Raises ConfigError for wrong options, for images that were replaced since their records, and for
+    a folder that holds something else, that another run is writing to, or that cannot be written
+    (earlier records stay valid).
     """
     options.check(predictor)
     if options.coco_ids is not None:
@@ -121,6 +129,7 @@ def _run(
     open_results(predictor, out, options)
     path = out / predictor.output.records
     entries = _resumable(scan(path), files, options.batch_size)
+    expect_unchanged(entries, {file.name: file.path for file in files}, out)
     keep_records(path, entries[-1].end if entries else 0)
     recorded = {entry.file for entry in entries}
     waiting = [file for file in files if file.name not in recorded]
@@ -133,14 +142,15 @@ def _run(
         for record in records:
             append_record(path, record)
             done += 1
+            if (done - len(entries)) % SYNCED == 0:
+                sync_to_disk(path)
             found += found_in(record)
             warned += bool(record.get("warnings"))
             if "error" in record:
                 failures.append((record["file"], record["error"]))
             report(done, total, len(failures))
     seconds = time.perf_counter() - start
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+    sync_to_disk(path)
     if done == total:
         predictor.output.export(out, options.coco_ids)
     new, interrupted = done - len(entries), done < total
@@ -204,22 +214,24 @@ def image_records(
     def prepare(numbered: tuple[int, InputFile]) -> Item:
         number, file = numbered
         image, share = _fetched(file)
+        found = stamp(image) if isinstance(image, Path) else {}
         # In input order: a batch waits for none of its own images.
         memory.take(share, turn=number, beside=options.batch_size - 1)
         try:
             if isinstance(image, ImageError):
                 raise image
-            return Item(file, predictor.prepare(image), share)
+            return Item(file, predictor.prepare(image), share, found)
         except ImageError as error:
-            return Item(file, str(error).removeprefix(f"{file.place}: "), share)
+            return Item(file, str(error).removeprefix(f"{file.place}: "), share, found)
 
     def finish(result: tuple[Item, Any]) -> dict[str, Any]:
         item, found = result
         try:
             if isinstance(item.prepared, str):
-                return {"file": item.file.name, "error": item.prepared}
-            loaded = item.prepared.loaded
-            return predictor.output.write(out, item.file, loaded, found, predictor.classes, options)
+                return {"file": item.file.name, **item.stamp, "error": item.prepared}
+            loaded, classes = item.prepared.loaded, predictor.classes
+            record = predictor.output.write(out, item.file, loaded, found, classes, options)
+            return {"file": item.file.name, **item.stamp, **record}
         finally:
             memory.give_back(item.share)
 

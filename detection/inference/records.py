@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ from .ranked_classes import RankedClasses
 RECORDS = "detections.jsonl"
 CLASS_RECORDS = "classes.jsonl"
 META = "meta.json"
+
+#: The entries of `stamp`.
+STAMP = {"bytes", "modified"}
 
 Json = Mapping[str, Any]
 
@@ -42,13 +46,14 @@ class RecordedImage(Protocol):
 @dataclass(frozen=True, slots=True)
 class ResultEntry:
     """One line of the file of records: its image, error, number of detections or classes, the byte
-    it ends at, and whether its image has warnings."""
+    it ends at, whether its image has warnings, and the `stamp` of its file, if that is recorded."""
 
     file: str
     error: str | None
     found: int
     end: int
     warned: bool = False
+    stamp: tuple[object, object] | None = None
 
 
 def keep_records(path: Path, end: int) -> None:
@@ -87,9 +92,20 @@ def scan(path: Path) -> list[ResultEntry]:
             found_in(record),
             end,
             bool(record.get("warnings")),
+            (record["bytes"], record["modified"]) if record.keys() >= STAMP else None,
         )
         for record, end in _lines(path, repair=True)
     ]
+
+
+def stamp(path: Path) -> dict[str, int | float]:
+    """Size and time of modification (seconds since 1970) of an image, for its record; empty where
+    there is no such file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return {}
+    return {"bytes": status.st_size, "modified": round(status.st_mtime, 3)}
 
 
 def found_in(record: Json) -> int:
@@ -132,6 +148,36 @@ def expect_same(place: str, before: Json, meta: Json) -> None:
     ]
     if changed:
         raise ConfigError(f"{place}: cannot resume with other settings: {'; '.join(changed)}")
+
+
+def expect_unchanged(
+    entries: Sequence[ResultEntry], paths: Mapping[str, Path], folder: Path
+) -> None:
+    """Raise ConfigError for images at ``paths`` of another size in bytes than when they were
+    recorded in ``folder``; warn where only their time differs, as that of a copy."""
+    resized, touched = [], []
+    for entry in entries:
+        now = tuple(stamp(paths[entry.file]).values()) if entry.file in paths else ()
+        if entry.stamp and now and entry.stamp[0] != now[0]:
+            resized.append(entry.file)
+        elif entry.stamp and now and entry.stamp != now:
+            touched.append(entry.file)
+    if resized:
+        raise ConfigError(
+            f"{folder}: cannot resume: replaced after they were recorded: {_some(resized)}; choose "
+            "another folder"
+        )
+    if touched:
+        warnings.warn(
+            f"{folder}: modified after they were recorded: {_some(touched)}; if these are other "
+            "images, choose another folder",
+            stacklevel=2,
+        )
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def _short(value: object) -> str:

@@ -189,6 +189,42 @@ def test_resume_takes_new_images_and_keeps_old_records(run, images, tmp_path, sa
     assert after[:9] == before and after[9]["file"] == "0 new.png"
 
 
+def test_resume_notices_images_that_were_replaced(run, images, tmp_path, save):
+    out, again = tmp_path / "out", FolderOptions(0.01, resume=True)
+    run(images, out)
+    for record in records(out):
+        status = (images / record["file"]).stat()
+        assert record["bytes"] == status.st_size
+        assert record["modified"] == pytest.approx(status.st_mtime, abs=1e-3)
+    before = tree(out)
+    os.utime(images / "0.png", (1, 1))
+    with pytest.warns(UserWarning, match=r"out: modified after they were recorded: 0\.png; if"):
+        run(images, out, again)
+    save(images / "hög" / "1.png", red=(2, 3, 9, 31), size=(90, 41))
+    with pytest.raises(ConfigError, match=r"replaced after they were recorded: hög/1\.png; choose"):
+        run(images, out, again)
+    assert tree(out) == before
+
+
+def test_records_reach_the_disk_in_time(run, images, tmp_path, monkeypatch):
+    """Two records are lost at most."""
+    path, unsynced, sync = tmp_path / "out" / "detections.jsonl", [], os.fsync
+    on_disk = 0
+
+    def synced(descriptor: int) -> None:
+        nonlocal on_disk
+        sync(descriptor)
+        on_disk = path.read_bytes().count(b"\n")
+
+    def report(done: int, total: int, failed: int) -> None:
+        unsynced.append(path.read_bytes().count(b"\n") - on_disk)
+
+    monkeypatch.setattr(folder_module, "SYNCED", 2)
+    monkeypatch.setattr(os, "fsync", synced)
+    run(images, tmp_path / "out", report=report)
+    assert unsynced == [1, 0] * 4 + [1] and on_disk == 9
+
+
 def test_resume_refuses_other_settings_and_names_them(run, images, tmp_path):
     run(images, tmp_path / "out")
     with pytest.raises(ConfigError, match=r"score_threshold was 0\.01, is 0\.02"):
