@@ -30,6 +30,7 @@ from .banner import (
     describe_findings,
     describe_steps,
     fixed_at_random,
+    other_threads,
     unused_images,
 )
 from .base import ALONE, Loaded, Task
@@ -122,6 +123,7 @@ class Training:
             "config": self.loaded.config.model_dump(mode="json"),
             "classes": list(self.loaded.classes),
             "images": len(self.splits["train"].records),
+            "threads": torch.get_num_threads(),
             **({} if held_out is None else {"held_out": held_out}),
         }
 
@@ -136,7 +138,7 @@ class Training:
             changes = describe_schedule_change(
                 before.train, self.settings, state["step"], state.get("drops", 0)
             )
-            return [f"resuming from {start.checkpoint.path}", *changes]
+            return [f"resuming from {start.checkpoint.path}", *changes, *other_threads(state)]
         notes, self.momenta = start_weights(self.loaded, start.checkpoint, start.reset_head)
         return notes
 

@@ -25,6 +25,7 @@ from resdet.detection.tasks.checkpoints import read_checkpoint
 from resdet.detection.tasks.detector import DETECTION
 from resdet.detection.tasks.start import FRESH, Start
 from resdet.detection.tasks.training import Training
+from resdet.tools.cli import main
 
 GROUP_NORM = ("backbone.norm=group", "rpn.post_nms_test=100")
 
@@ -199,6 +200,18 @@ def test_a_dry_run_says_what_would_start_and_leaves_nothing(
     assert any("val: images: 6" in line for line in lines)
     assert "weights: random, seed 0" in lines
     assert list(tmp_path.iterdir()) == []
+
+
+def test_other_threads_are_told(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            assert main(["train-det", "--resume", str(tiny_run), "--dry-run"]) == 0
+            told = "2 threads, 1 before: " in capsys.readouterr().out
+            assert told == (number == 2)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_what_cannot_start_is_refused_before_the_first_step(
