@@ -1,11 +1,12 @@
-"""Atomic writing of files, safe CSV cells, SHA-256 of a file, the cache folder, and the lock of an
-output folder."""
+"""Atomic writing of files and folders, safe CSV cells, SHA-256 of a file, the cache folder, and the
+lock of an output folder."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -35,7 +36,8 @@ def atomic_write(
     """Yield a temporary path beside ``path``, which replaces ``path`` after the block.
 
     After an exception the temporary file is removed and ``path`` is unchanged. ``sync`` flushes the
-    contents to disk before the replacement.
+    contents to disk before the replacement, and the folder after it, so that a power cut leaves the
+    old or the new file.
 
     Raises:
         OSError, UnicodeEncodeError: as ``error``, naming ``path``, if that is given.
@@ -45,9 +47,10 @@ def atomic_write(
         part.unlink(missing_ok=True)
         yield part
         if sync:
-            with part.open("r+b") as file:
-                os.fsync(file.fileno())
+            sync_to_disk(part)
         part.replace(path)
+        if sync:
+            sync_to_disk(path.parent)
     except (OSError, UnicodeEncodeError) as fault:
         if error is None:
             raise
@@ -56,6 +59,58 @@ def atomic_write(
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def sync_to_disk(path: Path) -> None:
+    """Flush a file, or the names in a folder, to disk; raises OSError."""
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":  # Windows flushes no folders
+        return
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if not is_folder or error.errno != errno.EINVAL:  # not on this file system
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def atomic_folder(out: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``out``, which replaces ``out`` after the block.
+
+    After an exception nothing is left; what a killed process leaves, the next one removes.
+
+    Raises:
+        ConfigError: another process is writing it, or it cannot be written.
+        OSError: as the block, and from the replacement.
+    """
+    out = out.absolute()
+    part = out.with_name(f".{out.name}.part")
+    try:
+        with folder_lock(part):
+            _empty(part)
+            try:
+                yield part
+            except BaseException:
+                _empty(part)
+                raise
+        part.mkdir(exist_ok=True)  # the lock removes an empty one
+        if out.is_dir():  # Windows cannot rename onto a folder
+            shutil.rmtree(out)
+        part.rename(out)
+    finally:
+        with suppress(OSError):  # is missing, or that of another process
+            part.rmdir()
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
 
 
 def write_file(
@@ -134,7 +189,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
     """Hold ``folder`` for this process; it is created if missing, and removed if left empty.
 
     The operating system releases the lock when the process ends for any reason. Forked data workers
-    do not inherit it.
+    do not inherit it. The temporary files of a run that was killed (``*.part``) are removed.
 
     Raises:
         ConfigError: another run holds it, or it cannot be written.
@@ -142,8 +197,12 @@ def folder_lock(folder: Path) -> Iterator[None]:
     lock = FileLock(folder / LOCK, timeout=_PATIENCE, on_acquired=_write_owner)
     try:
         is_new = not folder.exists()
+        was_killed = (folder / LOCK).exists()
         folder.mkdir(parents=True, exist_ok=True)
         _acquire(lock)
+        for left in folder.rglob("*.part") if was_killed else ():
+            if not left.is_dir():
+                left.unlink()
     except Timeout as error:
         raise ConfigError(
             f"{folder}: another run (process {_owner(folder)}) is writing to this folder; "

@@ -246,11 +246,10 @@ def _write(report: Report, out: Path, command: str) -> None:
 def _write_classes(report: Report, path: Path) -> None:
     import json
 
+    from resdet.detection.files import write_file
+
     names = json.dumps([each.name for each in report.classes], ensure_ascii=False)
-    try:
-        path.write_text(f"data:\n  classes: {names}\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"--write-classes {path}: {error.strerror or error}") from error
+    write_file(path, f"data:\n  classes: {names}\n", error=ConfigError)
 
 
 if __name__ == "__main__":

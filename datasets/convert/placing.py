@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ...detection.errors import DataError
+from ...detection.files import atomic_folder
 from ..formats.writing import Place
 
 
@@ -25,22 +25,16 @@ def all_or_nothing(out: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside ``out``, which is renamed to ``out`` after the block. With
     ``replace`` an existing folder is deleted then.
 
-    Raises `DataError` for errors of the file system. SIGKILL leaves the temporary folder.
+    Raises `DataError` for errors of the file system, `ConfigError` where another process is writing
+    ``out``.
     """
-    out = out.absolute()
     if not replace:
         expect_free(out)
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        part.mkdir(parents=True)
-        try:
+        with atomic_folder(out) as part:
             yield part
-            if out.is_dir():  # Windows cannot rename onto a folder
-                shutil.rmtree(out) if replace else out.rmdir()
-            part.rename(out)
-        except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
-            raise
+            if not replace:
+                expect_free(out)
     except OSError as error:
         raise DataError(f"{error.filename or out}: {error.strerror or error}") from error
 

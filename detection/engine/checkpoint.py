@@ -1,13 +1,13 @@
 """Checkpoint files: written atomically, and judged before anything uses what they hold.
 
 A checkpoint is a dict of tensors and primitives: ``format_version``, ``model``, ``config``,
-``classes``, ``task``, ``step``, ``metric``, ``images`` (the number trained on) and what training
-needs to resume. Without ``task`` it is a detector's, from a version without other tasks.
+``classes``, ``task``, ``step``, ``metric``, ``images`` (the number trained on), ``threads`` and
+what training needs to resume. Without ``task`` it is a detector's, from a version without other
+tasks.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,11 +36,9 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], *, keep_previous: bool
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with atomic_write(path) as part:
+        with atomic_write(path, sync=True) as part:
             with part.open("wb") as file:
                 torch.save({"format_version": FORMAT_VERSION, **state}, file)
-                file.flush()
-                os.fsync(file.fileno())
             if keep_previous and path.exists():
                 _link_over(path, previous_of(path))
     except RuntimeError as error:  # torch's writer raises it over the OSError of a full disk

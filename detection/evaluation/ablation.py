@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 from rich.text import Text
 
+from ..files import atomic_write
 from ..printing import cell
 from .bootstrap import CONFIDENCE, DEFINITIONS, Estimate, Interval
 from .report import write_json
@@ -100,7 +101,9 @@ def write_ablation(rows: Sequence[Row], folder: Path, *, about: Mapping[str, Any
     }
     write_json(content, written[0])
     with matplotlib.rc_context({"text.parse_math": False, "text.usetex": False}):
-        ablation_figure(rows).savefig(written[1])
+        figure = ablation_figure(rows)
+        with atomic_write(written[1]) as part:
+            figure.savefig(part, format="png")
     return written
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rich.console import Console
 from rich.table import Table
 
-from ..files import csv_cell, write_file
+from ..files import atomic_write, csv_cell, write_file
 from ..fonts import use_fonts
 from ..printing import cell
 from .bootstrap import CONFIDENCE, RESAMPLES, Interval
@@ -137,7 +137,8 @@ def write_report(evaluation: Evaluation, folder: Path) -> tuple[Path, ...]:
     figures = {folder / name: figure for name, figure in evaluation.figures().items()}
     for path, figure in figures.items():
         use_fonts(figure)
-        figure.savefig(path)
+        with atomic_write(path) as part:
+            figure.savefig(part, format=path.suffix.removeprefix("."))
     images = folder / IMAGES
     if entries := evaluation.image_entries():
         classes = [row.name for row in evaluation.per_class]

@@ -4,9 +4,6 @@ they give, what they were made of, and how well they agree with their checkpoint
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +12,7 @@ from typing import Any
 
 from ..errors import ConfigError, WeightsError, quoted
 from ..extras import expect_extra
-from ..files import read_limited, write_file
+from ..files import atomic_folder, read_limited, write_file
 
 MODEL, META = "model.onnx", "meta.json"
 #: The files of a detector that is cut at its crops.
@@ -53,22 +50,10 @@ def new_folder(out: Path) -> Iterator[Path]:
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ConfigError(f"{out}: already exists; give another --out, or remove it")
-        out.absolute().parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.absolute().parent))
     except OSError as error:
         raise ConfigError(f"{out}: cannot be written: {error.strerror or error}") from error
-    try:
+    with atomic_folder(out) as part:
         yield part
-        part.chmod(0o777 & ~_umask())
-        part.replace(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:

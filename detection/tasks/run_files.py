@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..config.files import dump_config
 from ..environment import describe_environment
 from ..errors import ConfigError
+from ..files import write_file
 from .held_out import write_list
 
 if TYPE_CHECKING:
@@ -19,12 +20,12 @@ def write_run_files(training: Training, folder: Path) -> None:
     """Write the configuration, the environment and the findings in the data."""
     config, path = training.loaded.config, folder / "config.yaml"
     try:
-        path.write_text(dump_config(config), encoding="utf-8")
+        write_file(path, dump_config(config))
         environment = json.dumps(describe_environment(), indent=1)
         write_list(training.splits, config, folder)
-        (folder / "env.json").write_text(environment, encoding="utf-8")
+        write_file(folder / "env.json", environment)
         report = training.task.data_report(config, training.splits, path)
-        (folder / "data_report.json").write_text(report, encoding="utf-8")
+        write_file(folder / "data_report.json", report)
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConfigError(f"{error.filename or folder}: cannot be written: {reason}") from error

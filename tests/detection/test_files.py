@@ -17,6 +17,7 @@ from resdet.detection.errors import ConfigError, DataError
 from resdet.detection.files import (
     LOCK,
     append_file,
+    atomic_folder,
     atomic_write,
     folder_lock,
     is_unused,
@@ -106,6 +107,48 @@ def test_what_a_killed_process_left_is_replaced_and_links_are_not_followed(tmp_p
     assert path.read_text() == "new" and not path.is_symlink() and other.read_text() == "other"
 
 
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(KeyError), atomic_folder(out) as part:
+        (part / "file").write_text("half")
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+    child = os.fork()
+    if child == 0:
+        with atomic_folder(out) as part:
+            (part / "sub").mkdir()
+            (part / "sub" / "file").write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert not out.exists() and len(list(tmp_path.iterdir())) == 1
+    for content in ("new", "newer"):
+        with atomic_folder(out) as part:
+            assert is_unused(part)
+            with pytest.raises(ConfigError, match="another run"), atomic_folder(out):
+                pass
+            (part / "file").write_text(content)
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+        assert [path.name for path in out.iterdir()] == ["file"]
+        assert (out / "file").read_text() == content
+    with atomic_folder(out):
+        pass
+    assert list(out.iterdir()) == []
+
+
+def test_names_reach_the_disk_with_the_contents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file before it is renamed, its folder after it."""
+    path, seen = tmp_path / "file", []
+
+    def sync(descriptor: int) -> None:
+        seen.append((Path(f"/proc/self/fd/{descriptor}").readlink(), path.exists()))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    write_file(path, "new", sync=True)
+    assert seen == [(part_of(path), False), (tmp_path, True)]
+
+
 # -------------------------------------------------------------------------------- checksums
 
 
@@ -143,6 +186,19 @@ def test_a_folder_left_empty_is_removed_only_if_it_was_made(tmp_path: Path) -> N
         raise KeyError
     assert list(tmp_path.iterdir()) == [tmp_path / "old"] and is_unused(tmp_path / "absent")
     assert is_unused(tmp_path / "old")
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+    """Its lock file says that it was killed; another folder keeps what only has such a name."""
+    left, other = tmp_path / "run" / "weights" / "best.pt.part", tmp_path / "song.mp3.part"
+    left.parent.mkdir(parents=True)
+    for path in (left, other, tmp_path / "run" / LOCK, tmp_path / "run" / "last.pt"):
+        path.touch()
+    (tmp_path / "run" / "folder.part").mkdir()
+    with folder_lock(tmp_path), folder_lock(tmp_path / "run"):
+        assert other.exists() and not left.exists()
+    names = ["folder.part", "last.pt", "weights"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == names
 
 
 def test_the_file_of_a_dead_process_locks_nothing(tmp_path: Path) -> None:
