@@ -37,6 +37,8 @@ IMAGE_SUFFIXES = frozenset(
 #: Above it, Pillow warns of "decompression bombs".
 MAX_PIXELS = 89_478_485
 _SOS, _EOI = b"\xff\xda", b"\xff\xd9"
+#: Scans of a JPEG: encoders write about ten, and each is a pass over the whole image.
+MAX_SCANS = 100
 #: PIL modes that hold 8 bits a channel, so that RGB is a plain conversion.
 _EIGHT_BIT = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"})
 
@@ -179,6 +181,8 @@ def _checked_size(
 def _decode_jpeg(
     data: bytes, image: Image.Image, name: str, rules: ImageRules
 ) -> tuple[Pixels, tuple[str, ...]]:
+    if (scans := data.count(_SOS)) > MAX_SCANS:
+        raise rules.error(f"{name}: a JPEG of {scans} scans; more than {MAX_SCANS} take too long")
     warnings: tuple[str, ...] = ()
     if not data.endswith(_EOI) and data.rfind(_EOI) < data.rfind(_SOS):
         if _lacks_pixels(data):

@@ -81,6 +81,7 @@ def category_names(
 ) -> dict[str, str]:
     """{id: name}; adds errors to ``findings``, like the functions below."""
     names: dict[str, str] = {}
+    taken: set[str] = set()  # a file may have very many
     for entry in categories:
         key, name = values.key("id", entry.get("id")), values.text("name", entry.get("name"))
         if key is None or not name:
@@ -89,11 +90,12 @@ def category_names(
         elif key in names:
             reason = f"the id is used by {names[key]!r} and {name!r}"
             findings.append(_error("category_id_twice", path, f"category {key}", reason))
-        elif name in names.values():
+        elif name in taken:
             reason = f"the name {name!r} has several ids"
             findings.append(_error("category_name_twice", path, f"category {key}", reason))
         else:
             names[key] = name
+            taken.add(name)
     return names
 
 

@@ -218,6 +218,32 @@ def test_a_png_with_a_wrong_checksum_is_an_error() -> None:
 # ---------------------------------------------------------------------------------- refusals
 
 
+def test_a_jpeg_of_very_many_scans_is_refused() -> None:
+    """Each is a pass over the image: 160 kB took half a minute."""
+    data = _encode(_photo(), progressive=True)
+    head, *scans = data.removesuffix(b"\xff\xd9").split(b"\xff\xda")
+    assert 5 < len(scans) < 20
+    longer = b"\xff\xda".join([head, *scans, *scans[-1:] * (101 - len(scans))]) + b"\xff\xd9"
+    with pytest.raises(ImageError, match=r"x: a JPEG of 101 scans; more than 100 take too long"):
+        decode_image(longer, "x", ImageRules(on_truncated="warn"))
+    assert decode_image(data, "x").warnings == ()
+
+
+def test_a_tiff_of_very_many_pages_is_not_searched() -> None:
+    sides = ((256, 3, 64), (257, 3, 48), (258, 3, 8), (259, 3, 1), (262, 3, 1))
+    tags = [*sides, (273, 4, 8), (277, 3, 1), (278, 3, 48), (279, 4, 64 * 48)]
+    page = struct.pack("<H", len(tags))
+    page += b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    first, length, pages = 8 + 64 * 48, len(page) + 4, 200_000
+    ends = (struct.pack("<I", first + length * number) for number in range(1, pages))
+    data = b"II*\0" + struct.pack("<I", first) + bytes(64 * 48)
+    data += b"".join(page + end for end in ends) + page + bytes(4)
+    start = time.process_time()
+    loaded = decode_image(data, "x")
+    assert loaded.size == (48, 64) and "only the first" in loaded.warnings[0]
+    assert time.process_time() - start < 5
+
+
 def _bomb() -> bytes:
     def chunk(kind: bytes, body: bytes) -> bytes:
         return (

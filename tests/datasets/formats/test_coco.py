@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import time
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,7 +15,9 @@ from resdet.datasets.catalog import assemble
 from resdet.datasets.formats import inspect, read_images
 from resdet.datasets.formats.coco import CocoSource
 from resdet.datasets.formats.coco_ids import CocoIds, coco_ids, joined_ids
+from resdet.datasets.formats.coco_json import category_names, load_json
 from resdet.datasets.formats.coco_writing import instances
+from resdet.datasets.formats.values import Values
 from resdet.datasets.formats.writing import Outgoing
 from resdet.datasets.records import RawImage, RawObject
 from resdet.detection.errors import DataError
@@ -140,6 +143,18 @@ def test_many_errors_are_counted_and_a_few_shown(tmp_path: Path) -> None:
 def test_whole_numbers_may_be_written_as_decimals(tmp_path: Path) -> None:
     path = _write(tmp_path, _changed(images__0__width=64.0))
     assert read_coco(tmp_path, path)[0].size == (48, 64)
+
+
+def test_very_many_categories_take_linear_time(tmp_path: Path) -> None:
+    """Compared pair by pair, 60,000 names took minutes."""
+    _write(tmp_path, {"images": [], "annotations": [], "categories": [
+        {"id": number, "name": f"class {number % 59_999}"} for number in range(60_000)
+    ]})  # fmt: skip
+    start, findings = time.process_time(), []
+    path = tmp_path / "instances.json"
+    names = category_names(load_json(path)["categories"], path, findings, Values())
+    assert len(names) == 59_999 and [each.kind for each in findings] == ["category_name_twice"]
+    assert time.process_time() - start < 10
 
 
 def test_empty_lists_give_no_images(tmp_path: Path) -> None:
