@@ -223,7 +223,7 @@ def raw(port: int, data: bytes, *, wait: float = 0, answer: bool = True) -> int:
 
 def head(length: int, kind: str = "image/jpeg") -> bytes:
     return (
-        f"POST /predict HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: {kind}\r\n"
+        f"POST /predict HTTP/1.1\r\nHost: [::]\r\nConnection: close\r\nContent-Type: {kind}\r\n"
         f"Content-Length: {length}\r\n\r\n"
     ).encode()
 

@@ -34,6 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="override config values of testing, for example test.nms_iou=0.4",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name that clients call the server by, beside localhost, that of --host and any "
+        "address; * allows all; may be repeated",
+    )
     parser.add_argument("--port", type=int, default=8000, help="0: any free one, which is printed")
     parser.add_argument("--token-file", type=Path, metavar="FILE", help="clients must send this")
     parser.add_argument(
@@ -81,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
         max_bytes=args.max_bytes,
         max_pixels=args.max_pixels,
         token=_token(args.token_file),
+        hosts=(args.host, *args.allow_host),
         label_studio=args.label_studio
         and LabelStudio(args.label_studio, os.environ.get(KEY) or None),
     )

@@ -39,6 +39,7 @@ _ERRORS: Any = {
         (408, "The body took too long"),
         (413, "Too many bytes or pixels"),
         (415, "No image and no form"),
+        (421, "Called by another name than the server's"),
         (422, "An image that cannot be used (of a form: all of them), or a wrong parameter"),
         (503, "Busy, see Retry-After; or the model has stopped"),
     )
@@ -229,7 +230,13 @@ def create_app(server: Server) -> FastAPI:
     if server.options.label_studio is not None:
         add_label_studio(app, server, server.options.label_studio)
     paths = frozenset(route.path for route in app.routes if hasattr(route, "path"))
-    app.add_middleware(Guard, metrics=server.metrics, paths=paths, token=server.options.token)
+    app.add_middleware(
+        Guard,
+        metrics=server.metrics,
+        paths=paths,
+        token=server.options.token,
+        hosts=server.options.hosts,
+    )
     return app
 
 

@@ -34,8 +34,9 @@ class ServeOptions:
     in memory at a time, ``max_pixels`` that of an image, and ``max_images`` that of a request. Its
     body has to arrive within ``body_seconds``, its answer within ``seconds``. ``token`` is what
     clients send as ``Authorization: Bearer``, or as the password of a user; None: nothing.
-    ``label_studio`` is one that may ask for predictions of its tasks. Raises ConfigError for a
-    number below 1.
+    ``label_studio`` is one that may ask for predictions of its tasks. ``hosts`` are the names that
+    clients may call a server without a token by, beside ``localhost`` and any address; ``*`` is every name.
+    Raises ConfigError for a number below 1.
     """
 
     batch_size: int = 1
@@ -48,11 +49,12 @@ class ServeOptions:
     seconds: float = 300
     token: str | None = None
     label_studio: LabelStudio | None = None
+    hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
-            if each.name not in ("token", "label_studio") and not value >= 1:
+            if each.name not in ("token", "label_studio", "hosts") and not value >= 1:
                 raise ConfigError(f"{each.name.replace('_', ' ')} {value}: expected at least 1")
         if self.token is not None and not (self.token.isascii() and self.token.isprintable()):
             raise ConfigError("the token has characters that HTTP cannot send: use ASCII letters")

@@ -100,6 +100,13 @@ def spots(predictor_of_spots: Predictor, extra: None) -> Iterator[Serving]:
         yield served
 
 
+@pytest.fixture(scope="session")
+def named(predictor_of_spots: Predictor, extra: None) -> Iterator[Serving]:
+    """A server that has a name."""
+    with serving(predictor_of_spots, hosts=("cameras.example",)) as served:
+        yield served
+
+
 @pytest.fixture
 def held(serve: Callable[..., Serving]) -> Iterator[Callable[..., tuple[Serving, HeldFinder]]]:
     """A server whose model waits, and the model."""

@@ -145,7 +145,7 @@ def test_more_images_than_allowed(spots):
 
 def test_a_slow_body_ends(spots):
     with socket.create_connection(("127.0.0.1", spots.port)) as client:
-        client.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nabc")
+        client.sendall(b"POST /predict HTTP/1.1\r\nHost: [::]\r\nContent-Length: 1000\r\n\r\nabc")
         answer = client.recv(1000)
     assert b"408" in answer.splitlines()[0]
 
@@ -211,6 +211,31 @@ def test_a_token_is_required_where_one_is_set(serve, predictor_of_spots):
     assert served.post("/predict", content=png(), headers=right).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1", 200), ("192.168.0.7:8000", 200), ("[::1]:8000", 200), ("localhost:80", 200),
+        ("Cameras.example", 200), ("evil.example", 421), ("evil.example:8000", 421),
+        ("127.0.0.1.evil.example", 421), ("localhost.evil.example", 421), ("[", 421),
+    ],
+)  # fmt: skip
+def test_other_names_of_the_server_are_refused(host, status, named):
+    """A page of another site that points its own name here is of the same origin as the server."""
+    for path in ("/model", "/", "/healthz"):
+        assert named.get(path, headers={"host": host}).status_code == status
+    answer = named.post("/predict", content=png(), headers={"host": host})
+    assert answer.status_code == status and ("--allow-host" in answer.text) == (status == 421)
+
+
+def test_any_name_of_the_server(serve, predictor_of_spots):
+    """With ``*``, or with a token, which a page of another site does not have."""
+    served = serve(predictor_of_spots, hosts=("*",))
+    assert served.get("/model", headers={"host": "any.example"}).status_code == 200
+    served, headers = serve(predictor_of_spots, token="t"), {"host": "any.example"}  # noqa: S106
+    assert served.get("/model", headers=headers).status_code == 401
+    assert served.get("/model", headers=headers | {"authorization": "Bearer t"}).is_success
+
+
 def test_wrong_options():
     from resdet.detection.serving.options import ServeOptions
 
@@ -260,7 +285,7 @@ def test_images_whose_client_has_gone_are_dropped(held):
     body = png((60, 40))
     with socket.create_connection(("127.0.0.1", served.port)) as client:
         client.sendall(
-            b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+            b"POST /predict HTTP/1.1\r\nHost: [::]\r\nContent-Length: %d\r\n\r\n" % len(body) + body
         )
         served.wait_until(lambda: served.server.queue.pending == 2)
     served.wait_until(lambda: served.server.queue.pending == 1)
@@ -280,7 +305,7 @@ def test_the_bytes_of_images_whose_client_has_gone_are_given_back(held):
     for _ in range(8):
         with socket.create_connection(("127.0.0.1", served.port)) as client:
             client.sendall(
-                b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body)
+                b"POST /predict HTTP/1.1\r\nHost: [::]\r\nContent-Length: %d\r\n\r\n" % len(body)
                 + body
             )
             served.wait_until(lambda: queue.pending == 2)
