@@ -18,6 +18,11 @@ HELP = "write a self-contained HTML page about a run"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_dir", type=Path, help="output folder of train-*, or of eval")
     parser.add_argument("--detections", type=Path, help="output folder of infer, with drawings")
+    parser.add_argument(
+        "--trust-paths",
+        action="store_true",
+        help="show the images that the evaluation names outside of the run and its data",
+    )
     parser.add_argument("--out", type=Path, help="output file (default: RUN_DIR/report.html)")
 
 
@@ -27,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from resdet.detection.files import write_file
     from resdet.tools.run_page import build_page
 
-    page = build_page(args.run_dir, args.detections)
+    page = build_page(args.run_dir, args.detections, trust=args.trust_paths)
     out = args.out or args.run_dir / "report.html"
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

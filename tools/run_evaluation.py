@@ -5,19 +5,25 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from resdet.datasets.image import read_image
+from resdet.detection.config.files import read_config, stated_task
+from resdet.detection.config.paths import opened_paths
 from resdet.detection.engine.history import History
-from resdet.detection.errors import ResdetError, first_few
+from resdet.detection.errors import ImageError, ResdetError, first_few
 from resdet.detection.evaluation.class_page import ConfusionTable, class_view, confusion_table
 from resdet.detection.evaluation.detection import DEFINITIONS
 from resdet.detection.evaluation.error_page import costliest, error_view
 from resdet.detection.evaluation.image_records import IMAGES, read_images
 from resdet.detection.evaluation.page import ClassTable, Metric, class_table
 from resdet.detection.tasks.detector import DETECTION
+from resdet.detection.tasks.named_paths import OPTION
+from resdet.detection.tasks.registry import TASKS
 
 #: A class of a lower AP is hardly found.
 HARDLY = 0.1
@@ -107,18 +113,20 @@ def _confused(raw: Mapping[str, Any]) -> ConfusionTable | None:
     return confusion_table(counts, totals, [*raw["classes"], "no object"])
 
 
-def read_views(run_dir: Path, scores: Scores, notes: list[str]) -> dict[str, Any]:
-    """What went wrong in each image of an evaluation, as fields of the page."""
+def read_views(run_dir: Path, scores: Scores, notes: list[str], trust: bool) -> dict[str, Any]:
+    """What went wrong in each image of an evaluation, as fields of the page. Images outside of the
+    run and its data are opened only with ``trust`` in who made the folder."""
     folders = [folder for folder in (run_dir / "eval", run_dir) if (folder / IMAGES).is_file()]
     if not folders:
         notes.append(f"eval/{IMAGES}: not there, no images of errors; `resdet eval` writes it")
         return {}
     try:
         records = read_images(folders[0])
+        read = _pixels if trust else partial(_known_pixels, _known_folders(run_dir))
         if records.task == DETECTION.name:
-            view = error_view(records, _pixels, scores.score)
+            view = error_view(records, read, scores.score)
             return {"errors": view, "confused": scores.confused}
-        return {"confusions": class_view(records, _pixels)}
+        return {"confusions": class_view(records, read)}
     except ResdetError as error:
         notes.append(str(error))
     except (LookupError, TypeError, ValueError, AttributeError):
@@ -128,6 +136,23 @@ def read_views(run_dir: Path, scores: Scores, notes: list[str]) -> dict[str, Any
 
 def _pixels(path: Path) -> Any:
     return read_image(path).pixels
+
+
+def _known_pixels(folders: Sequence[Path], path: Path) -> Any:
+    if not any(path.resolve().is_relative_to(folder) for folder in folders):
+        raise ImageError(f"{path}: outside of the run and its data; {OPTION} opens it")
+    return _pixels(path)
+
+
+def _known_folders(run_dir: Path) -> list[Path]:
+    """The run folder and the data that its config names."""
+    known = [run_dir]
+    for path in (run_dir / "config.yaml", run_dir.parent / "config.yaml"):
+        with suppress(ResdetError, OSError):
+            task = TASKS.get(stated_task(path), DETECTION)
+            known += opened_paths(read_config(task.schema, path)).values()
+            break
+    return [path.resolve() for path in known]
 
 
 def scores_in_training(history: History, notes: list[str]) -> Scores:

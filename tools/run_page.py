@@ -54,8 +54,9 @@ FILES: Mapping[str, str] = {
 }
 
 
-def build_page(run_dir: Path, detections: Path | None = None) -> Page:
-    """The page of ``run_dir``, with the drawings of an infer output folder.
+def build_page(run_dir: Path, detections: Path | None = None, *, trust: bool = False) -> Page:
+    """The page of ``run_dir``, with the drawings of an infer output folder. Images that its
+    evaluation names outside of the run and its data are opened only with ``trust``.
 
     Raises ConfigError if ``run_dir`` is no run folder or ``detections`` has no drawings.
     """
@@ -74,7 +75,7 @@ def build_page(run_dir: Path, detections: Path | None = None) -> Page:
         for name in ("config.yaml", "env.json")
         if (text := _text(run_dir, name, notes))
     ]
-    views = read_views(run_dir, scores, notes)
+    views = read_views(run_dir, scores, notes, trust)
     sections = [
         _curves(run_dir, history, notes),
         *_galleries(run_dir, notes, views),

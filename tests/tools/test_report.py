@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from resdet.detection.config.detector import DetectorConfig
-from resdet.detection.config.files import dump_config
+from resdet.detection.config.files import config_from_dict, dump_config
 from resdet.detection.engine.log import RunLog
 from resdet.detection.errors import ConfigError
 from resdet.detection.evaluation.detection import evaluate
@@ -83,7 +83,11 @@ def titles(page: Page) -> list[str]:
 
 
 def make(run_dir: Path, detections: Path | None = None, out: Path | None = None) -> int:
-    return report.run(argparse.Namespace(run_dir=run_dir, detections=detections, out=out))
+    parser = argparse.ArgumentParser()
+    report.add_arguments(parser)
+    words = ["--detections", detections] if detections else []
+    words += ["--out", out] if out else []
+    return report.run(parser.parse_args([str(run_dir), *map(str, words)]))
 
 
 def test_the_page_of_a_complete_run(run_dir: Path, infer_dir: Path) -> None:
@@ -148,6 +152,34 @@ def test_damaged_parts_are_skipped_with_a_note(run_dir: Path) -> None:
         assert damaged in notes
     assert page.headline is not None
     assert page.headline.value == 0.125  # from the training's own evaluation
+
+
+def test_images_outside_of_the_run_and_its_data_are_not_opened(
+    run_dir: Path, tmp_path: Path
+) -> None:
+    """Of a stranger's run, images.json may name any image."""
+    for name in ("private/a.jpg", "data/a.jpg", "my run/a.jpg"):
+        save_image(tmp_path / name)
+    source = {"format": "voc", "root": str(tmp_path / "data"), "split": "train"}
+    data = {"train": [source], "val": [source], "classes": [EVIL, "other"]}
+    (run_dir / "config.yaml").write_text(dump_config(config_from_dict({"data": data})))
+    path = run_dir / "eval" / "images.json"
+    content = json.loads(path.read_text())
+    missed = content["images"][0] | {"wrong": 1}
+    missed["detections"] = {key: [] for key in missed["detections"]}
+
+    def shown(file: Path, **options: bool) -> bool:
+        path.write_text(json.dumps(content | {"images": [missed | {"file": str(file)}]}))
+        errors = build_page(run_dir, **options).errors
+        assert errors is not None
+        ((_, _, shot),) = errors.cases
+        assert bool(shot.uri) != ("outside of the run and its data" in shot.why)
+        return bool(shot.uri)
+
+    (run_dir / "link.jpg").symlink_to(tmp_path / "private" / "a.jpg")
+    for place in ("private/a.jpg", "data/../private/a.jpg", "my run/link.jpg"):
+        assert not shown(tmp_path / place) and shown(tmp_path / place, trust=True)
+    assert shown(tmp_path / "data" / "a.jpg") and shown(run_dir / "a.jpg")
 
 
 def test_damaged_records_of_images_are_told_once(run_dir: Path) -> None:
