@@ -51,7 +51,7 @@ def map_items(
     chunks = deque(
         list(range(start, min(start + CHUNK, len(items)))) for start in range(0, len(items), CHUNK)
     )
-    pool = [_Worker(function) for _ in range(min(workers, len(chunks)))]
+    pool = [Worker(function) for _ in range(min(workers, len(chunks)))]
     try:
         yield from _work(pool, chunks, items, function)
     finally:
@@ -60,7 +60,7 @@ def map_items(
 
 
 def _work(
-    pool: list[_Worker[Item, Result]],
+    pool: list[Worker[Item, Result]],
     chunks: deque[list[int]],
     items: Sequence[Item],
     function: Callable[[Item], Result],
@@ -74,7 +74,7 @@ def _work(
             if isinstance(answer, Exception):
                 raise answer
             if isinstance(answer, Died):
-                pool[pool.index(worker)] = replacement = _Worker(function)
+                pool[pool.index(worker)] = replacement = Worker(function)
                 worker.stop()
                 worker = replacement
                 # One item of the chunk is the cause: each is sent alone next time.
@@ -87,7 +87,7 @@ def _work(
             worker.give(chunks, items)
 
 
-class _Worker(Generic[Item, Result]):
+class Worker(Generic[Item, Result]):
     """A process, this end of its pipe, and the items it is working on."""
 
     def __init__(self, function: Callable[[Item], Result]) -> None:
@@ -99,12 +99,14 @@ class _Worker(Generic[Item, Result]):
         theirs.close()  # so that this end sees the end of the pipe when the worker dies
 
     def give(self, chunks: deque[list[int]], items: Sequence[Item]) -> None:
+        """Send the items of the next chunk, if there is one."""
         self.indices = chunks.popleft() if chunks else []
         if self.indices:
             with suppress(OSError):  # it died while idle, which receive() reports
                 self.connection.send([items[index] for index in self.indices])
 
     def receive(self) -> list[Result] | Exception | Died:
+        """The results of the items, the exception of one, or how the process ended."""
         try:
             answer: list[Result] | Exception = self.connection.recv()
         except (EOFError, OSError):
@@ -113,8 +115,9 @@ class _Worker(Generic[Item, Result]):
         return answer
 
     def stop(self) -> None:
+        """End the process, whatever it does."""
         self.connection.close()
-        self._process.terminate()
+        self._process.kill()
         self._process.join()
 
 
@@ -129,9 +132,9 @@ def _context() -> SpawnContext | ForkServerContext:
 
 
 def _serve(connection: Connection, function: Callable[[Item], Result]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    if hasattr(signal, "SIGHUP"):  # and what a closed terminal means
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):  # the parent decides what they mean
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     cv2.setNumThreads(1)
     # Decoders write messages about damaged files there, through the progress bar.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

@@ -104,6 +104,8 @@ def _run_videos(
         raise ConfigError("--format: annotations are of images, not of videos")
     if args.page:
         raise ConfigError("--page: it shows images, not videos")
+    if args.timeout_per_image is not None:
+        raise ConfigError("--timeout-per-image: is for images, not videos")
     predictor = load_model(args, overrides)
     options = folder_options(args, overrides, predictor)
     say(f"{len(videos)} videos, {len(predictor.classes)} classes, on {predictor.device}")

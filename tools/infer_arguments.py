@@ -55,6 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=2, help="reading threads; as many draw")
     add_max_pixels_argument(parser)
     parser.add_argument(
+        "--timeout-per-image",
+        type=float,
+        metavar="SECONDS",
+        help="an image that takes longer to read gets an error; each reading thread then has a "
+        "process that can be ended",
+    )
+    parser.add_argument(
         "--draw",
         action=argparse.BooleanOptionalAction,
         default=True,
@@ -199,6 +206,8 @@ def resume_command(args: argparse.Namespace) -> str:
     words += ["--classes", args.classes] if args.classes else []
     words += ["--batch-size", str(args.batch_size), "--workers", str(args.workers)]
     words += ["--max-pixels", str(args.max_pixels)] if args.max_pixels is not None else []
+    seconds = args.timeout_per_image
+    words += ["--timeout-per-image", f"{seconds:g}"] if seconds is not None else []
     words += ["--device", args.device] if args.device else []
     words += ["--trust-paths"] if args.trust_paths else []
     words += ["--coco-ids", str(args.coco_ids)] if args.coco_ids else []

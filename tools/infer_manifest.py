@@ -64,6 +64,7 @@ def _refuse(args: argparse.Namespace, inputs: list[str]) -> None:
         "--save-crop": args.save_crop,
         "--sort-by-class": args.sort_by_class,
         "--coco-ids": args.coco_ids,
+        "--timeout-per-image": args.timeout_per_image is not None,
     }
     if refused := [name for name, value in given.items() if value]:
         raise ConfigError(f"--manifest: takes no {', '.join(refused)}")

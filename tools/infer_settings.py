@@ -62,6 +62,7 @@ def folder_options(
         coco_ids=coco_ids(args.coco_ids) if args.coco_ids else None,
         sort_by_class=args.sort_by_class,
         save_crops=args.save_crop,
+        seconds=args.timeout_per_image,
         provenance=_provenance(args, overrides, predictor),
     )
 

@@ -20,6 +20,7 @@ from typing import IO, Any
 import torch
 
 from ...datasets.memory import BUDGET, MemoryBudget
+from ...datasets.timed_reading import TimedReader
 from ..errors import ConfigError, ImageError
 from ..files import LOCK, folder_lock, part_of, sync_to_disk
 from .inputs import InputFile
@@ -210,6 +211,7 @@ def image_records(
     """The records of ``files``, in order (see `run_folder`), after what ``options`` asks for is
     written into ``out``: drawings, crops. Ends early once ``stop`` returns True."""
     memory = MemoryBudget(BUDGET)
+    reader = TimedReader(options.seconds) if options.seconds else None
 
     def prepare(numbered: tuple[int, InputFile]) -> Item:
         number, file = numbered
@@ -220,6 +222,9 @@ def image_records(
         try:
             if isinstance(image, ImageError):
                 raise image
+            if reader and isinstance(image, Path):
+                loaded = reader.read(image, predictor.rules)
+                return Item(file, predictor.prepare(image, loaded=loaded), share, found)
             return Item(file, predictor.prepare(image), share, found)
         except ImageError as error:
             return Item(file, str(error).removeprefix(f"{file.place}: "), share, found)
@@ -237,6 +242,7 @@ def image_records(
 
     ahead = options.batch_size + options.workers
     with (
+        reader or contextlib.nullcontext(),
         ThreadPoolExecutor(options.workers, "decode") as readers,
         ThreadPoolExecutor(options.workers, "draw") as writers,
         contextlib.closing(memory),

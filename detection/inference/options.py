@@ -24,7 +24,8 @@ class FolderOptions:
     for all. ``draw``, ``sort_by_class`` and ``save_crops`` are those of `Extras`. ``provenance`` is
     everything else that the results depend on, such as the weights file; it is kept in
     ``meta.json`` and must not change on resume. ``coco_ids`` are the ids in the COCO JSON (None:
-    numbers from 1).
+    numbers from 1). ``seconds`` is what reading an image may take, in a process of its own; None:
+    any time.
     """
 
     score_threshold: float = 0.5
@@ -38,11 +39,14 @@ class FolderOptions:
     sort_by_class: bool = False
     class_thresholds: Mapping[str, float] = field(default_factory=dict)
     save_crops: bool = False
+    seconds: float | None = None
 
     def check(self, predictor: Predictor[Any]) -> None:
         """Raises ConfigError for settings out of range or that do not fit the model."""
         if self.batch_size < 1 or self.workers < 1:
             raise ConfigError("batch size and workers must be at least 1")
+        if self.seconds is not None and not self.seconds > 0:
+            raise ConfigError(f"--timeout-per-image {self.seconds:g}: expected seconds above 0")
         check_threshold(self.score_threshold)
         for name, threshold in self.class_thresholds.items():
             check_threshold(threshold, f" of class {name}")

@@ -21,7 +21,7 @@ from typing import (
 
 import torch
 
-from ...datasets.image import ImageRules
+from ...datasets.image import ImageRules, LoadedImage
 from ..errors import ConfigError, ImageError
 from ..evaluation.prediction import DTYPES, autocast
 from .calls import Call, CallOptions, OnError, StreamOptions, pick_device
@@ -256,10 +256,15 @@ class Predictor(Generic[Result]):
 
     # ---------------------------------------------------------------------------------- steps
 
-    def prepare(self, image: ImageInput, values: ArrayValues | None = None) -> Prepared:
-        """Read and check one image and make the networks' input; safe to call from several
-        threads."""
-        loaded = load_image(image, self.rules, values or ArrayValues())
+    def prepare(
+        self,
+        image: ImageInput,
+        values: ArrayValues | None = None,
+        loaded: LoadedImage | None = None,
+    ) -> Prepared:
+        """Read and check one image, unless it is ``loaded``, and make the networks' input; safe to
+        call from several threads."""
+        loaded = loaded or load_image(image, self.rules, values or ArrayValues())
         return Prepared(loaded, self.pipeline.sample(loaded.pixels, image_name(image)))
 
     def detect(

@@ -35,8 +35,8 @@ class ServeOptions:
     body has to arrive within ``body_seconds``, its answer within ``seconds``. ``token`` is what
     clients send as ``Authorization: Bearer``, or as the password of a user; None: nothing.
     ``label_studio`` is one that may ask for predictions of its tasks. ``hosts`` are the names that
-    clients may call a server without a token by, beside ``localhost`` and any address; ``*`` is every name.
-    Raises ConfigError for a number below 1.
+    clients may call a server without a token by, beside ``localhost`` and any address; ``*`` is
+    every name. Raises ConfigError for a number below 1.
     """
 
     batch_size: int = 1

@@ -206,6 +206,15 @@ def test_resume_notices_images_that_were_replaced(run, images, tmp_path, save):
     assert tree(out) == before
 
 
+def test_images_read_in_processes_give_the_same_records(run, images, tmp_path):
+    run(images, tmp_path / "plain")
+    run(images, tmp_path / "timed", replace(DEFAULT, seconds=60))
+    assert tree(tmp_path / "timed") == tree(tmp_path / "plain")
+    for seconds in (0, -1, float("nan")):
+        with pytest.raises(ConfigError, match=r"--timeout-per-image .*: expected seconds above 0"):
+            run(images, tmp_path / "wrong", replace(DEFAULT, seconds=seconds))
+
+
 def test_records_reach_the_disk_in_time(run, images, tmp_path, monkeypatch):
     """Two records are lost at most."""
     path, unsynced, sync = tmp_path / "out" / "detections.jsonl", [], os.fsync
