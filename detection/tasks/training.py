@@ -255,7 +255,8 @@ class Training:
             found = task.predict_split(
                 self.pipeline, config, split, group, stop=lambda: stop.requested
             )
-            if any(group.all_reduce_max([float(stop.requested)])):
+            requested = torch.tensor([float(stop.requested)], device=group.device)
+            if any(group.all_reduce_max(requested)()):
                 return None
             further = task.validate(loaded, split, group)
         metric = None
