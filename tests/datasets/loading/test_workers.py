@@ -12,6 +12,11 @@ from resdet.detection.errors import ConfigError, DataError
 from resdet.detection.structures import Annotation, Batch, Geometry, Sample
 
 
+def children() -> set[str]:
+    """The processes that this one has started."""
+    return set(Path("/proc/thread-self/children").read_text().split())
+
+
 def test_workers_that_hang_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a network disk that does not answer; a slow batch in time is none of it."""
 
@@ -21,14 +26,14 @@ def test_workers_that_hang_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return Batch.collate([Sample(pixels, Annotation.empty(), Geometry((4, 4)), str(keys[0]))])
 
     monkeypatch.setenv("RESDET_BATCH_TIMEOUT", "3")
-    start, seen = time.monotonic(), []
+    start, seen, before = time.monotonic(), [], children()
     with pytest.raises(DataError, match=r"no batch for 3 s: .* RESDET_BATCH_TIMEOUT sets"):
         for batch in BatchLoader(read, [[0], [1], [2]], workers=2):
             seen += batch.image_ids
-            children = Path("/proc/thread-self/children").read_text().split()
-    assert seen == ["0", "1"] and time.monotonic() - start < 60
+            workers = children() - before
+    assert len(workers) == 2 and seen == ["0", "1"] and time.monotonic() - start < 60
     deadline = time.monotonic() + 30
-    while any(Path(f"/proc/{child}/task").exists() for child in children):
+    while any(Path(f"/proc/{child}/task").exists() for child in workers):
         assert time.monotonic() < deadline, "a worker goes on"
 
 
