@@ -45,7 +45,7 @@ LAYERS = (
     ("detection.export",),
     ("detection.tasks",),
     ("detection.predictor",),
-    ("detection.serving", "detection.cluster"),
+    ("detection.serving", "detection.adapters", "detection.cluster"),
     ("tools",),
 )
 
