@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from measuring import (
+    CLOCKS,
     describe_machine,
     in_own_process,
     in_turns,
@@ -89,6 +90,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--peer-precision", choices=tuple(TOLERANCE), help="of torchvision's network; default: ours"
     )
+    parser.add_argument(
+        "--clock",
+        default="wall",
+        choices=tuple(CLOCKS),
+        help="cpu: one thread on a busy machine",
+    )
     parser.add_argument("--child", choices=SIDES, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -156,7 +163,9 @@ def compare_times(
     calls: Mapping[str, Callable[[], object]], args: argparse.Namespace
 ) -> dict[str, dict[str, Any]]:
     """Seconds of each of two calls, and the ratio of the second to the first in each turn."""
-    seconds = in_turns(calls, repeats=args.repeats, warmup=args.warmup, device=args.device)
+    seconds = in_turns(
+        calls, repeats=args.repeats, warmup=args.warmup, device=args.device, clock=args.clock
+    )
     ours, peer = seconds.values()
     seconds["ratio"] = ratios(peer, ours)
     return {name: spread(values) for name, values in seconds.items()}

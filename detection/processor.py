@@ -1,8 +1,9 @@
-"""The instruction sets of this machine's processor, and whether a device computes in bf16."""
+"""The instruction sets of this machine's processor, and how it computes in bf16."""
 
 from __future__ import annotations
 
 import re
+import time
 from functools import cache
 from pathlib import Path
 
@@ -38,3 +39,27 @@ def computes_bf16(device: str) -> bool:
     if torch.device(device).type == "cuda":  # since compute capability 8.0 (Ampere)
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return bool(bf16_instructions(cpu_flags()))
+
+
+@cache
+def bf16_gain() -> float:
+    """How many times as fast as in fp32 the processor convolves in bf16: 3x3, 256 channels.
+
+    The shortest of three measurements each, which together take a tenth of a second.
+    """
+    import torch
+    from torch.nn.functional import conv2d
+
+    def seconds(dtype: torch.dtype) -> float:
+        layout = {"dtype": dtype, "memory_format": torch.channels_last}
+        maps = torch.ones(1, 256, 38, 50).to(**layout)
+        weight = torch.ones(256, 256, 3, 3).to(**layout)
+        taken = []
+        for _ in range(4):
+            start = time.perf_counter()
+            conv2d(maps, weight, padding=1)
+            taken.append(time.perf_counter() - start)
+        return min(taken[1:])
+
+    with torch.inference_mode():
+        return seconds(torch.float32) / seconds(torch.bfloat16)

@@ -67,7 +67,7 @@ def _run_images(
 
     if args.every is not None:
         raise ConfigError("--every: is for videos, not images")
-    predictor = load_model(args, overrides)
+    predictor = load_model(args, overrides, len(files))
     if args.format and isinstance(predictor.output, ClassOutput):
         raise ConfigError("--format: annotations are boxes, which a classifier lacks")
     options = folder_options(args, overrides, predictor)

@@ -18,13 +18,17 @@ if TYPE_CHECKING:
     from resdet.detection.inference.predictor import Predictor
 
 
-def load_model(args: argparse.Namespace, overrides: list[str]) -> Predictor[Any]:
-    """Load the model of ``--weights``, with tiles if ``--tile`` asks for them."""
-    from resdet.detection.evaluation.prediction import emulation
+def load_model(args: argparse.Namespace, overrides: list[str], images: int = 0) -> Predictor[Any]:
+    """Load the model of ``--weights``, with tiles if ``--tile`` asks for them, for so many
+    ``images``."""
+    from resdet.detection.evaluation.prediction import emulation, gain
 
     predictor = model_arguments(args, overrides).load()
     if not predictor.facts.origin[0].is_dir():  # an export has its own precision
-        for line in emulation("test.precision", predictor.precision, predictor.device):
+        precision, device = predictor.precision, predictor.device
+        for line in emulation("test.precision", precision, device):
+            say(line)
+        for line in gain("test.precision", precision, device, images):
             say(line)
     return predictor
 

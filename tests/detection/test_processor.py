@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from resdet.detection import processor
-from resdet.detection.evaluation.prediction import autocast, emulation, resolved
+from resdet.detection.evaluation import prediction
+from resdet.detection.evaluation.prediction import MANY, autocast, emulation, gain, resolved
 from resdet.tools.cli import main
 
 if TYPE_CHECKING:
@@ -91,6 +92,24 @@ def test_eval_and_infer_warn_of_emulation(
             assert main([*words, *weights, *out]) == 0
             told = capsys.readouterr().out
             assert told.count("WARNING: test.precision=bf16: cpu") == (precision == "bf16")
+
+
+def test_many_images_in_fp32_are_told_what_bf16_brings(
+    cpuinfo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = "test.precision"
+    assert not gain(setting, "fp32", CPU, MANY)
+    cpuinfo.write_text("flags : avx512_bf16\n")
+    forget()
+    factor = processor.bf16_gain()
+    assert 0.05 < factor < 20
+    monkeypatch.setattr(prediction, "bf16_gain", lambda: 1.84)
+    (line,) = gain(setting, "fp32", CPU, MANY)
+    assert line.startswith("test.precision=bf16") and "1.8 times" in line
+    assert not gain(setting, "fp32", CPU, MANY - 1)
+    assert not gain(setting, "bf16", CPU, MANY) and not gain(setting, "auto", CPU, MANY)
+    monkeypatch.setattr(prediction, "bf16_gain", lambda: 1.1)
+    assert not gain(setting, "fp32", CPU, MANY)
 
 
 def test_auto_trains_as_what_it_means(resdet: Command, tiny_config: Path, tmp_path: Path) -> None:
