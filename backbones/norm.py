@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .winograd import Convolution
+
 #: Statistics of the training batch, of groups of channels, or constants.
 Norm = Literal["batch", "group", "frozen"]
 #: Added to the variance: the value of the paper's released models, torchvision and detectron2.
@@ -57,7 +59,7 @@ def make_norm(kind: str, channels: int) -> nn.Module:
     return makers[kind](channels)
 
 
-class ConvNorm(nn.Conv2d):
+class ConvNorm(Convolution):
     """A convolution without bias and its norm, computed as one convolution where possible.
 
     With fixed statistics conv(x, w) * scale + shift = conv(x, w * scale) + shift: the activation is

@@ -91,6 +91,9 @@ def parse_arguments() -> argparse.Namespace:
         "--peer-precision", choices=tuple(TOLERANCE), help="of torchvision's network; default: ours"
     )
     parser.add_argument(
+        "--winograd", type=int, default=0, help="use Winograd's method from so many channels on"
+    )
+    parser.add_argument(
         "--clock",
         default="wall",
         choices=tuple(CLOCKS),

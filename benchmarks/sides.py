@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from resdet.backbones.norm import ConvNorm, fold_norms
+from resdet.backbones.winograd import use_winograd
 from resdet.detection.config.base import TrainConfig
 from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.engine.optim import make_sgd
@@ -34,15 +35,17 @@ class Ours:
 
     name = "ours"
 
-    def __init__(self, detector: Detector, batch: Batch, precision: str) -> None:
+    def __init__(self, detector: Detector, batch: Batch, precision: str, winograd: int = 0) -> None:
         self.detector, self.model = detector, detector.model
+        self.winograd = winograd
         self.batch = batch
         self.autocast = lambda: autocast(batch.images.device, precision)
         self.optimizer = make_sgd(self.model, TrainConfig(lr=1e-6))
 
     @cached_property
     def deployed(self) -> FasterRCNN:
-        return fold_norms(deepcopy(self.model).eval())
+        deployed = fold_norms(deepcopy(self.model).eval())
+        return use_winograd(deployed, self.winograd) if self.winograd else deployed
 
     @cached_property
     def pipeline(self) -> Pipeline:
@@ -148,7 +151,8 @@ def make_side(name: str, args: argparse.Namespace) -> Side:
     model = make_model(config, args.classes)
     if name == "ours":
         names = tuple(f"class {number}" for number in range(args.classes))
-        return Ours(Detector(model.to(args.device), config, names), batch, args.precision)
+        detector = Detector(model.to(args.device), config, names)
+        return Ours(detector, batch, args.precision, getattr(args, "winograd", 0))
     peer = assemble_peer(model, config, batch.sizes[0]).to(args.device)
     if args.peer_layout == "channels_last":
         peer = peer.to(memory_format=torch.channels_last)

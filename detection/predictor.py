@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from ..backbones.speed import winograd_channels
+from ..backbones.winograd import use_winograd
 from .config.data_rules import image_rules
 from .errors import ConfigError, WeightsError
 from .export.folder import is_export
@@ -75,6 +77,9 @@ def load(
     task = first.task
     others = [read_applicable(path, task) for path in paths[1:]]
     members = load_members([first, *others], place, overrides=overrides, trust_paths=trust_paths)
+    if place.type == "cpu" and (channels := winograd_channels()) is not None:
+        for member in members:
+            use_winograd(member.model, channels)
     pipeline = task.pipeline(members).to(place)
     config = members[0].config
     try:

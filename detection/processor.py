@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import time
 from functools import cache
@@ -9,6 +10,16 @@ from pathlib import Path
 
 #: What Linux tells of the processor.
 CPUINFO = Path("/proc/cpuinfo")
+
+
+def cpu_name() -> str:
+    """The processor's name, as Linux or the system calls it; "" where neither does."""
+    try:
+        text = CPUINFO.read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor()
+    found = re.search(r"^model name\s*:(.*)$", text, re.MULTILINE)
+    return found[1].strip() if found else platform.processor()
 
 
 @cache

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
-from resdet.detection.printing import cell
+from resdet.detection.printing import cell, say
 from resdet.detection.processor import cpu_flags
 from resdet.tools import doctor_checks as checks
 from resdet.tools.doctor_checks import CheckResult, Gpu
@@ -26,6 +26,11 @@ EXIT_FAILED = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument(
+        "--speed",
+        action="store_true",
+        help="measure how fast the processor convolves, and let inference use what is fastest",
+    )
+    parser.add_argument(
         "--folder",
         type=Path,
         default=Path(),
@@ -34,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.speed:
+        return _measure_speed()
     results = examine(args.folder)
     status = checks.worst(results)
     if args.json:
@@ -68,6 +75,38 @@ def _print_table(results: Sequence[CheckResult]) -> None:
         status = f"[{colors[result.status]}]{result.status}[/]"
         table.add_row(result.check, status, cell(result.detail), cell(result.remedy))
     Console().print(table)
+
+
+def _measure_speed() -> int:
+    """Print the speed of typical layers, and keep what inference should use."""
+    from resdet.backbones.speed import keep, least_channels, measure_layers
+    from rich.console import Console
+    from rich.table import Table
+
+    layers, peak = measure_layers()
+    columns = ("convolution", "map", "ms", "GFLOP/s", "of peak", "Winograd, ms", "speed-up")
+    table = Table(*columns, caption=f"peak: {peak / 1e9:.0f} GFLOP/s, the best that was measured")
+    for each in layers:
+        inputs, outputs, kernel, height, width = each.layer
+        rate = each.operations / each.direct
+        table.add_row(
+            f"{kernel}x{kernel}, {inputs} to {outputs}",
+            f"{height} x {width}",
+            f"{each.direct * 1000:.1f}",
+            f"{rate / 1e9:.0f}",
+            f"{rate / peak:.0%}",
+            "" if each.winograd is None else f"{each.winograd * 1000:.1f}",
+            "" if each.winograd is None else f"{each.speedup:.2f}",
+        )
+    Console().print(table)
+    channels = least_channels(layers)
+    path = keep(channels)
+    if channels is None:
+        say("inference convolves directly: Winograd's method is not faster on this processor")
+    else:
+        say(f"inference in fp32 uses Winograd's method from {channels} channels on")
+    say(f"kept in {path}, for this processor, number of threads and version of torch")
+    return 0
 
 
 def _requirements() -> list[str]:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...backbones.winograd import Convolution
 from ..ops import boxes as box_ops
 from ..ops.matching import Sampler
 from ..ops.nms import greedy_nms
@@ -27,7 +28,7 @@ class RPNHead(nn.Module):
 
     def __init__(self, inputs: int, channels: int, anchors: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, channels, 3, padding=1)
+        self.conv = Convolution(inputs, channels, 3, padding=1)
         self.logits = nn.Conv2d(channels, anchors, 1)
         self.deltas = nn.Conv2d(channels, 4 * anchors, 1)
         for layer in (self.conv, self.logits, self.deltas):

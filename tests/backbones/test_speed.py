@@ -1,0 +1,82 @@
+"""The measured speed of convolutions, and what inference makes of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from resdet.backbones import speed
+from resdet.backbones.speed import LayerSpeed, keep, least_channels, winograd_channels
+from resdet.backbones.winograd import SMALLEST_MAP, Convolution
+from resdet.detection.predictor import load
+from resdet.tools.cli import main
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "resdet" / "speed.json"
+
+
+def layer(channels: int, gain: float | None) -> LayerSpeed:
+    seconds = None if gain is None else 1 / gain
+    return LayerSpeed((channels, channels, 3 if gain else 1, 1, 1), 1.0, 1.0, seconds)
+
+
+@pytest.mark.parametrize(
+    ("gains", "least"),
+    [
+        ({128: 0.6, 256: 1.7, 512: 2.3}, 256),
+        ({128: 1.2, 256: 1.7, 512: 2.3}, 128),
+        ({128: 1.5, 256: 0.9, 512: 2.3}, 512),
+        ({128: 1.5, 256: 1.5, 512: 1.05}, None),
+        ({64: None, 512: 1.2}, 512),
+    ],
+)
+def test_from_how_many_channels_it_pays(gains: dict[int, float | None], least: int | None) -> None:
+    assert least_channels([layer(*each) for each in gains.items()]) == least
+
+
+def test_the_answer_is_that_of_this_machine(cache: Path) -> None:
+    assert winograd_channels() is None
+    keep(256)
+    assert winograd_channels() == 256
+    kept = json.loads(cache.read_text())
+    for name in ("processor", "threads", "torch"):
+        cache.write_text(json.dumps(kept | {name: "another"}))
+        assert winograd_channels() is None
+    for text in ("[]", "{", json.dumps(kept | {"winograd_channels": None})):
+        cache.write_text(text)
+        assert winograd_channels() is None
+
+
+def test_doctor_measures_and_keeps_it(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    size = (SMALLEST_MAP, SMALLEST_MAP)
+    monkeypatch.setattr(speed, "LAYERS", ((8, 8, 1, *size), (8, 8, 3, *size)))
+    assert main(["doctor", "--speed"]) == 0
+    told = capsys.readouterr().out
+    assert "3x3, 8 to 8" in told and "of peak" in told and str(cache) in told.replace("\n", "")
+    assert json.loads(cache.read_text())["winograd_channels"] in (8, None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    assert main(["doctor", "--speed"]) == 2
+    assert str(cache) in capsys.readouterr().err
+
+
+def test_a_loaded_detector_uses_it(tiny_run: Path, scenes: Path) -> None:
+    image = next((scenes / "JPEGImages").iterdir())
+    direct = load(tiny_run, "cpu", score_threshold=0)(image)
+    keep(8)
+    model = load(tiny_run, "cpu", score_threshold=0)
+    (rpn,) = [
+        each
+        for each in model.pipeline.modules()
+        if getattr(each, "in_channels", 0) == 32
+        and isinstance(each, Convolution)
+        and each.out_channels == 16
+    ]
+    assert rpn.by_winograd
+    torch.testing.assert_close(model(image).boxes, direct.boxes, rtol=1e-3, atol=1e-2)

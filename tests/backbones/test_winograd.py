@@ -1,0 +1,82 @@
+"""3x3 convolutions by Winograd's method: equal to direct ones, and used only where they may be."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from resdet.backbones.norm import ConvNorm, fold_norms
+from resdet.backbones.winograd import (
+    SMALLEST_MAP,
+    Convolution,
+    transformed,
+    use_winograd,
+    winograd,
+)
+from torch import Tensor, nn
+
+MAP = (1, 4, SMALLEST_MAP, SMALLEST_MAP + 6)
+
+
+def relative(found: Tensor, wanted: Tensor) -> float:
+    assert found.shape == wanted.shape
+    return float((found - wanted).abs().max() / wanted.abs().max())
+
+
+@given(
+    count=st.integers(1, 3),
+    inputs=st.integers(1, 9),
+    outputs=st.integers(1, 9),
+    height=st.integers(1, 18),
+    width=st.integers(1, 18),
+    biased=st.booleans(),
+)
+@settings(max_examples=40)
+def test_the_result_of_a_direct_convolution(
+    count: int, inputs: int, outputs: int, height: int, width: int, biased: bool
+) -> None:
+    generator = torch.Generator().manual_seed(height * 100 + width)
+    maps = torch.randn(count, inputs, height, width, generator=generator)
+    weight = torch.randn(outputs, inputs, 3, 3, generator=generator)
+    bias = torch.randn(outputs, generator=generator) if biased else None
+    wanted = F.conv2d(maps, weight, bias, padding=1)
+    assert relative(winograd(maps, transformed(weight), bias), wanted) < 2e-5
+    channels_last = maps.contiguous(memory_format=torch.channels_last)
+    assert relative(winograd(channels_last, transformed(weight), bias), wanted) < 2e-5
+
+
+def test_a_folded_layer_computes_by_it_without_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layer = ConvNorm(4, 4, 3, norm="frozen").eval()
+    maps = torch.randn(MAP)
+    with torch.no_grad():
+        wanted = layer(maps)
+        use_winograd(fold_norms(layer), channels=4)
+        assert 0 < relative(layer(maps), wanted) < 1e-5
+        small = maps[..., : SMALLEST_MAP - 1]
+        assert torch.equal(layer(small), F.conv2d(small, layer.weight, layer.bias, padding=1))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert layer(maps).dtype == torch.bfloat16
+    assert torch.equal(layer(maps), F.conv2d(maps, layer.weight, layer.bias, padding=1))
+    again = pickle.loads(pickle.dumps(layer))  # noqa: S301  our own bytes
+    assert again.by_winograd and again._transformed is None
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Convolution(4, 4, 3, padding=1, stride=2),
+        Convolution(4, 4, 3),
+        Convolution(4, 4, 3, padding=2, dilation=2),
+        Convolution(4, 4, 3, padding=1, groups=2),
+        Convolution(4, 4, 1),
+        Convolution(4, 3, 3, padding=1),
+    ],
+)
+def test_other_layers_stay_direct(layer: Convolution) -> None:
+    use_winograd(nn.Sequential(layer), channels=4)
+    assert not layer.by_winograd
