@@ -40,24 +40,22 @@ _OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, 
 
 
 def transformed(weight: Tensor) -> Tensor:
-    """(O, C, 3, 3) to (36, C, O)."""
-    outputs, inputs = weight.shape[:2]
-    flat = weight.double().reshape(outputs * inputs, 9)  # once for a layer, so as exact as can be
-    both = (flat @ _in_both_directions(_WEIGHT, flat).T).float()
-    return both.view(outputs, inputs, FIELD * FIELD).permute(2, 1, 0).contiguous()
+    """(O, C, 3, 3) to (36, O, C)."""
+    flat = weight.permute(2, 3, 0, 1).reshape(9, -1)
+    return (_in_both_directions(_WEIGHT, flat) @ flat).view(FIELD * FIELD, *weight.shape[:2])
 
 
 def winograd(maps: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """(N, C, h, w) and the `transformed` weight to (N, O, h, w), as a convolution with padding 1
     and stride 1; channels-last."""
     count, inputs, height, width = maps.shape
-    outputs = weight.shape[2]
+    outputs = weight.shape[1]
     rows, columns = -(-height // TILE), -(-width // TILE)
     beyond = (1, columns * TILE + 1 - width, 1, rows * TILE + 1 - height)
     padded = F.pad(maps, beyond).permute(0, 2, 3, 1)
     fields = padded.unfold(1, FIELD, TILE).unfold(2, FIELD, TILE).permute(4, 5, 0, 1, 2, 3)
     values = _in_both_directions(_INPUT, maps) @ fields.reshape(FIELD * FIELD, -1)
-    products = torch.bmm(values.view(FIELD * FIELD, -1, inputs), weight)
+    products = torch.bmm(values.view(FIELD * FIELD, -1, inputs), weight.transpose(1, 2))
     tiles = _in_both_directions(_OUTPUT, maps) @ products.view(FIELD * FIELD, -1)
     if bias is not None:
         tiles.view(-1, outputs).add_(bias)

@@ -64,6 +64,21 @@ def test_detector_compares_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
         detector.compare(sides, precision="fp32")
 
 
+def test_growth_varies_one_quantity_at_a_time(run: Run, tmp_path: Path) -> None:
+    plot = tmp_path / "growth.png"
+    tiny = "--depth 18 --around 64 10 1 1 --side 64 --proposals 10 20 --batch 2 --threads 1"
+    options = f"{tiny} --classes 3 --repeats 1 --warmup 0 --only proposals batch --plot {plot}"
+    rows = run("growth.py", *options.split())["rows"]
+    assert [(row["varied"], row["proposals"], row["batch"]) for row in rows] == [
+        ("proposals", 10, 1),
+        ("proposals", 20, 1),
+        ("batch", 10, 2),
+    ]
+    assert all(row["ours"] > 0 and row["torchvision"] > 0 and row["share"] > 0 for row in rows)
+    with Image.open(plot) as drawn:
+        assert drawn.width == 2 * drawn.height * 4 / 3
+
+
 def test_improvements_are_compared_with_plain_inference(run: Run) -> None:
     pyramid = "pyramid of five scales"
     tiny = "--depth 18 --size 64 96 --side 64 --classes 3 --repeats 1 --warmup 0 --threads 1"
