@@ -62,9 +62,11 @@ def bf16_gain() -> float:
     from torch.nn.functional import conv2d
 
     def seconds(dtype: torch.dtype) -> float:
-        layout = {"dtype": dtype, "memory_format": torch.channels_last}
-        maps = torch.ones(1, 256, 38, 50).to(**layout)
-        weight = torch.ones(256, 256, 3, 3).to(**layout)
+        shapes = (1, 256, 38, 50), (256, 256, 3, 3)
+        channels_last = torch.channels_last
+        maps, weight = (
+            torch.ones(*each, dtype=dtype).to(memory_format=channels_last) for each in shapes
+        )
         taken = []
         for _ in range(4):
             start = time.perf_counter()
