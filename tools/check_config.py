@@ -64,6 +64,19 @@ def next_command(args: argparse.Namespace, data: DataSet, report: Report, traini
     return _again(args, "--write-config", "mine.yaml")
 
 
+def validation_hint(data: DataSet, config: Any) -> str:
+    """How images for validation are held out, where training has none; "" elsewhere."""
+    if config is not None:
+        without = config.data.val == ()
+    else:
+        parts = _parts(data)
+        without = _trained_on(data) in _BASES and "train" in parts and "val" not in parts
+    if not without:
+        return ""
+    hint = f"no validation images: data.val={{fraction: {_HELD_OUT}}} holds out a share of training"
+    return hint if config else f"{hint}, as the config of --write-config does"
+
+
 def _on_config(command: str, config: Path | str, words: Sequence[str]) -> str:
     return shlex.join(["resdet", command, "--cfg", str(config), *words])
 

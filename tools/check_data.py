@@ -99,7 +99,7 @@ def inspect(args: argparse.Namespace) -> tuple[DataSet, Report]:
     from resdet.datasets.checks.check import Effort, check
     from resdet.datasets.listing import listed_once
     from resdet.detection.config.inherited import contradicted, inherited_data
-    from resdet.tools.check_config import next_command, write_config
+    from resdet.tools.check_config import next_command, validation_hint, write_config
     from resdet.tools.check_summary import print_report
 
     if args.cfg and args.write_config:
@@ -127,6 +127,8 @@ def inspect(args: argparse.Namespace) -> tuple[DataSet, Report]:
         inherited = inherited_data(config, args.cfg, args.words)
         for line in contradicted(inherited, report.findings):
             say(line)
+    if hint := validation_hint(data, config):
+        say(hint)
     command = next_command(args, data, report, _task(args).command if config else "")
     if args.out:
         _write(report, args.out, command)

@@ -157,7 +157,9 @@ def _run(name: str, words: Sequence[str]) -> int:
     add_all_arguments(parser, tool)
     try:
         # Intermixed: key=value overrides may appear between options.
-        args = parser.parse_intermixed_args(words)
+        args, unknown = parser.parse_known_intermixed_args(words)
+        if unknown:
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}{_near(parser, unknown)}")
     except SystemExit as stop:  # after --help, or after argparse printed a usage error
         return int(stop.code or 0)
     if getattr(args, "font", None):
@@ -165,6 +167,14 @@ def _run(name: str, words: Sequence[str]) -> int:
 
         set_font(args.font)
     return int(tool.run(args))
+
+
+def _near(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> str:
+    """The options that ``unknown`` words may mean, as the end of a message."""
+    options = [option for action in parser._actions for option in action.option_strings]
+    given = (word.partition("=")[0] for word in unknown if word.startswith("--"))
+    near = [close for word in given for close in difflib.get_close_matches(word, options, n=1)]
+    return f"; did you mean {' '.join(near)}?" if near else ""
 
 
 def add_all_arguments(parser: argparse.ArgumentParser, tool: ModuleType) -> None:

@@ -80,7 +80,7 @@ def _run_images(
     _print_summary(summary, predictor.output.noun, "images")
     for format in args.format if not summary.interrupted else ():
         _write_annotations(args.out, format.name)
-    if not summary.interrupted:
+    if not summary.interrupted and (args.page or summary.usable):
         _show(args, files, predictor)
     if summary.interrupted:
         say(f"interrupted; continue with: {resume_command(args)}")
@@ -158,13 +158,13 @@ def _shard(files: list[One], text: str) -> list[One]:
 
 
 def _print_summary(summary: FolderSummary, noun: str, inputs: str) -> None:
-    rate = summary.new / summary.seconds if summary.seconds > 0 else 0.0
     earlier = summary.done - summary.new
+    timed = summary.new and summary.usable and summary.seconds > 0  # no rate of mere failures
     say(
         f"{summary.done} of {summary.total} {inputs} done"
         + (f" ({earlier} earlier)" if earlier else "")
-        + f", {summary.found} {noun}, {len(summary.failures)} failed, "
-        f"{rate:.2f} {inputs}/s"
+        + f", {summary.found} {noun}, {len(summary.failures)} failed"
+        + (f", {summary.new / summary.seconds:.2f} {inputs}/s" if timed else "")
     )
     if summary.warned:
         say(f"  {summary.warned} with warnings, such as damage: see `warnings` in the records")

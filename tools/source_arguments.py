@@ -202,7 +202,10 @@ def _found_sources(args: argparse.Namespace, format: Format[Any]) -> dict[str, S
 def _check_names(splits: list[str], files: list[Path]) -> None:
     for split in splits:
         if not re.fullmatch(r"[\w-][\w.-]*", split):
-            raise ConfigError(f"--split: {split!r} is not a name of letters, digits, '_', '-', '.'")
+            raise ConfigError(
+                f"--split: {split!r} is not a name (letters, digits, '_', '-'; not first, '.'); "
+                "without --split everything is read"
+            )
     if len(set(splits)) < len(splits):
         raise ConfigError(f"--split: {', '.join(splits)}: one is given twice")
     if files and len(files) != len(splits):

@@ -74,6 +74,11 @@ class FolderSummary:
     interrupted: bool
     warned: int = 0
 
+    @property
+    def usable(self) -> int:
+        """The inputs with a result."""
+        return self.done - len(self.failures)
+
 
 def run_folder(
     predictor: Predictor,

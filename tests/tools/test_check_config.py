@@ -26,9 +26,9 @@ def test_the_config_of_a_detector_trains(
     root, path = tmp_path / "in", tmp_path / "mine.yaml"
     make(root)
     assert main(["check-data", str(root), "--quick"]) == 0
-    assert _next(capsys.readouterr().out) == [
-        *("check-data", str(root), "--write-config", "mine.yaml")
-    ]
+    printed = capsys.readouterr().out
+    assert "no validation" not in printed
+    assert _next(printed) == [*("check-data", str(root), "--write-config", "mine.yaml")]
     assert main(["check-data", str(root), "--quick", "--write-config", str(path)]) == 0
     words = _next(capsys.readouterr().out)
     assert words == ["train-det", "--cfg", str(path)]
@@ -45,6 +45,9 @@ def test_without_validation_images_a_share_is_held_out(
 ) -> None:
     root, path = tmp_path / "in", tmp_path / "mine.yaml"
     LAYOUTS["result.json"][0](root)
+    hint = "\nno validation images: data.val={fraction: 0.2} holds out a share of training"
+    assert main(["check-data", str(root), "--quick"]) == 0
+    assert f"{hint}, as the config of --write-config does" in capsys.readouterr().out
     assert main(["check-data", str(root), "--quick", "--write-config", str(path)]) == 0
     words = _next(capsys.readouterr().out)
     written = yaml.safe_load(path.read_text())
@@ -53,6 +56,11 @@ def test_without_validation_images_a_share_is_held_out(
     assert main([*words, "--dry-run"]) == 3  # of two images
     assert "2 images in 2 groups of near copies are too few" in capsys.readouterr().err
     assert main([*words, "--dry-run", "data.val.fraction=0.5"]) == 0
+    capsys.readouterr()
+    assert main(["check-data", "--cfg", str(path), "--quick"]) == 0
+    assert "no validation" not in capsys.readouterr().out
+    assert main(["check-data", "--cfg", str(path), "--quick", "data.val=[]"]) == 0
+    assert hint in capsys.readouterr().out
 
 
 def test_after_a_split_the_parts_are_used_and_not_the_whole(tmp_path: Path) -> None:

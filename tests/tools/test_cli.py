@@ -191,6 +191,14 @@ def test_wrong_options_exit_with_2(tool: str, capsys: pytest.CaptureFixture[str]
     assert main([tool, "--ou", "x"]) == 2  # options are not guessed from their beginning
 
 
+def test_options_that_a_mistyped_one_may_mean(tool, capsys):
+    assert main([tool, "x", "--debugg", "--nope"]) == 2
+    message = "unrecognized arguments: --debugg --nope; did you mean --debug?"
+    assert message in capsys.readouterr().err
+    assert main(["infer", "--weights", "w.pt", "--tiles=640", "a.png"]) == 2
+    assert "--tiles=640; did you mean --tile?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("end", "code", "err"),
     [

@@ -183,6 +183,9 @@ def test_a_damaged_image_that_was_named_is_not_a_success(infer, images, tmp_path
     good = next(images.iterdir())
     infer(good, tmp_path / "in/photo.heic", "--out", "a", "--no-draw", code=5)
     infer(good, tmp_path / "in/bad.jpg", "--out", "b", "--no-draw", code=5)
+    nothing = infer(tmp_path / "in/bad.jpg", "--out", "none", "--no-draw", code=5)
+    assert "1 of 1 images done, 0 detections, 1 failed\n" in nothing.out  # without a rate
+    assert "failed: bad.jpg" in nothing.out and "next" not in nothing.out
     infer(tmp_path / "in", "--out", "c", "--no-draw")
     (tmp_path / "list.txt").write_text(f"# comment\n\n{good}\nnope.png\n")
     infer(tmp_path / "list.txt", "--out", "d", "--no-draw")
@@ -250,7 +253,8 @@ def test_a_video(infer, images, tiny_run, tmp_path):
     data = (tmp_path / "clip.avi").read_bytes()
     (tmp_path / "cut.avi").write_bytes(data[: len(data) // 2])
     assert "of 12 frames: it was cut" in infer("cut.avi", "--out", "cut", code=5).out
-    assert "no such webcam" in infer("987", "--out", "webcam", code=5).out
+    webcam = infer("987", "--out", "webcam", code=5).out
+    assert "no such webcam" in webcam and "videos/s" not in webcam
     image = next(images.iterdir())
     assert "did you mean clip.avi?" in infer("clpi.avi", code=2).err
     assert "need a run each" in infer("clip.avi", image, code=2).err
