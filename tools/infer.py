@@ -50,6 +50,8 @@ def infer(args: argparse.Namespace) -> tuple[FolderSummary, int]:
         from resdet.tools.infer_manifest import run_on_manifest
 
         return run_on_manifest(args, overrides, inputs)
+    if args.engine != "local" or args.actors is not None or args.parts != "jsonl":
+        raise ConfigError("--engine, --actors and --parts: only of a run with --manifest")
     if not inputs:
         raise ConfigError("no input: give a folder, a glob, a list file, an image or a video")
     if any(map(is_video, inputs)):

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from ...datasets.manifests.manifest import Manifest, read_manifest
 from ...datasets.manifests.storage import Store
+from ..errors import ConfigError
 from ..inference.folder import settings_of
 from ..inference.predictor import Predictor
 from .job import ShardJob
@@ -71,6 +72,8 @@ def run_manifest(
     ``out`` and where they cannot be written; DataError for a damaged manifest.
     """
     hooks = hooks or Hooks()
+    if actors is not None and engine != "ray":
+        raise ConfigError("--actors: processes of --engine ray; --engine local is one")
     job.options.check(predictor)
     manifest = read_manifest(job.manifest)
     results = ShardResults(Store(job.out), job.parts)

@@ -269,3 +269,9 @@ def test_hidden_images_on_request(infer, images, tmp_path):
     assert "3 of 3 images done" in infer("in", "--no-draw").out
     done = infer("in", "--no-draw", "--include-hidden", code=0)
     assert "4 of 4 images done" in done.out and "failed: ._a.jpg" in done.out
+
+
+@pytest.mark.parametrize("words", [("--engine", "ray"), ("--actors", 2), ("--parts", "parquet")])
+def test_options_of_manifests_are_refused_without_one(infer, images, words):
+    done = infer(images, *words, code=2)
+    assert "--engine, --actors and --parts: only of a run with --manifest" in done.err

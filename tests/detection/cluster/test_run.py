@@ -46,6 +46,12 @@ def test_a_run_equals_a_plain_run(job, predictor, plain, tmp_path):
     assert list((tmp_path / "out" / "attempts").iterdir()) == []
 
 
+def test_the_local_engine_has_no_actors(job, predictor, tmp_path):
+    with pytest.raises(ConfigError, match="--actors: processes of --engine ray"):
+        run_manifest(job(), predictor, actors=2)
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_done_is_kept(job, predictor, plain, tmp_path):
     """A stop in the middle of a shard, then the same run again, then once more."""
     seen = []
