@@ -215,11 +215,11 @@ def _bins(first: Sequence[tuple[int, int, float]]) -> list[ScoreBin]:
 
 
 def _examples(records: ImageRecords, read: Reader) -> list[WrongExample]:
-    """The worst images first; among equally wrong ones those with the surest wrong answer, or with
-    the box that is farthest off."""
+    """The worst images first; among equally wrong ones those with the box that is farthest off, of
+    a classifier those with the surest wrong answer."""
     budget, of_class = ImageBudget(BUDGET), Counter[int]()
     wrong = [each for each in records.images if each["wrong"]]
-    wrong.sort(key=lambda each: (-each["wrong"], -_surest(each), _overlap(each) or 0.0))
+    wrong.sort(key=lambda each: (-each["wrong"], _overlap(each) or 0.0, -_surest(each)))
     examples: list[WrongExample] = []
     for entry in wrong:
         if len(examples) == EXAMPLES:

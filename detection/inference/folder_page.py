@@ -60,7 +60,7 @@ def write_folder_page(out: Path, sources: Mapping[str, Path], read: Reader) -> P
     records = list(read_records(out / (CLASS_RECORDS if ranks else RECORDS)))
     path = out / PAGE
     try:
-        write_file(path, _page(meta, records, sources, read))
+        write_file(path, _page(meta, records, sources, read, ranks=ranks))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
     return path
@@ -73,7 +73,12 @@ def doubt(record: Record) -> float:
 
 
 def _page(
-    meta: Mapping[str, Any], records: Sequence[Record], sources: Mapping[str, Path], read: Reader
+    meta: Mapping[str, Any],
+    records: Sequence[Record],
+    sources: Mapping[str, Path],
+    read: Reader,
+    *,
+    ranks: bool,
 ) -> str:
     classes = [str(name) for name in meta["classes"]]
     labels = {name: label for label, name in enumerate(classes)}
@@ -106,7 +111,7 @@ def _page(
         scripts=("boxes.js", "found.js"),
         data=data,
         cases=cases,
-        ranks=bool(records) and any("classes" in record for record in usable),
+        ranks=ranks,
         images=len(usable),
         total=len(records),
         failed=failed[:MAX_FAILED],
@@ -115,7 +120,7 @@ def _page(
         named=[_case(record, Shot("")) for record in others[:MAX_NAMED]],
         hidden=max(0, len(others) - MAX_NAMED),
         facts=_facts(meta),
-        records=CLASS_RECORDS if any("classes" in record for record in usable) else RECORDS,
+        records=CLASS_RECORDS if ranks else RECORDS,
     )
 
 

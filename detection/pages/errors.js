@@ -66,8 +66,9 @@
     const found = right + ERRORS.filter((name) => name !== "missed").reduce((sum, name) => sum + count(name), 0);
     document.getElementById("precision").textContent = share(right, found);
     document.getElementById("recall").textContent = share(right, objects[row]);
+    const every = chosen >= 0 && objects.length === 1 ? " (of all classes)" : "";
     document.getElementById("of").textContent =
-      `${right} of ${found} detections right, ${right} of ${objects[row]} objects found`;
+      `${right} of ${found} detections right, ${right} of ${objects[row]} objects found${every}`;
     for (const item of document.querySelectorAll(".legend [data-kind]")) {
       item.textContent = item.dataset.kind in kinds ? count(item.dataset.kind) : "";
       item.parentNode.setAttribute("aria-pressed", kindFilter.value === item.dataset.kind);

@@ -8,7 +8,6 @@
   const classFilter = document.getElementById("class");
   const order = document.getElementById("order");
   const more = document.getElementById("more");
-  const all = data.classes.length;
   const STEP = 24;
   let limit = STEP;
 
@@ -39,9 +38,10 @@
     const row = chosen < 0 || !known ? data.counts.found.length - 1 : chosen;
     document.getElementById("found").textContent = data.counts.found[row][place];
     document.getElementById("in").textContent = data.counts.in[row][place];
+    document.getElementById("every").hidden = known || chosen < 0;
     for (const button of document.querySelectorAll(".legend [data-class]")) {
       const of = Number(button.dataset.class);
-      button.querySelector("b").textContent = known || all === 1 ? data.counts.found[of][place] : "";
+      button.querySelector("b").textContent = known ? data.counts.found[of][place] : "";
       button.setAttribute("aria-pressed", of === chosen);
     }
   }

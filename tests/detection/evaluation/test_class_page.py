@@ -136,6 +136,7 @@ def test_a_localizer_shows_its_boxes_the_farthest_first() -> None:
             "values": {"true_class_error": 1.0, "mean_true_class_iou": overlap},
             "objects": {"boxes": [[0, 0, 60, 40]]},
             "true_class": found,
+            "predicted": {"labels": [0], "scores": [0.1 + overlap]},  # the nearest: surest
         }
         for name, overlap, found in (("near", 0.4, near_box), ("far", 0.0, nothing))
     ]

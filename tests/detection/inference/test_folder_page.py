@@ -99,6 +99,26 @@ def test_the_page_of_a_classifier(tmp_path: Path, browser: Any) -> None:
     assert browser.find_element("id", "found").text == "0"
 
 
+def test_a_classifier_whose_images_all_failed(tmp_path: Path) -> None:
+    failed = [{"file": f"{number}.png", "error": "empty file"} for number in range(201)]
+    text = _write(tmp_path / "out", failed, "classes").read_text(encoding="utf-8")
+    assert "best classes in" in text and "classes.jsonl" in text
+    assert "labelme" not in text and "detections.jsonl" not in text
+
+
+def test_counts_of_all_classes_say_so(
+    tmp_path: Path, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a page of many classes has no counts of the chosen one."""
+    monkeypatch.setattr(folder_page, "MAX_CLASSES", 1)
+    records = [{"file": "a.png", "detections": [_detection("cat", 0.9), _detection(EVIL, 0.8)]}]
+    _open(browser, _write(tmp_path / "out", records), 800)
+    every = browser.find_element("id", "every")
+    assert not every.is_displayed()
+    browser.execute_script(SET, "class", "0")
+    assert (every.is_displayed(), browser.find_element("id", "found").text) == (True, "2")
+
+
 #: The names of the shown images with the number of boxes of each.
 STATE = """
 return [...document.querySelectorAll(".case")].filter((each) => !each.hidden).map((each) => [
