@@ -215,8 +215,7 @@ class Training:
                     log.message(line)
             self.prepared = task.prepare(self, folder, group, log)
             split = self.splits["train"]
-            command = f"resdet {task.command}"
-            outputs = Outputs(folder, log, self.identity, group.rank, command)
+            outputs = Outputs(folder, log, self.identity, group.rank, f"resdet {task.command}")
             if group.is_main:
                 outputs.skipped.add(unused_images(self.splits), log=False)
             batches = task.train_batches(loaded.config, split, self.prepared, state.step, group)
@@ -250,15 +249,16 @@ class Training:
             return math.nan
         task, loaded, split = self.task, self.loaded, self.splits["val"]
         config = self.tested.config
-        with shipped_weights(state), evaluating(state.model), folded_once(state.model):
-            group.broadcast_buffers(state.model)
-            found = task.predict_split(
-                self.pipeline, config, split, group, stop=lambda: stop.requested
-            )
-            requested = torch.tensor([float(stop.requested)], device=group.device)
-            if any(group.all_reduce_max(requested)()):
-                return None
-            further = task.validate(loaded, split, group)
+        with shipped_weights(state), evaluating(state.model):
+            group.broadcast_buffers(state.model)  # before they are folded
+            with folded_once(state.model):
+                found = task.predict_split(
+                    self.pipeline, config, split, group, stop=lambda: stop.requested
+                )
+                requested = torch.tensor([float(stop.requested)], device=group.device)
+                if any(group.all_reduce_max(requested)()):
+                    return None
+                further = task.validate(loaded, split, group)
         metric = None
         if found is not None:
             evaluation = task.evaluate(found, split, config, quick=True)

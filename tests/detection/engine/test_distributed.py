@@ -91,6 +91,36 @@ def test_sharded_evaluation_gives_the_same_numbers(
     assert one == two
 
 
+TRAINING = """
+import os, sys
+from pathlib import Path
+import torch
+from resdet.detection.tasks.detector import DetectionTask
+from resdet.tools.cli import main
+
+predict = DetectionTask.predict_split
+
+def seen(task, pipeline, *given, **named):
+    with torch.no_grad():
+        features = pipeline.networks[0].extract(torch.ones(1, 3, 64, 64), [(64, 64)])
+    Path(sys.argv[1], os.environ["RANK"]).write_text(str(features.sum().item()))
+    return predict(task, pipeline, *given, **named)
+
+DetectionTask.predict_split = seen
+sys.exit(main(["train-det", *sys.argv[2:]]))
+"""
+
+
+def test_all_processes_evaluate_the_weights_of_the_checkpoint(
+    resdet: Command, tiny_config: Path, tmp_path: Path
+) -> None:
+    """With batch norm each has running statistics of its own images, until the evaluation."""
+    words = ("--cfg", tiny_config, "--out", tmp_path / "run", "train.iterations=1")
+    done = resdet.torchrun("python", "-c", TRAINING, tmp_path, *words)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "0").read_text() == (tmp_path / "1").read_text()
+
+
 WORKER = """
 import json, sys
 import torch
