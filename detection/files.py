@@ -22,11 +22,14 @@ LOCK = ".lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 #: Seconds to wait for the lock: a run that is ending still removes its lock file.
 _PATIENCE = 0.1
+#: How the names of temporary files end.
+_PART = ".resdet-part"
 
 
 def part_of(path: Path) -> Path:
-    """The temporary file of `atomic_write`, which a killed process may leave behind."""
-    return path.with_name(f"{path.name}.part")
+    """The temporary file of `atomic_write`, which a killed process may leave behind. No one else
+    gives such a name to a file."""
+    return path.with_name(f".{path.name}{_PART}")
 
 
 @contextmanager
@@ -77,32 +80,54 @@ def sync_to_disk(path: Path) -> None:
 
 
 @contextmanager
-def atomic_folder(out: Path) -> Iterator[Path]:
-    """Yield an empty folder beside ``out``, which replaces ``out`` after the block.
+def atomic_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield an empty folder, which becomes ``out`` after the block; a link stays one.
 
-    After an exception nothing is left; what a killed process leaves, the next one removes.
+    ``out`` must be missing or empty then. With ``replace`` it may be a folder with content, which
+    is deleted last. After an exception nothing is left; what a killed process leaves, the next one
+    removes.
 
     Raises:
-        ConfigError: another process is writing it, or it cannot be written.
+        ConfigError: another process is writing it, it cannot be written, or is not empty.
         OSError: as the block, and from the replacement.
     """
-    out = out.absolute()
-    part = out.with_name(f".{out.name}.part")
+    out = out.resolve()
+    work = part_of(out)  # which is locked until the end
+    new, old = work / "new", work / "old"
     try:
-        with folder_lock(part):
-            _empty(part)
+        with folder_lock(work):
+            _put_back(old, out)  # of a process that was killed before the end
+            _empty(work)
+            new.mkdir()
             try:
-                yield part
+                yield new
+                if out.is_dir():
+                    _put_away(out, old if replace else None)
+                new.rename(out)
             except BaseException:
-                _empty(part)
+                _put_back(old, out)
+                shutil.rmtree(new, ignore_errors=True)
                 raise
-        part.mkdir(exist_ok=True)  # the lock removes an empty one
-        if out.is_dir():  # Windows cannot rename onto a folder
-            shutil.rmtree(out)
-        part.rename(out)
+            _empty(work)
     finally:
         with suppress(OSError):  # is missing, or that of another process
-            part.rmdir()
+            work.rmdir()
+
+
+def _put_away(out: Path, old: Path | None) -> None:
+    """Rename ``out`` to ``old``; None: remove it, which must be empty. (Windows cannot rename onto
+    a folder.)"""
+    if old is not None:
+        out.rename(old)
+    elif any(out.iterdir()):
+        raise ConfigError(f"{out}: another program wrote into it meanwhile; choose a new folder")
+    else:
+        out.rmdir()
+
+
+def _put_back(old: Path, out: Path) -> None:
+    if old.exists() and not out.exists():
+        old.rename(out)
 
 
 def _empty(folder: Path) -> None:
@@ -189,7 +214,8 @@ def folder_lock(folder: Path) -> Iterator[None]:
     """Hold ``folder`` for this process; it is created if missing, and removed if left empty.
 
     The operating system releases the lock when the process ends for any reason. Forked data workers
-    do not inherit it. The temporary files of a run that was killed (``*.part``) are removed.
+    do not inherit it. The temporary files of a run that was killed (`part_of`) are removed, but not
+    those in folders within that have a lock of their own.
 
     Raises:
         ConfigError: another run holds it, or it cannot be written.
@@ -200,9 +226,8 @@ def folder_lock(folder: Path) -> Iterator[None]:
         was_killed = (folder / LOCK).exists()
         folder.mkdir(parents=True, exist_ok=True)
         _acquire(lock)
-        for left in folder.rglob("*.part") if was_killed else ():
-            if not left.is_dir():
-                left.unlink()
+        if was_killed:
+            _remove_parts(folder)
     except Timeout as error:
         raise ConfigError(
             f"{folder}: another run (process {_owner(folder)}) is writing to this folder; "
@@ -227,6 +252,16 @@ def folder_lock(folder: Path) -> Iterator[None]:
 def is_unused(folder: Path) -> bool:
     """Whether ``folder`` is missing or holds nothing but a lock; raises OSError for a file."""
     return not folder.exists() or all(path.name == LOCK for path in folder.iterdir())
+
+
+def _remove_parts(folder: Path) -> None:
+    for place, folders, names in os.walk(folder):
+        if Path(place) != folder and LOCK in names:
+            folders.clear()
+            continue
+        for name in names:
+            if name.endswith(_PART):
+                Path(place, name).unlink()
 
 
 def _acquire(lock: FileLock) -> None:

@@ -26,15 +26,13 @@ def all_or_nothing(out: Path, *, replace: bool = False) -> Iterator[Path]:
     ``replace`` an existing folder is deleted then.
 
     Raises `DataError` for errors of the file system, `ConfigError` where another process is writing
-    ``out``.
+    ``out``, or wrote into it meanwhile.
     """
     if not replace:
         expect_free(out)
     try:
-        with atomic_folder(out) as part:
+        with atomic_folder(out, replace=replace) as part:
             yield part
-            if not replace:
-                expect_free(out)
     except OSError as error:
         raise DataError(f"{error.filename or out}: {error.strerror or error}") from error
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ...detection.errors import ConfigError, DataError
-from ...detection.files import atomic_write, sha256_of, write_file
+from ...detection.files import atomic_write, part_of, sha256_of, write_file
 from ..catalog import DataSplit
 from .index import INDEX, Header, Shard, read_index, shard_line
 
@@ -160,7 +160,7 @@ def write_shards(
 
 def _started(plan: ShardPlan, folder: Path) -> int:
     """The number of complete shards; truncates the index after them."""
-    for left in folder.glob("*.part"):
+    for left in folder.glob(part_of(Path("*")).name):
         left.unlink()
     path = folder / INDEX
     if not path.exists():

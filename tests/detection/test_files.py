@@ -6,9 +6,10 @@ import errno
 import hashlib
 import os
 import resource
+import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -122,7 +123,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     os.waitpid(child, 0)
     assert not out.exists() and len(list(tmp_path.iterdir())) == 1
     for content in ("new", "newer"):
-        with atomic_folder(out) as part:
+        with atomic_folder(out, replace=True) as part:
             assert is_unused(part)
             with pytest.raises(ConfigError, match="another run"), atomic_folder(out):
                 pass
@@ -130,9 +131,73 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         assert [path.name for path in tmp_path.iterdir()] == ["out"]
         assert [path.name for path in out.iterdir()] == ["file"]
         assert (out / "file").read_text() == content
-    with atomic_folder(out):
+    with atomic_folder(out, replace=True):
         pass
     assert list(out.iterdir()) == []
+
+
+def test_a_folder_is_replaced_under_its_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deleting a large one takes long: another process must not begin meanwhile."""
+    out, refused = tmp_path / "out", []
+    (out / "sub").mkdir(parents=True)
+
+    def slow(path: Path, remove: Callable[..., None] = shutil.rmtree, **options: bool) -> None:
+        refused.append((path.name, (out / "file").exists()))
+        with pytest.raises(ConfigError, match="another run"), atomic_folder(out):
+            pass
+        remove(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", slow)
+    with atomic_folder(out, replace=True) as part:
+        (part / "file").touch()
+    assert refused == [("old", True)], "the new one is there before the old one is deleted"
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "file"]
+
+
+def test_files_that_appear_in_a_folder_to_write_are_kept(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with (
+        pytest.raises(ConfigError, match=r"out: another program wrote into it meanwhile"),
+        atomic_folder(out) as part,
+    ):
+        (part / "file").touch()
+        (out / "notes.txt").write_text("mine")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "notes.txt"]
+
+
+def test_a_link_to_a_folder_to_write_stays(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+    with atomic_folder(tmp_path / "link") as part:
+        (part / "file").touch()
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "disk" / "file").exists()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_folder_whose_replacement_was_killed_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, rename = tmp_path / "out", Path.rename
+    out.mkdir()
+    (out / "old").touch()
+
+    def then_killed(path: Path, target: Path) -> None:
+        rename(path, target)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(Path, "rename", then_killed)
+        with atomic_folder(out, replace=True):
+            pass
+    os.waitpid(child, 0)
+    assert not out.exists()
+    with pytest.raises(KeyError), atomic_folder(out, replace=True):
+        raise KeyError
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "old"]
 
 
 def test_names_reach_the_disk_with_the_contents(
@@ -189,16 +254,16 @@ def test_a_folder_left_empty_is_removed_only_if_it_was_made(tmp_path: Path) -> N
 
 
 def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
-    """Its lock file says that it was killed; another folder keeps what only has such a name."""
-    left, other = tmp_path / "run" / "weights" / "best.pt.part", tmp_path / "song.mp3.part"
-    left.parent.mkdir(parents=True)
-    for path in (left, other, tmp_path / "run" / LOCK, tmp_path / "run" / "last.pt"):
+    """Its lock file says that it was killed; files of others and of runs within are kept."""
+    run, left = tmp_path / "run", part_of(tmp_path / "run" / "weights" / "best.pt")
+    kept = (run / "film.mp4.part", run / "downloads" / "song.mp3.part", run / "last.pt")
+    other, within = part_of(tmp_path / "a"), part_of(run / "inner" / "a")
+    for path in (left, *kept, other, run / LOCK, within, run / "inner" / LOCK):
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    (tmp_path / "run" / "folder.part").mkdir()
-    with folder_lock(tmp_path), folder_lock(tmp_path / "run"):
-        assert other.exists() and not left.exists()
-    names = ["folder.part", "last.pt", "weights"]
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == names
+    with folder_lock(tmp_path), folder_lock(run):
+        assert not left.exists()
+        assert all(path.exists() for path in (*kept, other, within))
 
 
 def test_the_file_of_a_dead_process_locks_nothing(tmp_path: Path) -> None:

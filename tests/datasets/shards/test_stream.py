@@ -22,6 +22,7 @@ from resdet.datasets.shards.reader import ShardSource
 from resdet.datasets.shards.stream import ShardEvalLoader, ShardTrainLoader
 from resdet.datasets.shards.write import plan_shards, verify_shards, write_shards
 from resdet.detection.errors import ConfigError, DataError, ImageError
+from resdet.detection.files import part_of
 from resdet.detection.structures import Batch, Record
 
 wds = pytest.importorskip("webdataset", reason="needs the extra: pip install 'resdet[shards]'")
@@ -123,7 +124,7 @@ def test_a_second_run_continues(split: DataSplit, shards: ShardSet, tmp_path: Pa
     index = (tmp_path / INDEX).read_text().splitlines(keepends=True)
     (tmp_path / INDEX).write_text("".join(index[:3]) + index[3][:40])  # cut off while noting it
     (tmp_path / "000004.tar").unlink()
-    (tmp_path / "000003.tar.part").write_bytes(b"half")
+    part_of(tmp_path / "000003.tar").write_bytes(b"half")
     with pytest.raises(DataError, match=r"index\.jsonl: 2 of 5 shards are written"):
         read_shards(tmp_path)
     written = []
@@ -131,7 +132,7 @@ def test_a_second_run_continues(split: DataSplit, shards: ShardSet, tmp_path: Pa
     assert written == ["000002.tar", "000003.tar", "000004.tar"]
     assert read_shards(tmp_path).shards == shards.shards
     assert list(verify_shards(tmp_path, shards.shards)) == list(shards.shards)
-    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.glob("*part"))
     assert write_shards(plan, tmp_path) == 5
     (tmp_path / "000001.tar").unlink()  # noted, but the disk lost it
     assert write_shards(plan, tmp_path) == 1
