@@ -83,9 +83,10 @@ def inspect_levels(sources: Sequence[FolderSource]) -> list[Finding]:
             continue
         if _only_filled(above) != place:
             continue
-        in_split = above.name in SPLIT_NAMES
+        below = above.relative_to(root).parts if above.is_relative_to(root) else ()
+        in_split = any(name in SPLIT_NAMES for name in (above.name, *below))
         names = first_few([each.name for each in subfolders(place)])
-        level = above.relative_to(root).as_posix()
+        level = Path(part).parent.as_posix()
         reason = (
             f"the only folder with images in {above.name}; the folders in it are read as the "
             f"classes: {names}; if {place.name} is itself a class, write {level} for {part} "

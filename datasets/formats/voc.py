@@ -75,15 +75,19 @@ def _unpaired(root: Path, image_folder: Path, xml_folder: Path) -> list[Finding]
             listed |= set(voc_layout.listed_ids(path, images.keys()))
         except Fault as fault:
             alone.append(fault.finding)
-    stated = _images_by_name({name: xmls[name] for name in xmls.keys() - images}, image_folder)
+    own = {path for name in images.keys() & xmls.keys() for path in images[name]}
+    named = _images_by_name({name: xmls[name] for name in xmls.keys() - images}, image_folder)
+    stated = {name: path for name, path in named.items() if path not in own}
     if listed:
-        alone += [
-            Finding("orphan_annotation", "warning", xmls[name], "has no image, is listed nowhere")
-            for name in sorted(xmls.keys() - images.keys() - listed - stated.keys())
-        ]
+        for name in sorted(xmls.keys() - images.keys() - listed - stated.keys()):
+            reason = "has no image, is listed nowhere"
+            if name in named:
+                reason = f"its image {named[name].name} has an annotation of its own"
+            alone.append(Finding("orphan_annotation", "warning", xmls[name], reason))
+    by_name = set(stated.values())
     for name in sorted(images.keys() - xmls.keys() - listed):
         path = images[name][0]
-        if is_image_name(path.name) and path not in stated.values():
+        if is_image_name(path.name) and path not in by_name:
             reason = "has no annotation, is listed nowhere"
             alone.append(Finding("orphan_image", "warning", path, reason, image=path))
     annotated = (images.keys() & xmls.keys()) | stated.keys()

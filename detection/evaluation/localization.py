@@ -222,16 +222,6 @@ def _case(located: Located, record: Record, classes: Sequence[str]) -> LocatedCa
     return LocatedCase(label, truth, predicted, own, overlaps, true_overlap)
 
 
-def _boxes(located: Located, record: Record, label: int) -> dict[str, list[list[float]]]:
-    """The boxes of the image's class, and that found for it or for the first prediction."""
-    annotation = record.annotation
-    found = located.true_class if len(located.true_class) else located.predicted[:1]
-    return {
-        "objects": annotation.boxes[annotation.labels == label].tolist(),
-        "found": found.boxes[found.boxes.isfinite().all(dim=1)].tolist(),
-    }
-
-
 def _overlap(boxes: Tensor, truth: Tensor) -> Tensor:
     """(P,) largest IoU with one of the boxes (R, 4), R > 0; 0 for a box with a nan or no area.
 

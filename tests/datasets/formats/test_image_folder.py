@@ -13,6 +13,7 @@ from resdet.datasets.formats.image_folder import (
     FolderSource,
     compare_splits,
     inspect_image_folder,
+    inspect_levels,
     splits_of_folder,
 )
 from resdet.detection.errors import DataError
@@ -97,6 +98,23 @@ def test_the_folders_in_the_only_class_of_a_split_are_told(tmp_path: Path) -> No
     images, (finding,) = inspect(source)
     assert {image.image_class for image in images} == {"dog"} and finding.kind == "nested_classes"
     assert [each for each in inspect_folders([source]) if each.kind == "nested_classes"] == []
+
+
+@pytest.mark.parametrize("level", ["train/animals", "train/animals/pets"])
+@pytest.mark.parametrize("outside", [False, True])
+def test_the_only_folder_of_a_split_is_told_wherever_it_is(
+    level: str, outside: bool, tmp_path: Path
+) -> None:
+    """A config may name the folder of the classes by its absolute path."""
+    root, data = tmp_path / "root", tmp_path / ("elsewhere" if outside else "root")
+    for name in ("cat", "dog"):
+        _save(root / "val" / name / "a.png")
+        _save(data / level / name / "a.png")
+    part = str(data / level) if outside else level
+    (told,) = inspect_levels([FolderSource(root=root, train=part)])
+    deep = outside and level.count("/") > 1  # where a split begins is known below the root alone
+    assert (told.file, told.severity) == (data / level, "note" if deep else "warning")
+    assert f"write {Path(part).parent} for {part} in" in told.reason
 
 
 def test_classes_beside_what_may_be_one_are_told(tmp_path: Path) -> None:

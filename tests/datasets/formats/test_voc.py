@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 from PIL import Image
+from resdet.datasets.formats.voc import VocSource, inspect_folders
 from resdet.datasets.image import ImageRules
 from resdet.detection.errors import DataError
 from resdet.tests.datasets.formats.sources import inspect, read
@@ -246,3 +247,30 @@ def test_images_without_annotations(tmp_path: Path, split: str | None) -> None:
     (root / "ImageSets" / "Main" / "test.txt").write_text("b\nc\n")
     with pytest.raises(DataError, match="c: 'c': no such file below"):
         read("voc", root, "test", annotated=False)
+
+
+def test_a_second_annotation_of_an_image_is_told(tmp_path: Path) -> None:
+    """One that a file manager copied; the image is that of its own annotation."""
+    root = _folder(tmp_path)
+    copy = root / "Annotations" / "a (copy).xml"
+    copy.write_text("<annotation><filename>a.jpg</filename></annotation>")
+    (finding,) = inspect_folders([VocSource(root=root, split="train")])
+    assert (finding.kind, finding.severity) == ("orphan_annotation", "warning")
+    assert finding.file == copy and "a.jpg has an annotation of its own" in finding.reason
+
+
+def test_many_images_of_other_names_are_compared_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, count = _folder(tmp_path), 60
+    for number in range(count):
+        (root / "JPEGImages" / f"{number}.jpg").touch()
+        xml = f"<annotation><filename>{number}.jpg</filename></annotation>"
+        (root / "Annotations" / f"x{number}.xml").write_text(xml)
+    equal, compared = PurePath.__eq__, []
+    monkeypatch.setattr(
+        PurePath, "__eq__", lambda self, other: compared.append(1) or equal(self, other)
+    )
+    (finding,) = inspect_folders([VocSource(root=root, split="train")])
+    assert finding.kind == "unlisted_image" and f"{count} annotated images" in finding.reason
+    assert len(compared) < 10 * count  # each with each: 1770
