@@ -20,6 +20,8 @@ _SYSTEM_NAMES = frozenset(
 
 #: Names of folders and lists that are splits, in the order in which they are shown.
 SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing")
+#: Usual names, in lower case, of the folder of all images of a data set or a split.
+IMAGE_FOLDERS = ("jpegimages", "images", "imgs", "img", "image")
 
 
 def split_order(name: str) -> tuple[int, str]:

@@ -18,7 +18,15 @@ from ...detection.config.base import NonNegative
 from ...detection.errors import first_few
 from ..findings import Fault, Finding
 from ..image import DEFAULT_RULES, ImageRules
-from ..listing import SPLIT_NAMES, files_in, has_images, is_image_name, subfolders, walk_files
+from ..listing import (
+    IMAGE_FOLDERS,
+    SPLIT_NAMES,
+    files_in,
+    has_images,
+    is_image_name,
+    subfolders,
+    walk_files,
+)
 from ..records import RawImage
 from .format import Format, Inspected, Part, Reading, RootSource, checked_size, root_places
 
@@ -73,7 +81,8 @@ def _class_level(folder: Path) -> Path:
 
 def inspect_levels(sources: Sequence[FolderSource]) -> list[Finding]:
     """Where the classes are the folders in the only filled folder of a split, which may be its
-    only class, a warning; a note without splits, where it is rarely a class."""
+    only class, a warning; a note without splits, or where it is called ``images``: rarely a class.
+    """
     findings = []
     parts = ((source.root, part) for source in sources for part in (source.train, source.val))
     for root, part in dict.fromkeys(parts):
@@ -92,7 +101,8 @@ def inspect_levels(sources: Sequence[FolderSource]) -> list[Finding]:
             f"classes: {names}; if {place.name} is itself a class, write {level} for {part} "
             "in the source"
         )
-        findings.append(Finding("nested_classes", "warning" if in_split else "note", place, reason))
+        probable = in_split and place.name.lower() not in IMAGE_FOLDERS
+        findings.append(Finding("nested_classes", "warning" if probable else "note", place, reason))
     return findings
 
 

@@ -18,6 +18,7 @@ from ...detection.errors import first_few
 from ...detection.files import expect_regular, read_limited
 from ..findings import Fault
 from ..listing import (
+    IMAGE_FOLDERS,
     SPLIT_NAMES,
     files_in,
     files_with_suffix,
@@ -29,7 +30,6 @@ from ..listing import (
 
 _LARGEST_LIST = 2**28
 _LISTS = Path("ImageSets", "Main")
-_IMAGE_FOLDERS = ("jpegimages", "images", "imgs", "img", "image")
 _XML_FOLDERS = ("annotations", "annots", "annotation", "xmls", "xml", "labels")
 #: Lines of the devkit's image sets of one class end with -1, 0 or 1 (presence) ...
 _PRESENCE = re.compile(r"^(.*\S)\s+(-1|0|1)$")
@@ -86,7 +86,7 @@ def find_place(root: Path, split: str | None) -> VocPlace:
 def _folders(root: Path) -> VocPlace:
     """The folders of images and XML files in ``root``, by their usual names, else ``root``."""
     names = {path.name.lower(): path for path in reversed(subfolders(root))}
-    images = next((names[name] for name in _IMAGE_FOLDERS if name in names), root)
+    images = next((names[name] for name in IMAGE_FOLDERS if name in names), root)
     xmls = next((names[name] for name in _XML_FOLDERS if name in names), None)
     if xmls is None:  # beside the images
         xmls = images if _has_xml(images) else root
