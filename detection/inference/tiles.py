@@ -33,8 +33,9 @@ _AT_EDGE = 0.015
 #: The best candidates of one view that are kept, in multiples of ``max_detections``: memory is
 #: bounded for any image.
 _KEPT = 10
-#: Parts of one tile that overlap more are the same.
-_SAME_PART = 0.5
+#: Boxes of one tile that overlap more show the same object, and so do parts in two tiles that
+#: overlap more within both tiles.
+_SAME = 0.5
 
 
 @dataclass(frozen=True)
@@ -119,25 +120,29 @@ class TiledPipeline:
         return in_equal_batches(views, lambda batch: pipeline.candidates(batch.to(pipeline.device)))
 
     def _join(self, image: Prepared, whole: Detections, *, batch_size: int) -> Detections:
-        """One suppression of the candidates of the image and of its tiles. What a tile shows whole
-        counts as the tile shows it: at the smaller scale of the image, groups of objects look like
-        one."""
+        """One suppression of the candidates of the image and of its tiles, without boxes of the
+        image that a tile shows to be several objects, and without repeated parts of objects."""
         windows = self.tiling.windows(image.size)
         if not windows:
             return self.suppress(whole)
-        in_tiles = is_within(whole.boxes, windows, image.size, self.tiling.side)
-        complete, cut = [self._best(whole[~in_tiles])], []
+        side = self.tiling.side
+        whole = self._best(whole)
+        groups = torch.zeros(len(whole), dtype=torch.bool, device=whole.boxes.device)
+        complete, cut = [], []
         for start in range(0, len(windows), batch_size):
             some = windows[start : start + batch_size]
             views = [_tile(self.pipeline, image, window) for window in some]
             for window, found in zip(some, self._candidates(views), strict=True):
                 moved = _moved(self._best(found), window)
-                ends = at_inner_edge(moved.boxes, window, image.size, self.tiling.side)
+                ends = at_inner_edge(moved.boxes, window, image.size, side)
                 complete.append(moved[~ends])
                 cut.append(moved[ends])
-        every = Detections.cat(complete)
-        parts = largest_parts(Detections.cat([part[~is_covered(part, every)] for part in cut]))
-        limit = self.max_detections * len(complete)
+                groups |= is_within(whole.boxes, window, image.size, side) & is_filled(
+                    whole, moved[~ends]
+                )
+        every = Detections.cat([whole[~groups], *complete])
+        parts = largest_parts([part[~is_covered(part, every)] for part in cut], windows)
+        limit = self.max_detections * (1 + len(windows))
         return self.suppress(Detections.cat([every, parts]), max_detections=limit)
 
     def _best(self, found: Detections) -> Detections:
@@ -175,15 +180,23 @@ def at_inner_edge(boxes: Tensor, window: Window, size: tuple[int, int], side: in
     return ends
 
 
-def is_within(boxes: Tensor, windows: Sequence[Window], size: tuple[int, int], side: int) -> Tensor:
-    """Which boxes (D, 4) in the pixels of an image of ``size`` (h, w) lie in a window without
+def is_within(boxes: Tensor, window: Window, size: tuple[int, int], side: int) -> Tensor:
+    """Which boxes (D, 4) in the pixels of an image of ``size`` (h, w) lie in the window without
     ending at an inner edge of it, (D,) bool."""
-    found = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
-    for window in windows:
-        bounds = boxes.new_tensor(window)
-        inside = (boxes[:, :2] >= bounds[:2]).all(dim=1) & (boxes[:, 2:] <= bounds[2:]).all(dim=1)
-        found |= inside & ~at_inner_edge(boxes, window, size, side)
-    return found
+    bounds = boxes.new_tensor(window)
+    inside = (boxes[:, :2] >= bounds[:2]).all(dim=1) & (boxes[:, 2:] <= bounds[2:]).all(dim=1)
+    return inside & ~at_inner_edge(boxes, window, size, side)
+
+
+def is_filled(found: Detections, shown: Detections) -> Tensor:
+    """Which of D detections ``found`` have more than half of their area filled by detections of a
+    tile, (D,) bool: of their class, with at least half their score, and for more than half of their
+    own area in them. At the smaller scale of the image, groups of objects look like one."""
+    shown = nms(shown, iou=_SAME)
+    shared = box_ops.intersection(found.boxes, shown.boxes)
+    fills = (found.labels[:, None] == shown.labels) & (shown.scores >= found.scores[:, None] / 2)
+    fills &= shared > box_ops.area(shown.boxes) / 2
+    return (shared * fills).sum(dim=1) > box_ops.area(found.boxes) / 2
 
 
 def is_covered(parts: Detections, complete: Detections) -> Tensor:
@@ -208,12 +221,34 @@ def is_covered(parts: Detections, complete: Detections) -> Tensor:
     return found
 
 
-def largest_parts(parts: Detections) -> Detections:
-    """The ``parts``, the largest first, without those that a larger one covers (`is_covered`): of
-    an object that each tile cuts, neighbouring tiles show overlapping parts."""
-    parts = nms(parts, iou=_SAME_PART)  # else near copies of two parts might cover each other
-    parts = parts[box_ops.area(parts.boxes).argsort(descending=True, stable=True)]
-    kept = torch.zeros(len(parts), dtype=torch.bool, device=parts.boxes.device)
-    for index in range(len(parts)):
-        kept[index] = ~is_covered(parts[index : index + 1], parts[kept])[0]
-    return parts[kept]
+def largest_parts(parts: Sequence[Detections], windows: Sequence[Window]) -> Detections:
+    """The ``parts`` of objects that the tile of each window shows, the largest first, without those
+    that repeat a larger one: it covers them (`is_covered`), and the two have the same box where
+    their tiles overlap. So two parts in one tile are always of two objects."""
+    parts = [nms(part, iou=_SAME) for part in parts]
+    bounds = torch.cat(
+        [
+            part.boxes.new_tensor(window).expand(len(part), 4)
+            for part, window in zip(parts, windows, strict=True)
+        ]
+    )
+    every = Detections.cat(parts)
+    order = box_ops.area(every.boxes).argsort(descending=True, stable=True)
+    every, bounds = every[order], bounds[order]
+    kept = torch.zeros(len(every), dtype=torch.bool, device=every.boxes.device)
+    for index in range(len(every)):
+        part, larger = every[index : index + 1], every[kept]
+        seen_by_both = _common(bounds[index], bounds[kept])
+        mine, theirs = _common(part.boxes, seen_by_both), _common(larger.boxes, seen_by_both)
+        shared = box_ops.area(_common(mine, theirs))
+        joined = box_ops.area(mine) + box_ops.area(theirs) - shared
+        kept[index] = ~is_covered(part, larger[shared > _SAME * joined])[0]
+    return every[kept]
+
+
+def _common(first: Tensor, second: Tensor) -> Tensor:
+    """The intersections of boxes (K, 4) or (4,) with those in the same row, (K, 4); without area
+    where they are apart."""
+    corner = torch.maximum(first[..., :2], second[..., :2])
+    far = torch.minimum(first[..., 2:], second[..., 2:])
+    return torch.cat([corner, torch.maximum(corner, far)], dim=-1)

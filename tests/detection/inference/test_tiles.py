@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import xml.etree.ElementTree as ElementTree
 from functools import partial
 from itertools import pairwise
@@ -22,6 +23,7 @@ from resdet.detection.inference.tiles import (
     Tiling,
     at_inner_edge,
     is_covered,
+    is_filled,
     is_within,
     largest_parts,
 )
@@ -34,16 +36,17 @@ class Blobs(Pipeline):
     """Finds connected pixels of one colour in what a network would see, ``transform``'s output.
 
     ``hue`` are the least and largest hue of OpenCV; blobs closer than ``gap`` pixels are one, those
-    below ``least`` px² are none; boxes grow by ``margin`` of their sides. The score rises with the
-    area, as that of a network does with the visible part of an object.
+    below ``least`` or above ``most`` px² are none; boxes grow by ``margin`` of their sides. The
+    score rises with the area, as that of a network does with the visible part of an object.
     """
 
     device = torch.device("cpu")
 
-    def __init__(self, transform, hue, *, gap=1, least=6, margin=0.0) -> None:
+    def __init__(self, transform, hue, *, gap=1, least=6, most=math.inf, margin=0.0) -> None:
         super().__init__([], suppress=partial(suppress, nms_iou=0.5, max_detections=300))
         self.transforms = (transform,)
-        self.hue, self.gap, self.least, self.margin = hue, gap, least, margin
+        self.hue, self.gap, self.margin = hue, gap, margin
+        self.least, self.most = least, most
         self.views: list[tuple[int, ...]] = []
 
     def candidates(self, batch: Batch) -> list[Detections]:
@@ -59,7 +62,7 @@ class Blobs(Pipeline):
         mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((self.gap, self.gap), np.uint8))
         _, _, rows, _ = cv2.connectedComponentsWithStats(mask)
         rows = torch.from_numpy(rows[1:]).float()
-        rows = rows[rows[:, 4] >= self.least]
+        rows = rows[(rows[:, 4] >= self.least) & (rows[:, 4] <= self.most)]
         grow = rows[:, 2:4] * self.margin
         boxes = torch.cat([rows[:, :2] - grow, rows[:, :2] + rows[:, 2:4] + grow], dim=1)
         height, width = pixels.shape[:2]
@@ -124,11 +127,25 @@ def one(box, score, label=0) -> Detections:
 
 
 def test_boxes_that_a_tile_shows_whole():
-    windows = Tiling(100, 0.2).windows((100, 180))  # from 0 to 100 and from 80 to 180
+    left, right = Tiling(100, 0.2).windows((100, 180))  # from 0 to 100 and from 80 to 180
     boxes = torch.tensor([[0.0, 0, 98, 100], [0, 0, 99, 100], [79, 0, 99, 9], [82, 0, 180, 100]])
-    found = is_within(boxes, windows, (100, 180), 100)
-    assert found.tolist() == [True, False, False, True]
-    assert is_within(boxes[:0], windows, (100, 180), 100).tolist() == []
+    assert is_within(boxes, left, (100, 180), 100).tolist() == [True, False, False, False]
+    assert is_within(boxes, right, (100, 180), 100).tolist() == [False, False, False, True]
+    assert is_within(boxes[:0], left, (100, 180), 100).tolist() == []
+
+
+def test_a_group_is_filled_by_its_objects():
+    group = one((0, 0, 210, 100), 0.9)
+    first, second = one((0, 0, 100, 100), 0.5), one((110, 0, 210, 100), 0.6)
+    assert is_filled(group, Detections.cat([first, second])).tolist() == [True]
+    # A single smaller object, twice found; a weak one; one of another class; one that it lies in.
+    near = one((4, 0, 104, 100), 0.7)
+    weak, other = one((110, 0, 210, 100), 0.4), one((110, 0, 210, 100), 0.9, label=1)
+    for more in (near, weak, other):
+        assert is_filled(group, Detections.cat([first, more])).tolist() == [False]
+    assert is_filled(group, one((0, 0, 300, 200), 0.9)).tolist() == [False]
+    assert is_filled(group, first[:0]).tolist() == [False]
+    assert is_filled(group[:0], first).tolist() == []
 
 
 def test_a_part_is_covered_by_the_object_it_is_of():
@@ -143,15 +160,69 @@ def test_a_part_is_covered_by_the_object_it_is_of():
 
 def test_of_the_parts_of_one_object_the_largest_is_kept():
     """Two tiles that overlap by 120 pixels cut an object of 300."""
+    windows = [(0, 0, 240, 240), (120, 0, 360, 240)]
     left, right = one((0, 0, 240, 100), 0.6), one((120, 0, 300, 100), 0.9)
     again = one((118, 0, 300, 104), 0.5)  # a near copy, larger than its original
-    kept = largest_parts(Detections.cat([again, right, left]))
+    kept = largest_parts([left, Detections.cat([again, right])], windows)
     assert kept.boxes.tolist() == [[0, 0, 240, 100]]
     # Parts that share less than half, of another class, or of a weak larger one stay.
     beside, other = one((200, 0, 300, 100), 0.9), one((120, 0, 300, 100), 0.9, label=1)
-    assert len(largest_parts(Detections.cat([left, beside, other]))) == 3
-    assert len(largest_parts(Detections.cat([one((0, 0, 240, 100), 0.2), right]))) == 2
-    assert len(largest_parts(left[:0])) == 0
+    assert len(largest_parts([left, Detections.cat([beside, other])], windows)) == 3
+    assert len(largest_parts([one((0, 0, 240, 100), 0.2), right], windows)) == 2
+    assert len(largest_parts([left[:0], left[:0]], windows)) == 0
+
+
+def test_parts_that_one_tile_shows_apart_are_all_kept():
+    windows = [(0, 0, 800, 800), (600, 0, 1400, 800)]
+    first, second = one((500, 100, 800, 400), 0.9), one((500, 420, 800, 700), 0.9)
+    group = one((480, 90, 800, 710), 0.46)
+    kept = largest_parts([Detections.cat([first, second, group]), first[:0]], windows)
+    assert len(kept) == 3
+    # An object in front of a larger one, both cut by both tiles: one part of each.
+    left = Detections.cat([one((300, 100, 800, 700), 0.9), one((560, 400, 800, 600), 0.8)])
+    right = Detections.cat([one((600, 100, 900, 700), 0.9), one((600, 400, 830, 600), 0.8)])
+    assert sorted(largest_parts([left, right], windows).boxes.tolist()) == left.boxes.tolist()
+
+
+class Listed(Blobs):
+    """Finds ``views`` (boxes with scores, in pixels of the image) one view after the other."""
+
+    def __init__(self, *views: Detections) -> None:
+        super().__init__(EvalTransform(80, 140), (0, 180))
+        self.listed = list(views)
+
+    def candidates(self, batch: Batch) -> list[Detections]:
+        return [self.listed.pop(0)]
+
+
+def listed(*views: Detections) -> list[list[float]]:
+    """What `Listed` finds in an image with two tiles, from 0 to 800 and from 600 to 1400."""
+    predictor = Predictor(Listed(*views), classes=("object", "other"))
+    pixels = np.zeros((800, 1400, 3), np.uint8)
+    (found,) = predictor.tiled(800, 0.2).predict([pixels], score_threshold=0)
+    return sorted(found.boxes.tolist())
+
+
+def test_a_box_of_the_whole_image_is_kept_where_no_tile_shows_its_object():
+    box, none = one((20, 20, 700, 700), 0.95), one((0, 0, 1, 1), 1.0)[:0]
+    assert listed(box, none, none) == [[20, 20, 700, 700]]
+    # What the other tile cuts is a part of it.
+    box, part = one((400, 100, 780, 500), 0.95), one((0, 100, 180, 500), 0.5)
+    assert listed(box, none, part) == [[400, 100, 780, 500]]
+    # A smaller object in front of it.
+    front = one((450, 200, 550, 400), 0.9)
+    assert listed(box, front, none) == [[400, 100, 780, 500], [450, 200, 550, 400]]
+    # A weak one, and one of another class.
+    weak, other = one((410, 100, 780, 500), 0.4), one((410, 100, 780, 500), 0.9, label=1)
+    assert [400, 100, 780, 500] in listed(box, weak, none)
+    assert [400, 100, 780, 500] in listed(box, other, none)
+
+
+def test_a_box_of_the_whole_image_that_ends_short_of_the_tile_it_passes():
+    """The object goes from 300 to 830: both tiles cut it."""
+    coarse = one((310, 100, 785, 700), 0.9)
+    left, right = one((300, 100, 800, 700), 0.9), one((0, 100, 230, 700), 0.9)
+    assert listed(coarse, left, right) == [[310, 100, 785, 700]]
 
 
 # --------------------------------------------------------------------------------- drawn scenes
@@ -208,7 +279,7 @@ def test_an_object_that_no_view_has_whole_is_kept(blobs):
 
 
 def test_tiles_tell_apart_what_the_whole_image_shows_as_one():
-    """A box of the whole image counts where no tile shows its place whole."""
+    """A box of the whole image counts where no tile fills its place with objects."""
     pixels = np.full((1500, 2300, 3), 100, np.uint8)
     pixels[100:160, 100:140] = pixels[100:160, 152:192] = (30, 60, 220)  # 2.6 network pixels apart
     pixels[500:1100, 500:1600] = (30, 60, 220)  # larger than a tile
@@ -217,6 +288,19 @@ def test_tiles_tell_apart_what_the_whole_image_shows_as_one():
     assert len(plain.predict([pixels])[0]) == 2
     (found,) = plain.tiled(400, 0.2).predict([pixels])
     truth = [[100, 100, 140, 160], [152, 100, 192, 160], [500, 500, 1600, 1100]]
+    assert iou(torch.tensor(truth).float(), found.boxes).amax(dim=1).min() > 0.8
+    assert len(found) == 3
+
+
+def test_objects_too_large_for_the_network_in_a_tile_come_from_the_whole_image():
+    pixels = np.full((1500, 2300, 3), 100, np.uint8)
+    pixels[100:400, 50:350] = pixels[700:1000, 1000:1300] = (30, 60, 220)
+    pixels[500:540, 500:540] = (30, 60, 220)  # which only tiles show
+    finder = Blobs(EvalTransform(300, 500), (100, 130), least=100, most=5000)
+    plain = Predictor(finder, classes=("object",))
+    assert len(plain.predict([pixels])[0]) == 2
+    (found,) = plain.tiled(500, 0.2).predict([pixels])
+    truth = [[50, 100, 350, 400], [1000, 700, 1300, 1000], [500, 500, 540, 540]]
     assert iou(torch.tensor(truth).float(), found.boxes).amax(dim=1).min() > 0.8
     assert len(found) == 3
 
