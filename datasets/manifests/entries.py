@@ -23,6 +23,11 @@ class Entry(NamedTuple):
     name: str
     offset: int | None = None
 
+    @property
+    def place(self) -> str:
+        """The path or address of the file that holds it: its own, or that of its tar file."""
+        return self.path if self.offset is None else self.path.rpartition("::")[2]
+
 
 def to_parquet(entries: Sequence[Entry], first: int, about: Mapping[str, Any]) -> bytes:
     """A Parquet file with the columns ``id``, ``path``, ``size``, ``etag``, ``name``, ``offset``;

@@ -92,8 +92,7 @@ class GlobImages(ImageSource):
         member = last is not None and last.offset is not None
         after: tuple[str, ...] = ()
         if last is not None:
-            path = last.path.partition("::")[2] if member else last.path
-            after = _parts(_below(path, self.address))
+            after = _parts(_below(last.place, self.address))
         if last is not None and member:
             yield from self._tar("/".join(after), last)
         pieces = walk(self.address, enter=self._enters, after=after)

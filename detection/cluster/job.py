@@ -123,11 +123,10 @@ class RefusedFile(InputFile):
 
 def input_file(entry: Entry) -> InputFile:
     """The image of an entry."""
-    address = entry.path.partition("::")[2] if entry.offset is not None else entry.path
-    if entry.offset is None and not is_remote(address):
-        return InputFile(Path(address), entry.name)
+    if entry.offset is None and not is_remote(entry.path):
+        return InputFile(Path(entry.path), entry.name)
     return StoredFile(
-        Path(entry.name), entry.name, address=address, offset=entry.offset, size=entry.size
+        Path(entry.name), entry.name, address=entry.place, offset=entry.offset, size=entry.size
     )
 
 

@@ -111,6 +111,18 @@ def test_tar_files_are_read_by_offset(tars, tmp_path):
         assert read_bytes(place, each.offset, each.size).decode() == each.name[6:]
 
 
+def test_a_tar_member_with_colons(folder, tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(folder / "z.jpg", "a::b.jpg")
+        archive.add(folder / "B.PNG", "c.png")
+    names(tmp_path / "a.tar", out=tmp_path / "m")
+    assert [each.place for each in entries(tmp_path / "m")] == [f"{tmp_path}/a.tar"] * 2
+    with pytest.raises(ZeroDivisionError):
+        names(f"{tmp_path}/*.tar", out=tmp_path / "g", per_shard=1, report=lambda images: 1 // 0)
+    found = names(f"{tmp_path}/*.tar", out=tmp_path / "g", per_shard=1)
+    assert found == ["a.tar/a::b.jpg", "a.tar/c.png"]
+
+
 def test_a_list_is_not_looked_up(folder, tmp_path):
     lines = ["# two", str(folder / "z.jpg"), "", "gone/away.jpg", "s3://bucket/a/b.jpg"]
     (tmp_path / "list.txt").write_text("\n".join(lines))
