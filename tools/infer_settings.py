@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import re
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -104,10 +103,9 @@ def _images(args: argparse.Namespace) -> dict[str, str]:
     """Which images: all processes that share a manifest write the same results."""
     if args.manifest is None:
         return {"shard": args.shard}
-    from resdet.datasets.manifests.manifest import read_manifest
+    from resdet.datasets.manifests.manifest import digest_of
 
-    text = read_manifest(args.manifest).text()
-    return {"manifest_sha256": hashlib.sha256(text.encode()).hexdigest()}
+    return {"manifest_sha256": digest_of(args.manifest)}
 
 
 def _version(name: str) -> str:

@@ -6,9 +6,11 @@ It is complete once ``manifest.json`` says so, which is written last.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
@@ -26,6 +28,8 @@ INDEX = "manifest.json"
 FORMAT = "resdet manifest 1"
 #: Kinds of files in the count of what was left out.
 _KINDS = 20
+#: Shards that are read at once.
+_READERS = 16
 
 
 def shard_name(number: int) -> str:
@@ -34,7 +38,11 @@ def shard_name(number: int) -> str:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest: where it is, what it was made of, and how many images and shards it has."""
+    """A manifest: where it is, what it was made of, and how many images and shards it has.
+
+    ``digest`` is a SHA-256 of all entries and of how they are divided into shards; empty in
+    manifests that other programs made.
+    """
 
     sources: tuple[str, ...]
     per_shard: int
@@ -43,6 +51,7 @@ class Manifest:
     shards: int = 0
     complete: bool = False
     left_out: dict[str, int] = field(default_factory=dict)
+    digest: str = ""
 
     def text(self) -> str:
         content = {"format": FORMAT, **asdict(self)}
@@ -63,12 +72,30 @@ def read_manifest(folder: str) -> Manifest:
 
 def read_entries(folder: str, number: int) -> list[Entry]:
     """The images of one shard. Raises DataError."""
+    return from_parquet(_content(folder, number), Store(folder).address(shard_name(number)))[0]
+
+
+def digest_of(folder: str) -> str:
+    """A SHA-256 that differs for other images or shards: that of the listing, or, of a manifest
+    without one, that of its Parquet files. Raises as `read_manifest` and `read_entries`."""
+    manifest = read_manifest(folder)
+    if manifest.digest:
+        return manifest.digest
+    with ThreadPoolExecutor(_READERS) as pool:
+        digests = pool.map(lambda number: _sha256(_content(folder, number)), range(manifest.shards))
+        return _sha256("".join(digests).encode())
+
+
+def _content(folder: str, number: int) -> bytes:
     store, name = Store(folder), shard_name(number)
     try:
-        content = store.read(name)
+        return store.read(name)
     except Exception as error:  # whatever the storage raises
         raise DataError(f"{store.address(name)}: {reason_of(error)}") from error
-    return from_parquet(content, store.address(name))[0]
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def write_manifest(
@@ -100,7 +127,7 @@ def write_manifest(
             raise ConfigError(f"{out}: is not empty; choose another folder")
         if before is None or not others:
             store.write(INDEX, wanted.text().encode())
-        elif replace(before, images=0, shards=0, complete=False, left_out={}) != wanted:
+        elif _asked(before) != wanted:
             raise ConfigError(f"{out}: is the manifest of other inputs or options")
         elif before.complete:
             return before
@@ -111,10 +138,12 @@ def _list(
     sources: Sequence[ImageSource], wanted: Manifest, store: Store, report: Callable[[int], None]
 ) -> Manifest:
     where = _Position.of(store)
-    images, shards = where.images, where.shards
+    images, shards, digest = where.images, where.shards, where.digest
     entries = _entries(sources, where)
     while piece := list(islice(entries, wanted.per_shard)):
+        digest = _sha256(digest.encode() + json.dumps(piece).encode())
         about = {
+            "digest": digest,
             "images": images + len(piece),
             "source": where.source,
             "done": where.done,
@@ -127,14 +156,21 @@ def _list(
     if not images:
         others = ", ".join(f"{count} {kind}" for kind, count in left_out.items())
         raise ConfigError(f"{' '.join(wanted.sources)}: no images" + f" ({others})" * bool(others))
-    complete = replace(wanted, images=images, shards=shards, complete=True, left_out=left_out)
+    counts: dict[str, Any] = {"images": images, "shards": shards, "left_out": left_out}
+    complete = replace(wanted, complete=True, digest=digest, **counts)
     store.write(INDEX, complete.text().encode())
     return complete
 
 
+def _asked(manifest: Manifest) -> Manifest:
+    """A manifest before its listing."""
+    return Manifest(manifest.sources, manifest.per_shard, manifest.hidden)
+
+
 @dataclass
 class _Position:
-    """How far a listing is: ``last`` is number ``done`` of source number ``source``."""
+    """How far a listing is: ``last`` is number ``done`` of source number ``source``;
+    ``digest`` is that of all entries before."""
 
     images: int = 0
     shards: int = 0
@@ -142,6 +178,7 @@ class _Position:
     done: int = 0
     last: Entry | None = None
     left_out: dict[str, int] = field(default_factory=dict)
+    digest: str = ""
 
     @staticmethod
     def of(store: Store) -> _Position:
@@ -152,7 +189,8 @@ class _Position:
         entries, about = from_parquet(store.read(name), store.address(name))
         try:
             images, source, done = about["images"], about["source"], about["done"]
-            return _Position(images, shards, source, done, entries[-1], about["left_out"])
+            left_out, digest = about["left_out"], about["digest"]
+            return _Position(images, shards, source, done, entries[-1], left_out, digest)
         except (LookupError, TypeError) as error:
             raise DataError(
                 f"{store.address(name)}: not of `resdet manifest`, which cannot go on after it"

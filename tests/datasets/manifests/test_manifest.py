@@ -10,7 +10,12 @@ from pathlib import Path
 
 import pytest
 from resdet.datasets.manifests.entries import Entry
-from resdet.datasets.manifests.manifest import read_entries, read_manifest, write_manifest
+from resdet.datasets.manifests.manifest import (
+    digest_of,
+    read_entries,
+    read_manifest,
+    write_manifest,
+)
 from resdet.datasets.manifests.storage import Store, read_bytes
 from resdet.detection.errors import ConfigError, DataError, ResdetError
 from resdet.detection.extras import EXTRAS
@@ -121,6 +126,23 @@ def test_a_tar_member_with_colons(folder, tmp_path):
         names(f"{tmp_path}/*.tar", out=tmp_path / "g", per_shard=1, report=lambda images: 1 // 0)
     found = names(f"{tmp_path}/*.tar", out=tmp_path / "g", per_shard=1)
     assert found == ["a.tar/a::b.jpg", "a.tar/c.png"]
+
+
+def test_the_digest_is_that_of_the_images(folder, tmp_path):
+    """Other images, or another division into shards, have another one, however many they are."""
+    shutil.copytree(folder / "day2", tmp_path / "in")
+    names(tmp_path / "in", out=tmp_path / "m")
+    names(tmp_path / "in", out=tmp_path / "same")
+    names(tmp_path / "in", out=tmp_path / "divided", per_shard=1)
+    (tmp_path / "in" / "x.jpg").rename(tmp_path / "in" / "y.jpg")
+    names(tmp_path / "in", out=tmp_path / "other")
+    made = {name: digest_of(str(tmp_path / name)) for name in ("m", "same", "divided", "other")}
+    assert made["m"] == made["same"] and len(set(made.values())) == 3
+    for name in ("m", "same", "other"):  # as other programs write manifests
+        index = tmp_path / name / "manifest.json"
+        index.write_text(index.read_text().replace(made[name], ""))
+    files = {name: digest_of(str(tmp_path / name)) for name in ("m", "same", "other")}
+    assert files["m"] == files["same"] != files["other"]
 
 
 def test_a_list_is_not_looked_up(folder, tmp_path):
