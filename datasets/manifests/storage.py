@@ -20,6 +20,7 @@ from uuid import uuid4
 
 from ...detection.errors import ConfigError, one_line
 from ...detection.extras import require_extra
+from ...detection.files import sync_to_disk
 
 Result = TypeVar("Result")
 
@@ -145,8 +146,9 @@ def reason_of(error: BaseException) -> str:
 class Store:
     """A folder for results, local or remote; names in it have slashes.
 
-    A file appears whole or not at all: local ones are written under a temporary name and moved,
-    object stores show an object once its upload is complete.
+    A file appears whole or not at all, also after a power cut: local ones are written under a
+    temporary name, flushed to disk and moved, object stores show an object once its upload is
+    complete.
     """
 
     root: str
@@ -188,7 +190,7 @@ class Store:
         part = self._part(name)
         try:
             part.write_bytes(content)
-            part.replace(address)
+            _replace(part, address)
         finally:
             part.unlink(missing_ok=True)
 
@@ -203,7 +205,7 @@ class Store:
         part = self._part(name)  # on this file system, where `local` may not be
         try:
             shutil.move(local, part)
-            part.replace(address)
+            _replace(part, address)
         finally:
             part.unlink(missing_ok=True)
 
@@ -224,3 +226,9 @@ class Store:
         path = Path(self.address(name))
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.with_name(f".{path.name}.part-{uuid4().hex[:12]}")
+
+
+def _replace(part: Path, address: str) -> None:
+    sync_to_disk(part)
+    part.replace(address)
+    sync_to_disk(part.parent)

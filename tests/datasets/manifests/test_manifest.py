@@ -9,6 +9,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+from resdet.datasets.manifests import storage
 from resdet.datasets.manifests.entries import Entry
 from resdet.datasets.manifests.manifest import (
     digest_of,
@@ -143,6 +144,18 @@ def test_the_digest_is_that_of_the_images(folder, tmp_path):
         index.write_text(index.read_text().replace(made[name], ""))
     files = {name: digest_of(str(tmp_path / name)) for name in ("m", "same", "other")}
     assert files["m"] == files["same"] != files["other"]
+
+
+def test_files_are_flushed_before_they_appear(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(
+        storage, "sync_to_disk", lambda path: flushed.append((path, (tmp_path / "a").exists()))
+    )
+    (tmp_path / "local").write_text("x")
+    Store(str(tmp_path)).publish(tmp_path / "local", "a")
+    assert [(path.is_dir(), shown) for path, shown in flushed] == [(False, False), (True, True)]
+    Store(str(tmp_path)).write("b", b"x")
+    assert len(flushed) == 4
 
 
 def test_a_list_is_not_looked_up(folder, tmp_path):
