@@ -103,6 +103,26 @@ def numbers(text: str) -> tuple[float, ...]:
     return values
 
 
+def names(text: str, classes: Sequence[str]) -> tuple[str, ...]:
+    """The names in ``A, B``, known or not. One of ``classes`` may have commas itself; of several
+    that fit it is the longest."""
+    if text in classes:
+        return (text,)
+    known = {_between_commas(name): name for name in classes}
+    longest = max(map(len, known), default=1)
+    found, rest = [], _between_commas(text)
+    while rest:
+        fitting = (end for end in range(longest, 0, -1) if rest[:end] in known)
+        end = next(fitting, 1)
+        found.append(known.get(rest[:end], rest[0]))
+        rest = rest[end:]
+    return tuple(found)
+
+
+def _between_commas(text: str) -> tuple[str, ...]:
+    return tuple(part for word in text.split(",") if (part := word.strip()))
+
+
 def add_font_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--font",

@@ -184,9 +184,11 @@ def evaluate(args: argparse.Namespace) -> Evaluation | None:
             expect_writable(folder)
             if args.submission:
                 expect_writable(args.submission.absolute().parent)
+        testing = task.describe_testing(members, pipeline) + limited_to(only, split.classes)
         if args.dry_run:
-            say(f"{len(split.records)} images, classes {', '.join(split.classes)}")
-            say(f"testing with: {task.describe_testing(members, pipeline)}")
+            chosen = [split.classes[label] for label in chosen_labels(only, split.classes)]
+            say(f"{len(split.records)} images, classes {', '.join(chosen)}")
+            say(f"testing with: {testing}")
             return None
         options = _options(args, task, leader, split) | ({"only": only} if only else {})
         timer = Timer()
@@ -200,13 +202,13 @@ def evaluate(args: argparse.Namespace) -> Evaluation | None:
             evaluation = replace(
                 task.evaluate(found, split, config, **options),
                 **analysis_options(args),
-                testing=task.describe_testing(members, pipeline) + limited_to(only, split.classes),
+                testing=testing,
                 seconds_per_image=timer.seconds_per_image,
             )
             print_report(evaluation, Console())
             written = write_report(evaluation, folder)
         else:
-            say(f"tested with: {task.describe_testing(members, pipeline)}")
+            say(f"tested with: {testing}")
             say(f"{len(found)} images without annotations: nothing to score")
             if lines := skipped_images(found, split, config):
                 say(f"note: {len(lines)} images without detections: {first_few(lines, 3)}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from resdet.detection.errors import ConfigError, first_few
 from resdet.detection.printing import say
-from resdet.tools.arguments import expect_writable
+from resdet.tools.arguments import expect_writable, names
 
 if TYPE_CHECKING:
     from resdet.datasets.catalog import DataSplit
@@ -45,7 +45,8 @@ def score_predictions(args: argparse.Namespace) -> Evaluation | None:
     columns = read_columns(args.predictions, truth)
     expect_writable(folder)
     if args.dry_run:
-        say(f"{len(columns.found.scores)} detections in {len(truth.image_ids)} images")
+        limits = limited_to(only, truth.classes)
+        say(f"{len(columns.found.scores)} detections in {len(truth.image_ids)} images{limits}")
         return None
     found = evaluate_columns(
         columns,
@@ -75,7 +76,7 @@ def page_command(folder: Path) -> str:
 
 def chosen_classes(args: argparse.Namespace, classes: Sequence[str]) -> tuple[str, ...]:
     """The names in ``--classes``; raises ConfigError for one that is not among ``classes``."""
-    only = tuple(part for name in args.classes.split(",") if (part := name.strip()))
+    only = names(args.classes, classes)
     if unknown := [name for name in only if name not in classes]:
         known = first_few(list(classes), 10)
         raise ConfigError(f"--classes: no class {unknown[0]!r:.80}; there are {known}")

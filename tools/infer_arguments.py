@@ -165,13 +165,6 @@ def overlap(args: argparse.Namespace) -> float:
     return 0.2 if args.overlap is None else float(args.overlap)
 
 
-def names(text: str, classes: Sequence[str]) -> tuple[str, ...]:
-    """The classes of ``A, B``; a class whose own name has a comma is taken as it is."""
-    if text in classes:
-        return (text,)
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
 def thresholds(
     words: Sequence[str], classes: Sequence[str]
 ) -> tuple[float | None, dict[str, float]]:

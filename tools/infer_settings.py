@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from resdet.detection.errors import ConfigError
 from resdet.detection.printing import say
-from resdet.tools.infer_arguments import names, overlap, thresholds
+from resdet.tools.arguments import names
+from resdet.tools.infer_arguments import overlap, thresholds
 
 if TYPE_CHECKING:
     from resdet.detection.cluster.job import ModelArguments

@@ -105,7 +105,8 @@ class LocationPipeline(nn.Module):
         self.regions_at_once = regions_at_once
         self.top = top
         self.vote_iou = vote_iou
-        #: The labels among which the classifiers choose; None: all.
+        #: The labels among which the classifiers choose, as if they knew no others: their
+        #: scores are divided by their sum. None: all.
         self.among: Tensor | None = None
         self._scored: tuple[Crop, ...] = classifiers.scores.crops if classifiers else ()
         self._placed = tuple(dict.fromkeys(crop for stage in self.first for crop in stage.crops))
@@ -190,7 +191,10 @@ class LocationPipeline(nn.Module):
         batch = replace(views[0], views=tuple(views[1:]))
         scores = self.classifiers.scores.predict(batch)[0][self.classifiers.order]
         labels = torch.arange(len(scores)) if self.among is None else self.among
-        best = scores[labels].topk(min(self.top, len(labels)))
+        chosen = scores[labels]
+        if self.among is not None:
+            chosen = chosen / chosen.sum().clamp(min=torch.finfo(chosen.dtype).tiny)
+        best = chosen.topk(min(self.top, len(labels)))
         return labels[best.indices].tolist(), best.values.tolist()
 
     def _best(self, candidates: Detections) -> Detections:

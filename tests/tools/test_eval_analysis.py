@@ -202,6 +202,39 @@ def test_results_become_coco_results(
     assert truth.cats[only["category_id"]]["name"] == "ring"
 
 
+def test_a_dry_run_tells_the_classes(
+    resdet: Command, learned_run: Path, evaluated: Path, tmp_path: Path
+) -> None:
+    words = ("--dry-run", "--out", tmp_path, "--classes", "star,ring")
+    done = resdet("eval", "--weights", learned_run / "weights" / "last.pt", *words)
+    counted, testing = done.out.splitlines()[-2:]
+    assert counted.endswith(" images, classes ring, star")
+    assert testing.startswith("testing with: ") and testing.endswith("classes: ring; star")
+    assert "detections in" in score(resdet, evaluated, tmp_path, "--dry-run")
+    assert "; only 2 of" in score(resdet, evaluated, tmp_path, *words)
+
+
+def test_a_class_whose_name_has_commas(tmp_path: Path, resdet: Command) -> None:
+    """ImageNet's classes are lists of synonyms."""
+    names = ("tench, Tinca tinca", "goldfish, Carassius auratus", "crane")
+    image = {"id": 1, "file_name": "a.jpg", "width": 64, "height": 48}
+    boxes = [
+        {"id": k, "image_id": 1, "category_id": k, "bbox": [8 * k, 8, 8, 8], "area": 64}
+        for k in (1, 2, 3)
+    ]
+    truth = {
+        "images": [image],
+        "annotations": boxes,
+        "categories": [{"id": k, "name": name} for k, name in enumerate(names, 1)],
+    }
+    (tmp_path / "ground_truth.json").write_text(json.dumps(truth))
+    found = [{**box, "score": 0.9} for box in boxes]
+    (tmp_path / "detections.json").write_text(json.dumps(found))
+    words = ("--no-coco", "--resamples", "0", "--classes", f"crane, {names[0]}")
+    score(resdet, tmp_path, tmp_path / "out", *words)
+    assert content(tmp_path / "out")["classes"] == [names[0], "crane"]
+
+
 def test_nothing_found_and_nothing_to_find(
     resdet: Command, evaluated: Path, tmp_path: Path
 ) -> None:

@@ -185,6 +185,17 @@ def test_the_most_likely_classes_are_located_in_their_order() -> None:
     assert len(unknown.true_class) == 0 and unknown.predicted.labels.tolist() == [0, 1]
 
 
+def test_some_classes_have_the_scores_of_a_network_that_knows_no_others() -> None:
+    names = classifiers(0.2, 0.5, 0.3, order=[1, 2, 0])
+    pipeline = LocationPipeline([FirstStage(FindsBright(), DENSE)], classifiers=names, top=2)
+    pipeline.among = torch.tensor([1, 2])
+    found = located(pipeline).predicted
+    assert found.labels.tolist() == [1, 2]
+    torch.testing.assert_close(found.scores, torch.tensor([0.6, 0.4]))
+    pipeline.classifiers = classifiers(0.0, 1.0, 0.0, order=[1, 2, 0])  # none of them
+    assert located(pipeline).predicted.scores.tolist() == [0, 0]
+
+
 def test_fewer_classes_than_requested() -> None:
     names = classifiers(0.6, 0.4, order=[0, 1])
     pipeline = LocationPipeline([FirstStage(FindsBright(), DENSE)], classifiers=names, top=5)
