@@ -24,6 +24,7 @@ from ..detection.files import read_limited
 from .decoder_messages import with_messages
 from .image_file import expect_file, expect_size, open_image
 from .jpeg_damage import damage
+from .jpeg_scans import MAX_SCANS, has_end, has_too_many_scans
 from .memory import DECODING, MAX_FILE, bytes_of
 from .orientation import Orientation, read_orientation, turn
 from .pixel_modes import Pixels, blended, flattened, from_grey
@@ -36,9 +37,7 @@ IMAGE_SUFFIXES = frozenset(
 
 #: Above it, Pillow warns of "decompression bombs".
 MAX_PIXELS = 89_478_485
-_SOS, _EOI = b"\xff\xda", b"\xff\xd9"
-#: Scans of a JPEG: encoders write about ten, and each is a pass over the whole image.
-MAX_SCANS = 100
+_EOI = b"\xff\xd9"
 #: PIL modes that hold 8 bits a channel, so that RGB is a plain conversion.
 _EIGHT_BIT = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"})
 
@@ -181,10 +180,10 @@ def _checked_size(
 def _decode_jpeg(
     data: bytes, image: Image.Image, name: str, rules: ImageRules
 ) -> tuple[Pixels, tuple[str, ...]]:
-    if (scans := data.count(_SOS)) > MAX_SCANS:
-        raise rules.error(f"{name}: a JPEG of {scans} scans; more than {MAX_SCANS} take too long")
+    if has_too_many_scans(data):
+        raise rules.error(f"{name}: a JPEG of more than {MAX_SCANS} scans, which take too long")
     warnings: tuple[str, ...] = ()
-    if not data.endswith(_EOI) and data.rfind(_EOI) < data.rfind(_SOS):
+    if not has_end(data):
         if _lacks_pixels(data):
             if rules.on_truncated != "warn":
                 raise rules.error(f"{name}: truncated (pixels are missing)", truncated=True)

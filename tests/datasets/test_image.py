@@ -224,9 +224,21 @@ def test_a_jpeg_of_very_many_scans_is_refused() -> None:
     head, *scans = data.removesuffix(b"\xff\xd9").split(b"\xff\xda")
     assert 5 < len(scans) < 20
     longer = b"\xff\xda".join([head, *scans, *scans[-1:] * (101 - len(scans))]) + b"\xff\xd9"
-    with pytest.raises(ImageError, match=r"x: a JPEG of 101 scans; more than 100 take too long"):
+    with pytest.raises(ImageError, match=r"x: a JPEG of more than 100 scans, which take too"):
         decode_image(longer, "x", ImageRules(on_truncated="warn"))
     assert decode_image(data, "x").warnings == ()
+
+
+def test_what_stands_behind_a_jpeg_is_not_read() -> None:
+    """The film of a moving photo; in the thumbnail of the header are such bytes too."""
+    image = _photo()
+    data = _encode(image, progressive=True, comment=b"\xff\xd9")
+    expected = decode_image(data, "x").pixels
+    for film in (b"\xff\xda" * 200, b"\xff\xd9\xff\xda\x00", b"\xff\xff\x00"):
+        loaded = decode_image(data + film, "x")
+        assert loaded.warnings == () and np.array_equal(loaded.pixels, expected)
+    with pytest.raises(ImageError, match="truncated"):
+        decode_image(data[:-200], "x")
 
 
 def test_a_tiff_of_very_many_pages_is_not_searched() -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from resdet.datasets.image import MAX_SCANS, ImageRules, read_image
+from resdet.datasets.image import ImageRules, read_image
+from resdet.datasets.jpeg_scans import MAX_SCANS
 from resdet.datasets.timed_reading import TimedReader
 from resdet.detection.errors import ImageError
 
