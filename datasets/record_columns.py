@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from ..detection.structures import Annotation, Record
 
 Columns = Mapping[str, NDArray[Any]]
-#: {column: type of its values, shape of one} of N images and R objects. Texts are UTF-8; ``*_ends``
-#: (N,) are where the texts and the objects of each image end in their columns.
+#: {column: type of its values, shape of one} of N images and R objects. Texts are UTF-8, also
+#: of lone surrogates; ``*_ends`` (N,) are where the texts and the objects of each image end in
+#: their columns.
 COLUMNS: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "ids": ("u1", ()),
     "id_ends": ("i8", ()),
@@ -138,7 +139,7 @@ class Records(Sequence[Record]):
 
     def _text(self, kind: str, number: int) -> str:
         content = self.columns[f"{kind}s"][self._part(f"{kind}_ends", number)]
-        return content.tobytes().decode("utf-8", "surrogateescape")
+        return content.tobytes().decode("utf-8", "surrogatepass")
 
     def _part(self, ends: str, number: int) -> slice:
         column = self.columns[ends]
@@ -157,8 +158,8 @@ def _columns(records: Iterable[Record]) -> Columns:
     kept = {name: array(_CODES[kind]) for name, (kind, _) in COLUMNS.items()}
     for record in records:
         own = record.annotation
-        kept["ids"].frombytes(record.image_id.encode("utf-8", "surrogateescape"))
-        kept["paths"].frombytes(str(record.path).encode("utf-8", "surrogateescape"))
+        kept["ids"].frombytes(record.image_id.encode("utf-8", "surrogatepass"))
+        kept["paths"].frombytes(str(record.path).encode("utf-8", "surrogatepass"))
         kept["sizes"].extend(record.size)
         kept["image_labels"].append(-1 if record.image_label is None else record.image_label)
         if len(own):
