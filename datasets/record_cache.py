@@ -1,7 +1,7 @@
 """A cache of the records of large data sets: what the same files gave before.
 
 An entry is found by the content of the annotation files that a config names, by the path, size and
-time of change of every file in its data folders, by the settings of reading, and by the code of
+times of change of every file in its data folders, by the settings of reading, and by the code of
 this package. A change of any of them reads everything again. Entries are in ``records`` of the
 cache folder (`default_cache`), which may be deleted at any time.
 """
@@ -43,6 +43,7 @@ _LEAST_AGE = 2.0
 _PATIENCE = 3600
 #: Entries that are kept, the last used ones.
 _MOST_ENTRIES = 20
+_PACKAGE = Path(__file__).parents[1]
 _LOG = logging.getLogger(__name__)
 
 
@@ -65,14 +66,16 @@ def cached(
     path = _place(found, options)
     if splits := _load(path):
         return splits
-    with _alone(path):
+    with _alone(path) as waited:
         if splits := _load(path):  # of the process that was waited for
             return splits
-        splits = tuple(read())
-        if _fingerprint(sources) == found:  # else the files changed meanwhile
-            _save(path, splits)
-            return _load(path) or splits  # mapped from the file, which all processes share
-    return splits
+        if not waited:
+            splits = tuple(read())
+            if _fingerprint(sources) == found:  # else the files changed meanwhile
+                _save(path, splits)
+                return _load(path) or splits  # mapped from the file, which all processes share
+            return splits
+    return tuple(read())  # with the others that waited: no entry can be kept
 
 
 # ---------------------------------------------------------------------------------- the key
@@ -86,10 +89,11 @@ def _place(fingerprint: str, options: object) -> Path:
 
 @cache
 def _code() -> str:
-    """Of the package that reads."""
+    """Of the package, whose records, defaults and readers stand in several folders."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
+    for folder in ("backbones", "datasets", "detection", "tools"):
+        for path in sorted((_PACKAGE / folder).rglob("*.py")):
+            digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
@@ -126,7 +130,9 @@ def _listed(place: Path) -> tuple[list[str], float]:
             except OSError:  # a link to nothing
                 lines.append(f"{path} -")
                 continue
-            lines.append(f"{path} {status.st_size} {status.st_mtime_ns}")
+            # Archives give their times to the files that they replace; no program sets the other.
+            times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
+            lines.append(f"{path} {status.st_size} {times}")
             newest = max(newest, status.st_mtime_ns)
     return lines, newest / 1e9
 
@@ -198,14 +204,19 @@ def _digest(parts: Sequence[Mapping[str, Any]]) -> str:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Wait for other processes that make the same entry; without a lock where there can be none."""
-    lock = FileLock(f"{path}.lock", timeout=_PATIENCE)
+def _alone(path: Path) -> Iterator[bool]:
+    """Wait for other processes that make the same entry, and yield whether there were any; without
+    a lock where there can be none."""
+    lock, waited = FileLock(f"{path}.lock"), False
     with suppress(OSError, Timeout):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            waited = True
+            lock.acquire(timeout=_PATIENCE)
     try:
-        yield
+        yield waited
     finally:
         lock.release()
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,11 +113,19 @@ def annotate(source: CocoSource) -> None:
     os.utime(source.annotations, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-@pytest.mark.parametrize("edit", [add, change, remove, rename, annotate])
+def unpack(source: CocoSource) -> None:
+    """A corrected export, whose archive gives all files the same old time."""
+    path = source.images / "part" / "0.png"
+    before = path.stat()
+    path.write_bytes(bytes(reversed(path.read_bytes())))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("edit", [add, change, remove, rename, annotate, unpack])
 def test_changed_files_are_read_again(
     source: CocoSource, edit: Callable[[CocoSource], None]
 ) -> None:
-    """An annotation file counts with its content, others with path, size and time of change."""
+    """An annotation file counts with its content, others with path, size and times of change."""
     read = Reader()
     cached([source], "options", read)
     edit(source)
@@ -133,6 +144,47 @@ def test_other_settings_sources_and_code_are_read_again(
     monkeypatch.setattr(record_cache, "_code", lambda: "changed")
     cached([source], "options", read)
     assert read.count == 5
+
+
+def test_the_code_of_the_whole_package_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The defaults and the values of records stand outside of ``datasets``; tests do not count."""
+    monkeypatch.setattr(record_cache, "_PACKAGE", tmp_path)
+    seen = []
+    for name in ("datasets/a.py", "detection/config/b.py", "tests/c.py"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    for name in ("datasets/a.py", "detection/config/b.py", "tests/c.py"):
+        (tmp_path / name).write_text("x = 1")
+        seen.append(record_cache._code.__wrapped__())
+    assert seen[0] != seen[1] == seen[2]
+
+
+def test_processes_that_wait_in_vain_read_at_once(
+    source: CocoSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no entry can be kept, each would wait for the reading of all before it."""
+    start, together = threading.Event(), threading.Barrier(3)
+
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def first() -> tuple[DataSplit, ...]:
+        start.set()
+        time.sleep(0.3)  # until the others wait
+        return Reader()()
+
+    def later() -> tuple[DataSplit, ...]:
+        together.wait(timeout=10)
+        return Reader()()
+
+    monkeypatch.setattr(record_cache, "atomic_write", full)
+    with ThreadPoolExecutor() as pool:
+        tasks = [pool.submit(cached, [source], "options", first)]
+        start.wait()
+        tasks += [pool.submit(cached, [source], "options", later) for _ in range(3)]
+        assert all(task.result()[0].classes == ("one", "two") for task in tasks)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "text", "empty"])
