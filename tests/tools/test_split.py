@@ -129,6 +129,30 @@ def test_coco(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert json.loads(whole.read_text()) == content
 
 
+def test_coco_beside_its_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As labelling services export it: several files are named, and the only one is taken."""
+    for part in ("train", "valid"):
+        (tmp_path / part).mkdir()
+        for number in range(2):
+            Image.new("RGB", (40, 30), (number * 90, 9, 9)).save(tmp_path / part / f"{number}.jpg")
+        images = [{"id": n, "file_name": f"{n}.jpg", "width": 40, "height": 30} for n in range(2)]
+        objects = [
+            {"id": n + 1, "image_id": n, "category_id": 1, "bbox": [5, 5, 9, 9]} for n in (0, 1)
+        ]
+        classes = [{"id": 0, "name": "pets"}, {"id": 1, "name": "cat", "supercategory": "pets"}]
+        content = {"images": images, "annotations": objects, "categories": classes}
+        (tmp_path / part / "_annotations.coco.json").write_text(json.dumps(content))
+    parts = ("--parts", "a=0.5", "b=0.5", "--out", tmp_path / "parts")
+    assert _run(tmp_path, *parts) == 2
+    files = "; ".join(
+        str(tmp_path / part / "_annotations.coco.json") for part in ("train", "valid")
+    )
+    assert f"give --annotations JSON; there are: {files}\n" in capsys.readouterr().err
+    assert _run(tmp_path / "train", *parts) == 0
+    written = [json.loads((tmp_path / f"parts/{name}.json").read_text()) for name in "ab"]
+    assert [len(part["annotations"]) for part in written] == [1, 1]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
