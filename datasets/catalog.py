@@ -94,12 +94,16 @@ def label_images(
 
 
 def all_dropped(split: DataSplit) -> list[Finding]:
-    """An error if ``on_bad_box`` left no object of the split."""
+    """An error if ``on_bad_box`` left no object of the split, or would leave none."""
     dropped = [finding for finding in split.findings if finding.outcome == "dropped"]
-    if not dropped or len(split.records.labels):
+    bad = dropped or [
+        finding for finding in split.findings if finding.box and finding.severity == "error"
+    ]
+    if not bad or len(split.records.labels):
         return []
-    reason = f"all {len(dropped)} boxes were dropped; the first: {dropped[0]}"
-    return [Finding("no_objects", "error", dropped[0].file, reason)]
+    told = "were dropped" if dropped else "are bad, so that dropping them leaves none"
+    reason = f"all {len(bad)} boxes {told}; the first: {bad[0]}"
+    return [Finding("no_objects", "error", bad[0].file, reason)]
 
 
 def count_skipped(findings: Iterable[Finding]) -> int:

@@ -124,7 +124,8 @@ def _expand(item: str, wanted: _Wanted) -> _InputGroup:
             raise ConfigError(f"{item}: is {advice}")
         return _InputGroup(path.parent, (InputFile(path, _printable(path.name), named=True),))
     if ADDRESS.match(item):
-        raise ConfigError(f"{item}: is a URL: download the images and give the files")
+        stored = "" if item.startswith("http") else ", or list them: resdet manifest --help"
+        raise ConfigError(f"{item}: is a URL: download the images and give the files{stored}")
     if glob.has_magic(item):
         root = _before_wildcard(item)
         return _InputGroup(root, _named(_matches(item, root, wanted), root, item))

@@ -155,7 +155,7 @@ UNUSABLE = {
     "list.csv": "a list of images is a .txt file",
     "list.json": "a list of images is a .txt file",
     "https://example.org/a.jpg": "is a URL: download the images",
-    "s3://bucket/a.jpg": "is a URL",
+    "s3://bucket/a.jpg": "give the files, or list them: resdet manifest --help",
     "a.pgn": "did you mean a.png?",
     "a.png,a.png": "separate inputs by spaces",
     "-": "not read from the standard input",

@@ -124,6 +124,11 @@ def test_all_boxes_dropped_is_an_error(
     words = ["train-det", "--cfg", str(config), "--dry-run", "data.on_bad_box=drop"]
     assert main(words) == 3
     assert "all 1 boxes were dropped" in capsys.readouterr().err
+    words = ["check-data", str(tmp_path), "--annotations", str(tmp_path / "x.json"), "--quick"]
+    assert main(words) == 3
+    printed = capsys.readouterr().out  # says of no setting that it settles this
+    assert "all 1 boxes are bad, so that dropping them leaves none" in printed
+    assert "settle" not in printed and printed.rstrip().endswith("--out checked")
     images, _ = inspect(CocoSource(images=tmp_path, annotations=tmp_path / "x.json"))
     [finding] = all_dropped(label_images(images, classes=["cat"], on_bad_box="drop"))
     assert (finding.kind, finding.severity) == ("no_objects", "error")
