@@ -6,6 +6,7 @@ ended; the environment variable RESDET_BATCH_TIMEOUT sets another time.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -211,6 +212,7 @@ def _as_read(batch: Any) -> Any:
 
 
 def _init_worker(worker: int) -> None:
+    gc.freeze()  # a collection writes to every inherited object, which copies its page
     # One thread per worker: more would fight for the cores, and cv2's pool does not survive fork.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -1,7 +1,8 @@
-"""Workers that hang, and the time after which they are ended."""
+"""Workers that hang, the time after which they are ended, and their memory."""
 
 from __future__ import annotations
 
+import gc
 import time
 from pathlib import Path
 
@@ -35,6 +36,20 @@ def test_workers_that_hang_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyP
     deadline = time.monotonic() + 30
     while any(Path(f"/proc/{child}/task").exists() for child in workers):
         assert time.monotonic() < deadline, "a worker goes on"
+
+
+def test_workers_do_not_copy_what_they_inherit() -> None:
+    """A collection that sees an object writes to it, and so copies its page."""
+
+    def read(keys: list[int]) -> Batch:
+        known = {id(each) for each in gc.get_objects()}
+        pixels = torch.zeros(4, 4, 3, dtype=torch.uint8)
+        seen = f"{id(inherited) in known} {id(keys) in known}"
+        return Batch.collate([Sample(pixels, Annotation.empty(), Geometry((4, 4)), seen)])
+
+    inherited = [read]
+    (batch,) = BatchLoader(read, [[0]], workers=1)
+    assert batch.image_ids == ["False True"]
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "soon"])
