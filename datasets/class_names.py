@@ -56,7 +56,8 @@ def unknown_names(
         others = listed if name in listed else frozenset()
         near = _suggestion(name, [each for each in classes if each not in others])
         kind = "misspelt_class" if near else "unknown_class"
-        reason = f"{name!r} x{count} (first in {image.path.name}) is not in the class list{near}"
+        way_on = near or "; data.ignore_classes leaves a class out"
+        reason = f"{name!r} x{count} (first in {image.path.name}) is not in the class list{way_on}"
         found = Finding(kind, "error", image.source, reason, repr(name), image.path, obj.box)
         findings.append(found)
     return findings

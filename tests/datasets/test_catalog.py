@@ -68,6 +68,8 @@ def test_unknown_names_are_an_error_with_the_nearest(written: str, near: str) ->
         assemble([_image(unknown, unknown)], classes=["dog", "diningtable"])
     assert f"Annotations/a.xml: '{written}': '{written}' x2 (first in a.jpg)" in str(caught.value)
     assert f"did you mean '{near}'?" in str(caught.value)
+    with pytest.raises(DataError, match=r"list; data\.ignore_classes leaves a class out$"):
+        assemble([_image(unknown)], classes=["zebra"])
 
 
 def test_class_lists_that_contradict_themselves() -> None:
