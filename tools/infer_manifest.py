@@ -22,7 +22,8 @@ def run_on_manifest(
     args: argparse.Namespace, overrides: list[str], inputs: list[str]
 ) -> tuple[FolderSummary, int]:
     """What was done, and the exit code: 0, 5 if all images failed, or some with ``--strict``, or
-    130 or 143 if interrupted. Raises ConfigError, DataError and WeightsError like `run_manifest`.
+    130 or 143 if interrupted. Raises ConfigError where shards are left for another reason, and
+    ConfigError, DataError and WeightsError like `run_manifest`.
     """
     from resdet.detection.cluster.job import ShardJob
     from resdet.detection.cluster.run import Hooks, run_manifest
@@ -49,6 +50,12 @@ def run_on_manifest(
         )
     _print(summary, predictor.output.noun)
     if summary.interrupted:
+        if not stop.requested:
+            left = summary.shards - summary.done
+            raise ConfigError(
+                f"{summary.out}: {left} of {summary.shards} shards have no part, though nothing "
+                "stopped the run; run the same command again"
+            )
         say("interrupted; the same command continues")
         return _folder_summary(summary), stop.exit_code
     unusable = summary.failed and (args.strict or summary.failed == summary.images)

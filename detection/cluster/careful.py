@@ -27,7 +27,8 @@ def careful_records(
 ) -> Generator[dict[str, Any], None, None]:
     """The records of a shard, collected in ``path``; none if ``stop`` returned True.
 
-    Raises ConfigError where a child dies, but of no image alone, and what a child raises.
+    Raises ConfigError where a child dies while it loads the model, or later, but of no image alone,
+    and what a child raises.
     """
     size, refused = job.options.batch_size, dict[int, str]()
     path.touch()
@@ -56,6 +57,11 @@ def careful_records(
                 f"shard {number}: its process died, but no image kills it alone; less memory is "
                 "taken with a smaller --batch-size and fewer --workers"
             )
+        if not tried:
+            raise ConfigError(
+                f"shard {number}: its process died while loading the model ({death}); where memory "
+                "ran out, run fewer processes at a time"
+            )
         refused[tried[-1]] = f"ends the process that reads it ({death})"
 
 
@@ -65,7 +71,8 @@ def _run(
     stop: Callable[[], bool],
     told: Callable[[int], None] = lambda index: None,
 ) -> str | None:
-    """Run ``target`` in a child, which tells its progress; how it died, None if it did not."""
+    """Run ``target`` in a child, which tells its progress; how it died, None if it came to its end
+    or ``stop`` returned True."""
     context = _context()
     ours, theirs = context.Pipe(duplex=False)
     child = context.Process(target=_child, args=(theirs, target, arguments), daemon=True)
@@ -84,7 +91,10 @@ def _run(
                 message = ours.recv()
             except EOFError:
                 child.join()
-                return f"signal {-child.exitcode}" if child.exitcode else None
+                code = child.exitcode
+                return f"signal {-code}" if code < 0 else f"exit code {code}"
+            if message is None:  # its last
+                return None
             if isinstance(message, Exception):
                 raise message
             told(message)
@@ -106,6 +116,7 @@ def _context() -> Any:
 def _child(pipe: Connection, target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     try:
         target(*arguments, pipe.send)
+        pipe.send(None)
     except Exception as error:  # the parent's to raise
         pipe.send(error if _can_be_sent(error) else ConfigError(f"{type(error).__name__}: {error}"))
 
