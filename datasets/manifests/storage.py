@@ -209,6 +209,14 @@ class Store:
         finally:
             part.unlink(missing_ok=True)
 
+    def modified(self, name: str) -> float:
+        """When a file was last written, in seconds since 1970 by the clock of the storage."""
+        address = self.address(name)
+        if not is_remote(address):
+            return Path(address).stat().st_mtime
+        store, path = filesystem(address)
+        return float(patiently(lambda: store.modified(path), address).timestamp())
+
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
         address = self.address(name)

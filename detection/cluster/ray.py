@@ -25,8 +25,9 @@ from .watch import SILENCE, Watch
 
 __all__ = ["Detect"]  # of `resdet.ray`
 
-#: Seconds between two looks at the actors, and the most attempts at one shard.
-_LOOK, _ATTEMPTS = 2.0, 20
+#: Seconds between two looks at the actors, those in which they must stop, and the most attempts at
+#: one shard.
+_LOOK, _PATIENCE, _ATTEMPTS = 2.0, 20.0, 20
 
 
 class ShardActor:
@@ -38,15 +39,20 @@ class ShardActor:
         self._watch = Watch()
         self._runner: ShardRunner | None = None
         self._doing = "waiting for a shard"
+        self._stopped = False
 
-    def run(self, number: int) -> ShardSummary | None:
+    def run(self, number: int, died: int) -> ShardSummary | None:
         if self._runner is None:
             self._doing = "loading the model"
             self._runner = ShardRunner(self._job, self._job.model.load())
         self._doing = ""
         if self._runner.results.is_done(number):  # by another driver
             return self._runner.results.summary(number)
-        return self._runner.run(number, watch=self._watch)
+        return self._runner.run(number, lambda: self._stopped, self._watch, died)
+
+    def stop(self) -> None:
+        """End the shard after its batch, without a part."""
+        self._stopped = True
 
     def progress(self) -> tuple[int, int, str]:
         """Images, how many of them failed, and what it is doing."""
@@ -69,6 +75,18 @@ class _Crew:
         if self.idle:
             return self.idle.popleft()
         return self.made.remote(self.job) if len(self.running) < self.count else None
+
+    def dismiss(self) -> None:
+        """Stop those at work, which removes their marks, and end all."""
+        import ray
+
+        asked = {actor.stop.remote(): run for run, (actor, _) in self.running.items()}
+        if asked:
+            ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_LOOK)
+            if ending := [asked[reference] for reference in ready]:
+                ray.wait(ending, num_returns=len(ending), timeout=_PATIENCE)
+        for actor in (*self.idle, *(actor for actor, _ in self.running.values())):
+            ray.kill(actor)
 
     def look(self) -> str:
         """Ask all actors for their progress; what those at work are doing."""
@@ -110,8 +128,8 @@ def run_on_ray(
         while (left or crew.running) and not stop():
             while left and (actor := crew.take()) is not None:
                 number = left.popleft()
+                crew.running[actor.run.remote(number, attempts[number])] = actor, number
                 attempts[number] += 1
-                crew.running[actor.run.remote(number)] = actor, number
             ready, _ = ray.wait(list(crew.running), timeout=_LOOK)
             for reference in ready:
                 actor, number = crew.running.pop(reference)
@@ -130,31 +148,32 @@ def run_on_ray(
                 told = now
                 free = ray.available_resources().get("CPU", 0.0)
                 say(f"no image finished for {now - changed:.0f} s: {doing}; {free:g} CPUs are free")
-        for actor in (*crew.idle, *(actor for actor, _ in crew.running.values())):
-            ray.kill(actor)
+        crew.dismiss()
 
 
 def _result(
     reference: Any, number: int, attempts: int, say: Callable[[str], None]
 ) -> ShardSummary | None:
-    """The summary of a shard; None where its actor died, so that it has to be run again."""
+    """The summary of a shard; None where its actor died, or ended early, so that it has to be run
+    again."""
     import ray
 
     try:
         summary: ShardSummary | None = ray.get(reference)
-        return summary
+        if summary is not None:
+            return summary
+        reason = "it ended before its last image"
     except ray.exceptions.RayTaskError as error:
         cause = error.cause
         if isinstance(cause, ResdetError):
             raise cause from error
         raise
     except ray.exceptions.RayError as error:
-        if attempts >= _ATTEMPTS:
-            raise ConfigError(
-                f"shard {number}: its process died {attempts} times: {one_line(error):.300}"
-            ) from error
-        say(f"shard {number}: its process died ({type(error).__name__}); it is run again")
-        return None
+        reason = f"its process died ({type(error).__name__}: {one_line(error):.300})"
+    if attempts >= _ATTEMPTS:
+        raise ConfigError(f"shard {number}: failed {attempts} times; at last {reason}")
+    say(f"shard {number}: {reason}; it is run again")
+    return None
 
 
 @contextmanager

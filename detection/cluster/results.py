@@ -8,26 +8,30 @@ exists is done: nothing else is needed to resume, or for several processes to sh
 from __future__ import annotations
 
 import json
-import os
+import re
 import shutil
-import socket
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from ...datasets.manifests.storage import Store, is_remote, reason_of
 from ..errors import ConfigError, DataError
 from ..inference.records import META, expect_same, record_line
+from .marks import has_ended, own_name, refreshed
 
 SUMMARY, FAILURES = "summary.json", "failures.jsonl"
 SUMMARIES, ATTEMPTS = "summaries", "attempts"
 #: The beginning of folders where parts grow.
 SCRATCH = ".run-"
+#: Seconds between the writings of a mark, the age at which its process counts as dead, and that of
+#: folders of other hosts that nobody needs.
+REFRESH, STALE, OLD = 60.0, 300.0, 86400.0
 #: Summaries that are read at once.
 _READERS = 16
 
@@ -60,26 +64,24 @@ class ShardResults:
         Raises ConfigError for other settings and for a folder that holds something else.
         """
         with _storage_errors(self.store):
-            if self.store.exists(META):
-                before = json.loads(self.store.read(META))
-                return expect_same(self.store.root, before, settings)
-            if others := [name for name in self.store.names() if not name.startswith(".")]:
-                raise ConfigError(
-                    f"{self.store.root}: holds {others[0]} and no {META}; choose another folder"
-                )
-            text = json.dumps(settings, ensure_ascii=False, indent=2) + "\n"
-            self.store.write(META, text.encode())
+            others: list[str] = []
+            for _ in range(2):  # another process may begin in between
+                if self.store.exists(META):
+                    before = json.loads(self.store.read(META))
+                    return expect_same(self.store.root, before, settings)
+                others = [name for name in self.store.names() if not name.startswith(".")]
+                if not others:
+                    text = json.dumps(settings, ensure_ascii=False, indent=2) + "\n"
+                    return self.store.write(META, text.encode())
+            raise ConfigError(
+                f"{self.store.root}: holds {others[0]} and no {META}; choose another folder"
+            )
 
     def done(self) -> set[int]:
         """The numbers of the shards that are done."""
-        end = f".{self.parts}"
+        part = re.compile(rf"part-(\d{{5,}})\.{self.parts}")
         with _storage_errors(self.store):
-            names = self.store.names()
-        return {
-            int(name[5 : -len(end)])
-            for name in names
-            if name.startswith("part-") and name.endswith(end)
-        }
+            return {int(match[1]) for match in map(part.fullmatch, self.store.names()) if match}
 
     def is_done(self, number: int) -> bool:
         with _storage_errors(self.store):
@@ -90,41 +92,60 @@ class ShardResults:
         marks: dict[int, list[str]] = {}
         with _storage_errors(self.store):
             for name in self.store.names(ATTEMPTS):
-                marks.setdefault(int(name.partition(".")[0]), []).append(f"{ATTEMPTS}/{name}")
+                if match := re.fullmatch(r"(\d+)\..+", name):
+                    marks.setdefault(int(match[1]), []).append(f"{ATTEMPTS}/{name}")
         return marks
 
     @contextmanager
     def attempt(self, number: int) -> Iterator[int]:
-        """Mark an attempt, and yield how many there were before that did not end. The mark goes
-        unless the process dies, and with a part go all marks of its shard."""
-        with _storage_errors(self.store):
-            before = self.attempted().get(number, [])
-            host = "".join(filter(str.isalnum, socket.gethostname()))
-            mark = f"{ATTEMPTS}/{number:05}.{host}-{os.getpid()}-{uuid4().hex[:8]}"
-            self.store.write(mark, b"")
-        try:
-            yield len(before)
-        finally:
+        """Mark an attempt, and yield how many there were before whose process died: it has ended,
+        or has not refreshed its mark for `STALE` seconds.
+
+        The mark goes unless the process dies, and with a part go those of the dead.
+        """
+        with own_name(f"{ATTEMPTS}/{number:05}.") as mark:
             with _storage_errors(self.store):
-                for each in (mark, *before) if self.is_done(number) else (mark,):
-                    self.store.remove(each)
+                self.store.write(mark, b"")
+                others = [each for each in self.attempted().get(number, []) if each != mark]
+                dead = [each for each in others if has_ended(each) or self._is_stale(each, mark)]
+            try:
+                with refreshed(lambda: self.store.write(mark, b""), REFRESH):
+                    yield len(dead)
+            finally:
+                with _storage_errors(self.store):
+                    for each in (mark, *dead) if self.is_done(number) else (mark,):
+                        self.store.remove(each)
+
+    def _is_stale(self, mark: str, fresh: str) -> bool:
+        """By the clock of the storage, which made both."""
+        try:
+            return self.store.modified(fresh) - self.store.modified(mark) > STALE
+        except FileNotFoundError:  # ended meanwhile
+            return False
 
     def publish(self, records: Path, summary: ShardSummary) -> None:
-        """Move the part of a shard here, after its summary."""
+        """Move the part of a shard here, after its summary, unless another process was faster: the
+        results are the same."""
+        if self.is_done(summary.shard):
+            return
         text = json.dumps(asdict(summary), ensure_ascii=False) + "\n"
         with _storage_errors(self.store):
             self.store.write(f"{SUMMARIES}/{summary.shard:05}.json", text.encode())
             self.store.publish(records, self.part(summary.shard))
 
     def summary(self, number: int) -> ShardSummary:
-        """Raises DataError for a damaged one."""
+        """Raises DataError for one that is missing or damaged."""
         name = f"{SUMMARIES}/{number:05}.json"
-        try:
-            content = json.loads(self.store.read(name))
-            failures = tuple((str(file), str(why)) for file, why in content.pop("failures"))
-            return ShardSummary(**content, failures=failures)
-        except Exception as error:  # whatever the storage or the parser raises
-            raise DataError(f"{self.store.address(name)}: {reason_of(error)}") from error
+        with _storage_errors(self.store):
+            try:
+                content = json.loads(self.store.read(name))
+                failures = tuple((str(file), str(why)) for file, why in content.pop("failures"))
+                return ShardSummary(**content, failures=failures)
+            except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError) as error:
+                raise DataError(
+                    f"{self.store.address(name)}: {reason_of(error)}; delete {self.part(number)} "
+                    "and run the same command again"
+                ) from error
 
     def summaries(self, numbers: Iterable[int]) -> Iterator[ShardSummary]:
         """In order, a few in memory."""
@@ -149,10 +170,37 @@ class ShardResults:
                         file.write(record_line({"file": name, "error": error}))
             self.store.publish(path, FAILURES)
             self.store.write(SUMMARY, (json.dumps(totals, indent=2) + "\n").encode())
-        if not is_remote(self.store.root) and not self.attempted():
-            for left in Path(self.store.root).glob(f"{SCRATCH}*"):  # of processes that died
-                shutil.rmtree(left, ignore_errors=True)
+            for mark in chain.from_iterable(self.attempted().values()):
+                if has_ended(mark):
+                    self.store.remove(mark)
+        if not is_remote(self.store.root):
+            for left in Path(self.store.root).glob(f"{SCRATCH}*"):
+                if has_ended(left.name) or _age(left) > OLD:
+                    shutil.rmtree(left, ignore_errors=True)
         return totals
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Where a part grows: beside the results, or in a temporary folder for remote ones."""
+        if is_remote(self.store.root):
+            with tempfile.TemporaryDirectory(prefix="resdet-") as folder:
+                yield Path(folder)
+            return
+        with own_name(SCRATCH) as name:
+            own = Path(self.store.root, name)
+            with _storage_errors(self.store):
+                own.mkdir(parents=True)
+            try:
+                yield own
+            finally:
+                shutil.rmtree(own, ignore_errors=True)
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 @contextmanager

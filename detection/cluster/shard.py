@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from ...datasets.manifests.storage import Store, is_remote
+from ...datasets.manifests.storage import Store
 from ..inference.outputs import ClassOutput
 from ..inference.predictor import Predictor
 from ..inference.records import found_in, record_line
 from .careful import careful_records
 from .job import ShardJob, shard_records
 from .parquet import write_records
-from .results import SCRATCH, ShardResults, ShardSummary
+from .results import ShardResults, ShardSummary
 from .watch import Watch
 
-#: Attempts at a shard that died before its images are tried one by one.
+#: Processes that died at a shard before its images are tried one by one.
 PATIENCE = 2
 
 
@@ -37,22 +35,25 @@ class ShardRunner:
         return ShardResults(Store(self.job.out), self.job.parts)
 
     def run(
-        self, number: int, stop: Callable[[], bool] = lambda: False, watch: Watch | None = None
+        self,
+        number: int,
+        stop: Callable[[], bool] = lambda: False,
+        watch: Watch | None = None,
+        died: int = 0,
     ) -> ShardSummary | None:
-        """Write the part of one shard; None if ``stop`` returned True before its end.
+        """Write the part of one shard, at which so many processes ``died``, as far as the caller
+        knows; None if ``stop`` returned True before its end.
 
         Raises ConfigError where results cannot be written, DataError for a damaged manifest.
         """
         watch = watch or Watch()
         start = time.perf_counter()
-        with self.results.attempt(number) as before, ExitStack() as stack:
-            folder = self._scratch(stack)
+        with self.results.attempt(number) as dead, self.results.scratch() as folder:
             path = folder / f".part-{number:05}.records"
-            if before < PATIENCE:
+            if max(dead, died) < PATIENCE:
                 records = shard_records(self.predictor, self.job, number, {}, stop)
             else:
                 records = careful_records(self.job, number, path.with_suffix(".careful"), stop)
-            stack.callback(lambda: path.unlink(missing_ok=True))
             images = found = warned = 0
             failures = []
             with closing(records), path.open("wb") as file:
@@ -72,11 +73,3 @@ class ShardRunner:
                 write_records(path, isinstance(self.predictor.output, ClassOutput))
             self.results.publish(path, summary)
             return summary
-
-    def _scratch(self, stack: ExitStack) -> Path:
-        """Where the part grows: beside the results, or in a temporary folder for remote ones."""
-        if is_remote(self.job.out):
-            return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="resdet-")))
-        out = Path(self.job.out)
-        out.mkdir(parents=True, exist_ok=True)
-        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=SCRATCH, dir=out)))

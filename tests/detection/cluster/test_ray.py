@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 import resdet
+from resdet.datasets.manifests.manifest import write_manifest
 from resdet.datasets.manifests.storage import Store
 from resdet.detection.cluster.run import Hooks, run_manifest
 from resdet.detection.errors import WeightsError
@@ -43,7 +44,7 @@ def test_a_killed_worker_loses_nothing(job, predictor, plain, tmp_path):
         """The first worker that begins a shard."""
         attempts = tmp_path / "out" / "attempts"
         while not killed:
-            for mark in attempts.glob("*") if attempts.is_dir() else ():
+            for mark in attempts.glob("0*") if attempts.is_dir() else ():
                 killed.append(int(mark.name.rpartition("-")[0].rpartition("-")[2]))
                 os.kill(killed[0], signal.SIGKILL)
                 return
@@ -58,6 +59,34 @@ def test_a_killed_worker_loses_nothing(job, predictor, plain, tmp_path):
     assert said[0] == "2 actors on a local Ray cluster"
     assert any("its process died" in line for line in said)
     assert list((tmp_path / "out" / "attempts").iterdir()) == []
+
+
+def test_a_stop_leaves_no_marks(job, predictor, images, tmp_path):
+    """Else the next run would take them for deaths."""
+    write_manifest([str(images)] * 20, str(tmp_path / "long"), per_shard=1200)
+    attempts = tmp_path / "out" / "attempts"
+    begun = threading.Event()
+
+    def watch() -> None:
+        while not list(attempts.glob("0*")):
+            time.sleep(0.01)
+        begun.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    settings = replace(job(), manifest=str(tmp_path / "long"))
+    summary = run_manifest(settings, predictor, engine="ray", hooks=Hooks(stop=begun.is_set))
+    assert summary.interrupted and summary.done == 0
+    assert list(attempts.iterdir()) == []
+
+
+def test_a_shard_that_ends_early_is_not_run_for_ever():
+    from resdet.detection.cluster.ray import _result
+
+    said: list[str] = []
+    assert _result(ray.put(None), 3, 1, said.append) is None
+    assert said == ["shard 3: it ended before its last image; it is run again"]
+    with pytest.raises(resdet.ConfigError, match="shard 3: failed 20 times; at last it ended"):
+        _result(ray.put(None), 3, 20, said.append)
 
 
 def test_errors_of_a_shard_end_the_run(job, predictor, model, tmp_path):

@@ -1,0 +1,73 @@
+"""Names of files and folders that say which process made them, and whether it has ended."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from uuid import uuid4
+
+_OWNED = re.compile(r"([^.-]+)-(\d+)-(\w+)$")
+#: The names that this process has in use.
+_IN_USE: set[str] = set()
+
+
+@contextmanager
+def own_name(begin: str) -> Iterator[str]:
+    """``begin`` with this host and process, and what makes it unique, for something that is in use
+    within the context."""
+    name = f"{begin}{_host()}-{os.getpid()}-{uuid4().hex[:8]}"
+    _IN_USE.add(name)
+    try:
+        yield name
+    finally:
+        _IN_USE.discard(name)
+
+
+def has_ended(name: str) -> bool:
+    """Whether nothing has ``name`` in use any more, as far as this host can tell: False for names
+    of processes on other hosts, and for all others."""
+    match = _OWNED.search(name)
+    if match is None or match[1] != _host():
+        return False
+    # A container that is started again has the same host and process number.
+    return name not in _IN_USE if int(match[2]) == os.getpid() else not _runs(int(match[2]))
+
+
+@contextmanager
+def refreshed(refresh: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Call ``refresh`` within the context, each time after so many seconds, in a thread. What it
+    raises is dropped: it is called again."""
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.wait(seconds):
+            with suppress(Exception):
+                refresh()
+
+    thread = threading.Thread(target=work, name="refresh", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _host() -> str:
+    return "".join(filter(str.isalnum, socket.gethostname())) or "host"
+
+
+def _runs(process: int) -> bool:
+    if os.name == "nt":  # where the call below ends a process
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
