@@ -12,9 +12,10 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.parse import urljoin, urlsplit
+from urllib.error import HTTPError
+from urllib.parse import quote, urljoin, urlsplit
 from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
 from xml.etree.ElementTree import Element, ParseError
 
@@ -28,6 +29,8 @@ from .options import LabelStudio, RequestError
 
 #: Seconds after which a new access token is asked for; Label Studio's hold for five minutes.
 _ACCESS_SECONDS = 200
+#: Characters of an address that stay as they are.
+_SAFE = "%/:?&=+,;@!$'()*[]~#"
 
 
 @dataclass(frozen=True)
@@ -126,14 +129,18 @@ class ImageFetcher:
             url = urljoin(self.source.address.rstrip("/") + "/", address)
             if _origin(url) != _origin(self.source.address):
                 raise ValueError(f"not an image of {self.source.address}; no others are opened")
+            url = quote(
+                url, safe=_SAFE
+            )  # names of local files have spaces and letters of all scripts
             return self._read(Request(url, headers=self._headers()))  # noqa: S310  http, see above
         except HTTPError as error:
             hint = ": set LABEL_STUDIO_API_KEY" if error.code in (401, 403) else ""
             raise RequestError(
                 422, f"{address[:200]}: {error.code} {error.reason}{hint}"
             ) from error
-        except (URLError, OSError, ValueError) as error:
-            raise RequestError(422, f"{address[:200]}: {one_line(error)}") from error
+        except (HTTPException, OSError, ValueError) as error:
+            reason = one_line(error) or type(error).__name__
+            raise RequestError(422, f"{address[:200]}: {reason}") from error
 
     def _decoded(self, address: str) -> bytes:
         head, _, text = address.partition(",")
@@ -147,8 +154,11 @@ class ImageFetcher:
     def _read(self, request: Request) -> bytes:
         with self._opener.open(request, timeout=self.seconds) as answer:
             data: bytes = answer.read(self.max_bytes + 1)
+            stated = int(answer.headers.get("Content-Length", len(data)))
         if len(data) > self.max_bytes:
             raise RequestError(413, f"{request.full_url[:200]}: over {self.max_bytes} bytes")
+        if len(data) < stated:
+            raise ValueError(f"ended after {len(data)} of {stated} bytes")
         return data
 
     def _headers(self) -> dict[str, str]:
@@ -163,7 +173,10 @@ class ImageFetcher:
             body = json.dumps({"refresh": key}).encode()
             headers = {"Content-Type": "application/json"}
             request = Request(url, body, headers)  # noqa: S310  the operator's address
-            access = str(json.loads(self._read(request))["access"])
+            answer = json.loads(self._read(request))
+            if not isinstance(answer, dict) or not isinstance(answer.get("access"), str):
+                raise ValueError("Label Studio gave no access token for LABEL_STUDIO_API_KEY")
+            access = answer["access"]
             self._access = (access, time.monotonic())
         return {"Authorization": f"Bearer {access}"}
 

@@ -33,6 +33,11 @@ class _Images(BaseHTTPRequestHandler):
             self._answer(401, b"")
         elif self.path == "/data/large.png":
             self._answer(200, bytes(200_000))
+        elif self.path == "/data/ended.png":
+            self._answer(200, png()[:10], **{"Content-Length": "1000"})
+            self.close_connection = True
+        elif self.path == "/data/odd.png":
+            self.wfile.write(b"nonsense\r\n\r\n")
         elif self.path == "/data/cut.png":
             self._answer(200, png()[:-60])
         elif self.path.startswith("/data/"):
@@ -43,12 +48,14 @@ class _Images(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        known = self.path == "/api/token/refresh" and body == {"refresh": "a.b.c"}
-        self._answer(200 if known else 401, json.dumps({"access": "short-lived"}).encode())
+        answers = {"a.b.c": {"access": "short-lived"}, "n.o.t": []}
+        known = self.path == "/api/token/refresh" and body["refresh"] in answers
+        answer = answers[body["refresh"]] if known else {}
+        self._answer(200 if known else 401, json.dumps(answer).encode())
 
     def _answer(self, status: int, body: bytes, **headers: str) -> None:
         self.send_response(status)
-        for name, value in (headers | {"Content-Length": str(len(body))}).items():
+        for name, value in ({"Content-Length": str(len(body))} | headers).items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
@@ -114,6 +121,11 @@ def test_an_image_in_the_task_itself(ask):
     assert len(ask(key=None)(data).json()["results"][0][0]["result"]) == 1
 
 
+def test_names_with_spaces_and_letters_of_all_scripts(ask):
+    answer = ask()("/data/local-files/?d=blå mapp/猫 1.png", "/data/a%20b.png")
+    assert [len(each) for each in answer.json()["results"]] == [1, 1]
+
+
 def test_classes_without_a_label_are_left_out_and_told(ask, capsys):
     config = BOXES.replace(' predicted_values="none, blå fläck"', "")
     assert ask().post("/label-studio/setup", json={"schema": config}).status_code == 200
@@ -148,6 +160,8 @@ def test_a_personal_access_token_buys_short_lived_ones(ask, studio):
     [
         ("/data/away.png", 422, "302"),
         ("/else/red.png", 422, "404"),
+        ("/data/ended.png", 422, "ended after 10 of 1000 bytes"),
+        ("/data/odd.png", 422, "nonsense"),
         ("/data/large.png", 413, "over 100000 bytes"),
         ("/data/cut.png", 422, "task 0: truncated"),
         ("http://127.0.0.1:9/data/red.png", 422, "no others are opened"),
@@ -162,6 +176,13 @@ def test_a_personal_access_token_buys_short_lived_ones(ask, studio):
 def test_what_is_not_an_image_of_it_is_refused(ask, address, status, reason):
     answer = ask()(address)
     assert answer.status_code == status
+    assert reason in answer.json()["error"]
+
+
+@pytest.mark.parametrize(("key", "reason"), [("x.y.z", "401"), ("n.o.t", "no access token")])
+def test_a_personal_access_token_that_buys_nothing(ask, key, reason):
+    answer = ask(key=key)("/data/red.png")
+    assert answer.status_code == 422
     assert reason in answer.json()["error"]
 
 
