@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -58,7 +58,7 @@ def refreshed(refresh: Callable[[], None], seconds: float) -> Iterator[None]:
 
 
 def _host() -> str:
-    return "".join(filter(str.isalnum, socket.gethostname())) or "host"
+    return "".join(filter(str.isalnum, platform.node())) or "host"
 
 
 def _runs(process: int) -> bool:
