@@ -34,6 +34,7 @@ ELSEWHERE = {
     "crop-objects": "tests/tools/test_crop_objects.py",
     "manifest": "needs an object store: tests/datasets/manifests/test_manifest.py",
     "infer --weights best.pt --manifest": "tests/detection/cluster/test_run.py",
+    "infer --weights /models/best.pt --manifest": "tests/detection/cluster/test_ray.py",
     "eval --predictions found/detections.jsonl": "tests/tools/test_eval_results.py",
     "eval --predictions results/VOC2007": "tests/tools/test_eval_results.py",
     "eval --weights last.pt --cfg mine.yaml --split test": "tests/tools/test_eval_results.py",

@@ -113,6 +113,7 @@ class InferOptions(TypedDict, total=False):
     page: bool
     include_hidden: bool
     max_pixels: int | None
+    timeout_per_image: float | None
     manifest: Place | None
     engine: str
     actors: int | None

@@ -164,7 +164,8 @@ def test_failed_images_are_recorded(weights: Path, images: Path, tmp_path: Path)
     words = (folder, "--out", out, "--sort-by-class", "--batch-size", 2)
     assert infer(weights, *words, "--strict") == 5
     (failed,) = (record for record in records(out) if "error" in record)
-    assert failed["file"] == "red/0.png" and failed.keys() == {"file", "error"}
+    assert failed["file"] == "red/0.png" and failed["bytes"] == len("no image")
+    assert failed.keys() == {"file", "bytes", "modified", "error"}
     assert sum("sorted" in record for record in records(out)) == 8
     with (out / "classes.csv").open() as file:
         (row,) = (row for row in csv.DictReader(file) if row["error"])

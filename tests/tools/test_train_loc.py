@@ -535,7 +535,7 @@ def test_a_converted_classifier_names_the_classes(
     assert members[0].classes[int(found.labels[0])] == sorted(CLASSES)[1]
     assert float(found.scores[0]) == pytest.approx(0.9526, abs=1e-3)  # 1 / (1 + exp(-3))
     told = LOCALIZATION.describe_testing(members, pipeline)
-    assert "1 classifier(s) (middle crop 224 of shorter side 256)" in told
+    assert "1 classifier(s) (middle crop 224 of shorter side 256; resized by Pillow)" in told
 
 
 def test_a_folder_of_images(

@@ -143,7 +143,11 @@ def test_detect_in_a_data_set(model, images, plain, column):
         name = row["file"].removeprefix(f"{images}/")
         record = {key: value for key, value in row.items() if value is not None}
         records[name] = record | {"file": name}
-    assert records == {name: json.loads(plain[name]) for name in names}
+    expected = {name: json.loads(plain[name]) for name in names}
+    if column == "bytes":  # without a file there is no time of its change
+        for record in expected.values():
+            del record["bytes"], record["modified"]
+    assert records == expected
 
 
 def test_the_missing_package_is_named(job, predictor, monkeypatch):

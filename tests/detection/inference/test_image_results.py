@@ -157,8 +157,11 @@ def test_records_and_tables_are_those_of_infer(predictor, save, tmp_path):
     )
     results = list(predictor.stream(tmp_path / "in", score_threshold=0.01, on_error="return"))
     lines = (tmp_path / "out" / "detections.jsonl").read_text("utf-8").splitlines()
-    assert [each.to_json() for each in results] == lines
-    assert [each["label"] for each in json.loads(lines[0])["detections"]] == results[0].names
+    records = [json.loads(line) for line in lines]
+    of_files = [[record.pop(name) for name in ("bytes", "modified")] for record in records]
+    assert [json.loads(each.to_json()) for each in results] == records
+    assert of_files[3][0] == len("<html>")
+    assert [each["label"] for each in records[0]["detections"]] == results[0].names
     table = pandas.read_csv(tmp_path / "out" / "detections.csv")
     expected = table[table["error"].isna()].drop(columns="error").reset_index(drop=True)
     found = pandas.concat([each.to_pandas() for each in results[:3]], ignore_index=True)
