@@ -50,7 +50,8 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
     "image_id_twice": (("error",), "two images have the same id"),
     "listed_twice": (
         _RESOLVED,
-        "an image is listed twice; in a COCO file, under two ids, it counts twice",
+        "an image is listed twice, or has two annotations; in a COCO file, under two ids, it "
+        "counts twice",
     ),
     "listed_in_two_splits": (("warning",), "an image is listed in two splits"),
     "unlabelled_image": (("warning",), "YOLO images without a label file; read as without objects"),

@@ -40,7 +40,7 @@ REMEDIES: Mapping[str, str] = {
     "missing_annotation": "add the annotation, or take the image off the list",
     "bad_image": _FILE,
     "image_id_twice": "give one of the images another id or name",
-    "listed_twice": "take one of the two entries off the list",
+    "listed_twice": "take one of the two entries off the list, or one of the two annotations away",
     "listed_in_two_splits": f"take the image off one of the lists; {_PARTS}",
     "unlabelled_image": "add label files; empty ones say that there is no object",
     "missing_split": "correct the paths in the YAML file, or add the folders",

@@ -147,7 +147,19 @@ def _pair(
             fault("missing_annotation", name, reason, *files[:1])
         if len(files) == 1 and (xml is not None or not annotated):
             pairs.append((name, files[0], xml))
+    for twice, names in _annotated_twice(pairs).items():
+        reason = f"annotations {', '.join(names)} are of the same image {twice.name}"
+        fault("listed_twice", names[0], reason, twice)
     return pairs, findings + others.notes(listing)
+
+
+def _annotated_twice(pairs: Sequence[Pair]) -> dict[Path, list[str]]:
+    """{image: its annotations} of images that several name as theirs."""
+    found: dict[Path, list[str]] = {}
+    for _, image, xml in pairs:
+        if xml is not None:
+            found.setdefault(image, []).append(xml.name)
+    return {image: names for image, names in found.items() if len(names) > 1}
 
 
 def _resolve(name: str, xml: Path | None, images: ImageFiles, listing: Path) -> Path:

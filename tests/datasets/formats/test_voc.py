@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections import Counter
 from pathlib import Path, PurePath
 
@@ -257,6 +258,16 @@ def test_a_second_annotation_of_an_image_is_told(tmp_path: Path) -> None:
     (finding,) = inspect_folders([VocSource(root=root, split="train")])
     assert (finding.kind, finding.severity) == ("orphan_annotation", "warning")
     assert finding.file == copy and "a.jpg has an annotation of its own" in finding.reason
+
+
+def test_two_annotations_of_an_image_are_not_two_images(tmp_path: Path) -> None:
+    """Without a list both would be read, and the image learned twice."""
+    root = _folder(tmp_path)
+    shutil.rmtree(root / "ImageSets")
+    copy = root / "Annotations" / "a (copy).xml"
+    copy.write_text("<annotation><filename>a.jpg</filename></annotation>")
+    with pytest.raises(DataError, match=r"a\.xml, a \(copy\)\.xml are of the same image a\.jpg"):
+        read("voc", root, None)
 
 
 def test_many_images_of_other_names_are_compared_once(
