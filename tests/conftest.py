@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -131,6 +131,11 @@ class Running:
     @property
     def alive(self) -> bool:
         return Path(f"/proc/{self.pid}").exists()
+
+    def kill(self) -> None:
+        """SIGKILL, unless it has just ended by itself."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
 
     def wait(self) -> Finished:
         code = int(self._answers.readline())

@@ -93,7 +93,7 @@ def test_killed_and_resumed_equals_undisturbed(
         running = resdet.start(*words)
         wait_for_step(running, run, min(1 + kill, 7))
         time.sleep(moments.uniform(0, 0.1))
-        os.kill(running.pid, signal.SIGKILL)
+        running.kill()
         assert running.wait().code in (-signal.SIGKILL, 0)
         if last.exists():
             killed_at.append(load_checkpoint(last)["step"])
@@ -129,7 +129,7 @@ def test_history_goes_on_between_two_lines_of_the_log(
     deadline = time.monotonic() + 60
     while not last.exists() or load_checkpoint(last)["step"] not in (1, 3):
         assert time.monotonic() < deadline, running.out
-    os.kill(running.pid, signal.SIGKILL)
+    running.kill()
     running.wait()
     assert resdet("train-det", "--resume", run).code == 0
     expect_same_run(run, tiny_run)
