@@ -121,18 +121,18 @@ def test_an_image_is_dropped_filtered_and_saved(page, tmp_path):
 
 def test_images_are_pasted_and_chosen_among(page, tmp_path):
     give(page, "paste", two_spots(), "pasted.png")
-    status(page, "pasted.png")
+    status(page, "pasted.png: ")
     path = tmp_path / "chosen.png"
     path.write_bytes(png())
     page.find_element("id", "files").send_keys(str(path))
-    status(page, "chosen.png")
+    status(page, "chosen.png: ")
     images = page.find_element("id", "images")
     assert [each.text for each in images.find_elements("tag name", "option")] == [
         "pasted.png",
         "chosen.png",
     ]
     images.send_keys("p")  # the first letter of an entry selects it
-    status(page, "pasted.png")
+    status(page, "pasted.png: ")
     assert page.execute_script("return [canvas.width, canvas.height]") == [180, 120]
     wide = page.execute_script("return canvas.clientWidth")
     page.find_element("id", "in").click()
