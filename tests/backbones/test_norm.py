@@ -90,6 +90,15 @@ def test_folded_equals_separate(norm: str, kernel: int, stride: int) -> None:
         torch.testing.assert_close(folded, plain)
 
 
+@torch.no_grad()
+def outputs_of(block: Bottleneck, x: Tensor, dtype: torch.dtype) -> list[Tensor]:
+    """Of the block, and of its shortcut that pools before or after its convolution."""
+    shortcut = block.shortcut
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        pooled = shortcut.after_pooling(shortcut.before_pooling(x).clone())
+        return [block(x), pooled, shortcut.on_subsampled(x)]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("norm", ["frozen", "batch", "group"])
 def test_folding_once_changes_no_bit(norm: str, dtype: torch.dtype) -> None:
@@ -99,16 +108,9 @@ def test_folding_once_changes_no_bit(norm: str, dtype: torch.dtype) -> None:
         randomise(layer.norm)
     x = torch.randn(2, 8, 6, 6, generator=torch.Generator().manual_seed(0))
 
-    @torch.no_grad()
-    def outputs() -> list[Tensor]:
-        shortcut = block.shortcut
-        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-            pooled = shortcut.after_pooling(shortcut.before_pooling(x).clone())
-            return [block(x), pooled, shortcut.on_subsampled(x)]
-
-    plain = outputs()
+    plain = outputs_of(block, x, dtype)
     assert fold_norms(block) is block
-    for folded, before in zip(outputs(), plain, strict=True):
+    for folded, before in zip(outputs_of(block, x, dtype), plain, strict=True):
         assert torch.equal(folded, before)
     kinds = {type(layer.norm) for layer in layers}
     assert kinds == ({nn.GroupNorm} if norm == "group" else {nn.Identity})
@@ -123,23 +125,16 @@ def test_folding_for_an_evaluation_changes_no_bit(norm: str, dtype: torch.dtype)
     block = Bottleneck(8, 4, stride=2, stride_in="1x1", norm=norm).eval()
     x = torch.randn(2, 8, 6, 6, generator=torch.Generator().manual_seed(0))
 
-    @torch.no_grad()
-    def outputs() -> list[Tensor]:
-        shortcut = block.shortcut
-        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-            pooled = shortcut.after_pooling(shortcut.before_pooling(x).clone())
-            return [block(x), pooled, shortcut.on_subsampled(x)]
-
     for _ in range(2):
         for layer in block.modules():
             if isinstance(layer, ConvNorm):
                 randomise(layer.norm)
                 nn.init.normal_(layer.weight)
-        plain = outputs()
+        plain = outputs_of(block, x, dtype)
         with CountedCalls() as counted:
-            outputs()
+            outputs_of(block, x, dtype)
         with folded_once(block), CountedCalls() as fewer:
-            folded = outputs()
+            folded = outputs_of(block, x, dtype)
         for one, other in zip(folded, plain, strict=True):
             assert torch.equal(one, other)
         saved = 4 * 6 if norm != "group" else 0  # two of the layers are called thrice
