@@ -10,7 +10,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import count
@@ -131,6 +132,28 @@ class Running:
     @property
     def alive(self) -> bool:
         return Path(f"/proc/{self.pid}").exists()
+
+    def until(self, ready: Callable[[], bool], seconds: float = 90) -> bool:
+        """Waits until ``ready()``; false where the command ended before."""
+        deadline = time.monotonic() + seconds
+        while not ready():
+            if not self.alive:
+                return ready()
+            assert time.monotonic() < deadline, self.out
+            time.sleep(0.002)
+        return True
+
+    def until_lines(self, number: int, path: Path) -> bool:
+        """The same, until a file has so many lines."""
+        return self.until(lambda: path.exists() and path.read_bytes().count(b"\n") >= number)
+
+    def until_step_after(self, step: int, checkpoint: Path) -> bool:
+        """The same for a training, until it has saved a later step than ``step``."""
+        from resdet.detection.engine.checkpoint import load_checkpoint
+
+        return self.until(
+            lambda: checkpoint.exists() and load_checkpoint(checkpoint)["step"] > step
+        )
 
     def kill(self) -> None:
         """SIGKILL, unless it has just ended by itself."""

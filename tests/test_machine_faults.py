@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from resdet.detection.engine.checkpoint import load_checkpoint
 from resdet.detection.files import LOCK
 
 if TYPE_CHECKING:
-    from resdet.tests.conftest import Command, Finished, Running
+    from resdet.tests.conftest import Command, Finished
 
 Mount = Callable[..., Path]
 
@@ -30,14 +29,6 @@ def expect_error(done: Finished, code: int, *parts: str) -> None:
     assert "Traceback" not in done.err and "--debug" not in done.err, done.err
     for part in parts:
         assert part in errors[0], done.err
-
-
-def wait_until(running: Running, ready: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 90
-    while not ready():
-        assert running.alive, running.wait()
-        assert time.monotonic() < deadline, running.out
-        time.sleep(0.002)
 
 
 def lines_of(path: Path) -> int:
@@ -169,7 +160,7 @@ def test_an_image_deleted_during_training(
     settings = ("train.ema_decay=0.9", "train.checkpoint_every=1000", "train.log_every=1")
     words = ("train-det", "--cfg", copied / "tiny.yaml", "--out", run, *settings)
     running = resdet.start(*words, "train.eval_every=1000")
-    wait_until(running, lambda: lines_of(run / "metrics.jsonl") >= 2)
+    assert running.until_lines(2, run / "metrics.jsonl")
     (copied / "scenes" / "JPEGImages").rename(copied / "elsewhere")
     done = running.wait()
     expect_error(done, 3, "JPEGImages", "no such file")
@@ -188,7 +179,7 @@ def test_images_deleted_during_infer_are_recorded(
     out = tmp_path / "out"
     words = ("infer", "--weights", tiny_run / "weights" / "best.pt", many, "--out", out)
     running = resdet.start(*words, "--no-draw", "--workers", "1")
-    wait_until(running, lambda: lines_of(out / "detections.jsonl") >= 2)
+    assert running.until_lines(2, out / "detections.jsonl")
     shutil.rmtree(many / "1")
     done = running.wait()
     assert done.code == 0, done.err
@@ -205,7 +196,7 @@ def test_a_deleted_run_folder_is_created_again(
     run = tmp_path / "run"
     settings = ("train.ema_decay=0.9", "train.log_every=1")
     running = resdet.start("train-det", "--cfg", tiny_config, "--out", run, *settings)
-    wait_until(running, lambda: lines_of(run / "metrics.jsonl") >= 2)
+    assert running.until_lines(2, run / "metrics.jsonl")
     run.rename(tmp_path / "trash")
     done = running.wait()
     assert done.code == 0, done.err
@@ -222,7 +213,7 @@ def test_a_killed_data_worker(
     settings = ("train.ema_decay=0.9", "train.log_every=1", "data.workers=2")
     words = ("train-det", "--cfg", tiny_config, "--out", run, *settings)
     running = resdet.start(*words, "train.checkpoint_every=1000", "train.eval_every=1000")
-    wait_until(running, lambda: lines_of(run / "metrics.jsonl") >= 1)
+    assert running.until_lines(1, run / "metrics.jsonl")
     children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
     os.kill(running.pid, signal.SIGSTOP)  # lest it be done before
     os.kill(int(children[0]), signal.SIGKILL)
@@ -267,7 +258,7 @@ def test_two_trainings_in_one_folder(
     run = tmp_path / "run"
     words = ("train-det", "--cfg", tiny_config, "--out", run)
     running = resdet.start(*words, "train.ema_decay=0.9", "train.log_every=1")
-    wait_until(running, lambda: (run / "weights" / "last.pt").exists())
+    assert running.until((run / "weights" / "last.pt").exists)
     os.kill(running.pid, signal.SIGSTOP)
     try:
         owner = f"another run (process {running.pid})"
@@ -287,7 +278,7 @@ def test_two_infers_in_one_folder_and_the_release_of_the_lock(
     out = tmp_path / "out"
     words = ("infer", "--weights", tiny_run / "weights" / "best.pt", many, "--out", out)
     running = resdet.start(*words, "--no-draw")
-    wait_until(running, lambda: lines_of(out / "detections.jsonl") >= 2)
+    assert running.until_lines(2, out / "detections.jsonl")
     os.kill(running.pid, signal.SIGSTOP)
     before = (out / "meta.json").read_bytes()
     for more in ((), ("--resume",)):

@@ -8,7 +8,6 @@ import os
 import shlex
 import shutil
 import signal
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -164,11 +163,7 @@ def _until(
     path = out / "detections.jsonl"
     records += path.read_bytes().count(b"\n") if path.exists() else 0
     running = resdet.start("infer", "--weights", weights, *words)
-    deadline = time.monotonic() + 120
-    while not path.exists() or path.read_bytes().count(b"\n") < records:
-        assert running.alive, "the command ended before it could be stopped"
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    assert running.until_lines(records, path)
     os.kill(running.pid, send)
     return running.wait()
 

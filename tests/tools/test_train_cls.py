@@ -173,10 +173,7 @@ def test_killed_and_resumed_equals_undisturbed(
         if killed_at and killed_at[-1] == 8:  # after the last step: nothing is left to disturb
             break
         running = resdet.start(*words)
-        wanted = 1 + (killed_at[-1] if killed_at else 0)
-        deadline = time.monotonic() + 60
-        while not last.exists() or load_checkpoint(last)["step"] < wanted:
-            assert running.alive and time.monotonic() < deadline, running.out
+        assert running.until_step_after(killed_at[-1] if killed_at else 0, last), running.wait()
         time.sleep(moments.uniform(0, 0.05))
         running.kill()
         running.wait()

@@ -242,9 +242,7 @@ def test_killed_and_resumed_equals_undisturbed(
         if killed_at == 6:  # after the last step: nothing is left to disturb
             break
         running = resdet.start(*words)
-        deadline = time.monotonic() + 60
-        while not last.exists() or load_checkpoint(last)["step"] <= killed_at:
-            assert running.alive and time.monotonic() < deadline, running.out
+        assert running.until_step_after(killed_at, last), running.wait()
         time.sleep(moments.uniform(0, 0.05))
         running.kill()
         running.wait()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,15 +70,10 @@ def test_an_interrupted_run_is_continued(images: Path, tmp_path: Path, resdet: C
     words = ("write-shards", images, "--size-mb", 1, "--out")
     assert resdet(*words, whole).code == 0
     interrupted = 0
-    for wanted in (2, 9, 20):
+    for wanted in (3, 10, 21):
         running = resdet.start(*words, killed)
-        index = killed / "train" / INDEX
-        deadline = time.monotonic() + 60
-        while running.alive and time.monotonic() < deadline:
-            if index.is_file() and index.read_bytes().count(b"\n") > wanted:
-                os.kill(running.pid, signal.SIGKILL)
-                break
-            time.sleep(0.001)
+        running.until_lines(wanted, killed / "train" / INDEX)
+        running.kill()
         interrupted += running.wait().code == -signal.SIGKILL
     done = resdet(*words, killed)
     assert done.code == 0, done.err

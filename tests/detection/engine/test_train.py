@@ -68,14 +68,12 @@ def expect_same_run(run: Path, undisturbed: Path) -> None:
 
 def wait_for_step(running: Running, run: Path, step: int) -> None:
     """Until the run is past ``step`` by its own log."""
-    deadline = time.monotonic() + 60
     metrics = run / "metrics.jsonl"
-    while time.monotonic() < deadline:
-        if metrics.exists() and any(f'"step": {step},' in line for line in metrics.open()):
-            return
-        assert running.alive, running.wait().err
-        time.sleep(0.002)
-    raise AssertionError(f"step {step} not reached:\n{running.out}")
+
+    def passed() -> bool:
+        return metrics.exists() and any(f'"step": {step},' in line for line in metrics.open())
+
+    assert running.until(passed), running.wait().err
 
 
 @pytest.mark.parametrize(("workers", "kills"), [(0, 5), (2, 3)])
@@ -126,9 +124,7 @@ def test_history_goes_on_between_two_lines_of_the_log(
     run = tmp_path / "run"
     last = run / "weights" / "last.pt"
     running = resdet.start("train-det", "--cfg", tiny_config, "--out", run, "train.ema_decay=0.9")
-    deadline = time.monotonic() + 60
-    while not last.exists() or load_checkpoint(last)["step"] not in (1, 3):
-        assert time.monotonic() < deadline, running.out
+    running.until(lambda: last.exists() and load_checkpoint(last)["step"] in (1, 3))
     running.kill()
     running.wait()
     assert resdet("train-det", "--resume", run).code == 0
