@@ -2,7 +2,8 @@
 
 Once as shipped, with norms folded into convolutions, and once with the norms apart, which is the
 order of operations, and therefore the rounding, of the reference. Random weights on unscaled pixels
-amplify rounding: the reference itself is 1e-3 from the same network in float64.
+amplify rounding: the reference itself is 1e-3 from the same network in float64. The graphs of
+exports are compared as well.
 """
 
 from __future__ import annotations
@@ -28,10 +29,16 @@ from golden_network import (
     read_settings,
 )
 from resdet.backbones.norm import ConvNorm
+from resdet.detection.export.detector import EXAMPLE, IMAGE_SIDES, OUTPUTS
+from resdet.detection.export.graph import DetectorGraph
+from resdet.detection.export.network import OnnxNetwork
+from resdet.detection.export.parts import part_graphs, use_parts, write_siblings
+from resdet.detection.export.writing import Graph, write_onnx
+from resdet.detection.extras import EXTRAS
 from resdet.detection.inference.pipeline import Pipeline
 from resdet.detection.models.faster_rcnn import FasterRCNN
 from resdet.detection.structures import Batch, Detections
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @pytest.fixture(scope="module")
@@ -126,12 +133,18 @@ def _expected_detections(arrays: dict[str, np.ndarray], i: int) -> Detections:
 def test_detections(
     i: int, pipeline: Pipeline, batch: Batch, arrays: dict[str, np.ndarray], bounds: Bounds
 ) -> None:
-    """As sets: neighbours with equal scores may swap.
+    expect_detections(pipeline.predict(batch)[i], arrays, i, bounds)
+
+
+def expect_detections(
+    found: Detections, arrays: dict[str, np.ndarray], i: int, bounds: Bounds
+) -> None:
+    """Compare as sets: neighbours with equal scores may swap.
 
     Image 0 is given four boxes of no height by detectron2; they can be no objects and we leave
     them out, which makes room for four that score less than all of theirs.
     """
-    found, expected = pipeline.predict(batch)[i], _expected_detections(arrays, i)
+    expected = _expected_detections(arrays, i)
     assert len(found) == len(expected) == 100
     extent = expected.boxes[:, 2:] - expected.boxes[:, :2]
     real = expected[(extent > 0).all(dim=1)]
@@ -159,3 +172,62 @@ def test_losses(mode: bool, model: FasterRCNN, batch: Batch, arrays: dict[str, n
     assert losses.keys() == set(LOSSES.values())
     for theirs, name in LOSSES.items():
         assert float(losses[name]) == pytest.approx(float(arrays[theirs]), rel=2e-4), name
+
+
+# ------------------------------------------------------------------------------------- exports
+
+
+@pytest.fixture(scope="module")
+def exportable(golden: Path) -> FasterRCNN:
+    for name in EXTRAS["export"]:
+        pytest.importorskip(name, reason="needs the extra: pip install 'resdet[export]'")
+    return read_network(golden)
+
+
+class OfOneSize(nn.Module):
+    """A `DetectorGraph` after its normalisation: detectron2's images are padded to the largest of
+    the batch, which the input of the graph is not. ``extent`` (1, h, w) has the size of an image
+    without the padding."""
+
+    def __init__(self, detector: DetectorGraph) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, pixels: Tensor, extent: Tensor) -> tuple[Tensor, ...]:
+        return self.detector.detect(pixels, (extent.shape[1], extent.shape[2]))
+
+
+def test_detections_of_one_graph(
+    exportable: FasterRCNN,
+    batch: Batch,
+    arrays: dict[str, np.ndarray],
+    golden: Path,
+    tmp_path: Path,
+) -> None:
+    module = OfOneSize(DetectorGraph(make_pipeline(exportable, read_settings(golden)).eval()))
+    pixels = torch.randn(EXAMPLE).to(memory_format=torch.channels_last)
+    examples = {"pixels": pixels, "extent": torch.zeros(1, 150, 210)}
+    sides = {"pixels": IMAGE_SIDES, "extent": {1: "rows", 2: "columns"}}
+    write_onnx(Graph(module, examples, sides, OUTPUTS), tmp_path / "model.onnx")
+    network = OnnxNetwork(tmp_path / "model.onnx")
+    padded = exportable.pixels(batch.images, batch.sizes)
+    for i, size in enumerate(batch.sizes):
+        image, boxes, scores, labels, finite = network(padded[i : i + 1], torch.zeros(1, *size))
+        assert finite and not image.any()
+        expect_detections(Detections(boxes, scores, labels), arrays, i, BOUNDS["folded"])
+
+
+def test_detections_of_graphs_cut_at_the_crops(
+    exportable: FasterRCNN,
+    batch: Batch,
+    arrays: dict[str, np.ndarray],
+    golden: Path,
+    tmp_path: Path,
+) -> None:
+    for name, graph in part_graphs(exportable).items():
+        write_onnx(graph, tmp_path / name)
+    write_siblings(exportable, tmp_path)
+    parts = use_parts(read_network(golden), tmp_path)
+    found = make_pipeline(parts, read_settings(golden)).eval().predict(batch)
+    for i in IMAGES:
+        expect_detections(found[i], arrays, i, BOUNDS["folded"])

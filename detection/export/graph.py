@@ -94,8 +94,13 @@ class DetectorGraph(nn.Module):
         self.across = _is_partial_of(pipeline.suppress, suppress_across_classes)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        model, size = self.model, (images.shape[2], images.shape[3])
-        features = model.trunk(model.pixels.normalise(images))  # type: ignore[operator]
+        pixels = self.model.pixels.normalise(images)  # type: ignore[operator]
+        return self.detect(pixels, (images.shape[2], images.shape[3]))
+
+    def detect(self, pixels: Tensor, size: tuple[int, int]) -> tuple[Tensor, ...]:
+        """The same for images of ``size`` (h, w) that are normalised and may be padded with 0."""
+        model = self.model
+        features = model.trunk(pixels)
         objectness, shifts = model.rpn_head(features)
         proposals, image = self._propose(objectness, shifts, model.anchors(features), size)
         logits, deltas = model.roi_head.classify(self._pooled(features, proposals, image, size))
@@ -105,7 +110,7 @@ class DetectorGraph(nn.Module):
         finite = torch.stack(
             [part.isfinite().all() for part in (objectness, shifts, logits, deltas)]
         ).all()
-        return (*self._detections(boxes, scores, image, images.shape[0]), finite)
+        return (*self._detections(boxes, scores, image, pixels.shape[0]), finite)
 
     def _propose(
         self, logits: Tensor, deltas: Tensor, anchors: Tensor, size: tuple[int, int]
