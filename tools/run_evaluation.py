@@ -17,7 +17,7 @@ from resdet.detection.config.paths import opened_paths
 from resdet.detection.engine.history import History
 from resdet.detection.errors import ImageError, ResdetError, first_few
 from resdet.detection.evaluation.class_page import ConfusionTable, class_view, confusion_table
-from resdet.detection.evaluation.detection import DEFINITIONS
+from resdet.detection.evaluation.definitions import DEFINITIONS
 from resdet.detection.evaluation.error_page import costliest, error_view
 from resdet.detection.evaluation.image_records import IMAGES, read_images
 from resdet.detection.evaluation.page import ClassTable, Metric, class_table

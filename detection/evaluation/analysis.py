@@ -77,15 +77,7 @@ class Analysis:
             count = str(self.counts[name].sum())
             table.add_row(name, count, shown(self.costs[name], 3), definition)
         yield table
-        table = plain_table()
-        for heading in ("score", "found", "right", "P", "R", "F1"):
-            table.add_column(heading, justify="right")
-        rows = [*self.points, *([] if math.isnan(self.best.score) else [self.best])]
-        for point in sorted(rows, key=lambda each: each.score):
-            score = f"{point.score:.3f}" + ("*" if point is self.best else " ")
-            numbers = (shown(value, 3) for value in (point.precision, point.recall, point.f1))
-            table.add_row(score, str(point.detections), str(point.right), *numbers)
-        yield table
+        yield points_table(self.points, self.best)
 
     def _counted(self) -> str:
         known = set(self.thresholds[~np.isnan(self.thresholds)].tolist())
@@ -144,6 +136,19 @@ class Analysis:
                 }
             )
         return entries
+
+
+def points_table(points: Sequence[OperatingPoint], best: OperatingPoint | None = None) -> Table:
+    """A printed table of ``points``, and of the one with the largest F1."""
+    table = plain_table()
+    for heading in ("score", "found", "right", "P", "R", "F1"):
+        table.add_column(heading, justify="right")
+    rows = [*points, *([best] if best is not None and not math.isnan(best.score) else [])]
+    for point in sorted(rows, key=lambda each: each.score):
+        score = f"{point.score:.3f}" + ("*" if point is best else " ")
+        numbers = (shown(value, 3) for value in (point.precision, point.recall, point.f1))
+        table.add_row(score, str(point.detections), str(point.right), *numbers)
+    return table
 
 
 def analyse(

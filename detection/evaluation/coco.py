@@ -51,6 +51,24 @@ class CocoScores:
 def coco_scores(columns: Columns, sizes: tuple[float, float] = COCO_SIZES) -> CocoScores:
     """Run pycocotools' box evaluation with its own parameters (100 detections per image, class),
     but for ``sizes``, the sides in px of the squares that part small, medium and large objects."""
+    evaluator = matched(columns, sizes)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluator.accumulate()
+    return summarized(evaluator)
+
+
+def summarized(evaluator: Any) -> CocoScores:
+    """The numbers of a COCOeval whose ``eval`` is complete."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluator.summarize()
+    metrics = {
+        name: _defined(value) for name, value in zip(COCO_METRICS, evaluator.stats, strict=True)
+    }
+    return CocoScores(metrics, _class_ap(evaluator.eval["precision"]))
+
+
+def matched(columns: Columns, sizes: tuple[float, float]) -> Any:
+    """A COCOeval that has matched detections and objects; their ids are their rows from 1 on."""
     from pycocotools.cocoeval import (
         COCOeval,  # late, with the rest of the library: a fifth of a second
     )
@@ -73,12 +91,7 @@ def coco_scores(columns: Columns, sizes: tuple[float, float] = COCO_SIZES) -> Co
         least, most = evaluator.params.areaRng[0]
         evaluator.params.areaRng = [[least, most], [least, small], [small, large], [large, most]]
         evaluator.evaluate()
-        evaluator.accumulate()
-        evaluator.summarize()
-    metrics = {
-        name: _defined(value) for name, value in zip(COCO_METRICS, evaluator.stats, strict=True)
-    }
-    return CocoScores(metrics, _class_ap(evaluator.eval["precision"]))
+    return evaluator
 
 
 def _rows(boxes: TruthColumns | FoundColumns) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -20,22 +20,20 @@ from ..fonts import drawable_names
 from ..structures import Detections, Record
 from .analysis import Analysis, analyse
 from .bootstrap import Interval, bootstrap, draw
-from .coco import COCO_METRICS, CocoScores, coco_scores
+from .class_scores import DetectionNumbers, class_scores, detection_metrics
+from .coco import coco_scores
 from .columns import Columns, gather, keep_classes
-from .confusion import Confusion, confusion
-from .definitions import CLASS_DEFINITIONS, COCO_SIZES, DEFINITIONS, definitions
+from .confusion import confusion
+from .definitions import COCO_SIZES
 from .figures import MATRIX_LIMIT, confusion_figure, pr_figure
 from .ilsvrc import outcomes as ilsvrc_outcomes
 from .notes import describe_labels, describe_recalls
-from .operating_points import THRESHOLDS, best_f1
-from .report import Evaluation
 from .subset import chosen_labels
-from .tables import shown, without_nan
+from .tables import without_nan
 from .voc import (
     VOC_IOU,
     PrecisionRecall,
     area_ap,
-    eleven_point_ap,
     eleven_point_means,
     mean_defined,
     precision_recall,
@@ -45,89 +43,25 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
-class ClassScores:
-    """One row of the per-class table; see DEFINITIONS and CLASS_DEFINITIONS.
-
-    ``coco_ap`` and ``ilsvrc_ap`` are nan where they were not asked for, ``threshold`` where nothing
-    was found.
-    """
-
-    name: str
-    objects: int
-    ignored: int
-    detections: int
-    voc_ap50: float
-    voc_ap50_11point: float
-    coco_ap: float
-    threshold: float
-    precision: float
-    recall: float
-    f1: float
-    ilsvrc_ap: float = math.nan
-
-
 @dataclass(frozen=True, eq=False)
-class DetectionEvaluation(Evaluation):
-    """The numbers of one set of detections; without COCO only ``voc_ap50``, ``voc_ap50_11point``.
-
-    ``curves`` are in label order. What needs the ``columns`` is computed when it is first asked
+class DetectionEvaluation(DetectionNumbers):
+    """``curves`` are in label order. What needs the ``columns`` is computed when it is first asked
     for: error types, operating points, intervals.
     """
 
-    per_class: tuple[ClassScores, ...]
     curves: tuple[PrecisionRecall, ...]
-    confusion: Confusion
     columns: Columns
     _: KW_ONLY
-    #: The sides of the squares that part small, medium and large objects.
-    sizes: tuple[float, float] = COCO_SIZES
     #: The score from which on detections are errors; None: the threshold of each class.
     score_threshold: float | None = None
-    #: The scores of the table of thresholds.
-    scores: tuple[float, ...] = THRESHOLDS
-
-    task = "detection"
-    row_type = ClassScores
-    definitions = DEFINITIONS
-    class_definitions = CLASS_DEFINITIONS
-    headings: ClassVar[Mapping[str, str]] = {
-        "objects": "objects",
-        "ignored": "ignored",
-        "detections": "found",
-        "voc_ap50": "AP50\narea",
-        "voc_ap50_11point": "AP50\n11-pt",
-        "coco_ap": "COCO\nAP",
-        "ilsvrc_ap": "DET\nAP",
-        "precision": "P",
-        "recall": "R",
-        "threshold": "score",
-    }
-    cost = "network and suppression, without reading"
-    digits = 3
-    max_rows = None
-
-    @staticmethod
-    def rank(row: ClassScores) -> float:
-        """Best AP first."""
-        return -row.voc_ap50
 
     def more(self) -> dict[str, Any]:
-        confusion = {
-            "counts": self.confusion.counts.tolist(),
-            "score": self.confusion.score,
-            "iou": self.confusion.iou,
-            "layout": "row found as, column truly is; last: background",
-        }
         recalls = without_nan(eleven_point_means(self.curves))
         return {
-            "confusion": confusion,
+            "confusion": self.confusion_content(),
             "voc_ap50_11point_recalls": recalls,
             **self.analysis.content([row.name for row in self.per_class]),
         }
-
-    def definition(self, name: str) -> str:
-        return definitions(self.sizes)[name]
 
     @cached_property
     def analysis(self) -> Analysis:
@@ -148,18 +82,6 @@ class DetectionEvaluation(Evaluation):
 
     def tables(self) -> Iterator[Table]:
         yield from self.analysis.tables()
-
-    def total(self, name: str) -> str:
-        """Sums of the counts, and the means that are metrics."""
-        if name in ("objects", "ignored", "detections"):
-            return str(sum(getattr(row, name) for row in self.per_class))
-        return shown(self.metrics[name], self.digits) if name in self.metrics else ""
-
-    def remarks(self) -> Iterator[str]:
-        yield "table of scores: detections of that score or above, classes together; *: largest F1"
-        for name, heading in self.headings.items():
-            if name in CLASS_DEFINITIONS:
-                yield f"{heading}: {CLASS_DEFINITIONS[name]}"
 
     def figures(self) -> dict[str, Figure]:
         names = drawable_names(tuple(row.name for row in self.per_class), plotted=True)
@@ -223,14 +145,14 @@ def evaluate_columns(
     scores = coco_scores(columns, sizes) if coco else None
     class_ap = scores.class_ap if scores else (math.nan,) * len(classes)
     rows = tuple(
-        _class_scores(name, curve, ap)
+        class_scores(name, curve, ap)
         for name, curve, ap in zip(classes, curves, class_ap, strict=True)
     )
     if ilsvrc:
         matched = precision_recall(columns, iou=VOC_IOU, match=ilsvrc_outcomes)
         pairs = zip(rows, matched, strict=True)
         rows = tuple(replace(row, ilsvrc_ap=area_ap(curve)) for row, curve in pairs)
-    metrics = _metrics(rows, scores)
+    metrics = detection_metrics(rows, scores)
     if ilsvrc:
         metrics["ilsvrc_ap"] = mean_defined(row.ilsvrc_ap for row in rows)
     names = [row.name for row in rows]
@@ -242,8 +164,8 @@ def evaluate_columns(
         len(columns.image_ids),
         metrics,
         rows,
-        curves,
         confusion(columns),
+        curves,
         columns,
         sizes=sizes,
         files=files or {},
@@ -258,28 +180,3 @@ def _only(
         return columns, classes
     kept = chosen_labels(only, classes)
     return keep_classes(columns, kept), [classes[label] for label in kept]
-
-
-def _metrics(rows: Sequence[ClassScores], coco: CocoScores | None) -> dict[str, float]:
-    voc = {
-        "voc_ap50": mean_defined(row.voc_ap50 for row in rows),
-        "voc_ap50_11point": mean_defined(row.voc_ap50_11point for row in rows),
-    }
-    return voc | ({name: coco.metrics[name] for name in COCO_METRICS} if coco else {})
-
-
-def _class_scores(name: str, curve: PrecisionRecall, coco_ap: float) -> ClassScores:
-    best = best_f1(curve)
-    return ClassScores(
-        name=name,
-        objects=curve.objects,
-        ignored=curve.ignored,
-        detections=curve.detections,
-        voc_ap50=area_ap(curve),
-        voc_ap50_11point=eleven_point_ap(curve),
-        coco_ap=coco_ap,
-        threshold=best.score,
-        precision=best.precision,
-        recall=best.recall,
-        f1=best.f1,
-    )

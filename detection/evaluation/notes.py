@@ -3,7 +3,6 @@ recalls of other tools."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -15,15 +14,19 @@ from .voc import VOC_IOU, area_ap, best_objects, precision_recall
 
 def describe_labels(columns: Columns, names: Sequence[str], mean_ap: float) -> Iterator[str]:
     """Notes on classes without objects and on labels that look permuted."""
-    if math.isnan(mean_ap):
-        yield "no objects to find: every average precision is undefined"
-        return
-    present = set(columns.truth.labels[~columns.truth.ignore].tolist())
-    if empty := [name for label, name in enumerate(names) if label not in present]:
-        yield f"without objects, left out of the means: {', '.join(empty)}"
+    objects = np.bincount(columns.truth.labels[~columns.truth.ignore], minlength=len(names))
+    yield from describe_empty(objects.tolist(), names)
     # Right boxes with wrong names indicate class names in another order.
     if mean_ap < 0.01 and len(names) > 1:
         yield from permuted_labels(columns, names)
+
+
+def describe_empty(objects: Sequence[int], names: Sequence[str]) -> Iterator[str]:
+    """A note on the classes without ``objects``."""
+    if not any(objects):
+        yield "no objects to find: every average precision is undefined"
+    elif empty := [name for name, count in zip(names, objects, strict=True) if not count]:
+        yield f"without objects, left out of the means: {', '.join(empty)}"
 
 
 def describe_recalls(exact: float, means: Mapping[str, float]) -> Iterator[str]:

@@ -36,13 +36,18 @@ def at_threshold(curve: PrecisionRecall, score: float) -> OperatingPoint:
     """The operating point at a score; nan, at which nothing is taken, is a score like any other."""
     taken = int(np.searchsorted(-curve.scores, -score, side="right")) if score == score else 0
     right = int(curve.right[taken - 1]) if taken else 0
+    return point_of(score, taken, right, curve.objects)
+
+
+def point_of(score: float, taken: int, right: int, objects: int) -> OperatingPoint:
+    """The operating point where so many detections are ``taken``, of which ``right`` are right."""
     return OperatingPoint(
         score,
         taken,
         right,
         right / taken if taken else math.nan,
-        right / curve.objects if curve.objects else math.nan,
-        2 * right / (taken + curve.objects) if curve.objects else math.nan,
+        right / objects if objects else math.nan,
+        2 * right / (taken + objects) if objects else math.nan,
     )
 
 

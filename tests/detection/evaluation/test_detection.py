@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from resdet.detection.errors import DataError
-from resdet.detection.evaluation.detection import DEFINITIONS, DetectionEvaluation, evaluate
+from resdet.detection.evaluation.definitions import DEFINITIONS
+from resdet.detection.evaluation.detection import DetectionEvaluation, evaluate
 from resdet.detection.structures import Annotation, Detections, Record
 
 ONE = (10.0, 10.0, 40.0, 40.0)
