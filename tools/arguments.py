@@ -197,3 +197,8 @@ def expect_unused(folder: Path) -> None:
         raise ConfigError(
             f"{folder}: not empty; give another --out, or --resume {folder} to continue it"
         )
+
+
+def place(text: str) -> Path | str:
+    """A path, or an address as it is."""
+    return text if "://" in text else Path(text)

@@ -6,6 +6,7 @@ resdet eval --weights one.pt --weights other.pt test.protocol=multi_scale test.f
 resdet eval --weights detector.pt --split test --save-json --save-voc
 resdet eval --weights detector.pt --classes cat,dog --sizes 16,64 --conf 0.5
 resdet eval --predictions results.json --annotations instances_val2017.json
+resdet eval --manifest m --predictions found --annotations objects.parquet
 resdet eval --weights localizer.pt 'test.classifiers=[classifier.pt]' --submission answers.csv
 """
 
@@ -26,6 +27,7 @@ from resdet.tools.arguments import (
     beside_weights,
     expect_writable,
     numbers,
+    place,
     print_config,
 )
 from resdet.tools.eval_files import (
@@ -50,16 +52,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_weights_argument(parser, required=False)
     parser.add_argument(
         "--predictions",
-        type=Path,
+        type=place,
         metavar="PATH",
         help="in place of weights, detections of any tool: COCO results (.json), the .jsonl of "
-        "infer, or a folder of VOC's files",
+        "infer, or a folder of VOC's files; with --manifest the --out of its infer",
     )
     parser.add_argument(
         "--annotations",
-        type=Path,
+        type=place,
         metavar="PATH",
-        help="for --predictions: a COCO file, or a VOC folder with the image set --split",
+        help="for --predictions: a COCO file, or a VOC folder with the image set --split; with "
+        "--manifest also Parquet or CSV",
+    )
+    parser.add_argument(
+        "--manifest",
+        metavar="DIR|URL",
+        help="the images that --predictions are of, in any number: scored in shards",
     )
     add_config_arguments(parser, required=False)
     parser.add_argument(
@@ -124,6 +132,10 @@ def run(args: argparse.Namespace) -> int:
 def evaluate(args: argparse.Namespace) -> Evaluation | None:
     """Evaluate, print and write; None if nothing was scored, as for images without annotations, in
     a dry run, and in all processes but the main one."""
+    if args.manifest is not None:
+        from resdet.tools.eval_manifest import score_results
+
+        return score_results(args)
     if args.predictions or args.annotations or not args.weights:
         return score_predictions(args)
     from resdet.detection.config.files import read_config

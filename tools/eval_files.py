@@ -37,8 +37,9 @@ def score_predictions(args: argparse.Namespace) -> Evaluation | None:
         raise ConfigError("give --weights FILE, or --predictions PATH with --annotations PATH")
     if given := [name for name in _OF_MODELS if getattr(args, name)]:
         raise ConfigError(f"--predictions needs no model: leave out {', '.join(given)}")
-    if args.sizes and not (len(args.sizes) == 2 and 0 < args.sizes[0] < args.sizes[1]):
-        raise ConfigError(f"--sizes: two rising sides, as in 32,96: {args.sizes}")
+    if given := [each for each in (args.predictions, args.annotations) if isinstance(each, str)]:
+        raise ConfigError(f"{given[0]}: only of a --manifest, or local paths")
+    expect_rising(args.sizes)
     folder = args.out or args.predictions.absolute().parent / "eval"
     truth = read_truth(args.annotations, args.split)
     only = chosen_classes(args, truth.classes)
@@ -65,6 +66,12 @@ def score_predictions(args: argparse.Namespace) -> Evaluation | None:
     say("written: " + ", ".join(str(path) for path in written))
     say(f"next: {page_command(folder)}")
     return evaluation
+
+
+def expect_rising(sizes: Sequence[float] | None) -> None:
+    """Raise ConfigError unless ``--sizes``, if given, are two rising sides."""
+    if sizes and not (len(sizes) == 2 and 0 < sizes[0] < sizes[1]):
+        raise ConfigError(f"--sizes: two rising sides, as in 32,96: {sizes}")
 
 
 def page_command(folder: Path) -> str:

@@ -55,6 +55,7 @@ class EvaluateOptions(TypedDict, total=False):
     cfg: Place | None
     predictions: Place | None
     annotations: Place | None
+    manifest: Place | None
     split: str
     out: Place | None
     device: str | None

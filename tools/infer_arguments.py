@@ -15,6 +15,7 @@ from resdet.tools.arguments import (
     add_font_argument,
     add_max_pixels_argument,
     add_weights_argument,
+    place,
     positive,
 )
 from resdet.tools.source_arguments import format_named
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out",
-        type=_place,
+        type=place,
         help="new or empty output folder (default: runs/infer/<time>); of a manifest, also a URL",
     )
     parser.add_argument(
@@ -147,11 +148,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a manifest: the format of the results",
     )
     parser.add_argument("--strict", action="store_true", help="exit with code 5 if an image failed")
-
-
-def _place(text: str) -> Path | str:
-    """A path, or an address as it is."""
-    return text if "://" in text else Path(text)
 
 
 def new_folder() -> Path:

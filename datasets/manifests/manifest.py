@@ -7,6 +7,7 @@ It is complete once ``manifest.json`` says so, which is written last.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -73,6 +74,17 @@ def read_manifest(folder: str) -> Manifest:
 def read_entries(folder: str, number: int) -> list[Entry]:
     """The images of one shard. Raises DataError."""
     return from_parquet(_content(folder, number), Store(folder).address(shard_name(number)))[0]
+
+
+def expect_ids(folder: str, number: int, first: int) -> None:
+    """Raise DataError unless the ids of a shard count from ``first``."""
+    import pyarrow.parquet as pq
+
+    content = _content(folder, number)
+    ids = pq.read_table(io.BytesIO(content), columns=["id"]).column("id").to_pylist()
+    if ids != list(range(first, first + len(ids))):
+        address = Store(folder).address(shard_name(number))
+        raise DataError(f"{address}: ids must count from {first}, and from 0 in the first shard")
 
 
 def digest_of(folder: str) -> str:

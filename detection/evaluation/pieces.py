@@ -109,7 +109,7 @@ class Pieces:
             self._of_size += matches.objects
         count = len(self.classes)
         starts = np.searchsorted(found.labels[order], np.arange(count + 1))
-        for label in np.flatnonzero(np.diff(starts)):
+        for label in np.flatnonzero(np.diff(starts)).tolist():
             with self._file(label).open("ab") as file:
                 rows[starts[label] : starts[label + 1]].tofile(file)
         self.images += len(piece.image_ids)
@@ -167,8 +167,9 @@ class Pieces:
         )
         if not self.coco:
             return curve, None
-        parts = (rows[name][order] for name in ("rank", "matches", "ignored"))
-        return curve, coco_curves(*parts, self._of_size[label])
+        ranked = rows[order]
+        matched = ranked["rank"], ranked["matches"], ranked["ignored"]
+        return curve, coco_curves(*matched, self._of_size[label])
 
     def _together(self, points: Sequence[OperatingPoint]) -> OperatingPoint:
         """The classes' operating points at one score as one of all detections."""
