@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 
-#: Time limit of the other processes' wait for an evaluation by the main one.
-EVALUATION_TIMEOUT = timedelta(hours=2)
+#: Time limit of waits for work that takes each process another time, such as an evaluation; the
+#: collectives' own is ten minutes on GPUs.
+PATIENCE = timedelta(hours=2)
 
 
 class Group:
@@ -27,6 +28,7 @@ class Group:
 
     def __init__(self, rank: int, world: int, device: torch.device) -> None:
         self.rank, self.world, self.device = rank, world, device
+        self._meetings = 0
 
     @property
     def is_main(self) -> bool:
@@ -61,9 +63,11 @@ class Group:
         return wait
 
     def gather(self, part: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The union of all processes' mappings on the main process, None on the others."""
+        """The union of all processes' mappings on the main process, None on the others; those that
+        have theirs earlier wait."""
         if self.world == 1:
             return dict(part)
+        self.meet()
         parts: list[Any] | None = [None] * self.world if self.is_main else None
         dist.gather_object(dict(part), parts)
         return {key: value for each in parts for key, value in each.items()} if parts else None
@@ -75,8 +79,17 @@ class Group:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
 
-    def broadcast(self, key: str, value: Any = None) -> Any:
-        """The main process's ``value`` (JSON), on all processes.
+    def meet(self) -> None:
+        """Wait until every process is here, before a collective after work of unequal length: in
+        the collective itself they would wait no longer than its own time limit."""
+        if self.world == 1:
+            return
+        self._meetings += 1
+        for rank in range(self.world):
+            self.broadcast(f"meeting/{self._meetings}/{rank}", True, source=rank)
+
+    def broadcast(self, key: str, value: Any = None, *, source: int = 0) -> Any:
+        """The ``value`` (JSON) of the process ``source``, on all processes.
 
         Uses the key-value store instead of a collective, so that the others can wait for a long
         evaluation without a collective's timeout. ``key`` must be new.
@@ -84,10 +97,10 @@ class Group:
         if self.world == 1:
             return value
         store = dist.distributed_c10d._get_default_store()
-        if self.is_main:
+        if self.rank == source:
             store.set(key, json.dumps(value))
             return value
-        store.wait([key], EVALUATION_TIMEOUT)
+        store.wait([key], PATIENCE)
         return json.loads(store.get(key))
 
 

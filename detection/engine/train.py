@@ -52,6 +52,7 @@ def train(
             end: the last checkpoint could not be written.
         DataError: an image cannot be used or a data worker died; ``last.pt`` is saved before.
     """
+    group.meet()  # the main process has written reports and drawn images
     network = _replicate(state.model, group)
     stream, meter = iter(batches), state.meter
     unsaved: OSError | None = None

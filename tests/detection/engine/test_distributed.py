@@ -156,6 +156,35 @@ def test_collectives_of_several_processes(resdet: Command, tmp_path: Path) -> No
         assert results["buffer"] == 3.0
 
 
+WAITING = """
+import sys, time
+from datetime import timedelta
+import torch
+import torch.distributed as dist
+from resdet.detection.engine.distributed import process_group
+
+with process_group("cpu") as group:
+    group.all_reduce_mean(torch.ones(1))  # the processes are connected
+    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=1))
+    time.sleep(2 * group.rank)  # the main process has its images earlier
+    gathered = group.gather({group.rank: group.rank})
+    if group.is_main:
+        time.sleep(2)  # the others wait for its numbers
+    metric = group.broadcast("metric", 0.5 if group.is_main else None)
+    mean = group.all_reduce_mean(torch.tensor(float(group.rank))).item()
+open(f"{sys.argv[1]}/{group.rank}", "w").write(f"{gathered} {metric} {mean}")
+"""
+
+
+def test_long_waits_do_not_run_into_the_limit_of_collectives(
+    resdet: Command, tmp_path: Path
+) -> None:
+    done = resdet.torchrun("python", "-c", WAITING, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "0").read_text() == "{0: 0, 1: 1} 0.5 0.5"
+    assert (tmp_path / "1").read_text() == "None 0.5 0.5"
+
+
 def test_alone_everything_is_the_identity() -> None:
     with process_group("cpu") as group:
         assert group.is_main and group.world == 1
