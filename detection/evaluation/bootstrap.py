@@ -209,8 +209,14 @@ class _Ranking:
 
     def _aps(self, counts: Counts) -> Floats:
         objects = counts[self.objects].sum(axis=0)
-        # Recall rises and precision peaks only at right detections.
-        taken = counts[self.images].cumsum(axis=0)[self.right]
+        # Recall rises and precision peaks only at right detections: the counts of those between are
+        # summed, and the ones after the last are of no use.
+        places = np.flatnonzero(self.right) + 1
+        if not len(places):
+            return np.where(objects > 0, 0.0, np.nan)
+        between = counts[self.images[: places[-1]]]
+        taken = np.add.reduceat(between, np.append(0, places[:-1]), axis=0, dtype=np.int32)
+        taken = taken.cumsum(axis=0, dtype=np.int32)
         weight = counts[self.images[self.right]]
         precision = weight.cumsum(axis=0) / np.maximum(taken, 1)
         envelope = np.maximum.accumulate(precision[::-1])[::-1]
@@ -223,10 +229,11 @@ def _rankings(columns: Columns, iou: float) -> list[_Ranking]:
     order = np.lexsort((-found.scores, found.labels))
     right, counts = outcomes(columns, order, iou)
     labels, images = found.labels[order], found.images[order]
+    starts = np.searchsorted(labels, np.arange(columns.num_classes + 1))
     return [
         _Ranking(
-            images=images[rows := counts & (labels == label)],
-            right=right[rows],
+            images=images[rows := slice(*starts[label : label + 2])][counts[rows]],
+            right=right[rows][counts[rows]],
             objects=truth.images[~truth.ignore & (truth.labels == label)],
         )
         for label in range(columns.num_classes)

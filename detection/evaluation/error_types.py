@@ -130,12 +130,18 @@ class ErrorTypes:
     def _mean_ap(self, labels: Ints, right: Bools, counts: Bools, objects: Ints) -> float:
         truth = self.columns.truth
         present = np.bincount(truth.labels[~truth.ignore], minlength=len(objects)) > 0
-        order = np.flatnonzero(counts)
-        order = order[np.argsort(-self.columns.found.scores[order], kind="stable")]
+        order = self._ranked[counts[self._ranked]]
+        order = order[np.argsort(labels[order], kind="stable")]
+        starts = np.searchsorted(labels[order], np.arange(len(objects) + 1))
         return mean_defined(
-            _sampled_ap(right[order[labels[order] == label]], int(objects[label]))
+            _sampled_ap(right[order[starts[label] : starts[label + 1]]], int(objects[label]))
             for label in np.flatnonzero(present)
         )
+
+    @cached_property
+    def _ranked(self) -> Ints:
+        """(D,) the rows of all detections by falling score; equal ones by image and position."""
+        return np.argsort(-self.columns.found.scores, kind="stable")
 
 
 def error_types(columns: Columns) -> ErrorTypes:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, DataError
-from ..files import write_file
+from ..files import atomic_write
 from .columns import Columns, Floats, FoundColumns, TruthColumns, checked, id_order
 
 #: The name of the file in the folder of an evaluation.
@@ -83,8 +83,12 @@ def write_images(
     """Write the entries, each with ``image`` and ``wrong``, by which the worst are first."""
     ranked = sorted(entries, key=lambda each: (-each["wrong"], id_order(each["image"])))
     head = json.dumps({"version": VERSION, **header}, ensure_ascii=False, allow_nan=False)
-    lines = (json.dumps(each, ensure_ascii=False, allow_nan=False) for each in ranked)
-    write_file(path, head[:-1] + ', "images": [\n' + ",\n".join(lines) + "\n]}\n")
+    with atomic_write(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(head[:-1] + ', "images": [\n')
+        for number, each in enumerate(ranked):
+            line = json.dumps(each, ensure_ascii=False, allow_nan=False)
+            file.write((",\n" if number else "") + line)
+        file.write("\n]}\n")
 
 
 def read_images(path: str | Path) -> ImageRecords:
