@@ -68,7 +68,7 @@ def main() -> None:
     times = []
     for _ in range(args.repeats):
         start = time.perf_counter()
-        result = evaluate(detections, records, names, coco=False)
+        result = evaluate(detections, records, names, coco=None)
         times.append(time.perf_counter() - start)
         print(f"{times[-1]:.3f} s   voc_ap50 {result.metrics['voc_ap50']:.4f}")
     write_json({"seconds": times}, args)

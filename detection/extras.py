@@ -10,6 +10,7 @@ from .errors import ConfigError
 #: Packages of the extras of pyproject.toml, as modules.
 EXTRAS = {
     "completion": ("argcomplete",),
+    "hotcoco": ("hotcoco",),
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "onnx": ("onnxruntime",),
     "serve": ("fastapi", "uvicorn", "python_multipart", "prometheus_client"),

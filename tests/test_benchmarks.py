@@ -228,6 +228,6 @@ def test_scale_measures_a_start_its_workers_and_an_evaluation(
     assert figures["rss_mb"] > figures["own_mb"] > 10 and figures["cpu_s"] > 0.05
     assert figures["worker_mb"] > 0 and figures["worker_growth_mb"] < 50
     assert scale.sampler(args)["coco_batches_per_s"] > 100
-    assert scale.evaluation(args)["voc_and_coco_s"] > 0
+    assert scale.evaluation(args)["pycocotools_s"] > 0
     scale_data.class_folders(tmp_path / "image_folder", images=1001)
     assert len(list((tmp_path / "image_folder" / "train").glob("*/*.JPEG"))) == 1001

@@ -107,7 +107,7 @@ def _records(args: argparse.Namespace) -> list[ImageRecords]:
     records = []
     for path in paths:
         columns = read_columns(path, truth)
-        evaluation = evaluate_columns(columns, truth.classes, coco=False, files=truth.files)
+        evaluation = evaluate_columns(columns, truth.classes, coco=None, files=truth.files)
         shared = evaluation.image_header()
         header = {"task": evaluation.task, "classes": truth.classes, **shared}
         records.append(records_of(path, header, evaluation.image_entries()))

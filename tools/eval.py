@@ -107,6 +107,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-coco", action="store_true", help="detectors: skip the COCO metrics")
     parser.add_argument(
+        "--hotcoco",
+        action="store_true",
+        help="detectors: compute the COCO metrics by hotcoco, a hundred times as fast as "
+        "pycocotools (eval.coco_library)",
+    )
+    parser.add_argument(
         "--save-json",
         action="store_true",
         help="detectors: write all detections as COCO results, and the ground truth with their ids",
@@ -166,7 +172,7 @@ def evaluate(args: argparse.Namespace) -> Evaluation | None:
             checkpoints,
             group.device,
             base=base,
-            overrides=[*args.overrides, *_sizes(args)],
+            overrides=[*args.overrides, *_settings(args)],
             trust_paths=args.trust_paths,
         )
         leader, part = with_named_split(members[0], args.split)
@@ -233,7 +239,7 @@ def evaluate(args: argparse.Namespace) -> Evaluation | None:
 
 def _expect_options_for(task: str, args: argparse.Namespace) -> None:
     """Raise ConfigError for options that have no effect for the task."""
-    own = ("save_json", "save_voc", "no_coco", "sizes", "conf", "thresholds")
+    own = ("save_json", "save_voc", "no_coco", "hotcoco", "sizes", "conf", "thresholds")
     given = [f"--{name.replace('_', '-')}" for name in own if getattr(args, name)]
     if task != "detection" and given:
         raise ConfigError(f"{', '.join(given)}: for detectors")
@@ -243,8 +249,10 @@ def _expect_options_for(task: str, args: argparse.Namespace) -> None:
         raise ConfigError("--submission: has the images of all classes; leave out --classes")
 
 
-def _sizes(args: argparse.Namespace) -> list[str]:
-    return [f"eval.sizes={list(args.sizes)}"] if args.sizes else []
+def _settings(args: argparse.Namespace) -> list[str]:
+    """The overrides that options stand for."""
+    sizes = [f"eval.sizes={list(args.sizes)}"] if args.sizes else []
+    return [*sizes, *(["eval.coco_library=hotcoco"] if args.hotcoco else [])]
 
 
 def _options(

@@ -52,7 +52,7 @@ def score_predictions(args: argparse.Namespace) -> Evaluation | None:
     found = evaluate_columns(
         columns,
         truth.classes,
-        coco=not args.no_coco,
+        coco=None if args.no_coco else "hotcoco" if args.hotcoco else "pycocotools",
         sizes=args.sizes or COCO_SIZES,
         only=only,
         files=truth.files,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: Options that need a model, or all detections at once, and their defaults.
 _REFUSED = {
     **dict.fromkeys(("weights", "cfg", "save_json", "save_voc", "mean_box", "submission")),
-    **dict.fromkeys(("conf", "dry_run", "print_config", "device", "overrides")),
+    **dict.fromkeys(("hotcoco", "conf", "dry_run", "print_config", "device", "overrides")),
 }
 #: Seconds between two lines of progress.
 _LINE_EVERY = 10.0

@@ -65,6 +65,7 @@ class EvaluateOptions(TypedDict, total=False):
     thresholds: Sequence[float]
     resamples: int
     no_coco: bool
+    hotcoco: bool
     save_json: bool
     save_voc: bool
     mean_box: bool

@@ -1,8 +1,9 @@
 """The twelve COCO metrics of detections, for any data set.
 
-Computed by pycocotools, the reference, from our own structures. That avoids problems of COCO files
-that it does not detect: annotation id 0 or repeated ids (AP falls silently), a missing ``iscrowd``
-or ``area``, unknown ids, and an empty result list.
+Computed by pycocotools, the reference, or by hotcoco, an independent library in Rust with the same
+numbers, from our own structures. That avoids problems of COCO files that pycocotools does not
+detect: annotation id 0 or repeated ids (AP falls silently), a missing ``iscrowd`` or ``area``,
+unknown ids, and an empty result list.
 
 *small* (up to 32 x 32 px), *medium* and *large* (from 96 x 96 px) refer to the ``area`` in the
 annotations, which in COCO is that of the mask; to the area of the box where they have none. Ignored
@@ -14,14 +15,20 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
-from .columns import Columns, Floats, FoundColumns, TruthColumns
+from ..extras import require_extra
+from .columns import Columns, Floats, FoundColumns, TruthColumns, keep_classes
 from .definitions import COCO_SIZES
+
+#: The reference, whose numbers are published.
+PYCOCOTOOLS = "pycocotools"
 
 #: In the order of ``COCOeval.stats``.
 COCO_METRICS = (
@@ -48,17 +55,91 @@ class CocoScores:
     class_ap: tuple[float, ...]
 
 
-def coco_scores(columns: Columns, sizes: tuple[float, float] = COCO_SIZES) -> CocoScores:
-    """Run pycocotools' box evaluation with its own parameters (100 detections per image, class),
-    but for ``sizes``, the sides in px of the squares that part small, medium and large objects."""
-    evaluator = matched(columns, sizes)
-    with contextlib.redirect_stdout(io.StringIO()):
+def coco_scores(
+    columns: Columns, sizes: tuple[float, float] = COCO_SIZES, library: str = PYCOCOTOOLS
+) -> CocoScores:
+    """The box evaluation of one of `LIBRARIES` with its own parameters (100 detections per image
+    and class), but for ``sizes``, the sides in px of the squares that part small, medium and large
+    objects. Raises ConfigError where the library is not installed."""
+    return LIBRARIES[library](columns, sizes)
+
+
+def describe_library(library: str) -> str:
+    """The note on numbers that are not of the reference."""
+    return f"COCO numbers computed by {library} {version(library)} instead of {PYCOCOTOOLS}"
+
+
+def _by_pycocotools(columns: Columns, sizes: tuple[float, float]) -> CocoScores:
+    """Class by class, since a whole data set takes gigabytes in pycocotools' form: classes are
+    independent but for the means, which it makes of all together."""
+    from pycocotools.cocoeval import COCOeval
+
+    whole = COCOeval(iouType="bbox")
+    params = whole.params
+    ious, last = len(params.iouThrs), (0, len(params.areaRng), len(params.maxDets))
+    # The leading empty parts are for a data set without classes; K is the last axis but two.
+    parts: dict[str, list[Floats]] = {
+        "precision": [np.zeros((ious, len(params.recThrs), *last))],
+        "recall": [np.zeros((ious, *last))],
+    }
+    for label in range(columns.num_classes):
+        evaluator = matched(_of_class(columns, label), sizes)
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluator.accumulate()
+        for name, arrays in parts.items():
+            arrays.append(evaluator.eval[name])
+    whole.eval = {name: np.concatenate(arrays, axis=-3) for name, arrays in parts.items()}
+    return summarized(whole)
+
+
+def _of_class(columns: Columns, label: int) -> Columns:
+    """The images with objects or detections of a class, and these alone."""
+    one = keep_classes(columns, [label])
+    images = np.union1d(one.truth.images, one.found.images)
+    return Columns(
+        tuple(columns.image_ids[image] for image in images),
+        1,
+        replace(one.truth, images=np.searchsorted(images, one.truth.images)),
+        replace(one.found, images=np.searchsorted(images, one.found.images)),
+    )
+
+
+def _by_hotcoco(columns: Columns, sizes: tuple[float, float]) -> CocoScores:
+    require_extra("hotcoco")
+    from hotcoco import COCO, COCOeval
+
+    truth, found = columns.truth, columns.found
+    index = COCO.from_arrays(
+        [{"id": image + 1} for image in range(len(columns.image_ids))],
+        [{"id": label + 1, "name": str(label)} for label in range(columns.num_classes)],
+        truth.images + 1,
+        truth.labels + 1,
+        _with_sides(truth.boxes),
+        area=truth.areas,
+        iscrowd=truth.ignore.astype(np.int64),
+    )
+    ids = [found.images + 1, found.labels + 1, found.scores]
+    image, label, score = (column[:, None].astype(np.float64) for column in ids)
+    results = np.concatenate([image, _with_sides(found.boxes), score, label], axis=1)
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        # That sizes other than COCO's give other numbers, as our definitions say too.
+        warnings.simplefilter("ignore", UserWarning)
+        evaluator = COCOeval(index, index.load_res(results), "bbox")
+        evaluator.params.area_rng = _area_ranges(evaluator.params.area_rng, sizes)
+        evaluator.evaluate()
         evaluator.accumulate()
-    return summarized(evaluator)
+        return summarized(evaluator)
+
+
+#: The values of ``eval.coco_library``.
+LIBRARIES: Mapping[str, Callable[[Columns, tuple[float, float]], CocoScores]] = {
+    PYCOCOTOOLS: _by_pycocotools,
+    "hotcoco": _by_hotcoco,
+}
 
 
 def summarized(evaluator: Any) -> CocoScores:
-    """The numbers of a COCOeval whose ``eval`` is complete."""
+    """The numbers of a library's COCOeval whose ``eval`` is complete."""
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator.summarize()
     metrics = {
@@ -68,7 +149,7 @@ def summarized(evaluator: Any) -> CocoScores:
 
 
 def matched(columns: Columns, sizes: tuple[float, float]) -> Any:
-    """A COCOeval that has matched detections and objects; their ids are their rows from 1 on."""
+    """COCOeval of pycocotools that has matched detections and objects; ids are rows from 1 on."""
     from pycocotools.cocoeval import (
         COCOeval,  # late, with the rest of the library: a fifth of a second
     )
@@ -87,26 +168,34 @@ def matched(columns: Columns, sizes: tuple[float, float]) -> Any:
     # pycocotools reports its progress with print().
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator = COCOeval(_index(columns, truth), _index(columns, found), "bbox")
-        small, large = (side**2 for side in sizes)
-        least, most = evaluator.params.areaRng[0]
-        evaluator.params.areaRng = [[least, most], [least, small], [small, large], [large, most]]
+        evaluator.params.areaRng = _area_ranges(evaluator.params.areaRng, sizes)
         evaluator.evaluate()
     return evaluator
 
 
+def _area_ranges(default: list[list[float]], sizes: tuple[float, float]) -> list[list[float]]:
+    """The areas of all, small, medium and large objects, from those of a library."""
+    (least, most), (small, large) = default[0], (side**2 for side in sizes)
+    return [[least, most], [least, small], [small, large], [large, most]]
+
+
 def _rows(boxes: TruthColumns | FoundColumns) -> Iterator[dict[str, Any]]:
     """Rows in COCO's form; ids of images, categories and rows start at 1."""
-    corners = boxes.boxes[:, :2]
-    sides = boxes.boxes[:, 2:] - corners
+    placed = _with_sides(boxes.boxes)
     columns = zip(
         (boxes.images + 1).tolist(),
         (boxes.labels + 1).tolist(),
-        np.concatenate([corners, sides], axis=1).tolist(),
-        sides.prod(axis=1).tolist(),
+        placed.tolist(),
+        placed[:, 2:].prod(axis=1).tolist(),
         strict=True,
     )
     for row, (image, category, box, area) in enumerate(columns, start=1):
         yield {"id": row, "image_id": image, "category_id": category, "bbox": box, "area": area}
+
+
+def _with_sides(boxes: Floats) -> Floats:
+    """(M, 4) x, y, width, height of the corners ``boxes``."""
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
 def _index(columns: Columns, annotations: list[dict[str, Any]]) -> Any:
@@ -130,5 +219,5 @@ def _class_ap(precision: Floats) -> tuple[float, ...]:
 
 
 def _defined(value: float) -> float:
-    """pycocotools writes -1 for undefined numbers."""
+    """Both libraries write -1 for undefined numbers."""
     return float("nan") if value < 0 else float(value)

@@ -21,7 +21,7 @@ from ..structures import Detections, Record
 from .analysis import Analysis, analyse
 from .bootstrap import Interval, bootstrap, draw
 from .class_scores import DetectionNumbers, class_scores, detection_metrics
-from .coco import coco_scores
+from .coco import PYCOCOTOOLS, coco_scores, describe_library
 from .columns import Columns, gather, keep_classes
 from .confusion import confusion
 from .definitions import COCO_SIZES
@@ -104,17 +104,18 @@ def evaluate(
     records: Sequence[Record],
     classes: Sequence[str],
     *,
-    coco: bool = True,
+    coco: str | None = PYCOCOTOOLS,
     ilsvrc: bool = False,
     sizes: tuple[float, float] = COCO_SIZES,
     only: Sequence[str] = (),
 ) -> DetectionEvaluation:
     """Score the detections (original pixels) of every image of a data set.
 
-    An image where nothing was found has an empty Detections. ``coco=False`` leaves out the COCO
-    numbers, which take most of the time; ``ilsvrc`` adds those of ILSVRC DET. ``sizes`` are the
-    sides in px that part small, medium and large objects, ``only`` the classes to evaluate: objects
-    and detections of others are left out. The order of records and detections does not matter.
+    An image where nothing was found has an empty Detections. ``coco`` names the library of the
+    COCO numbers (`coco.LIBRARIES`); None leaves them out. ``ilsvrc`` adds those of ILSVRC DET.
+    ``sizes`` are the sides in px that part small, medium and large objects, ``only`` the classes to
+    evaluate: objects and detections of others are left out. The order of records and detections
+    does not matter.
 
     Raises DataError for image ids that do not correspond, repeated ids or class names, labels
     outside [0, K), and scores or boxes that are not finite.
@@ -132,7 +133,7 @@ def evaluate_columns(
     columns: Columns,
     classes: Sequence[str],
     *,
-    coco: bool = True,
+    coco: str | None = PYCOCOTOOLS,
     ilsvrc: bool = False,
     sizes: tuple[float, float] = COCO_SIZES,
     only: Sequence[str] = (),
@@ -142,7 +143,7 @@ def evaluate_columns(
     named in what is written about each image."""
     columns, classes = _only(columns, classes, only)
     curves = precision_recall(columns, iou=VOC_IOU)
-    scores = coco_scores(columns, sizes) if coco else None
+    scores = coco_scores(columns, sizes, coco) if coco else None
     class_ap = scores.class_ap if scores else (math.nan,) * len(classes)
     rows = tuple(
         class_scores(name, curve, ap)
@@ -159,6 +160,7 @@ def evaluate_columns(
     notes = (
         *describe_labels(columns, names, metrics["voc_ap50"]),
         *describe_recalls(metrics["voc_ap50_11point"], eleven_point_means(curves)),
+        *([describe_library(coco)] if coco and coco != PYCOCOTOOLS else []),
     )
     return DetectionEvaluation(
         len(columns.image_ids),

@@ -215,13 +215,13 @@ class DetectionTask(Task):
         only: Sequence[str] = (),
         **options: Any,
     ) -> DetectionEvaluation:
-        """VOC's and, with ``coco``, COCO's numbers, which take a minute for 5,000 images: ``quick``
-        leaves them out unless ``eval.metric`` is one of them. ``only`` are the classes to evaluate;
-        none: all."""
+        """VOC's and, with ``coco``, COCO's numbers by ``eval.coco_library``, which may take
+        minutes: ``quick`` leaves them out unless ``eval.metric`` is one of them. ``only`` are the
+        classes to evaluate; none: all."""
         coco = coco and (not quick or config.eval.metric.startswith("coco"))
         ilsvrc = config.eval.metric == "ilsvrc_ap"
-        sizes = config.eval.sizes
-        scored = partial(evaluate, coco=coco, ilsvrc=ilsvrc, sizes=sizes, only=only)
+        sizes, library = config.eval.sizes, config.eval.coco_library if coco else None
+        scored = partial(evaluate, coco=library, ilsvrc=ilsvrc, sizes=sizes, only=only)
         return evaluate_read(scored, found, split, config)
 
     def selection_metric(self, evaluation: DetectionEvaluation, config: DetectorConfig) -> float:

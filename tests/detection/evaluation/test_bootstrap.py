@@ -94,7 +94,7 @@ def test_the_value_is_that_of_the_evaluation_to_the_last_bit(seed: int) -> None:
     columns = gather(detections, records, len(CLASSES))
     once = Draws(columns.image_ids, np.ones((15, 1), dtype=np.int64))
     estimates = bootstrap(columns, once)
-    whole = evaluate(detections, records, CLASSES, coco=False)
+    whole = evaluate(detections, records, CLASSES, coco=None)
     assert estimates["voc_ap50"].value == whole.metrics["voc_ap50"] > 0.2
     for estimate in estimates.values():
         assert estimate.samples == pytest.approx([estimate.value], rel=1e-12)

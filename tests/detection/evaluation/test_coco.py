@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,8 +17,12 @@ from pycocotools.cocoeval import COCOeval
 from resdet.datasets.catalog import assemble
 from resdet.datasets.formats import read_images
 from resdet.datasets.formats.coco import CocoSource
-from resdet.detection.evaluation.coco import COCO_METRICS, coco_scores
+from resdet.detection.config.detector import EvalConfig
+from resdet.detection.errors import ConfigError
+from resdet.detection.evaluation.coco import COCO_METRICS, LIBRARIES, coco_scores
 from resdet.detection.evaluation.columns import gather
+from resdet.detection.evaluation.definitions import COCO_SIZES
+from resdet.detection.extras import EXTRAS
 from resdet.detection.structures import Annotation, Detections, Record
 
 K = 3
@@ -117,6 +122,38 @@ def test_equals_pycocotools_on_files(seed: int, tmp_path: Path) -> None:
         evaluator.accumulate()
         evaluator.summarize()
         assert scores.class_ap[label] == pytest.approx(evaluator.stats[0], abs=1e-12)
+
+
+@pytest.mark.parametrize("sizes", [COCO_SIZES, (16.0, 64.0)])
+def test_hotcoco_gives_the_same_numbers(
+    sizes: tuple[float, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To the last bit: with ties, crowds, a class without objects, other sizes."""
+    pytest.importorskip("hotcoco", reason="the extra hotcoco is not installed")
+    for seed in range(6):
+        records, detections = random_set(seed, images=30)
+        columns = gather(detections, records, K)
+        ours, theirs = (coco_scores(columns, sizes, library) for library in LIBRARIES)
+        np.testing.assert_array_equal(list(theirs.metrics.values()), list(ours.metrics.values()))
+        np.testing.assert_array_equal(theirs.class_ap, ours.class_ap)
+    none = gather(dict.fromkeys(detections, Detections.empty()), records, K)
+    assert coco_scores(none, sizes, "hotcoco").metrics == pytest.approx(
+        coco_scores(none, sizes).metrics, nan_ok=True
+    )
+    empty = gather({}, [], 0)
+    assert all(map(math.isnan, coco_scores(empty, sizes, "hotcoco").metrics.values()))
+    captured = capsys.readouterr()
+    assert captured.out + captured.err == ""
+
+
+def test_a_missing_library_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXTRAS, "hotcoco", ("no_such_package",))
+    with pytest.raises(ConfigError, match=r"pip install 'resdet\[hotcoco\]'"):
+        coco_scores(gather({}, [], K), library="hotcoco")
+
+
+def test_the_libraries_are_the_values_of_the_setting() -> None:
+    assert list(LIBRARIES) == list(get_args(EvalConfig.model_fields["coco_library"].annotation))
 
 
 def test_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,7 +38,7 @@ def _records(found: dict[str, list[tuple[list[float], int, float]]]) -> ImageRec
             torch.tensor(boxes), torch.tensor(scores), torch.tensor(labels)
         )
     images = [Record(name, Path(f"/{name}.jpg"), (80, 80), truth) for name in found]
-    evaluation = evaluate(detections, images, ["cat", EVIL], coco=False)
+    evaluation = evaluate(detections, images, ["cat", EVIL], coco=None)
     files = {record.image_id: str(record.path) for record in images}
     evaluation = replace(evaluation, files=files, score_threshold=0.5)
     header = {"task": "detection", "classes": ["cat", EVIL], **evaluation.image_header()}

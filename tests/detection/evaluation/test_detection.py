@@ -65,7 +65,7 @@ def test_every_metric_has_a_definition() -> None:
     assert set(everything) == set(DEFINITIONS)
     usual = set(evaluate(DETECTIONS, RECORDS, ["cat", "dog"]).metrics)
     assert usual == set(DEFINITIONS) - {"ilsvrc_ap"}
-    without = evaluate(DETECTIONS, RECORDS, ["cat", "dog"], coco=False)
+    without = evaluate(DETECTIONS, RECORDS, ["cat", "dog"], coco=None)
     assert list(without.metrics) == ["voc_ap50", "voc_ap50_11point"]
     assert all(math.isnan(row.coco_ap) for row in without.per_class)
 
@@ -151,13 +151,13 @@ def test_permuted_labels_are_noted() -> None:
     swapped = {
         image_id: Detections(d.boxes, d.scores, 1 - d.labels) for image_id, d in DETECTIONS.items()
     }
-    [note] = evaluate(swapped, RECORDS, ["cat", "dog"], coco=False).notes
+    [note] = evaluate(swapped, RECORDS, ["cat", "dog"], coco=None).notes
     assert note.endswith("'cat' is found as 'dog', 'dog' is found as 'cat'")
 
 
 def test_poor_boxes_are_not_called_permuted() -> None:
     poor = {"a": found((FAR, 0.9, 0)), "b": found((FAR, 0.9, 1))}
-    assert evaluate(poor, RECORDS, ["cat", "dog"], coco=False).notes == ()
+    assert evaluate(poor, RECORDS, ["cat", "dog"], coco=None).notes == ()
 
 
 NAN, INF = math.nan, math.inf

@@ -55,7 +55,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> ImageRecords:
         "b": _found((DOG, 0, 0.7), ([0.0, 0, 20, 20], 1, 0.3)),
         "c": _found((CAT, 0, 0.5)),
     }
-    evaluation = evaluate(found, truth, ["cat", EVIL], coco=False)
+    evaluation = evaluate(found, truth, ["cat", EVIL], coco=None)
     files = {record.image_id: str(record.path) for record in truth}
     write_report(replace(evaluation, files=files, score_threshold=0.2, resamples=0), folder)
     return read_images(folder)

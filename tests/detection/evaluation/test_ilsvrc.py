@@ -21,7 +21,7 @@ CLASSES = ("ant", "bee")
 def aps(case: Case) -> list[float]:
     records = [as_record(name, objects) for name, (objects, _) in case.items()]
     found = {name: as_detections(detections) for name, (_, detections) in case.items()}
-    rows = evaluate(found, records, CLASSES, coco=False, ilsvrc=True).per_class
+    rows = evaluate(found, records, CLASSES, coco=None, ilsvrc=True).per_class
     return [row.ilsvrc_ap for row in rows]
 
 
@@ -81,7 +81,7 @@ def test_a_small_object_needs_less_overlap() -> None:
     case: Case = {"a": ([Obj((1, 1, 10, 10))], [Det((6, 1, 15, 10), 0.9)])}
     assert aps(case)[0] == 1.0
     records = [as_record("a", case["a"][0])]
-    plain = evaluate({"a": as_detections(case["a"][1])}, records, CLASSES, coco=False)
+    plain = evaluate({"a": as_detections(case["a"][1])}, records, CLASSES, coco=None)
     assert plain.per_class[0].voc_ap50 == 0.0
     assert "ilsvrc_ap" not in plain.metrics and math.isnan(plain.per_class[0].ilsvrc_ap)
 

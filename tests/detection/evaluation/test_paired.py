@@ -57,7 +57,7 @@ def guesses(generator: np.random.Generator, truth: TruthColumns, quality: float)
 
 
 def detected(columns: Columns, classes: tuple[str, ...] = CLASSES) -> ImageRecords:
-    evaluation = evaluate_columns(columns, classes, coco=False)
+    evaluation = evaluate_columns(columns, classes, coco=None)
     header = {"task": "detection", "classes": classes}
     return records_of(Path("y.json"), header, evaluation.image_entries())
 
@@ -91,7 +91,7 @@ def test_detections_are_those_of_the_bootstrap() -> None:
     assert ap50.better == expected.probability() < 0.05
     assert "the first one is better" in conclusion(ap50)
     assert [row.name for row in result.per_class] == list(CLASSES)
-    own = [evaluate_columns(one, CLASSES, coco=False).per_class[k].voc_ap50 for k in (0, 1)]
+    own = [evaluate_columns(one, CLASSES, coco=None).per_class[k].voc_ap50 for k in (0, 1)]
     assert [row.first.value for row in result.per_class] == pytest.approx(own)
 
 

@@ -42,7 +42,9 @@ def test_pieces_equal_the_whole(seed: int, coco: bool, tmp_path: Path) -> None:
     detections[crowded] = Detections.cat([detections[crowded]] * 40)
     columns = gather(detections, records, len(CLASSES))
     assert max(torch.bincount(detections[crowded].labels)) > 100
-    whole = evaluate_columns(columns, CLASSES, coco=coco, sizes=(24.0, 80.0))
+    whole = evaluate_columns(
+        columns, CLASSES, coco="pycocotools" if coco else None, sizes=(24.0, 80.0)
+    )
     pieces = Pieces(tmp_path, CLASSES, coco=coco, sizes=(24.0, 80.0))
     order = np.random.default_rng(seed).permutation(40)
     for images in np.split(order, [3, 3, 20]):

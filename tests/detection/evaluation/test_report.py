@@ -130,7 +130,7 @@ def test_a_narrow_terminal_loses_no_number(evaluation: DetectionEvaluation) -> N
 
 
 def test_empty_everything(tmp_path: Path) -> None:
-    for nothing in (evaluate({}, [], []), evaluate({}, [], ["cat"], coco=False)):
+    for nothing in (evaluate({}, [], []), evaluate({}, [], ["cat"], coco=None)):
         write_report(nothing, tmp_path)
         content = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
         assert set(content["metrics"].values()) == {None}

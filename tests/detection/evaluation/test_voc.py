@@ -290,7 +290,7 @@ def test_floating_point_recalls_equal_the_loop_of_the_kit(marks: list[bool], ext
 def test_another_number_in_floating_point_is_told_beside_the_exact_one(tmp_path: Path) -> None:
     case = ten_objects(6)
     found = {"a": as_detections(case["a"][1])}
-    evaluation = evaluate(found, [as_record("a", case["a"][0])], ["box"], coco=False)
+    evaluation = evaluate(found, [as_record("a", case["a"][0])], ["box"], coco=None)
     assert evaluation.metrics["voc_ap50_11point"] == pytest.approx(7 / 11)
     (note,) = evaluation.notes
     assert "0.6364 at exact recalls, 0.6364 at those of the VOC kit" in note

@@ -37,7 +37,7 @@ def evaluated(weights: Path) -> dict[str, float]:
     group = Group(0, 1, torch.device("cpu"))
     found = task.predict_split(task.pipeline(members), config, split, group, None, Timer())
     assert found is not None
-    return dict(task.evaluate(found, split, config, coco=False).metrics)
+    return dict(task.evaluate(found, split, config, coco=None).metrics)
 
 
 # ---------------------------------------------------------------------------------- the export

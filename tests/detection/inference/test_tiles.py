@@ -372,4 +372,4 @@ def _ap50(predictor, photos) -> float:
         none = torch.zeros(len(boxes))
         annotation = Annotation(boxes, none.long(), none.bool())
         records.append(Record(str(index), Path("x"), pixels.shape[:2], annotation))
-    return evaluate(found, records, ("WBC",), coco=False).metrics["voc_ap50"]
+    return evaluate(found, records, ("WBC",), coco=None).metrics["voc_ap50"]

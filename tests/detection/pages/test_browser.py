@@ -51,7 +51,7 @@ def errors_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name: Detections(torch.tensor(boxes), torch.tensor(scores), torch.tensor(labels))
         for name, (boxes, labels, scores) in found.items()
     }
-    evaluation = evaluate(detections, records, ["cat", "dog"], coco=False)
+    evaluation = evaluate(detections, records, ["cat", "dog"], coco=None)
     files = {record.image_id: str(record.path) for record in records}
     write_report(replace(evaluation, files=files, resamples=0), folder)
     page = folder / "page.html"

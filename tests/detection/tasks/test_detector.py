@@ -141,7 +141,7 @@ def test_the_truth_scores_one(tiny_config: Path) -> None:
     )
     assert evaluation.metrics["voc_ap50"] == evaluation.metrics["coco_ap"] == pytest.approx(1)
     voc = DETECTION.evaluate(
-        {r.image_id: truth(r) for r in split.records}, split, one.config, coco=False
+        {r.image_id: truth(r) for r in split.records}, split, one.config, coco=None
     )
     assert voc.metrics["voc_ap50"] == pytest.approx(1) and "coco_ap" not in voc.metrics
 
