@@ -7,14 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 
 from ..detection.config.base import OnBadBox
-from ..detection.structures import Annotation, Record
 from .bad_boxes import join_rounded, repeated_objects, usable_objects
 from .class_names import class_list, unknown_names
 from .findings import Finding, refuse
-from .record_columns import Records
+from .record_columns import RecordRow, Records
 from .records import RawBox, RawImage, RawObject
 
 
@@ -82,11 +81,11 @@ def label_images(
     findings += unknown_names(images, {*names, *ignore_classes}, names, declared)
     labels = {name: label for label, name in enumerate(names)}
 
-    def labelled() -> Iterator[Record]:
+    def labelled() -> Iterator[RecordRow]:
         for image in images:
             kept, faults = usable_objects(image, labels, on_bad_box)
             findings.extend(faults + repeated_objects(image))
-            yield Record(image.image_id, image.path, image.size, _annotation(kept, labels))
+            yield _row(image, kept, labels)
 
     records = Records.of(labelled())
     left_out = sum(image.left_out for image in images)
@@ -143,11 +142,15 @@ def _first_of_each_id(images: Sequence[RawImage]) -> tuple[list[RawImage], list[
     return list(first.values()), findings
 
 
-def _annotation(kept: Sequence[tuple[RawBox, RawObject]], labels: dict[str, int]) -> Annotation:
-    areas = [math.nan if obj.area is None else obj.area for _, obj in kept]
-    return Annotation(
-        torch.tensor([box for box, _ in kept], dtype=torch.float32).reshape(-1, 4),
-        torch.tensor([labels[obj.name] for _, obj in kept], dtype=torch.int64),
-        torch.tensor([obj.ignore for _, obj in kept], dtype=torch.bool),
-        None if all(map(math.isnan, areas)) else torch.tensor(areas, dtype=torch.float64),
+def _row(
+    image: RawImage, kept: Sequence[tuple[RawBox, RawObject]], labels: dict[str, int]
+) -> RecordRow:
+    return RecordRow(
+        image.image_id,
+        image.path,
+        image.size,
+        np.array([box for box, _ in kept], np.float32).reshape(-1, 4),
+        np.array([labels[obj.name] for _, obj in kept], np.int32),
+        np.array([obj.ignore for _, obj in kept], np.bool_),
+        np.array([math.nan if obj.area is None else obj.area for _, obj in kept], np.float64),
     )

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..detection.errors import DataError, first_few
-from ..detection.structures import Annotation, Record
 from .catalog import DataSplit, OnBadBox, count_skipped, label_images
 from .checks.duplicates import find_conflicts
 from .convert.split import Member, same_bytes, stratified_split
@@ -17,7 +16,7 @@ from .formats import inspect
 from .formats.format import DEFAULT_READING, Inspected, Part, Reading, Source
 from .formats.image_folder import FolderSource
 from .image import DEFAULT_RULES, ImageRules
-from .record_columns import Records
+from .record_columns import RecordRow, Records
 from .records import RawImage
 
 #: Bytes of the files that are compared before a training; more would delay it.
@@ -84,9 +83,9 @@ def localization_split(
     labelled = label_images(images, classes=classes, on_bad_box=on_bad_box)
     labels = _labels(images, labelled.classes)
     records = Records.of(
-        replace(record, image_label=labels[record.image_id])
-        for record in labelled.records
-        if len(record.annotation)
+        row._replace(image_label=labels[row.image_id])
+        for row in labelled.records.rows()
+        if len(row.labels)
     )
     findings += labelled.findings
     findings += _without_box(source, part, images, records)
@@ -170,7 +169,7 @@ def _with_conflicts(
 
 
 def _of_images(split: DataSplit, found: Mapping[Path, Finding]) -> Iterator[Finding]:
-    paths = (record.path for record in split.records) if found else ()
+    paths = (row.path for row in split.records.rows()) if found else ()
     return (found[path] for path in paths if path in found)
 
 
@@ -207,9 +206,8 @@ def _label(source: Source, part: Part, inspected: Inspected, classes: tuple[str,
         folder = images[0].source.parent
         findings.append(Finding("class_missing_in_split", "warning", folder, reason))
     labels = _labels(images, classes)
-    empty = Annotation.empty()
     records = Records.of(
-        Record(image.image_id, image.path, image.size, empty, labels[image.image_id])
+        RecordRow(image.image_id, image.path, image.size, image_label=labels[image.image_id])
         for image in images
     )
     return DataSplit(records, classes, tuple(findings))

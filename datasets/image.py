@@ -94,6 +94,8 @@ class LoadedImage:
 
 
 DEFAULT_RULES = ImageRules()
+#: Those of classifiers, whose crops have one size, whatever that of the image.
+CROP_RULES = ImageRules(min_side=1)
 
 
 def read_image(path: Path, rules: ImageRules = DEFAULT_RULES) -> LoadedImage:

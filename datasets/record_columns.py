@@ -9,13 +9,13 @@ import operator
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from ..detection.structures import Annotation, Record
+if TYPE_CHECKING:
+    from ..detection.structures import Record
 
 Columns = Mapping[str, NDArray[Any]]
 #: {column: type of its values, shape of one} of N images and R objects. Texts are UTF-8, also
@@ -45,7 +45,44 @@ _DIVIDED = {
 _CODES = {"u1": "B", "i4": "i", "i8": "q", "f4": "f", "f8": "d", "?": "B"}
 
 
-class Records(Sequence[Record]):
+class RecordRow(NamedTuple):
+    """A `Record` in arrays: what columns are made of, and how they are read without torch, whose
+    import takes longer than the check of a small data set."""
+
+    image_id: str
+    path: Path
+    size: tuple[int, int]
+    boxes: NDArray[np.float32] = np.zeros((0, 4), np.float32)
+    labels: NDArray[np.integer] = np.zeros(0, np.int32)
+    ignore: NDArray[np.bool_] = np.zeros(0, np.bool_)
+    #: nan where the area is the box's.
+    areas: NDArray[np.float64] = np.zeros(0)
+    image_label: int | None = None
+
+    @classmethod
+    def of(cls, record: Record) -> RecordRow:
+        """The same image."""
+        own = record.annotation
+        areas = np.full(len(own), np.nan) if own.areas is None else own.areas.numpy()
+        objects = (own.boxes.numpy(), own.labels.numpy(), own.ignore.numpy(), areas)
+        return cls(record.image_id, record.path, record.size, *objects, record.image_label)
+
+    def record(self) -> Record:
+        """The same image, with tensors, which may be changed."""
+        import torch
+
+        from ..detection.structures import Annotation, Record
+
+        annotation = Annotation(
+            torch.tensor(self.boxes),
+            torch.tensor(self.labels, dtype=torch.int64),
+            torch.tensor(self.ignore),
+            None if np.isnan(self.areas).all() else torch.tensor(self.areas),
+        )
+        return Record(self.image_id, self.path, self.size, annotation, self.image_label)
+
+
+class Records(Sequence["Record"]):
     """The records of N images with R objects, each made when it is read; see `COLUMNS`.
 
     A slice is `Records` too. Columns are not to be changed.
@@ -55,9 +92,13 @@ class Records(Sequence[Record]):
         self.columns = columns
 
     @classmethod
-    def of(cls, records: Iterable[Record]) -> Records:
+    def of(cls, records: Iterable[Record | RecordRow]) -> Records:
         """The same records; each is read once and not kept."""
         return records if isinstance(records, Records) else cls(_columns(records))
+
+    def rows(self) -> Iterator[RecordRow]:
+        """The images in order, as views of the columns."""
+        return map(self._row, range(len(self)))
 
     @property
     def sizes(self) -> NDArray[np.int32]:
@@ -116,25 +157,22 @@ class Records(Sequence[Record]):
     def __getitem__(self, index: int | slice) -> Record | Records:
         if isinstance(index, slice):
             return self.take(range(len(self))[index])
-        number = range(len(self))[operator.index(index)]  # counts from the end, raises IndexError
+        # The range counts from the end and raises IndexError.
+        return self._row(range(len(self))[operator.index(index)]).record()
+
+    def _row(self, number: int) -> RecordRow:
         height, width = self.sizes[number].tolist()
         label = int(self.image_labels[number])
-        return Record(
+        own = self._part("object_ends", number)
+        return RecordRow(
             self._text("id", number),
             Path(self._text("path", number)),
             (height, width),
-            self._annotation(self._part("object_ends", number)),
+            self.boxes[own],
+            self.labels[own],
+            self.ignore[own],
+            self.columns["areas"][own],
             None if label < 0 else label,
-        )
-
-    def _annotation(self, own: slice) -> Annotation:
-        """Copies, which may be changed."""
-        areas = self.columns["areas"][own]
-        return Annotation(
-            torch.tensor(self.boxes[own]),
-            torch.tensor(self.labels[own], dtype=torch.int64),
-            torch.tensor(self.ignore[own]),
-            None if np.isnan(areas).all() else torch.tensor(areas),
         )
 
     def _text(self, kind: str, number: int) -> str:
@@ -154,20 +192,16 @@ def _parts(ends: NDArray[np.int64], wanted: NDArray[np.int64]) -> tuple[NDArray,
     return np.arange(len(shifts)) + shifts, after
 
 
-def _columns(records: Iterable[Record]) -> Columns:
+def _columns(records: Iterable[Record | RecordRow]) -> Columns:
     kept = {name: array(_CODES[kind]) for name, (kind, _) in COLUMNS.items()}
     for record in records:
-        own = record.annotation
-        kept["ids"].frombytes(record.image_id.encode("utf-8", "surrogatepass"))
-        kept["paths"].frombytes(str(record.path).encode("utf-8", "surrogatepass"))
-        kept["sizes"].extend(record.size)
-        kept["image_labels"].append(-1 if record.image_label is None else record.image_label)
-        if len(own):
-            kept["boxes"].extend(own.boxes.flatten().tolist())
-            kept["labels"].extend(own.labels.tolist())
-            kept["ignore"].extend(own.ignore.tolist())
-            areas = torch.full((len(own),), torch.nan) if own.areas is None else own.areas
-            kept["areas"].extend(areas.tolist())
+        row = record if isinstance(record, RecordRow) else RecordRow.of(record)
+        kept["ids"].frombytes(row.image_id.encode("utf-8", "surrogatepass"))
+        kept["paths"].frombytes(str(row.path).encode("utf-8", "surrogatepass"))
+        kept["sizes"].extend(row.size)
+        kept["image_labels"].append(-1 if row.image_label is None else row.image_label)
+        for name in _DIVIDED["object_ends"]:
+            kept[name].frombytes(getattr(row, name).astype(COLUMNS[name][0]).tobytes())
         kept["id_ends"].append(len(kept["ids"]))
         kept["path_ends"].append(len(kept["paths"]))
         kept["object_ends"].append(len(kept["labels"]))

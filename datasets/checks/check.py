@@ -9,7 +9,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
-from ...detection.structures import Annotation, Record
 from ..catalog import DataSplit, OnBadBox, all_dropped, label_images
 from ..class_names import similar_names
 from ..coordinates import EdgeCounts, count_edges
@@ -19,7 +18,7 @@ from ..formats import class_order
 from ..formats.format import Source
 from ..image import DEFAULT_RULES, ImageRules
 from ..image_file import is_file
-from ..record_columns import Records
+from ..record_columns import RecordRow, Records
 from ..records import RawImage, RawObject, with_own_ids
 from .duplicates import by_split, find_conflicts, find_duplicates, without
 from .examples import Exhibits, choose_exhibits
@@ -205,10 +204,8 @@ def _label(images: Mapping[str, Sequence[RawImage]], data: DataSet) -> dict[str,
 
 
 def _unlabelled(images: Sequence[RawImage]) -> DataSplit:
-    records = (
-        Record(image.image_id, image.path, image.size, Annotation.empty()) for image in images
-    )
-    return DataSplit(Records.of(records), ())
+    rows = (RecordRow(image.image_id, image.path, image.size) for image in images)
+    return DataSplit(Records.of(rows), ())
 
 
 def _across_splits(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from ...detection.structures import Record
 from ..catalog import DataSplit
 from ..findings import Finding
 from ..record_columns import Records
@@ -80,9 +79,9 @@ def _of_classes(split: DataSplit) -> tuple[ClassExamples, ...]:
     """Images spread over those of each class; of many classes, those with most objects and those
     with fewest."""
     own: dict[int, list[Path]] = defaultdict(list)
-    for record in split.records:
-        for label in set(record.annotation.labels[~record.annotation.ignore].tolist()):
-            own[label].append(record.path)
+    for row in split.records.rows():
+        for label in set(row.labels[~row.ignore].tolist()):
+            own[label].append(row.path)
     labels = sorted(own, key=lambda label: (-len(own[label]), label))
     if len(labels) > MAX_EXAMPLES:
         labels = [*labels[: MAX_EXAMPLES // 2], *labels[-MAX_EXAMPLES // 2 :]]
@@ -97,8 +96,8 @@ def _of_classes(split: DataSplit) -> tuple[ClassExamples, ...]:
     return tuple(sorted(examples, key=lambda each: each.label))
 
 
-def _of_any(records: Sequence[Record]) -> tuple[ClassExamples, ...]:
-    paths = _spread([record.path for record in records], MAX_OF_KIND)
+def _of_any(records: Records) -> tuple[ClassExamples, ...]:
+    paths = _spread([row.path for row in records.rows()], MAX_OF_KIND)
     return (ClassExamples("", -1, paths),) if paths else ()
 
 
@@ -109,21 +108,18 @@ def _spread(paths: Sequence[Path], count: int) -> tuple[Path, ...]:
     return tuple(paths[index * len(paths) // count] for index in range(count))
 
 
-def _sizes(records: Sequence[Record]) -> tuple[tuple[int, int, int], ...]:
-    counts: dict[tuple[int, int], int] = defaultdict(int)
-    for record in records:
-        height, width = record.size
-        counts[width, height] += 1
+def _sizes(records: Records) -> tuple[tuple[int, int, int], ...]:
+    counts = Counter((width, height) for height, width in records.sizes.tolist())
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return tuple((width, height, count) for (width, height), count in ranked[:MAX_SIZES])
 
 
-def _places(records: Sequence[Record]) -> tuple[tuple[int, ...], ...]:
+def _places(records: Records) -> tuple[tuple[int, ...], ...]:
     """A box covers the cells that it overlaps; computed with sums over both axes."""
     steps = np.zeros((CELLS + 1, CELLS + 1), np.int64)
-    for record in records:
-        boxes = record.annotation.boxes[~record.annotation.ignore].numpy().astype(np.float64)
-        height, width = record.size
+    for row in records.rows():
+        boxes = row.boxes[~row.ignore].astype(np.float64)
+        height, width = row.size
         if not len(boxes) or not height or not width:
             continue
         shares = boxes / (width, height, width, height) * CELLS

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...detection.ops.anchors import cell_anchors
 from ..catalog import DataSplit
 from ..record_columns import Records
 
@@ -69,6 +68,10 @@ class Anchors:
     short_side: int
     long_side_max: int
     stride: int
+
+
+#: Those of a detector's default config, which a folder without a config is compared with.
+DEFAULT_ANCHORS = Anchors((32, 64, 128, 256, 512), (0.5, 1.0, 2.0), 600, 1000, 16)
 
 
 @dataclass(frozen=True)
@@ -156,9 +159,7 @@ def fit_anchors(records: Records, anchors: Anchors) -> AnchorFit:
     boxes, grid = boxes * scales, np.ceil(sizes[:, ::-1] * scales / anchors.stride)
 
     def overlaps(sizes: Sequence[float]) -> _Floats:
-        return best_anchor_iou(
-            boxes, cell_anchors(sizes, anchors.ratios).numpy(), grid, anchors.stride
-        )
+        return best_anchor_iou(boxes, anchor_shapes(sizes, anchors.ratios), grid, anchors.stride)
 
     def count_poor(sizes: Sequence[float]) -> int:
         return int((overlaps(sizes) < GOOD_IOU).sum())
@@ -177,24 +178,30 @@ def fit_anchors(records: Records, anchors: Anchors) -> AnchorFit:
     )
 
 
-def best_anchor_iou(boxes: _Floats, cells: _Floats, grid: _Floats, stride: int) -> _Floats:
+def best_anchor_iou(boxes: _Floats, shapes: _Floats, grid: _Floats, stride: int) -> _Floats:
     """Largest IoU (R,) of each box with any anchor of its image.
 
-    ``boxes`` (R, 4) in network pixels, ``cells`` (A, 4) around the origin, ``grid`` (R, 2) columns
-    and rows of its feature map, whose cells are ``stride`` network pixels apart. The overlap
-    on each axis decreases with the distance of the centres, so the nearest cell has the best anchor
-    of each shape.
+    ``boxes`` (R, 4) in network pixels, ``shapes`` (A, 2) widths and heights, ``grid`` (R, 2)
+    columns and rows of its feature map, whose cells are ``stride`` network pixels apart. The
+    overlap on each axis decreases with the distance of the centres, so the nearest cell has the
+    best anchor of each shape.
     """
     sides = boxes[:, 2:] - boxes[:, :2]
     centres = (boxes[:, 2:] + boxes[:, :2]) / 2
     nearest = np.clip(np.round(centres / stride), 0, np.maximum(grid - 1, 0))
     distance = np.abs(centres - nearest * stride)
     best = np.zeros(len(boxes))
-    for anchor in cells[:, 2:] - cells[:, :2]:
+    for anchor in shapes:
         overlap = np.minimum((sides + anchor) / 2 - distance, np.minimum(sides, anchor))
         both = np.maximum(overlap, 0).prod(axis=1)
         best = np.maximum(best, both / (sides.prod(axis=1) + anchor.prod() - both))
     return best
+
+
+def anchor_shapes(sizes: Sequence[float], ratios: Sequence[float]) -> _Floats:
+    """(A, 2) widths and heights of the anchors of `detection.ops.anchors.cell_anchors`."""
+    roots, sides = np.sqrt(np.array(ratios)), np.array(sizes)[:, None]
+    return np.stack([sides / roots, sides * roots], axis=-1).reshape(-1, 2)
 
 
 def _suggest(overlaps: Mapping[float, _Floats], count: int) -> tuple[float, ...]:

@@ -108,7 +108,7 @@ def without(*names):
 
 scenes, run, out = sys.argv[1:]
 assert main(["check-data", scenes, "--quick"]) == 0
-without("resdet.detection.engine", "resdet.detection.inference", "resdet.detection.models")
+without("torch", "resdet.detection.structures", "resdet.detection.config.detector")
 assert main(["infer", "--weights", run, f"{scenes}/JPEGImages", "--out", out]) == 0
 import torch
 from resdet.detection.config.base import TrainConfig
@@ -127,7 +127,8 @@ without("matplotlib", "albumentations", "tensorboard", "onnxruntime")
 def test_what_only_some_commands_need_is_not_loaded_by_others(
     scenes: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
-    """torch's compiler takes two seconds to import, torchvision one, the others parts of one."""
+    """torch takes two seconds to import, its compiler two more, torchvision one, the others parts
+    of one."""
     done = subprocess.run(
         [sys.executable, "-c", LEAN, str(scenes), str(tiny_run), str(tmp_path)],
         capture_output=True,

@@ -11,17 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from resdet.datasets.catalog import assemble
 from resdet.datasets.checks.statistics import (
+    DEFAULT_ANCHORS,
     AnchorFit,
     Anchors,
+    anchor_shapes,
     best_anchor_iou,
     count_classes,
     count_splits,
     fit_anchors,
     size_histograms,
 )
+from resdet.datasets.image import CROP_RULES, DEFAULT_RULES
 from resdet.datasets.record_columns import Records
 from resdet.datasets.records import RawBox, RawImage, RawObject
-from resdet.detection.config.data_rules import anchors_in_training
+from resdet.detection.config.classifier import ClassifierConfig
+from resdet.detection.config.data_rules import anchors_in_training, image_rules
 from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.config.files import read_config
 from resdet.detection.ops.anchors import cell_anchors, grid_anchors
@@ -46,8 +50,16 @@ def test_the_nearest_anchor_is_the_best_of_the_whole_grid(corners: list[RawBox])
     cells = cell_anchors(SIZES, RATIOS)
     grid = grid_anchors(cells, (15, 20), 16)
     expected = box_iou(torch.from_numpy(boxes), grid.double()).max(dim=1).values
-    found = best_anchor_iou(boxes, cells.numpy(), np.tile((20.0, 15.0), (len(boxes), 1)), 16)
+    shapes = anchor_shapes(SIZES, RATIOS)
+    assert shapes == pytest.approx((cells[:, 2:] - cells[:, :2]).numpy())
+    found = best_anchor_iou(boxes, shapes, np.tile((20.0, 15.0), (len(boxes), 1)), 16)
     assert found == pytest.approx(expected.numpy(), abs=1e-6)
+
+
+def test_a_folder_is_checked_as_the_default_config_reads_it() -> None:
+    assert anchors_in_training(DetectorConfig()) == DEFAULT_ANCHORS
+    assert image_rules(DetectorConfig()) == DEFAULT_RULES
+    assert image_rules(ClassifierConfig()) == CROP_RULES
 
 
 def test_objects_without_a_good_anchor_and_sizes_for_them() -> None:
