@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from importlib.metadata import version
 
@@ -13,6 +14,8 @@ EXTRAS = {
     "hotcoco": ("hotcoco",),
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "onnx": ("onnxruntime",),
+    "openvino": ("openvino",),
+    "nncf": ("openvino", "nncf"),
     "serve": ("fastapi", "uvicorn", "python_multipart", "prometheus_client"),
     "ray": ("ray", "fsspec", "pyarrow"),
     "remote": ("fsspec", "pyarrow"),
@@ -20,10 +23,15 @@ EXTRAS = {
     "mlflow": ("mlflow", "sqlalchemy", "alembic"),
     "wandb": ("wandb",),
 }
+#: Modules that packages of `EXTRAS` can do without: with this one, OpenVINO and NNCF report their
+#: use to a service of statistics, unless a file in the home folder says no.
+UNWANTED = ("openvino_telemetry",)
 
 
 def require_extra(extra: str) -> None:
     """Import the packages of an extra; raises ConfigError where one is not installed."""
+    for name in UNWANTED:
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
     try:
         for name in EXTRAS[extra]:
             import_module(name)

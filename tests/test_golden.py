@@ -31,7 +31,7 @@ from golden_network import (
 from resdet.backbones.norm import ConvNorm
 from resdet.detection.export.detector import EXAMPLE, IMAGE_SIDES, OUTPUTS
 from resdet.detection.export.graph import DetectorGraph
-from resdet.detection.export.network import OnnxNetwork
+from resdet.detection.export.network import ExportedNetwork
 from resdet.detection.export.parts import part_graphs, use_parts, write_siblings
 from resdet.detection.export.writing import Graph, write_onnx
 from resdet.detection.extras import EXTRAS
@@ -209,7 +209,7 @@ def test_detections_of_one_graph(
     examples = {"pixels": pixels, "extent": torch.zeros(1, 150, 210)}
     sides = {"pixels": IMAGE_SIDES, "extent": {1: "rows", 2: "columns"}}
     write_onnx(Graph(module, examples, sides, OUTPUTS), tmp_path / "model.onnx")
-    network = OnnxNetwork(tmp_path / "model.onnx")
+    network = ExportedNetwork(tmp_path / "model.onnx")
     padded = exportable.pixels(batch.images, batch.sizes)
     for i, size in enumerate(batch.sizes):
         image, boxes, scores, labels, finite = network(padded[i : i + 1], torch.zeros(1, *size))

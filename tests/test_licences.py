@@ -41,6 +41,7 @@ SPDX = {
     "MIT License": "MIT",
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
     "NVIDIA Proprietary Software": NVIDIA,
+    "OSI Approved :: Apache Software License": "Apache-2.0",
     "PSFL": "PSF-2.0",
     "Python Software Foundation License": "PSF-2.0",
 }
@@ -116,6 +117,8 @@ OPTIONAL = [
     "completion",
     "export",
     "mlflow",
+    "nncf",
+    "openvino",
     "ray",
     "remote",
     "serve",

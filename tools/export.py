@@ -1,9 +1,10 @@
-"""Write a trained detector, classifier or localizer as an ONNX graph, verified against it.
+"""Write a trained network as a graph of ONNX or OpenVINO, verified against its checkpoint.
 
 resdet export --weights runs/detector/weights/best.pt --out exported
 resdet export --weights best.pt --out exported test.nms_iou=0.4 test.score_threshold=0.05
 resdet export --weights best.pt --out parts --graphs two
 resdet export --weights best.pt --out int8 --int8 --calibrate runs/detector/config.yaml
+resdet export --weights best.pt --out vino --format openvino
 resdet infer --weights exported street.jpg
 resdet eval --weights exported
 
@@ -23,7 +24,7 @@ from resdet.detection.errors import ConfigError
 from resdet.detection.printing import say
 from resdet.tools.arguments import add_weights_argument
 
-HELP = "write a trained network as an ONNX graph, checked against its checkpoint"
+HELP = "write a trained network as a graph of ONNX or OpenVINO, checked against its checkpoint"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="POINTS",
         help="with --int8: largest loss of AP50 and of AP75, in points (default: 1)",
     )
-    parser.add_argument("--format", choices=["onnx"], default="onnx", help="format of the graph")
+    parser.add_argument(
+        "--format", choices=["onnx", "openvino"], default="onnx", help="format of the graphs"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -80,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
         args.out,
         [each for each in args.overrides if not int8 or each not in of_data],
         graphs=args.graphs,
+        form=args.format,
         int8=int8,
         trust_paths=args.trust_paths,
     )

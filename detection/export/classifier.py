@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..models.classifier import Classifier
 from .detector import EXAMPLE, IMAGE_SIDES, IMAGES
 from .folder import MODEL
-from .network import Export, OnnxNetwork
+from .network import Export, ExportedNetwork, open_network
 from .verify import Agreement, agreement, as_batch, trials
 from .writing import Graph
 
@@ -53,10 +53,10 @@ class ClassifierGraph(nn.Module):
         return covered / covered.sum()
 
 
-class OnnxClassifier(nn.Module):
+class ExportedClassifier(nn.Module):
     """The interface of `Classifier` in prediction, for a `ClassifierGraph`."""
 
-    def __init__(self, network: OnnxNetwork) -> None:
+    def __init__(self, network: ExportedNetwork) -> None:
         super().__init__()
         self.network = network
 
@@ -83,7 +83,7 @@ def whole_classifier(
     )
 
     def verify(folder: Path) -> list[Agreement]:
-        exported, found = OnnxClassifier(OnnxNetwork(folder / MODEL)), []
+        exported, found = ExportedClassifier(open_network(folder)), []
         for content, pixels in trials(side, 2 * side):
             images = as_batch(pixels).images
             pairs = [

@@ -7,7 +7,7 @@ import torch
 from ..inference.pipeline import Pipeline
 from .folder import MODEL, RESIZE, RUNNER
 from .graph import DetectorGraph
-from .network import Export, OnnxNetwork, OnnxPipeline
+from .network import Export, ExportedPipeline, open_network
 from .verify import verify
 from .writing import Graph
 
@@ -56,6 +56,6 @@ def whole_detector(pipeline: Pipeline, testing: str) -> Export:
             "proposals": module.select,
             "testing": testing,
         },
-        lambda folder: verify(OnnxPipeline(OnnxNetwork(folder / MODEL), transform), pipeline),
+        lambda folder: verify(ExportedPipeline(open_network(folder), transform), pipeline),
         RUNNER,
     )

@@ -12,11 +12,15 @@ from typing import Any
 
 from ..errors import ConfigError, WeightsError, quoted
 from ..extras import expect_extra
-from ..files import atomic_folder, read_limited, write_file
+from ..files import atomic_folder, expect_regular, read_limited, sha256_of, write_file
+from .runtimes import RUNTIMES
 
-MODEL, META = "model.onnx", "meta.json"
-#: The files of a detector that is cut at its crops.
-TRUNK, RPN, HEAD, SIBLINGS = "trunk.onnx", "rpn.onnx", "head.onnx", "siblings.safetensors"
+META = "meta.json"
+#: Names of graphs, whose files end as in `FORMATS`: of a whole network, and of a detector that is
+#: cut at its crops, whose last layers have a file of their own.
+MODEL, TRUNK, RPN, HEAD, SIBLINGS = "model", "trunk", "rpn", "head", "siblings.safetensors"
+#: {value of ``--format``: the ending of a graph's file}; OpenVINO's has a .bin beside it.
+FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
 #: The script for machines without PyTorch; it is not imported here, and not changed.
 RUNNER = Path(__file__).with_name("runner.py")
 FORMAT, FORMAT_VERSION = "resdet export", 1
@@ -37,10 +41,16 @@ CROPS = (
 )
 
 
+def graph_file(folder: Path, name: str) -> Path:
+    """The file of a graph in ``folder``, in whatever format; that of the first if it has none."""
+    paths = [folder / f"{name}{ending}" for ending in FORMATS.values()]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
 def is_export(path: Path) -> bool:
     """Whether ``path`` is a folder that `resdet export` wrote."""
-    found = [(path / name).is_file() for name in (META, MODEL, TRUNK)]
-    return found[0] and any(found[1:])
+    graphs = (graph_file(path, name) for name in (MODEL, TRUNK))
+    return (path / META).is_file() and any(graph.is_file() for graph in graphs)
 
 
 @contextmanager
@@ -63,10 +73,13 @@ def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """The content of ``meta.json``; warns where onnxruntime has another version than the one that
-    the model was verified with.
+    """The content of ``meta.json``; warns where the runtime of the graphs has another version than
+    the one that the model was verified with.
 
-    Raises WeightsError for a damaged file, or one of another format.
+    Raises:
+        WeightsError: a damaged file, or one of another format, or another file of the model is not
+            the one that was exported.
+        ConfigError: the runtime is not installed.
     """
     path = folder / META
     try:
@@ -80,7 +93,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
             f"{path}: format_version {quoted(meta.get('format_version'))}; this resdet reads "
             f"{FORMAT_VERSION}: export the checkpoint again"
         )
-    classes, versions = meta.get("classes"), meta.get("versions")
+    classes, versions, hashes = (meta.get(name) for name in ("classes", "versions", "sha256"))
     if not (
         isinstance(meta.get("task"), str)
         and isinstance(meta.get("config"), dict)
@@ -88,12 +101,33 @@ def read_meta(folder: Path) -> dict[str, Any]:
         and classes
         and all(isinstance(name, str) for name in classes)
         and isinstance(versions, dict)
+        and isinstance(hashes, dict)
     ):
-        raise WeightsError(f"{path}: damaged: task, config, classes or versions are missing")
-    here, there = expect_extra("onnx")["onnxruntime"], versions.get("onnxruntime")
+        raise WeightsError(f"{path}: damaged: task, config, classes, versions or sha256 is missing")
+    graphs = [graph_file(folder, name) for name in (MODEL, TRUNK, RPN, HEAD)]
+    graphs = [each for each in graphs if each.is_file()]
+    for name in sorted({*hashes, *(each.name for each in graphs)}):
+        _expect_exported(folder, name, hashes.get(name))
+    runtime = RUNTIMES[graphs[0].suffix]
+    here = expect_extra(runtime.extra)[runtime.package]
+    there = versions.get(runtime.package)
     if here != there:
         warnings.warn(
-            f"{folder}: verified with onnxruntime {there}, here is {here}; `resdet eval` compares",
+            f"{folder}: verified with {runtime.package} {there}, here is {here}; "
+            "`resdet eval` compares",
             stacklevel=2,
         )
     return meta
+
+
+def _expect_exported(folder: Path, name: str, sha256: object) -> None:
+    """Raise WeightsError unless the file ``name`` in ``folder`` has the hash of the export."""
+    path = folder / Path(name).name
+    try:
+        expect_regular(path)
+        if sha256_of(path) == sha256:
+            return
+        reason = f"not the file that was exported (its SHA-256 is not that in {META})"
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror or error}"
+    raise WeightsError(f"{path}: {reason}; copy the whole folder again, or export again")

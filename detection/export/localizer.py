@@ -17,7 +17,7 @@ from ..models.faster_rcnn import expect_finite
 from ..models.localizer import Localizer, RegionLocalizer
 from .detector import EXAMPLE, IMAGES
 from .folder import MODEL
-from .network import Export, OnnxNetwork
+from .network import Export, ExportedNetwork, open_network
 from .verify import Agreement, agreement, as_batch, draw_shapes, trials
 from .writing import Graph
 
@@ -49,10 +49,10 @@ class LocalizerGraph(nn.Module):
         return logits.sigmoid(), boxes, finite
 
 
-class OnnxLocalizer(nn.Module):
+class ExportedLocalizer(nn.Module):
     """The interface of `Localizer` and `RegionLocalizer` in prediction, for their graph."""
 
-    def __init__(self, network: OnnxNetwork) -> None:
+    def __init__(self, network: ExportedNetwork) -> None:
         super().__init__()
         self.network = network
 
@@ -121,7 +121,7 @@ def _verify(
     labels: Callable[[Tensor], Tensor],
 ) -> Callable[[Path], list[Agreement]]:
     def verify(folder: Path) -> list[Agreement]:
-        exported, found = OnnxLocalizer(OnnxNetwork(folder / MODEL)), []
+        exported, found = ExportedLocalizer(open_network(folder)), []
         for content, batch in images():
             pairs = zip(
                 exported.score(batch, labels(batch)),

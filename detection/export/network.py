@@ -13,64 +13,58 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...datasets.loading.transforms import EvalTransform, make_sample
-from ..errors import WeightsError
-from ..extras import expect_extra
 from ..inference.pipeline import Prepared, in_equal_batches
 from ..models.faster_rcnn import expect_finite
 from ..ops import boxes as box_ops
 from ..structures import Annotation, Batch, Detections, Sample
+from .folder import MODEL, graph_file
+from .runtimes import RUNTIMES, open_graph
 from .verify import Agreement
 from .writing import Graph
 
 
-class OnnxNetwork(nn.Module):
-    """A graph in onnxruntime, on the CPU; it can be pickled and used from several threads.
+class ExportedNetwork(nn.Module):
+    """A graph in its runtime, on the CPU; it can be pickled and used from several threads.
 
-    ``place`` is empty: it is on the device that inputs come from and outputs go to.
-
-    Raises ConfigError without the extra ``onnx``, WeightsError for a file that is no graph.
+    ``place`` is empty: it is on the device that inputs come from and outputs go to. Raises as
+    `open_graph`.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
         self.place = nn.Parameter(torch.empty(0), requires_grad=False)
-        self._session = _open(path)
+        self._session = open_graph(path)
+
+    @property
+    def runtime(self) -> str:
+        """The package that runs it."""
+        return RUNTIMES[self.path.suffix].package
 
     def forward(self, *inputs: Tensor, outputs: Sequence[str] | None = None) -> list[Tensor]:
         """The ``outputs`` of the graph, or all, for its inputs in order, on their device."""
-        names = [each.name for each in self._session.get_inputs()]
         arrays = [np.ascontiguousarray(given.cpu().numpy()) for given in inputs]
-        found = self._session.run(outputs, dict(zip(names, arrays, strict=True)))
-        return [torch.from_numpy(np.asarray(value)).to(inputs[0].device) for value in found]
+        found = self._session.run(arrays, outputs)
+        return [torch.from_numpy(value).to(inputs[0].device) for value in found]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_session": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._session = _open(self.path)
+        self._session = open_graph(self.path)
 
 
-def _open(path: Path) -> Any:
-    expect_extra("onnx")
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions have no common base of their own
-        reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{path}: onnxruntime cannot read it: {reason}") from error
+def open_network(folder: Path, name: str = MODEL) -> ExportedNetwork:
+    """The graph ``name`` in ``folder``; raises as `open_graph`."""
+    return ExportedNetwork(graph_file(folder, name))
 
 
-class OnnxPipeline(nn.Module):
+class ExportedPipeline(nn.Module):
     """The interface of `Pipeline` for a graph of the whole detector, `DetectorGraph`, which holds
     the thresholds and the suppression; ``transform`` is the resize before it."""
 
-    def __init__(self, network: OnnxNetwork, transform: EvalTransform) -> None:
+    def __init__(self, network: ExportedNetwork, transform: EvalTransform) -> None:
         super().__init__()
         self.network = network
         self.transforms = (transform,)
@@ -108,7 +102,7 @@ class OnnxPipeline(nn.Module):
 
 @dataclass(frozen=True)
 class Export:
-    """What is to be exported: the graphs by file name, what they take, their settings, and the
+    """What is to be exported: the graphs by name, what they take, their settings, and the
     comparison of the files in a folder with the checkpoint."""
 
     graphs: Mapping[str, Graph]

@@ -22,7 +22,7 @@ from ..models.faster_rcnn import FasterRCNN
 from ..models.roi_head import RoIHead
 from .detector import EXAMPLE, IMAGE_SIDES
 from .folder import HEAD, RPN, SIBLINGS, TRUNK
-from .network import OnnxNetwork
+from .network import ExportedNetwork, open_network
 from .writing import Graph
 
 #: Crops that conv5_x takes together: more gain no time, and each has a megabyte in memory.
@@ -42,7 +42,7 @@ class HeadGraph(nn.Module):
 
 
 def part_graphs(model: FasterRCNN) -> dict[str, Graph]:
-    """The graphs by file name."""
+    """The graphs by name."""
     images = torch.randn(EXAMPLE).to(memory_format=torch.channels_last)
     with torch.no_grad():
         features = model.trunk(images)
@@ -83,10 +83,10 @@ def write_siblings(model: FasterRCNN, folder: Path) -> None:
 def use_parts(model: FasterRCNN, folder: Path) -> FasterRCNN:
     """``model`` with its weights replaced by the graphs and tensors in ``folder``; anchors and
     normalisation stay. Raises WeightsError for a file that cannot be used."""
-    model.trunk = _Trunk(OnnxNetwork(folder / TRUNK))
-    model.rpn_head = _Rpn(OnnxNetwork(folder / RPN))  # type: ignore[assignment]
+    model.trunk = _Trunk(open_network(folder, TRUNK))
+    model.rpn_head = _Rpn(open_network(folder, RPN))  # type: ignore[assignment]
     head = model.roi_head
-    head.res5 = _Tail(OnnxNetwork(folder / HEAD))  # type: ignore[assignment]
+    head.res5 = _Tail(open_network(folder, HEAD))  # type: ignore[assignment]
     head.linear_pool = False  # conv5_1 cannot run on the map
     path = folder / SIBLINGS
     try:
@@ -106,7 +106,7 @@ def use_parts(model: FasterRCNN, folder: Path) -> FasterRCNN:
 class _Trunk(nn.Module):
     """(N, 3, H, W) normalised to (N, C, h, w)."""
 
-    def __init__(self, network: OnnxNetwork) -> None:
+    def __init__(self, network: ExportedNetwork) -> None:
         super().__init__()
         self.network = network
 
@@ -117,7 +117,7 @@ class _Trunk(nn.Module):
 class _Rpn(nn.Module):
     """(N, C, h, w) to objectness (N, B) and deltas (N, B, 4)."""
 
-    def __init__(self, network: OnnxNetwork) -> None:
+    def __init__(self, network: ExportedNetwork) -> None:
         super().__init__()
         self.network = network
 
@@ -129,7 +129,7 @@ class _Rpn(nn.Module):
 class _Tail(nn.Module):
     """(P, C, s, s) crops to (P, V, 1, 1), whose mean over the cells `RoIHead` takes."""
 
-    def __init__(self, network: OnnxNetwork) -> None:
+    def __init__(self, network: ExportedNetwork) -> None:
         super().__init__()
         self.network = network
 

@@ -1,4 +1,4 @@
-"""Writing of a module as a standard ONNX file, with the extra ``export``."""
+"""Writing of a module as a standard ONNX file, with the extra ``export``, or as OpenVINO's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..extras import expect_extra
+from ..extras import expect_extra, require_extra
+from .folder import FORMATS
 from .graph import batched_nms
 
 #: That of the operators; runtimes of the last years have it.
@@ -71,6 +72,26 @@ def write_onnx(graph: Graph, path: Path) -> None:
     path.write_bytes(model.SerializeToString())
 
 
+def write_graph(graph: Graph, folder: Path, name: str, form: str) -> None:
+    """Write ``graph`` to its file in ``folder``, in one of `FORMATS`; raises as `write_onnx`, and
+    ConfigError without the extra ``openvino`` for that format."""
+    path = folder / f"{name}{FORMATS['onnx']}"
+    write_onnx(graph, path)
+    if form == "openvino":
+        convert_to_openvino(path, folder / f"{name}{FORMATS[form]}")
+        path.unlink()
+
+
+def convert_to_openvino(source: Path, target: Path) -> None:
+    """Write the ONNX graph ``source`` to ``target`` and the .bin beside it; raises ConfigError
+    without the extra ``openvino``."""
+    require_extra("openvino")
+    import openvino
+
+    model = openvino.Core().read_model(source)
+    openvino.save_model(model, target, compress_to_fp16=False)
+
+
 def _nms_in_onnx(boxes: Any, scores: Any, limit: int, iou: float, above: float) -> Any:
     """`batched_nms` in ONNX: NonMaxSuppression, whose columns are (set, class, box)."""
     from onnxscript import opset18
@@ -101,4 +122,4 @@ def _name_sides(model: Any, sides: Mapping[str, Mapping[int, str]]) -> None:
 
 
 #: Registers the operator that `_nms_in_onnx` translates.
-__all__ = ["OPSET", "Graph", "batched_nms", "write_onnx"]
+__all__ = ["OPSET", "Graph", "batched_nms", "convert_to_openvino", "write_graph", "write_onnx"]

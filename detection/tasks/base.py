@@ -23,8 +23,7 @@ from ..engine.log import RunLog
 from ..engine.plots import plot_batch
 from ..errors import ConfigError, WeightsError
 from ..evaluation.prediction import Timer, autocast, predict_batches
-from ..export.folder import MODEL
-from ..export.network import Export, OnnxNetwork
+from ..export.network import Export, open_network
 from ..inference.predictor import Predictor
 from ..printing import tracked
 from ..structures import Batch
@@ -182,7 +181,7 @@ class Task(ABC):
 
     def exported(self, folder: Path, config: Any, classes: int) -> nn.Module:
         """The model of a `Loaded` that the export in ``folder`` stands for."""
-        return OnnxNetwork(folder / MODEL)
+        return open_network(folder)
 
     @abstractmethod
     def pipeline(self, members: Sequence[Loaded]) -> Any:

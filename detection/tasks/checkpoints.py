@@ -23,7 +23,7 @@ from ..config.files import check_dict, override
 from ..engine.checkpoint import load_checkpoint
 from ..engine.forking import momenta
 from ..errors import ConfigError, DataError, WeightsError, quoted
-from ..export.folder import META, MODEL, is_export, read_meta
+from ..export.folder import META, MODEL, graph_file, is_export, read_meta
 from .base import Loaded, Task
 from .class_rows import carry_rows, match_classes
 from .named_paths import NamedPaths, named_paths
@@ -162,7 +162,7 @@ class ExportedCheckpoint(Checkpoint):
     ) -> Loaded:
         """`Checkpoint.load`; raises ConfigError for other settings than those of the export."""
         config: Any = override(base or self.config, overrides)
-        whole = (self.path / MODEL).is_file()
+        whole = graph_file(self.path, MODEL).is_file()
         for name in self.task.exported_settings if whole else ():
             given, held = (reduce(getattr, name.split("."), each) for each in (config, self.config))
             if given != held:

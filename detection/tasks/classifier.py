@@ -28,9 +28,8 @@ from ..evaluation.classification import (
     Classification,
     evaluate_scores,
 )
-from ..export.classifier import OnnxClassifier, whole_classifier
-from ..export.folder import MODEL
-from ..export.network import Export, OnnxNetwork
+from ..export.classifier import ExportedClassifier, whole_classifier
+from ..export.network import Export, open_network
 from ..inference.classify import ScorePipeline
 from ..inference.outputs import ClassOutput
 from ..inference.predictor import Predictor
@@ -213,8 +212,8 @@ class ClassificationTask(CropTask):
         crops = exported_crops(loaded.config.test)
         return whole_classifier(loaded.model, loaded.config.test.size, crops, {"testing": testing})
 
-    def exported(self, folder: Path, config: Any, classes: int) -> OnnxClassifier:
-        return OnnxClassifier(OnnxNetwork(folder / MODEL))
+    def exported(self, folder: Path, config: Any, classes: int) -> ExportedClassifier:
+        return ExportedClassifier(open_network(folder))
 
     def quick_config(self, config: ClassifierConfig) -> ClassifierConfig:
         """One crop per image."""

@@ -34,7 +34,7 @@ from ..engine.plots import plot_detections, plot_labels
 from ..errors import WeightsError
 from ..evaluation.detection import DetectionEvaluation, evaluate
 from ..evaluation.prediction import autocast
-from ..export.network import Export, OnnxPipeline
+from ..export.network import Export, ExportedPipeline
 from ..inference.pipeline import Pipeline
 from ..inference.predictor import Predictor
 from ..inference.result_types import DetectionResult
@@ -192,7 +192,7 @@ class DetectionTask(Task):
 
     # -- prediction and evaluation -----------------------------------------------------------------
 
-    def pipeline(self, members: Sequence[Detector]) -> Pipeline | OnnxPipeline:
+    def pipeline(self, members: Sequence[Detector]) -> Pipeline | ExportedPipeline:
         return applied(members)
 
     def export(self, loaded: Detector, graphs: str) -> Export:
@@ -269,8 +269,9 @@ class DetectionTask(Task):
 
     def describe_testing(self, members: Sequence[Detector], pipeline: object) -> str:
         overridden = describe_overridden(members, self.test_settings)
-        runtime = ["exported, in onnxruntime"] if isinstance(pipeline, OnnxPipeline) else []
-        return "; ".join([describe_pipeline(members), *runtime, *overridden])
+        if isinstance(pipeline, ExportedPipeline):
+            overridden = [f"exported, in {pipeline.network.runtime}", *overridden]
+        return "; ".join([describe_pipeline(members), *overridden])
 
     def facts(self, config: DetectorConfig) -> list[tuple[str, str]]:
         network, image = config.backbone, config.image

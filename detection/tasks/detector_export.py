@@ -15,8 +15,8 @@ from ...backbones.undrawn import shapes_only
 from ..config.detector import DetectorConfig
 from ..errors import ConfigError
 from ..export.detector import whole_detector
-from ..export.folder import MODEL, RESIZE
-from ..export.network import Export, OnnxNetwork, OnnxPipeline
+from ..export.folder import MODEL, RESIZE, graph_file
+from ..export.network import Export, ExportedNetwork, ExportedPipeline
 from ..export.parts import part_graphs, use_parts, write_siblings
 from ..export.verify import Agreement, verify
 from ..inference.pipeline import Pipeline
@@ -28,13 +28,13 @@ from .detector_network import build_detector, build_pipeline, describe_pipeline,
 Detector = Loaded[FasterRCNN, DetectorConfig]
 
 
-def applied(members: Sequence[Detector]) -> Pipeline | OnnxPipeline:
+def applied(members: Sequence[Detector]) -> Pipeline | ExportedPipeline:
     """The pipeline of one or several members, or of the graph of a whole detector.
 
     Raises ConfigError where such a graph is one of several members.
     """
     networks: list[object] = [member.model for member in members]
-    whole = [network for network in networks if isinstance(network, OnnxNetwork)]
+    whole = [network for network in networks if isinstance(network, ExportedNetwork)]
     if not whole:
         return build_pipeline(members)
     if len(members) > 1:
@@ -43,7 +43,7 @@ def applied(members: Sequence[Detector]) -> Pipeline | OnnxPipeline:
             "export with --graphs two"
         )
     config = members[0].config
-    return OnnxPipeline(whole[0], eval_transform(config, *config.test.scales))
+    return ExportedPipeline(whole[0], eval_transform(config, *config.test.scales))
 
 
 def detector_graph(loaded: Detector) -> Export:
@@ -99,11 +99,8 @@ def exported_detector(folder: Path, config: DetectorConfig, classes: int) -> nn.
 
     Raises WeightsError for a file that cannot be used.
     """
-    return (
-        OnnxNetwork(folder / MODEL)
-        if (folder / MODEL).is_file()
-        else load_parts(folder, config, classes)
-    )
+    whole = graph_file(folder, MODEL)
+    return ExportedNetwork(whole) if whole.is_file() else load_parts(folder, config, classes)
 
 
 def load_parts(folder: Path, config: DetectorConfig, classes: int) -> FasterRCNN:

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from ..errors import ConfigError
-from ..export.folder import new_folder, write_meta
+from ..export.folder import graph_file, new_folder, write_meta
 from ..export.verify import Agreement, as_table
-from ..export.writing import OPSET, write_onnx
+from ..export.writing import OPSET, write_graph
 from ..extras import expect_extra
 from ..files import sha256_of
 from .checkpoints import load_members, read_checkpoint
@@ -50,20 +50,23 @@ def export(
     overrides: Sequence[str] = (),
     *,
     graphs: str = "one",
+    form: str = "onnx",
     int8: Int8 | None = None,
     trust_paths: bool = False,
 ) -> ExportSummary:
     """Write the network of a checkpoint, as it is tested under ``overrides``, to the new folder
-    ``out``. With ``graphs`` "two", a detector is cut at its crops; ``int8`` does so too, and
-    quantizes the graphs.
+    ``out``, in one of `FORMATS`. With ``graphs`` "two", a detector is cut at its crops; ``int8``
+    does so too, and quantizes the graphs.
 
     Raises:
-        ConfigError: without the extra ``export``, for options that the graph cannot hold, or where
-            ``out`` exists.
+        ConfigError: without the extras of the format, for options that the graph cannot hold, or
+            where ``out`` exists.
         WeightsError: unusable weights, or an export whose results differ from the checkpoint's,
             or, in int8, are worse by more than allowed.
     """
     versions = expect_extra("export")
+    if form == "openvino":
+        versions |= expect_extra("nncf" if int8 else "openvino")
     if len(weights) > 1:
         raise ConfigError("--weights: the networks of an ensemble are exported one by one")
     first = read_checkpoint(weights[0], *TASKS.values())
@@ -87,24 +90,26 @@ def export(
     )
     with new_folder(out) as folder:
         for name, graph in exported.graphs.items():
-            write_onnx(graph, folder / name)
+            write_graph(graph, folder, name, form)
         if exported.write_rest is not None:
             exported.write_rest(folder)
         with torch.no_grad():
             agreements = exported.verify(folder)
         quantized = quantize_parts(folder, loaded, calibration) if calibration else None
-        if exported.runner is not None:
+        hashes = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+        if exported.runner is not None and form == "onnx":  # which it runs
             shutil.copyfile(exported.runner, folder / exported.runner.name)
+        files = {name: graph_file(folder, name).name for name in exported.graphs}
         write_meta(
             folder,
             {
                 "task": task.name,
                 "graphs": graphs,
                 "weights": [{"file": path.name, "sha256": sha256_of(path)} for path in weights],
-                "sha256": {name: sha256_of(folder / name) for name in exported.graphs},
+                "sha256": hashes,
                 "classes": list(loaded.classes),
                 "input": exported.input,
-                "outputs": {name: graph.outputs for name, graph in exported.graphs.items()},
+                "outputs": {files[name]: each.outputs for name, each in exported.graphs.items()},
                 "settings": exported.settings,
                 "opset": OPSET,
                 "versions": {**versions, **_versions("resdet", "torch", "torchvision")},

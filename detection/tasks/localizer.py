@@ -33,9 +33,8 @@ from ..evaluation.localization import (
     evaluate_located,
 )
 from ..evaluation.prediction import Timer
-from ..export.folder import MODEL
-from ..export.localizer import OnnxLocalizer, first_localizer
-from ..export.network import Export, OnnxNetwork
+from ..export.localizer import ExportedLocalizer, first_localizer
+from ..export.network import Export, open_network
 from ..inference.localize import Classifiers, FirstStage, LocationPipeline
 from ..inference.locate_records import RecordReader, locate_records
 from ..inference.predictor import Predictor
@@ -117,8 +116,8 @@ class StageTask(CropTask):
         reader = RecordReader(image_rules(config), config.data.workers)
         return locate_records(pipeline, records, reader, timer)
 
-    def exported(self, folder: Path, config: Any, classes: int) -> OnnxLocalizer:
-        return OnnxLocalizer(OnnxNetwork(folder / MODEL))
+    def exported(self, folder: Path, config: Any, classes: int) -> ExportedLocalizer:
+        return ExportedLocalizer(open_network(folder))
 
     def predictor(self, pipeline: LocationPipeline, **options: Any) -> Predictor[DetectionResult]:
         if pipeline.classifiers is None:

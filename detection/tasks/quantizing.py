@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +18,8 @@ from ..config.data_rules import image_rules
 from ..config.detector import DetectorConfig
 from ..config.files import read_config
 from ..errors import ConfigError, WeightsError
-from ..export.folder import HEAD, RPN, TRUNK
-from ..export.quantize import CHOICES, int8_instructions, quantize
+from ..export.folder import HEAD, RPN, TRUNK, graph_file
+from ..export.quantize import CHOICES, ERROR_BOUND, int8_error, int8_instructions, quantize
 from ..inference.inputs import find_inputs
 from ..models.faster_rcnn import FasterRCNN
 from ..structures import Batch
@@ -30,6 +31,8 @@ from .held_out import read_part
 
 #: Regions of an image that calibrate conv5_x.
 REGIONS = 24
+#: Images of those that calibrate, with which the outputs of the graphs are compared.
+COMPARED = 4
 #: The metrics that must not fall, with their names in words.
 GATED = {"coco_ap50": "AP50", "coco_ap75": "AP75"}
 
@@ -86,15 +89,17 @@ def quantize_parts(folder: Path, loaded: Detector, use: Calibration) -> dict[str
         "instructions": int8_instructions(),
         "regions": REGIONS,
     }
-    floats = {name: folder / f"float.{name}" for name in (TRUNK, RPN, HEAD)}
-    for name, path in floats.items():
-        (folder / name).replace(path)
+    floats = folder / "float"
+    floats.mkdir()
+    for path in (each for name in (TRUNK, RPN, HEAD) for each in folder.glob(f"{name}.*")):
+        path.replace(floats / path.name)
     before = None if use.split is None else _measure(loaded, use.config, use.split)
     rows: list[dict[str, Any]] = [] if before is None else [{"layers": "all float", **before}]
     for choice, kept in CHOICES.items():
-        for name, path in floats.items():
-            inputs = _inputs(name, loaded, use.images)
-            quantize(path, folder / name, inputs, kept.get(name, range(0)))
+        for name in (TRUNK, RPN, HEAD):
+            source = graph_file(floats, name)
+            inputs = _Inputs(name, loaded, use.images)
+            quantize(source, folder / source.name, inputs, kept.get(name, range(0)))
         if before is None or use.split is None:
             break
         parts = load_parts(folder, loaded.config, len(loaded.classes))
@@ -106,9 +111,19 @@ def quantize_parts(folder: Path, loaded: Detector, use: Calibration) -> dict[str
         raise WeightsError(
             f"int8 loses more than {use.max_drop:g} points; nothing was written\n" + table(rows)
         )
-    for path in floats.values():
-        path.unlink()
-    return {**described, "layers": choice, "metrics": rows or "untested"}
+    compared = use.images[:COMPARED]
+    errors = {
+        source.name: int8_error(folder / source.name, source, _Inputs(name, loaded, compared))
+        for name in (TRUNK, RPN, HEAD)
+        for source in (graph_file(floats, name),)
+    }
+    shutil.rmtree(floats)
+    return {
+        **described,
+        "layers": choice,
+        "metrics": rows or "untested",
+        "verification": {"images": len(compared), "bound": ERROR_BOUND, "errors": errors},
+    }
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -130,23 +145,30 @@ def _measure(loaded: Detector, config: DetectorConfig, split: DataSplit) -> dict
     return {name: float(metrics[name]) for name in GATED}
 
 
-@torch.no_grad()
-def _inputs(name: str, loaded: Detector, images: Sequence[Path]) -> Iterator[Tensor]:
-    """The inputs of a graph for ``images``, computed again for each graph, as
-    all do not fit in memory."""
-    model: FasterRCNN = loaded.model
-    pipeline = build_pipeline([with_one_view(loaded)]).eval()
-    for path in images:
-        pixels = read_image(path, image_rules(loaded.config)).pixels
-        batch = Batch.collate([pipeline.sample(pixels)], pad=False)
-        if name == TRUNK:
-            yield model.pixels(batch.images, batch.sizes)
-            continue
-        features = model.extract(batch.images, batch.sizes)
-        if name == RPN:
-            yield features
-            continue
-        regions = [boxes[:: max(1, len(boxes) // REGIONS)][:REGIONS]
-                   for boxes in model.propose(features, batch.sizes)]  # fmt: skip
-        if len(regions[0]):
-            yield model.roi_head.pool(features, regions)
+@dataclass(frozen=True)
+class _Inputs:
+    """The inputs of the graph ``name`` for ``images``, computed again whenever they are asked for,
+    as all do not fit in memory."""
+
+    name: str
+    loaded: Detector
+    images: Sequence[Path]
+
+    @torch.no_grad()
+    def __iter__(self) -> Iterator[Tensor]:
+        model: FasterRCNN = self.loaded.model
+        pipeline = build_pipeline([with_one_view(self.loaded)]).eval()
+        for path in self.images:
+            pixels = read_image(path, image_rules(self.loaded.config)).pixels
+            batch = Batch.collate([pipeline.sample(pixels)], pad=False)
+            if self.name == TRUNK:
+                yield model.pixels(batch.images, batch.sizes)
+                continue
+            features = model.extract(batch.images, batch.sizes)
+            if self.name == RPN:
+                yield features
+                continue
+            regions = [boxes[:: max(1, len(boxes) // REGIONS)][:REGIONS]
+                       for boxes in model.propose(features, batch.sizes)]  # fmt: skip
+            if len(regions[0]):
+                yield model.roi_head.pool(features, regions)

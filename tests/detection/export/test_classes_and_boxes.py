@@ -11,8 +11,8 @@ from resdet.detection.config.files import check_dict
 from resdet.detection.engine.checkpoint import save_checkpoint
 from resdet.detection.errors import ConfigError, DivergedError, WeightsError
 from resdet.detection.export.classifier import ClassifierGraph
-from resdet.detection.export.localizer import OnnxLocalizer
-from resdet.detection.export.network import OnnxNetwork
+from resdet.detection.export.localizer import ExportedLocalizer
+from resdet.detection.export.network import ExportedNetwork
 from resdet.detection.export.verify import agreement, draw_shapes
 from resdet.detection.extras import EXTRAS
 from resdet.detection.predictor import load
@@ -144,7 +144,7 @@ def test_damaged_outputs_are_an_error(files: dict[str, tuple[Path, Path]]) -> No
     values.flat[0] = float("nan")
     weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
     onnx.save(model, path.with_name("nan.onnx"))
-    broken = OnnxLocalizer(OnnxNetwork(path.with_name("nan.onnx")))
+    broken = ExportedLocalizer(ExportedNetwork(path.with_name("nan.onnx")))
     with pytest.raises(DivergedError, match="not finite"):
         broken.score(torch.ones(1, 3, 48, 48, dtype=torch.uint8), torch.zeros(1).long())
 

@@ -16,13 +16,14 @@ from resdet.detection.errors import ConfigError, DivergedError, WeightsError
 from resdet.detection.evaluation.prediction import Timer
 from resdet.detection.export import folder as folders
 from resdet.detection.export.graph import DetectorGraph, obstacles
-from resdet.detection.export.network import OnnxNetwork, OnnxPipeline
+from resdet.detection.export.network import ExportedNetwork, ExportedPipeline
 from resdet.detection.export.verify import as_batch, compare, draw_shapes, verify
 from resdet.detection.extras import EXTRAS, expect_extra
 from resdet.detection.predictor import load
 from resdet.detection.structures import Batch, Detections
 from resdet.detection.tasks.checkpoints import load_members, read_applicable, read_checkpoint
 from resdet.detection.tasks.registry import TASKS
+from resdet.tests.detection.export.rehash import rehash
 
 
 def best(run: Path) -> Path:
@@ -109,7 +110,7 @@ def test_a_network_with_nan_is_an_error(exported: Path, tmp_path: Path) -> None:
     weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
     onnx.save(model, tmp_path / "model.onnx")
     old = load(exported).pipeline
-    broken = OnnxPipeline(OnnxNetwork(tmp_path / "model.onnx"), old.transforms[0])
+    broken = ExportedPipeline(ExportedNetwork(tmp_path / "model.onnx"), old.transforms[0])
     with pytest.raises(DivergedError, match="not finite"):
         broken.predict(as_batch([draw_shapes((64, 64), 1)]))
 
@@ -167,14 +168,34 @@ def test_a_damaged_graph_and_another_version(exported: Path, tmp_path: Path) -> 
     other = tmp_path / "other"
     shutil.copytree(exported, other)
     meta = json.loads((other / "meta.json").read_text())
-    meta["versions"]["onnxruntime"] = "1.0"
-    (other / "meta.json").write_text(json.dumps(meta))
     (other / "model.onnx").write_bytes(b"no graph")
+    rehash(other, versions=meta["versions"] | {"onnxruntime": "1.0"})
     with (
         pytest.warns(UserWarning, match=r"verified with onnxruntime 1\.0, here is"),
         pytest.raises(WeightsError, match=r"model\.onnx: onnxruntime cannot read it"),
     ):
         load(other)
+
+
+@pytest.mark.parametrize("form", ["exported", "parts"])
+def test_files_of_another_export(form: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    source = request.getfixturevalue(form)
+    names = sorted(json.loads((source / "meta.json").read_text())["sha256"])
+    for name in names:
+        folder = tmp_path / name
+        shutil.copytree(source, folder)
+        (folder / name).write_bytes((folder / name).read_bytes() + b" ")
+        with pytest.raises(WeightsError, match=rf"{name}: not the file that .* copy the whole"):
+            load(folder)
+
+
+def test_a_graph_that_the_description_does_not_know(exported: Path, tmp_path: Path) -> None:
+    shutil.copytree(exported, tmp_path / "other")
+    meta = json.loads((tmp_path / "other" / "meta.json").read_text())
+    meta["sha256"] = {}
+    (tmp_path / "other" / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(WeightsError, match=r"model\.onnx: not the file that was exported"):
+        load(tmp_path / "other")
 
 
 # ----------------------------------------------------------------------------------- refusals

@@ -6,10 +6,12 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from resdet.detection.errors import ConfigError, DataError, WeightsError
-from resdet.detection.export.folder import HEAD, RPN, TRUNK
-from resdet.detection.export.quantize import CHOICES
+from resdet.detection.export.folder import HEAD, RPN, TRUNK, graph_file
+from resdet.detection.export.quantize import CHOICES, int8_error
 from resdet.detection.export.verify import draw_shapes
 from resdet.detection.predictor import load
 from resdet.detection.tasks.checkpoints import load_members, read_checkpoint
@@ -17,16 +19,22 @@ from resdet.detection.tasks.detector import DETECTION
 from resdet.detection.tasks.detector_export import Detector
 from resdet.detection.tasks.exporting import Int8, export
 from resdet.detection.tasks.quantizing import quantize_parts, read_calibration
+from resdet.tests.detection.export.rehash import rehash
 from resdet.tests.detection.export.test_classes_and_boxes import write
 from resdet.tools.cli import main
 
 FAST, SAFE = CHOICES
 
 
+def load_detector(run: Path) -> Detector:
+    """The best checkpoint of a run."""
+    (loaded,) = load_members([read_checkpoint(run / "weights" / "best.pt", DETECTION)])
+    return loaded
+
+
 @pytest.fixture(scope="module")
 def learned(learned_run: Path) -> Detector:
-    (loaded,) = load_members([read_checkpoint(learned_run / "weights" / "best.pt", DETECTION)])
-    return loaded
+    return load_detector(learned_run)
 
 
 def operators(path: Path) -> list[str]:
@@ -47,16 +55,56 @@ def test_the_first_choice_that_is_good_enough(
     described = quantize_parts(folder, learned, use)
     assert described["layers"] == FAST and described["images"] == 4
     assert [row["layers"] for row in described["metrics"]] == ["all float", FAST]
+    errors = described["verification"]["errors"]
+    assert set(errors) == {"trunk.onnx", "rpn.onnx", "head.onnx"}
+    assert all(0 < error < described["verification"]["bound"] for error in errors.values())
     assert {path.name for path in folder.iterdir()} == {path.name for path in parts.iterdir()}
-    trunk, rpn, head = (operators(folder / name) for name in (TRUNK, RPN, HEAD))
+    trunk, rpn, head = (operators(graph_file(folder, name)) for name in (TRUNK, RPN, HEAD))
     assert trunk[0] == "float" and set(trunk[1:]) == {"DequantizeLinear"}
     assert rpn == ["DequantizeLinear", "float", "float"]
     assert set(head) == {"DequantizeLinear"}
-    assert (folder / HEAD).stat().st_size < 0.4 * (parts / HEAD).stat().st_size
+    small, large = (graph_file(each, HEAD).stat().st_size for each in (folder, parts))
+    assert small < 0.4 * large
+    rehash(folder)
     image = draw_shapes((96, 128), 1)
     wanted, found = (load(each, score_threshold=0.05)(image) for each in (parts, folder))
     assert len(found) > 0
     assert abs(float(found.scores[0]) - float(wanted.scores[0])) < 0.2
+
+
+def test_a_graph_that_does_not_compute_what_it_should(parts: Path, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    source, other = graph_file(parts, HEAD), tmp_path / "head.onnx"
+    model = onnx.load(source)
+    weight = max(model.graph.initializer, key=lambda each: len(each.raw_data))
+    crops, values = torch.rand(3, 32, 4, 4), onnx.numpy_helper.to_array(weight)
+    assert int8_error(source, source, [crops]) == 0
+    for wrong in (values[::-1].copy(), values * np.float32("nan")):
+        weight.CopyFrom(onnx.numpy_helper.from_array(wrong, weight.name))
+        onnx.save(model, other)
+        with pytest.raises(
+            WeightsError, match=r"head\.onnx differ by .*more than 50%; nothing was"
+        ):
+            int8_error(other, source, [crops])
+    with pytest.raises(WeightsError, match=r"gives \(3, 32\) in place of \(3, 64\)"):
+        int8_error(truncated(source, tmp_path / "short.onnx"), source, [crops])
+
+
+def truncated(source: Path, path: Path) -> Path:
+    """A graph with the first half of the output of ``source``."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(source)
+    (output,) = model.graph.output
+    for node in model.graph.node:
+        node.output[:] = ["all" if name == output.name else name for name in node.output]
+    for name, value in (("starts", 0), ("ends", 32), ("axes", 1)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([value]), name))
+    slice_ = onnx.helper.make_node("Slice", ["all", "starts", "ends", "axes"], [output.name])
+    model.graph.node.append(slice_)
+    del output.type.tensor_type.shape.dim[:]
+    output.type.tensor_type.ClearField("shape")
+    onnx.save(model, path)
+    return path
 
 
 def test_above_the_limit_every_choice_is_tried_and_none_kept(
@@ -70,8 +118,8 @@ def test_above_the_limit_every_choice_is_tried_and_none_kept(
     lines = str(error.value).splitlines()[1:]
     assert [line.rpartition("  ")[2] for line in lines] == ["all float", FAST, SAFE]
     assert all(line.startswith("AP50 ") and "AP75" in line for line in lines)
-    assert operators(folder / RPN) == ["float"] * 3
-    assert operators(folder / HEAD).count("float") == 2
+    assert operators(graph_file(folder, RPN)) == ["float"] * 3
+    assert operators(graph_file(folder, HEAD)).count("float") == 2
 
 
 def test_a_folder_of_images_leaves_it_untested(

@@ -15,6 +15,7 @@ from resdet.detection.export.verify import compare, draw_shapes
 from resdet.detection.predictor import load
 from resdet.detection.structures import Batch, Detections
 from resdet.detection.tasks.exporting import export
+from resdet.tests.detection.export.rehash import rehash
 from resdet.tests.detection.export.test_classes_and_boxes import write
 from resdet.tools.cli import main
 from safetensors.torch import load_file, save_file
@@ -74,7 +75,8 @@ def test_copies_and_the_description(parts: Path) -> None:
         assert torch.equal(other(image).boxes, wanted.boxes)
     meta = json.loads((parts / "meta.json").read_text())
     assert meta["graphs"] == "two"
-    assert set(meta["sha256"]) == {"trunk.onnx", "rpn.onnx", "head.onnx"}
+    files = {path.name for path in parts.iterdir()}
+    assert set(meta["sha256"]) == files - {"meta.json"} and len(files) == 5
     assert all(row["box_error"] < 0.01 for row in meta["verification"])
     assert meta["settings"]["stride"] == 16 and len(meta["settings"]["anchors"]) == 9
 
@@ -83,8 +85,12 @@ def test_damaged_sibling_layers(parts: Path, tmp_path: Path) -> None:
     shutil.copytree(parts, tmp_path / "other")
     for content in (b"", (parts / "siblings.safetensors").read_bytes()[:-1]):
         (tmp_path / "other" / "siblings.safetensors").write_bytes(content)
+        rehash(tmp_path / "other")
         with pytest.raises(WeightsError, match=r"siblings\.safetensors: not the sibling layers"):
             load(tmp_path / "other")
+    (tmp_path / "other" / "siblings.safetensors").unlink()
+    with pytest.raises(WeightsError, match=r"siblings\.safetensors: cannot be read: No such file"):
+        load(tmp_path / "other")
 
 
 def test_sibling_layers_of_other_classes(parts: Path, tmp_path: Path) -> None:
@@ -93,6 +99,7 @@ def test_sibling_layers_of_other_classes(parts: Path, tmp_path: Path) -> None:
     tensors = load_file(path)
     name = "cls_logits.weight"
     save_file({**tensors, name: torch.cat([tensors[name]] * 2)}, path)
+    rehash(path.parent)
     with pytest.raises(WeightsError, match=r"cls_logits has the shape .* of other classes"):
         load(tmp_path / "other")
 
