@@ -138,7 +138,6 @@ def _fiftyone(images: Path, out: Path) -> None:
         "yolo4": fo.types.YOLOv4Dataset,
         "yolo5": fo.types.YOLOv5Dataset,
         "cvat": fo.types.CVATImageDataset,
-        "open_images": fo.types.OpenImagesV6Dataset,
     }
     for kind, type_ in kinds.items():
         data.export(export_dir=str(out / kind), dataset_type=type_, label_field="ground_truth")

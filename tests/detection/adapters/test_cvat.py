@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import logging
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from resdet.detection.inference.outputs import ClassOutput
 from resdet.detection.inference.predictor import Predictor
 from resdet.detection.inference.ranked_classes import RankedClasses
 from resdet.detection.inference.result_image import ResultImage
 from resdet.detection.inference.result_types import ClassResult
 from resdet.detection.predictor import load
+from resdet.tests.detection.adapters.spots import spot_image
 from resdet.tests.detection.inference.conftest import CLASSES, SpotFinder
 
 cvataa = pytest.importorskip("cvat_sdk.auto_annotation", reason="needs cvat-sdk")
-
-
-def spot_image() -> Image.Image:
-    pixels = np.full((40, 60, 3), 90, dtype=np.uint8)
-    pixels[5:25, 10:30] = (250, 20, 20)
-    return Image.fromarray(pixels)
 
 
 def detect(function, threshold):
