@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 Item = TypeVar("Item")
+
+#: Seconds between two lines of progress where there is no terminal.
+LINE_EVERY = 10.0
 
 
 class LastingStream:
@@ -132,12 +137,63 @@ def progress_bars(console: Console, unit: str = "images", **options: Any) -> Pro
     return rich.Progress(*columns, console=console, **options)
 
 
-def tracked(
-    items: Iterable[Item], what: str, total: float, console: Console, unit: str = "images"
-) -> Iterator[Item]:
-    """The items, with a bar of `progress_bars`."""
+@contextmanager
+def progress_of(
+    what: str, unit: str = "images", console: Console | None = None
+) -> Iterator[Callable[..., None]]:
+    """Yield ``report(done, total, note="")`` of one long step: a bar of `progress_bars` on
+    a terminal, elsewhere a line of `ProgressLines`; by default on stderr."""
+    if console is None:
+        from rich.console import Console
+
+        console = Console(stderr=True)
+    if not console.is_terminal:
+        yield ProgressLines(what, unit, console.file).report
+        return
     with progress_bars(console, unit) as bars:
-        yield from bars.track(items, total=total, description=what)
+        task = bars.add_task(what, total=None)
+
+        def report(done: float, total: float, note: str = "") -> None:
+            text = f"{what}, {note}" if note else what
+            bars.update(task, completed=done, total=total, description=text)
+
+        yield report
+
+
+class ProgressLines:
+    """A line every `LINE_EVERY` seconds: what, share, count, rate, time left and a note."""
+
+    def __init__(self, what: str, unit: str, file: Any) -> None:
+        self._what, self._unit, self._file = what, unit, file
+        self._start = self._last = time.monotonic()
+        self._before: float | None = None  # what earlier runs did
+
+    def report(self, done: float, total: float, note: str = "") -> None:
+        """Of ``total`` units ``done`` are done, the first one with the first report."""
+        self._before = done - 1 if self._before is None else self._before
+        now = time.monotonic()
+        if now - self._last < LINE_EVERY:
+            return
+        self._last = now
+        rate = (done - self._before) / (now - self._start)
+        left = timedelta(seconds=round((total - done) / rate)) if rate > 0 else "?"
+        words = [f"{self._what}: {done / total:.0%}"] if total else [self._what]
+        words += [f"{done:.10g}/{total:.10g}", f"{rate:.3g} {self._unit}/s", f"{left} left"]
+        say(", ".join([*words, note] if note else words), file=self._file, flush=True)
+
+
+def tracked(
+    items: Iterable[Item],
+    what: str,
+    total: float,
+    console: Console | None = None,
+    unit: str = "images",
+) -> Iterator[Item]:
+    """The items, with the progress of `progress_of`."""
+    with progress_of(what, unit, console) as report:
+        for done, item in enumerate(items, 1):
+            yield item
+            report(done, total)
 
 
 #: Control characters, line and paragraph separators, marks of direction, lone surrogates.

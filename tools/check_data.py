@@ -26,9 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resdet.detection.errors import ConfigError, DataError
-from resdet.detection.printing import say
+from resdet.detection.printing import progress_of, say
 from resdet.tools.arguments import add_max_pixels_argument
-from resdet.tools.progress import decoding_progress
 from resdet.tools.source_arguments import add_outside_argument, format_named
 
 if TYPE_CHECKING:
@@ -108,7 +107,7 @@ def inspect(args: argparse.Namespace) -> tuple[DataSet, Report]:
     config = _config(args) if args.cfg else None
     if args.out:
         _make(args.out)
-    with listed_once(), decoding_progress() as progress:
+    with listed_once(), progress_of("decoding") as progress:
         data = _configured(args, config) if config else _folder(args)
         effort = Effort(
             decode=not args.quick,

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     plan = plan_conversion(parts, args.target.name)
     if not args.allow_loss:
         expect_lossless(plan)
-    with count_progress("images", sum(len(part) for part in plan.splits.values())) as report:
+    with count_progress("writing", sum(len(part) for part in plan.splits.values())) as report:
         write_plan(plan, args.out, link=args.link, report=report)
     _print_summary(parts, plan, args)
     return 0

@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     reading = reading_of(args)
     parts = read_splits(sources, reading)
     splits = _labelled(parts, args.on_bad_box)
-    with count_progress("images", sum(len(split.records) for split in splits.values())) as report:
+    with count_progress("cropping", sum(len(split.records) for split in splits.values())) as report:
         counts = write_object_crops(
             splits,
             args.out,

@@ -7,10 +7,11 @@ resdet get-data synthetic --out data --train 1000 --val 200
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from resdet.detection.errors import ConfigError
-from resdet.detection.printing import say
+from resdet.detection.printing import progress_of, say
 from resdet.tools.progress import download_progress
 
 HELP = "download VOC, COCO or CIFAR-10, or generate a synthetic data set"
@@ -18,6 +19,8 @@ HELP = "download VOC, COCO or CIFAR-10, or generate a synthetic data set"
 DOWNLOADS = ("voc2007", "voc2012", "coco2017", "cifar10")
 #: Options of the synthetic data set and their defaults.
 SCENES = {"train": 1000, "val": 200, "seed": 0}
+#: Fewer scenes are drawn by one process.
+FEW_SCENES = 200
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +55,17 @@ def _draw(out: Path, scenes: dict[str, int]) -> None:
     from resdet.datasets.acquire.synthetic import make_scenes
 
     chosen = SCENES | scenes
-    make_scenes(out / "synthetic", train=chosen["train"], val=chosen["val"], seed=chosen["seed"])
+    # A few are drawn before processes have started.
+    workers = os.cpu_count() or 1 if chosen["train"] + chosen["val"] >= FEW_SCENES else 0
+    with progress_of("drawing", "scenes") as progress:
+        make_scenes(
+            out / "synthetic",
+            train=chosen["train"],
+            val=chosen["val"],
+            seed=chosen["seed"],
+            workers=workers,
+            progress=progress,
+        )
 
 
 def _download(dataset: str, out: Path, *, delete_archives: bool) -> None:

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resdet.detection.errors import ConfigError, DataError, first_few
-from resdet.detection.printing import say
-from resdet.tools.progress import decoding_progress
+from resdet.detection.printing import progress_of, say
 from resdet.tools.source_arguments import (
     add_format_argument,
     add_names_argument,
@@ -100,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         refuse(findings, str(args.source), as_option)
     images = list({image.image_id: image for image in found}.values())  # once, if listed twice
     paths, workers = [image.path for image in images], os.cpu_count() or 1
-    with decoding_progress() as progress:
+    with progress_of("decoding") as progress:
         groups = groups_of_copies(
             paths, rules, near=args.group_near, workers=workers, progress=progress
         )

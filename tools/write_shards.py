@@ -93,11 +93,11 @@ def _write(name: str, split: DataSplit, args: argparse.Namespace) -> None:
     from resdet.datasets.shards.write import plan_shards, write_shards
 
     plan = plan_shards(split, max_bytes=args.size_mb * 2**20, seed=args.seed)
-    with count_progress(name, len(plan.shards), "shards") as advance:
+    with count_progress(f"writing {name}", len(plan.shards), "shards") as advance:
         done = write_shards(
             plan,
             args.out / name,
-            report=lambda shard: advance(f"{name}: {shard.name}, {len(shard)} images"),
+            report=advance,
         )
     earlier = f", {done} of them already existed" if done else ""
     say(f"{name}: {plan.count} images in {len(plan.shards)} shards{earlier}")
@@ -114,9 +114,9 @@ def _check(folder: Path) -> int:
     for index in indices:
         shards = read_shards(index.parent)
         name = index.parent.name
-        with count_progress(name, len(shards.shards), "shards") as advance:
-            for shard in verify_shards(index.parent, shards.shards):
-                advance(f"{name}: {shard.name}, {len(shard)} images")
+        with count_progress(f"verifying {name}", len(shards.shards), "shards") as advance:
+            for _ in verify_shards(index.parent, shards.shards):
+                advance()
         say(f"{index.parent}: {len(shards)} images in {len(shards.shards)} shards verified")
     return 0
 

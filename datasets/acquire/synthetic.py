@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -14,6 +15,7 @@ from ...detection.files import write_file
 from ..formats.voc_xml import format_annotation
 from ..formats.writing import Outgoing
 from ..image_file import write_jpeg
+from ..parallel import Died, map_items
 from ..records import RawObject
 from .scenes import Scene, draw_scene
 
@@ -24,13 +26,21 @@ JPEG_QUALITY = 92
 
 
 def make_scenes(
-    out: Path, *, train: int, val: int, size: tuple[int, int] = (240, 320), seed: int = 0
+    out: Path,
+    *,
+    train: int,
+    val: int,
+    size: tuple[int, int] = (240, 320),
+    seed: int = 0,
+    workers: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Write a VOC data set of ``train`` + ``val`` scenes of ``size`` (h, w) into ``out``.
 
     The same arguments give the same files. A scene depends only on its split, its index and the
     seed, so a larger data set contains the smaller one. The image sets are written last: a folder
-    that has them is complete. An earlier generated data set is replaced.
+    that has them is complete. An earlier generated data set is replaced. ``workers`` processes
+    draw; ``progress`` is called with the number of scenes that are done and that of all.
 
     Raises:
         ConfigError: invalid counts or size.
@@ -41,17 +51,27 @@ def make_scenes(
     for folder in FOLDERS:
         (out / folder).mkdir(parents=True, exist_ok=True)
     names: dict[str, list[str]] = {}
+    wanted: list[tuple[str, list[int]]] = []
     for order, (split, count) in enumerate((("train", train), ("val", val))):
         names[split] = [f"{split}_{index:05d}" for index in range(count)]
-        for index, name in enumerate(names[split]):
-            image = out / "JPEGImages" / f"{name}.jpg"
-            scene = draw_scene(np.random.default_rng([seed, order, index]), size)
-            write_jpeg(image, scene.pixels, quality=JPEG_QUALITY)
-            annotation = out / "Annotations" / f"{name}.xml"
-            annotation.write_text(_annotation(name, scene), encoding="utf-8")
+        wanted += [(name, [seed, order, index]) for index, name in enumerate(names[split])]
+    drawn = map_items(partial(_write_scene, out, size), wanted, workers=workers)
+    for done, (number, result) in enumerate(drawn, 1):
+        if isinstance(result, Died):
+            raise DataError(f"{out}: drawing {wanted[number][0]}: {result.reason}")
+        progress(done, len(wanted))
     names["trainval"] = names["train"] + names["val"]
     for split, members in names.items():
         _write_image_set(out / "ImageSets" / "Main" / f"{split}.txt", members)
+
+
+def _write_scene(out: Path, size: tuple[int, int], scene_of: tuple[str, list[int]]) -> None:
+    """Write a scene's image and annotation; ``scene_of`` is its name and its seed."""
+    name, seed = scene_of
+    scene = draw_scene(np.random.default_rng(seed), size)
+    write_jpeg(out / "JPEGImages" / f"{name}.jpg", scene.pixels, quality=JPEG_QUALITY)
+    annotation = out / "Annotations" / f"{name}.xml"
+    annotation.write_text(_annotation(name, scene), encoding="utf-8")
 
 
 def _check_request(*, train: int, val: int, size: tuple[int, int], seed: int) -> None:

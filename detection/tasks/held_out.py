@@ -11,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from ...datasets.catalog import DataSplit
 from ...datasets.convert.copies import groups_of_copies
 from ...datasets.convert.split import Member, stratified_split
@@ -22,7 +20,7 @@ from ..config.base import HeldOut
 from ..config.data_rules import image_rules
 from ..errors import ConfigError, DataError, first_few
 from ..files import write_file
-from ..printing import progress_bars
+from ..printing import progress_of
 from .base import Splits, Task
 
 #: In the run folder: the ids of the images that are held out, one a line.
@@ -146,15 +144,14 @@ def _chosen(
 
 
 def _choose(val: HeldOut, split: DataSplit, config: Any) -> list[str]:
-    records, console = split.records, Console(stderr=True)
-    with progress_bars(console) as bars:
-        bar = bars.add_task("looking for near copies", total=len(records))
+    records = split.records
+    with progress_of("looking for near copies") as progress:
         groups = groups_of_copies(
             [record.path for record in records],
             image_rules(config),
             near=True,
             workers=config.data.workers,
-            progress=lambda done, total: bars.update(bar, completed=done),
+            progress=progress,
         )
     members = [
         Member(record.image_id, frozenset(_names(record, split.classes)), group)

@@ -14,7 +14,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from resdet.detection.printing import LastingStream, cell, printable, say, tracked
+from resdet.detection.printing import (
+    LINE_EVERY,
+    LastingStream,
+    ProgressLines,
+    cell,
+    printable,
+    say,
+    tracked,
+)
 from rich.console import Console
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,3 +105,16 @@ def test_no_progress_off_a_terminal() -> None:
     written = io.StringIO()
     assert list(tracked(range(4), "evaluating", 4, Console(file=written))) == [0, 1, 2, 3]
     assert written.getvalue() == ""
+
+
+def test_a_line_says_what_share_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    written = io.StringIO()
+    lines = ProgressLines("detecting", "images", written)
+    lines.report(11, 60)  # ten of an earlier run
+    assert written.getvalue() == ""
+    now += LINE_EVERY
+    lines.report(30, 60, "2 failed")
+    lines.report(31, 60)  # at once: no second line
+    assert written.getvalue() == "detecting: 50%, 30/60, 2 images/s, 0:00:15 left, 2 failed\n"
