@@ -8,6 +8,7 @@ damaged files are left out and named in the notes of the page.
 from __future__ import annotations
 
 import math
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -38,6 +39,9 @@ MAX_DRAWN = 24
 WIDE, SMALL = 1400, 800
 #: Width and height at which the curves are shown.
 CURVES = (1080, 324)
+#: Width and height of an SVG file.
+_NUMBER = r"([1-9]\d{0,5}(?:\.\d{0,9})?)"
+_SHAPE = re.compile(rf'<svg[^>]* viewBox="0 0 {_NUMBER} {_NUMBER}"')
 #: A run folder has at least one of these files.
 RUN_FILES = ("config.yaml", "metrics.jsonl", "eval/metrics.json", "metrics.json")
 FILES: Mapping[str, str] = {
@@ -163,7 +167,7 @@ def _galleries(run_dir: Path, notes: list[str], views: Mapping[str, Any]) -> lis
         for title, (view, name) in plots.items()
         if not views.get(view)
     } | {
-        "Plots": [p for p in run_dir.glob("plots/*.png") if p.name != "curves.png"],
+        "Plots": [p for p in run_dir.glob("plots/*.[ps][nv]g") if p.name != "curves.png"],
         "Samples": list(run_dir.glob("samples/*.jpg")),
     }
     for title, paths in found.items():
@@ -216,11 +220,19 @@ def _images(paths: Iterable[Path], folder: Path, notes: list[str], *, max_side: 
     """The images that can be read, captioned with their path in ``folder``."""
     images = []
     for path in paths:
+        caption = path.relative_to(folder).as_posix()
+        if path.suffix == ".svg":
+            drawing = _text(folder, caption, notes)
+            if shape := _SHAPE.search(drawing):
+                height = round(CURVES[0] * float(shape[2]) / float(shape[1]))
+                images.append(Shot.vector(caption, drawing, CURVES[0], height))
+            elif drawing:
+                notes.append(f"{path}: no drawing of a known shape")
+            continue
         try:
             pixels = read_image(path).pixels
         except ResdetError as error:
             notes.append(str(error))
             continue
-        caption = path.relative_to(folder).as_posix()
         images.append(Shot.inline(caption, pixels, max_side=max_side))
     return images

@@ -252,7 +252,7 @@ def _draw_box_sizes(axes: Axes, boxes: np.ndarray) -> None:
         return
     stride = -(-len(boxes) // MAX_POINTS)
     sides = boxes[::stride, 2:] - boxes[::stride, :2]
-    axes.scatter(sides[:, 0], sides[:, 1], s=4, alpha=0.4, linewidths=0)
+    axes.scatter(sides[:, 0], sides[:, 1], s=4, alpha=0.4, linewidths=0, rasterized=True)
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):

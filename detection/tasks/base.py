@@ -153,7 +153,7 @@ class Task(ABC):
         """Draw the first batch and the labels' statistics into ``folder``."""
         first = self.first_batch(loaded.config, split, prepared)
         plot_batch(first, loaded.classes, folder / "samples" / "train_batch0.jpg")
-        self.plot_labels(split.records, loaded.classes, folder / "plots" / "labels.png")
+        self.plot_labels(split.records, loaded.classes, folder / "plots" / "labels.svg")
 
     def first_batch(self, config: Any, split: DataSplit, prepared: Any) -> Batch:
         """The beginning of the first batch, read in this process."""

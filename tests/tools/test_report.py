@@ -47,7 +47,8 @@ def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     record = Record("a", folder / "a.jpg", (60, 80), truth)
     found = Detections(truth.boxes, torch.tensor([0.9]), truth.labels)
     write_report(evaluate({"a": found}, [record], [EVIL, "other"]), folder / "eval")
-    save_image(folder / "plots" / "labels.png")
+    save_image(folder / "plots" / "of an earlier version.png")
+    (folder / "plots" / "labels.svg").write_text('<svg viewBox="0 0 200 50"></svg>')
     save_image(folder / "samples" / "train_batch.jpg")
     return folder
 
@@ -109,6 +110,10 @@ def test_the_page_of_a_complete_run(run_dir: Path, infer_dir: Path) -> None:
     assert facts["images evaluated"] == "1"
     assert dict(page.details)["env.json"] == '{"torch": "9.9"}'
     assert str(run_dir / "results.csv") in dict(page.files)
+    [plots] = [section for section in page.sections if section.title == "Plots"]
+    vector, bitmap = plots.images
+    assert (vector.width, vector.height) == (1080, 270)
+    assert vector.uri.startswith("data:image/svg+xml") and bitmap.uri.startswith("data:image/jpeg")
     drawn = page.sections[-1]
     assert drawn.images[0].caption == f"sub/a.jpg: 2 {EVIL}"
     assert drawn.text.startswith("1 of 1 images in ")

@@ -127,7 +127,7 @@ def test_a_run_folder_holds_everything(undisturbed: Path) -> None:
         "results.csv",
         "train.log",
         "plots/curves.png",
-        "plots/labels.png",
+        "plots/labels.svg",
         "samples/train_batch0.jpg",
         "weights/best.pt",
         "weights/last.pt",

@@ -30,7 +30,7 @@ def test_a_run_folder_holds_everything(tiny_run: Path) -> None:
         "results.csv",
         "train.log",
         "plots/curves.png",
-        "plots/labels.png",
+        "plots/labels.svg",
         "samples/train_batch0.jpg",
         "samples/val_detections.jpg",
         "weights/best.pt",

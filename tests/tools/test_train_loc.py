@@ -209,7 +209,7 @@ def test_a_run_folder_holds_everything(stage: str, request: pytest.FixtureReques
         "metrics.jsonl",
         "train.log",
         "plots/curves.png",
-        "plots/labels.png",
+        "plots/labels.svg",
         "samples/train_batch0.jpg",
         "weights/best.pt",
         "weights/last.pt",
