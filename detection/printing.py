@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -105,6 +106,11 @@ def printable(text: object) -> str:
 def say(*values: object, file: Any = None, flush: bool = False) -> None:
     """Print ``values`` on one line, each `printable`."""
     print(*map(printable, values), file=file, flush=flush)
+
+
+def say_next(*words: object) -> None:
+    """Print the command to run next, as the last line of a command."""
+    say(f"next: {shlex.join(map(str, words))}")
 
 
 def cell(value: object, style: str = "") -> Text:

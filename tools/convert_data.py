@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from resdet.detection.printing import say
+from resdet.detection.printing import say, say_next
 from resdet.tools.progress import count_progress
 from resdet.tools.source_arguments import (
     add_policies,
@@ -88,6 +88,7 @@ def _print_summary(
     if args.exif == "ignore":
         say("note: boxes stay as drawn before EXIF rotation: set data.exif=ignore to train on it")
     say(f"{args.out} is complete ({plan.target})")
+    say_next("resdet", "check-data", args.out)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from resdet.detection.printing import say
+from resdet.detection.printing import say, say_next
 from resdet.tools.progress import count_progress
 from resdet.tools.source_arguments import (
     add_policies,
@@ -95,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
             + (f"; {empty} squares of background" if args.background else "")
         )
     say(f"{args.out} is complete")
+    say_next("resdet", "check-data", args.out)
     return 0
 
 

@@ -21,7 +21,7 @@ import argparse
 from pathlib import Path
 
 from resdet.detection.errors import ConfigError
-from resdet.detection.printing import say
+from resdet.detection.printing import say, say_next
 from resdet.tools.arguments import add_weights_argument
 
 HELP = "write a trained network as a graph of ONNX or OpenVINO, checked against its checkpoint"
@@ -108,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
         if not kinds:
             say("this processor multiplies int8 no faster than float: measure it where it will run")
     say(f"written: {done.out} ({done.size / 1e6:.1f} MB)")
+    say_next("resdet", "eval", "--weights", done.out)
     return 0
 
 

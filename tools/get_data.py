@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from resdet.detection.errors import ConfigError
-from resdet.detection.printing import progress_of, say
+from resdet.detection.printing import progress_of, say, say_next
 from resdet.tools.progress import download_progress
 
 HELP = "download VOC, COCO or CIFAR-10, or generate a synthetic data set"
@@ -42,16 +42,17 @@ def run(args: argparse.Namespace) -> int:
     if args.dataset == "synthetic":
         if args.delete_archives:
             raise ConfigError("--delete-archives: the synthetic data set has no archives")
-        _draw(args.out, scenes)
+        folder = _draw(args.out, scenes)
     else:
         if scenes:
             raise ConfigError(f"--{next(iter(scenes))}: only for synthetic, not {args.dataset}")
-        _download(args.dataset, args.out, delete_archives=args.delete_archives)
+        folder = _download(args.dataset, args.out, delete_archives=args.delete_archives)
     say(f"{args.dataset} is complete; use it with data.root={args.out}")
+    say_next("resdet", "check-data", folder)
     return 0
 
 
-def _draw(out: Path, scenes: dict[str, int]) -> None:
+def _draw(out: Path, scenes: dict[str, int]) -> Path:
     from resdet.datasets.acquire.synthetic import make_scenes
 
     chosen = SCENES | scenes
@@ -66,9 +67,10 @@ def _draw(out: Path, scenes: dict[str, int]) -> None:
             workers=workers,
             progress=progress,
         )
+    return out / "synthetic"
 
 
-def _download(dataset: str, out: Path, *, delete_archives: bool) -> None:
+def _download(dataset: str, out: Path, *, delete_archives: bool) -> Path:
     from resdet.datasets.acquire.cifar import write_class_folders
     from resdet.datasets.acquire.download import DATASETS, install
 
@@ -79,6 +81,8 @@ def _download(dataset: str, out: Path, *, delete_archives: bool) -> None:
                 write_class_folders(out / archive.folder, out / dataset, progress=progress)
             if delete_archives:
                 (out / "archives" / archive.name).unlink(missing_ok=True)
+    folder = out / archive.folder  # of any archive: those of COCO have one above
+    return {"cifar10": out / dataset, "coco2017": folder.parent}.get(dataset, folder)
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ def _show(args: argparse.Namespace, files: list[InputFile], predictor: Predictor
     """Write the page, or say how it is written of these results."""
     if not args.page:
         command = resume_command(argparse.Namespace(**{**vars(args), "page": True}))
-        say(f"next, to look at all of it: {command}")
+        say(f"next: {command}")
         return
     from resdet.datasets.image import read_image
     from resdet.detection.inference.folder_page import write_folder_page

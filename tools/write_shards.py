@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resdet.detection.errors import ConfigError
-from resdet.detection.printing import say
+from resdet.detection.printing import say, say_next
 from resdet.tools.progress import count_progress
 from resdet.tools.source_arguments import format_named
 
@@ -70,6 +70,7 @@ def _pack(args: argparse.Namespace) -> int:
         for name, split in splits.items():
             _write(name, split, args)
     say(f"{args.out} is complete")
+    say_next("resdet", "write-shards", "--check", args.out)
     return 0
 
 

@@ -23,7 +23,7 @@ def test_there_and_back(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     printed = capsys.readouterr().out
     assert "train: 12 images (1 empty), 34 objects" in printed
     assert "val: 6 images" in printed
-    assert f"{coco} is complete (coco)" in printed
+    assert f"{coco} is complete (coco)\nnext: resdet check-data {coco}\n" in printed
     assert _run(coco, "--from", "coco", "--to", "voc", *splits, "--out", back, "--link") == 0
     for split in ("train", "val"):
         for old, new in zip(read("voc", scenes, split), read("voc", back, split), strict=True):

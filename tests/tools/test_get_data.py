@@ -84,7 +84,10 @@ def test_archive_placed_by_hand(
     assert run("voc2007", "--out", str(tmp_path), *option) == 0
     assert (tmp_path / "VOCdevkit/VOC2007/ImageSets/Main/test.txt").read_bytes() == b"000001\n"
     assert placed.exists() == (not option)
-    assert capsys.readouterr().out == f"voc2007 is complete; use it with data.root={tmp_path}\n"
+    assert capsys.readouterr().out == (
+        f"voc2007 is complete; use it with data.root={tmp_path}\n"
+        f"next: resdet check-data {tmp_path}/VOCdevkit/VOC2007\n"
+    )
 
     assert run("voc2007", "--out", str(tmp_path), *option) == 0  # nothing left to do
 

@@ -94,7 +94,7 @@ def test_records_drawings_and_summary_of_a_folder(weights, images, tmp_path, cap
     assert len(list((out / "drawn").iterdir())) == 12
     printed = capsys.readouterr().out
     assert "12 of 12 images done" in printed
-    _, following = printed.rstrip().split("next, to look at all of it: ")
+    _, following = printed.rstrip().split("next: ")
     assert resume(following) == 0 and (out / "page.html").exists()
 
 

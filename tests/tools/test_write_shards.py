@@ -49,6 +49,7 @@ def test_shards_index_and_verification(
     printed = capsys.readouterr()
     assert "train: images: 26, classes: 2 with 13 to 13 images each" in printed.out
     assert "val: 4 images in 4 shards" in printed.out
+    assert printed.out.endswith(f"next: resdet write-shards --check {out}\n")
     assert {path.name for path in out.iterdir()} == {"train", "val"}
     shards = read_shards(out / "val")
     assert shards.classes == ("ant", "cat") and len(shards) == 4
