@@ -1,6 +1,7 @@
-# Two commands for a new machine:
-#   make quickstart   install; generate data; train a classifier, a detector on its backbone and one
-#                     from scratch; compare them; draw detections (8 minutes on two cores)
+# Commands for a new machine:
+#   make quickstart   install; draw scenes; train a classifier of their objects, and a detector on its
+#                     backbone; write a page that shows what it finds
+#   make comparison   after it: train the same detector from scratch, and compare the two
 #   make test         install and run the tests, in two processes; JOBS=8 in eight
 PYTHON ?= python3
 JOBS ?= 2
@@ -8,31 +9,38 @@ VENV := .venv
 BIN := $(VENV)/bin
 QUICK := runs/quickstart
 
-.PHONY: quickstart test lint types check docs clean
+.PHONY: quickstart comparison test lint types check docs clean
 
 quickstart: $(VENV)/installed
-	rm -rf $(addprefix $(QUICK)/,objects classifier backbone.safetensors pretrained scratch found)
-	@echo "== 1/6 generate scenes; crop their objects and background squares"
+	rm -rf $(addprefix $(QUICK)/,objects classifier backbone.safetensors pretrained found report.html)
+	@echo "== 1/5 draw 700 scenes; crop their objects and background squares"
 	$(BIN)/resdet get-data synthetic --out $(QUICK)/data --train 600 --val 100
 	$(BIN)/resdet crop-objects $(QUICK)/data/synthetic --from voc --split train --split val \
 		--jitter 0.15 --background 3 --out $(QUICK)/objects
-	@echo "== 2/6 train a classifier of the objects; recompute its BN statistics and freeze it"
+	@echo "== 2/5 train a classifier of the objects; recompute its BN statistics and freeze it"
 	$(BIN)/resdet train-cls --cfg quickstart_cls_r18.yaml data.root=$(QUICK) \
 		--out $(QUICK)/classifier
 	$(BIN)/resdet freeze-bn $(QUICK)/classifier/weights/best.pt --out $(QUICK)/backbone.safetensors
-	@echo "== 3/6 train a detector on that backbone"
+	@echo "== 3/5 train a detector on that backbone"
 	$(BIN)/resdet train-det --cfg quickstart_pretrained_r18.yaml data.root=$(QUICK)/data \
 		backbone.weights=$(QUICK)/backbone.safetensors --out $(QUICK)/pretrained
-	@echo "== 4/6 train the same detector from scratch, for the same number of steps"
-	$(BIN)/resdet train-det --cfg quickstart_r18.yaml data.root=$(QUICK)/data --out $(QUICK)/scratch
-	@echo "== 5/6 run inference and draw the detections"
-	$(BIN)/resdet infer --weights $(QUICK)/pretrained/weights/best.pt --conf 0.3 --out $(QUICK)/found \
-		$(QUICK)/data/synthetic/JPEGImages/val_*.jpg
-	@echo "== 6/6 evaluate both detectors and compare them"
-	$(BIN)/resdet eval --weights $(QUICK)/scratch/weights/best.pt
+	@echo "== 4/5 evaluate it on the 100 scenes of val; draw what it finds in 20 of them"
 	$(BIN)/resdet eval --weights $(QUICK)/pretrained/weights/best.pt
-	$(BIN)/resdet curves $(QUICK)/scratch $(QUICK)/pretrained --out $(QUICK)/curves.png
+	$(BIN)/resdet infer --weights $(QUICK)/pretrained/weights/best.pt --conf 0.3 --out $(QUICK)/found \
+		$(QUICK)/data/synthetic/JPEGImages/val_000[01]?.jpg
+	@echo "== 5/5 write a page of all of it"
 	$(BIN)/resdet report $(QUICK)/pretrained --detections $(QUICK)/found --out $(QUICK)/report.html
+	@echo "next: make comparison, or your own images: docs/first_detector.md"
+
+comparison: $(VENV)/installed
+	test -f $(QUICK)/pretrained/eval/metrics.json || $(MAKE) quickstart
+	rm -rf $(QUICK)/scratch
+	@echo "== 1/2 train the quickstart's detector from scratch, for the same number of steps"
+	$(BIN)/resdet train-det --cfg quickstart_r18.yaml data.root=$(QUICK)/data --out $(QUICK)/scratch
+	@echo "== 2/2 evaluate it; compare it with the one on the classifier's backbone"
+	$(BIN)/resdet eval --weights $(QUICK)/scratch/weights/best.pt
+	$(BIN)/resdet curves $(QUICK)/scratch $(QUICK)/pretrained --out $(QUICK)/curves.png
+	$(BIN)/resdet compare $(QUICK)/scratch $(QUICK)/pretrained --page $(QUICK)/comparison.html
 
 test: $(VENV)/installed-dev
 	$(BIN)/pytest --numprocesses $(JOBS) --dist worksteal
@@ -56,9 +64,11 @@ docs: $(VENV)/installed-docs
 	@echo "open docs/_build/html/docs/index.html"
 
 $(VENV)/installed: pyproject.toml setup.py
+	@echo "== install into $(VENV): 3 GB to fetch and 6 GB on the disk, most of it PyTorch, which on"
+	@echo "   Linux is its build for GPUs; pip names each file and its size"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --editable .
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed

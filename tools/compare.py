@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resdet.detection.errors import ConfigError
-from resdet.detection.printing import say
+from resdet.detection.printing import say, say_next
 from resdet.tools.arguments import expect_positive, expect_writable
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
         say(f"written: {args.out}")
     if args.page:
         _write_page(args.page, comparison, first, second)
+    elif args.annotations is None:
+        say_next("resdet", "compare", args.first, args.second, "--page", "comparison.html")
     return 0
 
 
