@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from resdet.detection.tasks.registry import TASKS
 
 #: A class of a lower AP is hardly found.
 HARDLY = 0.1
+#: Confusions that the advice names.
+MAX_PAIRS = 3
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Scores:
     advice: str = ""
     score: float = 0.5
     confused: ConfusionTable | None = None
+    #: Detections of this score and above are in ``confused``.
+    confusion_score: float = 0.0
 
 
 def read_scores(run_dir: Path, notes: list[str]) -> Scores | None:
@@ -62,6 +66,8 @@ def read_scores(run_dir: Path, notes: list[str]) -> Scores | None:
 def _scores(raw: Mapping[str, Any]) -> Scores:
     definitions, intervals = raw["definitions"], raw.get("intervals", {})
     score = raw.get("operating_points", {}).get("best_f1", {}).get("score")
+    table = _confused(raw)
+    advice = (_hardly_found(raw["per_class"]), costliest(_dap(raw), _pairs(table)))
     return Scores(
         [
             Metric(name, value, definitions.get(name, ""), **intervals.get(name, {}))
@@ -70,9 +76,10 @@ def _scores(raw: Mapping[str, Any]) -> Scores:
         class_table(raw["per_class"], definitions),
         [("images evaluated", str(raw["images"]))],
         {name: label for label, name in enumerate(raw.get("classes", ()))},
-        "\n".join(filter(None, (_hardly_found(raw["per_class"]), costliest(_dap(raw))))),
+        "\n".join(filter(None, advice)),
         0.5 if score is None else score,
-        _confused(raw),
+        table,
+        raw.get("confusion", {}).get("score", 0.0),
     )
 
 
@@ -110,7 +117,16 @@ def _confused(raw: Mapping[str, Any]) -> ConfusionTable | None:
     totals = Counter[int]()
     for (true, _), count in counts.items():
         totals[true] += count
-    return confusion_table(counts, totals, [*raw["classes"], "no object"])
+    classes = [*raw["classes"], "no object"]
+    between = {pair: count for pair, count in counts.items() if len(classes) - 1 not in pair}
+    pairs = confusion_table(between, totals, classes).pairs
+    return replace(confusion_table(counts, totals, classes), pairs=pairs)
+
+
+def _pairs(table: ConfusionTable | None) -> list[str]:
+    """The most frequent confusions in words."""
+    pairs = table.pairs[:MAX_PAIRS] if table else ()
+    return [f"{each.true} as {each.predicted} ({each.count})" for each in pairs]
 
 
 def read_views(run_dir: Path, scores: Scores, notes: list[str], trust: bool) -> dict[str, Any]:
@@ -125,7 +141,8 @@ def read_views(run_dir: Path, scores: Scores, notes: list[str], trust: bool) -> 
         read = _pixels if trust else partial(_known_pixels, _known_folders(run_dir))
         if records.task == DETECTION.name:
             view = error_view(records, read, scores.score)
-            return {"errors": view, "confused": scores.confused}
+            confused = {"confused": scores.confused, "confusion_score": scores.confusion_score}
+            return {"errors": view, **confused}
         return {"confusions": class_view(records, read)}
     except ResdetError as error:
         notes.append(str(error))

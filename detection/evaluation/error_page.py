@@ -54,8 +54,9 @@ ADVICE: Mapping[str, str] = {
     "images (image.short_side_train) or smaller anchors (rpn.anchor_sizes), rare ones more images",
     "background": "choose the error below and see whether objects there are not annotated; images "
     "without objects in training teach what is none",
-    "classification": "see in the confusion matrix which classes are confused, and whether their "
-    "objects are named alike in all annotations",
+    "classification": "see in the confusion matrix which classes are confused, whether their "
+    "objects are named alike in all annotations, and whether they differ at the size that the "
+    "network sees",
     "localization": "see whether the boxes are drawn alike in all annotations; longer training "
     "makes boxes more exact",
     "both": "choose the error below and see which classes are concerned; more images of them help",
@@ -131,13 +132,16 @@ def error_view(records: ImageRecords, read: Reader, score: float) -> ErrorView:
     )
 
 
-def costliest(dap: Mapping[str, float | None]) -> str:
-    """What costs most AP and what to do about it; "" where nothing costs any."""
+def costliest(dap: Mapping[str, float | None], confused: Sequence[str] = ()) -> str:
+    """What costs most AP and what to do about it; "" where nothing costs any. ``confused`` are the
+    most frequent confusions in words."""
     costs = {name: cost for name, cost in dap.items() if cost and name in ADVICE}
     if not costs:
         return ""
     name = max(costs, key=lambda each: costs[each] or 0.0)
     rise = f"without such errors AP would rise by {costs[name]:.3f}"
+    if name == "classification" and confused:
+        rise += f"; most often {', '.join(confused)}"
     return f"most AP is lost to: {STYLES[name][0]}; {rise}. To do: {ADVICE[name]}"
 
 

@@ -13,6 +13,14 @@ from .class_page import ClassView, ConfusionTable
 from .error_page import ErrorView
 
 #: The number of a page by task, and whether a larger one is better; each class has it too, or the
+#: The facts of a run that say what it is.
+SUBJECT = (
+    "detector",
+    "classifier",
+    "localizer, stage one",
+    "localizer, stage two",
+    "images evaluated",
+)
 #: number named behind it.
 HEADLINES: Mapping[str, tuple[bool, str]] = {
     "voc_ap50": (True, "voc_ap50"),
@@ -66,7 +74,8 @@ class Page:
 
     ``facts`` and ``files`` are (name, value) rows, ``details`` (name, long text) to unfold.
     ``advice`` is what to do next, ``labels`` are those of the classes, which define their colours.
-    ``confused`` are the classes of a detector and, the last one, no object.
+    ``confused`` are the classes of a detector and, the last one, no object, with detections of
+    ``confusion_score`` and above.
     """
 
     title: str
@@ -81,7 +90,13 @@ class Page:
     errors: ErrorView | None = None
     confusions: ClassView | None = None
     confused: ConfusionTable | None = None
+    confusion_score: float = 0.0
     labels: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def subject(self) -> str:
+        """What was evaluated, in a line."""
+        return "; ".join(f"{name}: {value}" for name, value in self.facts if name in SUBJECT)
 
     @property
     def headline(self) -> Metric | None:

@@ -104,6 +104,7 @@ def test_the_page_of_a_complete_run(run_dir: Path, infer_dir: Path) -> None:
         "Samples",
         "Detections",
     ]
+    assert page.subject == "detector: Faster R-CNN, ResNet-101 C4, width 64; images evaluated: 1"
     facts = dict(page.facts)
     assert facts["detector"] == "Faster R-CNN, ResNet-101 C4, width 64"
     assert facts["training speed"] == "3.5 images/s (median)"
@@ -250,3 +251,24 @@ def test_a_folder_that_is_not_a_run_is_a_config_error(tmp_path: Path, run_dir: P
 def test_a_page_that_cannot_be_written_is_a_config_error(run_dir: Path) -> None:
     with pytest.raises(ConfigError, match=r"page\.html: cannot be written"):
         make(run_dir, out=run_dir / "config.yaml" / "page.html")
+
+
+def test_the_confused_classes_are_named_without_missed_and_invented_objects(
+    tmp_path: Path,
+) -> None:
+    found = {"counts": [[3, 2, 9], [1, 4, 0], [7, 0, 0]], "score": 0.25}  # the last: no object
+    content = {
+        "metrics": {},
+        "definitions": {},
+        "per_class": [],
+        "images": 1,
+        "classes": ["a", "b"],
+        "confusion": found,
+        "errors": {"dap": {"classification": 0.1}},
+    }
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    scores = read_scores(tmp_path, [])
+    assert scores is not None and scores.confused is not None
+    assert "most often b as a (2), a as b (1). To do" in scores.advice
+    assert [each.count for each in scores.confused.pairs] == [2, 1]
+    assert dict(scores.confused.matrix)["no object"][0][0] == 9
