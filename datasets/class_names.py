@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from ..detection.errors import DataError
 from .findings import Finding
 from .records import RawImage, RawObject
+
+#: A name is taken for a misspelt one if the other is so many times as frequent, and has as many
+#: letters and digits.
+RARE, SHORTEST = 50, 5
 
 
 def class_list(
@@ -72,12 +76,16 @@ def _suggestion(name: str, classes: Sequence[str]) -> str:
 
 def similar_names(images: Sequence[RawImage]) -> list[Finding]:
     """One warning for each name that differs from a more frequent one in letter case, spaces or
-    punctuation only."""
+    punctuation only, or is rare and nearly spelt as a frequent one."""
     counts = Counter(obj.name for image in images for obj in image.objects)
     frequent: dict[str, str] = {}
     doubtful: dict[str, str] = {}
-    for name, _ in counts.most_common():
+    for name, count in counts.most_common():
         other = frequent.setdefault(_plain(name), name)
+        if other == name:
+            least = RARE * count
+            usual = {plain: each for plain, each in frequent.items() if counts[each] >= least}
+            other = _misspelt(_plain(name), usual) or name
         if other != name:
             doubtful[name] = f"{name!r} x{counts[name]} is nearly {other!r} x{counts[other]}"
     findings = []
@@ -95,6 +103,15 @@ def similar_names(images: Sequence[RawImage]) -> list[Finding]:
                 )
                 findings.append(found)
     return findings
+
+
+def _misspelt(plain: str, usual: Mapping[str, str]) -> str:
+    """The name in ``usual``, by plain name, that ``plain`` nearly is; "" if there is none, and for
+    short and numbered names, which are often similar on purpose."""
+    if len(plain) < SHORTEST or any(letter.isdigit() for letter in plain):
+        return ""
+    near = difflib.get_close_matches(plain, usual, n=1, cutoff=0.8)
+    return usual[near[0]] if near else ""
 
 
 def _plain(name: str) -> str:

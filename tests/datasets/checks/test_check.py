@@ -19,8 +19,10 @@ from resdet.datasets.checks.check import DataSet, Effort, Report, check
 from resdet.datasets.checks.report import report_as_dict, write_report
 from resdet.datasets.checks.sources import folder_data
 from resdet.datasets.checks.statistics import Anchors
+from resdet.datasets.class_names import similar_names
 from resdet.datasets.finding_kinds import KINDS
 from resdet.datasets.formats import FORMATS, recognise
+from resdet.datasets.records import RawImage, RawObject
 
 #: (kind, name of the file, object)
 Named = tuple[str, str, str]
@@ -387,6 +389,15 @@ def test_names_that_differ_in_case_only(voc: Path) -> None:
     Voc(voc, TRAIN[3]).edit("dog", "Dog")
     report = check(folder_data(voc, FORMATS["voc"]))
     assert ("similar_classes", "t03.xml", "'Dog'") in _named(report)
+
+
+def test_rare_names_that_are_nearly_frequent_ones() -> None:
+    names = {"square": 100, "sqaure": 2, "squares": 3, "cat": 100, "cut": 1}
+    names |= {"type 1": 200, "type 2": 1, "circle": 100, "star": 1}
+    objects = [RawObject(name, (0, 0, 9, 9)) for name, count in names.items() for _ in range(count)]
+    image = RawImage("a", Path("a.jpg"), (10, 10), tuple(objects), Path("a.xml"))
+    found = [finding.reason for finding in similar_names([image])]
+    assert found == ["'sqaure' x2 is nearly 'square' x100"]  # squares: too many to be misspelt
 
 
 def test_without_image_sets_every_annotation_is_read(voc: Path) -> None:
