@@ -52,6 +52,11 @@ class Kind:
     pairs: Sequence[tuple[Shot, Shot]]
     lines: Sequence[str]
 
+    @property
+    def anchor(self) -> str:
+        """Its place on the page."""
+        return f"{self.severity}-{self.name}".replace(" ", "-")
+
 
 @dataclass(frozen=True)
 class ClassShots:

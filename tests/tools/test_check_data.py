@@ -167,7 +167,9 @@ def test_the_report_the_page_and_the_cache(resdet: Command, swapped: Path, tmp_p
     report = json.loads((out / "data_report.json").read_text())
     assert report["counts"]["error"] == {"swapped_corners": 1}
     assert report["images_checked"] == 18
-    assert "swapped corners" in (out / "data_report.html").read_text()
+    page = (out / "data_report.html").read_text()
+    assert page.count('#error-swapped-corners"') == 1
+    assert page.index('id="error-swapped-corners"') < page.index("Images of each class")
     assert len((out / "images.jsonl").read_text().splitlines()) >= 18
     assert resdet(*words).code == 3
     again = json.loads((out / "data_report.json").read_text())
