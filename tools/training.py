@@ -152,6 +152,7 @@ def train(args: argparse.Namespace, command: str | None = None) -> TrainedRun | 
         training.rehearse()
         for line in training.banner(ALONE, "none: dry run"):
             say(line)
+        say("dry run: data and settings can be used; the same command without --dry-run trains")
         return None
     with process_group(args.device) as group:
         folder = checkpoint.path.parent.parent if checkpoint else _folder(args, group)

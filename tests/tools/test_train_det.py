@@ -68,6 +68,7 @@ def test_dry_run_looks_at_data_and_weights_and_leaves_nothing(
     words = ("train-det", "--cfg", tiny_config, "--dry-run")
     done = resdet(*words, cwd=tmp_path)
     assert done.code == 0 and "images: 12" in done.out and "weights: random" in done.out
+    assert "dry run: data and settings can be used" in done.out.splitlines()[-1]
     weights = tiny_run / "weights" / "best.pt"
     done = resdet(*words, "--weights", weights, cwd=tmp_path)
     assert done.code == 0 and f"weights: {weights}" in done.out
