@@ -27,6 +27,10 @@ from .ilsvrc_boxes import inspect_boxes
 from .ilsvrc_files import TextLines, read_mapping, read_solution
 from .ilsvrc_layout import GROUND_TRUTHS, KITS, NAMES, NUMBER, SOLUTION, IlsvrcSource, images_folder
 from .image_folder import inspect_image_folder
+from .mat_file import read_table
+
+#: The fields of a synset in `meta.mat`.
+_SYNSET = ("ILSVRC2012_ID", "WNID", "num_children")
 
 
 def class_names(root: Path) -> dict[str, str]:
@@ -194,17 +198,16 @@ def _from_map(path: Path) -> tuple[dict[int, str], list[Finding]]:
 
 def _from_meta(path: Path) -> tuple[dict[int, str], list[Finding]]:
     """The leaf synsets of the MATLAB file; inner synsets are not classes."""
-    from scipy.io import loadmat
-
+    wnids: dict[int, str] = {}
     try:
-        return {
-            int(entry["ILSVRC2012_ID"]): str(entry["WNID"])
-            for entry in loadmat(path, squeeze_me=True)["synsets"].ravel()
-            if int(entry["num_children"]) == 0
-        }, []
-    except Exception as error:  # scipy raises nearly anything on a damaged file
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return {}, [Finding("malformed_file", "error", path, f"cannot be read ({reason:.100})")]
+        for number, wnid, children in read_table(path, "synsets", _SYNSET):
+            if not (isinstance(number, float) and number % 1 == 0 and isinstance(wnid, str)):
+                raise ValueError(f"a synset has the number {number} and the WNID {wnid!r:.40}")
+            if children == 0:
+                wnids[int(number)] = wnid
+    except (OSError, ValueError) as error:
+        return {}, [Finding("malformed_file", "error", path, f"cannot be read ({error})")]
+    return wnids, []
 
 
 FORMAT = Format(
