@@ -39,11 +39,23 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_folder(path: Path) -> bool:
+    """Whether the path is a folder, as `is_file`."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def expect_file(path: Path) -> None:
     """Raise ImageError for a path that is not a regular file."""
-    if path.is_dir():
+    if is_folder(path):
         raise ImageError(f"{path}: a folder, not an image")
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    if not exists:
         raise ImageError(f"{path}: no such file")
     if not path.is_file():
         raise ImageError(f"{path}: not a regular file")

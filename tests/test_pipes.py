@@ -76,6 +76,13 @@ def _infer(root: Path) -> list[str]:
     ]
 
 
+def _other(root: Path, format: str, name: str) -> list[str]:
+    _image(root / "a.jpg")
+    given = ["--annotations", str(_pipe(root / name))] if format != "labelme" else []
+    _pipe(root / "a.json")
+    return ["check-data", str(root), "--format", format, *given]
+
+
 COMMANDS: dict[str, Callable[[Path], list[str]]] = {
     "XML": lambda root: _voc(root, "Annotations/a.xml"),
     "image set": lambda root: _voc(root, "ImageSets/Main/train.txt"),
@@ -87,6 +94,10 @@ COMMANDS: dict[str, Callable[[Path], list[str]]] = {
     "converted": lambda root: [
         *("eval", "--cfg", "voc_r101.yaml", "--weights", str(_pipe(root / "w.safetensors")))
     ],
+    "CSV": lambda root: _other(root, "csv", "train.csv"),
+    "CVAT": lambda root: _other(root, "cvat", "train.xml"),
+    "Label Studio": lambda root: _other(root, "label_studio", "train.json"),
+    "labelme": lambda root: _other(root, "labelme", "train/a.json"),
     "convert": lambda root: ["convert-weights", str(_pipe(root / "w.pth")), "x.safetensors"],
 }
 
@@ -100,6 +111,13 @@ def test_a_pipe(
     out, err = capsys.readouterr()
     assert "Traceback" not in err and "run again with --debug" not in err
     assert "not a regular file" in out + err or "no such" in out + err.lower(), out + err
+
+
+def test_a_pipe_among_files_that_are_looked_into(tmp_path: Path) -> None:
+    _image(tmp_path / "a.jpg")
+    for name in ("a.csv", "a.json", "a.xml", "a.txt", "data.yaml"):
+        _pipe(tmp_path / name)
+    assert main(["check-data", str(tmp_path)]) == 0
 
 
 def test_a_socket_as_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

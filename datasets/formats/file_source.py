@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from ...detection.files import expect_regular, read_limited
 from ..findings import Fault, Finding
 from ..image_file import is_file
 from ..listing import files_with_suffix, split_order
@@ -53,14 +54,12 @@ class FileEntry:
 def read_bytes(path: Path) -> bytes:
     """The content of an annotation file; raises `Fault`."""
     try:
-        if path.stat().st_size > _LARGEST_FILE:
-            reason = f"larger than {_LARGEST_FILE // 2**20} MB"
-            raise Fault.of("malformed_file", path, reason)
-        return path.read_bytes()
+        return read_limited(path, _LARGEST_FILE)
     except FileNotFoundError as error:
         raise Fault.of("missing_file", path, "no such file") from error
     except OSError as error:
-        raise Fault.of("malformed_file", path, f"cannot be read ({error})") from error
+        reason = f"cannot be read ({error.strerror or error})"
+        raise Fault.of("malformed_file", path, reason) from error
 
 
 def read_json(path: Path) -> Any:
@@ -77,6 +76,7 @@ def read_json(path: Path) -> Any:
 def probe(path: Path) -> bytes:
     """The beginning of a file, b"" if it cannot be read."""
     try:
+        expect_regular(path)
         with path.open("rb") as file:
             return file.read(PROBED_BYTES)
     except OSError:

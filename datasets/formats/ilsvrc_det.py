@@ -20,6 +20,7 @@ from typing import Literal
 from ...detection.errors import first_few
 from ..coordinates import Coordinates, check_coordinates
 from ..findings import Finding
+from ..image_file import is_file
 from ..records import RawImage
 from .format import Format, Inspected, Reading, RootSource
 from .ilsvrc_det_classes import DET_CLASSES
@@ -60,10 +61,10 @@ def inspect_ilsvrc_det(source: IlsvrcDetSource, reading: Reading) -> Inspected:
             source.root / kind / "DET" / source.split / f"{image_id}{suffix}"
             for kind, suffix in (("Data", ".JPEG"), ("Annotations", ".xml"))
         )
-        if not image.is_file():
+        if not is_file(image):
             place = list_files(source)[0]
             findings.append(Finding("missing_image", "error", place, f"no {image}", image_id))
-        elif xml.is_file():
+        elif is_file(xml):
             pairs.append((image_id, image, xml))
         elif not _is_negative(image_id, numbers):
             reason = f"no annotation {xml}"

@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from ..findings import Fault, Finding
 from ..records import RawBox, RawImage, RawObject
@@ -42,10 +42,23 @@ class LabelStudioSource(FileSource):
 
 
 def _tasks(path: Path) -> list[_Task]:
+    """The tasks; raises `Fault` unless they, their annotations and the results of those are
+    objects in lists."""
     content = read_json(path)
-    if not isinstance(content, list) or not all(isinstance(task, dict) for task in content):
+    if not _are_objects(content):
         raise Fault.of("malformed_json", path, "expected a list of tasks")
+    for index, task in enumerate(content, 1):
+        annotations = task.get("annotations") or []
+        if not _are_objects(annotations) or not all(
+            _are_objects(each.get("result") or []) for each in annotations
+        ):
+            reason = "`annotations` and their `result` must be lists of objects"
+            raise Fault.of("malformed_json", path, reason, object=f"task {task.get('id', index)}")
     return content
+
+
+def _are_objects(value: Any) -> TypeGuard[list[_Task]]:
+    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
 
 
 def inspect_label_studio(source: LabelStudioSource, reading: Reading) -> Inspected:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from ...detection.errors import first_few
 from ..findings import Fault, Finding
+from ..image_file import is_file
 from ..listing import SPLIT_NAMES, files_with_suffix, image_files, is_image_name, subfolders
 from ..records import RawBox, RawImage, RawObject
 from .file_source import bounding_box, outlines_note, probe, read_json
@@ -140,7 +141,7 @@ def _image(content: Mapping[str, Any], path: Path, files: ImageFiles) -> Path:
     stated = str(content.get("imagePath") or path.stem).replace("\\", "/")
     if len(beside) == 1:
         return beside[0]
-    if (path.parent / stated).is_file() and path.parent / stated in beside:
+    if is_file(path.parent / stated) and path.parent / stated in beside:
         return path.parent / stated
     return files.find(stated, path)
 

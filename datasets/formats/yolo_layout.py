@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from ...detection.errors import first_few
 from ..findings import Fault, Finding
+from ..image_file import is_file, is_folder
 from ..listing import (
     SPLIT_NAMES,
     files_in,
@@ -126,9 +127,9 @@ def _stated(root: Path, split: str) -> YoloPlace | None:
             return None
         if ".." in parts[start:]:
             continue
-        if path.is_dir():
+        if is_folder(path):
             return YoloPlace(path, _labels_of(path, root))
-        if path.is_file() and path.suffix == ".txt":
+        if is_file(path) and path.suffix == ".txt":
             return _with_list(root, path)
     return None
 

@@ -55,17 +55,20 @@ def from_parquet(content: bytes, address: str) -> tuple[list[Entry], dict[str, A
     try:
         table = pq.read_table(io.BytesIO(content))
         about = json.loads((table.schema.metadata or {}).get(_ABOUT, b"{}"))
-    except (pa.ArrowException, OSError, ValueError) as error:
+        columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    except (pa.ArrowException, OSError, ValueError, KeyError, RecursionError) as error:
         raise DataError(f"{address}: cannot be read as Parquet ({one_line(error)})") from error
-    if lacking := [name for name in _REQUIRED if name not in table.column_names]:
+    if lacking := [name for name in _REQUIRED if name not in columns]:
         raise DataError(f"{address}: has no column {', '.join(lacking)}")
-    columns = {name: table.column(name).to_pylist() for name in table.column_names}
     paths = columns["path"]
     unknown = [None] * len(paths)
     named = columns.get("name", paths)
     for row, (path, name) in enumerate(zip(paths, named, strict=True)):
         if not isinstance(path, str) or not isinstance(name, str):
             raise DataError(f"{address}: row {row}: path and name must be text")
+    for name, kind in (("size", int), ("etag", str), ("offset", int)):
+        if not all(value is None or type(value) is kind for value in columns.get(name, ())):
+            raise DataError(f"{address}: column {name}: expected {kind.__name__} values or null")
     rows = zip(
         paths,
         columns.get("size", unknown),

@@ -54,6 +54,17 @@ class Manifest:
     left_out: dict[str, int] = field(default_factory=dict)
     digest: str = ""
 
+    @property
+    def is_well_typed(self) -> bool:
+        """Whether every field has its type, which a file need not respect."""
+        left_out = self.left_out if isinstance(self.left_out, dict) else {"": None}
+        counts = (self.per_shard, self.images, self.shards, *left_out.values())
+        return (
+            all(isinstance(each, str) for each in (*self.sources, self.digest, *left_out))
+            and all(type(each) is int and each >= 0 for each in counts)
+            and all(isinstance(each, bool) for each in (self.hidden, self.complete))
+        )
+
     def text(self) -> str:
         content = {"format": FORMAT, **asdict(self)}
         return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
@@ -94,7 +105,10 @@ def digest_of(folder: str) -> str:
     if manifest.digest:
         return manifest.digest
     with ThreadPoolExecutor(_READERS) as pool:
-        digests = pool.map(lambda number: _sha256(_content(folder, number)), range(manifest.shards))
+        digests: list[str] = []
+        for first in range(0, manifest.shards, _READERS):  # the first missing shard ends it
+            numbers = range(first, min(first + _READERS, manifest.shards))
+            digests += pool.map(lambda number: _sha256(_content(folder, number)), numbers)
         return _sha256("".join(digests).encode())
 
 
@@ -234,7 +248,9 @@ def _existing(store: Store) -> Manifest | None:
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise DataError(f"{address}: no manifest in the format {FORMAT!r}")
     try:
-        content["sources"] = tuple(content["sources"])
-        return Manifest(**content)
+        found = Manifest(**content | {"sources": tuple(content["sources"])})
     except (KeyError, TypeError) as error:
         raise DataError(f"{address}: fields are missing or unknown ({error})") from error
+    if not isinstance(content["sources"], list) or not found.is_well_typed:
+        raise DataError(f"{address}: damaged: fields have other types than `resdet manifest` wrote")
+    return found

@@ -153,7 +153,7 @@ def read_index(path: Path) -> tuple[Header, list[Shard]]:
 def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         content = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: line {number}: not JSON ({error})") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: line {number}: expected an object")

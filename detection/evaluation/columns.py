@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,13 +81,21 @@ def gather(
     return checked(Columns(image_ids, num_classes, truth, found))
 
 
-def checked(columns: Columns) -> Columns:
-    """``columns``; raises DataError for labels, boxes and scores as `gather` does."""
+def checked(columns: Columns, path: Path | None = None) -> Columns:
+    """``columns``, as read from ``path``; raises DataError for labels, boxes and scores as `gather`
+    does."""
+    try:
+        _check(columns)
+    except DataError as error:
+        raise DataError(f"{path}: {error}" if path else str(error)) from error
+    return columns
+
+
+def _check(columns: Columns) -> None:
     found, image_ids = columns.found, columns.image_ids
     _check_rows("object", columns.truth, image_ids, columns.num_classes)
     _check_rows("detection", found, image_ids, columns.num_classes)
     _refuse("detection", found.images, ~np.isfinite(found.scores), image_ids, "score not finite")
-    return columns
 
 
 def keep_classes(columns: Columns, labels: Sequence[int]) -> Columns:

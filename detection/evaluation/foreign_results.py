@@ -23,10 +23,13 @@ from ...datasets.formats.values import Values
 from ...datasets.formats.voc import VocSource
 from ...datasets.listing import files_in
 from ..errors import ConfigError, DataError
+from ..files import read_limited
 from ..inference.records import read_records
 from .columns import Columns, FoundColumns, TruthColumns, checked, gather_truth, id_order
 from .result_ids import ResultIds, result_ids
 
+#: Bytes; a bound for files without end.
+_LARGEST_FILE = 2**32
 #: An image id, a label, (x1, y1, x2, y2), a score.
 Row = tuple[str, int, tuple[float, float, float, float], float]
 
@@ -78,7 +81,7 @@ def read_columns(path: Path, truth: Truth) -> Columns:
         images=np.array([row[0] for row in rows], dtype=np.int64),
         scores=np.array([row[3] for row in rows], dtype=np.float64),
     )
-    return checked(Columns(truth.image_ids, len(truth.classes), truth.columns, found))
+    return checked(Columns(truth.image_ids, len(truth.classes), truth.columns, found), path)
 
 
 # ---------------------------------------------------------------------------------- annotations
@@ -157,7 +160,7 @@ def _rows(path: Path, truth: Truth) -> Iterator[Row]:
 def _coco_rows(path: Path, truth: Truth) -> Iterator[Row]:
     """Results (a list), or the COCO JSON of ``infer``, whose images and categories go by name."""
     try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"))
+        content = json.loads(read_limited(path, _LARGEST_FILE).decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON: {error}") from error
     images: Mapping[str, str] | None = None
@@ -218,7 +221,10 @@ def _voc_rows(folder: Path, truth: Truth) -> Iterator[Row]:
     if twice:
         raise DataError(f"{folder}: several files of the class {truth.classes[twice[0]]!r}")
     for path, label in labels.items():
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        try:
+            lines = read_limited(path, _LARGEST_FILE).decode("utf-8", "replace").splitlines()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
         for number, line in enumerate(lines, 1):
             try:
                 image, *values = line.split()

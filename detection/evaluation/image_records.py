@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, DataError
-from ..files import atomic_write
+from ..files import atomic_write, read_limited
 from .columns import Columns, Floats, FoundColumns, TruthColumns, checked, id_order
 
 #: The name of the file in the folder of an evaluation.
 IMAGES = "images.json"
 VERSION = 1
+#: Bytes; a bound for files without end.
+_LARGEST = 2**32
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +47,7 @@ class ImageRecords:
         """The objects and detections of a detector's file; raises DataError if it is damaged."""
         images = sorted(self.images, key=lambda each: id_order(each["image"]))
         try:
+            _expect_even(images)
             truth = TruthColumns(
                 _boxes(images, "objects"),
                 _column(images, "objects", "labels", np.int64),
@@ -59,8 +62,8 @@ class ImageRecords:
                 _column(images, "detections", "scores", np.float64),
             )
             ids = tuple(each["image"] for each in images)
-            return checked(Columns(ids, len(self.classes), truth, found))
-        except (LookupError, TypeError, ValueError) as error:
+            return checked(Columns(ids, len(self.classes), truth, found), self.path)
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{self.path}: objects or detections are damaged: {error}") from error
 
     def values(self) -> dict[str, Floats]:
@@ -73,7 +76,7 @@ class ImageRecords:
                 name: np.array([each["values"][name] for each in images], dtype=np.float64)
                 for name in names
             }
-        except (LookupError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{self.path}: values are damaged: {error}") from error
 
 
@@ -101,7 +104,7 @@ def read_images(path: str | Path) -> ImageRecords:
     path = Path(path)
     path = path / IMAGES if path.is_dir() else path
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_limited(path, _LARGEST).decode("utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file; `resdet eval` writes it") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -128,8 +131,19 @@ def records_of(path: Path, header: Mapping[str, Any], images: Any) -> ImageRecor
         raise DataError(f"{path}: not the {IMAGES} of `resdet eval`: {error}") from error
 
 
+def _expect_even(images: Sequence[Mapping[str, Any]]) -> None:
+    """Raises ValueError for an image with, say, more boxes than labels."""
+    for each in images:
+        for part in ("objects", "detections"):
+            if len({len(column) for column in dict(each[part]).values()}) > 1:
+                raise ValueError(f"image {each['image']!r:.80}: {part} of several lengths")
+
+
 def _boxes(images: Sequence[Mapping[str, Any]], part: str) -> Floats:
-    return _column(images, part, "boxes", np.float64).reshape(-1, 4)
+    boxes: Floats = _column(images, part, "boxes", np.float64)
+    if len(boxes) and boxes.shape[1:] != (4,):
+        raise ValueError("a box without four coordinates")
+    return boxes.reshape(-1, 4)
 
 
 def _column(images: Sequence[Mapping[str, Any]], part: str, name: str, dtype: Any) -> Any:

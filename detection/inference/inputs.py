@@ -185,10 +185,18 @@ def _listed(path: Path) -> tuple[InputFile, ...]:
     return tuple(files)
 
 
+def _exists(path: Path) -> bool:
+    """False for a name that no file can have, too, such as one that is too long."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def _listed_file(line: str, folder: Path) -> InputFile:
     # A missing file stays in the list: its failure is recorded and the run goes on.
     beside = folder / line
-    path = Path(line) if not beside.exists() and Path(line).exists() else beside
+    path = Path(line) if not _exists(beside) and _exists(Path(line)) else beside
     place = Path(os.path.abspath(path))  # noqa: PTH100 (resolve() would follow links)
     for root in (folder.absolute(), Path.cwd()):
         if place.is_relative_to(root):
