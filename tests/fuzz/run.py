@@ -1,11 +1,13 @@
 """Fuzz the readers with random files for a given number of seconds.
 
-    python tests/fuzz/run.py 1800 [--only image coco] [--seed 1] [--keep folder]
+    python tests/fuzz/run.py 1800 [--only image coco] [--seed 1] [--keep folder] [--grow]
 
 Each target takes turns in a process of its own, so that a crash of a parser is seen, with the input
-that caused it; so is an input that takes longer than `SLOW` seconds. Reported are, for each target,
-the number of inputs, how many of them the reader took as valid, and the findings: what came out
-beside the documented errors. Exit code 1 where there are any.
+that caused it; so is an input that takes more than `SLOW` seconds of processor time. Reported are,
+for each target, the number of inputs, how many of them the reader took as valid, and the findings:
+what came out beside the documented errors. Exit code 1 where there are any. ``--grow`` adds small
+inputs that execute lines of the toolkit that no input of the corpus does, and takes longer for
+each.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ import argparse
 import faulthandler
 import hashlib
 import json
+import logging
+import os
 import resource
-import subprocess
+import signal
 import sys
 import tempfile
 import time
@@ -25,8 +29,17 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-#: Seconds of one turn, and seconds that one small input may take.
-TURN, SLOW = 20.0, 10.0
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads do not survive the fork
+
+import torch
+from PIL import Image
+from resdet.tests.fuzz import corpus
+from resdet.tests.fuzz.targets import TARGETS, attempt, example, prepare
+
+#: Processor seconds of one turn, and those that one small input may take.
+TURN, SLOW = 5.0, 10.0
+#: Seconds without an end of an input that waits for something.
+HANGS = 300.0
 #: Bytes a reader may hold: a few bytes of input must not ask for more.
 MEMORY = 4 << 30
 
@@ -37,17 +50,21 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", help="names of targets (all)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="folder for the inputs of findings")
-    parser.add_argument("--turn", nargs=2, help=argparse.SUPPRESS)  # target and folder: the child
+    parser.add_argument("--grow", action="store_true", help="add to tests/fuzz/corpus")
     args = parser.parse_args()
-    if args.turn:
-        print(json.dumps(take_turn(args.turn[0], Path(args.turn[1]), args.seed, args.seconds)))
-        return 0
-    from resdet.tests.fuzz.targets import TARGETS
-
     unknown = set(args.only or ()) - set(TARGETS)
     if unknown:
         parser.error(f"no target {', '.join(unknown)}; there are {', '.join(TARGETS)}")
-    totals = run(args.only or list(TARGETS), args.seconds, args.seed, args.keep)
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    logging.disable()
+    Image.init()
+    names = args.only or list(TARGETS)
+    if args.grow:
+        for name in names:
+            print(f"{name}: {corpus.grow(name, args.seconds / len(names), args.seed)} new inputs")
+        return 0
+    totals = run(names, args.seconds, args.seed, args.keep)
     print_totals(totals)
     return int(any(total["findings"] for total in totals.values()))
 
@@ -80,19 +97,35 @@ def run(
 
 def in_child(name: str, seed: int, seconds: float, keep: Path | None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        words = [str(seconds), "--seed", str(seed), "--turn", name, folder]
-        command = [sys.executable, str(Path(__file__)), *words]
-        done = subprocess.run(command, capture_output=True, text=True)
+        place = Path(folder)
+        pid = os.fork()
+        if pid == 0:
+            _become_child(name, seed, seconds, place)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         try:
-            result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        except (IndexError, ValueError):
-            last = " | ".join(done.stderr.splitlines()[-12:])
+            result: dict[str, Any] = json.loads((place / "result").read_text())
+        except (OSError, ValueError):
+            last = " | ".join((place / "stderr").read_text().splitlines()[-12:])
             result = {"inputs": 0, "taken": 0, "seconds": seconds, "mb": 0.0}
-            result["findings"] = {f"process ended with {done.returncode}": last}
-            _keep(keep, name, Path(folder, "current").read_bytes())
-        for path in Path(folder).glob("finding-*"):
+            result["findings"] = {f"process ended with {code}": last}
+            _keep(keep, name, (place / "current").read_bytes())
+        for path in place.glob("finding-*"):
             _keep(keep, name, path.read_bytes())
         return result
+
+
+def _become_child(name: str, seed: int, seconds: float, folder: Path) -> None:
+    code = 1
+    try:
+        os.dup2(os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT), sys.stderr.fileno())
+        result = take_turn(name, folder, seed, seconds)
+        (folder / "result").write_text(json.dumps(result))
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _keep(folder: Path | None, name: str, data: bytes) -> None:
@@ -102,25 +135,20 @@ def _keep(folder: Path | None, name: str, data: bytes) -> None:
 
 
 def take_turn(name: str, folder: Path, seed: int, seconds: float) -> dict[str, Any]:
-    """The child: one target for some seconds."""
-    import torch
-    from PIL import Image
-    from resdet.tests.fuzz.targets import TARGETS, attempt, example, prepare
-
-    torch.set_num_threads(1)
+    """The child: one target for some processor seconds."""
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
-    warnings.simplefilter("ignore")
-    Image.init()
+    faulthandler.register(signal.SIGPROF, chain=True)  # says where, then the process ends
     target, random = TARGETS[name], Random(seed)  # noqa: S311  to be repeated by its seed
-    seeds = target.seeds()
+    seeds = [*target.seeds(), *corpus.kept(name)]
     prepare(folder)
     findings: dict[str, str] = {}
     inputs = taken = 0
-    start = time.monotonic()
-    while time.monotonic() - start < seconds:
+    start = time.process_time()
+    while time.process_time() - start < seconds:
         data = example(target, seeds, random)
         (folder / "current").write_bytes(data)
-        faulthandler.dump_traceback_later(SLOW, exit=True)
+        faulthandler.dump_traceback_later(HANGS, exit=True)
+        signal.setitimer(signal.ITIMER_PROF, SLOW)
         inputs += 1
         try:
             taken += attempt(target, folder, data)
@@ -130,9 +158,10 @@ def take_turn(name: str, folder: Path, seed: int, seconds: float) -> dict[str, A
                 (folder / f"finding-{len(findings)}").write_bytes(data)
             findings[place] = f"{type(error).__name__}: {error}"[:400]
         finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
             faulthandler.cancel_dump_traceback_later()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    spent = time.monotonic() - start
+    spent = time.process_time() - start
     return {
         "inputs": inputs,
         "taken": taken,

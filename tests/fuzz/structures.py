@@ -67,11 +67,12 @@ def voc_xml(random: Random) -> bytes:
         )
         for _ in range(random.randint(0, 4))
     )
-    size = "".join(_tag(side, random, _coordinate(random, "48")) for side in ("width", "height"))
+    size = "".join(_tag(side, random, _coordinate(random, usual)) for side, usual in _SIZE)
     name = _tag("filename", random, random.choice(("a.jpg", "../a.jpg", "")))
     return _tag("annotation", random, name, _tag("size", random, size), objects, raw=True).encode()
 
 
+_SIZE = (("width", "64"), ("height", "48"))
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 

@@ -21,12 +21,12 @@ import torch
 from PIL import Image
 from resdet.backbones.weights.reading import read_tensors
 from resdet.datasets.acquire.archives import unpack
-from resdet.datasets.formats import read_images
+from resdet.datasets.formats import FORMATS, read_images
 from resdet.datasets.formats.coco import CocoSource
 from resdet.datasets.formats.voc import VocSource
 from resdet.datasets.formats.yolo import YoloSource
 from resdet.datasets.formats.yolo_names import read_names
-from resdet.datasets.image import ImageRules, read_image, read_size
+from resdet.datasets.image import read_image, read_size
 from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.config.files import config_from_dict, dump_config, load_config
 from resdet.detection.config.strict_yaml import parse_yaml, to_yaml
@@ -37,7 +37,8 @@ from resdet.detection.inference.records import META, RECORDS, scan
 from resdet.detection.inference.results import export_results
 from resdet.detection.tasks.checkpoints import read_checkpoint
 from resdet.detection.tasks.registry import TASKS
-from resdet.tests.fuzz import weights
+from resdet.tests.fuzz import datasets, weights
+from resdet.tests.fuzz.datasets import RULES, fixed, odd, read_as
 from resdet.tests.fuzz.mutation import mutate
 from resdet.tests.fuzz.structures import as_json, coco, spoil, voc_xml, yaml_text
 
@@ -88,22 +89,14 @@ def _fixed(seed: int = 0) -> Random:
 
 
 def prepare(folder: Path) -> None:
-    """Files beside those that are read: two images, an image set, settings."""
-    for name in ("JPEGImages", "Annotations", "ImageSets/Main", "found"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    for name in ("a.jpg", "b.jpg"):
-        Image.new("RGB", (64, 48)).save(folder / "JPEGImages" / name)
+    """Files beside those that are read: images, lists, settings."""
+    datasets.prepare(folder)
     (folder / "ImageSets" / "Main" / "train.txt").write_text("a\n")
     (folder / "found" / META).write_text('{"classes": ["dog", "cat"]}')
-    for name in ("images/train", "labels/train"):
-        (folder / "yolo" / name).mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (64, 48)).save(folder / "yolo/images/train/a.jpg")
     (folder / "yolo" / "data.yaml").write_text("names: [dog, cat]")
 
 
 # ---------------------------------------------------------------------------------- images
-
-_SMALL = ImageRules(min_side=1, max_aspect=1e9, max_pixels=1_000_000, on_truncated="warn")
 
 
 def _images() -> list[bytes]:
@@ -145,18 +138,18 @@ def _encoded(image: Image.Image, kind: str, options: dict[str, object]) -> bytes
 
 def _read_image(path: Path) -> None:
     with contextlib.suppress(ImageError):  # a header may be better than its pixels, not worse
-        size = read_size(path, _SMALL)
-        pixels = read_image(path, _SMALL).pixels
+        size = read_size(path, RULES)
+        pixels = read_image(path, RULES).pixels
         assert pixels.shape == (*size, 3) and pixels.dtype == np.uint8
         return
-    read_image(path, _SMALL)
+    read_image(path, RULES)
 
 
 # -------------------------------------------------------------------------------- annotations
 
 
 def _xmls() -> list[bytes]:
-    return [voc_xml(_fixed(seed)) for seed in range(8)]
+    return [datasets.VOC, *(voc_xml(_fixed(seed)) for seed in range(8))]
 
 
 def _read_voc(path: Path) -> None:
@@ -309,10 +302,91 @@ TARGETS = {
         _read_yolo,
         (DataError,),
     ),
+    "csv": Target(
+        "boxes.csv",
+        lambda: datasets.CSVS,
+        read_as("csv", "", images="JPEGImages", annotations="{}"),
+        (DataError,),
+    ),
+    "labelme": Target(
+        "labelme/a.json",
+        fixed(datasets.labelme),
+        read_as("labelme", "labelme", split=None, depth=1),
+        (DataError,),
+        odd(datasets.labelme),
+    ),
+    "label_studio": Target(
+        "tasks.json",
+        fixed(datasets.label_studio),
+        read_as("label_studio", "", images="JPEGImages", annotations="{}"),
+        (DataError,),
+        odd(datasets.label_studio),
+    ),
+    "cvat": Target(
+        "cvat.xml",
+        lambda: [datasets.CVAT],
+        read_as("cvat", "", images="JPEGImages", annotations="{}"),
+        (DataError,),
+    ),
+    "solution": Target(
+        "answers/LOC_val_solution.csv",
+        lambda: [datasets.SOLUTION],
+        read_as("ilsvrc", "answers", part="val", headers=True, depth=1),
+        (DataError,),
+    ),
+    "numbers": Target(
+        "numbers/ILSVRC2012_validation_ground_truth.txt",
+        lambda: [b"1\n2\n"],
+        read_as("ilsvrc", "numbers", part="val", depth=1),
+        (DataError,),
+    ),
+    "meta": Target(
+        "kit/meta.mat",
+        lambda: [datasets.meta_mat()],
+        read_as("ilsvrc", "kit", part="val", depth=1),
+        (DataError,),
+    ),
+    "det": Target(
+        "det/Annotations/DET/val/ILSVRC2012_val_00000001.xml",
+        _xmls,
+        read_as("ilsvrc_det", "det", split="val", depth=4),
+        (DataError,),
+        voc_xml,
+    ),
+    "det_list": Target(
+        "det/ImageSets/DET/val.txt",
+        lambda: [b"ILSVRC2012_val_00000001 -1\nILSVRC2012_val_00000002 -1\n"],
+        read_as("ilsvrc_det", "det", split="val", depth=3),
+        (DataError,),
+    ),
+    "cub": Target(
+        "cub/bounding_boxes.txt",
+        lambda: [datasets.CUB["bounding_boxes.txt"].encode()],
+        read_as("cub", "cub", depth=1),
+        (DataError,),
+    ),
+    "cub_list": Target(
+        "cub/images.txt",
+        lambda: [datasets.CUB["images.txt"].encode()],
+        read_as("cub", "cub", depth=1),
+        (DataError,),
+    ),
+    "tiny": Target(
+        "tiny/val/val_annotations.txt",
+        lambda: [b"a.jpg\tn01440764\t0\t0\t9\t9\nb.jpg\tn01443537\t0\t0\t9\t9\n"],
+        read_as("tiny_imagenet", "tiny", part="val", depth=2),
+        (DataError,),
+    ),
+    "image_set": Target(
+        "ImageSets/Main/train.txt",
+        lambda: [b"a\n", b"a 1\n", b"\xef\xbb\xbfa\r\n"],
+        lambda path: _read_voc(path.parents[1] / "x"),
+        (DataError,),
+    ),
     "names": Target(
         "data.yaml",
         lambda: [b"names: [dog, 'no']\nnc: 2\n", b"a: &a [x]\nnames:\n  1: y\n  0: dog\nb: *a\n"],
-        lambda path: read_names(path.parent),
+        lambda path: (read_names(path.parent), FORMATS["yolo"].splits(path.parent)),
         (DataError,),
     ),
     "yaml": Target(
@@ -372,8 +446,51 @@ TARGETS = {
         (WeightsError,),
         lambda random: weights.odd_header(random, weights.converted_file()),
     ),
+    "shards": Target(
+        "shards/000000.tar",
+        lambda: datasets.shard_files()[:1],
+        datasets.read_shard,
+        (DataError, ImageError),
+    ),
+    "shard_index": Target(
+        "index/index.jsonl",
+        lambda: datasets.shard_files()[1:],
+        datasets.read_index,
+        (DataError,),
+        datasets.index_of,
+    ),
+    "parquet": Target(
+        "listing/shard-00000.parquet", datasets.parquets, datasets.read_parquet, (DataError,)
+    ),
+    "manifest": Target(
+        "listing/manifest.json",
+        fixed(datasets.manifest),
+        datasets.read_listing,
+        (DataError, ConfigError),
+        odd(datasets.manifest),
+    ),
+    "results": Target(
+        "results.json",
+        fixed(datasets.results),
+        datasets.read_results,
+        (DataError,),
+        odd(datasets.results),
+    ),
+    "images": Target(
+        "images.json",
+        fixed(datasets.images_json),
+        datasets.read_images_json,
+        (DataError,),
+        odd(datasets.images_json),
+    ),
     "tensors": Target("x.bin", _tensor_files, read_tensors, (WeightsError,)),
     "pickles": Target("x.pkl", _pickles, read_tensors, (WeightsError,)),
+    "list": Target(
+        "inputs.txt",
+        lambda: [b"JPEGImages/a.jpg\n# note\nyolo/images/train/b.jpg\r\nnone.png\n"],
+        datasets.read_list,
+        (ConfigError,),
+    ),
     "records": Target(
         f"found/{RECORDS}",
         lambda: [_lines(_records(_fixed()))],

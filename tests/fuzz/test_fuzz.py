@@ -15,6 +15,7 @@ from random import Random
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from resdet.tests.fuzz import corpus
 from resdet.tests.fuzz.targets import TARGETS, Target, attempt, example, prepare
 
 RUN = Path(__file__).with_name("run.py")
@@ -25,11 +26,10 @@ def seeds_of(name: str) -> tuple[bytes, ...]:
     return tuple(TARGETS[name].seeds())
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("fuzz")
-    prepare(place)
-    return place
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    prepare(tmp_path)
+    return tmp_path
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -37,7 +37,7 @@ def test_valid_files_are_read(name: str, folder: Path) -> None:
     """Otherwise fuzzing would only reach the first check of each reader."""
     taken = [attempt(TARGETS[name], folder, seed) for seed in seeds_of(name)]
     # Of the drawn XMLs some are faulty by chance; a floating-point TIFF is not accepted.
-    assert sum(taken) >= {"voc": 1, "image": len(taken) - 1}.get(name, len(taken))
+    assert sum(taken) >= {"voc": 1, "det": 1, "image": len(taken) - 1}.get(name, len(taken))
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -54,6 +54,8 @@ def test_only_documented_errors_are_raised(name: str, folder: Path) -> None:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        for data in corpus.kept(name):
+            attempt(target, folder, data)
         check()
 
 
