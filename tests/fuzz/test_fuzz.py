@@ -45,7 +45,7 @@ def test_only_documented_errors_are_raised(name: str, folder: Path) -> None:
     target = TARGETS[name]
 
     @settings(
-        max_examples=60,
+        max_examples=30,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
     @given(st.randoms(use_true_random=False))
