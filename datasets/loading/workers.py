@@ -1,7 +1,8 @@
 """Batches read by worker processes, whose failures are raised in the main process.
 
 Workers that give no batch for `PATIENCE` seconds, as on a network disk that does not answer, are
-ended; the environment variable RESDET_BATCH_TIMEOUT sets another time.
+ended; the environment variable RESDET_BATCH_TIMEOUT sets another time. None outlives its loader,
+not even one that was stopped.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from threading import current_thread, main_thread
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+from threading import Event, Thread, current_thread, main_thread
 from typing import Any, Generic, TypeVar
 
 import cv2
@@ -133,14 +136,19 @@ def data_loader(source: Dataset, *, workers: int, **options: Any) -> DataLoader:
 def received(loader: DataLoader) -> Iterator[Any]:
     """The items from the workers; raises the errors that they returned, and DataError if they died
     or hang."""
-    items, patience = _started(loader), _patience()
-    while (item := _next(items, patience)) is not _END:
-        if isinstance(item, ImageError):
-            raise ImageError(f"{item}; data.on_bad_image=skip goes on without such images")
-        if isinstance(item, ResdetError):
-            raise item
-        if item is not None:
-            yield item
+    patience = _patience()
+    items = _started(loader)
+    guard = _Guard(getattr(items, "_workers", ()), patience)
+    try:
+        while (item := _next(items, guard)) is not _END:
+            if isinstance(item, ImageError):
+                raise ImageError(f"{item}; data.on_bad_image=skip goes on without such images")
+            if isinstance(item, ResdetError):
+                raise item
+            if item is not None:
+                yield item
+    finally:
+        guard.close(items)
 
 
 def _started(loader: DataLoader) -> Iterator[Any]:
@@ -181,22 +189,72 @@ def _patience() -> float:
     return seconds
 
 
-def _next(items: Iterator[Any], patience: float) -> Any:
+class _Guard:
+    """Kills ``workers`` if the main process has waited for one for longer than ``patience`` by some
+    seconds: it then hangs in code of its own, as in the transfer from a worker that was stopped.
+    """
+
+    def __init__(self, workers: Sequence[BaseProcess], patience: float) -> None:
+        self.workers, self.patience = workers, patience
+        self.since: float | None = None
+        self.fired = False
+        self._process, self._closed = os.getpid(), Event()
+        if workers:
+            Thread(target=self._watch, daemon=True).start()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        self.since = time.monotonic()
+        try:
+            yield
+        finally:
+            self.since = None
+
+    def _watch(self) -> None:
+        while not self._closed.wait(_CHECK):
+            since = self.since
+            if since is not None and time.monotonic() - since > self.patience + 2 * _CHECK:
+                self.fired = True
+                return self.kill()
+
+    def kill(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+
+    def close(self, items: Any) -> None:
+        """End the workers as PyTorch does, which waits, and asks those that go on to end; then kill
+        those that were stopped and do not hear it, or the command would wait for them at its end.
+        """
+        if os.getpid() != self._process:  # a forked worker, which has no say
+            return
+        try:
+            if self.workers:
+                with self.waiting():
+                    items._shutdown_workers()
+                self.kill()
+                for worker in self.workers:
+                    worker.join()
+        finally:
+            self._closed.set()
+
+
+def _next(items: Iterator[Any], guard: _Guard) -> Any:
     """The next item or _END. Raises DataError if a worker died, usually for lack of memory, or if
-    none comes for ``patience`` seconds."""
+    none comes in time."""
     since = time.monotonic()
     while True:
         try:
-            return next(items, _END)
+            with guard.waiting():
+                return next(items, _END)
         except (RuntimeError, ConnectionError, EOFError) as error:
-            if isinstance(error, RuntimeError) and "timed out" in str(error):
-                if time.monotonic() - since < patience:
-                    continue
-                for worker in getattr(items, "_workers", ()):
-                    worker.kill()  # or the command would wait for it at its end
+            late = isinstance(error, RuntimeError) and "timed out" in str(error)
+            if late and time.monotonic() - since < guard.patience:
+                continue
+            if late or guard.fired:
+                guard.kill()
                 raise DataError(
-                    f"the data workers gave no batch for {patience:g} s: a disk that does not "
-                    "answer, or an image that takes very long; the environment variable "
+                    f"the data workers gave no batch for {guard.patience:g} s: a disk that does "
+                    "not answer, or an image that takes very long; the environment variable "
                     "RESDET_BATCH_TIMEOUT sets another time"
                 ) from error
             # The connection breaks if the worker dies while it sends a batch.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
+import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from resdet.datasets.loading.workers import BatchLoader
+from resdet.datasets.loading.workers import BatchLoader, _Guard, _next
 from resdet.detection.errors import ConfigError, DataError
 from resdet.detection.structures import Annotation, Batch, Geometry, Sample
 
@@ -36,6 +39,52 @@ def test_workers_that_hang_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyP
     deadline = time.monotonic() + 30
     while any(Path(f"/proc/{child}/task").exists() for child in workers):
         assert time.monotonic() < deadline, "a worker goes on"
+
+
+def _batch(keys: list[int]) -> Batch:
+    pixels = torch.zeros(4, 4, 3, dtype=torch.uint8)
+    return Batch.collate([Sample(pixels, Annotation.empty(), Geometry((4, 4)), str(keys[0]))])
+
+
+@pytest.mark.parametrize("batches", [1, 50], ids=["at the end", "before"])
+def test_a_stopped_worker_does_not_outlive_its_loader(
+    batches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped process takes no SIGTERM, and its parent would wait for it at its own end."""
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
+    before = children()
+    loader = BatchLoader(_batch, [[number] for number in range(batches)], workers=1)
+    read = iter(loader)
+    assert next(read).image_ids == ["0"]
+    (worker,) = children() - before
+    os.kill(int(worker), signal.SIGSTOP)
+    if batches == 1:
+        assert list(read) == []
+    read.close()  # type: ignore[attr-defined]  # a generator
+    assert not Path(f"/proc/{worker}").exists()
+
+
+class Stuck:
+    """A loader's iterator that waits for what a worker holds."""
+
+    def __init__(self, worker: multiprocessing.process.BaseProcess) -> None:
+        self._workers = [worker]
+
+    def __next__(self) -> None:
+        self._workers[0].join()
+        raise EOFError
+
+
+def test_a_wait_for_a_stopped_worker_in_its_own_code_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the transfer of a batch, where PyTorch's own time limit does not hold."""
+    monkeypatch.setattr("resdet.datasets.loading.workers._CHECK", 0.1)
+    worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+    worker.start()
+    os.kill(worker.pid or 0, signal.SIGSTOP)
+    guard = _Guard([worker], 0.2)
+    with pytest.raises(DataError, match=r"no batch for 0\.2 s"):
+        _next(Stuck(worker), guard)  # type: ignore[arg-type]
+    assert not worker.is_alive()
 
 
 def test_workers_do_not_copy_what_they_inherit() -> None:
