@@ -28,6 +28,8 @@ _CANDIDATES = (8.0, 11.0, 16.0, 23.0, 32.0, 45.0, 64.0, 91.0, 128.0, 181.0, 256.
 _SIZE_EDGES = (0.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 _RATIO_EDGES = (0.0, 0.125, 0.25, 0.5, 0.707, 1.414, 2.0, 4.0, 8.0)
 _Floats = NDArray[np.floating]
+#: Objects that are compared with anchors at a time: their arrays fit the processor's cache.
+_CHUNK = 1 << 13
 
 
 @dataclass(frozen=True)
@@ -157,15 +159,24 @@ def fit_anchors(records: Records, anchors: Anchors) -> AnchorFit:
     boxes, sizes = _boxes(records)
     scales = _scales(sizes, anchors)[:, None]
     boxes, grid = boxes * scales, np.ceil(sizes[:, ::-1] * scales / anchors.stride)
-
-    def overlaps(sizes: Sequence[float]) -> _Floats:
-        return best_anchor_iou(boxes, anchor_shapes(sizes, anchors.ratios), grid, anchors.stride)
+    wanted = sorted({*_CANDIDATES, *anchors.sizes})
+    shapes = anchor_shapes(wanted, anchors.ratios)
+    good = np.zeros((len(wanted), len(boxes)))  # the best IoU with an anchor of each size, or 0
+    for start in range(0, len(boxes), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        ious = anchor_ious(boxes[part], shapes, grid[part], anchors.stride)
+        best = ious.reshape(len(wanted), len(anchors.ratios), -1).max(axis=1)
+        good[:, part] = np.where(best >= GOOD_IOU, best, 0.0)
+    by_size = dict(zip(wanted, good, strict=True))
 
     def count_poor(sizes: Sequence[float]) -> int:
-        return int((overlaps(sizes) < GOOD_IOU).sum())
+        covered = np.zeros(len(boxes), dtype=bool)
+        for size in sizes:
+            covered |= by_size[size] > 0
+        return int((~covered).sum())
 
     poor = count_poor(anchors.sizes)
-    suggested = _suggest({size: overlaps((size,)) for size in _CANDIDATES}, len(anchors.sizes))
+    suggested = _suggest({size: by_size[size] for size in _CANDIDATES}, len(anchors.sizes))
     suggested_poor = count_poor(suggested) if suggested else poor
     if poor - suggested_poor <= LEAST_GAIN * len(boxes):
         suggested, suggested_poor = anchors.sizes, poor
@@ -178,24 +189,26 @@ def fit_anchors(records: Records, anchors: Anchors) -> AnchorFit:
     )
 
 
-def best_anchor_iou(boxes: _Floats, shapes: _Floats, grid: _Floats, stride: int) -> _Floats:
-    """Largest IoU (R,) of each box with any anchor of its image.
+def anchor_ious(boxes: _Floats, shapes: _Floats, grid: _Floats, stride: int) -> _Floats:
+    """(A, R) the largest IoU of each box with the anchors of each shape in its image.
 
     ``boxes`` (R, 4) in network pixels, ``shapes`` (A, 2) widths and heights, ``grid`` (R, 2)
     columns and rows of its feature map, whose cells are ``stride`` network pixels apart. The
     overlap on each axis decreases with the distance of the centres, so the nearest cell has the
     best anchor of each shape.
     """
-    sides = boxes[:, 2:] - boxes[:, :2]
-    centres = (boxes[:, 2:] + boxes[:, :2]) / 2
-    nearest = np.clip(np.round(centres / stride), 0, np.maximum(grid - 1, 0))
+    sides = (boxes[:, 2:] - boxes[:, :2]).T
+    centres = (boxes[:, 2:] + boxes[:, :2]).T / 2
+    nearest = np.clip(np.round(centres / stride), 0, np.maximum(grid.T - 1, 0))
     distance = np.abs(centres - nearest * stride)
-    best = np.zeros(len(boxes))
-    for anchor in shapes:
-        overlap = np.minimum((sides + anchor) / 2 - distance, np.minimum(sides, anchor))
-        both = np.maximum(overlap, 0).prod(axis=1)
-        best = np.maximum(best, both / (sides.prod(axis=1) + anchor.prod() - both))
-    return best
+    ious = np.empty((len(shapes), len(boxes)))
+    for shape, anchor in enumerate(shapes):
+        side = anchor[:, None]
+        overlap = np.minimum((sides + side) / 2 - distance, np.minimum(sides, side))
+        width, height = np.maximum(overlap, 0)
+        both = width * height
+        ious[shape] = both / (sides[0] * sides[1] + anchor.prod() - both)
+    return ious
 
 
 def anchor_shapes(sizes: Sequence[float], ratios: Sequence[float]) -> _Floats:
@@ -204,10 +217,10 @@ def anchor_shapes(sizes: Sequence[float], ratios: Sequence[float]) -> _Floats:
     return np.stack([sides / roots, sides * roots], axis=-1).reshape(-1, 2)
 
 
-def _suggest(overlaps: Mapping[float, _Floats], count: int) -> tuple[float, ...]:
-    """Up to ``count`` sizes, chosen greedily: each best covers the objects not yet covered."""
+def _suggest(good: Mapping[float, _Floats], count: int) -> tuple[float, ...]:
+    """Up to ``count`` sizes, chosen greedily: each best covers the objects not yet covered.
+    ``good`` has the IoU (R,) of each object, or 0 where it is too small."""
     chosen: list[float] = []
-    good = {size: np.where(each >= GOOD_IOU, each, 0.0) for size, each in overlaps.items()}
     uncovered = np.ones_like(next(iter(good.values())), dtype=bool)
     while len(chosen) < count:
         size = max(good, key=lambda each: float(good[each][uncovered].sum()))

@@ -14,8 +14,8 @@ from resdet.datasets.checks.statistics import (
     DEFAULT_ANCHORS,
     AnchorFit,
     Anchors,
+    anchor_ious,
     anchor_shapes,
-    best_anchor_iou,
     count_classes,
     count_splits,
     fit_anchors,
@@ -52,7 +52,8 @@ def test_the_nearest_anchor_is_the_best_of_the_whole_grid(corners: list[RawBox])
     expected = box_iou(torch.from_numpy(boxes), grid.double()).max(dim=1).values
     shapes = anchor_shapes(SIZES, RATIOS)
     assert shapes == pytest.approx((cells[:, 2:] - cells[:, :2]).numpy())
-    found = best_anchor_iou(boxes, shapes, np.tile((20.0, 15.0), (len(boxes), 1)), 16)
+    grid = np.tile((20.0, 15.0), (len(boxes), 1))
+    found = anchor_ious(boxes, shapes, grid, 16).max(axis=0)
     assert found == pytest.approx(expected.numpy(), abs=1e-6)
 
 
