@@ -122,7 +122,7 @@ def coco(args: argparse.Namespace) -> Figures:
         split: [
             {
                 "format": "coco",
-                "images": folder / "train",
+                "images": folder / split,
                 "annotations": folder / f"{split}.json",
             }
         ]

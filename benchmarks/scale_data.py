@@ -24,14 +24,17 @@ _POLYGON = 44
 
 
 def coco(folder: Path, images: int, objects: int) -> Path:
-    """``train.json`` with the images of ``train/``, and ``val.json`` with the first eight."""
+    """``train.json`` with the images of ``train/``, and ``val.json`` with the first eight in
+    ``val/``."""
     rng = np.random.default_rng(0)
-    (folder / "train").mkdir(parents=True)
+    for split in ("train", "val"):
+        (folder / split).mkdir(parents=True)
     files = _image_files(folder / "files", images)
     entries = []
     for number in range(images):
         name, (height, width) = f"{number + 1:012d}.jpg", SIZES[number % len(SIZES)]
-        os.link(files[number % len(files)], folder / "train" / name)
+        for split in ("train", "val") if number < 8 else ("train",):
+            os.link(files[number % len(files)], folder / split / name)
         entries.append({"id": number + 1, "file_name": name, "height": height, "width": width})
     owners = np.sort(rng.integers(images, size=objects)).tolist()
     corners = rng.uniform(0, 20, (objects, 2)).round(2).tolist()

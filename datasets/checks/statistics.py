@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -124,9 +123,9 @@ def count_splits(splits: Mapping[str, DataSplit]) -> tuple[SplitCounts, ...]:
 def count_classes(splits: Mapping[str, DataSplit]) -> tuple[ClassCounts, ...]:
     """Counts in label order; all splits must have the same classes."""
     names = next(iter(splits.values())).classes if splits else ()
-    tables = [Counter(split.records.labels.tolist()) for split in splits.values()]
+    tables = [np.bincount(each.records.labels, minlength=len(names)) for each in splits.values()]
     return tuple(
-        ClassCounts(name, tuple(table[label] for table in tables))
+        ClassCounts(name, tuple(int(table[label]) for table in tables))
         for label, name in enumerate(names)
     )
 
