@@ -216,13 +216,14 @@ class Command:
         env: Mapping[str, str] | None = None,
         file_limit: int = 0,
         user: int = 0,
+        program: str = "resdet",
     ) -> Running:
         """``file_limit``: the largest file in bytes, a full disk to whoever writes more; ``user``:
-        run without root's rights."""
+        run without root's rights; ``program``: or python."""
         number = next(self._numbers)
         outputs = [self._folder / f"{name}{number}" for name in ("stdout", "stderr")]
         job = {
-            "program": str(self.programs / "resdet"),
+            "program": str(self.programs / program),
             "words": [str(word) for word in words],
             "cwd": str(cwd or self._folder),
             "env": self.environment(**(env or {})),

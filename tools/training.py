@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,32 +22,11 @@ from resdet.tools.arguments import (
 )
 
 if TYPE_CHECKING:
-    from resdet.detection.config.base import Section
     from resdet.detection.engine.distributed import Group
     from resdet.detection.tasks.base import Task
-    from resdet.detection.tasks.checkpoints import Checkpoint
     from resdet.detection.tasks.trained_run import TrainedRun
 
 LATEST = "auto"
-#: Prefixes of the settings that a resumed run may change.
-CHANGEABLE = (
-    "data.",
-    "train.iterations",
-    "train.epochs",
-    "train.milestones",
-    "train.patience",
-    "train.eval_every",
-    "train.checkpoint_every",
-    "train.log_every",
-    "train.trackers",
-    "train.tensorboard",
-    # What a step and an evaluation need of memory.
-    "train.accumulate",
-    "train.precision",
-    "train.val_loss_batches",
-    "test.batch_size",
-    "test.precision",
-)
 
 
 def add_training_arguments(parser: argparse.ArgumentParser, *, weights: str) -> None:
@@ -66,6 +45,12 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, weights: str) -> 
         const=LATEST,
         metavar="CHECKPOINT",
         help="continue a stopped run: its last.pt or its folder, or the latest run of --cfg",
+    )
+    parser.add_argument(
+        "--start-or-resume",
+        action="store_true",
+        help="continue the run in --out if it has a checkpoint, else start it: for jobs that are "
+        "started again by torchrun --max-restarts, Slurm or Kubernetes",
     )
     parser.add_argument(
         "--from",
@@ -108,19 +93,22 @@ def train(args: argparse.Namespace, command: str | None = None) -> TrainedRun | 
     from resdet.detection.tasks.registry import TASKS
     from resdet.detection.tasks.start import Start
     from resdet.tools.preparing import prepared
+    from resdet.tools.resumed_config import config_of_fork, config_of_run
 
     args.overrides += ["train.precision=bf16"] if args.amp else []
     args.overrides += [f"train.seed={args.seed}"] if args.seed is not None else []
     _expect_compatible(args)
+    if args.start_or_resume and (args.out / "weights" / "last.pt").is_file():
+        args.resume, args.weights, args.reset_head = LATEST, None, False
     config: Any
     tasks = [task for task in TASKS.values() if command in (None, task.command)]
     checkpoint = trained = None
     if args.resume:
         checkpoint = read_checkpoint(_checkpoint_to_resume(args), *tasks)
-        task, config = checkpoint.task, _config_of_run(checkpoint, args.overrides)
+        task, config = checkpoint.task, config_of_run(checkpoint, args.overrides)
     elif args.fork and args.cfg is None:
         trained = read_checkpoint(_last_of(args.fork), *tasks)
-        task, config = trained.task, _config_of_fork(trained, args.overrides)
+        task, config = trained.task, config_of_fork(trained, args.overrides)
     else:
         task = _task_of_config(args, tasks)
         config = config_from_args(args, task.schema)
@@ -157,11 +145,18 @@ def train(args: argparse.Namespace, command: str | None = None) -> TrainedRun | 
     with process_group(args.device) as group:
         folder = checkpoint.path.parent.parent if checkpoint else _folder(args, group)
         with folder_lock(folder) if group.is_main else nullcontext():
-            if group.is_main and not checkpoint:
+            if group.is_main and not checkpoint and not _was_begun(args, folder):
                 expect_unused(folder)
             if is_auto(config):
                 expect_a_gpu(task, group)
             return prepared(task, config, start, inherited).run(folder, group)
+
+
+def _was_begun(args: argparse.Namespace, folder: Path) -> bool:
+    """Whether ``--start-or-resume`` began a run in ``folder`` that ended before its first
+    checkpoint; it is then started again there."""
+    begun = (folder / "config.yaml").is_file() and not (folder / "weights").exists()
+    return bool(args.start_or_resume) and begun
 
 
 def _task_of_config(args: argparse.Namespace, tasks: Sequence[Task]) -> Task:
@@ -176,6 +171,8 @@ def _task_of_config(args: argparse.Namespace, tasks: Sequence[Task]) -> Task:
 
 def _expect_compatible(args: argparse.Namespace) -> None:
     """Raise ConfigError for combinations of options that have no effect."""
+    if args.start_or_resume and (args.resume or args.fork or not (args.cfg and args.out)):
+        raise ConfigError("--start-or-resume goes with --cfg and --out, without --resume or --from")
     if args.resume and args.weights:
         raise ConfigError("--resume continues with its own weights; leave out --weights")
     if args.fork and (args.resume or args.weights):
@@ -230,55 +227,6 @@ def _started_from(config: Any, args: argparse.Namespace) -> Any:
     if args.fork and not any(word.startswith("train.start_optimizer=") for word in args.overrides):
         update["start_optimizer"] = True
     return config.model_copy(update={"train": config.train.model_copy(update=update)})
-
-
-def _config_of_fork(checkpoint: Checkpoint, overrides: Sequence[str]) -> Section:
-    """The checkpoint's own config, without how it was started itself, under ``overrides``."""
-    from resdet.detection.config.files import override
-
-    config: Any = checkpoint.config
-    plain: dict[str, Any] = {"start_from": None, "start_classes": {}, "start_optimizer": False}
-    train = config.train.model_copy(update=plain)
-    return override(config.model_copy(update={"train": train}), overrides)
-
-
-def _config_of_run(checkpoint: Checkpoint, overrides: Sequence[str]) -> Section:
-    """The checkpoint's own config with overrides, which may only change `CHANGEABLE` settings."""
-    from resdet.detection.config.files import override
-    from resdet.detection.engine.forking import continued, fork_command
-    from resdet.detection.tasks.epochs import with_iterations
-
-    config = checkpoint.config
-    changed = override(config, overrides)
-    before, after = _flat(config.model_dump(mode="json")), _flat(changed.model_dump(mode="json"))
-    refused = [
-        f"{key}={after.get(key)} (was {before.get(key)})"
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key)
-        and (key.startswith("data.classes") or not key.startswith(CHANGEABLE))
-    ]
-    if refused:
-        settings: Any = changed
-        state, run = checkpoint.state, checkpoint.path.parent.parent
-        if images := state.get("images"):  # not in the files of older versions
-            settings = with_iterations(settings, images)
-        # Without the images, epochs are those of the new run: its steps are not known.
-        whole = settings.train.model_dump() if images or settings.train.epochs is None else {}
-        left = continued(overrides, whole, state["step"], state.get("drops", 0))
-        command = fork_command(f"resdet {checkpoint.task.command}", run, left)
-        raise ConfigError(
-            f"--resume continues with the config of {checkpoint.path}; cannot change "
-            f"{', '.join(refused)}; a new run with its weights and optimizer can: {command}"
-        )
-    return changed
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        key = f"{prefix}{name}"
-        flat |= _flat(value, f"{key}.") if isinstance(value, dict) else {key: value}
-    return flat
 
 
 def _folder(args: argparse.Namespace, group: Group) -> Path:

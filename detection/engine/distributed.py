@@ -62,6 +62,23 @@ class Group:
 
         return wait
 
+    def failure(self, reason: str) -> str:
+        """The ``reason`` of the first process that has one, on all processes; "" if none has."""
+        if self.world == 1:
+            return reason
+        # On the CPU: it does not wait for what is queued on a GPU.
+        if not any(self.all_reduce_max(torch.tensor([float(bool(reason))]))()):
+            return ""
+        return next(each for each in self.all_gather(reason) if each)
+
+    def all_gather(self, value: Any) -> list[Any]:
+        """The ``value`` of every process, by rank, on all processes."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
     def gather(self, part: Mapping[str, Any]) -> dict[str, Any] | None:
         """The union of all processes' mappings on the main process, None on the others; those that
         have theirs earlier wait."""
@@ -119,7 +136,7 @@ def process_group(device: str | None) -> Iterator[Group]:
     if world == 1:
         yield Group(0, 1, chosen)
         return
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
     try:
         yield Group(rank, world, chosen)
     finally:

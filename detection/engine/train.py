@@ -11,14 +11,13 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..config.base import TrainConfig
-from ..errors import ConfigError, DivergedError, ResdetError
+from ..errors import ConfigError, DataError, DivergedError, ResdetError
 from ..structures import Batch
 from .distributed import Group
 from .forking import continued, fork_command
@@ -67,8 +66,7 @@ def train(
         not stopping and state.step < settings.iterations and not _patience_ended(state, settings)
     ):
         waiting = time.perf_counter()
-        with _saved_before_an_error(state, outputs, group):
-            parts = [next(stream).to(group.device) for _ in range(settings.accumulate)]
+        parts = _parts_of_step(stream, state, settings, outputs, group)
         outputs.skipped.add(line for part in parts for line in part.skipped)
         meter.waited(time.perf_counter() - waiting)
 
@@ -80,7 +78,8 @@ def train(
             )
         except torch.OutOfMemoryError as error:
             restore(statistics)
-            _save_if_alone(state, outputs, group)
+            if group.world == 1:  # else the others wait in a collective
+                _save_before_an_error(state, outputs, group)
             raise ConfigError(step_advice(parts, state, outputs, group.device)) from error
         state.step += 1
         if finite:
@@ -114,23 +113,32 @@ def train(
     return stopped
 
 
-@contextmanager
-def _saved_before_an_error(state: TrainingState, outputs: Outputs, group: Group) -> Iterator[None]:
-    """Save a checkpoint before an unreadable image or a dead worker ends the run."""
+def _parts_of_step(
+    stream: Iterator[Batch],
+    state: TrainingState,
+    settings: TrainConfig,
+    outputs: Outputs,
+    group: Group,
+) -> list[Batch]:
+    """The batches of the next step. An unreadable image or a dead worker of any process ends the
+    run in all of them, after a checkpoint of the steps before is saved."""
+    error: ResdetError | None = None
+    parts: list[Batch] = []
     try:
-        yield
-    except ResdetError:
+        parts = [next(stream).to(group.device) for _ in range(settings.accumulate)]
+    except ResdetError as failed:
+        error = failed
+    if reason := group.failure(str(error) if error else ""):
         if state.step > 0:
-            _save_if_alone(state, outputs, group)
-        raise
+            _save_before_an_error(state, outputs, group)
+            group.failure(reason)  # the end of any process before would end the one that saves
+        raise error or DataError(f"another process ended: {reason}")
+    return parts
 
 
-def _save_if_alone(state: TrainingState, outputs: Outputs, group: Group) -> None:
-    """Save a checkpoint of good weights before an error ends the run.
-
-    Not with several processes: only one has the error, and the others wait in a collective.
-    """
-    if group.world == 1 and state.skipped == 0:
+def _save_before_an_error(state: TrainingState, outputs: Outputs, group: Group) -> None:
+    """Save a checkpoint of good weights before an error ends the run; called by all processes."""
+    if state.skipped == 0:
         outputs.save_last(state, group)
         outputs.log.message(f"saved at step {state.step} before an error ends the run")
 

@@ -25,6 +25,7 @@ from ..engine.state import Outputs, TrainingState, shipped_weights
 from ..engine.train import train
 from ..errors import DataError
 from ..evaluation.prediction import emulation, evaluating, resolved
+from .agreement import expect_agreement
 from .banner import (
     classes_without_objects,
     describe_findings,
@@ -197,9 +198,7 @@ class Training:
     def run(self, folder: Path, group: Group) -> TrainedRun:
         """Train, and leave weights, logs and images in ``folder``.
 
-        Raises:
-            ConfigError, DataError: before the first step, or as `train`.
-            DivergedError: when the loss stays non-finite.
+        Raises ConfigError and DataError before the first step, and as `train`.
         """
         self.find_batch_size(group)
         task, loaded, resumed = self.task, self.loaded, self.start.resumed
@@ -207,6 +206,7 @@ class Training:
         if resumed:
             state.load_dict(resumed.state, str(resumed.path))
             resumed.release()
+        expect_agreement(self, state.step, group)
         log = self._open_log(folder, state, group)
         with log, deterministic(self.settings.deterministic, group.device), StopRequest() as stop:
             if group.is_main:
