@@ -24,9 +24,11 @@ class _Silent(WSGIRequestHandler):
 
 class ObjectStore:
     """``faults`` are, by the end of a key, the HTTP statuses of the first reads of it; a float is a
-    delay in seconds before the usual answer, and the last fault stays if it is `ALWAYS`."""
+    delay in seconds before the usual answer, `CUT` breaks the connection in the middle of it, and
+    the last fault stays if it is `ALWAYS`."""
 
     ALWAYS = ...
+    CUT = "cut"
 
     def __init__(self) -> None:
         self.faults: dict[str, tuple[Any, ...]] = {}
@@ -75,7 +77,15 @@ class ObjectStore:
                 fault = faults[number] if number < len(faults) else None
             if isinstance(fault, float):
                 time.sleep(fault)
+            elif fault == self.CUT:
+                return _first_half(self._app(environ, start_response))
             elif fault is not None:
                 start_response(f"{fault} injected", [("Content-Type", "application/xml")])
                 return [_ERROR.format(_CODES[fault]).encode()]
         return self._app(environ, start_response)
+
+
+def _first_half(answer: Iterable[bytes]) -> Iterable[bytes]:
+    content = b"".join(answer)
+    yield content[: len(content) // 2]
+    raise ConnectionAbortedError

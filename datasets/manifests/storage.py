@@ -6,6 +6,7 @@ environment and their own files; none is read, stored or printed here.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 from uuid import uuid4
 
 from ...detection.errors import ConfigError, one_line
@@ -28,6 +29,8 @@ Result = TypeVar("Result")
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 #: Seconds between the attempts at what failed for a passing reason.
 DELAYS = (0.5, 2.0, 8.0)
+#: Bytes of a remote file that are read at once.
+_BLOCK = 1 << 22
 #: Errors that another attempt does not mend.
 _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 #: Errors of connections that are no OSError, by the name of their class.
@@ -51,11 +54,12 @@ def filesystem(address: str) -> tuple[Any, str]:
 
     Raises ConfigError for an unknown protocol and for a package that is not installed.
     """
-    return _filesystem(address.partition("://")[0].lower()), address
+    return _filesystem(address.partition("://")[0].lower(), os.getpid()), address
 
 
 @cache
-def _filesystem(protocol: str) -> Any:
+def _filesystem(protocol: str, process: int) -> Any:
+    """One for each ``process``: the threads of a file system do not survive a fork."""
     require_extra("remote")
     import fsspec
 
@@ -130,6 +134,39 @@ def read_bytes(address: str, first: int | None = None, size: int | None = None) 
     store, path = filesystem(address)
     end = None if size is None else (first or 0) + size
     return patiently(lambda: bytes(store.cat_file(path, start=first, end=end)), address)
+
+
+def size_of(address: str) -> int:
+    """The bytes of a file; raises what the storage raises, see `patiently`."""
+    if not is_remote(address):
+        return Path(address).stat().st_size
+    store, path = filesystem(address)
+    return int(patiently(lambda: store.info(path)["size"], address))
+
+
+def open_stream(address: str, size: int) -> IO[bytes]:
+    """A file of ``size`` bytes to be read from its beginning to its end. Remote ones are read a
+    block at a time, each as `read_bytes` does, so that a broken connection costs a block."""
+    if not is_remote(address):
+        return Path(address).open("rb")
+    return io.BufferedReader(_Blocks(address, size), _BLOCK)
+
+
+class _Blocks(io.RawIOBase):
+    def __init__(self, address: str, size: int) -> None:
+        self._address, self._size, self._place = address, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = min(len(buffer), self._size - self._place)
+        if wanted == 0:
+            return 0
+        content = read_bytes(self._address, self._place, wanted)
+        buffer[: len(content)] = content
+        self._place += len(content)
+        return len(content)
 
 
 def reason_of(error: BaseException) -> str:

@@ -9,19 +9,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...detection.errors import DataError, first_few
+from ...detection.errors import DataError, ResdetError, first_few
 from ...detection.files import read_limited
 from ...detection.structures import Annotation, Record
 from ..catalog import DataSplit
+from ..manifests.storage import is_remote, join, read_bytes, reason_of, size_of
 from ..record_columns import Records
 
 INDEX = "index.jsonl"
 FORMAT = "resdet-shards-1"
 _LARGEST_INDEX = 2**28
+#: Shards whose sizes are looked up at once.
+_LOOKING = 16
 _NAME = re.compile(r"[\w-]+\.tar")
 
 
@@ -41,20 +45,24 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardSet:
-    """One split of a data set, its ``classes`` in label order."""
+    """One split of a data set, its ``classes`` in label order; ``folder`` is a path or address."""
 
-    folder: Path
+    folder: str
     classes: tuple[str, ...]
     shards: tuple[Shard, ...]
 
     def __len__(self) -> int:
         return sum(map(len, self.shards))
 
+    def place(self, shard: Shard) -> str:
+        """The path or address of a shard."""
+        return join(self.folder, shard.name)
+
     def split(self) -> ShardSplit:
         """A record for each image; its path is the shard, its size unknown."""
         empty = Annotation.empty()
         records = Records.of(
-            Record(key, self.folder / shard.name, (0, 0), empty, label)
+            Record(key, Path(self.place(shard)), (0, 0), empty, label)
             for shard in self.shards
             for key, label in zip(shard.keys, shard.labels, strict=True)
         )
@@ -85,14 +93,14 @@ def shard_line(shard: Shard) -> str:
     return json.dumps(asdict(shard)) + "\n"
 
 
-def read_shards(folder: Path, *, classes: Sequence[str] | None = None) -> ShardSet:
-    """The shards of a folder, which must be complete and as long as the index says.
+def read_shards(folder: Path | str, *, classes: Sequence[str] | None = None) -> ShardSet:
+    """The shards at a path or address, which must be complete and as long as the index says.
 
     ``classes`` renumbers the labels by name; None keeps the order of the index. Raises DataError,
     naming the file, also for a class that ``classes`` lacks. Contents are not read
     (`verify_shards`).
     """
-    path = folder / INDEX
+    path = join(str(folder), INDEX)
     header, shards = read_index(path)
     if len(shards) < header.shards:
         raise DataError(
@@ -101,18 +109,29 @@ def read_shards(folder: Path, *, classes: Sequence[str] | None = None) -> ShardS
         )
     if len(shards) > header.shards or sum(map(len, shards)) != header.count or not shards:
         raise DataError(f"{path}: its shards do not add up to what its first line says")
-    for shard in shards:
-        _expect_size(folder / shard.name, shard.size)
-    found = ShardSet(folder, header.classes, tuple(shards))
+    found = ShardSet(str(folder), header.classes, tuple(shards))
+    with ThreadPoolExecutor(_LOOKING) as pool:
+        for shard, size in zip(shards, pool.map(_size, map(found.place, shards)), strict=True):
+            _expect_size(found.place(shard), size, shard.size)
     return found if classes is None else _renumbered(found, tuple(classes))
 
 
-def _expect_size(path: Path, size: int) -> None:
-    if not path.is_file():
-        raise DataError(f"{path}: the shard is missing")
-    if path.stat().st_size != size:
+def _size(place: str) -> int | None:
+    """Bytes of a shard; None if it is missing."""
+    try:
+        return size_of(place)
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # whatever the storage raises
+        raise DataError(f"{place}: {reason_of(error)}") from error
+
+
+def _expect_size(place: str, found: int | None, size: int) -> None:
+    if found is None:
+        raise DataError(f"{place}: the shard is missing")
+    if found != size:
         raise DataError(
-            f"{path}: has {path.stat().st_size} bytes, {INDEX} says {size}: the copy is "
+            f"{place}: has {found} bytes, {INDEX} says {size}: the copy is "
             "incomplete, or the file has changed"
         )
 
@@ -120,7 +139,7 @@ def _expect_size(path: Path, size: int) -> None:
 def _renumbered(found: ShardSet, classes: tuple[str, ...]) -> ShardSet:
     if unknown := sorted(set(found.classes) - set(classes)):
         raise DataError(
-            f"{found.folder / INDEX}: {len(unknown)} classes that training lacks: "
+            f"{join(found.folder, INDEX)}: {len(unknown)} classes that training lacks: "
             f"{first_few(unknown)}"
         )
     numbers = [classes.index(name) for name in found.classes]
@@ -131,12 +150,19 @@ def _renumbered(found: ShardSet, classes: tuple[str, ...]) -> ShardSet:
     return ShardSet(found.folder, classes, shards)
 
 
-def read_index(path: Path) -> tuple[Header, list[Shard]]:
+def read_index(path: str) -> tuple[Header, list[Shard]]:
     """The header and the shards; an incomplete last line, left by a crash, is ignored."""
     try:
-        lines = read_limited(path, _LARGEST_INDEX).decode("utf-8").splitlines(keepends=True)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
+        content = (
+            read_bytes(path, 0, _LARGEST_INDEX)
+            if is_remote(path)
+            else read_limited(Path(path), _LARGEST_INDEX)
+        )
+        lines = content.decode("utf-8").splitlines(keepends=True)
+    except ResdetError:
+        raise
+    except Exception as error:  # whatever the storage raises
+        raise DataError(f"{path}: {reason_of(error)}") from error
     whole = [line for line in lines if line.endswith("\n")]
     if not whole:
         raise DataError(f"{path}: is empty")
@@ -150,7 +176,7 @@ def read_index(path: Path) -> tuple[Header, list[Shard]]:
     return header, shards
 
 
-def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
+def _parsed(path: str, number: int, line: str) -> dict[str, Any]:
     try:
         content = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -160,7 +186,7 @@ def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
     return content
 
 
-def _header(path: Path, content: dict[str, Any]) -> Header:
+def _header(path: str, content: dict[str, Any]) -> Header:
     if content.pop("format", None) != FORMAT:
         raise DataError(f"{path}: line 1: expected format {FORMAT!r}")
     match content:
@@ -171,7 +197,7 @@ def _header(path: Path, content: dict[str, Any]) -> Header:
     raise DataError(f"{path}: line 1: expected distinct classes, shards, count and source")
 
 
-def _shard(path: Path, number: int, content: dict[str, Any], classes: int) -> Shard:
+def _shard(path: str, number: int, content: dict[str, Any], classes: int) -> Shard:
     match content:
         case {
             "name": str(name),

@@ -13,6 +13,7 @@ from ...detection.errors import ConfigError, DataError
 from ...detection.structures import Sample
 from ..image import DEFAULT_RULES, ImageRules, decode_image
 from ..loading.crops import Crop, crop_sample
+from ..manifests.storage import open_stream, reason_of
 from .index import ShardSet
 from .plan import Segment
 
@@ -39,10 +40,10 @@ class ShardSource:
     def read(self, segment: Segment) -> Iterator[Packed]:
         """The images of a part of one shard, in order; raises DataError naming the shard."""
         shard = self.shards.shards[segment.shard]
-        path = self.shards.folder / shard.name
+        path = self.shards.place(shard)
         before = sum(map(len, self.shards.shards[: segment.shard]))
         position = segment.first
-        for found in islice(_members(str(path.absolute())), segment.first, segment.last):
+        for found in islice(_members(path, shard.size), segment.first, segment.last):
             key, label = shard.keys[position], shard.labels[position]
             suffixes = [name for name in found if not name.startswith("__") and name != "cls"]
             if found["__key__"] != key or len(suffixes) != 1:
@@ -66,14 +67,16 @@ class ShardSource:
         )
 
 
-def _members(path: str) -> Iterator[dict[str, Any]]:
-    library = require_webdataset()
+def _members(path: str, size: int) -> Iterator[dict[str, Any]]:
+    tars = require_webdataset().tariterators
     try:
-        yield from library.DataPipeline(
-            library.SimpleShardList([path]), library.tarfile_to_samples()
-        )
+        with open_stream(path, size) as file:
+            streams = [{"url": path, "stream": file}]
+            yield from tars.group_by_keys(tars.tar_file_expander(streams))
     except GeneratorExit:
         raise
+    except (FileNotFoundError, PermissionError) as error:
+        raise DataError(f"{path}: {reason_of(error)}") from error
     except Exception as error:  # damaged archives raise nearly anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise DataError(f"{path}: cannot be read as a tar file ({reason:.200})") from error

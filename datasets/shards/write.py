@@ -168,7 +168,7 @@ def _started(plan: ShardPlan, folder: Path) -> int:
             raise DataError(f"{folder}: has tar files but no {INDEX}; choose another folder")
         write_file(path, plan.header.line(), sync=True)
         return 0
-    header, shards = read_index(path)
+    header, shards = read_index(str(path))
     if header != plan.header:
         raise DataError(
             f"{path}: is of other images, classes, sizes or another seed; choose another folder"

@@ -58,10 +58,12 @@ def missing_paths(
 
 
 def opened_paths(config: Section) -> dict[str, Path]:
-    """Key and path of what evaluation, prediction and resuming open: data and other networks, not
-    the weights that training started from."""
-    paths = _paths(config.model_dump(mode="json"))
-    return {key: path for key, path in paths if key not in START}
+    """Key and path, or address, of what evaluation, prediction and resuming open: data and other
+    networks, not the weights that training started from."""
+    tree = config.model_dump(mode="json")
+    paths = {key: path for key, path in _paths(tree) if key not in START}
+    urls = {where: source["url"] for where, source in _sources(tree["data"]) if source.get("url")}
+    return paths | {".".join(map(str, ("data", *at, "url"))): Path(url) for at, url in urls.items()}
 
 
 def make_relative(data: dict[str, Any], root: Path) -> None:

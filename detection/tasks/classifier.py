@@ -102,8 +102,7 @@ class ClassificationTask(CropTask):
         if classes and are_numbered(classes):
             known = self._named(config, part, classes)
         if isinstance(source, ShardsSource):
-            folder = source.root / (source.train if part == "train" else source.val)
-            return read_shards(folder, classes=known).split()
+            return read_shards(source.place(part), classes=known).split()
         if known is None and part == "val":
             return self.read_both(config)[part]
         one = partial(labelled_split, source, part, classes=known, rules=image_rules(config))
@@ -116,8 +115,7 @@ class ClassificationTask(CropTask):
         """Names for the numbered ``classes``, unless those of the data are numbered, too."""
         source = data_source(config)
         if isinstance(source, ShardsSource):
-            folder = source.root / (source.train if part == "train" else source.val)
-            names = tuple(sorted(read_shards(folder).split().classes))
+            names = tuple(sorted(read_shards(source.place(part)).split().classes))
         else:
             names = labelled_split(source, part, classes=None, rules=image_rules(config)).classes
         if set(names) <= set(classes):

@@ -55,7 +55,7 @@ def shards(split: DataSplit, tmp_path_factory: pytest.TempPathFactory) -> ShardS
 
 
 def copied(shards: ShardSet, folder: Path) -> Path:
-    for path in shards.folder.iterdir():
+    for path in Path(shards.folder).iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
     return folder
 
@@ -77,7 +77,7 @@ def assert_same(first: list[Batch], second: list[Batch]) -> None:
 
 
 def test_webdataset_reads_them(split: DataSplit, shards: ShardSet) -> None:
-    paths = sorted(map(str, shards.folder.glob("*.tar")))
+    paths = sorted(map(str, Path(shards.folder).glob("*.tar")))
     assert len(paths) == len(shards.shards) == 5
     assert all(Path(path).stat().st_size <= 2**20 for path in paths)
     found = {s["__key__"]: s for s in wds.WebDataset(paths, shardshuffle=False, empty_check=False)}
@@ -95,7 +95,7 @@ def test_a_random_order_that_is_always_the_same(
     names = [INDEX, *(shard.name for shard in shards.shards)]
     assert sorted(names) == sorted(path.name for path in tmp_path.iterdir())
     for name in names:
-        assert (tmp_path / name).read_bytes() == (shards.folder / name).read_bytes()
+        assert (tmp_path / name).read_bytes() == Path(shards.folder, name).read_bytes()
     labels = [label for shard in shards.shards for label in shard.labels]
     assert labels != sorted(labels) and Counter(labels) == {0: 9, 1: 9, 2: 8}
     other = plan_shards(split, max_bytes=2**20, seed=1)
@@ -213,7 +213,7 @@ def unlabelled(folder: Path) -> None:
         (lambda folder: (folder / "000002.tar").unlink(), r"000002\.tar: the shard is missing"),
         (evil, r"index\.jsonl: line 4: not a shard's name"),
         (unlabelled, r"index\.jsonl: line 2: not a shard's name"),
-        (lambda folder: (folder / INDEX).unlink(), r"index\.jsonl: cannot be read"),
+        (lambda folder: (folder / INDEX).unlink(), r"index\.jsonl: no such file"),
         (lambda folder: (folder / INDEX).write_text(""), r"index\.jsonl: is empty"),
         (lambda folder: (folder / INDEX).write_text("[1]\n"), r"line 1: expected an object"),
         (lambda folder: (folder / INDEX).write_text("{\n"), r"line 1: not JSON"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -57,8 +58,33 @@ def test_processes_without_an_engine(job, model, plain, tmp_path):
     assert by_name(b"".join(path.read_bytes() for path in parts)) == plain
 
 
+def test_training_on_nodes():
+    """The options of the commands are those of the tests in test_nodes.py, and torchrun's."""
+    from torch.distributed.run import get_args_parser
+
+    service, job = yaml.safe_load_all(block("kind: Service"))
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert job["spec"]["template"]["spec"]["subdomain"] == service["metadata"]["name"]
+    (slurm,) = re.findall(r"srun torchrun(.*?)$", joined("scontrol"), re.MULTILINE)
+    (plain,) = re.findall(r"^torchrun(.*?)$", joined("HOST:29500"), re.MULTILINE)
+    for words in (
+        shlex.split(slurm),
+        shlex.split(plain),
+        [*container["command"][1:], *container["args"]],
+    ):
+        given = get_args_parser().parse_args(words)
+        assert given.training_script == "resdet" and given.no_python
+        assert {"train-det", "--start-or-resume"} <= set(given.training_script_args)
+        assert given.rdzv_endpoint.endswith(":29500") and given.max_restarts == 3
+
+
+def joined(word: str) -> str:
+    """A block with its continued lines in one."""
+    return block(word).replace("\\\n", "")
+
+
 def test_an_indexed_job_has_a_shard_for_each_index():
-    spec = yaml.safe_load(block("kind: Job"))["spec"]
+    spec = yaml.safe_load(block("name: detect}\nspec:\n  completions"))["spec"]
     (container,) = spec["template"]["spec"]["containers"]
     (line,) = container["args"]
     done = subprocess.run(
