@@ -20,6 +20,8 @@ EXAMPLES, OF_CLASS, SIDE = 48, 4, 320
 PAIRS, MATRIX = 20, 30
 #: The share of the wrong images from which on a pair of classes is what to look at first.
 SPREAD = 0.05
+#: The share of the wrong images with one answer from which on a classifier has hardly learned.
+ONE_ANSWER = 0.8
 #: A box of a lower IoU misses the object.
 FAR = 0.1
 #: Bins of the scores.
@@ -96,6 +98,12 @@ class ClassView(ConfusionTable):
         if not self.pairs:
             return self._advice_on_boxes
         worst = self.pairs[0]
+        same = [pair.count for pair in self.pairs if pair.predicted == worst.predicted]
+        if len(same) > 2 and sum(same) >= ONE_ANSWER * self.wrong:
+            return (
+                f"{worst.predicted} is the answer for {sum(same)} of {self.wrong} wrong images, of "
+                f"{len(same)} classes. To do: train longer; see whether it has most of the images"
+            )
         if worst.count < SPREAD * self.wrong:
             return (
                 f"no pair of classes stands out: the most frequent one makes {worst.count} of "

@@ -12,7 +12,6 @@ from ..pages.shots import Shot, class_hex
 from .class_page import ClassView, ConfusionTable
 from .error_page import ErrorView
 
-#: The number of a page by task, and whether a larger one is better; each class has it too, or the
 #: The facts of a run that say what it is.
 SUBJECT = (
     "detector",
@@ -21,6 +20,7 @@ SUBJECT = (
     "localizer, stage two",
     "images evaluated",
 )
+#: The number of a page by task, and whether a larger one is better; each class has it too, or the
 #: number named behind it.
 HEADLINES: Mapping[str, tuple[bool, str]] = {
     "voc_ap50": (True, "voc_ap50"),
@@ -40,6 +40,11 @@ class Metric:
     definition: str
     low: float | None = None
     high: float | None = None
+
+    @property
+    def is_error(self) -> bool:
+        """Whether a smaller value is better."""
+        return not HEADLINES.get(self.name, (True, ""))[0]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from resdet.detection.errors import ImageError
 from resdet.detection.evaluation import class_page
-from resdet.detection.evaluation.class_page import ScoreBin, class_view
+from resdet.detection.evaluation.class_page import ConfusedPair, ScoreBin, class_view
 from resdet.detection.evaluation.classification import evaluate_scores
 from resdet.detection.evaluation.image_records import ImageRecords, read_images, records_of
 from resdet.detection.evaluation.localization import evaluate_located
@@ -82,6 +82,22 @@ def test_the_advice_names_a_pair_only_where_it_stands_out(records: ImageRecords)
     assert view.advice.startswith("most often confused")
     many = replace(view, wrong=100 * view.pairs[0].count)
     assert many.advice.startswith("no pair of classes stands out") and "curves" in many.advice
+
+
+def test_the_advice_to_a_classifier_that_gives_one_answer(records: ImageRecords) -> None:
+    pairs = [ConfusedPair(true, "bee", 4, 1.0) for true in ("ant", "cat", "dog")]
+    view = replace(class_view(records, _grey), pairs=pairs, wrong=13)
+    assert view.advice.startswith("bee is the answer for 12 of 13 wrong images, of 3 classes")
+    assert replace(view, pairs=pairs[:2]).advice.startswith("most often confused")
+    assert replace(view, wrong=20).advice.startswith("most often confused")
+
+
+def test_errors_are_better_the_smaller_they_are(records: ImageRecords) -> None:
+    error, ap = Metric("top1_error", 0.8, "share"), Metric("voc_ap50", 0.8, "AP")
+    pages = [render_page(Page("x", metrics=[each])) for each in (error, ap)]
+    assert "share; 0 is best" in pages[0] and "AP; 1 is best" in pages[1]
+    page = render_page(Page("x", confusions=class_view(records, _grey)))
+    assert re.search(r"<h3>ant, taken for bee</h3>", page)
 
 
 def test_pairs_lead_to_their_first_example(records: ImageRecords) -> None:
