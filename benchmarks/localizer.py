@@ -89,18 +89,10 @@ class DenseLocalizer(Localizer):
         features = self.trunk(self.pixels.normalise(batch.images))
         anchors, per_cell = self.anchors(features), len(self.anchors.cells)
         cells = features.shape[2] * features.shape[3]
-        found = [
-            self.targets(
-                anchors, one, size, generator=torch.Generator(features.device).manual_seed(seed)
-            )
-            for one, size, seed in zip(batch.annotations, batch.sizes, batch.seeds, strict=True)
-        ]
-        parts = [
-            [getattr(target, kind) + image * len(anchors) for image, target in enumerate(found)]
-            for kind in ("positives", "negatives")
-        ]
-        positives, negatives = map(torch.cat, parts)
-        chosen = torch.cat([positives, negatives])
+        found = self.samples(anchors, batch.annotations, batch.seeds)
+        every, positives = found.images * len(anchors) + found.anchors, found.positives
+        negative = torch.ones_like(every, dtype=torch.bool).index_fill(0, positives, False)
+        chosen = torch.cat([every[positives], every[negative]])
         places = chosen // per_cell
         head = DenseHead(self.head)
         head.compute(features, places)
@@ -110,8 +102,9 @@ class DenseLocalizer(Localizer):
         cls = F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
         first = slice(len(positives))
         answers = head.deltas_at(wanted[first], which[first], labels[first])
-        goals = torch.cat([target.deltas for target in found])
-        box = F.smooth_l1_loss(answers, goals, beta=self.loss.smooth_l1_beta, reduction="sum")
+        box = F.smooth_l1_loss(
+            answers, found.deltas, beta=self.loss.smooth_l1_beta, reduction="sum"
+        )
         count = self.per_image * len(batch)
         return {"loss_cls": cls / count, "loss_box": box / count * self.loss.box_loss_weight}
 

@@ -13,8 +13,12 @@ from typing import TYPE_CHECKING
 import gpu
 import gpu_rows
 import pytest
+import torch
 from PIL import Image
+from resdet.detection.config.files import override
+from resdet.detection.config.localizer import LocalizerConfig
 from resdet.detection.extras import EXTRAS
+from resdet.detection.tasks.localizer_network import build_localizer
 
 if TYPE_CHECKING:
     from resdet.tests.conftest import Command
@@ -231,3 +235,18 @@ def test_scale_measures_a_start_its_workers_and_an_evaluation(
     assert scale.evaluation(args)["pycocotools_s"] > 0
     scale_data.class_folders(tmp_path / "image_folder", images=1001)
     assert len(list((tmp_path / "image_folder" / "train").glob("*/*.JPEG"))) == 1001
+
+
+def test_operations_and_waits_for_a_gpu_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    operations = importlib.import_module("operations")
+    values = torch.arange(6.0)
+    found = operations.counted(lambda: (values[values > 2].sum().item(), values.tolist()))
+    assert (found["mask"], found["_local_scalar_dense"], found["tolist"]) == (1, 1, 1)
+    assert found["synchronisations"] == 3
+    words = ["network.depth=18", "network.width=8"]
+    localizer = build_localizer(override(LocalizerConfig(), words), operations.CLASSES)
+    few, many = (
+        operations.step(localizer, operations.draw_batch(images, objects=1)) for images in (1, 4)
+    )
+    assert few["synchronisations"] == many["synchronisations"] == 3

@@ -14,9 +14,10 @@ The paper leaves three choices open. The defaults, and the alternatives:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,12 +25,11 @@ from torch import Tensor, nn
 from ...backbones.pixels import PixelNorm
 from ..ops import boxes as box_ops
 from ..ops.anchors import AnchorGrid
-from ..ops.matching import POSITIVE, match
-from ..structures import Batch
+from ..ops.matching import POSITIVE, Match, match_images, sample_images_evenly
+from ..structures import Annotation, Batch
 from .class_head import ClassHead
 from .faster_rcnn import expect_finite
 from .rpn import WEIGHTS as ANCHOR_WEIGHTS
-from .rpn import RpnTargets
 
 LOSSES = ("loss_cls", "loss_box")
 #: Scales of the deltas, as in the second stage of a detector.
@@ -54,7 +54,7 @@ class HeadLoss:
         rows: Tensor,
         anchors: Tensor,
         labels: Tensor,
-        positive: Tensor,
+        positives: Tensor,
         deltas: Tensor,
         *,
         normalizer: int,
@@ -66,22 +66,61 @@ class HeadLoss:
             rows: (S, C) features of the samples.
             anchors: (S,) indices of their anchors within their cells.
             labels: (S,) classes of their images.
-            positive: (S,) whether they show an object of that class.
+            positives: (P,) indices of those samples that show an object of that class.
             deltas: the targets of the positives, in their order.
             normalizer: what both sums are divided by.
         """
         if self.every_class:
             logits = head.all_logits_at(rows, anchors)
             wanted = torch.zeros_like(logits)
-            wanted[positive, labels[positive]] = 1.0
+            wanted[positives, labels[positives]] = 1.0
         else:
             logits = head.logits_at(rows, anchors, labels)
-            wanted = positive.to(logits.dtype)
+            wanted = torch.zeros_like(logits)
+            wanted[positives] = 1.0
         cls = F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
-        found = head.deltas_at(rows[positive], anchors[positive], labels[positive])
+        found = head.deltas_at(rows[positives], anchors[positives], labels[positives])
         box = F.smooth_l1_loss(found, deltas, beta=self.smooth_l1_beta, reduction="sum")
         losses = (cls / normalizer, box / normalizer * self.box_loss_weight)
         return dict(zip(LOSSES, losses, strict=True))
+
+
+@dataclass(frozen=True)
+class AnchorSamples:
+    """The anchors that the loss of N images is computed on: ``images`` and ``anchors`` (S,), which
+    ``positives`` (P,) of them show an object, and the ``deltas`` (P, 4) to it."""
+
+    images: Tensor
+    anchors: Tensor
+    positives: Tensor
+    deltas: Tensor
+
+
+def sample_anchors(
+    anchors: Tensor,
+    annotations: Sequence[Annotation],
+    seeds: Sequence[int],
+    *,
+    matching: Callable[..., tuple[Match, Tensor]],
+    count: int,
+) -> AnchorSamples:
+    """Match B anchors with the objects of each image and sample up to ``count`` of each, positives
+    first. ``matching`` is `match_images` with its thresholds."""
+    device = anchors.device
+    found, truth = matching(anchors, annotations)
+    generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+    parts = sample_images_evenly(found.state, count=count, generators=generators)
+    chosen = torch.cat([kind for part in parts for kind in part])
+    # How many there are of each kind is known without asking a GPU.
+    sizes = np.array([[len(kind) for kind in part] for part in parts])
+    owner = np.repeat(np.arange(len(parts)), sizes.sum(axis=1))
+    place = np.flatnonzero(np.repeat(np.tile([True, False], len(parts)), sizes.flatten()))
+    images, positives = (torch.from_numpy(each).to(device) for each in (owner, place))
+    owners, own = images[positives], chosen[positives]
+    # Without objects there are no positives either.
+    matched = truth[owners, found.index[owners, own]] if truth.shape[1] else truth.flatten(0, 1)
+    deltas = box_ops.encode(matched, anchors[own], ANCHOR_WEIGHTS)
+    return AnchorSamples(images, chosen, positives, deltas)
 
 
 class Localizer(nn.Module):
@@ -94,14 +133,14 @@ class Localizer(nn.Module):
         trunk: nn.Module,
         head: ClassHead,
         anchors: AnchorGrid,
-        targets: Callable[..., RpnTargets],
+        samples: Callable[..., AnchorSamples],
         per_image: int,
         loss: HeadLoss,
     ) -> None:
-        """``targets`` is `rpn_targets` with its settings; ``per_image`` divides the losses."""
+        """``samples`` is `sample_anchors` with its settings; ``per_image`` divides the losses."""
         super().__init__()
         self.pixels, self.trunk, self.head, self.anchors = pixels, trunk, head, anchors
-        self.targets = targets
+        self.samples = samples
         self.per_image = per_image
         self.loss = loss
 
@@ -113,32 +152,15 @@ class Localizer(nn.Module):
         """
         features = self.trunk(self.pixels.normalise(batch.images))
         anchors, per_cell = self.anchors(features), len(self.anchors.cells)
-        device = features.device
-        targets = [
-            self.targets(
-                anchors, annotation, size, generator=torch.Generator(device).manual_seed(seed)
-            )
-            for annotation, size, seed in zip(
-                batch.annotations, batch.sizes, batch.seeds, strict=True
-            )
-        ]
-        sampled = [torch.cat([target.positives, target.negatives]) for target in targets]
-        rows = [
-            image_map.flatten(1).t()[indices // per_cell]
-            for image_map, indices in zip(features, sampled, strict=True)
-        ]
-        positive = [
-            torch.arange(len(indices), device=device) < len(target.positives)
-            for indices, target in zip(sampled, targets, strict=True)
-        ]
-        labels = [label.expand(len(i)) for label, i in zip(batch.labels, sampled, strict=True)]
+        chosen = self.samples(anchors, batch.annotations, batch.seeds)
+        rows = features.flatten(2).transpose(1, 2)
         return self.loss(
             self.head,
-            torch.cat(rows),
-            torch.cat(sampled) % per_cell,
-            torch.cat(labels),
-            torch.cat(positive),
-            torch.cat([target.deltas for target in targets]),
+            rows[chosen.images, chosen.anchors // per_cell],
+            chosen.anchors % per_cell,
+            batch.labels[chosen.images],
+            chosen.positives,
+            chosen.deltas,
             normalizer=self.per_image * len(batch),
         )
 
@@ -190,20 +212,19 @@ class RegionLocalizer(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The `LOSSES`: means over the regions, one an image."""
-        positive, matched = [], [self.region[:0]]
-        for annotation in batch.annotations:
-            objects, iou = annotation.boxes[~annotation.ignore], self.positive_iou
-            found = match(self.region, objects, positive_iou=iou, negative_iou=iou)
-            positive.append(found.state == POSITIVE)
-            if bool(positive[-1]):
-                matched.append(objects[found.index])
-        goals = torch.cat(matched)
+        iou = self.positive_iou
+        found, truth = match_images(
+            self.region, batch.annotations, positive_iou=iou, negative_iou=iou
+        )
+        positives = torch.nonzero(found.state[:, 0] == POSITIVE).flatten()
+        matched = found.index[positives, 0]
+        goals = truth[positives, matched] if truth.shape[1] else truth.flatten(0, 1)
         return self.loss(
             self.head,
             self._features(batch.images),
             torch.zeros_like(batch.labels),
             batch.labels,
-            torch.cat(positive),
+            positives,
             box_ops.encode(goals, self.region.expand(len(goals), 4), REGION_WEIGHTS),
             normalizer=len(batch),
         )

@@ -5,14 +5,15 @@ B boxes (anchors or proposals) · R ground-truth boxes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ..structures import Annotation
-from .boxes import covered, iou
+from .boxes import area, covered, intersection, iou
 
 POSITIVE, NEGATIVE, NEITHER = 1, 0, -1
 
@@ -85,6 +86,46 @@ def _is_best_of_an_object(boxes: Tensor, ground_truth: Tensor) -> Tensor:
     return chosen
 
 
+def match_images(
+    boxes: Tensor,
+    annotations: Sequence[Annotation],
+    *,
+    positive_iou: float,
+    negative_iou: float,
+    low_quality: bool = False,
+) -> tuple[Match, Tensor]:
+    """`match` of the same (B, 4) boxes with the objects of each of N images, in as many operations
+    as for one: a `Match` of (N, B), whose indices count the objects of the image, and the boxes
+    (N, R, 4) of all objects, zeros behind the last. Ignored objects hide negatives as in `match`.
+    """
+    truth = pad_sequence([each.boxes for each in annotations], batch_first=True)
+    ignored = pad_sequence([each.ignore for each in annotations], batch_first=True)
+    wanted = pad_sequence([~each.ignore for each in annotations], batch_first=True)
+    best = boxes.new_zeros(len(truth), len(boxes))
+    index = torch.zeros(best.shape, dtype=torch.int64, device=boxes.device)
+    chosen, hidden = (torch.zeros_like(index, dtype=torch.bool) for _ in range(2))
+    for start in range(0, truth.shape[1], CHUNK):
+        part = slice(start, start + CHUNK)
+        objects, shape = truth[:, part].flatten(0, 1), (len(truth), -1)
+        overlaps = iou(objects, boxes).unflatten(0, shape)  # (N, CHUNK, B)
+        overlaps = overlaps.masked_fill(~wanted[:, part, None], -1.0)
+        values, where = overlaps.max(dim=1)
+        better = values > best
+        best = torch.where(better, values, best)
+        index = torch.where(better, where + start, index)
+        if low_quality and len(boxes):
+            most = overlaps.amax(dim=2, keepdim=True)
+            chosen |= ((overlaps == most) & (most > 0)).any(dim=1)
+        shares = intersection(objects, boxes) / area(boxes).clamp(min=1e-6)
+        shares = shares.unflatten(0, shape)
+        hidden |= ((shares > IGNORED_SHARE) & ignored[:, part, None]).any(dim=1)
+    state = torch.full_like(index, NEITHER)
+    state[(best >= 0) & (best < negative_iou)] = NEGATIVE
+    state[((best >= positive_iou) & (best > 0)) | chosen] = POSITIVE
+    state[hidden & (state == NEGATIVE)] = NEITHER
+    return Match(index, state), truth
+
+
 def sample(
     state: Tensor, *, count: int, positive_fraction: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
@@ -104,18 +145,27 @@ def _choose(indices: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return indices[order[:count].to(indices.device)]
 
 
-def sample_evenly(
-    state: Tensor, *, count: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Indices of ``count`` boxes, half of each kind; a kind with too few is drawn from repeatedly.
+def sample_images_evenly(
+    state: Tensor, *, count: int, generators: Sequence[torch.Generator]
+) -> list[tuple[Tensor, Tensor]]:
+    """Indices of ``count`` boxes for each row of ``state`` (N, B), positives and negatives, half of
+    each kind; a kind with too few is drawn from repeatedly. Each row has its own generator.
 
     A kind without any box gives none, and the other still half of ``count``.
     """
-    positives, negatives = (
-        _choose_repeatedly(torch.nonzero(state == kind).flatten(), count // 2, generator)
-        for kind in (POSITIVE, NEGATIVE)
+    kinds = [state == kind for kind in (POSITIVE, NEGATIVE)]
+    counts = torch.stack([kind.sum(dim=1) for kind in kinds]).tolist()
+    found = [torch.nonzero(kind)[:, 1] for kind in kinds]
+    split = zip(
+        *(every.split(each) for every, each in zip(found, counts, strict=True)), strict=True
     )
-    return positives, negatives
+    return [
+        (
+            _choose_repeatedly(positives, count // 2, generator),
+            _choose_repeatedly(negatives, count // 2, generator),
+        )
+        for (positives, negatives), generator in zip(split, generators, strict=True)
+    ]
 
 
 def _choose_repeatedly(indices: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -128,7 +178,7 @@ def _choose_repeatedly(indices: Tensor, count: int, generator: torch.Generator) 
 
 @dataclass(frozen=True)
 class Sampler:
-    """`match` with its thresholds, then ``sample``: `sample` or `sample_evenly` with its counts."""
+    """`match` with its thresholds, then ``sample``: `sample` with its counts."""
 
     positive_iou: float
     negative_iou: float

@@ -7,10 +7,9 @@ from functools import partial
 from ...backbones.pixels import PixelNorm
 from ..config.localizer import HeadConfig, LocalizerConfig, RegionConfig, RegionLocalizerConfig
 from ..models.class_head import ClassHead
-from ..models.localizer import HeadLoss, Localizer, RegionLocalizer
-from ..models.rpn import rpn_targets
+from ..models.localizer import HeadLoss, Localizer, RegionLocalizer, sample_anchors
 from ..ops.anchors import AnchorGrid, cell_anchors
-from ..ops.matching import Sampler, sample_evenly
+from ..ops.matching import match_images
 from .seeded import seeded
 
 
@@ -30,15 +29,15 @@ def _localizer(config: LocalizerConfig, classes: int) -> Localizer:
         trunk=trunk,
         head=ClassHead(trunk.channels, classes, len(cells), shared=shared),
         anchors=AnchorGrid(cells, trunk.stride),
-        targets=partial(
-            rpn_targets,
-            sampler=Sampler(
+        samples=partial(
+            sample_anchors,
+            matching=partial(
+                match_images,
                 positive_iou=head.positive_iou,
                 negative_iou=head.negative_iou,
                 low_quality=head.low_quality_matches,
-                sample=partial(sample_evenly, count=head.per_image),
             ),
-            drop_border=False,
+            count=head.per_image,
         ),
         per_image=head.per_image,
         loss=_head_loss(head),

@@ -14,16 +14,18 @@ from resdet.detection.models.localizer import (
     HeadLoss,
     Localizer,
     RegionLocalizer,
+    sample_anchors,
 )
 from resdet.detection.models.rpn import RpnTargets, rpn_targets
-from resdet.detection.ops.anchors import AnchorGrid
+from resdet.detection.ops.anchors import AnchorGrid, cell_anchors, grid_anchors
 from resdet.detection.ops.boxes import encode, iou
-from resdet.detection.ops.matching import Sampler, sample_evenly
+from resdet.detection.ops.matching import NEGATIVE, POSITIVE, Sampler, match_images
 from resdet.detection.structures import Annotation, Batch
 from torch import Tensor, nn
 
 #: Two cells, 32 px apart, with one square anchor each.
 ANCHORS = torch.tensor([[-16.0, -16.0, 16.0, 16.0], [16.0, -16.0, 48.0, 16.0]])
+MATCHING = partial(match_images, positive_iou=0.7, negative_iou=0.3, low_quality=True)
 
 
 def annotation(*boxes: tuple[float, float, float, float], ignore: bool = False) -> Annotation:
@@ -47,7 +49,22 @@ def targets(
     count: int,
     generator: torch.Generator,
 ) -> RpnTargets:
-    draw = partial(sample_evenly, count=count)
+    """Those of one image by itself."""
+
+    def draw(state: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Half of each kind; where there are too few, again from the first on."""
+        positives, negatives = (
+            torch.nonzero(state == kind).flatten() for kind in (POSITIVE, NEGATIVE)
+        )
+        turns = torch.arange(count // 2)
+        if len(positives):
+            order = torch.randperm(len(positives), generator=generator)
+            positives = positives[order[turns % len(positives)]]
+        if len(negatives):
+            order = torch.randperm(len(negatives), generator=generator)
+            negatives = negatives[order[turns % len(negatives)]]
+        return positives, negatives
+
     sampler = Sampler(0.7, 0.3, draw, low_quality=True)
     return rpn_targets(
         anchors, truth, size, sampler=sampler, drop_border=False, generator=generator
@@ -81,7 +98,7 @@ def make_localizer(*, every_class: bool = False, per_image: int = 2) -> Localize
         trunk=GivenMap(torch.tensor([[[[1.0, 2.0]]]])),
         head=make_head(1),
         anchors=AnchorGrid(ANCHORS[:1], 32),
-        targets=partial(targets, count=per_image),
+        samples=partial(sample_anchors, matching=MATCHING, count=per_image),
         per_image=per_image,
         loss=HeadLoss(every_class, 1.0, 1.0),
     )
@@ -142,6 +159,37 @@ def test_anchors_in_an_ignored_object_are_not_negative() -> None:
     hidden = annotation((16, -16, 48, 16), ignore=True)
     found = targets(ANCHORS, hidden, count=4, generator=generator())
     assert found.positives.tolist() == [] and found.negatives.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_batch_has_the_samples_of_its_images(seed: int) -> None:
+    """To the last bit, and in the same order: images without objects, with ignored ones, with more
+    than are compared at a time."""
+    draw = torch.Generator().manual_seed(seed)
+    anchors = grid_anchors(cell_anchors([32, 64], [0.5, 1, 2]), (10, 12), 16)
+    annotations = []
+    for count in (0, 1, 3, 80, 2):
+        corners = torch.rand(count, 2, generator=draw) * 150
+        boxes = torch.cat([corners, corners + 5 + torch.rand(count, 2, generator=draw) * 70], 1)
+        ignore = torch.rand(count, generator=draw) < 0.3
+        annotations.append(Annotation(boxes, torch.zeros(count, dtype=torch.int64), ignore))
+    seeds = range(seed, seed + len(annotations))
+    found = sample_anchors(anchors, annotations, seeds, matching=MATCHING, count=64)
+    alone = [
+        targets(anchors, each, count=64, generator=torch.Generator().manual_seed(own))
+        for each, own in zip(annotations, seeds, strict=True)
+    ]
+    expected = [torch.cat([each.positives, each.negatives]) for each in alone]
+    assert found.anchors.tolist() == torch.cat(expected).tolist()
+    owners = [image for image, each in enumerate(expected) for _ in each]
+    assert found.images.tolist() == owners
+    positive = [
+        torch.arange(len(samples)) < len(each.positives)
+        for samples, each in zip(expected, alone, strict=True)
+    ]
+    assert found.positives.tolist() == torch.cat(positive).nonzero().flatten().tolist()
+    assert torch.equal(found.deltas, torch.cat([each.deltas for each in alone]))
+    assert all(len(each.positives) for each in alone[2:])
 
 
 def test_losses_by_hand() -> None:

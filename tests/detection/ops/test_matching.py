@@ -18,7 +18,7 @@ from resdet.detection.ops.matching import (
     Sampler,
     match,
     sample,
-    sample_evenly,
+    sample_images_evenly,
 )
 from resdet.detection.structures import Annotation
 from torch import Tensor
@@ -213,7 +213,8 @@ def test_sampling_depends_on_the_generator_only_and_reaches_every_box() -> None:
 def test_sample_evenly_counts(available: tuple[int, int, int], expected: tuple[int, int]) -> None:
     state = states(*available)
     generator = torch.Generator().manual_seed(0)
-    positives, negatives = sample_evenly(state, count=64, generator=generator)
+    [found] = sample_images_evenly(state[None], count=64, generators=[generator])
+    positives, negatives = found
     assert (len(positives), len(negatives)) == expected
     assert (state[positives] == POSITIVE).all()
     assert (state[negatives] == NEGATIVE).all()
