@@ -24,3 +24,18 @@ def parts(learned_run: Path) -> Path:
         pytest.importorskip(name, reason="needs the extra: pip install 'resdet[export]'")
     weights = learned_run / "weights" / "best.pt"
     return export([weights], learned_run / "parts", graphs="two").out
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
+    """{task: checkpoint, its export}; each export takes seconds."""
+    from resdet.tests.detection.export.test_classes_and_boxes import CONFIGS, write
+
+    for name in EXTRAS["export"]:
+        pytest.importorskip(name, reason="needs the extra: pip install 'resdet[export]'")
+    folder = tmp_path_factory.mktemp("networks")
+    found = {}
+    for name in CONFIGS:
+        weights = write(name, folder / f"{name}.pt")
+        found[name] = weights, export([weights], folder / name).out
+    return found

@@ -14,7 +14,6 @@ from resdet.detection.export.classifier import ClassifierGraph
 from resdet.detection.export.localizer import ExportedLocalizer
 from resdet.detection.export.network import ExportedNetwork
 from resdet.detection.export.verify import agreement, draw_shapes
-from resdet.detection.extras import EXTRAS
 from resdet.detection.predictor import load
 from resdet.detection.tasks.exporting import export
 from resdet.detection.tasks.registry import TASKS
@@ -58,19 +57,6 @@ def write(name: str, path: Path, classes: list[str] = CLASSES) -> Path:
     }
     save_checkpoint(path, state)
     return path
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
-    """{task: checkpoint, its export}; each export takes seconds."""
-    for name in EXTRAS["export"]:
-        pytest.importorskip(name, reason="needs the extra: pip install 'resdet[export]'")
-    folder = tmp_path_factory.mktemp("networks")
-    found = {}
-    for name in CONFIGS:
-        weights = write(name, folder / f"{name}.pt")
-        found[name] = weights, export([weights], folder / name).out
-    return found
 
 
 @pytest.mark.parametrize(
