@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -140,6 +142,8 @@ def run_on_ray(
                 else:
                     crew.idle.append(actor)
                     watch.add(summary.images, len(summary.failures))
+            if ready:  # idle actors first; what the others are doing is needed in silence only
+                continue
             doing = crew.look() if crew.running else ""
             now, state = time.monotonic(), (watch.images, {a: s[0] for a, s in crew.seen.items()})
             if state != before:
@@ -186,14 +190,29 @@ def _cluster(job: ShardJob) -> Iterator[tuple[dict[str, float], bool]]:
     address = os.environ.get("RAY_ADDRESS")
     mine = not ray.is_initialized()
     if mine:
+        # Else actors, but not the engine local, give way to all other programs of the machine.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         # The dashboard would run the code of whoever reaches its port.
         options = {"address": address} if address else {"include_dashboard": False}
-        ray.init(log_to_driver=False, logging_level="ERROR", **options)
+        with _own_handlers():
+            ray.init(log_to_driver=False, logging_level="ERROR", **options)
     try:
         yield ray.cluster_resources(), address is None
     finally:
         if mine:
             ray.shutdown()
+
+
+@contextmanager
+def _own_handlers() -> Iterator[None]:
+    """Keep the handlers of signals that Ray replaces by one that aborts."""
+    if threading.current_thread() is not threading.main_thread():  # has no handlers
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def _room(resources: dict[str, float], job: ShardJob) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -117,6 +119,46 @@ def test_the_watch_says_that_no_actor_starts(job, predictor, monkeypatch):
     ray.kill(other)
     assert summary.interrupted
     assert "1 actors do not answer, or have not started; 0 CPUs are free" in said[1]
+
+
+def test_sigterm_ends_the_command_as_one_in_this_process(job, model, images, tmp_path):
+    """Ray's handler would abort it, and leave marks of deaths."""
+    write_manifest([str(images)] * 20, str(tmp_path / "long"), per_shard=1200)
+    attempts, words = tmp_path / "out" / "attempts", ["infer", "--weights", str(model.weights[0])]
+    words += ["--manifest", str(tmp_path / "long"), "--out", str(tmp_path / "out")]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "resdet.tools.cli", *words, "--engine", "ray", "--device", "cpu"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while not list(attempts.glob("0*")):
+        assert child.poll() is None
+        time.sleep(0.05)
+    child.terminate()
+    out, _ = child.communicate()
+    assert child.returncode == 143 and "interrupted; the same command continues" in out
+    assert list(attempts.iterdir()) == []
+
+
+#: A cluster of its own: the module's was started by its fixture.
+NICENESS = """
+import os, ray
+from resdet.detection.cluster.ray import _cluster
+
+with _cluster(None):
+    print(ray.get(ray.remote(lambda: os.nice(0)).remote()), os.nice(0))
+"""
+
+
+def test_actors_have_the_priority_of_the_command():
+    """Ray's own default is that they give way to all other programs."""
+    environment = {name: value for name, value in os.environ.items() if "RAY_" not in name}
+    done = subprocess.run(
+        [sys.executable, "-c", NICENESS], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    actors, command = done.stdout.split()
+    assert actors == command
 
 
 @pytest.mark.parametrize("column", ["path", "bytes"])
