@@ -12,7 +12,7 @@ A detector's takes images (N, 3, H, W) uint8 RGB of any size and gives image, bo
 labels after suppression. The folder holds it as model.onnx with meta.json: the resize before it,
 classes, settings, versions, and the differences from the checkpoint on images of three sizes.
 Where more than 2 % of the results differ by more than 0.05 px or 0.001 in score, nothing is
-written. runner.py runs a detector without PyTorch.
+written. runner.py runs it without PyTorch.
 """
 
 from __future__ import annotations

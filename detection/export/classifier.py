@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..models.classifier import Classifier
 from .detector import EXAMPLE, IMAGE_SIDES, IMAGES
-from .folder import MODEL
+from .folder import MODEL, RUNNER
 from .network import Export, ExportedNetwork, open_network
 from .verify import Agreement, agreement, as_batch, trials
 from .writing import Graph
@@ -95,4 +95,5 @@ def whole_classifier(
             found.append(agreement(content, images, (own, wanted), (none, none)))
         return found
 
-    return Export({MODEL: graph}, {"name": "images", **IMAGES, **crops}, settings, verify)
+    given = {"name": "images", **IMAGES, **crops}
+    return Export({MODEL: graph}, given, settings, verify, (RUNNER,))

@@ -57,5 +57,5 @@ def whole_detector(pipeline: Pipeline, testing: str) -> Export:
             "testing": testing,
         },
         lambda folder: verify(ExportedPipeline(open_network(folder), transform), pipeline),
-        RUNNER,
+        (RUNNER,),
     )

@@ -21,8 +21,10 @@ META = "meta.json"
 MODEL, TRUNK, RPN, HEAD, SIBLINGS = "model", "trunk", "rpn", "head", "siblings.safetensors"
 #: {value of ``--format``: the ending of a graph's file}; OpenVINO's has a .bin beside it.
 FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
-#: The script for machines without PyTorch; it is not imported here, and not changed.
+#: The script for machines without PyTorch, and what it needs for a detector that is cut at its
+#: crops; they are not imported here, and not changed.
 RUNNER = Path(__file__).with_name("runner.py")
+PARTS_RUNNER = RUNNER.with_name("runner_parts.py")
 FORMAT, FORMAT_VERSION = "resdet export", 1
 #: A description with the longest class lists is a hundredth of it.
 LARGEST_META = 16 * 2**20

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..models.faster_rcnn import expect_finite
 from ..models.localizer import Localizer, RegionLocalizer
 from .detector import EXAMPLE, IMAGES
-from .folder import MODEL
+from .folder import MODEL, RUNNER
 from .network import Export, ExportedNetwork, open_network
 from .verify import Agreement, agreement, as_batch, draw_shapes, trials
 from .writing import Graph
@@ -85,7 +85,7 @@ def first_localizer(model: Localizer, classes: int, side: int, crops: Mapping[st
     )
     given = {"name": "images", **IMAGES, "labels": FIRST_LABELS, **crops}
     labels = torch.arange(min(5, classes))
-    return Export({MODEL: graph}, given, {}, _verify(model, images, lambda _: labels))
+    return Export({MODEL: graph}, given, {}, _verify(model, images, lambda _: labels), (RUNNER,))
 
 
 def second_localizer(

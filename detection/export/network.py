@@ -109,7 +109,7 @@ class Export:
     input: Mapping[str, Any]
     settings: Mapping[str, Any]
     verify: Callable[[Path], list[Agreement]]
-    #: A script that runs the graph, beside it.
-    runner: Path | None = None
+    #: Scripts that run the graphs, beside them.
+    runners: Sequence[Path] = ()
     #: Writes what else belongs into the folder.
     write_rest: Callable[[Path], None] | None = None

@@ -15,7 +15,7 @@ from ...backbones.undrawn import shapes_only
 from ..config.detector import DetectorConfig
 from ..errors import ConfigError
 from ..export.detector import whole_detector
-from ..export.folder import MODEL, RESIZE, graph_file
+from ..export.folder import MODEL, PARTS_RUNNER, RESIZE, RUNNER, graph_file
 from ..export.network import Export, ExportedNetwork, ExportedPipeline
 from ..export.parts import part_graphs, use_parts, write_siblings
 from ..export.verify import Agreement, verify
@@ -90,6 +90,7 @@ def parted_detector(loaded: Detector) -> Export:
         },
         settings,
         check,
+        (RUNNER, PARTS_RUNNER),
         write_rest=partial(write_siblings, model),
     )
 

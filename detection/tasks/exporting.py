@@ -97,8 +97,8 @@ def export(
             agreements = exported.verify(folder)
         quantized = quantize_parts(folder, loaded, calibration) if calibration else None
         hashes = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
-        if exported.runner is not None and form == "onnx":  # which it runs
-            shutil.copyfile(exported.runner, folder / exported.runner.name)
+        for runner in exported.runners if form == "onnx" else ():  # the format that they run
+            shutil.copyfile(runner, folder / runner.name)
         files = {name: graph_file(folder, name).name for name in exported.graphs}
         write_meta(
             folder,

@@ -1,4 +1,4 @@
-"""Exported detectors, made once for all tests."""
+"""Exports, made once for all tests."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from resdet.detection.extras import EXTRAS
 from resdet.detection.tasks.exporting import export
+from resdet.tests.detection.export.untrained import CONFIGS, write
 
 
 @pytest.fixture(scope="session")
@@ -28,9 +29,7 @@ def parts(learned_run: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
-    """{task: checkpoint, its export}; each export takes seconds."""
-    from resdet.tests.detection.export.test_classes_and_boxes import CONFIGS, write
-
+    """{task: checkpoint, its export} of classifiers and localizers; each export takes seconds."""
     for name in EXTRAS["export"]:
         pytest.importorskip(name, reason="needs the extra: pip install 'resdet[export]'")
     folder = tmp_path_factory.mktemp("networks")

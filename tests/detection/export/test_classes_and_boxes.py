@@ -8,55 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 from resdet.detection.config.files import check_dict
-from resdet.detection.engine.checkpoint import save_checkpoint
 from resdet.detection.errors import ConfigError, DivergedError, WeightsError
 from resdet.detection.export.classifier import ClassifierGraph
+from resdet.detection.export.folder import FORMATS
 from resdet.detection.export.localizer import ExportedLocalizer
 from resdet.detection.export.network import ExportedNetwork
 from resdet.detection.export.verify import agreement, draw_shapes
 from resdet.detection.predictor import load
+from resdet.detection.tasks.base import ALONE
+from resdet.detection.tasks.checkpoints import load_members, read_applicable
 from resdet.detection.tasks.exporting import export
 from resdet.detection.tasks.registry import TASKS
-from torch import nn
-
-CLASSES = ["a", "b", "c"]
-CONFIGS = {
-    "classification": {
-        "network": {"depth": 18, "width": 8},
-        "crop": {"kind": "paper", "size": 64, "short_sides": [64, 80]},
-        "test": {"resize": 72, "size": 64, "short_sides": [48, 96]},
-    },
-    "localization": {
-        "network": {"depth": 18, "width": 8, "norm": "batch"},
-        "crop": {"kind": "paper", "size": 64, "short_sides": [64, 80]},
-        "head": {"level": "conv4", "anchor_sizes": [16, 32], "anchor_ratios": [1.0]},
-        "test": {"protocol": "dense", "resize": 72, "size": 64, "short_sides": [64, 80], "top": 2},
-    },
-    "localization_rcnn": {
-        "network": {"depth": 18, "width": 8, "norm": "batch"},
-        "region": {"size": 48, "padding": 8},
-        "proposals": {"count": 6},
-        "test": {"top": 2},
-    },
-}
-
-
-def write(name: str, path: Path, classes: list[str] = CLASSES) -> Path:
-    """An untrained checkpoint whose outputs differ from class to class."""
-    task = TASKS[name]
-    config = check_dict(task.schema, {"task": name, **CONFIGS[name]}, name)
-    model = task.build(config, len(classes))
-    for layer in task.class_layers:
-        nn.init.normal_(model.get_parameter(f"{layer}weight"), std=0.2)
-    state = {
-        "task": name,
-        "step": 1,
-        "model": model.state_dict(),
-        "config": config.model_dump(mode="json"),
-        "classes": classes,
-    }
-    save_checkpoint(path, state)
-    return path
+from resdet.tests.detection.export.rehash import converted
+from resdet.tests.detection.export.untrained import CLASSES, CONFIGS, write
+from resdet.tests.tools.test_train_loc import make_squares
 
 
 @pytest.mark.parametrize(
@@ -92,6 +57,46 @@ def test_both_stages_of_a_localizer_and_its_classifier(
         assert one.names == wanted.names
         assert torch.allclose(one.boxes, wanted.boxes, atol=0.01)
         assert torch.allclose(one.scores, wanted.scores, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of two classes, each with the box of its object."""
+    root = tmp_path_factory.mktemp("data") / "squares"
+    make_squares(root)
+    return root
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_eval_tells_what_it_tells_of_the_checkpoint(
+    name: str,
+    form: str,
+    squares: Path,
+    files: dict[str, tuple[Path, Path]],
+    tmp_path: Path,
+) -> None:
+    weights, out = files[name]
+    if form == "openvino":
+        out = converted(out, tmp_path / "openvino")
+    data = [f"data.source={{format: ilsvrc, root: {squares}}}", "data.workers=0"]
+    if name != "classification":  # without, only boxes of true classes are judged
+        data.append(f"test.classifiers=[{files['classification'][0]}]")
+    if name == "localization_rcnn":
+        data.append(f"proposals.weights=[{files['localization'][0]}]")
+    wanted, found = (evaluated(name, path, data) for path in (weights, out))
+    assert len(wanted) > 1 and found.keys() == wanted.keys()
+    for metric, value in wanted.items():
+        assert found[metric] == pytest.approx(value, abs=1e-4, nan_ok=True), metric
+
+
+def evaluated(name: str, path: Path, overrides: list[str]) -> dict[str, float]:
+    task = TASKS[name]
+    members = load_members([read_applicable(path, task)], overrides=overrides)
+    config = members[0].config
+    split = task.read(config, "val", members[0].classes)
+    found = task.predict_split(task.pipeline(members), config, split, ALONE)
+    return dict(task.evaluate(found, split, config).metrics)
 
 
 def test_the_descriptions(files: dict[str, tuple[Path, Path]]) -> None:

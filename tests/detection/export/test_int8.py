@@ -20,7 +20,7 @@ from resdet.detection.tasks.detector_export import Detector
 from resdet.detection.tasks.exporting import Int8, export
 from resdet.detection.tasks.quantizing import quantize_parts, read_calibration
 from resdet.tests.detection.export.rehash import rehash
-from resdet.tests.detection.export.test_classes_and_boxes import write
+from resdet.tests.detection.export.untrained import write
 from resdet.tools.cli import main
 
 FAST, SAFE = CHOICES

@@ -17,7 +17,7 @@ from resdet.detection.errors import ConfigError
 from resdet.detection.inference.folder import run_folder
 from resdet.detection.inference.inputs import find_inputs
 from resdet.detection.inference.options import FolderOptions
-from resdet.tests.detection.export.test_classes_and_boxes import write
+from resdet.tests.detection.export.untrained import write
 
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
 

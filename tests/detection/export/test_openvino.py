@@ -16,40 +16,21 @@ import numpy as np
 import pytest
 import torch
 from resdet.detection.errors import ConfigError, DivergedError, WeightsError
-from resdet.detection.export.folder import FORMATS, HEAD, MODEL, RPN, TRUNK, graph_file
+from resdet.detection.export.folder import HEAD, MODEL, RPN, TRUNK, graph_file
 from resdet.detection.export.network import ExportedNetwork, ExportedPipeline, open_network
 from resdet.detection.export.verify import as_batch, draw_shapes
 from resdet.detection.export.writing import convert_to_openvino
-from resdet.detection.extras import EXTRAS, expect_extra
+from resdet.detection.extras import EXTRAS
 from resdet.detection.predictor import load
 from resdet.detection.structures import Detections
 from resdet.detection.tasks.exporting import export
 from resdet.detection.tasks.quantizing import quantize_parts, read_calibration
-from resdet.tests.detection.export.rehash import rehash
-from resdet.tests.detection.export.test_classes_and_boxes import CONFIGS, write
+from resdet.tests.detection.export.rehash import converted, needs
 from resdet.tests.detection.export.test_detector import best, evaluated
 from resdet.tests.detection.export.test_int8 import FAST, load_detector
 from resdet.tests.detection.export.test_parts import expect_same
+from resdet.tests.detection.export.untrained import CONFIGS, write
 from resdet.tools.cli import main
-
-
-def needs(extra: str) -> None:
-    try:
-        expect_extra(extra)
-    except ConfigError as error:
-        pytest.skip(str(error))
-
-
-def converted(source: Path, out: Path) -> Path:
-    """An export in ONNX, as the export in OpenVINO would be."""
-    needs("openvino")
-    shutil.copytree(source, out)
-    for path in out.glob("*.onnx"):
-        convert_to_openvino(path, path.with_suffix(FORMATS["openvino"]))
-        path.unlink()
-    versions = json.loads((out / "meta.json").read_text())["versions"]
-    rehash(out, versions=versions | expect_extra("openvino"))
-    return out
 
 
 @pytest.fixture(scope="module")

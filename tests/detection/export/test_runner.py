@@ -1,18 +1,26 @@
-"""The file beside an export: the same detections without PyTorch and without resdet."""
+"""The files beside an export: the same results without PyTorch and without resdet."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from resdet.datasets.loading import transforms
+from resdet.detection.config.files import check_dict, override
+from resdet.detection.export.verify import compare
 from resdet.detection.predictor import load
+from resdet.detection.structures import Detections
+from resdet.detection.tasks.registry import TASKS
+from resdet.tests.detection.export.rehash import rehash
 
 runner = pytest.importorskip(
     "resdet.detection.export.runner",
@@ -26,6 +34,7 @@ import runpy, sys
 for name in ("torch", "torchvision", "resdet", "onnx", "PIL", "scipy", "pydantic"):
     sys.modules[name] = None
 sys.argv = sys.argv[1:]
+sys.path[0] = sys.argv[0].rpartition("/")[0]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
@@ -60,6 +69,95 @@ def test_it_finds_what_infer_finds_without_torch(
         assert np.allclose(boxes, wanted.boxes, atol=1e-3)
         count += len(found)
     assert count > 0
+
+
+def test_a_detector_cut_at_its_crops(parts: Path, scenes: Path, tmp_path: Path) -> None:
+    images = sorted((scenes / "JPEGImages").iterdir())[:4]
+    done = run(parts / "runner.py", *images, "--conf", "0.02")
+    assert done.returncode == 0, done.stderr
+    model, count = load(parts, score_threshold=0.02), 0
+    for path, record in zip(images, map(json.loads, done.stdout.splitlines()), strict=True):
+        wanted, rows = model(path), record["detections"]
+        labels = [model.classes.index(row["class"]) for row in rows]
+        found = Detections(
+            torch.tensor([row["box"] for row in rows]).reshape(-1, 4),
+            torch.tensor([row["score"] for row in rows]),
+            torch.tensor(labels, dtype=torch.int64),
+        )
+        expected = Detections(wanted.boxes, wanted.scores, wanted.labels)
+        total, lost, distance, apart = compare(found, expected)
+        assert total == len(rows) and not lost and distance < 0.01 and apart < 1e-4
+        count += total
+    assert count > 20
+
+
+def test_settings_that_it_does_not_compute(parts: Path, tmp_path: Path) -> None:
+    shutil.copytree(parts, tmp_path / "parts")
+    config = json.loads((parts / "meta.json").read_text())["config"]
+    config["test"]["flip"] = True
+    rehash(tmp_path / "parts", config=config)
+    done = run(tmp_path / "parts" / "runner.py", tmp_path / "no.jpg")
+    assert "exported with test.flip=True, and runner.py only knows False" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [[], ["test.protocol=ten_crop"], ["test.protocol=multi_scale", "test.flip=true"]],
+)
+def test_a_classifier(
+    files: dict[str, tuple[Path, Path]],
+    settings: list[str],
+    scenes: Path,
+    tmp_path: Path,
+) -> None:
+    """The protocol is that of the export, which is not repeated for each: it is in meta.json."""
+    source, image = files["classification"][1], next((scenes / "JPEGImages").iterdir())
+    wanted = load(source, overrides=settings)(image)
+    shutil.copytree(source, tmp_path / "out")
+    rehash(tmp_path / "out", config=wanted_config(source, settings))
+    done = run(tmp_path / "out" / "runner.py", image, "--top", "2")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["classes"]
+    assert [row["class"] for row in rows] == list(wanted.names[:2])
+    assert np.allclose([row["score"] for row in rows], wanted.scores[:2], atol=1e-5)
+
+
+def wanted_config(source: Path, settings: list[str]) -> dict[str, Any]:
+    meta = json.loads((source / "meta.json").read_text())
+    task = TASKS[meta["task"]]
+    return override(check_dict(task.schema, meta["config"], ""), settings).model_dump(mode="json")
+
+
+@pytest.mark.parametrize("settings", [[], ["test.protocol=centre", "test.flip=true"]])
+def test_a_localizer(
+    files: dict[str, tuple[Path, Path]],
+    settings: list[str],
+    scenes: Path,
+    tmp_path: Path,
+) -> None:
+    """Its boxes are those that `resdet` finds for the same classes."""
+    source, image = files["localization"][1], next((scenes / "JPEGImages").iterdir())
+    classifier = files["classification"][1]
+    chosen = [*settings, f"test.classifiers=[{classifier}]", "test.top=3"]
+    wanted = load(source, overrides=chosen, score_threshold=0.0)(image)
+    shutil.copytree(source, tmp_path / "out")
+    rehash(tmp_path / "out", config=wanted_config(source, settings))
+    script = tmp_path / "out" / "runner.py"
+    done = run(script, image, "--classes", *wanted.names)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["detections"]
+    assert [row["class"] for row in rows] == list(wanted.names) and len(rows) == 3
+    assert np.allclose([row["box"] for row in rows], wanted.boxes, atol=1e-2)
+    assert run(script, image).returncode == 2
+    unknown = run(script, image, "--classes", "z")
+    assert unknown.returncode == 5 and "unknown classes ['z']" in unknown.stdout
+
+
+def test_a_second_stage_has_no_runner(files: dict[str, tuple[Path, Path]]) -> None:
+    folder = files["localization_rcnn"][1]
+    assert not (folder / "runner.py").exists()
+    with pytest.raises(ValueError, match=r"localization_rcnn is not in runner\.py"):
+        runner.load(folder)
 
 
 @pytest.mark.parametrize(
