@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -74,6 +75,24 @@ def test_the_graph_is_standard_and_of_any_size(exported: Path) -> None:
     assert [value.name for value in model.graph.output] == [
         "image", "boxes", "scores", "labels", "finite",
     ]  # fmt: skip
+
+
+def test_the_configuration_of_triton(exported: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    graph = onnx.load(exported / "model.onnx").graph
+    text = Path(__file__).parents[3].joinpath("docs", "export.md").read_text(encoding="utf-8")
+    rows = re.findall(r'name: "(\w+)", data_type: TYPE_(\w+), dims: \[ ([-\d, ]+) \](.*)', text)
+    names = {"UINT8": "UINT8", "INT64": "INT64", "FP32": "FLOAT", "BOOL": "BOOL"}
+    documented = {
+        name: (names[kind], [] if "reshape" in rest else list(map(int, sides.split(","))))
+        for name, kind, sides, rest in rows
+    }
+    found = {}
+    for value in (*graph.input, *graph.output):
+        tensor = value.type.tensor_type
+        sides = [-1 if each.dim_param else each.dim_value for each in tensor.shape.dim]
+        found[value.name] = (onnx.TensorProto.DataType.Name(tensor.elem_type), sides)
+    assert documented == found
 
 
 def test_images_of_a_padded_batch_are_predicted_without_their_padding(exported: Path) -> None:

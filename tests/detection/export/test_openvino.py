@@ -25,7 +25,7 @@ from resdet.detection.predictor import load
 from resdet.detection.structures import Detections
 from resdet.detection.tasks.exporting import export
 from resdet.detection.tasks.quantizing import quantize_parts, read_calibration
-from resdet.tests.detection.export.rehash import converted, needs
+from resdet.tests.detection.export.rehash import converted, needs, rehash
 from resdet.tests.detection.export.test_detector import best, evaluated
 from resdet.tests.detection.export.test_int8 import FAST, load_detector
 from resdet.tests.detection.export.test_parts import expect_same
@@ -187,6 +187,17 @@ def quantized(folder: Path, name: str) -> list[bool]:
                 node = node.input_value(0).get_node()
             found.append(node.get_element_type().get_type_name() == "i8")
     return found
+
+
+def test_a_runtime_that_is_missing(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shutil.copytree(exported, tmp_path / "vino")
+    (tmp_path / "vino" / "model.onnx").rename(tmp_path / "vino" / "model.xml")
+    rehash(tmp_path / "vino")
+    monkeypatch.setitem(EXTRAS, "openvino", ("no_such_package",))
+    with pytest.raises(ConfigError, match=r"pip install 'resdet\[openvino\]'"):
+        load(tmp_path / "vino")
 
 
 @pytest.mark.parametrize("extra", ["openvino", "nncf"])
