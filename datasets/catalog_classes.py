@@ -121,10 +121,10 @@ def _images(source: Source, parts: Sequence[Part], rules: ImageRules) -> dict[Pa
 
 
 def _read(source: Source, reading: Reading) -> Inspected:
-    """The images of a part, and the findings of those that were skipped."""
+    """The images of a part, and the findings of those that were skipped and of doubtful classes."""
     images, findings = inspect(source, reading)
     refuse(findings, f"{source.title}: {reading.part}")
-    return images, [finding for finding in findings if finding.outcome]
+    return images, [each for each in findings if each.outcome or each.kind == "nested_classes"]
 
 
 def _held_out(images: list[RawImage], fraction: float, seed: int) -> dict[Part, list[RawImage]]:

@@ -6,7 +6,7 @@ folder below its split; subfolders of a class have no meaning.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -18,16 +18,16 @@ from ...detection.config.base import NonNegative
 from ...detection.errors import first_few
 from ..findings import Fault, Finding
 from ..image import DEFAULT_RULES, ImageRules
-from ..listing import (
-    IMAGE_FOLDERS,
-    SPLIT_NAMES,
-    files_in,
-    has_images,
-    is_image_name,
-    subfolders,
-    walk_files,
-)
+from ..listing import files_in, has_images, is_image_name, subfolders, walk_files
 from ..records import RawImage
+from .class_levels import (
+    folders_of_images,
+    images_in,
+    inspect_classes,
+    inspect_levels,
+    is_split,
+    splits_of_folder,
+)
 from .format import Format, Inspected, Part, Reading, RootSource, checked_size, root_places
 
 #: Files that are looked into to recognise a folder.
@@ -59,83 +59,6 @@ class ImagesSource(RootSource):
     format: Literal["images"] = "images"
 
 
-def splits_of_folder(root: Path) -> dict[str, Path]:
-    """{split: its folder}; {"all": root} if the class folders are in ``root`` itself,
-    or in the only folder with images in it. The classes of a split, too, may be in the only folder
-    with images in it."""
-    found = {name: root / name for name in SPLIT_NAMES if _is_split(root / name)}
-    if found or not root.is_dir():
-        return {name: _class_level(folder) for name, folder in found.items()} or {"all": root}
-    inside = _only_filled(root)
-    if inside and any(_is_split(inside / name) for name in SPLIT_NAMES):
-        return splits_of_folder(inside)
-    return splits_of_folder(inside) if inside and _folders_of_images(inside) else {"all": root}
-
-
-def _class_level(folder: Path) -> Path:
-    """The folder of the class folders: ``folder``, or the only one with images in it that has
-    several of them; `inspect_levels` tells so."""
-    inside = _only_filled(folder)
-    return _class_level(inside) if inside and _folders_of_images(inside) else folder
-
-
-def inspect_levels(sources: Sequence[FolderSource]) -> list[Finding]:
-    """Where the classes are the folders in the only filled folder of a split, which may be its
-    only class, a warning; a note without splits, or where it is called ``images``: rarely a class.
-    """
-    findings = []
-    parts = ((source.root, part) for source in sources for part in (source.train, source.val))
-    for root, part in dict.fromkeys(parts):
-        place = root / part
-        above = place.parent
-        if part == "." or place.name in SPLIT_NAMES or not place.is_dir():
-            continue
-        if _only_filled(above) != place:
-            continue
-        below = above.relative_to(root).parts if above.is_relative_to(root) else ()
-        in_split = any(name in SPLIT_NAMES for name in (above.name, *below))
-        names = first_few([each.name for each in subfolders(place)])
-        level = Path(part).parent.as_posix()
-        reason = (
-            f"the only folder with images in {above.name}; the folders in it are read as the "
-            f"classes: {names}; if {place.name} is itself a class, write {level} for {part} "
-            "in the source"
-        )
-        probable = in_split and place.name.lower() not in IMAGE_FOLDERS
-        findings.append(Finding("nested_classes", "warning" if probable else "note", place, reason))
-    return findings
-
-
-def _only_filled(folder: Path) -> Path | None:
-    """The only folder in ``folder`` with images in it, if there is one."""
-    filled = list(islice(filter(has_images, subfolders(folder)), 2))
-    return filled[0] if len(filled) == 1 and not _images_in(folder) else None
-
-
-def _folders_of_images(folder: Path) -> list[Path]:
-    """The folders of images in ``folder``, if they are several and no image lies beside them:
-    probably classes."""
-    if _images_in(folder):
-        return []
-    found = [place for place in subfolders(folder) if has_images(place)]
-    return found if len(found) > 1 else []
-
-
-def _nested(classes: Sequence[Path]) -> list[Finding]:
-    """A warning if folders that are read as classes have folders of images."""
-    nested = {place: inside for place in classes if (inside := _folders_of_images(place))}
-    if not nested:
-        return []
-    place, inside = next(iter(nested.items()))
-    names = first_few([each.name for each in inside])
-    reason = (
-        f"{len(nested)} of {len(classes)} classes have their images in several folders, which are "
-        f"not told apart; of {place.name}: {names}; if these are the classes, name the folder "
-        f"above them: {place}"
-    )
-    return [Finding("nested_classes", "warning", place, reason)]
-
-
 def inspect_image_folder(
     folder: Path, *, rules: ImageRules = DEFAULT_RULES, headers: bool = True
 ) -> Inspected:
@@ -149,7 +72,7 @@ def inspect_image_folder(
     classes = subfolders(folder)
     if not classes:
         return [], [Finding("no_classes", "error", folder, "has no class folders")]
-    images, findings = [], [*_beside_classes(folder), *_nested(classes)]
+    images, findings = [], [*_beside_classes(folder), *inspect_classes(classes)]
     for place in classes:
         found, faults = _inspect_files(place, folder, rules, headers=headers)
         findings += faults
@@ -193,14 +116,9 @@ def compare_splits(root: Path) -> list[Finding]:
         findings += [
             _stray(path)
             for path in sorted([*files_in(root), *subfolders(root)])
-            if not _is_split(path) and not trained.is_relative_to(path)
+            if not is_split(path) and not trained.is_relative_to(path)
         ]
     return findings
-
-
-def _is_split(folder: Path) -> bool:
-    """Whether a folder is a split; a class of such a name has no subfolders."""
-    return folder.name in SPLIT_NAMES and folder.is_dir() and bool(subfolders(folder))
 
 
 def _beside_classes(folder: Path) -> Iterator[Finding]:
@@ -230,7 +148,7 @@ def _instead(root: Path, part: Part) -> str:
     found = {
         name: str(folder.relative_to(root))
         for name, folder in splits_of_folder(root).items()
-        if _folders_of_images(folder)
+        if folders_of_images(folder)
     }
     if not found:
         return ""
@@ -247,10 +165,6 @@ def _splits(root: Path) -> dict[str, FolderSource]:
         name: folder.relative_to(root).as_posix() for name, folder in splits_of_folder(root).items()
     }
     return {name: FolderSource(root=root, train=each, val=each) for name, each in folders.items()}
-
-
-def _images_in(folder: Path) -> bool:
-    return any(is_image_name(path.name) for path in files_in(folder))
 
 
 def _recognise(root: Path) -> str:
@@ -281,7 +195,7 @@ FORMAT = Format(
     splits=_splits,
     inspect=_inspect,
     inspect_folder=lambda sources: [
-        *inspect_levels(sources),
+        *inspect_levels([(each.root, part) for each in sources for part in (each.train, each.val)]),
         *compare_splits(sources[0].root),
     ],
     places=lambda source: root_places(source.root, source.train, source.val),
@@ -291,7 +205,7 @@ IMAGES = Format(
     source=ImagesSource,
     carries="nothing",
     layout="images",
-    recognise=lambda root: "it has images" if _images_in(root) else "",
+    recognise=lambda root: "it has images" if images_in(root) else "",
     splits=lambda root: {"all": ImagesSource(root=root)},
     inspect=lambda source, reading: _inspect_files(source.root, source.root, reading.rules),
 )

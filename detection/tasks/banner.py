@@ -16,7 +16,7 @@ from .base import Loaded, Splits
 from .epochs import steps_per_epoch
 
 #: Findings about classes that are shown one by one.
-_OF_CLASSES = ("class_missing_in_split", "label_conflict")
+_OF_CLASSES = ("class_missing_in_split", "label_conflict", "nested_classes")
 
 
 def other_threads(state: Mapping[str, Any]) -> list[str]:
@@ -68,7 +68,8 @@ def describe_findings(splits: Splits) -> list[str]:
     """The first problems of the data, and the number of findings of each kind."""
     lines = []
     for name, split in splits.items():
-        of_classes = [str(each) for each in split.findings if each.kind in _OF_CLASSES]
+        told = [each for each in split.findings if each.severity != "note"]
+        of_classes = [str(each) for each in told if each.kind in _OF_CLASSES]
         problems = (*split.problems[:10], *of_classes[:10])
         lines += [f"WARNING: data.{name}: {problem}" for problem in problems]
         if split.findings:

@@ -188,6 +188,24 @@ def test_a_layout_is_checked_and_loaded_for_training(
     assert main(["train-cls", "--cfg", str(config), "--dry-run", *words]) == 0
 
 
+def test_folders_that_may_be_the_classes_are_told_before_a_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The check reads the lowest level; a config that names a higher one trains on it, told."""
+    places = (f"{split}/data/{{}}/{where}" for split in ("train", "val") for where in ("in", "out"))
+    _folders(*places)(tmp_path)
+    config = tmp_path / "mine.yaml"
+    config.write_text(TRAINING + "task: classification\ndata: {workers: 0, source: {root: .}}\n")
+    config.write_text(config.read_text().replace("root:", "format: image_folder, root:"))
+    words = ("data.source.train=train/data", "data.source.val=val/data")
+    assert main(["check-data", str(tmp_path)]) == 0
+    assert "2 of 2 classes have their images in several folders" in capsys.readouterr().out
+    assert main(["train-cls", "--cfg", str(config), "--dry-run", *words]) == 0
+    out = capsys.readouterr().out
+    assert "WARNING: data.train: " in out and "name the folder above them:" in out
+    assert "classes: 2 with 4 to 4 images each" in out
+
+
 TRAINING = """
 crop: {kind: resized, size: 32}
 network: {depth: 18, width: 8, norm: group, weights: null}

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from resdet.datasets.formats import inspect, inspect_folders
+from resdet.datasets.formats.class_levels import inspect_levels, splits_of_folder
 from resdet.datasets.formats.image_folder import (
     FORMAT,
     FolderSource,
     compare_splits,
     inspect_image_folder,
-    inspect_levels,
-    splits_of_folder,
 )
 from resdet.detection.errors import DataError
 from resdet.tests.datasets.formats.sources import read
@@ -111,10 +110,75 @@ def test_the_only_folder_of_a_split_is_told_wherever_it_is(
         _save(root / "val" / name / "a.png")
         _save(data / level / name / "a.png")
     part = str(data / level) if outside else level
-    (told,) = inspect_levels([FolderSource(root=root, train=part)])
+    (told,) = inspect_levels([(root, part)])
     deep = outside and level.count("/") > 1  # where a split begins is known below the root alone
     assert (told.file, told.severity) == (data / level, "note" if deep else "warning")
     assert f"write {Path(part).parent} for {part} in" in told.reason
+
+
+@pytest.mark.parametrize("wrappers", [("data",), ("data", "more"), ("in/data/more",)])
+@pytest.mark.parametrize("splits", [("train",), ("train", "val"), ()])
+def test_classes_below_any_number_of_folders_are_read_and_told(
+    wrappers: tuple[str, ...], splits: tuple[str, ...], tmp_path: Path
+) -> None:
+    """As deep as in ``train/data/cats/{indoor,outdoor}``: what lies below may be the classes."""
+    level = "/".join([*wrappers, "cats"])
+    for split in splits or (".",):
+        for name in ("indoor", "outdoor"):
+            _save(tmp_path / split / level / name / "a.png")
+    assert splits_of_folder(tmp_path) == {
+        split: tmp_path / (split if splits else "") / level for split in splits or ("all",)
+    }
+    sources = list(FORMAT.splits(tmp_path).values())
+    assert {image.image_class for image in inspect(sources[0])[0]} == {"indoor", "outdoor"}
+    told = [each for each in inspect_folders(sources) if each.kind == "nested_classes"]
+    assert [each.severity for each in told] == ["warning"] * len(splits) or ["note"]
+    assert f"write {Path(sources[0].train).parent} for {sources[0].train}" in told[0].reason
+    # Where the config names a folder above them:
+    top = splits[0] if splits else "."
+    images, (finding,) = inspect(FolderSource(root=tmp_path, train=top))
+    assert len({image.image_class for image in images}) == 1
+    assert (finding.kind, finding.severity) == ("nested_classes", "warning")
+    assert f"name the folder above them: {tmp_path / top / level}" in finding.reason
+
+
+def test_folders_below_each_of_several_classes_are_told_at_any_depth(tmp_path: Path) -> None:
+    for name in ("cats/data/indoor", "cats/data/outdoor", "dogs/data"):
+        _save(tmp_path / "train" / name / "a.png")
+    images, (finding,) = inspect(FolderSource(root=tmp_path))
+    assert {image.image_class for image in images} == {"cats", "dogs"}
+    assert "1 of 2 classes" in finding.reason and "of data: indoor; outdoor" in finding.reason
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "levels"),
+    [
+        (("data/{}", "cat dog"), ("{}", "cat dog"), ("train/data", "val")),
+        (("{}", "cat dog"), ("in/data/{}", "cat dog"), ("train", "val/in/data")),
+        (("{}", "cat dog"), ("{}/indoor {}/outdoor", "cat"), ("train", "val")),  # not deeper
+        (("{}/indoor {}/outdoor", "cat"), ("{}", "cat dog"), ("train", "val")),
+        (("data/{}", "cat dog"), ("data/{}", "cat"), ("train/data", "val/data")),  # one class
+    ],
+)
+def test_one_split_shows_the_level_of_the_classes_of_another(
+    train: tuple[str, str], val: tuple[str, str], levels: tuple[str, str], tmp_path: Path
+) -> None:
+    for split, (places, names) in {"train": train, "val": val}.items():
+        for place in places.split():
+            for name in names.split():
+                _save(tmp_path / split / place.format(name) / "a.png")
+    assert list(splits_of_folder(tmp_path).values()) == [tmp_path / level for level in levels]
+
+
+def test_the_only_class_may_be_the_folder_in_it(tmp_path: Path) -> None:
+    _save(tmp_path / "train" / "data" / "cat" / "a.png")
+    images, (finding,) = inspect(FolderSource(root=tmp_path))
+    assert [image.image_class for image in images] == ["data"]
+    assert (finding.kind, finding.severity) == ("nested_classes", "note")
+    assert f"name the folder above it: {tmp_path / 'train' / 'data'}" in finding.reason
+    (tmp_path / "train" / "data").rename(tmp_path / "train" / "cat")
+    (tmp_path / "train" / "cat" / "cat").rename(tmp_path / "train" / "cat" / "Images")
+    assert inspect(FolderSource(root=tmp_path))[1] == []
 
 
 def test_classes_beside_what_may_be_one_are_told(tmp_path: Path) -> None:
