@@ -12,6 +12,7 @@ from typing import Any
 from ...detection.files import read_limited
 from ..findings import Fault, Finding
 from ..records import RawBox, RawObject
+from ..text import utf8_text
 from .coco_masks import box_of
 from .values import Values, key_of
 
@@ -34,7 +35,7 @@ def load_json(path: Path, *, annotated: bool = True) -> dict[str, list[Entry]]:
     A file that is not ``annotated`` has no objects, whatever it contains.
     """
     try:
-        content = json.loads(read_limited(path, _LARGEST_JSON).decode("utf-8-sig"))
+        content = json.loads(utf8_text(read_limited(path, _LARGEST_JSON)))
     except FileNotFoundError as error:
         raise Fault.of("missing_file", path, "no such file") from error
     except json.JSONDecodeError as error:

@@ -19,6 +19,7 @@ from ...detection.errors import first_few
 from ..findings import Fault, Finding
 from ..listing import is_hidden
 from ..records import RawImage, RawObject
+from ..text import NotUtf8, utf8_text
 from .file_source import (
     FileEntry,
     FileLayout,
@@ -74,8 +75,8 @@ class _Table:
 
 def _read_table(path: Path) -> _Table:
     try:
-        return _parse_table(read_bytes(path).decode("utf-8-sig"), path)
-    except UnicodeDecodeError as error:
+        return _parse_table(utf8_text(read_bytes(path)), path)
+    except NotUtf8 as error:
         raise Fault.of("malformed_file", path, f"cannot be read ({error})") from error
 
 
@@ -120,10 +121,10 @@ def _is_bare(cells: Sequence[str]) -> bool:
 
 def _is_csv(path: Path) -> bool:
     start = probe(path)
-    if b"\0" in start:
+    if "\0" in start:
         return False
     try:
-        _parse_table("\n".join(start.decode("utf-8-sig", "replace").split("\n")[:2]), path)
+        _parse_table("\n".join(start.split("\n")[:2]), path)
     except Fault:
         return False
     return True
@@ -197,7 +198,10 @@ def _descriptions(path: Path) -> dict[str, str]:
     found = [place for place in places if not is_hidden(place.name)]
     if not found:
         return {}
-    text = read_bytes(found[0]).decode("utf-8-sig", "replace")
+    try:
+        text = utf8_text(read_bytes(found[0]))
+    except NotUtf8 as error:
+        raise Fault.of("malformed_file", found[0], f"cannot be read ({error})") from error
     return {row[0]: row[1] for row in csv.reader(io.StringIO(text)) if len(row) > 1}
 
 

@@ -10,7 +10,6 @@ from typing import Literal
 from xml.etree.ElementTree import Element, ParseError, SubElement, indent, tostring
 
 from defusedxml.common import DefusedXmlException
-from defusedxml.ElementTree import fromstring
 
 from ..findings import Fault, Finding
 from ..records import RawBox, RawImage, RawObject
@@ -27,6 +26,7 @@ from .file_source import (
 )
 from .format import Contents, Format, Inspected, Reading
 from .values import Values
+from .voc_xml import parse_xml
 from .writing import Place, Splits, Writer, fit_box, number, write_new
 
 _OUTLINES = frozenset({"polygon", "polyline", "points", "mask"})
@@ -40,7 +40,7 @@ class CvatSource(FileSource):
 
 def _parse(path: Path) -> Element:
     try:
-        root: Element = fromstring(read_bytes(path))
+        root = parse_xml(read_bytes(path))
     except DefusedXmlException as error:
         reason = "declares entities, which are not accepted"
         raise Fault.of("malformed_xml", path, reason) from error
@@ -151,7 +151,7 @@ def _extras(root: Element) -> Iterator[str]:
 
 
 def _is_cvat(path: Path) -> bool:
-    return re.search(rb"<annotations>\s*<version>1\.", probe(path)) is not None
+    return re.search(r"<annotations>\s*<version>1\.", probe(path)) is not None
 
 
 def _image_names(path: Path) -> Iterator[str]:

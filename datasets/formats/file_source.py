@@ -15,6 +15,7 @@ from ..findings import Fault, Finding
 from ..image_file import is_file
 from ..listing import files_with_suffix, split_order
 from ..records import RawBox, RawImage, RawObject
+from ..text import text_start, utf8_text
 from .format import Inspected, Reading, Source, fit_to_image
 from .image_names import ImageFiles
 
@@ -65,7 +66,7 @@ def read_bytes(path: Path) -> bytes:
 def read_json(path: Path) -> Any:
     """The value in a JSON file; raises `Fault`."""
     try:
-        return json.loads(read_bytes(path).decode("utf-8-sig"))
+        return json.loads(utf8_text(read_bytes(path)))
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}"
         raise Fault.of("malformed_json", path, error.msg, object=where) from error
@@ -73,14 +74,14 @@ def read_json(path: Path) -> Any:
         raise Fault.of("malformed_json", path, f"cannot be read ({error})") from error
 
 
-def probe(path: Path) -> bytes:
-    """The beginning of a file, b"" if it cannot be read."""
+def probe(path: Path) -> str:
+    """The beginning of a file, "" if it cannot be read; see `text_start`."""
     try:
         expect_regular(path)
         with path.open("rb") as file:
-            return file.read(PROBED_BYTES)
+            return text_start(file.read(PROBED_BYTES))
     except OSError:
-        return b""
+        return ""
 
 
 def inspect_entries(

@@ -14,6 +14,7 @@ from pathlib import Path
 from ...detection.files import read_limited
 from ..findings import Fault, Finding
 from ..records import RawBox
+from ..text import utf8_text
 
 #: Bytes; a bound for files without end.
 _LARGEST_FILE = 2**30
@@ -143,7 +144,7 @@ def _read(path: Path) -> str:
     if not path.is_file():
         raise Fault.of("missing_file", path, "no such file")
     try:
-        text = read_limited(path, _LARGEST_FILE).decode("utf-8-sig")
+        text = utf8_text(read_limited(path, _LARGEST_FILE))
         return text.replace("\r\n", "\n").replace("\r", "\n")  # as files opened as text
     except (OSError, ValueError) as error:
         raise Fault.of("malformed_file", path, f"cannot be read ({error})") from error

@@ -216,10 +216,10 @@ def _extras(task: _Task) -> Iterator[str]:
 
 def _is_label_studio(path: Path) -> bool:
     """Whether a list of tasks begins here, or a list of images with shapes (JSON-MIN)."""
-    start = probe(path).lstrip(b"\xef\xbb\xbf \t\r\n")
-    tasks = b'"data"' in start and b'"annotations"' in start
-    shapes = b"labels" in start and b"original_width" in start
-    return start.startswith(b"[") and (tasks or shapes)
+    start = probe(path).lstrip()
+    tasks = '"data"' in start and '"annotations"' in start
+    shapes = "labels" in start and "original_width" in start
+    return start.startswith("[") and (tasks or shapes)
 
 
 # ---------------------------------------------------------------------------------- writing

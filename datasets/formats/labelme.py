@@ -189,9 +189,7 @@ def _corners(kind: str, points: Sequence[tuple[float, float]]) -> RawBox | None:
 
 def _is_labelme(path: Path) -> bool:
     start = probe(path)
-    return start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") and (
-        b'"shapes"' in start or b'"imagePath"' in start
-    )
+    return start.lstrip().startswith("{") and ('"shapes"' in start or '"imagePath"' in start)
 
 
 def _files(folder: Path) -> list[Path]:

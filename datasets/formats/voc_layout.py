@@ -27,6 +27,7 @@ from ..listing import (
     subfolders,
     walk_files,
 )
+from ..text import NotUtf8, utf8_text
 
 _LARGEST_LIST = 2**28
 _LISTS = Path("ImageSets", "Main")
@@ -217,14 +218,14 @@ def listed_ids(path: Path, names: Set[str]) -> list[str]:
         data = read_limited(path, _LARGEST_LIST)
     except OSError as error:
         raise Fault.of("unreadable_image_set", path, f"cannot be read ({error})") from error
-    first = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+    first = "utf-16" if wide else "utf-8-sig"
     if certain := _decoded(data, first, names) or _first_decoded(data, names):
         return certain
     try:
-        ids = _ids(data.decode(first), names)
-    except UnicodeDecodeError as error:
-        reason = f"cannot be read ({error}); save the list as UTF-8"
-        raise Fault.of("unreadable_image_set", path, reason) from error
+        ids = _ids(data.decode(first) if wide else utf8_text(data), names)
+    except (NotUtf8, UnicodeDecodeError) as error:
+        raise Fault.of("unreadable_image_set", path, f"cannot be read ({error})") from error
     if not ids:
         raise Fault.of("empty_image_set", path, "lists no images")
     return ids

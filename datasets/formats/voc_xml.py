@@ -16,6 +16,7 @@ from ...detection.files import read_limited
 from ..coordinates import Coordinates
 from ..findings import Fault, Finding
 from ..records import RawBox, RawObject
+from ..text import utf8_text
 from .format import Difficult
 from .values import Values
 from .writing import Outgoing, number
@@ -33,7 +34,7 @@ _DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
 def parse_annotation(path: Path) -> Element:
     """The ``<annotation>``; raises `Fault` of kind ``malformed_xml``."""
     try:
-        root = _parse_bytes(read_limited(path, _LARGEST_XML))
+        root = parse_xml(read_limited(path, _LARGEST_XML))
     except DefusedXmlException as error:
         raise _malformed(path, "declares entities, which are not accepted") from error
     except (ParseError, ValueError, LookupError, OSError) as error:
@@ -195,6 +196,21 @@ def _add(parent: Element, texts: Mapping[str, object]) -> None:
 
 def _malformed(path: Path, reason: str) -> Fault:
     return Fault.of("malformed_xml", path, reason)
+
+
+def parse_xml(data: bytes) -> Element:
+    """The root of a document in the encoding that it states.
+
+    Raises ParseError, ValueError and LookupError for what cannot be read, NotUtf8 if that is its
+    encoding, and DefusedXmlException for entities.
+    """
+    try:
+        return _parse_bytes(data)
+    except ParseError:
+        declared = _ENCODING.match(data.lstrip())
+        if b"\0" not in data and (declared is None or declared.group(1).lower() == b"utf-8"):
+            utf8_text(data)
+        raise
 
 
 def _parse_bytes(data: bytes) -> Element:

@@ -11,6 +11,7 @@ from ...detection.files import read_limited
 from ..findings import Fault, Finding
 from ..listing import is_image_name
 from ..records import RawObject
+from ..text import NotUtf8, text_start, utf8_text
 from .file_source import bounding_box
 from .values import Values, key_of
 from .writing import number, rounded
@@ -34,9 +35,9 @@ _COLUMNS = ("class", "cx", "cy", "w", "h")
 def read_text(path: Path) -> str:
     """The text of a file of names or labels; raises `Fault`."""
     try:
-        text = read_limited(path, _LARGEST_FILE).decode("utf-8-sig")
+        text = utf8_text(read_limited(path, _LARGEST_FILE))
         return text.replace("\r\n", "\n").replace("\r", "\n")  # as files opened as text
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, NotUtf8) as error:
         raise malformed(path, f"cannot be read ({error})") from error
 
 
@@ -51,23 +52,25 @@ def read_lines(path: Path) -> list[str]:
 
 def is_image_list(path: Path) -> bool:
     """Whether the first line is the path of an image."""
-    try:
-        lines = read_lines(path)
-    except Fault:
-        return False
-    return bool(lines) and is_image_name(lines[0].replace("\\", "/").rpartition("/")[2])
+    return is_image_name(_first_line(path).replace("\\", "/").rpartition("/")[2])
 
 
 def is_label_file(path: Path) -> bool:
     """Whether the first line has a class number and at least four numbers."""
     try:
-        lines = read_lines(path)
-        numbers = (
-            [Values(texts=True).stated("", word) for word in lines[0].split()] if lines else []
-        )
+        numbers = [Values(texts=True).stated("", word) for word in _first_line(path).split()]
         return len(numbers) >= len(_COLUMNS)
-    except (Fault, ValueError):
+    except ValueError:
         return False
+
+
+def _first_line(path: Path) -> str:
+    """The first that is not empty, in any encoding; "" of a file that cannot be read."""
+    try:
+        lines = text_start(read_limited(path, _LARGEST_FILE)).splitlines()
+    except OSError:
+        return ""
+    return next(filter(None, map(str.strip, lines)), "")
 
 
 def is_other_text(path: Path) -> bool:

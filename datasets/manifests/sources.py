@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from ...detection.errors import ConfigError, DataError, one_line
 from ..listing import has_image_suffix, is_hidden
+from ..text import NotUtf8, utf8_text
 from .entries import Entry
 from .storage import filesystem, is_remote, join, patiently, reason_of
 from .walk import Listed, walk
@@ -156,15 +157,24 @@ class ListImages(ImageSource):
         folder = self.address.rpartition("/")[0] or ("" if is_remote(self.address) else "/")
         try:
             with _opened(self.address) as file:
-                for line in file:
+                for number, line in enumerate(file, 1):
                     text = line.decode("utf-8-sig", "surrogateescape").strip()
                     if not text or text.startswith("#"):
                         continue
                     path = text if is_remote(text) or text.startswith("/") else join(folder, text)
+                    self._expect_utf8(line, number, path)
                     if entry := self.entry(path, _below(path, folder), Listed(text, None, "")):
                         yield entry
         except OSError as error:
             raise DataError(f"{self.address}: {reason_of(error)}") from error
+
+    def _expect_utf8(self, line: bytes, number: int, path: str) -> None:
+        """Raises DataError, unless the file has such a name on the disk."""
+        try:
+            utf8_text(line, number)
+        except NotUtf8 as error:
+            if b"\0" in line or is_remote(path) or not os.path.exists(path):  # noqa: PTH110
+                raise DataError(f"{self.address}: {error}") from error
 
 
 def find_sources(inputs: Sequence[str], *, hidden: bool = False) -> list[ImageSource]:

@@ -20,6 +20,7 @@ from ...detection.structures import Annotation, Record
 from ..catalog import DataSplit
 from ..manifests.storage import is_remote, join, read_bytes, reason_of, size_of
 from ..record_columns import Records
+from ..text import utf8_text
 
 INDEX = "index.jsonl"
 FORMAT = "resdet-shards-1"
@@ -158,7 +159,7 @@ def read_index(path: str) -> tuple[Header, list[Shard]]:
             if is_remote(path)
             else read_limited(Path(path), _LARGEST_INDEX)
         )
-        lines = content.decode("utf-8").splitlines(keepends=True)
+        lines = utf8_text(content).splitlines(keepends=True)
     except ResdetError:
         raise
     except Exception as error:  # whatever the storage raises

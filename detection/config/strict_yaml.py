@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from ...datasets.text import NotUtf8, utf8_text
 from ..errors import ConfigError
 from ..files import read_limited
 
@@ -112,6 +113,14 @@ def read_yaml(path: Path) -> YamlText:
     return parse_yaml(data, str(path))
 
 
+def _not_utf8(data: bytes | str) -> str:
+    try:
+        utf8_text(data if isinstance(data, bytes) else b"")
+    except NotUtf8 as error:
+        return str(error)
+    return ""
+
+
 def parse_yaml(data: bytes | str, name: str) -> YamlText:
     """The document in a text; messages begin with ``name``."""
     if len(data) > MAX_BYTES:
@@ -123,7 +132,7 @@ def parse_yaml(data: bytes | str, name: str) -> YamlText:
         raise ConfigError(f"{name}{line}: {error.problem or error.context}") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         # The last two: PyYAML calls chr() and int() on unchecked escapes and directives.
-        reason = " ".join(str(error).split())
+        reason = _not_utf8(data) or " ".join(str(error).split())
         raise ConfigError(f"{name}: not readable as YAML: {reason}") from error
     if node is None:
         return YamlText(None, {})

@@ -22,6 +22,7 @@ from ...datasets.formats.coco_ids import CocoIds, coco_ids
 from ...datasets.formats.values import Values
 from ...datasets.formats.voc import VocSource
 from ...datasets.listing import files_in
+from ...datasets.text import NotUtf8, utf8_text
 from ..errors import ConfigError, DataError
 from ..files import read_limited
 from ..inference.records import read_records
@@ -160,7 +161,7 @@ def _rows(path: Path, truth: Truth) -> Iterator[Row]:
 def _coco_rows(path: Path, truth: Truth) -> Iterator[Row]:
     """Results (a list), or the COCO JSON of ``infer``, whose images and categories go by name."""
     try:
-        content = json.loads(read_limited(path, _LARGEST_FILE).decode("utf-8-sig"))
+        content = json.loads(utf8_text(read_limited(path, _LARGEST_FILE)))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON: {error}") from error
     images: Mapping[str, str] | None = None
@@ -222,9 +223,11 @@ def _voc_rows(folder: Path, truth: Truth) -> Iterator[Row]:
         raise DataError(f"{folder}: several files of the class {truth.classes[twice[0]]!r}")
     for path, label in labels.items():
         try:
-            lines = read_limited(path, _LARGEST_FILE).decode("utf-8", "replace").splitlines()
+            lines = utf8_text(read_limited(path, _LARGEST_FILE)).splitlines()
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+        except NotUtf8 as error:
+            raise DataError(f"{path}: cannot be read: {error}") from error
         for number, line in enumerate(lines, 1):
             try:
                 image, *values = line.split()

@@ -14,6 +14,7 @@ from typing import IO
 from ...datasets.image import bytes_to_read
 from ...datasets.listing import files_in, has_image_suffix, is_hidden, walk_files
 from ...datasets.manifests.storage import ADDRESS
+from ...datasets.text import NotUtf8, utf8_text
 from ..errors import ConfigError
 from ..files import read_limited
 from .video import is_video
@@ -180,6 +181,11 @@ def _listed(path: Path) -> tuple[InputFile, ...]:
     text = content.decode("utf-8-sig", "surrogateescape")
     lines = [line.strip() for line in re.split(r"\r?\n", text)]
     files = [_listed_file(line, path.parent) for line in lines if line and line[0] != "#"]
+    if not all(file.path.exists() for file in files):  # names may be no UTF-8, as on the disk
+        try:
+            utf8_text(content)
+        except NotUtf8 as error:
+            raise ConfigError(f"{path}: {error}") from error
     if not files:
         raise ConfigError(f"{path}: the list is empty")
     return tuple(files)

@@ -124,7 +124,7 @@ def test_a_file_that_is_not_there_or_no_text(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"found\.csv: no such file"):
         read_submission(tmp_path / "found.csv", CLASSES)
     (tmp_path / "found.csv").write_bytes(b"\xff\xfe\xfd")
-    with pytest.raises(DataError, match=r"found\.csv: cannot be read \('utf-8' codec"):
+    with pytest.raises(DataError, match=r"found\.csv: cannot be read \(line 1 is not UTF-8"):
         read_submission(tmp_path / "found.csv", CLASSES)
 
 

@@ -9,6 +9,12 @@ from resdet.detection.config.strict_yaml import MAX_BYTES, parse_scalar, parse_y
 from resdet.detection.errors import ConfigError
 
 
+def test_another_encoding_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"a\.yaml: .*line 2 is not UTF-8 \(byte 0xe9\); save it"):
+        parse_yaml("a: 1\nb: café\n".encode("latin-1"), "a.yaml")
+    assert parse_yaml("b: café\n".encode("utf-16"), "a.yaml").value == {"b": "café"}
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [

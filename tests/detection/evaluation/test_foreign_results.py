@@ -136,6 +136,19 @@ def test_faults_are_named(tmp_path: Path, content: object, reason: str) -> None:
     assert reason in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_another_encoding_is_named(tmp_path: Path, encoding: str) -> None:
+    truth = read_truth(write(tmp_path, TRUTH, "truth.json"), "val")
+    results = tmp_path / "found.json"
+    folder = tmp_path / "voc"
+    folder.mkdir()
+    for path in (results, folder / "comp4_det_test_dog.txt"):
+        path.write_bytes("é 0.5 1 1 64 48".encode(encoding))
+    for place in (results, folder):
+        with pytest.raises(DataError, match=r"cannot be read.*: line 1 is not UTF-8"):
+            read_columns(place, truth)
+
+
 def test_nothing_found_and_nothing_there(tmp_path: Path) -> None:
     truth = read_truth(write(tmp_path, TRUTH, "truth.json"), "val")
     metrics = evaluate_columns(read_columns(write(tmp_path, []), truth), truth.classes).metrics
