@@ -55,7 +55,7 @@ def folder_options(
     from resdet.detection.inference.options import FolderOptions
 
     least, of_classes = thresholds(args.conf, predictor.classes)
-    return FolderOptions(
+    options = FolderOptions(
         score_threshold=predictor.output.threshold if least is None else least,
         class_thresholds=of_classes,
         only_classes=names(args.classes, predictor.classes),
@@ -69,6 +69,14 @@ def folder_options(
         seconds=args.timeout_per_image,
         provenance=_provenance(args, overrides, predictor),
     )
+    for text in overrides:
+        name, _, value = text.partition("=")
+        if name == "test.score_threshold" and float(value) < options.least:
+            say(
+                f"note: {text} changes nothing: what scores less than {options.least:g} is left "
+                f"out; --conf {value} keeps it"
+            )
+    return options
 
 
 def shard_of(text: str) -> tuple[int, int]:

@@ -31,8 +31,6 @@ from .base import (
     Positive,
     Precision,
     Section,
-    Side,
-    Sizes,
     TrainConfig,
     TransformSpec,
 )
@@ -79,17 +77,31 @@ class DataConfig(DataSection):
         return self
 
 
+#: A side of a resized image: what is smaller has hardly a cell of the feature map.
+ImageSide = Annotated[int, Field(ge=32, le=10_000)]
+
+
 class ImageConfig(Section):
     #: Shorter sides in training, drawn at random; one value is single-scale training.
-    short_side_train: Sizes = (600,)
+    short_side_train: Annotated[tuple[ImageSide, ...], Field(min_length=1, max_length=32)] = (600,)
     #: The shorter side in testing, in validation too.
-    short_side_test: Side = 600
+    short_side_test: ImageSide = 600
     #: Longer images are resized to this longer side instead, here and in training.
-    long_side_max: Side = 1000
+    long_side_max: ImageSide = 1000
     #: Probability of the left-right flip, the paper's only augmentation for detection.
     flip: Fraction = 0.5
     #: More transforms of training images, each {name: …, params: {…}}.
     augment: tuple[TransformSpec, ...] = ()
+
+    @model_validator(mode="after")
+    def _sides_fit(self) -> ImageConfig:
+        if self.short_side_test > self.long_side_max:
+            raise ValueError(
+                f"short_side_test {self.short_side_test} is above long_side_max "
+                f"{self.long_side_max}, so that no image would have it: lower the one or raise the "
+                "other"
+            )
+        return self
 
 
 class BackboneConfig(NetworkSection):
@@ -215,13 +227,13 @@ class TestConfig(Section):
     refine: RefineConfig = RefineConfig()
     vote: VoteConfig = VoteConfig()
     #: Shorter sides of whole passes whose candidates are joined; empty: image.short_side_test.
-    scales: Annotated[tuple[Side, ...], Field(max_length=32)] = ()
+    scales: Annotated[tuple[ImageSide, ...], Field(max_length=32)] = ()
     #: Join the candidates of the flipped image too.
     flip: bool = False
     #: Shorter sides of the feature pyramid that regions are scored on, each on the two adjacent
     #: ones that suit its size; proposals stay on one scale (ResNet paper, appendix B: 200, 400,
     #: 600, 800, 1000). Empty: regions are scored where they were proposed.
-    pyramid: Annotated[tuple[Side, ...], Field(max_length=32)] = ()
+    pyramid: Annotated[tuple[ImageSide, ...], Field(max_length=32)] = ()
     #: Side in pixels that a region should have on its pyramid scale (SPP-net: 224).
     pyramid_region: Positive = 224.0
 

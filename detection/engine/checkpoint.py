@@ -23,6 +23,8 @@ from ..files import atomic_write
 FORMAT_VERSION = 1
 #: The entries that every checkpoint has, and their types.
 KEYS: Mapping[str, type] = {"model": dict, "config": dict, "classes": list, "step": int}
+#: What people name in place of weights.
+_OF_RESULTS = (".json", ".jsonl", ".csv", ".txt", ".yaml", ".yml")
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any], *, keep_previous: bool = False) -> None:
@@ -74,6 +76,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         raise WeightsError(f"{path}: no such checkpoint")
+    if path.suffix.lower() in _OF_RESULTS:
+        raise WeightsError(
+            f"{path}: {path.suffix} is text, not weights; if these are detections, "
+            f"`resdet eval --predictions {path} --annotations FILE` scores them"
+        )
     try:
         state = read_state(path)
     except WeightsError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import re
 import threading
@@ -17,6 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, ImageError
+
+_LOGGING = cv2.utils.logging
+#: FFmpeg in OpenCV writes nothing to stderr about sources that are damaged or cannot be opened,
+#: which `Video` tells, unless its user asks for it.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 #: Containers of video that OpenCV's FFmpeg reads.
 VIDEO_SUFFIXES = frozenset(
@@ -171,6 +177,14 @@ def _drop_oldest(waiting: queue.Queue[Frame | BaseException | None]) -> bool:
 
 
 def _opened(source: str) -> cv2.VideoCapture:
+    level = _LOGGING.setLogLevel(_LOGGING.LOG_LEVEL_SILENT)  # the reasons below say it all
+    try:
+        return _open(source)
+    finally:
+        _LOGGING.setLogLevel(level)
+
+
+def _open(source: str) -> cv2.VideoCapture:
     if source.isdecimal() and not Path(source).exists():
         capture = cv2.VideoCapture(int(source))
         reason = "no such webcam, or it is in use or not permitted"

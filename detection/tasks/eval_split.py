@@ -32,7 +32,12 @@ def read_eval_split(task: Task, loaded: Loaded, part: EvalPart) -> DataSplit:
     loaded.named.expect_none("data")
     config, own = loaded.config, loaded.config.data.classes
     if own is not None and set(own) != set(loaded.classes):
-        raise DataError(class_difference("the checkpoint", loaded.classes, "the data", own))
+        only = (
+            f"; --classes {','.join(own)} evaluates these alone"
+            if set(own) < set(loaded.classes)
+            else ""
+        )
+        raise DataError(class_difference("the checkpoint", loaded.classes, "the data", own) + only)
     if part == "test":
         split = task.read_test(config, loaded.classes)
     else:

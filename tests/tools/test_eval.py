@@ -131,3 +131,16 @@ def test_beside_the_run_by_default(resdet: Command, tiny_run: Path) -> None:
     done = resdet("eval", "--weights", tiny_run / "weights" / "best.pt", "--no-coco")
     assert done.code == 0, done.err
     assert (tiny_run / "eval" / "metrics.json").is_file()
+
+
+def test_what_is_meant_is_named(resdet: Command, tiny_run: Path, tmp_path: Path) -> None:
+    """Some of the classes as a setting of the data, and detections in place of weights."""
+    weights = tiny_run / "weights" / "best.pt"
+    done = resdet("eval", "--weights", weights, "data.classes=[circle,cross]", "--dry-run")
+    assert (done.code, done.out) == (3, "")
+    assert done.err.endswith("; --classes circle,cross evaluates these alone\n")
+    found = tmp_path / "results.json"
+    found.write_text("[]")
+    done = resdet("eval", "--weights", found)
+    assert done.code == 3
+    assert f"`resdet eval --predictions {found} --annotations FILE` scores them" in done.err

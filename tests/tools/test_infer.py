@@ -203,6 +203,18 @@ def test_only_overrides_of_test_are_accepted(weights, images, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+def test_settings_without_effect_are_refused_or_told(weights, images, tmp_path, capsys):
+    words = (images / "00.png", "--no-draw", "--out")
+    with pytest.raises(ConfigError, match=r"test\.batch_size=4: is of evaluations.* --batch-size"):
+        call(weights, "test.batch_size=4", *words, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+    assert call(weights, "test.score_threshold=0.2", *words, tmp_path / "b") == 0
+    said = capsys.readouterr().out
+    assert "note: test.score_threshold=0.2 changes nothing: what scores less than 0.5" in said
+    assert call(weights, "test.score_threshold=0.6", *words, tmp_path / "c") == 0
+    assert "note:" not in capsys.readouterr().out
+
+
 def test_other_classes_are_dropped(weights, images, tmp_path):
     call(weights, images, "--out", tmp_path / "out", "--conf", "0.1", "--classes", "dog")
     labels = {

@@ -51,6 +51,22 @@ def load(folder: Path, text: str) -> DetectorConfig:
             "backbone.pixels",
             "must be 'torchvision', 'msra' or 'caffe' (got 'imagenet')",
         ),
+        (
+            "image: {long_side_max: 3}",
+            "image.long_side_max",
+            "must be greater than or equal to 32 (got 3)",
+        ),
+        (
+            "image: {short_side_test: 4}",
+            "image.short_side_test",
+            "must be greater than or equal to 32 (got 4)",
+        ),
+        ("test: {scales: [4, 64]}", "test.scales.0", "must be greater than or equal to 32 (got 4)"),
+        (
+            "image: {short_side_test: 1200}",
+            "image",
+            "short_side_test 1200 is above long_side_max 1000, so that no image would have it",
+        ),
         ("data: {root: 5}", "data.root", ""),
         ("data: {classes: cat}", "data.classes", ""),
         ("data: {classes: [1]}", "data.classes.0", "must be a valid string (got 1)"),

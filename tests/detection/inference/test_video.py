@@ -168,6 +168,18 @@ def test_sources_that_cannot_be_opened(tmp_path, monkeypatch, name, content, mes
         Video(name)
 
 
+def test_only_our_error_is_on_stderr(resdet, learned_run, tmp_path):
+    """OpenCV and FFmpeg write warnings of their own about sources that they cannot read."""
+    whole = make(tmp_path / "a.avi", 100)
+    (tmp_path / "cut.mp4").write_bytes(make(tmp_path / "b.mp4", 9).read_bytes()[:-900])
+    (tmp_path / "bad.avi").write_bytes(whole.read_bytes()[:3000] + bytes(range(256)) * 30)
+    sources = ("9876", "http://127.0.0.1:9/a.mp4", tmp_path / "cut.mp4", tmp_path / "bad.avi")
+    weights = learned_run / "weights" / "best.pt"
+    done = resdet("infer", "--weights", weights, *sources, "--out", tmp_path / "out", "--no-draw")
+    assert (done.code, done.err) == (5, "")
+    assert done.out.count("  failed: ") == 4
+
+
 def test_a_file_without_its_index(tmp_path):
     """A recording that was not finished: the index of an MP4 file is written last."""
     path = make(tmp_path / "a.mp4", 30)
