@@ -59,7 +59,7 @@ def test_values_of_keys() -> None:
     values = {key: each for key, each, *_ in build_reference.config_keys(TASKS["detection"].schema)}
     assert values["train.lr"] == "number > 0, ≤ 1e+30"
     assert values["test.suppress.method"] == "`nms`, `soft_nms`, `linear_soft_nms`, `wbf`"
-    assert values["image.short_side_train"] == "list of integer ≥ 1, ≤ 10000"
+    assert values["image.short_side_train"] == "list of integer ≥ 32, ≤ 10000"
     assert values["data.train"] == "list of [source](sources.md)"
     assert values["data.root"] == "path or null"
 
