@@ -19,6 +19,7 @@ _RESOLVED: tuple[Severity, ...] = ("error", "warning")
 KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
     # Files and lists.
     "missing_folder": (("error",), "a folder of the layout is missing"),
+    "unreadable_folder": (_RESOLVED, "a folder that this user may not read"),
     "missing_file": (("error",), "a file of the layout is missing"),
     "missing_image_set": (("error",), "the list of a split is missing"),
     "unreadable_image_set": (("error",), "the list of a split is not readable UTF-8 text"),
@@ -244,7 +245,7 @@ BOX_KINDS = frozenset(
 #: Faults of images that ``on_bad_image`` can resolve.
 IMAGE_KINDS = frozenset(
     {"missing_image", "image_outside"}
-    | {"unreadable_image", "undecodable_image", "truncated_image"}
+    | {"unreadable_folder", "unreadable_image", "undecodable_image", "truncated_image"}
     | {"tiny_image", "elongated_image", "oversized_image"}
     | {"size_mismatch", "size_matches_unrotated"}
 )

@@ -23,6 +23,7 @@ _NOTHING = "nothing to do"
 REMEDIES: Mapping[str, str] = {
     # Files and lists.
     "missing_folder": "add the folder, or name the layout: --format",
+    "unreadable_folder": f"chmod -R u+rX FOLDER, by its owner, or run as its owner; {_SKIP}",
     "missing_file": "add the file, or name the layout: --format",
     "missing_image_set": "resdet split makes the lists; split: null of the source takes all images",
     "unreadable_image_set": "save the list as UTF-8 text, one image a line",

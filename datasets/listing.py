@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from errno import EACCES
 from pathlib import Path
 
 from ..detection.errors import DataError
@@ -81,6 +83,52 @@ def listed_once() -> Iterator[None]:
         _KNOWN.reset(token)
 
 
+_LEFT_OUT: ContextVar[dict[str, str] | None] = ContextVar("left_out", default=None)
+
+#: Folders that this process has warned of: data are listed several times.
+_TOLD: set[str] = set()
+
+
+@contextmanager
+def collected_unreadable() -> Iterator[dict[str, str]]:
+    """{folder: reason} of the folders that this process may not read, filled while they are passed
+    over within the context; outside of one a warning tells of each."""
+    found: dict[str, str] = {}
+    token = _LEFT_OUT.set(found)
+    try:
+        yield found
+    finally:
+        _LEFT_OUT.reset(token)
+
+
+def pass_over(error: OSError) -> None:
+    """Record, or warn of, a folder that cannot be read, and whose files are left out."""
+    folder, reason = str(error.filename), f"cannot be read: {error.strerror}"
+    if (found := _LEFT_OUT.get()) is not None:
+        found[folder] = reason
+    elif folder not in _TOLD:
+        _TOLD.add(folder)
+        warnings.warn(f"{folder}: {reason}; what is in it is left out", stacklevel=3)
+
+
+def is_readable(folder: str | Path) -> bool:
+    """Whether this process may list a folder and open what is in it; `pass_over` if not."""
+    now = os.access in os.supports_effective_ids
+    if os.access(folder, os.R_OK | os.X_OK, effective_ids=now):
+        return True
+    pass_over(PermissionError(EACCES, os.strerror(EACCES), str(folder)))
+    return False
+
+
+def _permitted(folder: str) -> _Folder:
+    """`_read`, but a folder that this process may not read is empty."""
+    try:
+        return _read(folder)
+    except PermissionError as error:
+        pass_over(error)
+        return _Folder((-1, hash(folder)), (), ())
+
+
 def _read(folder: str) -> _Folder:
     """Raises OSError."""
     known = _KNOWN.get()
@@ -120,15 +168,16 @@ def walk_folders(
     """(folder, names of its files) of ``root`` and all folders below it, in sorted order.
 
     Links are followed, each folder is visited once. Hidden and system files are left out unless
-    ``hidden``, and so are folders that ``leave_out`` is true for. Raises `DataError` for a folder
-    that cannot be read, unless ``on_error`` does something else.
+    ``hidden``, and so are folders that ``leave_out`` is true for. Folders below ``root`` that may
+    not be read are passed over, see `collected_unreadable`. Raises `DataError` for one that cannot
+    be read otherwise, or is ``root``, unless ``on_error`` does something else.
     """
     visited: set[tuple[int, int]] = set()
     waiting = [str(root)]
     while waiting:
         folder = waiting.pop()
         try:
-            found = _read(folder)
+            found = _read(folder) if folder == str(root) else _permitted(folder)
         except OSError as error:
             on_error(error)
             continue
@@ -178,20 +227,21 @@ def files_in(folder: Path, *suffixes: str) -> list[Path]:
     end with one of them, in any case. Empty if there is no such folder."""
     if not folder.is_dir():
         return []
-    names = (name for name in _read(str(folder)).files if not is_hidden(name))
+    names = (name for name in _permitted(str(folder)).files if not is_hidden(name))
     return [folder / name for name in names if not suffixes or name.lower().endswith(suffixes)]
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in ``folder`` that are not hidden, sorted by name."""
-    return [folder / name for name in _read(str(folder)).folders if not is_hidden(name)]
+    """The folders in ``folder`` that are not hidden and may be read, sorted by name."""
+    found = (folder / name for name in _permitted(str(folder)).folders if not is_hidden(name))
+    return [place for place in found if is_readable(place)]
 
 
 def folder_with(root: Path, *names: str) -> Path | None:
     """``root``, or the only folder in it, that has files of all these names; None without one."""
 
     def has_all(folder: Path) -> bool:
-        return all((folder / name).is_file() for name in names)
+        return all(os.path.isfile(folder / name) for name in names)  # noqa: PTH113 (no error)
 
     if not root.is_dir() or has_all(root):
         return root if root.is_dir() else None

@@ -17,7 +17,7 @@ from pydantic import PlainValidator, ValidationInfo
 from ...detection.errors import ConfigError
 from ..finding_kinds import IMAGE_KINDS, as_option
 from ..findings import Fault, Finding, count_kinds, refuse
-from ..listing import is_split_name, listed_once, subfolders
+from ..listing import collected_unreadable, is_split_name, listed_once, subfolders
 from ..records import RawImage, with_own_ids
 from . import (
     coco,
@@ -203,7 +203,12 @@ def inspect(source: Source, reading: Reading = DEFAULT_READING) -> Inspected:
     found = FORMATS[source.format].inspect
     if found is None:
         raise ConfigError(f"{source.title}: {source.format} are read as a stream only")
-    images, findings = found(source, reading)
+    with collected_unreadable() as unreadable:
+        images, findings = found(source, reading)
+    findings = [each for each in findings if str(each.file) not in unreadable]
+    for folder, reason in unreadable.items():
+        told = f"{reason}; what is in it is left out"
+        findings.append(Finding("unreadable_folder", "error", Path(folder), told))
     if reading.rules.on_bad_image == "skip":
         findings = [_skipped(finding) for finding in findings]
     return images, findings

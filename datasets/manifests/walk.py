@@ -16,6 +16,7 @@ from queue import Full, Queue
 from typing import Any, NamedTuple
 
 from ...detection.errors import DataError
+from ..listing import pass_over
 from .storage import filesystem, is_remote, join, patiently, reason_of
 
 #: Files in one piece of a listing, and pieces that wait for whoever takes them.
@@ -49,7 +50,8 @@ def walk(
     relative path of a file: what comes before it, and the file itself, is left out. ``threads``
     folders are read at once, of each at most a few thousand entries ahead.
 
-    Raises DataError for a folder that cannot be read.
+    Folders below ``root`` that may not be read are passed over, with a warning. Raises DataError
+    for one that cannot be read otherwise.
     """
     stack = [""]
     running: dict[str, _Reading] = {}
@@ -59,7 +61,7 @@ def walk(
             while stack:
                 for folder in reversed(stack[-threads:]):
                     if folder not in running and len(running) < threads:
-                        running[folder] = _Reading(join(root, folder), stopped)
+                        running[folder] = _Reading(join(root, folder), stopped, inside=folder != "")
                         pool.submit(running[folder].run)
                 folder = stack.pop()
                 reading, done = running.pop(folder), _done_in(folder, after)
@@ -96,8 +98,8 @@ def _done_in(folder: str, after: tuple[str, ...]) -> _Done | None:
 class _Reading:
     """One folder that a thread reads; iterating gives its pieces, then ``folders`` is known."""
 
-    def __init__(self, address: str, stopped: threading.Event) -> None:
-        self._address, self._stopped = address, stopped
+    def __init__(self, address: str, stopped: threading.Event, *, inside: bool) -> None:
+        self._address, self._stopped, self._inside = address, stopped, inside
         self._pieces: Queue[list[Listed] | BaseException | None] = Queue(_WAITING)
         self.folders: list[str] = []
 
@@ -116,6 +118,8 @@ class _Reading:
     def __iter__(self) -> Iterator[list[Listed]]:
         while True:
             piece = self._pieces.get()
+            if isinstance(piece, PermissionError) and self._inside and piece.filename:
+                return pass_over(piece)
             if isinstance(piece, BaseException):
                 reason = reason_of(piece).replace("file", "folder")
                 raise DataError(f"{self._address}: {reason}") from piece

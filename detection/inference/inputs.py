@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from typing import IO
 
 from ...datasets.image import bytes_to_read
-from ...datasets.listing import files_in, has_image_suffix, is_hidden, walk_files
+from ...datasets.listing import files_in, has_image_suffix, is_hidden, is_readable, walk_files
 from ...datasets.manifests.storage import ADDRESS
 from ...datasets.text import NotUtf8, utf8_text
 from ..errors import ConfigError
@@ -162,6 +162,7 @@ def _matches(pattern: str, root: Path, wanted: _Wanted) -> Iterator[Path]:
     """The images that the pattern matches below ``root``, its part before the first wildcard. As in
     a shell, a wildcard matches a name with a dot only after a dot."""
     exclude, named = wanted.exclude, set(Path(pattern).parts)
+    _tell_unreadable(pattern)
     for match in glob.iglob(pattern, recursive=True, include_hidden=wanted.hidden):  # noqa: PTH207
         path = Path(match)
         inside = exclude is not None and path.resolve().is_relative_to(exclude.resolve())
@@ -229,6 +230,14 @@ def _instead(item: str) -> str:
     if left := sum(1 for _ in _walk(root, _Wanted(None, hidden=True))):
         return f"; {left} hidden ones are left out, --include-hidden takes them"
     return ""
+
+
+def _tell_unreadable(pattern: str) -> None:
+    """Warn of the folders that a glob passes over because they may not be read."""
+    for above in {Path(pattern).parent, *Path(pattern).parents}:
+        if glob.has_magic(str(above)) or above == Path(pattern).parent:
+            for folder in glob.iglob(f"{above}/", recursive=True):  # noqa: PTH207
+                is_readable(folder.rstrip("/"))
 
 
 def _before_wildcard(pattern: str) -> Path:

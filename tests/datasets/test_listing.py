@@ -79,4 +79,6 @@ def test_a_circle_of_links_ends(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir(mode=0)
     with pytest.raises(DataError, match="a: cannot be read: Permission denied"):
-        list(walk_files(tmp_path))
+        list(walk_files(tmp_path / "a"))
+    with pytest.warns(match="a: cannot be read: Permission denied; what is in it is left out"):
+        assert list(walk_files(tmp_path)) == []
