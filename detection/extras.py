@@ -13,6 +13,7 @@ EXTRAS = {
     "completion": ("argcomplete",),
     "hotcoco": ("hotcoco",),
     "export": ("onnx", "onnxscript", "onnxruntime"),
+    "hub": ("huggingface_hub",),
     "onnx": ("onnxruntime",),
     "openvino": ("openvino",),
     "nncf": ("openvino", "nncf"),

@@ -24,6 +24,7 @@ from .inference.calls import pick_device
 from .inference.predictor import ModelFacts, Predictor
 from .tasks.base import Task
 from .tasks.checkpoints import load_members, read_applicable
+from .tasks.hub import pulled
 from .tasks.registry import TASKS
 
 #: Prefixes of the overrides that are allowed for trained weights.
@@ -48,8 +49,9 @@ def load(
     score_threshold: float | None = None,
 ) -> Predictor[Any]:
     """A predictor from a weights file, which carries its config and class names, from the
-    ``best.pt`` of a run folder, or from the folder of an exported model; from several weights an
-    ensemble, whose classes must be the same (in any order; those of the first are used).
+    ``best.pt`` of a run folder, from the folder of an exported model, or from the Hugging Face Hub,
+    ``hf://owner/name``; from several weights an ensemble, whose classes must be the same (in any
+    order; those of the first are used).
 
     ``device`` is ``cpu``, ``cuda``, ``cuda:1`` or just ``1``; None takes the first GPU if there is
     one. ``overrides`` change the config, as in ``test.nms_iou=0.4``. ``score_threshold`` is the
@@ -70,7 +72,7 @@ def load(
             raise ConfigError(f"override {text}: with trained weights only {', '.join(TESTING)}")
     place = pick_device(device)
     given = [weights] if isinstance(weights, str | os.PathLike) else weights
-    paths = [_weights_file(Path(path)) for path in given]
+    paths = [_weights_file(pulled(path)) for path in given]
     if not paths:
         raise ConfigError("load: no weights given")
     first = read_applicable(paths[0], *TASKS.values())

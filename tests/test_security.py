@@ -19,11 +19,12 @@ FILES = sorted(
 #: Uses the standard library for XML without declarations, and defusedxml otherwise.
 FAST_XML = "datasets/formats/voc_xml.py"
 #: The only users of the network, on request: weights by URL and `get-data`; manifests and results
-#: in object storage; the images of the Label Studio that `serve` is given.
+#: in object storage; the images of the Label Studio that `serve` is given; the Hugging Face Hub.
 DOWNLOADS = (
     "detection/download.py",
     "datasets/manifests/storage.py",
     "detection/serving/label_studio.py",
+    "detection/tasks/hub.py",
 )
 #: The only file that may call `torch.load`, with ``weights_only``: on its own cache, which it maps.
 OWN_CACHE = "datasets/record_cache.py"
@@ -113,6 +114,7 @@ def parses_unsafely(tree: ast.AST, file: str) -> Iterator[str]:
 def uses_the_network(tree: ast.AST, file: str) -> Iterator[str]:
     if file not in DOWNLOADS + LISTENS:
         known = ("socket", "urllib.request", "http", "requests", "httpx", "aiohttp", "ftplib")
+        known += ("huggingface_hub",)
         for name in imports(tree):
             if name.startswith(known):
                 yield f"import of {name}"

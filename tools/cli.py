@@ -57,6 +57,7 @@ GROUPS = {
         "serve": "resdet.tools.serve",
         "export": "resdet.tools.export",
         "benchmark": "resdet.tools.benchmark",
+        "push": "resdet.tools.push",
     },
     "weights and networks": {
         "convert-weights": "resdet.tools.convert_weights",

@@ -158,10 +158,12 @@ def evaluate(args: argparse.Namespace) -> Evaluation | None:
         sources_of,
         with_named_split,
     )
+    from resdet.detection.tasks.hub import pulled
     from resdet.detection.tasks.registry import TASKS
     from resdet.detection.tasks.skipped import skipped_images
     from rich.console import Console
 
+    args.weights = [pulled(path) for path in args.weights]
     first = read_applicable(args.weights[0], *TASKS.values())
     task = first.task
     _expect_options_for(task.name, args)

@@ -226,7 +226,7 @@ def write_converted(converted: Converted, path: Path) -> None:
 
 def is_archive(path: Path) -> bool:
     """Whether ``path`` is a safetensors file with our header."""
-    return path.suffix == ".safetensors" and "resdet" in _header(path)
+    return path.suffix == ".safetensors" and "resdet" in header_of(path)
 
 
 def read_converted(path: Path) -> Converted:
@@ -235,7 +235,7 @@ def read_converted(path: Path) -> Converted:
     Raises:
         WeightsError: damaged, not ours, or of another version.
     """
-    header = _header(path)
+    header = header_of(path)
     if header.get("resdet") != VERSION:
         raise WeightsError(f"{path}: not a converted weights file of version {VERSION}")
     try:
@@ -272,7 +272,8 @@ def _first_fault(error: Exception) -> str:
     return f"without {error}"[:200]
 
 
-def _header(path: Path) -> dict[str, str]:
+def header_of(path: Path) -> dict[str, str]:
+    """The texts in the header of a safetensors file; raises WeightsError."""
     try:
         expect_regular(path)
         with safetensors.safe_open(path, framework="pt") as file:

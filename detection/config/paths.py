@@ -74,6 +74,17 @@ def make_relative(data: dict[str, Any], root: Path) -> None:
                 source[key] = str(Path(source[key]).relative_to(root))
 
 
+def without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config as a dict without data sources and weights, whose paths are those of one machine."""
+    tree: dict[str, Any] = json.loads(json.dumps(config))
+    data = tree["data"]
+    data |= {name: [] for name in ("train", "val", "test") if isinstance(data.get(name), list)}
+    data |= {name: None for name in ("root", "source") if name in data}
+    for section, key, _ in _weights(tree):
+        tree[section][key] = [] if isinstance(tree[section][key], list) else None
+    return tree
+
+
 def with_absolute_paths(layer: Layer) -> Layer:
     """Absolute data paths, in a copy of an already valid tree."""
     tree = json.loads(json.dumps(layer.tree))

@@ -8,21 +8,28 @@ tasks.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
-from ...backbones.weights.reading import read_state
-from ..errors import WeightsError, quoted
-from ..files import atomic_write
+from ...backbones.weights.load import header_of
+from ...backbones.weights.reading import judge, read_state, read_tensors
+from ..config.paths import without_paths
+from ..errors import WeightsError, one_line, quoted
+from ..files import atomic_write, write_file
 
 FORMAT_VERSION = 1
 #: The entries that every checkpoint has, and their types.
 KEYS: Mapping[str, type] = {"model": dict, "config": dict, "classes": list, "step": int}
+#: The key of a checkpoint in the header of a safetensors file, as JSON, and its entries there.
+_PORTABLE = "resdet_checkpoint"
+_SHARED = ("format_version", "task", "classes", "images", "step")
 #: What people name in place of weights.
 _OF_RESULTS = (".json", ".jsonl", ".csv", ".txt", ".yaml", ".yml")
 
@@ -82,7 +89,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"`resdet eval --predictions {path} --annotations FILE` scores them"
         )
     try:
-        state = read_state(path)
+        state = _read_portable(path) if is_portable(path) else read_state(path)
     except WeightsError as error:
         reason = str(error).removeprefix(f"{path}: ")
         raise WeightsError(
@@ -102,6 +109,36 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         )
     _check_types(state, path)
     return state
+
+
+def write_portable(path: Path, state: Mapping[str, Any]) -> None:
+    """A checkpoint for other people as safetensors: the moving average, or the weights, and what
+    `_SHARED` names, without the paths in its config. Raises WeightsError."""
+    tensors = {key: value.contiguous() for key, value in weights_of(state).items()}
+    about = {key: state[key] for key in _SHARED if key in state}
+    about["config"] = without_paths(state["config"])
+    header = {_PORTABLE: json.dumps(about, ensure_ascii=False)}
+    write_file(path, safetensors.torch.save(tensors, header), error=WeightsError)
+
+
+def weights_of(state: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """The moving average of a checkpoint, or its weights if it has none."""
+    tensors: Mapping[str, Tensor] = state.get("average") or state["model"]
+    return tensors
+
+
+def is_portable(path: Path) -> bool:
+    """Whether `write_portable` wrote the file."""
+    return path.suffix == ".safetensors" and _PORTABLE in header_of(path)
+
+
+def _read_portable(path: Path) -> dict[str, Any]:
+    try:
+        state = json.loads(header_of(path)[_PORTABLE])
+        judge(state)
+        return {**state, "model": read_tensors(path)}
+    except (ValueError, TypeError, RecursionError) as error:
+        raise WeightsError(f"{path}: {one_line(error)}") from error
 
 
 def _check_types(state: Mapping[str, Any], path: Path) -> None:

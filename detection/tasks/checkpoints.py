@@ -20,7 +20,7 @@ from ...backbones.weights.convert import are_numbered
 from ...backbones.weights.load import expect_fit, import_weights, load_into
 from ..config.base import Section
 from ..config.files import check_dict, override
-from ..engine.checkpoint import load_checkpoint
+from ..engine.checkpoint import is_portable, load_checkpoint, weights_of
 from ..engine.forking import momenta
 from ..errors import ConfigError, DataError, WeightsError, quoted
 from ..export.folder import META, MODEL, graph_file, is_export, read_meta
@@ -193,7 +193,7 @@ def read_checkpoint(path: Path, *tasks: Task) -> Checkpoint:
     """
     if is_export(path):
         raise WeightsError(f"{path}: an exported model has no weights to start from")
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" and not is_portable(path):
         converted = import_weights(path)
         kinds = [task for task in tasks if task.name == CONVERTED[converted.kind]]
         chosen = (*kinds, *tasks)[0]  # without the kind, the first one says what it needs
@@ -201,8 +201,7 @@ def read_checkpoint(path: Path, *tasks: Task) -> Checkpoint:
     state = load_checkpoint(path)
     task = _task_called(state.get("task", "detection"), path, tasks)  # the first have none
     config = check_dict(task.schema, state["config"], str(path))
-    tensors = state.get("average") or state["model"]
-    return Checkpoint(path, task, tensors, config, tuple(state["classes"]), state)
+    return Checkpoint(path, task, weights_of(state), config, tuple(state["classes"]), state)
 
 
 def _task_called(name: object, path: Path, tasks: Sequence[Task]) -> Task:

@@ -1,0 +1,141 @@
+"""Checkpoints on the Hugging Face Hub: a safetensors file with a model card, written and read."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ..config.strict_yaml import to_yaml
+from ..engine.checkpoint import write_portable
+from ..errors import ConfigError, WeightsError, one_line
+from ..extras import require_extra
+from .checkpoints import Checkpoint, read_checkpoint
+from .registry import TASKS
+
+#: The file of the weights, as the Hub expects it.
+MODEL = "model.safetensors"
+#: ``hf://owner/name``, perhaps with ``@revision``; a `Path` has made one slash of two.
+_ADDRESS = re.compile(r"hf:/{1,2}([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?")
+#: The Hub's names of what the models do.
+_PIPELINES = {"detection": "object-detection", "classification": "image-classification"}
+
+_CARD = """---
+{facts}---
+
+# {name}
+
+{noun} of {count} classes ({classes}), trained with resdet: {network}.
+
+```
+pip install "resdet[hub]"
+resdet infer --weights hf://{repo} street.jpg
+```
+
+```python
+import resdet
+
+model = resdet.load("hf://{repo}")
+print(model("street.jpg"))
+```
+
+The file is a checkpoint of resdet: weights, classes and settings, without the optimizer.
+{measured}"""
+
+
+def push(
+    weights: Path,
+    repo: str,
+    *,
+    licence: str,
+    report: Path | None = None,
+    private: bool = False,
+) -> str:
+    """Write the network of a checkpoint, which is the moving average if it has one, to the
+    repository ``owner/name``, which is made if there is none, and return its address.
+
+    ``licence`` is the Hub's name of one, such as ``cc-by-4.0``. The model card has the metrics in
+    ``report``, a folder of `resdet eval`; None leaves them out. The token is that of
+    ``HF_TOKEN`` or of ``hf auth login``.
+
+    Raises ConfigError without the extra ``hub``, or for a report that cannot be read, and
+    WeightsError for weights that are no checkpoint of a training and where the Hub refuses.
+    """
+    require_extra("hub")
+    import huggingface_hub
+
+    checkpoint = read_checkpoint(weights, *TASKS.values())
+    if not checkpoint.state:
+        raise WeightsError(f"{weights}: converted weights; only a trained checkpoint is uploaded")
+    with TemporaryDirectory() as folder:
+        write_portable(Path(folder, MODEL), checkpoint.state)
+        card = model_card(checkpoint, repo, licence, _measured(report) if report else "")
+        Path(folder, "README.md").write_text(card, encoding="utf-8")
+        try:
+            hub = huggingface_hub.HfApi()
+            made = hub.create_repo(repo, private=private, exist_ok=True)
+            hub.upload_folder(repo_id=repo, folder_path=folder, commit_message="Trained by resdet")
+        except Exception as error:  # of its HTTP client too, which changes with its versions
+            raise WeightsError(f"hf://{repo}: not uploaded: {one_line(error)}") from error
+    return str(made)
+
+
+def model_card(checkpoint: Checkpoint, repo: str, licence: str, measured: str = "") -> str:
+    """The ``README.md`` of a repository: task, classes, use, and the metrics in ``measured``."""
+    task = checkpoint.task
+    facts: dict[str, Any] = {"license": licence, "library_name": "resdet", "tags": [task.name]}
+    if task.name in _PIPELINES:
+        facts["pipeline_tag"] = _PIPELINES[task.name]
+    return _CARD.format(
+        facts=to_yaml(facts),
+        name=repo.partition("/")[2],
+        noun=task.noun.capitalize(),
+        count=len(checkpoint.classes),
+        classes=", ".join(checkpoint.classes),
+        network=task.facts(checkpoint.config)[0][1],
+        repo=repo,
+        measured=measured,
+    )
+
+
+def _measured(report: Path) -> str:
+    path = report / "metrics.json"
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        rows = [(name, _number(value)) for name, value in content["metrics"].items()]
+        images, testing = content["images"], content.get("testing") or "its own settings"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path}: no report of resdet eval: {one_line(error)}") from error
+    table = "".join(f"| {name} | {value} |\n" for name, value in rows if value)
+    return (
+        f"\n## Measured\n\nBy `resdet eval` on {images} images, tested with: {testing}.\n\n"
+        f"| metric | value |\n|---|---|\n{table}"
+    )
+
+
+def _number(value: Any) -> str:
+    value = value.get("value") if isinstance(value, Mapping) else value
+    return "" if value is None else f"{value:.4g}"
+
+
+def pulled(weights: str | os.PathLike[str]) -> Path:
+    """The file at ``hf://owner/name`` or ``hf://owner/name@revision``, downloaded once into the
+    cache of the Hub's library; any other path as it is.
+
+    Raises ConfigError without the extra ``hub``, WeightsError where there is no such file.
+    """
+    text = os.fspath(weights)
+    address = _ADDRESS.fullmatch(text)
+    if address is None:
+        return Path(text)
+    require_extra("hub")
+    import huggingface_hub
+
+    try:
+        return Path(huggingface_hub.hf_hub_download(address[1], MODEL, revision=address[2]))
+    except Exception as error:  # of its HTTP client too, which changes with its versions
+        raise WeightsError(f"hf://{address[1]}: not downloaded: {one_line(error)}") from error
