@@ -29,6 +29,7 @@ from typing import Any
 from folder import draw_images, resident, write_weights
 from measuring import in_turns, make_parser, ratios, spread, write_json
 from resdet.datasets.manifests.manifest import read_manifest, write_manifest
+from resdet.detection.inference.records import STAMP, read_records, record_line
 
 ENGINES = ("local", "ray")
 #: Images in a folder of the made-up object store.
@@ -206,8 +207,12 @@ def records_of_folder(folder: Path) -> dict[str, bytes]:
     subprocess.run(  # noqa: S603  itself
         [*map(str, line), "--device", "cpu"], check=True, env=environment, capture_output=True
     )
-    content = (folder / "plain" / "detections.jsonl").read_bytes()
-    return {json.loads(line)["file"]: line for line in content.splitlines(keepends=True)}
+    records = read_records(folder / "plain" / "detections.jsonl")
+    # Images in a store have no size and time of their file.
+    return {
+        record["file"]: record_line({k: v for k, v in record.items() if k not in STAMP})
+        for record in records
+    }
 
 
 def spoil(store: Any, names: list[str]) -> set[str]:
