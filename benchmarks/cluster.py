@@ -247,7 +247,7 @@ def run_with_kills(
         if child.poll() is not None:
             events.append(f"driver ended with {child.returncode}")
             if child.returncode >= 0:
-                return events, {name: thirds(values) for name, values in memory.items()}
+                return events, {name: thirds(values) for name, values in memory.items() if values}
             child = command(folder, manifest, folder / "out", "--engine", args.engine)
         workers = descendants(child.pid, "ray::ShardActor")
         memory["driver"].append(resident(child.pid) / 1e6)
