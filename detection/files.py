@@ -32,6 +32,11 @@ def part_of(path: Path) -> Path:
     return path.with_name(f".{path.name}{_PART}")
 
 
+def is_part(name: str) -> bool:
+    """Whether a file of this name is a temporary one."""
+    return name.endswith(_PART)
+
+
 @contextmanager
 def atomic_write(
     path: Path, *, sync: bool = False, error: type[ResdetError] | None = None
@@ -181,7 +186,7 @@ def expect_regular(path: Path) -> None:
         raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
-def read_limited(path: Path, limit: int) -> bytes:
+def read_limited(path: Path, limit: int = 2**32) -> bytes:
     """The content of a file of at most ``limit`` bytes, also if it grows meanwhile.
 
     Raises:
@@ -260,7 +265,7 @@ def _remove_parts(folder: Path) -> None:
             folders.clear()
             continue
         for name in names:
-            if name.endswith(_PART):
+            if is_part(name):
                 Path(place, name).unlink()
 
 

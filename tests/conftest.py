@@ -217,9 +217,11 @@ class Command:
         file_limit: int = 0,
         user: int = 0,
         program: str = "resdet",
+        kill: tuple[int, str, str] | None = None,
     ) -> Running:
         """``file_limit``: the largest file in bytes, a full disk to whoever writes more; ``user``:
-        run without root's rights; ``program``: or python."""
+        run without root's rights; ``program``: or python; ``kill``: as
+        `fork_server.count_operations` takes it."""
         number = next(self._numbers)
         outputs = [self._folder / f"{name}{number}" for name in ("stdout", "stderr")]
         job = {
@@ -229,6 +231,7 @@ class Command:
             "env": self.environment(**(env or {})),
             "file_limit": file_limit,
             "user": user,
+            "kill": kill,
         }
         server = socket.socket(socket.AF_UNIX)
         server.connect(str(self.programs / "socket"))

@@ -118,6 +118,8 @@ class ForkServer:
             os.environ.clear()
             os.environ.update(job["env"])
             _limit(job["file_limit"], job["user"])
+            if job["kill"]:
+                count_operations(*job["kill"])
             code = _exit_code(Path(job["program"]), job["words"])
         except BaseException:
             traceback.print_exc()
@@ -152,6 +154,44 @@ def _limit(file_size: int, user: int) -> None:
     if user:
         os.setgid(user)
         os.setuid(user)
+
+
+#: Audit events of operations that change a folder.
+_CHANGES = frozenset(
+    f"os.{name}" for name in ("mkdir", "rename", "remove", "rmdir", "truncate", "link", "symlink")
+)
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+def count_operations(last: int, folder: str, told: str) -> None:
+    """Count the operations of this process, but not of those it forks, that change files below
+    ``folder``; kill it before number ``last``, or write the number of all to the file ``told``."""
+    process, count = os.getpid(), 0
+
+    def step() -> None:
+        nonlocal count
+        count += 1
+        if count == last:
+            os.kill(process, signal.SIGKILL)
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        changes = event in _CHANGES or (event == "open" and arguments[2] & _WRITING)
+        if not changes or os.getpid() != process:
+            return
+        path = arguments[0]
+        if isinstance(path, str | bytes | os.PathLike):
+            name = os.fsdecode(path)  # a relative one is that of a folder being removed
+            if name.startswith(folder) or not Path(name).is_absolute():
+                step()
+
+    def fsync(descriptor: int, real: Any = os.fsync) -> None:
+        if os.getpid() == process:
+            step()
+        real(descriptor)
+
+    os.fsync = fsync
+    sys.addaudithook(hook)
+    atexit.register(lambda: Path(told).write_text(str(count)))
 
 
 def _exit_code(program: Path, words: Sequence[str]) -> int:

@@ -98,6 +98,7 @@ COMMANDS: dict[str, Callable[[Path], list[str]]] = {
     "CVAT": lambda root: _other(root, "cvat", "train.xml"),
     "Label Studio": lambda root: _other(root, "label_studio", "train.json"),
     "labelme": lambda root: _other(root, "labelme", "train/a.json"),
+    "evaluation": lambda root: [*("compare", *[str(_pipe(root / "images.json").parent)] * 2)],
     "convert": lambda root: ["convert-weights", str(_pipe(root / "w.pth")), "x.safetensors"],
 }
 

@@ -21,6 +21,7 @@ from resdet.detection.evaluation.definitions import DEFINITIONS
 from resdet.detection.evaluation.error_page import costliest, error_view
 from resdet.detection.evaluation.image_records import IMAGES, read_images
 from resdet.detection.evaluation.page import ClassTable, Metric, class_table
+from resdet.detection.files import read_limited
 from resdet.detection.tasks.detector import DETECTION
 from resdet.detection.tasks.named_paths import OPTION
 from resdet.detection.tasks.registry import TASKS
@@ -54,7 +55,7 @@ def read_scores(run_dir: Path, notes: list[str]) -> Scores | None:
         notes.append("eval/metrics.json: not there, no per-class numbers")
         return None
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(read_limited(path).decode("utf-8"))
         scores = _scores(raw)
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         notes.append(f"{path}: cannot be used: {error}")

@@ -26,6 +26,7 @@ from resdet.detection.evaluation.page import (
     Page,
     PageSection,
 )
+from resdet.detection.files import read_limited
 from resdet.detection.inference.outputs import DRAWN
 from resdet.detection.inference.records import CLASS_RECORDS, RECORDS, read_records
 from resdet.detection.pages.shots import Shot
@@ -104,7 +105,7 @@ def build_page(run_dir: Path, detections: Path | None = None, *, trust: bool = F
 def _text(run_dir: Path, name: str, notes: list[str]) -> str:
     """The text of a file; empty if it cannot be read."""
     try:
-        return (run_dir / name).read_text(encoding="utf-8", errors="replace")
+        return read_limited(run_dir / name).decode("utf-8", "replace")
     except FileNotFoundError:
         notes.append(f"{name}: not there")
     except OSError as error:

@@ -21,7 +21,7 @@ from uuid import uuid4
 
 from ...detection.errors import ConfigError, one_line
 from ...detection.extras import require_extra
-from ...detection.files import sync_to_disk
+from ...detection.files import is_part, part_of, sync_to_disk
 
 Result = TypeVar("Result")
 
@@ -199,7 +199,7 @@ class Store:
         if not is_remote(address):
             if not os.path.isdir(address):  # noqa: PTH112 (as an address)
                 return []
-            return sorted(name for name in os.listdir(address) if ".part-" not in name)  # noqa: PTH208
+            return sorted(name for name in os.listdir(address) if not is_part(name))  # noqa: PTH208
         store, path = filesystem(address)
         try:
             found = patiently(lambda: store.ls(path, detail=False), address)
@@ -270,7 +270,7 @@ class Store:
         """A temporary name beside ``name`` that no other process has."""
         path = Path(self.address(name))
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.with_name(f".{path.name}.part-{uuid4().hex[:12]}")
+        return part_of(path.with_name(f"{path.name}.{uuid4().hex[:12]}"))
 
 
 def _replace(part: Path, address: str) -> None:

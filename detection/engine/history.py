@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from ..files import append_file, csv_cell, write_file
+from ..files import append_file, csv_cell, read_limited, write_file
 
 METRICS_FILE = "metrics.jsonl"
 RESULTS_FILE = "results.csv"
@@ -91,7 +91,7 @@ class History:
 def read_history(folder: Path) -> History:
     """The history of a run folder; empty if nothing was logged yet."""
     try:
-        text = (folder / METRICS_FILE).read_text(encoding="utf-8", errors="replace")
+        text = read_limited(folder / METRICS_FILE).decode("utf-8", "replace")
     except FileNotFoundError:
         return History()
     # Only "\n" ends a line here; str.splitlines would also cut at the likes of U+2028.

@@ -29,8 +29,6 @@ from ..inference.records import read_records
 from .columns import Columns, FoundColumns, TruthColumns, checked, gather_truth, id_order
 from .result_ids import ResultIds, result_ids
 
-#: Bytes; a bound for files without end.
-_LARGEST_FILE = 2**32
 #: An image id, a label, (x1, y1, x2, y2), a score.
 Row = tuple[str, int, tuple[float, float, float, float], float]
 
@@ -161,7 +159,7 @@ def _rows(path: Path, truth: Truth) -> Iterator[Row]:
 def _coco_rows(path: Path, truth: Truth) -> Iterator[Row]:
     """Results (a list), or the COCO JSON of ``infer``, whose images and categories go by name."""
     try:
-        content = json.loads(utf8_text(read_limited(path, _LARGEST_FILE)))
+        content = json.loads(utf8_text(read_limited(path)))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON: {error}") from error
     images: Mapping[str, str] | None = None
@@ -223,7 +221,7 @@ def _voc_rows(folder: Path, truth: Truth) -> Iterator[Row]:
         raise DataError(f"{folder}: several files of the class {truth.classes[twice[0]]!r}")
     for path, label in labels.items():
         try:
-            lines = utf8_text(read_limited(path, _LARGEST_FILE)).splitlines()
+            lines = utf8_text(read_limited(path)).splitlines()
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
         except NotUtf8 as error:

@@ -23,8 +23,6 @@ from .columns import Columns, Floats, FoundColumns, TruthColumns, checked, id_or
 #: The name of the file in the folder of an evaluation.
 IMAGES = "images.json"
 VERSION = 1
-#: Bytes; a bound for files without end.
-_LARGEST = 2**32
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +102,7 @@ def read_images(path: str | Path) -> ImageRecords:
     path = Path(path)
     path = path / IMAGES if path.is_dir() else path
     try:
-        content = json.loads(read_limited(path, _LARGEST).decode("utf-8"))
+        content = json.loads(read_limited(path).decode("utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file; `resdet eval` writes it") from error
     except (OSError, ValueError, RecursionError) as error:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import ConfigError, DataError
-from ..files import append_file, write_file
+from ..files import append_file, expect_regular, read_limited, write_file
 from ..structures import Detections
 from .ranked_classes import RankedClasses
 
@@ -123,7 +123,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     """Raises ConfigError when ``folder`` holds no readable ``meta.json`` with class names."""
     path = folder / META
     try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
+        meta = json.loads(read_limited(path).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read, so this is no folder of results") from error
     classes = meta.get("classes") if isinstance(meta, dict) else None
@@ -228,6 +228,7 @@ def _image(name: str, image: RecordedImage) -> dict[str, Any]:
 
 
 def _lines(path: Path, *, repair: bool) -> Iterator[tuple[dict[str, Any], int]]:
+    expect_regular(path)
     end = 0
     size = path.stat().st_size
     with path.open("rb") as file:
