@@ -37,7 +37,7 @@ Tree = Mapping[str, object]
 #: What differs between two runs of a command: moments, durations, speeds.
 _VARIES = re.compile(
     rb"\d{4}-\d\d-\d\d[T ][\d:.]+(\+[\d:]+)?|\d+(\.\d+)? (s|ms|min)\b|[\d.]+/s"
-    rb"|seconds[_ ]per[_ ]image\W+[\d.e-]+"
+    rb"|seconds([_ ]per[_ ]image)?\W+[\d.e-]+|data:image/svg.xml;base64,[\w+/=]+"
 )
 
 
