@@ -20,7 +20,7 @@ from ...backbones.weights.convert import are_numbered
 from ...backbones.weights.load import expect_fit, import_weights, load_into
 from ..config.base import Section
 from ..config.files import check_dict, override
-from ..engine.checkpoint import is_portable, load_checkpoint, weights_of
+from ..engine.checkpoint import free, is_portable, load_checkpoint, weights_of
 from ..engine.forking import momenta
 from ..errors import ConfigError, DataError, WeightsError, quoted
 from ..export.folder import META, MODEL, graph_file, is_export, read_meta
@@ -49,9 +49,7 @@ class Checkpoint:
 
     def release(self) -> None:
         """Free the tensors, for all who hold the checkpoint: a resumed run has taken them."""
-        for content in (self.tensors, self.state):
-            if isinstance(content, dict):
-                content.clear()
+        free(self.tensors, self.state)
 
     def expect_network(self, config: Section) -> None:
         """Raise ConfigError if ``config`` differs in one of `Task.network_settings`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import resource
 import signal
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from resdet.detection.engine.checkpoint import load_checkpoint, save_checkpoint
+from resdet.detection.engine.checkpoint import free, load_checkpoint, save_checkpoint
 from resdet.detection.errors import WeightsError
 
 
@@ -169,3 +170,20 @@ def test_a_training_checkpoint_loads_as_weights_only(tiny_run: Path) -> None:
     assert state["format_version"] == 1 and state["step"] == 8
     for name in ("model", "average", "optimizer", "config", "classes", "best", "meter"):
         assert state[name] is not None
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
+def test_freed_tensors_are_given_back_to_the_system() -> None:
+    """Also below a tensor that is still in use; glibc takes large ones from the heap as soon as one
+    of that size was freed."""
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    torch.ones(1 << 21).sum()  # freed
+    content = {number: torch.ones(1 << 18) for number in range(100)}  # 1 MiB each
+    above = torch.ones(1 << 18)
+    before = resident()
+    free(content)
+    assert before - resident() > 90 << 20
+    assert above.sum() == 1 << 18
