@@ -121,7 +121,8 @@ def engines(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         def run(engine: str, manifest: Path = manifest, outs: Any = outs) -> None:
             out = folder / f"{manifest.name}-{engine}-{len(outs[engine])}"
             outs[engine].append(out)
-            done = command(folder, manifest, out, "--engine", engine, "--actors", "1")
+            actors = ("--actors", "1") if engine == "ray" else ()
+            done = command(folder, manifest, out, "--engine", engine, *actors)
             if done.wait() != 0:
                 raise SystemExit(f"{engine} ended with {done.returncode}")
 
