@@ -75,6 +75,7 @@ def serve(predictor: Predictor[Any], options: ServeOptions, bound: socket.socket
     web = web_server(server)
     host, port = bound.getsockname()[:2]
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    bound.listen()  # who connects from now on waits for the answer
     say(f"listening on http://{address}, queue of {options.queue} images")
     with _signals_handled():
         web.run(sockets=[bound])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import time
 
 import pytest
@@ -46,6 +47,27 @@ def test_the_process_answers_as_infer_and_ends_with_0(resdet, tiny_run, scenes, 
     wanted = load(weights, "cpu", ["test.max_detections=3"])(image, score_threshold=0.01)
     assert answer.json() == {**wanted.to_dict(), "file": "a.jpg"}
     assert answer.json()["detections"]
+
+
+def test_who_reads_the_address_can_connect(monkeypatch):
+    need_extra()
+    from resdet.detection.inference.predictor import Predictor
+    from resdet.detection.serving import run
+    from resdet.detection.serving.options import ServeOptions
+    from resdet.tests.detection.inference.conftest import CLASSES, SpotFinder
+
+    bound, connected = run.bind("127.0.0.1", 0), []
+
+    def say(line):
+        connected.append(socket.create_connection(bound.getsockname(), timeout=5))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(run, "say", say)
+    with pytest.raises(KeyboardInterrupt):
+        run.serve(Predictor(SpotFinder(), classes=CLASSES), ServeOptions(), bound)
+    (client,) = connected
+    client.close()
+    bound.close()
 
 
 def test_a_missing_package_names_the_extra(monkeypatch, capsys):
