@@ -118,7 +118,7 @@ class ForkServer:
             os.environ.clear()
             os.environ.update(job["env"])
             _limit(job["file_limit"], job["user"])
-            if job["kill"]:
+            if job.get("kill"):  # not of `fork_client.py`
                 count_operations(*job["kill"])
             code = _exit_code(Path(job["program"]), job["words"])
         except BaseException:
