@@ -21,6 +21,8 @@ Item = TypeVar("Item")
 
 #: Seconds between two lines of progress where there is no terminal.
 LINE_EVERY = 10.0
+#: Characters of a line there, so that tables break none.
+_FILE_WIDTH = 240
 
 
 class LastingStream:
@@ -141,6 +143,16 @@ def progress_bars(console: Console, unit: str = "images", **options: Any) -> Pro
     )
     options = {"transient": True, "disable": not console.is_terminal, **options}
     return rich.Progress(*columns, console=console, **options)
+
+
+def table_console() -> Console:
+    """Standard output for tables: off a terminal wide enough to break no line."""
+    from rich.console import Console
+
+    console = Console()
+    if console.is_terminal or "COLUMNS" in os.environ:
+        return console
+    return Console(width=_FILE_WIDTH)
 
 
 @contextmanager

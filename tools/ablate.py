@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resdet.detection.errors import ConfigError
-from resdet.detection.printing import say
+from resdet.detection.printing import say, table_console
 from resdet.tools.arguments import (
     add_config_arguments,
     add_device_argument,
@@ -62,7 +62,6 @@ def run(args: argparse.Namespace) -> int:
     from resdet.detection.engine.distributed import process_group
     from resdet.detection.evaluation.ablation import ablation_table, write_ablation
     from resdet.detection.tasks.ablation import Ablation
-    from rich.console import Console
 
     steps = chosen(args.steps)
     expect_positive(args, "limit", "resamples")
@@ -97,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
             return 0
         images = len(rows[0].estimates["voc_ap50"].draws.image_ids)
         about = {"split": args.split, "images": images, "resamples": args.resamples}
-        Console().print(ablation_table(rows, images=images, resamples=args.resamples))
+        table_console().print(ablation_table(rows, images=images, resamples=args.resamples))
         for note in ablation.notes:
             say(f"note: {note}")
         written = write_ablation(rows, folder, about=about)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from resdet.detection.printing import say
+from resdet.detection.printing import say, table_console
 from resdet.tools.arguments import add_trust_argument
 
 HELP = "compare checkpoints and exports: accuracy, speed, memory and size"
@@ -41,7 +41,6 @@ def run(args: argparse.Namespace) -> int:
         describe_threads,
     )
     from resdet.detection.tasks.quantizing import GATED
-    from rich.console import Console
 
     found = benchmark(args.weights, args.cfg, rounds=args.rounds, trust_paths=args.trust_paths)
     table = plain_table((0, 2, 0, 0))
@@ -63,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
             "-" if each.memory is None else f"{each.memory / 1e6:.0f}",
             f"{each.size / 1e6:.1f}",
         )
-    Console().print(table)
+    table_console().print(table)
     say(describe_threads())
     return 0
 

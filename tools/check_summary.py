@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from resdet.datasets.finding_kinds import Severity, meaning
 from resdet.datasets.finding_remedies import remedy, settings_for
 from resdet.datasets.findings import Finding
-from resdet.detection.printing import cell
-from rich.console import Console
+from resdet.detection.printing import cell, table_console
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from resdet.datasets.checks.statistics import SplitCounts
 
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
-#: Without a terminal, wide enough not to break lines.
-_FILE_WIDTH = 240
 #: Classes shown in the table; the written report has all.
 _MAX_CLASSES = 30
 #: Findings shown of a kind, by severity; kinds shown; characters of a finding shown.
@@ -33,9 +30,7 @@ _INDENT = " " * 8
 def print_report(report: Report, root: Path) -> None:
     """Print counts, classes, anchors, and for each kind of finding the first ones and what settles
     it; ``root`` is the folder that was checked, or the config."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_FILE_WIDTH)
+    console = table_console()
     console.print(cell(report.title, "bold"), highlight=False)
     for split in report.splits:
         console.print(cell(f"  {_split(split)}"), highlight=False)

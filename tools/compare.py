@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resdet.detection.errors import ConfigError
-from resdet.detection.printing import say, say_next
+from resdet.detection.printing import say, say_next, table_console
 from resdet.tools.arguments import expect_positive, expect_writable
 
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ def run(args: argparse.Namespace) -> int:
         conclusion,
         write_comparison,
     )
-    from rich.console import Console
 
     expect_positive(args, "resamples")
     if args.seed < 0:
@@ -65,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     comparison = compare_records(first, second, resamples=args.resamples, seed=args.seed)
     say(f"first: {args.first}")
     say(f"second: {args.second}")
-    console = Console()
+    console = table_console()
     for table in comparison_tables(comparison):
         console.print("", table, sep="\n")
     say("")

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
-from resdet.detection.printing import cell, say
+from resdet.detection.printing import cell, say, table_console
 from resdet.detection.processor import cpu_flags
 from resdet.tools import doctor_checks as checks
 from resdet.tools.doctor_checks import CheckResult, Gpu
@@ -66,7 +66,6 @@ def examine(folder: Path) -> list[CheckResult]:
 
 
 def _print_table(results: Sequence[CheckResult]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     colors = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -74,13 +73,12 @@ def _print_table(results: Sequence[CheckResult]) -> None:
     for result in results:
         status = f"[{colors[result.status]}]{result.status}[/]"
         table.add_row(result.check, status, cell(result.detail), cell(result.remedy))
-    Console().print(table)
+    table_console().print(table)
 
 
 def _measure_speed() -> int:
     """Print the speed of typical layers, and keep what inference should use."""
     from resdet.backbones.speed import keep, least_channels, measure_layers
-    from rich.console import Console
     from rich.table import Table
 
     layers, peak = measure_layers()
@@ -98,7 +96,7 @@ def _measure_speed() -> int:
             "" if each.winograd is None else f"{each.winograd * 1000:.1f}",
             "" if each.winograd is None else f"{each.speedup:.2f}",
         )
-    Console().print(table)
+    table_console().print(table)
     channels = least_channels(layers)
     path = keep(channels)
     if channels is None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resdet.detection.errors import ConfigError, first_few
-from resdet.detection.printing import say
+from resdet.detection.printing import say, table_console
 from resdet.tools.arguments import (
     add_config_arguments,
     add_device_argument,
@@ -225,7 +225,7 @@ def evaluate(args: argparse.Namespace) -> Evaluation | None:
                 testing=testing,
                 seconds_per_image=timer.seconds_per_image,
             )
-            print_report(evaluation, Console())
+            print_report(evaluation, table_console())
             written = write_report(evaluation, folder)
         else:
             say(f"tested with: {testing}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resdet.detection.errors import ConfigError, first_few
-from resdet.detection.printing import say
+from resdet.detection.printing import say, table_console
 from resdet.tools.arguments import expect_writable, names
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ def score_predictions(args: argparse.Namespace) -> Evaluation | None:
     from resdet.detection.evaluation.foreign_results import read_columns, read_truth
     from resdet.detection.evaluation.report import print_report, write_report
     from resdet.detection.evaluation.result_files import write_columns
-    from rich.console import Console
 
     if not (args.predictions and args.annotations):
         raise ConfigError("give --weights FILE, or --predictions PATH with --annotations PATH")
@@ -59,7 +58,7 @@ def score_predictions(args: argparse.Namespace) -> Evaluation | None:
     )
     testing = f"detections in {args.predictions}{limited_to(only, truth.classes)}"
     evaluation: Evaluation = replace(found, **analysis_options(args), testing=testing)
-    print_report(evaluation, Console())
+    print_report(evaluation, table_console())
     written = write_report(evaluation, folder)
     if args.save_json:
         written += write_columns(columns, truth.ids, folder, truth.split)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resdet.detection.errors import ConfigError
-from resdet.detection.printing import say
+from resdet.detection.printing import say, table_console
 from resdet.tools.arguments import expect_writable
 from resdet.tools.eval_files import chosen_classes, expect_rising, limited_to, page_command
 
@@ -34,7 +34,6 @@ def score_results(args: argparse.Namespace) -> Evaluation:
     from resdet.detection.evaluation.definitions import COCO_SIZES
     from resdet.detection.evaluation.operating_points import THRESHOLDS
     from resdet.detection.evaluation.report import print_report, write_report
-    from rich.console import Console
 
     if not (args.predictions and args.annotations):
         raise ConfigError(
@@ -68,7 +67,7 @@ def score_results(args: argparse.Namespace) -> Evaluation:
         found = score_manifest(job, Path(pieces), _progress())
     testing = f"detections in {args.predictions}{limited_to(only, classes)}"
     evaluation = replace(found, testing=testing)
-    print_report(evaluation, Console())
+    print_report(evaluation, table_console())
     say("no intervals, error types and entries of images: they need all detections at once")
     written = write_report(evaluation, folder)
     say("written: " + ", ".join(str(path) for path in written))

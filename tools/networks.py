@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from resdet.detection.printing import table_console
 from resdet.tools.arguments import expect_positive
 
 if TYPE_CHECKING:
@@ -128,7 +129,6 @@ def _name(depth: int, shortcut: str) -> str:
 
 def _print_table(rows: list[NetworkSize]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE, pad_edge=False)
@@ -148,7 +148,7 @@ def _print_table(rows: list[NetworkSize]) -> None:
             _number(row.paper_giga_multiply_adds),
             "" if first == second else f"{second / 1e9:.2f}",
         )
-    Console().print(table)
+    table_console().print(table)
 
 
 def _number(value: float | None) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from resdet.detection.printing import say
+from resdet.detection.printing import say, table_console
 from resdet.tools.arguments import add_config_arguments, config_from_args, print_config
 
 HELP = "score an ILSVRC localization submission"
@@ -31,7 +31,6 @@ def run(args: argparse.Namespace) -> int:
     from resdet.detection.evaluation.localization import evaluate_predictions
     from resdet.detection.evaluation.report import print_report
     from resdet.detection.tasks.localizer import LOCALIZATION
-    from rich.console import Console
 
     config = config_from_args(args, LocalizerConfig)
     if args.print_config:
@@ -51,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         say(f"{len(predictions)} predictions for {len(split.records)} images")
         return 0
-    print_report(evaluate_predictions(predictions, split.records, classes), Console())
+    print_report(evaluate_predictions(predictions, split.records, classes), table_console())
     return 0
 
 
