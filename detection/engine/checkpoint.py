@@ -9,6 +9,7 @@ tasks.
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import shutil
 import sys
@@ -120,6 +121,7 @@ def free(*contents: object) -> None:
     for content in contents:
         if isinstance(content, dict):
             content.clear()
+    gc.collect()  # the reader of a file and what it has read refer to each other
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)

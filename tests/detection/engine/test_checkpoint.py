@@ -182,6 +182,9 @@ def test_freed_tensors_are_given_back_to_the_system() -> None:
 
     torch.ones(1 << 21).sum()  # freed
     content = {number: torch.ones(1 << 18) for number in range(100)}  # 1 MiB each
+    reader: list[object] = [*content.values()]
+    reader.append(reader)  # refers to itself, as that of a file does
+    del reader
     above = torch.ones(1 << 18)
     before = resident()
     free(content)
