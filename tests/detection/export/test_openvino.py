@@ -55,7 +55,12 @@ def test_the_exports_have_the_map_of_their_checkpoint(
 
 
 def test_settings_ensembles_and_benchmarks(
-    learned_run: Path, one: Path, two: Path, scenes: Path, capsys: pytest.CaptureFixture[str]
+    learned_run: Path,
+    one: Path,
+    two: Path,
+    scenes: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     image = draw_shapes((90, 130), 2)
     settings = ["test.flip=true", "test.refine.rounds=1", "image.short_side_test=64"]
@@ -68,6 +73,7 @@ def test_settings_ensembles_and_benchmarks(
     with pytest.raises(ConfigError, match="cannot become 64: export"):
         load(one, overrides=settings[-1:])
     words = [str(best(learned_run)), str(one), str(two)]
+    monkeypatch.delenv("COLUMNS", raising=False)
     assert main(["benchmark", "--weights", *words, "--rounds", "1"]) == 0
     assert "vino_two" in capsys.readouterr().out
     picture = next((scenes / "JPEGImages").iterdir())
