@@ -141,7 +141,7 @@ def test_a_rule_between_fields_names_its_section(folder: Path) -> None:
             "train: {short_side_train: [480]}",
             "train.short_side_train: unknown key; did you mean 'image.short_side_train'?",
         ),
-        ("eval: {zzz: 1}", "eval.zzz: unknown key; known here: metric, sizes"),
+        ("eval: {zzz: 1}", "eval.zzz: unknown key; known here: coco_library, metric, sizes"),
     ],
 )
 def test_unknown_keys_suggest_what_is_known_there(folder: Path, text: str, suggestion: str) -> None:
