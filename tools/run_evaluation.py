@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from resdet.datasets.image import read_image
-from resdet.detection.config.files import read_config, stated_task
+from resdet.detection.config.files import read_stored, stated_task
 from resdet.detection.config.paths import opened_paths
 from resdet.detection.engine.history import History
 from resdet.detection.errors import ImageError, ResdetError, first_few
@@ -168,7 +168,7 @@ def _known_folders(run_dir: Path) -> list[Path]:
     for path in (run_dir / "config.yaml", run_dir.parent / "config.yaml"):
         with suppress(ResdetError, OSError):
             task = TASKS.get(stated_task(path), DETECTION)
-            known += opened_paths(read_config(task.schema, path)).values()
+            known += opened_paths(read_stored(task.schema, path)).values()
             break
     return [path.resolve() for path in known]
 

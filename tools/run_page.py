@@ -18,7 +18,7 @@ from typing import Any
 
 from resdet.datasets.image import read_image
 from resdet.detection.config.base import TrainConfig
-from resdet.detection.config.files import read_config, stated_task
+from resdet.detection.config.files import read_stored, stated_task
 from resdet.detection.engine.history import History, read_history
 from resdet.detection.engine.plots import plot_curves
 from resdet.detection.errors import ConfigError, ResdetError
@@ -119,7 +119,7 @@ def _config_facts(run_dir: Path, notes: list[str]) -> list[tuple[str, str]]:
         return []
     try:
         task = TASKS.get(stated_task(path), DETECTION)
-        config: Any = read_config(task.schema, path)
+        config: Any = read_stored(task.schema, path)
         return [*task.facts(config), *_training_facts(config.train)]
     except ConfigError as error:
         notes.append(str(error))

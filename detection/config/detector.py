@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, SerializeAsAny, Tag, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializeAsAny,
+    Tag,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticKnownError
 
 from ...backbones import BACKBONES
@@ -31,6 +39,7 @@ from .base import (
     Positive,
     Precision,
     Section,
+    Side,
     TrainConfig,
     TransformSpec,
 )
@@ -77,8 +86,12 @@ class DataConfig(DataSection):
         return self
 
 
-#: A side of a resized image: what is smaller has hardly a cell of the feature map.
-ImageSide = Annotated[int, Field(ge=32, le=10_000)]
+#: What is smaller has hardly a cell of the feature map.
+LEAST_SIDE = 32
+#: A side of a resized image; `written.py` refuses smaller ones in new configs.
+ImageSide = Annotated[
+    Side, WithJsonSchema({"type": "integer", "minimum": LEAST_SIDE, "maximum": 10_000})
+]
 
 
 class ImageConfig(Section):
@@ -92,16 +105,6 @@ class ImageConfig(Section):
     flip: Fraction = 0.5
     #: More transforms of training images, each {name: …, params: {…}}.
     augment: tuple[TransformSpec, ...] = ()
-
-    @model_validator(mode="after")
-    def _sides_fit(self) -> ImageConfig:
-        if self.short_side_test > self.long_side_max:
-            raise ValueError(
-                f"short_side_test {self.short_side_test} is above long_side_max "
-                f"{self.long_side_max}, so that no image would have it: lower the one or raise the "
-                "other"
-            )
-        return self
 
 
 class BackboneConfig(NetworkSection):

@@ -34,6 +34,7 @@ from .layers import (
 )
 from .paths import make_relative, with_absolute_paths
 from .strict_yaml import KeyPath, to_yaml
+from .written import refusals
 
 __all__ = [
     "check_dict",
@@ -43,6 +44,7 @@ __all__ = [
     "load_config",
     "override",
     "read_config",
+    "read_stored",
     "shipped_configs",
     "stated_task",
 ]
@@ -62,8 +64,14 @@ def read_config(
 ) -> AnyConfig:
     """Find, read, merge, check, and make paths absolute; raises ConfigError, one line per error."""
     layer = read_layers(find_config(name), overrides)
-    _validate(layer, schema)
-    return _validate(with_absolute_paths(layer), schema)
+    config = _with_paths(layer, schema)
+    _expect_rules_kept(config, layer)
+    return config
+
+
+def read_stored(schema: type[AnyConfig], path: Path) -> AnyConfig:
+    """`read_config` of the ``config.yaml`` of a run, without the rules of `written.py`."""
+    return _with_paths(read_layers(path), schema)
 
 
 def stated_task(name: str | Path) -> str:
@@ -87,7 +95,8 @@ def check_dict(schema: type[AnyConfig], values: object, label: str) -> AnyConfig
 def override(
     config: AnyConfig, overrides: Sequence[str], label: str = "stored config"
 ) -> AnyConfig:
-    """``config`` with ``key=value`` overrides, checked as a whole; raises ConfigError.
+    """``config`` with ``key=value`` overrides, checked as a whole; raises ConfigError. The rules of
+    `written.py` are those of the overrides alone.
 
     Its paths are absolute; a new ``data.root`` replaces the old one in the paths below it.
     """
@@ -95,8 +104,10 @@ def override(
     root = tree["data"]["root"]
     if root is not None and any(text.startswith("data.root") for text in overrides):
         make_relative(tree["data"], Path(root))
-    layer = Layer(tree, {(): Origin(label, (Path(),))})
-    return _validate(with_absolute_paths(overridden(layer, overrides)), type(config))
+    layer = overridden(Layer(tree, {(): Origin(label, (Path(),))}), overrides)
+    changed = _validate(with_absolute_paths(layer), type(config))
+    _expect_rules_kept(changed, layer, stored=label)
+    return changed
 
 
 def dump_config(config: Section) -> str:
@@ -111,16 +122,44 @@ def dump_config(config: Section) -> str:
 # -- validation --------------------------------------------------------------------------------
 
 
+def _with_paths(layer: Layer, schema: type[AnyConfig]) -> AnyConfig:
+    _validate(layer, schema)  # paths are looked for in a sound config
+    return _validate(with_absolute_paths(layer), schema)
+
+
 def _validate(layer: Layer, schema: type[AnyConfig]) -> AnyConfig:
     try:
         # Strict JSON mode takes a list for a tuple and a string for a Path, but never a string for
         # a number; strict Python mode would refuse the former too.
         return schema.model_validate_json(json.dumps(layer.tree))
     except ValidationError as error:
-        lines = [_message(problem, layer, schema) for problem in error.errors()]
+        lines = [_message(problem, layer, schema) for problem in _causes(error.errors())]
         raise ConfigError("\n".join(lines)) from error
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{layer.origin(()).label}: not a config: {error}") from error
+
+
+def _expect_rules_kept(config: Section, layer: Layer, stored: str | None = None) -> None:
+    """Raise ConfigError for `refusals`, except of values that all have the origin ``stored``."""
+    lines = []
+    for keys, reason in refusals(config):
+        labels = [layer.origin(key).label for key in keys]
+        written = [label for label in labels if label != stored]
+        if written:
+            lines.append(f"{written[0]}: {'.'.join(map(str, keys[0]))}: {reason}")
+    if lines:
+        raise ConfigError("\n".join(lines))
+
+
+def _causes(problems: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """All but those of lists that are too short because an item of theirs is wrong."""
+    places = [problem["loc"] for problem in problems]
+    return [
+        problem
+        for problem, place in zip(problems, places, strict=True)
+        if problem["type"] != "too_short"
+        or not any(other[: len(place)] == place != other for other in places)
+    ]
 
 
 def _message(problem: Mapping[str, Any], layer: Layer, schema: type[Section]) -> str:

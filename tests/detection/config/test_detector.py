@@ -10,8 +10,9 @@ import pytest
 from pydantic import ValidationError
 from resdet.detection.config.base import TrainConfig
 from resdet.detection.config.detector import DetectorConfig
-from resdet.detection.config.files import config_from_dict, load_config
+from resdet.detection.config.files import config_from_dict, load_config, override, read_stored
 from resdet.detection.errors import ConfigError
+from resdet.detection.tasks.detector_network import eval_transform
 
 VOC = "{format: voc, root: /r, split: s}"
 DEPTHS = "18, 34, 50, 101 or 152 for family resnet"
@@ -64,8 +65,18 @@ def load(folder: Path, text: str) -> DetectorConfig:
         ("test: {scales: [4, 64]}", "test.scales.0", "must be greater than or equal to 32 (got 4)"),
         (
             "image: {short_side_test: 1200}",
-            "image",
-            "short_side_test 1200 is above long_side_max 1000, so that no image would have it",
+            "image.short_side_test",
+            "1200 is above image.long_side_max 1000, so that no image would have it",
+        ),
+        (
+            "image: {short_side_train: [600, 1200]}",
+            "image.short_side_train.1",
+            "1200 is above image.long_side_max 1000, so that no image would have it",
+        ),
+        (
+            "image: {short_side_train: [24]}",
+            "image.short_side_train.0",
+            "must be greater than or equal to 32 (got 24)",
         ),
         ("data: {root: 5}", "data.root", ""),
         ("data: {classes: cat}", "data.classes", ""),
@@ -131,6 +142,38 @@ def test_limits_that_no_use_reaches(tmp_path: Path, text: str) -> None:
     """Such a checkpoint would ask for hours or for all memory."""
     with pytest.raises(ConfigError, match=r"(must be|should have).* (at most|than)"):
         load(tmp_path, text)
+
+
+def test_a_list_with_a_wrong_item_is_not_too_short(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, "rpn: {anchor_sizes: [0], anchor_ratios: []}")
+    sizes, ratios = str(caught.value).splitlines()
+    assert "anchor_sizes.0: must be greater than or equal to 0.01" in sizes
+    assert "anchor_ratios: tuple should have at least 1 item" in ratios
+
+
+def test_scales_may_be_above_the_longer_side_which_grows_with_them(tmp_path: Path) -> None:
+    config = load(tmp_path, "test: {scales: [600, 1200]}")
+    assert eval_transform(config, 1200).long_side_max == 2000
+
+
+def test_overrides_answer_for_their_own_sides() -> None:
+    """A stored config may be older than a rule; what a test does not use stays as it is."""
+    stored = config_from_dict({"image": {"short_side_test": 1200, "short_side_train": [24]}})
+    assert override(stored, ["test.nms_iou=0.3"]).image == stored.image
+    assert override(stored, ["image.short_side_test=900"]).image.short_side_test == 900
+    with pytest.raises(ConfigError, match=r"^override image.long_side_max=1100: .*1200 is above"):
+        override(stored, ["image.long_side_max=1100"])
+    with pytest.raises(ConfigError, match=r"short_side_train\.1: .* \(got 8\)$"):
+        override(stored, ["image.short_side_train=[64, 8]"])
+    smaller = ["image.long_side_max=500", "image.short_side_test=300"]
+    assert override(DetectorConfig(), smaller).image.short_side_train == (600,)
+
+
+def test_a_run_may_be_older_than_a_rule(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("image: {short_side_test: 1200}")
+    assert read_stored(DetectorConfig, path).image.short_side_test == 1200
 
 
 @pytest.mark.parametrize("number", [".nan", ".inf", "-.inf", "1e999"])

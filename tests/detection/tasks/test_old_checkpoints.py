@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import resdet
 import torch
+from resdet.detection.errors import ConfigError
 from resdet.detection.tasks.checkpoints import read_checkpoint
 from resdet.detection.tasks.classifier import CLASSIFICATION
 from resdet.detection.tasks.registry import TASKS
@@ -56,6 +57,19 @@ def test_predictions_are_those_of_then(name: str, expected: dict[str, Any]) -> N
     torch.testing.assert_close(
         found.boxes[:count], torch.tensor(wanted["boxes"]), rtol=1e-4, atol=1e-3
     )
+
+
+def test_settings_that_new_configs_may_not_have(tmp_path: Path) -> None:
+    path = tmp_path / "old.pt"
+    state = torch.load(OLD / "detector.pt", weights_only=True)
+    state["config"]["image"] |= {"short_side_test": 90, "long_side_max": 80}
+    state["config"]["image"]["short_side_train"] = [24]
+    torch.save(state, path)
+    model = resdet.load(path, "cpu", ["test.score_threshold=0.0"])
+    assert len(model.predict([noise()])[0])
+    with pytest.raises(ConfigError, match=r"^override .*: image.short_side_test: 100 is above"):
+        resdet.load(path, "cpu", ["image.short_side_test=100"])
+    resdet.load(path, "cpu", ["image.short_side_test=80"])  # its advice
 
 
 def test_logits_are_those_of_then(expected: dict[str, Any]) -> None:
