@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from ..detection.errors import DataError
 from .findings import Finding
 from .records import RawImage, RawObject
 
-#: A name is taken for a misspelt one if the other is so many times as frequent, and has as many
-#: letters and digits.
-RARE, SHORTEST = 50, 5
+#: A name is taken for a misspelt one if it has at most RARE objects and at least SHORTEST letters,
+#: and one that differs by a slip has at least TIMES as many objects. More than a few objects are
+#: hardly a slip, however frequent the other is: parrot and carrot.
+RARE, TIMES, SHORTEST = 3, 10, 5
 
 
 def class_list(
@@ -76,18 +77,23 @@ def _suggestion(name: str, classes: Sequence[str]) -> str:
 
 def similar_names(images: Sequence[RawImage]) -> list[Finding]:
     """One warning for each name that differs from a more frequent one in letter case, spaces or
-    punctuation only, or is rare and nearly spelt as a frequent one."""
+    punctuation only, or is rare and a slip away from a frequent one."""
     counts = Counter(obj.name for image in images for obj in image.objects)
-    frequent: dict[str, str] = {}
+    frequent: dict[str, str] = {}  # by plain name
+    near: dict[str, str] = {}  # the same, and by plain name without one of its letters
     doubtful: dict[str, str] = {}
     for name, count in counts.most_common():
-        other = frequent.setdefault(_plain(name), name)
-        if other == name:
-            least = RARE * count
-            usual = {plain: each for plain, each in frequent.items() if counts[each] >= least}
-            other = _misspelt(_plain(name), usual) or name
+        plain = _plain(name)
+        other = frequent.setdefault(plain, name)
+        if other == name and count >= TIMES:
+            for each in _slips(plain):
+                near.setdefault(each, name)
+        elif other == name and count <= RARE and _may_be_misspelt(plain):
+            right = {near[each] for each in _slips(plain) if each in near}
+            usual = [each for each in right if counts[each] >= TIMES * count]
+            other = max(usual, key=lambda each: (counts[each], each), default=name)
         if other != name:
-            doubtful[name] = f"{name!r} x{counts[name]} is nearly {other!r} x{counts[other]}"
+            doubtful[name] = f"{name!r} x{count} is nearly {other!r} x{counts[other]}"
     findings = []
     for image in images:
         for obj in image.objects:
@@ -105,13 +111,15 @@ def similar_names(images: Sequence[RawImage]) -> list[Finding]:
     return findings
 
 
-def _misspelt(plain: str, usual: Mapping[str, str]) -> str:
-    """The name in ``usual``, by plain name, that ``plain`` nearly is; "" if there is none, and for
-    short and numbered names, which are often similar on purpose."""
-    if len(plain) < SHORTEST or any(letter.isdigit() for letter in plain):
-        return ""
-    near = difflib.get_close_matches(plain, usual, n=1, cutoff=0.8)
-    return usual[near[0]] if near else ""
+def _may_be_misspelt(plain: str) -> bool:
+    """False for short and numbered names, which are often similar on purpose."""
+    return len(plain) >= SHORTEST and not any(letter.isdigit() for letter in plain)
+
+
+def _slips(plain: str) -> set[str]:
+    """``plain``, and without each of its letters: two names have one in common if a letter is
+    missing in one, is another one or stands elsewhere."""
+    return {plain, *(plain[:place] + plain[place + 1 :] for place in range(len(plain)))}
 
 
 def _plain(name: str) -> str:

@@ -6,6 +6,7 @@ import copy
 import json
 import re
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -391,13 +392,38 @@ def test_names_that_differ_in_case_only(voc: Path) -> None:
     assert ("similar_classes", "t03.xml", "'Dog'") in _named(report)
 
 
-def test_rare_names_that_are_nearly_frequent_ones() -> None:
-    names = {"square": 100, "sqaure": 2, "squares": 3, "cat": 100, "cut": 1}
-    names |= {"type 1": 200, "type 2": 1, "circle": 100, "star": 1}
+def _similar(names: dict[str, int]) -> list[str]:
     objects = [RawObject(name, (0, 0, 9, 9)) for name, count in names.items() for _ in range(count)]
     image = RawImage("a", Path("a.jpg"), (10, 10), tuple(objects), Path("a.xml"))
-    found = [finding.reason for finding in similar_names([image])]
-    assert found == ["'sqaure' x2 is nearly 'square' x100"]  # squares: too many to be misspelt
+    return [finding.reason for finding in similar_names([image])]
+
+
+def test_rare_names_that_are_nearly_frequent_ones() -> None:
+    names = {"square": 99, "sqaure": 2, "squares": 4, "cat": 100, "cut": 1}
+    names |= {"type 1": 200, "type 2": 1, "circle": 100, "star": 1}
+    # squares: too many to be misspelt
+    assert _similar(names) == ["'sqaure' x2 is nearly 'square' x99"]
+
+
+@pytest.mark.parametrize("wrong", ["sqaure", "squar", "sqquare", "squore", "quares"])
+def test_a_slip_in_a_name_of_few_objects(wrong: str) -> None:
+    names = {"circle": 60, "square": 49, "squire": 12, wrong: 1}
+    assert _similar(names) == [f"{wrong!r} x1 is nearly 'square' x49"]
+
+
+def test_no_slips() -> None:
+    assert not _similar({"carrot": 800, "parrot": 6, "baseball": 900, "basketball": 1})
+    assert not _similar({"square": 29, "sqaure": 3})
+
+
+def test_many_names_are_compared_in_no_time() -> None:
+    generator = np.random.default_rng(0)
+    usual = generator.choice(list("abcdefghijklmno"), (5000, 12))
+    rare = generator.choice(list("pqrstuvwxyz"), (5000, 12))
+    names = {"".join(row): 10 for row in usual} | {"".join(row): 1 for row in rare}
+    start = time.process_time()
+    assert not _similar(names)
+    assert time.process_time() - start < 2
 
 
 def test_without_image_sets_every_annotation_is_read(voc: Path) -> None:
