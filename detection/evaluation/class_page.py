@@ -16,8 +16,8 @@ from .image_records import ImageRecords
 
 #: Images that are shown, at most this many of a class, and their longer side.
 EXAMPLES, OF_CLASS, SIDE = 48, 4, 320
-#: Pairs of classes in the list; a table of more classes than this cannot be read.
-PAIRS, MATRIX = 20, 30
+#: A table of more classes than this cannot be read.
+MATRIX = 30
 #: The share of the wrong images from which on a pair of classes is what to look at first.
 SPREAD = 0.05
 #: The share of the wrong images with one answer from which on a classifier has hardly learned.
@@ -64,8 +64,8 @@ class WrongExample:
 
 @dataclass(frozen=True)
 class ConfusionTable:
-    """``pairs`` are the most frequent confusions. ``matrix`` has the images or objects of each true
-    class by predicted class, each with the share of its row; empty for many classes."""
+    """``pairs`` are all confusions, the most frequent first. ``matrix`` has the images or objects
+    of each true class by predicted class, with their shares of the row; empty for many classes."""
 
     pairs: Sequence[ConfusedPair]
     matrix: Sequence[tuple[str, Sequence[tuple[int, float]]]]
@@ -98,11 +98,15 @@ class ClassView(ConfusionTable):
         if not self.pairs:
             return self._advice_on_boxes
         worst = self.pairs[0]
-        same = [pair.count for pair in self.pairs if pair.predicted == worst.predicted]
-        if len(same) > 2 and sum(same) >= ONE_ANSWER * self.wrong:
+        images = Counter[str]()
+        for pair in self.pairs:
+            images[pair.predicted] += pair.count
+        answer, same = images.most_common(1)[0]
+        taken = sum(pair.predicted == answer for pair in self.pairs)
+        if taken > 2 and same >= ONE_ANSWER * self.wrong:
             return (
-                f"{worst.predicted} is the answer for {sum(same)} of {self.wrong} wrong images, of "
-                f"{len(same)} classes. To do: train longer; see whether it has most of the images"
+                f"{answer} is the answer for {same} of {self.wrong} wrong images, of "
+                f"{taken} classes. To do: train longer; see whether it has most of the images"
             )
         if worst.count < SPREAD * self.wrong:
             return (
@@ -182,7 +186,7 @@ def _pairs(
     wrong.sort(key=lambda item: (-item[1], item[0]))
     return [
         ConfusedPair(classes[true], classes[predicted], count, count / totals[true])
-        for (true, predicted), count in wrong[:PAIRS]
+        for (true, predicted), count in wrong
     ]
 
 
@@ -190,15 +194,10 @@ def _matrix(
     counts: Mapping[tuple[int, int], int], totals: Mapping[int, int], classes: Sequence[str]
 ) -> list[tuple[str, list[tuple[int, float]]]]:
     every = range(len(classes))
+    rows = ([counts.get((true, other), 0) for other in every] for true in every)
     return [
-        (
-            name,
-            [
-                (counts.get((true, other), 0), counts.get((true, other), 0) / max(1, totals[true]))
-                for other in every
-            ],
-        )
-        for true, name in enumerate(classes)
+        (name, [(count, count / max(1, totals[true])) for count in row])
+        for true, (name, row) in enumerate(zip(classes, rows, strict=True))
     ]
 
 

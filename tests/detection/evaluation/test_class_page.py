@@ -92,6 +92,26 @@ def test_the_advice_to_a_classifier_that_gives_one_answer(records: ImageRecords)
     assert replace(view, wrong=20).advice.startswith("most often confused")
 
 
+@pytest.mark.parametrize("others", [23, 40])
+def test_the_advice_counts_all_pairs_of_many_classes(others: int, tmp_path: Path) -> None:
+    classes = ["bee", *(f"other{n}" for n in range(others))]
+    images, scores = [], {}
+    for n, label in enumerate([*range(1, others + 1)] * 2 + [1] * 3):
+        name, answer = str(n), 2 if n >= 2 * others else 0
+        none = Annotation.empty()
+        images.append(Record(name, Path(f"/{n}.jpg"), (9, 9), none, image_label=label))
+        scores[name] = torch.eye(others + 1)[answer]
+    write_report(evaluate_scores(scores, images, classes), tmp_path)
+    view = class_view(read_images(tmp_path), _grey)
+    assert view.pairs[0].predicted == "other1"  # the most frequent pair has another answer
+    assert view.advice.startswith(
+        f"bee is the answer for {2 * others} of {2 * others + 3} wrong images, of {others} classes"
+    )
+    page = render_page(Page("x", confusions=view))
+    table = page.split("<h2>Confused classes</h2>")[1].split("</table>")[0]
+    assert table.count("<tr>") == 1 + 20
+
+
 def test_errors_are_better_the_smaller_they_are(records: ImageRecords) -> None:
     error, ap = Metric("top1_error", 0.8, "share"), Metric("voc_ap50", 0.8, "AP")
     pages = [render_page(Page("x", metrics=[each])) for each in (error, ap)]
