@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path, PurePath
 from typing import IO
 
@@ -105,7 +106,7 @@ def find_videos(inputs: Sequence[str]) -> list[str]:
     for item in inputs:
         if not is_video(item):
             raise ConfigError(f"{item}: is no video; images and videos need a run each")
-        if "://" in item or item.isdecimal() or Path(item).exists():
+        if "://" in item or item.isdecimal() or _exists(Path(item)):
             videos.append(item)
         elif matches := sorted(glob.glob(item, recursive=True)):  # noqa: PTH207 (absolute too)
             videos += matches
@@ -116,11 +117,12 @@ def find_videos(inputs: Sequence[str]) -> list[str]:
 
 def _expand(item: str, wanted: _Wanted) -> _InputGroup:
     path = Path(item)
-    if path.is_dir():
+    there = _exists(path)
+    if there and path.is_dir():
         return _InputGroup(path, _named(_walk(path, wanted), path, item))
-    if path.is_file() and path.suffix.lower() == ".txt":
+    if there and path.is_file() and path.suffix.lower() == ".txt":
         return _InputGroup(path.parent, _listed(path))
-    if path.exists():
+    if there:
         if advice := _ADVICE.get(path.suffix.lower()):
             raise ConfigError(f"{item}: is {advice}")
         return _InputGroup(path.parent, (InputFile(path, _printable(path.name), named=True),))
@@ -137,13 +139,13 @@ def _hint(item: str) -> str:
     """What may have been meant by an input that does not exist."""
     if item == "-":
         return "; images are not read from the standard input"
-    if all(Path(part).exists() for part in item.split(",") if part):
+    if all(_exists(Path(part)) for part in item.split(",") if part):
         return "; separate inputs by spaces, not by commas"
     path = Path(item)
     try:
         names = os.listdir(path.parent)  # noqa: PTH208 (names only, in one call)
     except OSError:
-        return f"; nor is there a folder {path.parent}" if not path.parent.exists() else ""
+        return f"; nor is there a folder {path.parent}" if not _exists(path.parent) else ""
     near = get_close_matches(path.name, names, n=1)
     return f"; did you mean {path.parent / near[0]}?" if near else ""
 
@@ -162,9 +164,7 @@ def _matches(pattern: str, root: Path, wanted: _Wanted) -> Iterator[Path]:
     """The images that the pattern matches below ``root``, its part before the first wildcard. As in
     a shell, a wildcard matches a name with a dot only after a dot."""
     exclude, named = wanted.exclude, set(Path(pattern).parts)
-    _tell_unreadable(pattern)
-    for match in glob.iglob(pattern, recursive=True, include_hidden=wanted.hidden):  # noqa: PTH207
-        path = Path(match)
+    for path in _paths(pattern, wanted.hidden):
         inside = exclude is not None and path.resolve().is_relative_to(exclude.resolve())
         system = not wanted.hidden and any(
             is_hidden(part) and part[0] != "." and part not in named
@@ -172,6 +172,19 @@ def _matches(pattern: str, root: Path, wanted: _Wanted) -> Iterator[Path]:
         )
         if has_image_suffix(path.name) and path.is_file() and not inside and not system:
             yield path
+
+
+def _paths(pattern: str, hidden: bool) -> Iterator[Path]:
+    """What a glob matches; `pass_over` of the folders that may not be read. The folders are walked
+    through here, and not by `glob` alone, since it tells nothing of those."""
+    folders, last = os.path.split(pattern)
+    search = partial(glob.iglob, recursive=True, include_hidden=hidden)
+    for above in Path(folders).parents:
+        for folder in search(f"{above}/") if glob.has_magic(str(above)) else ():
+            is_readable(folder.rstrip("/"))
+    for folder in search(os.path.join(folders or ".", "")):  # noqa: PTH118 (ends with a slash)
+        is_readable(folder.rstrip("/") or "/")
+        yield from (Path(folder, match) for match in search(last, root_dir=folder))
 
 
 def _listed(path: Path) -> tuple[InputFile, ...]:
@@ -182,7 +195,7 @@ def _listed(path: Path) -> tuple[InputFile, ...]:
     text = content.decode("utf-8-sig", "surrogateescape")
     lines = [line.strip() for line in re.split(r"\r?\n", text)]
     files = [_listed_file(line, path.parent) for line in lines if line and line[0] != "#"]
-    if not all(file.path.exists() for file in files):  # names may be no UTF-8, as on the disk
+    if not all(_exists(file.path) for file in files):  # names may be no UTF-8, as on the disk
         try:
             utf8_text(content)
         except NotUtf8 as error:
@@ -230,14 +243,6 @@ def _instead(item: str) -> str:
     if left := sum(1 for _ in _walk(root, _Wanted(None, hidden=True))):
         return f"; {left} hidden ones are left out, --include-hidden takes them"
     return ""
-
-
-def _tell_unreadable(pattern: str) -> None:
-    """Warn of the folders that a glob passes over because they may not be read."""
-    for above in {Path(pattern).parent, *Path(pattern).parents}:
-        if glob.has_magic(str(above)) or above == Path(pattern).parent:
-            for folder in glob.iglob(f"{above}/", recursive=True):  # noqa: PTH207
-                is_readable(folder.rstrip("/"))
 
 
 def _before_wildcard(pattern: str) -> Path:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import sys
+import warnings
+from collections import Counter
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pytest
@@ -70,6 +73,24 @@ def test_globs_are_relative_to_their_fixed_part(tmp_path, monkeypatch):
     assert names("day?/*.jpg") == ["day1/a.jpg", "day2/a.jpg"]
 
 
+def test_a_glob_at_the_root_of_the_disk():
+    with warnings.catch_warnings(), pytest.raises(ConfigError, match="no images in it"):
+        warnings.simplefilter("error")
+        find_inputs(["/*.no_such_image.jpg"])
+
+
+def test_a_glob_reads_no_folder_more_often_than_python_does(tmp_path, monkeypatch):
+    touch(*(tmp_path / name for name in ("a.jpg", "b/a.jpg", "b/c/a.jpg", "d/a.jpg")))
+    read, scandir = Counter(), os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: read.update([Path(path)]) or scandir(path))
+    pattern = f"{tmp_path}/**/*.jpg"
+    expected = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
+    usual = read.copy()
+    read.clear()
+    assert [str(file.path) for file in find_inputs([pattern])] == expected
+    assert read == usual and read[tmp_path / "b"] > 0
+
+
 def test_a_file_whose_name_looks_like_a_glob_is_a_file(tmp_path):
     touch(tmp_path / "shot[1].jpg", tmp_path / "shot1.jpg")
     assert names(tmp_path / "shot[1].jpg") == ["shot[1].jpg"]
@@ -84,6 +105,14 @@ def test_a_list_is_relative_to_its_folder_then_to_the_working_folder(tmp_path, m
     far = (tmp_path / "far" / "c.jpg").as_posix().lstrip("/")
     assert [file.name for file in files] == ["a.jpg", "b.jpg", far, "missing.jpg"]
     assert [file.path.exists() for file in files] == [True, True, True, False]
+
+
+def test_a_line_that_no_file_name_can_be_is_one_missing_file(tmp_path):
+    touch(tmp_path / "a.jpg")
+    (tmp_path / "list.txt").write_text("a.jpg\n" + "x" * 300 + ".jpg\n")
+    assert names(tmp_path / "list.txt") == ["a.jpg", "x" * 300 + ".jpg"]
+    with pytest.raises(ConfigError, match="no such file or folder"):
+        find_inputs(["x" * 300 + ".jpg"])
 
 
 def test_names_stay_unique_where_inputs_collide(tmp_path):
