@@ -161,12 +161,13 @@ def _shard(files: list[One], text: str) -> list[One]:
 
 def _print_summary(summary: FolderSummary, noun: str, inputs: str) -> None:
     earlier = summary.done - summary.new
-    timed = summary.new and summary.usable and summary.seconds > 0  # no rate of mere failures
+    timed = summary.frames or summary.new * bool(summary.usable)  # no rate of mere failures
+    rate = timed / summary.seconds if summary.seconds > 0 else 0.0
     say(
         f"{summary.done} of {summary.total} {inputs} done"
         + (f" ({earlier} earlier)" if earlier else "")
         + f", {summary.found} {noun}, {len(summary.failures)} failed"
-        + (f", {summary.new / summary.seconds:.2f} {inputs}/s" if timed else "")
+        + (f", {rate:.2f} {'frames' if summary.frames else inputs}/s" if rate else "")
     )
     if summary.warned:
         say(f"  {summary.warned} with warnings, such as damage: see `warnings` in the records")

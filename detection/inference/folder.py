@@ -58,7 +58,7 @@ class Item:
 
 @dataclass(frozen=True)
 class FolderSummary:
-    """The counts of a run, which processed ``new`` images in ``seconds``.
+    """The counts of a run, which processed ``new`` images in ``seconds``; of videos ``frames``.
 
     ``done``, ``found`` (detections or labels), ``failures`` (name, reason) and ``warned`` include
     the records of earlier runs, ``total`` the images that are not processed yet.
@@ -73,6 +73,7 @@ class FolderSummary:
     seconds: float
     interrupted: bool
     warned: int = 0
+    frames: int = 0
 
     @property
     def usable(self) -> int:

@@ -126,14 +126,14 @@ def _run(run: _Run, sources: Sequence[VideoSource]) -> FolderSummary:
     keep_records(path, entries[-1].end if entries else 0)
     recorded = {entry.file for entry in entries}
     failures = [(entry.file, entry.error) for entry in entries if entry.error is not None]
-    start, done, found = time.perf_counter(), len(entries), 0
+    start, done, found, frames = time.perf_counter(), len(entries), 0, 0
     for source in sources:
         if source.name in recorded:
             continue
         if run.stop():
             break
-        record, count = _predict_video(run, source)
-        found += count
+        record, count, number = _predict_video(run, source)
+        found, frames = found + count, frames + number
         if record is None:
             break
         append_record(path, record)
@@ -143,19 +143,28 @@ def _run(run: _Run, sources: Sequence[VideoSource]) -> FolderSummary:
     seconds = time.perf_counter() - start
     total = len(recorded | {source.name for source in sources})
     return FolderSummary(
-        run.out, total, done, done - len(entries), found, tuple(failures), seconds, done < total
+        run.out,
+        total,
+        done,
+        done - len(entries),
+        found,
+        tuple(failures),
+        seconds,
+        done < total,
+        frames=frames,
     )
 
 
-def _predict_video(run: _Run, source: VideoSource) -> tuple[dict[str, Any] | None, int]:
-    """The record of a video, None if it was interrupted, and the number of detections in it."""
+def _predict_video(run: _Run, source: VideoSource) -> tuple[dict[str, Any] | None, int, int]:
+    """The record of a video, None if it was interrupted, and the numbers of detections and frames
+    in it."""
     frames = run.out / FRAMES / f"{source.name}.jsonl"
     frames.parent.mkdir(parents=True, exist_ok=True)
     found = 0
     try:
         video = Video(source.text, every=run.every)
     except ImageError as error:
-        return {"file": source.name, "error": str(error)}, 0
+        return {"file": source.name, "error": str(error)}, 0, 0
     size, last, written = (0, 0), 0.0, 0
     drawn = _drawn(source.name)
     with contextlib.ExitStack() as stack:
@@ -174,7 +183,7 @@ def _predict_video(run: _Run, source: VideoSource) -> tuple[dict[str, Any] | Non
             if written % run.options.batch_size == 0:
                 run.report(written, max(written, video.count // run.every), 0)
     if run.stop() and not video.live:
-        return None, found
+        return None, found, written
     record = {
         "file": source.name,
         "width": size[1],
@@ -187,8 +196,8 @@ def _predict_video(run: _Run, source: VideoSource) -> tuple[dict[str, Any] | Non
     if run.options.draw and written:
         record["drawn"] = drawn
     if not written:
-        return {"file": source.name, "error": "has no frame that can be decoded"}, 0
-    return record | ({"error": video.shortfall} if video.shortfall else {}), found
+        return {"file": source.name, "error": "has no frame that can be decoded"}, 0, 0
+    return record | ({"error": video.shortfall} if video.shortfall else {}), found, written
 
 
 def _warnings(video: Video) -> list[str]:

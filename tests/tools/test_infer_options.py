@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -233,7 +234,8 @@ def test_a_video(infer, images, tiny_run, tmp_path):
         writer.write(np.ascontiguousarray(photo[..., ::-1]))
     writer.release()
     done = infer("clip.avi", "--out", "out", "--conf", "0.1", "--every", "5", "--batch-size", "2")
-    assert "1 of 1 videos done" in done.out
+    rate = re.search(r"1 of 1 videos done, .*, 0 failed, (\S+) frames/s", done.out)
+    assert rate and float(rate[1]) > 0
     text = (tmp_path / "out/frames/clip.avi.jsonl").read_text()
     found = [json.loads(line) for line in text.splitlines()]
     assert [(one["frame"], one["time"]) for one in found] == [(0, 0), (5, 0.5), (10, 1.0)]
@@ -254,7 +256,7 @@ def test_a_video(infer, images, tiny_run, tmp_path):
     (tmp_path / "cut.avi").write_bytes(data[: len(data) // 2])
     assert "of 12 frames: it was cut" in infer("cut.avi", "--out", "cut", code=5).out
     webcam = infer("987", "--out", "webcam", code=5).out
-    assert "no such webcam" in webcam and "videos/s" not in webcam
+    assert "no such webcam" in webcam and "s/s" not in webcam
     image = next(images.iterdir())
     assert "did you mean clip.avi?" in infer("clpi.avi", code=2).err
     assert "need a run each" in infer("clip.avi", image, code=2).err
@@ -275,3 +277,11 @@ def test_hidden_images_on_request(infer, images, tmp_path):
 def test_options_of_manifests_are_refused_without_one(infer, images, words):
     done = infer(images, *words, code=2)
     assert "--engine, --actors and --parts: only of a run with --manifest" in done.err
+
+
+def test_a_line_of_a_list_that_no_file_name_can_be(infer, images, tmp_path):
+    long = "x" * 300 + ".jpg"
+    (tmp_path / "list.txt").write_text(f"{next(images.iterdir())}\n{long}\n")
+    done = infer("list.txt", "--out", "long")
+    assert "2 of 2 images done" in done.out and f"failed: {long}: " in done.out
+    assert "2 of 2 images done" in infer("list.txt", "--out", "long", "--resume").out

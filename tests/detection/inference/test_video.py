@@ -301,6 +301,7 @@ def test_a_run_over_videos(predictor, model, tmp_path):
         == f"ends after {short['frames']} of 60 frames: it was cut or is damaged there"
     )
     assert len(lines(out / "frames/cut.avi.jsonl")) == short["frames"] > 10
+    assert summary.frames == 20 + short["frames"]
     assert missing == {"file": "none.mp4", "error": "no such file"}
     assert [name for name, _ in summary.failures] == ["cut.avi", "none.mp4"]
     drawn = frames_of(out / good["drawn"])
