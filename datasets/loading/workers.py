@@ -170,6 +170,8 @@ _END = object()
 PATIENCE = 600.0
 #: Seconds from one look at the workers to the next.
 _CHECK = 2.0
+#: Seconds that a killed worker has to end. One that waits for a disk in the kernel does not.
+_LAST_WAIT = 5.0
 #: Containers start with 64 MB of shared memory.
 _ADVICE = (
     "give the container more shared memory (--shm-size=8g or --ipc=host) or set data.workers=0; "
@@ -224,6 +226,7 @@ class _Guard:
     def close(self, items: Any) -> None:
         """End the workers as PyTorch does, which waits, and asks those that go on to end; then kill
         those that were stopped and do not hear it, or the command would wait for them at its end.
+        One that even then goes on is left: what the caller saves must not wait for it.
         """
         if os.getpid() != self._process:  # a forked worker, which has no say
             return
@@ -233,7 +236,7 @@ class _Guard:
                     items._shutdown_workers()
                 self.kill()
                 for worker in self.workers:
-                    worker.join()
+                    worker.join(_LAST_WAIT)
         finally:
             self._closed.set()
 

@@ -87,6 +87,26 @@ def test_a_wait_for_a_stopped_worker_in_its_own_code_ends(monkeypatch: pytest.Mo
     assert not worker.is_alive()
 
 
+class Unkillable:
+    """A worker in the kernel, where no signal reaches it."""
+
+    def kill(self) -> None: ...
+
+    def terminate(self) -> None: ...
+
+    def join(self, timeout: float | None = None) -> None:
+        assert timeout is not None, "it would wait for ever"
+
+
+def test_what_follows_does_not_wait_for_a_worker_that_nothing_ends() -> None:
+    class Items:
+        def _shutdown_workers(self) -> None: ...
+
+    guard = _Guard([Unkillable()], 600)  # type: ignore[list-item]
+    guard.close(Items())
+    assert guard._closed.is_set()
+
+
 def test_workers_do_not_copy_what_they_inherit() -> None:
     """A collection that sees an object writes to it, and so copies its page."""
 
