@@ -165,11 +165,11 @@ from resdet.detection.engine.distributed import process_group
 
 with process_group("cpu") as group:
     group.all_reduce_mean(torch.ones(1))  # the processes are connected
-    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=1))
-    time.sleep(2 * group.rank)  # the main process has its images earlier
+    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=4))  # long for a busy machine
+    time.sleep(5 * group.rank)  # the main process has its images earlier
     gathered = group.gather({group.rank: group.rank})
     if group.is_main:
-        time.sleep(2)  # the others wait for its numbers
+        time.sleep(5)  # the others wait for its numbers
     metric = group.broadcast("metric", 0.5 if group.is_main else None)
     mean = group.all_reduce_mean(torch.tensor(float(group.rank))).item()
 open(f"{sys.argv[1]}/{group.rank}", "w").write(f"{gathered} {metric} {mean}")
