@@ -135,6 +135,12 @@ CASES: dict[str, Case] = {
             *("--out", work / "eval"),
         )
     ),
+    "eval --manifest": Case(
+        lambda inputs, work: (
+            *("eval", "--manifest", inputs / "m", "--predictions", inputs / "found"),
+            *("--annotations", inputs / "scenes", "--split", "val", "--out", work / "eval"),
+        )
+    ),
     "report": Case(
         lambda inputs, work: (*("report", inputs / "detector", "--out", work / "page.html"),)
     ),
@@ -194,6 +200,12 @@ class Harness:
                 *(command, "--cfg", self.inputs / config, "--out", self.inputs / name),
                 *("train.iterations=2", "train.eval_every=2"),
             )
+
+        self._ran("manifest", self.inputs / "scenes" / "JPEGImages", "--out", self.inputs / "m")
+        self._ran(
+            *("infer", "--weights", _best(self.inputs, "detector"), "--manifest"),
+            *(self.inputs / "m", "--conf", 0.01, "--out", self.inputs / "found"),
+        )
 
     def _ran(self, *words: object) -> None:
         done = self.resdet(*words)

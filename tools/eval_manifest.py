@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resdet.detection.errors import ConfigError
-from resdet.detection.printing import say, table_console
+from resdet.detection.printing import progress_of, say, table_console
 from resdet.tools.arguments import expect_writable
 from resdet.tools.eval_files import chosen_classes, expect_rising, limited_to, page_command
 
@@ -24,12 +21,13 @@ _REFUSED = {
     **dict.fromkeys(("weights", "cfg", "save_json", "save_voc", "mean_box", "submission")),
     **dict.fromkeys(("hotcoco", "conf", "dry_run", "print_config", "device", "overrides")),
 }
-#: Seconds between two lines of progress.
-_LINE_EVERY = 10.0
+#: The beginning of folders where detections and objects are parted.
+_PIECES = ".pieces-"
 
 
 def score_results(args: argparse.Namespace) -> Evaluation:
     """Score, print and write. Raises ConfigError and DataError like `score_manifest`."""
+    from resdet.detection.cluster.marks import own_folder, remove_left
     from resdet.detection.cluster.scoring import ScoringJob, score_manifest
     from resdet.detection.evaluation.definitions import COCO_SIZES
     from resdet.detection.evaluation.operating_points import THRESHOLDS
@@ -63,8 +61,9 @@ def score_results(args: argparse.Namespace) -> Evaluation:
         only=chosen,
         scores=args.thresholds or THRESHOLDS,
     )
-    with tempfile.TemporaryDirectory(prefix=".pieces-", dir=folder) as pieces:
-        found = score_manifest(job, Path(pieces), _progress())
+    remove_left(folder, _PIECES)
+    with own_folder(folder, _PIECES) as pieces, progress_of("scoring", "shards") as report:
+        found = score_manifest(job, pieces, report)
     testing = f"detections in {args.predictions}{limited_to(only, classes)}"
     evaluation = replace(found, testing=testing)
     print_report(evaluation, table_console())
@@ -79,15 +78,3 @@ def _beside(results: Path | str) -> Path:
     if isinstance(results, str):
         raise ConfigError("--out: results at an address need a local folder for their numbers")
     return results.absolute() / "eval"
-
-
-def _progress() -> Callable[[int, int], None]:
-    last = time.monotonic()
-
-    def report(done: int, shards: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= _LINE_EVERY:
-            last = time.monotonic()
-            say(f"{done}/{shards} shards", file=sys.stderr)
-
-    return report

@@ -1,18 +1,23 @@
-"""Names of files and folders that say which process made them, and whether it has ended."""
+"""Files and folders whose names say which process made them, and whether it has ended."""
 
 from __future__ import annotations
 
 import os
 import platform
 import re
+import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from uuid import uuid4
 
 _OWNED = re.compile(r"([^.-]+)-(\d+)-(\w+)$")
 #: The names that this process has in use.
 _IN_USE: set[str] = set()
+#: The age in seconds of folders of other hosts that nobody needs.
+_OLD = 86400.0
 
 
 @contextmanager
@@ -38,6 +43,26 @@ def has_ended(name: str) -> bool:
 
 
 @contextmanager
+def own_folder(parent: Path, begin: str) -> Iterator[Path]:
+    """A folder in ``parent``, which is made, whose name begins with ``begin``; it is removed at the
+    end of the context. `remove_left` removes those of processes that were killed."""
+    with own_name(begin) as name:
+        own = parent / name
+        own.mkdir(parents=True)
+        try:
+            yield own
+        finally:
+            shutil.rmtree(own, ignore_errors=True)
+
+
+def remove_left(parent: Path, begin: str) -> None:
+    """Remove the folders of `own_folder` whose process has ended, and old ones of other hosts."""
+    for left in parent.glob(f"{begin}*"):
+        if has_ended(left.name) or _age(left) > _OLD:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
 def refreshed(refresh: Callable[[], None], seconds: float) -> Iterator[None]:
     """Call ``refresh`` within the context, each time after so many seconds, in a thread. What it
     raises is dropped: it is called again."""
@@ -55,6 +80,13 @@ def refreshed(refresh: Callable[[], None], seconds: float) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _host() -> str:

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -23,15 +21,14 @@ from typing import Any
 from ...datasets.manifests.storage import Store, is_remote, reason_of
 from ..errors import ConfigError, DataError
 from ..inference.records import META, expect_same, record_line
-from .marks import has_ended, own_name, refreshed
+from .marks import has_ended, own_folder, own_name, refreshed, remove_left
 
 SUMMARY, FAILURES = "summary.json", "failures.jsonl"
 SUMMARIES, ATTEMPTS = "summaries", "attempts"
 #: The beginning of folders where parts grow.
 SCRATCH = ".run-"
-#: Seconds between the writings of a mark, the age at which its process counts as dead, and that of
-#: folders of other hosts that nobody needs.
-REFRESH, STALE, OLD = 60.0, 300.0, 86400.0
+#: Seconds between the writings of a mark, and the age at which its process counts as dead.
+REFRESH, STALE = 60.0, 300.0
 #: Summaries that are read at once.
 _READERS = 16
 
@@ -174,9 +171,7 @@ class ShardResults:
                 if has_ended(mark):
                     self.store.remove(mark)
         if not is_remote(self.store.root):
-            for left in Path(self.store.root).glob(f"{SCRATCH}*"):
-                if has_ended(left.name) or _age(left) > OLD:
-                    shutil.rmtree(left, ignore_errors=True)
+            remove_left(Path(self.store.root), SCRATCH)
         return totals
 
     @contextmanager
@@ -186,21 +181,10 @@ class ShardResults:
             with tempfile.TemporaryDirectory(prefix="resdet-") as folder:
                 yield Path(folder)
             return
-        with own_name(SCRATCH) as name:
-            own = Path(self.store.root, name)
+        with ExitStack() as stack:
             with _storage_errors(self.store):
-                own.mkdir(parents=True)
-            try:
-                yield own
-            finally:
-                shutil.rmtree(own, ignore_errors=True)
-
-
-def _age(path: Path) -> float:
-    try:
-        return time.time() - path.stat().st_mtime
-    except OSError:
-        return 0.0
+                own = stack.enter_context(own_folder(Path(self.store.root), SCRATCH))
+            yield own
 
 
 @contextmanager

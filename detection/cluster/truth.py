@@ -54,7 +54,7 @@ def read_manifest_truth(
 ) -> ManifestTruth:
     """The annotations at ``path``: a Parquet or CSV file or a folder of them, also at an address; a
     COCO file, or a VOC folder with its ``image_set``, which are read whole. ``classes`` come first
-    in label order; ``folder`` is an empty one for about 60 bytes an object.
+    in label order; ``folder`` is an empty one for 53 bytes an object.
 
     Raises ConfigError for a missing file, DataError for a malformed one.
     """

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,6 +170,27 @@ def test_the_page_of_a_manifest(resdet: Command, made: Made, tmp_path: Path) -> 
     numbers(resdet, tmp_path / "out", *words, "--annotations", made.root / "truth.csv")
     done = resdet("report", tmp_path / "out")
     assert done.code == 0, done.err
+
+
+def test_what_a_killed_run_left_is_removed(made: Made, tmp_path: Path) -> None:
+    from resdet.detection.cluster.marks import own_folder
+
+    if (child := os.fork()) == 0:
+        with own_folder(tmp_path, ".pieces-") as pieces:
+            (pieces / "0.objects").write_bytes(bytes(1000))
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    with own_folder(tmp_path, ".pieces-") as running:
+        assert len(list(tmp_path.iterdir())) == 2
+        package.evaluate(
+            manifest=made.manifest,
+            predictions=made.found / "jsonl",
+            annotations=made.root / "truth.csv",
+            out=tmp_path,
+            no_coco=True,
+        )
+        hidden = [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+        assert hidden == [running]
 
 
 def test_images_without_annotations_are_left_out_and_told(made: Made, tmp_path: Path) -> None:
