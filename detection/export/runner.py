@@ -29,7 +29,10 @@ def read_image(path: Path) -> np.ndarray:
     """An image file as (h, w, 3) uint8 RGB, with its EXIF orientation applied; raises ValueError
     for what OpenCV cannot decode. Transparency is dropped, and 16 bits become 8."""
     data = np.frombuffer(path.read_bytes(), np.uint8)
-    pixels = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    try:
+        pixels = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    except cv2.error as error:  # for one, more pixels than OPENCV_IO_MAX_IMAGE_PIXELS
+        raise ValueError(f"{path}: OpenCV does not decode it: {error.err}") from error
     if pixels is None:
         raise ValueError(f"{path}: not an image that OpenCV reads")
     return np.ascontiguousarray(pixels[..., ::-1])
@@ -65,8 +68,18 @@ def expect_finite(*arrays: np.ndarray) -> None:
         raise ValueError("the network's outputs are not finite")
 
 
+def open_graph(path: Path) -> Any:
+    """The onnxruntime session of a graph; raises ValueError for what it cannot read."""
+    if path.suffix != ".onnx":
+        raise ValueError(f"{path}: runner.py reads ONNX graphs: export with --format onnx")
+    try:
+        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no class in common
+        raise ValueError(f"{path}: onnxruntime cannot read it: {error}") from error
+
+
 class Runner:
-    """The exported network in a folder."""
+    """The exported network in a folder; raises OSError and ValueError where it is not one."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -74,10 +87,7 @@ class Runner:
         self.classes: list[str] = self.meta["classes"]
         self.config: dict[str, Any] = self.meta["config"]
         self.sessions = {
-            Path(name).stem: onnxruntime.InferenceSession(
-                str(self.folder / name), providers=["CPUExecutionProvider"]
-            )
-            for name in self.meta["outputs"]
+            Path(name).stem: open_graph(self.folder / name) for name in self.meta["outputs"]
         }
 
     def run(self, name: str, outputs: list[str] | None, **inputs: np.ndarray) -> list[np.ndarray]:
@@ -211,8 +221,9 @@ TASKS = {"detection": Detector, "classification": CropClassifier, "localization"
 
 
 def load(folder: str | Path) -> Any:
-    """The model in a folder; raises ValueError for a task that needs more than its graph."""
-    task = json.loads((Path(folder) / "meta.json").read_text(encoding="utf-8"))["task"]
+    """The model in a folder; raises OSError where a file is missing, and ValueError for graphs
+    that onnxruntime cannot read and a task that needs more than its graph."""
+    task = json.loads((Path(folder) / "meta.json").read_text(encoding="utf-8")).get("task")
     if task not in TASKS:
         raise ValueError(f"{folder}: {task} is not in runner.py, but in resdet")
     return TASKS[task](folder)
@@ -249,7 +260,10 @@ def main() -> int:
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="what a localizer looks for")
     parser.add_argument("--model", type=Path, default=Path(__file__).parent, help="its folder")
     args = parser.parse_args()
-    model = load(args.model)
+    try:
+        model = load(args.model)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     if isinstance(model, CropLocalizer) and not args.classes:
         parser.error("--classes: a localizer finds classes that are known")
     failed = 0
@@ -257,7 +271,7 @@ def main() -> int:
         record: dict[str, Any] = {"image": str(path)}
         try:
             record |= found_in(model, read_image(path), args)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, cv2.error) as error:
             record["error"], failed = str(error), failed + 1
         print(json.dumps(record, ensure_ascii=False))
     return 5 if failed else 0

@@ -20,6 +20,7 @@ from resdet.detection.export.verify import compare
 from resdet.detection.predictor import load
 from resdet.detection.structures import Detections
 from resdet.detection.tasks.registry import TASKS
+from resdet.tests.datasets.image_corpus import png_header
 from resdet.tests.detection.export.rehash import rehash
 
 runner = pytest.importorskip(
@@ -41,7 +42,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", _WITHOUT, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 def test_it_finds_what_infer_finds_without_torch(
@@ -52,13 +53,16 @@ def test_it_finds_what_infer_finds_without_torch(
     cv2.imwrite(str(large), cv2.resize(cv2.imread(str(images[0])), (700, 500)))
     damaged = tmp_path / "damaged.jpg"
     damaged.write_bytes(b"no image")
-    done = run(exported / "runner.py", *images, large, damaged, "--conf", "0.1")
+    huge = tmp_path / "huge.png"
+    huge.write_bytes(png_header(40000, 40000))
+    done = run(exported / "runner.py", damaged, huge, *images, large, "--conf", "0.1")
     assert done.returncode == 5, done.stderr
-    *records, failure = map(json.loads, done.stdout.splitlines())
-    assert failure == {
+    first, second, *records = map(json.loads, done.stdout.splitlines())
+    assert first == {
         "image": str(damaged),
         "error": f"{damaged}: not an image that OpenCV reads",
     }
+    assert second["error"].startswith(f"{huge}: OpenCV does not decode it: pixels <= ")
     model = load(exported, score_threshold=0.1)
     count = 0
     for path, record in zip([*images, large], records, strict=True):
@@ -158,6 +162,28 @@ def test_a_second_stage_has_no_runner(files: dict[str, tuple[Path, Path]]) -> No
     assert not (folder / "runner.py").exists()
     with pytest.raises(ValueError, match=r"localization_rcnn is not in runner\.py"):
         runner.load(folder)
+
+
+def test_folders_that_it_does_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    detector = {"task": "detection", "classes": ["a"], "config": {}, "graphs": "one"}
+    for name, meta, reason in (
+        ("stage", {"task": "localization_rcnn"}, "localization_rcnn is not in runner.py, but in"),
+        ("vino", {**detector, "outputs": ["model.xml"]}, "model.xml: runner.py reads ONNX graphs"),
+        ("lacking", {**detector, "outputs": ["model.onnx"]}, "onnxruntime cannot read it: "),
+        ("other", {}, "None is not in runner.py"),
+        ("none", None, "No such file or directory: "),
+    ):
+        folder = tmp_path / name
+        if meta is not None:
+            folder.mkdir()
+            (folder / "meta.json").write_text(json.dumps(meta))
+        monkeypatch.setattr(sys, "argv", ["runner.py", "no.jpg", "--model", str(folder)])
+        with pytest.raises(SystemExit) as end:
+            runner.main()
+        message = capsys.readouterr().err
+        assert end.value.code == 2 and str(folder) in message and reason in message
 
 
 @pytest.mark.parametrize(
