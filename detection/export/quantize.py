@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,21 +47,27 @@ CHOICES: Mapping[str, Mapping[str, range]] = {
 ERROR_BOUND = 0.5
 
 
+class Inputs(Sized, Protocol):
+    """Inputs of a graph, at most as many as its length, which may be asked for again."""
+
+    def __iter__(self) -> Iterator[Tensor]: ...
+
+
 def int8_instructions() -> list[str]:
     """Those of this processor."""
     return sorted(cpu_flags() & INT8_INSTRUCTIONS)
 
 
-def quantize(source: Path, target: Path, inputs: Iterable[Tensor], floats: range) -> None:
+def quantize(source: Path, target: Path, inputs: Inputs, floats: range) -> None:
     """Write the graph ``source``, of one input, to ``target`` in int8; the convolutions at the
-    positions ``floats`` stay float. ``inputs`` calibrate the ranges; they may be asked for more
-    than once. Raises ConfigError without the extra of the format."""
+    positions ``floats`` stay float. ``inputs`` calibrate the ranges. Raises ConfigError without
+    the extra of the format."""
     (_quantize_onnx if source.suffix == FORMATS["onnx"] else _quantize_openvino)(
         source, target, inputs, floats
     )
 
 
-def _quantize_onnx(source: Path, target: Path, inputs: Iterable[Tensor], floats: range) -> None:
+def _quantize_onnx(source: Path, target: Path, inputs: Inputs, floats: range) -> None:
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -90,7 +96,7 @@ def _quantize_onnx(source: Path, target: Path, inputs: Iterable[Tensor], floats:
             target.write_bytes(source.read_bytes())
 
 
-def _quantize_openvino(source: Path, target: Path, inputs: Iterable[Tensor], floats: range) -> None:
+def _quantize_openvino(source: Path, target: Path, inputs: Inputs, floats: range) -> None:
     require_extra("nncf")
     import nncf
     import openvino
@@ -109,7 +115,7 @@ def _quantize_openvino(source: Path, target: Path, inputs: Iterable[Tensor], flo
             model,
             nncf.Dataset(arrays),
             preset=nncf.QuantizationPreset.MIXED,
-            subset_size=sum(1 for _ in inputs),
+            subset_size=len(inputs),
             ignored_scope=nncf.IgnoredScope(names=excluded),
         )
     openvino.save_model(model, target, compress_to_fp16=False)

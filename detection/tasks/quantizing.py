@@ -154,6 +154,10 @@ class _Inputs:
     loaded: Detector
     images: Sequence[Path]
 
+    def __len__(self) -> int:
+        """At most: conv5_x has no input of an image without regions."""
+        return len(self.images)
+
     @torch.no_grad()
     def __iter__(self) -> Iterator[Tensor]:
         model: FasterRCNN = self.loaded.model

@@ -9,6 +9,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import torch
 from resdet.detection.errors import ConfigError, DivergedError, WeightsError
 from resdet.detection.export.folder import HEAD, MODEL, RPN, TRUNK, graph_file
 from resdet.detection.export.network import ExportedNetwork, ExportedPipeline, open_network
+from resdet.detection.export.quantize import quantize
 from resdet.detection.export.verify import as_batch, draw_shapes
 from resdet.detection.export.writing import convert_to_openvino
 from resdet.detection.extras import EXTRAS
@@ -178,6 +180,33 @@ def test_int8_by_nncf(learned_run: Path, two: Path, tiny_config: Path, tmp_path:
         [True, False, False],
         [True] * len(quantized(folder, HEAD)),
     ]
+
+
+def test_calibration_computes_its_inputs_once(tmp_path: Path) -> None:
+    needs("nncf")
+    import openvino
+    from openvino import opset13 as ops
+
+    images = ops.parameter([-1, 3, 8, 8], np.float32)
+    weights = ops.constant(np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32))
+    found = ops.relu(ops.convolution(images, weights, [1, 1], [0, 0], [0, 0], [1, 1]))
+    source = tmp_path / "head.xml"
+    openvino.save_model(openvino.Model([found], [images]), source, compress_to_fp16=False)
+    taken: list[int] = []
+
+    class Counted:
+        def __len__(self) -> int:
+            return 4  # at most
+
+        def __iter__(self) -> Iterator[torch.Tensor]:
+            for place in range(3):
+                taken.append(place)
+                yield torch.rand(2, 3, 8, 8)
+
+    (tmp_path / "int8").mkdir()
+    quantize(source, tmp_path / "int8" / source.name, Counted(), range(0))
+    assert taken == [0, 1, 2]
+    assert quantized(tmp_path / "int8", HEAD) == [True]
 
 
 def quantized(folder: Path, name: str) -> list[bool]:
