@@ -55,13 +55,18 @@ def read_calibration(
     ``overrides``, spread evenly; of a config also its validation split, if it has one.
 
     Raises:
-        ConfigError: no images, or an unusable config.
+        ConfigError: no images, an unusable config, or ``overrides`` for a folder.
         DataError: other classes than those of the network.
     """
     if count < 1:
         raise ConfigError(f"--images {count}: at least one image calibrates")
     split, config = None, loaded.config
     if Path(source).is_dir():
+        if overrides:
+            raise ConfigError(
+                f"override {overrides[0]}: is for a config given to --calibrate, and {source} is a "
+                "folder of images"
+            )
         paths = [each.path for each in find_inputs([source])]
     else:
         data = read_config(DetectorConfig, source, overrides).data

@@ -156,6 +156,8 @@ def test_wrong_options(
         read_calibration(learned, str(tmp_path), 3, 1.0)
     with pytest.raises(DataError, match=str(tmp_path / "elsewhere")):
         read_calibration(learned, str(tiny_config), 1, 1.0, [f"data.root={tmp_path / 'elsewhere'}"])
+    with pytest.raises(ConfigError, match=r"data\.root=d: is for a config given to --calibrate"):
+        read_calibration(learned, str(tmp_path), 3, 1.0, ["data.root=d"])
     with pytest.raises(ConfigError, match="--images 0"):
         read_calibration(learned, str(tmp_path), 0, 1.0)
     weights = write("classification", tmp_path / "best.pt")
