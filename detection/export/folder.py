@@ -50,9 +50,16 @@ def graph_file(folder: Path, name: str) -> Path:
 
 
 def is_export(path: Path) -> bool:
-    """Whether ``path`` is a folder that `resdet export` wrote."""
-    graphs = (graph_file(path, name) for name in (MODEL, TRUNK))
-    return (path / META).is_file() and any(graph.is_file() for graph in graphs)
+    """Whether ``path`` is a folder that `resdet export` wrote, whole or not."""
+    if not (path / META).is_file():
+        return False
+    if any(graph_file(path, name).is_file() for name in (MODEL, TRUNK)):
+        return True
+    try:
+        meta = json.loads(read_limited(path / META, LARGEST_META))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(meta, dict) and meta.get("format") == FORMAT
 
 
 @contextmanager
@@ -108,6 +115,11 @@ def read_meta(folder: Path) -> dict[str, Any]:
         raise WeightsError(f"{path}: damaged: task, config, classes, versions or sha256 is missing")
     graphs = [graph_file(folder, name) for name in (MODEL, TRUNK, RPN, HEAD)]
     graphs = [each for each in graphs if each.is_file()]
+    if not graphs:
+        raise WeightsError(
+            f"{folder}: an export without its graph file ({' or '.join(FORMATS.values())}); copy "
+            "the whole folder again, or export again"
+        )
     for name in sorted({*hashes, *(each.name for each in graphs)}):
         _expect_exported(folder, name, hashes.get(name))
     runtime = RUNTIMES[graphs[0].suffix]

@@ -25,6 +25,7 @@ from resdet.detection.structures import Batch, Detections
 from resdet.detection.tasks.checkpoints import load_members, read_applicable, read_checkpoint
 from resdet.detection.tasks.registry import TASKS
 from resdet.tests.detection.export.rehash import rehash
+from resdet.tools.cli import main
 
 
 def best(run: Path) -> Path:
@@ -181,6 +182,24 @@ def test_a_damaged_description(tmp_path: Path, content: str, message: str) -> No
     (tmp_path / "meta.json").write_text(content)
     (tmp_path / "model.onnx").write_bytes(b"")
     with pytest.raises(WeightsError, match=message):
+        load(tmp_path)
+
+
+def test_a_folder_without_its_graph(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    meta = {"format": "resdet export", "format_version": 1, "task": "detection", "config": {}}
+    meta |= {"classes": ["a"], "versions": {}, "sha256": {"model.onnx": "0"}}
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    lacking = f"{tmp_path}: an export without its graph file (.onnx or .xml); copy the whole folder"
+    with pytest.raises(WeightsError, match=re.escape(lacking)):
+        load(tmp_path)
+    assert main(["eval", "--weights", str(tmp_path)]) == 3
+    assert lacking in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"format": "another"}'])
+def test_a_folder_with_another_description_is_no_export(content: str, tmp_path: Path) -> None:
+    (tmp_path / "meta.json").write_text(content)
+    with pytest.raises(WeightsError, match=r"a folder without weights/best\.pt"):
         load(tmp_path)
 
 
