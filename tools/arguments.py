@@ -178,7 +178,12 @@ def expect_writable(folder: Path) -> None:
 
 def beside_weights(weights: Path, name: str) -> Path:
     """The run folder's ``name`` for ``run/weights/best.pt``, that in the folder of an exported
-    model; else a folder beside the file."""
+    model, for an address of the Hugging Face Hub ``runs/eval/<its name>``; else a folder beside
+    the file."""
+    from resdet.detection.engine.checkpoint import HUB_ADDRESS
+
+    if address := HUB_ADDRESS.fullmatch(str(weights)):
+        return Path("runs") / name / address[1].partition("/")[2]
     if weights.is_dir():  # an exported model
         return weights / name
     run_folder = weights.parent.parent if weights.parent.name == "weights" else weights.parent

@@ -37,6 +37,7 @@ from resdet.tools.eval_files import (
     limited_to,
     page_command,
     score_predictions,
+    weights_hash,
     write_predictions,
 )
 
@@ -163,6 +164,7 @@ def evaluate(args: argparse.Namespace) -> Evaluation | None:
     from resdet.detection.tasks.skipped import skipped_images
     from rich.console import Console
 
+    default = beside_weights(args.weights[0], "eval")
     args.weights = [pulled(path) for path in args.weights]
     first = read_applicable(args.weights[0], *TASKS.values())
     task = first.task
@@ -199,7 +201,7 @@ def evaluate(args: argparse.Namespace) -> Evaluation | None:
             split = images_of(split, only)
             task.limit(pipeline, chosen_labels(only, split.classes))
         expect_something_to_do(args, sources_of(config, part), split)
-        folder = args.out or beside_weights(args.weights[0], "eval")
+        folder = args.out or default
         if group.is_main:  # fails before the evaluation, which may take hours
             expect_writable(folder)
             if args.submission:
@@ -223,6 +225,7 @@ def evaluate(args: argparse.Namespace) -> Evaluation | None:
                 task.evaluate(found, split, config, **options),
                 **analysis_options(args),
                 testing=testing,
+                weights=tuple(map(weights_hash, args.weights)),
                 seconds_per_image=timer.seconds_per_image,
             )
             print_report(evaluation, table_console())

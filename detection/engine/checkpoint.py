@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -29,6 +30,11 @@ from ..errors import WeightsError, one_line, quoted
 from ..files import atomic_write, write_file
 
 FORMAT_VERSION = 1
+#: ``hf://owner/name`` on the Hugging Face Hub, perhaps with ``@revision``; a `Path` has made one
+#: slash of two.
+HUB_ADDRESS = re.compile(r"hf:/{1,2}([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?")
+#: The file of the weights, as the Hub expects it.
+HUB_FILE = "model.safetensors"
 #: The entries that every checkpoint has, and their types.
 KEYS: Mapping[str, type] = {"model": dict, "config": dict, "classes": list, "step": int}
 #: The key of a checkpoint in the header of a safetensors file, as JSON, and its entries there.
@@ -86,6 +92,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             primitives (it is then not read further).
     """
     if not path.exists():
+        if address := HUB_ADDRESS.fullmatch(str(path)):
+            repo, revision = address.groups()
+            words = f"hf download {repo} {HUB_FILE}" + f" --revision {revision}" * bool(revision)
+            raise WeightsError(f"hf://{repo}: here a file is needed: `{words}` fetches it")
         raise WeightsError(f"{path}: no such checkpoint")
     if path.suffix.lower() in _OF_RESULTS:
         raise WeightsError(

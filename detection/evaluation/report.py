@@ -46,6 +46,8 @@ class Evaluation(ABC):
     notes: tuple[str, ...] = ()
     #: How the predictions were made, and their cost if it was measured.
     testing: str = ""
+    #: SHA-256 of each file of weights; none for detections of other origin.
+    weights: tuple[str, ...] = ()
     seconds_per_image: float | None = None
     #: Metrics of a trivial predictor, if it was evaluated as well.
     baseline: Mapping[str, float] = field(default_factory=dict)
@@ -188,6 +190,7 @@ def _content(evaluation: Evaluation) -> dict[str, Any]:
         "per_class": [without_nan(asdict(row)) for row in evaluation.per_class],
         "definitions": definitions | dict(evaluation.class_definitions),
         "testing": evaluation.testing,
+        "weights": list(evaluation.weights),
         "seconds_per_image": evaluation.seconds_per_image,
         "notes": list(evaluation.notes),
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from resdet.detection.files import sha256_of
 from resdet.tools.eval_files import page_command
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ def test_last_gives_the_number_of_the_last_step(
 ) -> None:
     entry = logged(learned_run, 40)
     assert entry["voc_ap50"] > 0
-    expect_same_numbers(scored(resdet, learned_run / "weights" / "last.pt", tmp_path), entry)
+    weights = learned_run / "weights" / "last.pt"
+    expect_same_numbers(scored(resdet, weights, tmp_path), entry)
+    assert json.loads((tmp_path / "metrics.json").read_text())["weights"] == [sha256_of(weights)]
 
 
 def test_the_log_names_the_metric_and_how_it_was_tested(resdet: Command, learned_run: Path) -> None:
