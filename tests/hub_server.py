@@ -86,7 +86,8 @@ class _Handler(BaseHTTPRequestHandler):
         repo = f"{asked['organization']}/{asked['name']}"
         known = repo in self.hub.files
         self.hub.files.setdefault(repo, {})
-        if asked.get("visibility") == "private" or asked.get("private"):
+        wanted = asked.get("visibility") == "private" or asked.get("private")
+        if wanted and not known:  # as the Hub: an existing one stays as it is
             self.hub.private.add(repo)
         self._answer({"url": f"{self.hub.address}/{repo}"}, 409 if known else 200)
 
@@ -117,6 +118,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def do_GET(self) -> None:
+        asked = self.path.removeprefix("/api/models/")
+        if asked in self.hub.files:
+            return self._answer({"id": asked, "private": asked in self.hub.private})
         repo, _, rest = self.path.strip("/").partition("/resolve/")
         content = self.hub.files.get(repo, {}).get(rest.partition("/")[2])
         if content is None:

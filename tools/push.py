@@ -5,8 +5,8 @@ resdet push --weights best.pt owner/name --license mit --report runs/detector/ev
 resdet infer --weights hf://owner/name street.jpg
 
 The file has the weights, classes and settings, not the optimizer and no path of this machine. The
-card has the metrics of --report, a folder that resdet eval wrote for these weights. The token is
-that of HF_TOKEN, or of hf auth login.
+card has the metrics of --report, a folder that resdet eval wrote for this very file; a card that
+is there is kept. The token is that of HF_TOKEN, or of hf auth login.
 """
 
 from __future__ import annotations
@@ -28,20 +28,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report", type=Path, metavar="DIR", help="folder of resdet eval with the metrics"
     )
-    parser.add_argument("--private", action="store_true", help="make a private repository")
+    parser.add_argument(
+        "--private", action="store_true", help="make a private repository, or expect one"
+    )
+    parser.add_argument(
+        "--replace-card", action="store_true", help="write a new README.md over an existing one"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Raises ConfigError and WeightsError as `push` does."""
     from resdet.detection.tasks.hub import push
 
-    address = push(
+    address, notes = push(
         args.weights,
         args.repo,
         licence=args.license,
         report=args.report,
         private=args.private,
+        replace_card=args.replace_card,
     )
+    for note in notes:
+        say(f"note: {note}")
     say(f"uploaded: {address}")
     say(f"next: resdet infer --weights hf://{args.repo} IMAGE")
     return 0
