@@ -77,10 +77,6 @@ def load(
         raise ConfigError("load: no weights given")
     first = read_applicable(paths[0], *TASKS.values())
     task = first.task
-    if task.name != "localization":  # whose crops share batches
-        for text in overrides:
-            if text.startswith("test.batch_size="):
-                raise ConfigError(f"override {text}: is of evaluations; here it is --batch-size")
     others = [read_applicable(path, task) for path in paths[1:]]
     members = load_members([first, *others], place, overrides=overrides, trust_paths=trust_paths)
     if place.type == "cpu" and (channels := winograd_channels()) is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ def load_model(args: argparse.Namespace, overrides: list[str], images: int = 0) 
     from resdet.detection.evaluation.prediction import emulation, gain
 
     predictor = model_arguments(args, overrides).load()
+    expect_used(predictor, overrides)
     if not predictor.facts.origin[0].is_dir():  # an export has its own precision
         precision, device = predictor.precision, predictor.device
         for line in emulation("test.precision", precision, device):
@@ -31,6 +33,17 @@ def load_model(args: argparse.Namespace, overrides: list[str], images: int = 0) 
         for line in gain("test.precision", precision, device, images):
             say(line)
     return predictor
+
+
+def expect_used(predictor: Predictor[Any], overrides: Sequence[str]) -> None:
+    """Raise ConfigError for ``test.batch_size``, except of regions: only evaluations use it."""
+    from resdet.detection.inference.localize import LocationPipeline
+
+    for text in overrides:
+        if text.startswith("test.batch_size=") and not isinstance(
+            predictor.pipeline, LocationPipeline
+        ):
+            raise ConfigError(f"override {text}: is of evaluations; here it is --batch-size")
 
 
 def model_arguments(args: argparse.Namespace, overrides: list[str]) -> ModelArguments:

@@ -19,6 +19,7 @@ from pathlib import Path
 from resdet.detection.errors import ConfigError
 from resdet.detection.printing import say
 from resdet.tools.arguments import add_device_argument, add_weights_argument, split_overrides
+from resdet.tools.infer_settings import expect_used
 
 HELP = "answer HTTP requests with the predictions of a model"
 TOKEN = "RESDET_TOKEN"  # noqa: S105  the name of the variable
@@ -101,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
         trust_paths=args.trust_paths,
         score_threshold=args.conf,
     )
+    expect_used(predictor, overrides)
     if args.batch_size is None and predictor.device.type == "cuda":
         options = replace(options, batch_size=8)
     for line in str(predictor).splitlines():

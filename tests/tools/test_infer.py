@@ -21,6 +21,7 @@ from resdet.detection.errors import ConfigError, WeightsError
 from resdet.detection.predictor import load
 from resdet.detection.tasks.detector_network import build_detector
 from resdet.tools import infer
+from resdet.tools.infer_settings import expect_used
 
 if TYPE_CHECKING:
     from resdet.tests.conftest import Command, Finished
@@ -208,11 +209,19 @@ def test_settings_without_effect_are_refused_or_told(weights, images, tmp_path, 
     with pytest.raises(ConfigError, match=r"test\.batch_size=4: is of evaluations.* --batch-size"):
         call(weights, "test.batch_size=4", *words, tmp_path / "a")
     assert not (tmp_path / "a").exists()
+    load(weights, "cpu", ["test.batch_size=4"])  # no option of a command
     assert call(weights, "test.score_threshold=0.2", *words, tmp_path / "b") == 0
     said = capsys.readouterr().out
     assert "note: test.score_threshold=0.2 changes nothing: what scores less than 0.5" in said
     assert call(weights, "test.score_threshold=0.6", *words, tmp_path / "c") == 0
     assert "note:" not in capsys.readouterr().out
+
+
+def test_the_batches_of_regions_are_a_setting():
+    old = Path(__file__).parents[1] / "detection" / "tasks" / "old_checkpoints"
+    others = (f"test.classifiers=[{old}/classifier.pt]", f"proposals.weights=[{old}/localizer.pt]")
+    words = ["test.batch_size=4", *others]
+    expect_used(load(old / "region_localizer.pt", "cpu", words), words)
 
 
 def test_other_classes_are_dropped(weights, images, tmp_path):

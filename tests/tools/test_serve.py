@@ -92,6 +92,14 @@ def test_wrong_options_are_told_before_the_model_is_loaded(words, reason, capsys
     assert reason in capsys.readouterr().err
 
 
+def test_a_setting_of_evaluations_is_no_option(resdet, tiny_run):
+    need_extra()
+    weights = tiny_run / "weights" / "best.pt"
+    done = resdet("serve", "--weights", weights, "--port", 0, "test.batch_size=4")
+    assert (done.code, done.out) == (2, "")
+    assert "override test.batch_size=4: is of evaluations; here it is --batch-size" in done.err
+
+
 def test_a_port_in_use(capsys, tmp_path):
     need_extra()
     from resdet.detection.serving.run import bind
