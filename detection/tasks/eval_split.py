@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -33,7 +34,7 @@ def read_eval_split(task: Task, loaded: Loaded, part: EvalPart) -> DataSplit:
     config, own = loaded.config, loaded.config.data.classes
     if own is not None and set(own) != set(loaded.classes):
         only = (
-            f"; --classes {','.join(own)} evaluates these alone"
+            f"; --classes {shlex.quote(','.join(own))} evaluates these alone"
             if set(own) < set(loaded.classes)
             else ""
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from resdet.detection.engine.checkpoint import load_checkpoint, save_checkpoint
 from resdet.detection.files import sha256_of
 from resdet.tools.eval_files import page_command
 
@@ -142,6 +143,12 @@ def test_what_is_meant_is_named(resdet: Command, tiny_run: Path, tmp_path: Path)
     done = resdet("eval", "--weights", weights, "data.classes=[circle,cross]", "--dry-run")
     assert (done.code, done.out) == (3, "")
     assert done.err.endswith("; --classes circle,cross evaluates these alone\n")
+    named = "data.classes=[circle,traffic light]"
+    state = load_checkpoint(weights)
+    state["classes"] = ["traffic light" if name == "cross" else name for name in state["classes"]]
+    save_checkpoint(weights := tmp_path / "named.pt", state)
+    done = resdet("eval", "--weights", weights, named, "--trust-paths", "--dry-run")
+    assert done.err.endswith("; --classes 'circle,traffic light' evaluates these alone\n")
     found = tmp_path / "results.json"
     found.write_text("[]")
     done = resdet("eval", "--weights", found)
