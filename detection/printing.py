@@ -122,6 +122,11 @@ def cell(value: object, style: str = "") -> Text:
     return Text(printable(value), style)
 
 
+def on_terminal(console: Console) -> bool:
+    """Whether somebody watches; ``FORCE_COLOR`` makes a terminal of files and pipes for rich."""
+    return console.is_terminal and bool(console.file.isatty())
+
+
 def progress_bars(console: Console, unit: str = "images", **options: Any) -> Progress:
     """Bars alike in all commands: what, share, count, rate in ``unit`` a second and time left. They
     go when they are done, and there are none off a terminal."""
@@ -141,7 +146,7 @@ def progress_bars(console: Console, unit: str = "images", **options: Any) -> Pro
         Rate(),
         rich.TimeRemainingColumn(),
     )
-    options = {"transient": True, "disable": not console.is_terminal, **options}
+    options = {"transient": True, "disable": not on_terminal(console), **options}
     return rich.Progress(*columns, console=console, **options)
 
 
@@ -165,7 +170,7 @@ def progress_of(
         from rich.console import Console
 
         console = Console(stderr=True)
-    if not console.is_terminal:
+    if not on_terminal(console):
         yield ProgressLines(what, unit, console.file).report
         return
     with progress_bars(console, unit) as bars:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING
 
-from resdet.detection.printing import ProgressLines, progress_of
+from resdet.detection.printing import ProgressLines, on_terminal, progress_of
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -36,7 +36,7 @@ def download_progress() -> Iterator[Callable[[str, int, int], None]]:
     from rich.console import Console
 
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not on_terminal(console):
         lines: dict[str, ProgressLines] = {}
 
         def report_line(what: str, done: int, total: int) -> None:

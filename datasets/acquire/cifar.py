@@ -28,7 +28,8 @@ NAMES = "batches.meta.txt"
 def write_class_folders(
     batches: Path, out: Path, *, progress: Callable[[str, int, int], None] = lambda *_: None
 ) -> None:
-    """Write ``out/<split>/<class>/<number>.png`` from the files in the folder ``batches``.
+    """Write ``out/<split>/<class>/<number>.png`` from the files in the folder ``batches``;
+    ``progress(what, done, total)`` is in bytes of these.
 
     A split that is there already is kept; one appears only when it is complete. Raises DataError
     for a file that is missing or has another content, and where ``out`` cannot be written.
@@ -42,10 +43,12 @@ def write_class_folders(
             shutil.rmtree(part, ignore_errors=True)
             for name in names:
                 (part / name).mkdir(parents=True)
-            first = 0
-            for file in files:
+            sizes = [(batches / file).stat().st_size for file in files]
+            first = done = 0
+            for file, size in zip(files, sizes, strict=True):
                 first += _write(batches / file, part, names, first)
-                progress(f"images of {split}", files.index(file) + 1, len(files))
+                done += size
+                progress(f"images of {split}", done, sum(sizes))
             part.replace(folder)
         except OSError as error:
             place = error.filename or folder

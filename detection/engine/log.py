@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from ..errors import ConfigError
 from ..files import write_file
-from ..printing import printable
+from ..printing import on_terminal, printable
 from ..trackers import TRACKERS, TrackedRun, Tracker
 from .history import METRICS_FILE, RESULTS_FILE, LineFile, LogEntry, cut_history, results_table
 from .log_words import Clock, Epochs, words_of
@@ -273,4 +273,4 @@ def _terminal(console: Console, start_step: int, total_steps: int, epochs: Epoch
 def _is_plain(console: Console) -> bool:
     unset = ("", "0", "false")
     wanted = any(os.environ.get(name, "").lower() not in unset for name in ("CI", "NO_COLOR"))
-    return wanted or not console.is_terminal or console.is_dumb_terminal
+    return wanted or not on_terminal(console) or console.is_dumb_terminal

@@ -91,8 +91,13 @@ def test_the_exit_code_is_that_of_the_work(closed: str, tmp_path: Path) -> None:
     assert len(list((tmp_path / "synthetic" / "JPEGImages").iterdir())) == 2
 
 
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 def test_progress_has_what_share_count_rate_and_time_left() -> None:
-    written = io.StringIO()
+    written = Screen()
     console = Console(file=written, force_terminal=True, width=100, color_system=None)
     for _ in tracked(range(4), "evaluating", 4, console):
         time.sleep(0.06)  # a rate is known once the bar was drawn at two times
@@ -101,10 +106,21 @@ def test_progress_has_what_share_count_rate_and_time_left() -> None:
     assert "images/s" in last and "0:00:00" in last
 
 
-def test_no_progress_off_a_terminal() -> None:
+@pytest.mark.parametrize("colour", ["", "1"])
+def test_no_progress_off_a_terminal(colour: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", colour)  # as in logs of CI, with no one to watch a bar
     written = io.StringIO()
     assert list(tracked(range(4), "evaluating", 4, Console(file=written))) == [0, 1, 2, 3]
     assert written.getvalue() == ""
+
+
+def test_lines_of_progress_where_colour_is_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr("resdet.detection.printing.LINE_EVERY", 0.0)
+    written = io.StringIO()
+    list(tracked(range(4), "evaluating", 4, Console(file=written)))
+    assert [line[:15] for line in written.getvalue().splitlines()][-1] == "evaluating: 100"
+    assert "\x1b" not in written.getvalue()
 
 
 def test_a_line_says_what_share_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:

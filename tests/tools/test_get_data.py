@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
+import shutil
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -115,8 +116,22 @@ def test_cifar_becomes_class_folders(
     placed = tmp_path / "archives" / archive.name
     placed.parent.mkdir()
     placed.write_bytes(content)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # colours, but no bars
+    monkeypatch.setattr("resdet.detection.printing.LINE_EVERY", 0.0)
     for _ in range(2):  # a second time nothing is left to do
         assert run("cifar10", "--out", str(tmp_path)) == 0
+    said = capsys.readouterr().err
+    assert "images of train" in said and "\x1b" not in said
+    seen: list[tuple[str, int, int]] = []
+    write_class_folders(
+        tmp_path / archive.folder, tmp_path / "a", progress=lambda *each: seen.append(each)
+    )
+    shutil.rmtree(tmp_path / "a")
+    part, whole = 2 * 3073, 5 * 2 * 3073  # bytes
+    assert (seen[0], seen[4]) == (
+        ("images of train", part, whole),
+        ("images of train", *[whole] * 2),
+    )
     written = sorted(path.relative_to(tmp_path / "cifar10") for path in tmp_path.rglob("*.png"))
     numbers = [("airplane", 2 * n) for n in range(5)] + [("bird", 2 * n + 1) for n in range(5)]
     expected = [Path("train", name, f"{number:05d}.png") for name, number in numbers]

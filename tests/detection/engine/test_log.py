@@ -25,6 +25,11 @@ def pipe() -> Console:
     return Console(file=io.StringIO(), force_terminal=False, width=40)
 
 
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 def said(console: Console) -> str:
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -196,10 +201,23 @@ def test_ci_and_no_color_get_plain_lines(
     variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, "1")
-    console = Console(file=io.StringIO(), force_terminal=True, color_system=None)
+    console = Console(file=Screen(), force_terminal=True, color_system=None)
     with RunLog(tmp_path, total_steps=100, console=console) as log:
         log.step(20, LOSSES)
     assert said(console).startswith("step  20/100  loss 1.5")
+
+
+def test_a_file_gets_plain_lines_where_colour_is_forced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CI", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    console = Console(file=io.StringIO(), width=120)
+    with RunLog(tmp_path, total_steps=100, console=console) as log:
+        log.step(20, LOSSES)
+    assert said(console).startswith("step  20/100  loss 1.5") and "\x1b" not in said(console)
 
 
 def test_a_terminal_gets_a_bar_with_messages_above(
@@ -208,7 +226,7 @@ def test_a_terminal_gets_a_bar_with_messages_above(
     monkeypatch.setenv("TERM", "xterm")
     for name in ("CI", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
-    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    console = Console(file=Screen(), force_terminal=True, width=120)
     with RunLog(tmp_path, total_steps=100, start_step=10, console=console) as log:
         log.message("saved [bold]a.pt[/bold]")
         log.step(20, LOSSES)
