@@ -145,8 +145,8 @@ def size_of(address: str) -> int:
 
 
 def open_stream(address: str, size: int) -> IO[bytes]:
-    """A file of ``size`` bytes to be read from its beginning to its end. Remote ones are read a
-    block at a time, each as `read_bytes` does, so that a broken connection costs a block."""
+    """A file of ``size`` bytes, with ``seek``. Remote ones are read a block at a time, each as
+    `read_bytes` does, so that a broken connection costs a block."""
     if not is_remote(address):
         return Path(address).open("rb")
     return io.BufferedReader(_Blocks(address, size), _BLOCK)
@@ -159,9 +159,17 @@ class _Blocks(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        begin = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        self._place = begin + offset
+        return self._place
+
     def readinto(self, buffer: Any) -> int:
         wanted = min(len(buffer), self._size - self._place)
-        if wanted == 0:
+        if wanted <= 0:
             return 0
         content = read_bytes(self._address, self._place, wanted)
         buffer[: len(content)] = content

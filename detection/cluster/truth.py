@@ -8,8 +8,7 @@ parted into files, each for a few shards.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from csv import reader
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,19 +18,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ...datasets.manifests.manifest import Manifest
-from ...datasets.manifests.storage import Store, filesystem, is_remote, reason_of
-from ..errors import ConfigError, DataError, first_few
+from ..errors import DataError, first_few
 from ..evaluation.columns import TruthColumns
 from ..evaluation.foreign_results import Truth, read_truth
+from .object_tables import BOX, batches_of, tables_at
 
 Ints = npt.NDArray[np.int64]
 
-_BOX = ("x1", "y1", "x2", "y2")
 _OBJECT = np.dtype(
     [("id", "i8"), ("label", "i4"), ("box", "f8", (4,)), ("area", "f8"), ("ignore", "?")]
 )
-#: Files that the rows are parted into, and the bytes of a CSV that are read at once.
-_FILES, _BLOCK = 256, 1 << 22
+#: Files that the rows are parted into.
+_FILES = 256
 
 
 class ManifestTruth(Protocol):
@@ -56,9 +54,10 @@ def read_manifest_truth(
     COCO file, or a VOC folder with its ``image_set``, which are read whole. ``classes`` come first
     in label order; ``folder`` is an empty one for 53 bytes an object.
 
-    Raises ConfigError for a missing file, DataError for a malformed one.
+    Raises ConfigError for a missing file and for tables in folders below the one that is given,
+    DataError for a malformed file.
     """
-    if tables := _tables(path):
+    if tables := tables_at(path):
         known = {name: label for label, name in enumerate(classes)}
         truth = ColumnTruth(manifest, folder, known)
         for table in tables:
@@ -86,7 +85,7 @@ class ColumnTruth:
     def part(self, table: str) -> None:
         """Take the rows of a file; raises DataError."""
         first = 1
-        for columns in _batches(table):
+        for columns in batches_of(table):
             rows = self._rows(columns, table, first)
             first += len(rows)
             places = rows["id"] // (self.manifest.per_shard * self._shards)
@@ -132,7 +131,7 @@ class ColumnTruth:
         of_name = [self.labels.setdefault(name, len(self.labels)) for name in _values(names)]
         labels = names.indices.fill_null(len(of_name)).to_numpy()
         rows["label"] = np.array([*of_name, -1])[labels]
-        rows["box"] = np.stack([columns.column(name).to_numpy() for name in _BOX], axis=1)
+        rows["box"] = np.stack([columns.column(name).to_numpy() for name in BOX], axis=1)
         empty = np.isnan(rows["box"])
         broken = empty.any(axis=1) != (rows["label"] < 0)
         broken |= empty.any(axis=1) != empty.all(axis=1)
@@ -194,83 +193,6 @@ class FileTruth:
                 f"{self.path}: {missing} of its images are not in the manifest: "
                 f"{first_few(map(repr, lost), 3)}; give annotations of the manifest's images alone"
             )
-
-
-# ---------------------------------------------------------------------------------------- tables
-
-
-def _tables(path: str) -> list[str]:
-    """The Parquet or CSV files at ``path``; none if it is something else."""
-    if path.lower().endswith((".parquet", ".csv")):
-        return [path]
-    if is_remote(path) or Path(path).is_dir():
-        store = Store(path)
-        names = [name for name in store.names() if name.lower().endswith((".parquet", ".csv"))]
-        return [store.address(name) for name in names]
-    return []
-
-
-def _batches(path: str) -> Iterator[Any]:
-    """The columns of a table, a part of its rows at a time. Raises DataError."""
-    import pyarrow as pa
-
-    types = {
-        "id": pa.int64(),
-        "label": pa.string(),
-        **dict.fromkeys((*_BOX, "area"), pa.float64()),
-        "ignore": pa.bool_(),
-    }
-    try:
-        with _opened(path) as file:
-            names, batches = (_csv if path.lower().endswith(".csv") else _parquet)(file, types)
-            if lacking := [name for name in ("id", "label", *_BOX) if name not in names]:
-                raise DataError(f"{path}: has no column {', '.join(lacking)}")
-            for batch in batches:
-                yield pa.table(
-                    {
-                        name: batch.column(name).cast(kind)
-                        if name in names
-                        else pa.nulls(batch.num_rows, kind)
-                        for name, kind in types.items()
-                    }
-                )
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file") from error
-    except (pa.ArrowException, OSError, UnicodeError) as error:
-        raise DataError(f"{path}: {reason_of(error)}") from error
-
-
-def _opened(path: str) -> Any:
-    if not is_remote(path):
-        return Path(path).open("rb")
-    store, place = filesystem(path)
-    return store.open(place, "rb")
-
-
-def _parquet(file: Any, types: Mapping[str, Any]) -> tuple[Sequence[str], Iterator[Any]]:
-    import pyarrow.parquet as pq
-
-    table = pq.ParquetFile(file)
-    names = table.schema_arrow.names
-    return names, table.iter_batches(columns=[name for name in types if name in names])
-
-
-def _csv(file: Any, types: Mapping[str, Any]) -> tuple[Sequence[str], Iterator[Any]]:
-    from pyarrow import csv
-
-    names = next(reader([file.readline().decode("utf-8-sig")]), [])
-    file.seek(0)
-    batches = csv.open_csv(
-        file,
-        read_options=csv.ReadOptions(block_size=_BLOCK),
-        convert_options=csv.ConvertOptions(
-            column_types=types,
-            include_columns=[name for name in types if name in names],
-            null_values=[""],
-            strings_can_be_null=True,
-        ),
-    )
-    return names, batches
 
 
 def _values(names: Any) -> list[str]:

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import resdet as package
 from resdet.datasets.manifests.manifest import write_manifest
+from resdet.detection.cluster.object_tables import batches_of, tables_at
 from resdet.detection.cluster.parquet import to_table
 from resdet.detection.errors import ConfigError, DataError
 
@@ -172,6 +174,48 @@ def test_the_page_of_a_manifest(resdet: Command, made: Made, tmp_path: Path) -> 
     assert done.code == 0, done.err
 
 
+def test_a_repeated_column_of_parquet(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    table = pa.table([[0]] * 3 + [[1.0]] * 4, names=["id", "id", "label", "x1", "y1", "x2", "y2"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet: has more than one column id"):
+        next(batches_of(str(tmp_path / "a.parquet")))
+
+
+def test_folders_of_tables(made: Made, scenes: Path, tmp_path: Path) -> None:
+    """VOC with a table in it stays VOC; a table further below is named, not passed over."""
+    voc = tmp_path / "voc"
+    shutil.copytree(scenes, voc)
+    (voc / "sizes.csv").write_text("a,b\n")
+    assert tables_at(str(voc)) == []
+    spark = tmp_path / "objects.parquet"  # named as the file that it is to others
+    shutil.copytree(made.root / "truth", spark)
+    assert tables_at(str(spark)) == [f"{spark}/a.parquet", f"{spark}/b.parquet"]
+    (spark / "more" / "deep").mkdir(parents=True)
+    shutil.copy(made.root / "truth.csv", spark / "more" / "deep")
+    with pytest.raises(ConfigError, match=r"folders below it, more/deep/truth\.csv; give"):
+        tables_at(str(spark))
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "truth.csv"])
+def test_remote_tables_are_read_again_after_a_fault(
+    made: Made, object_store: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.setattr("resdet.datasets.manifests.storage.DELAYS", (0.01, 0.01, 0.01))
+    monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)  # its own attempts, not those of others
+    (local,) = made.root.rglob(name)
+    shutil.copy(local, tmp_path)
+    (table,) = tables_at(object_store.upload(tmp_path, f"objects-{name.partition('.')[2]}"))
+    monkeypatch.setattr(object_store, "faults", {name: (503, object_store.CUT)})
+    found = [batch.to_pylist() for batch in batches_of(table)]
+    assert found == [batch.to_pylist() for batch in batches_of(str(local))]
+    assert object_store.reads[table.removeprefix("s3:/")] > 2
+    monkeypatch.setattr(object_store, "faults", {name: (403, object_store.ALWAYS)})
+    with pytest.raises(DataError, match=f"{name}: access denied"):
+        list(batches_of(table))
+
+
 def test_what_a_killed_run_left_is_removed(made: Made, tmp_path: Path) -> None:
     from resdet.detection.cluster.marks import own_folder
 
@@ -212,6 +256,7 @@ def test_images_without_annotations_are_left_out_and_told(made: Made, tmp_path: 
     ("rows", "message"),
     [
         ("id,label,x1,y1,x2\n", "has no column y2"),
+        ("id,label,x1,y1,x2,y2,x1,id\n0,cat,1,2,3,4,5,0\n", "more than one column id, x1"),
         ("id,label,x1,y1,x2,y2\n0,cat,1,2,3,4\n45,cat,1,2,3,4\n", r"row 2: expected an id of the"),
         ("id,label,x1,y1,x2,y2\n0,cat,1,2,3,\n", "row 1: expected a label and a box, or neither"),
         ("id,label,x1,y1,x2,y2\n0,,1,2,3,4\n", "row 1: expected a label and a box, or neither"),
