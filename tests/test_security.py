@@ -26,6 +26,22 @@ DOWNLOADS = (
     "detection/serving/label_studio.py",
     "detection/tasks/hub.py",
 )
+#: {importer of the storage module, but for the pattern of an address: the feature in SECURITY.md}.
+STORAGE = {
+    "datasets/formats/shards.py": "`data.source.url`",
+    "datasets/shards/reader.py": "`data.source.url`",
+    "datasets/shards/index.py": "`data.source.url`",
+    "datasets/manifests/walk.py": "`manifest`",
+    "datasets/manifests/sources.py": "`manifest`",
+    "datasets/manifests/manifest.py": "`manifest`",
+    "detection/cluster/job.py": "`infer --manifest`",
+    "detection/cluster/run.py": "`infer --manifest`",
+    "detection/cluster/shard.py": "`infer --manifest`",
+    "detection/cluster/watch.py": "`infer --manifest`",
+    "detection/cluster/results.py": "`infer --manifest`",
+    "detection/cluster/scoring.py": "`eval --manifest`",
+    "detection/cluster/object_tables.py": "`eval --manifest`",
+}
 #: The only file that may call `torch.load`, with ``weights_only``: on its own cache, which it maps.
 OWN_CACHE = "datasets/record_cache.py"
 #: The only one that listens, on request: `serve`.
@@ -175,6 +191,20 @@ def test_entities_are_refused_in_every_encoding(encoding: str, tmp_path: Path) -
     path.write_bytes(text.encode(encoding))
     with pytest.raises(DataError, match=r"a\.xml.*(entities|not readable)"):
         parse_annotation(path)
+
+
+def test_the_page_names_every_use_of_object_storage() -> None:
+    users = {
+        path.relative_to(ROOT).as_posix()
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[-1] == "storage"
+        if [alias.name for alias in node.names] != ["ADDRESS"]
+    }
+    assert users == STORAGE.keys()
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    uses = text.partition("do not use the network")[2].partition("The first three")[0]
+    assert [feature for feature in STORAGE.values() if feature not in uses] == []
 
 
 def test_the_exceptions_are_still_needed() -> None:
