@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from resdet.detection.errors import ConfigError
@@ -43,14 +43,19 @@ def config_of_fork(checkpoint: Checkpoint, overrides: Sequence[str]) -> Section:
 
 
 def config_of_run(checkpoint: Checkpoint, overrides: Sequence[str]) -> Section:
-    """The checkpoint's own config with overrides, which may only change `CHANGEABLE` settings."""
+    """The checkpoint's own config with overrides, which may only change `CHANGEABLE` settings.
+    ``train.batch_size=auto`` is the number that was found when the run started."""
+    from resdet.detection.config.base import flat
     from resdet.detection.config.files import override
     from resdet.detection.engine.forking import continued, fork_command
+    from resdet.detection.tasks.batch_size import is_auto, with_batch_size
     from resdet.detection.tasks.epochs import with_iterations
 
-    config = checkpoint.config
+    config: Any = checkpoint.config
     changed = override(config, overrides)
-    before, after = _flat(config.model_dump(mode="json")), _flat(changed.model_dump(mode="json"))
+    if is_auto(changed):
+        changed = with_batch_size(changed, config.train.batch_size)
+    before, after = flat(config.model_dump(mode="json")), flat(changed.model_dump(mode="json"))
     refused = [
         f"{key}={after.get(key)} (was {before.get(key)})"
         for key in sorted(before.keys() | after.keys())
@@ -71,11 +76,3 @@ def config_of_run(checkpoint: Checkpoint, overrides: Sequence[str]) -> Section:
             f"{', '.join(refused)}; a new run with its weights and optimizer can: {command}"
         )
     return changed
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        key = f"{prefix}{name}"
-        flat |= _flat(value, f"{key}.") if isinstance(value, dict) else {key: value}
-    return flat

@@ -6,7 +6,7 @@ files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -108,6 +108,18 @@ class Section(BaseModel):
     model_config = ConfigDict(
         strict=True, frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
     )
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of a config as a dict by key, such as ``data.train.0.split``; a list of plain
+    values is one value."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, list) and any(isinstance(each, dict) for each in value):
+            value = {str(index): each for index, each in enumerate(value)}
+        found |= flat(value, f"{key}.") if isinstance(value, dict) else {key: value}
+    return found
 
 
 class TransformSpec(Section):

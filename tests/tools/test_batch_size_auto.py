@@ -11,7 +11,10 @@ from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.config.files import config_from_dict, dump_config, override
 from resdet.detection.errors import ConfigError
 from resdet.detection.tasks import batch_size
+from resdet.detection.tasks.checkpoints import read_checkpoint
+from resdet.detection.tasks.registry import TASKS
 from resdet.tools.cli import main
+from resdet.tools.resumed_config import config_of_run
 
 
 def test_the_word_in_a_config() -> None:
@@ -70,6 +73,13 @@ def test_a_run_has_the_number_that_was_found(
     assert main([*words, "--out", str(given), "train.batch_size=5", "--debug"]) == 0
     weights = [torch.load(run / "weights" / "last.pt")["model"] for run in (found, given)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+
+
+def test_the_same_command_resumes_with_the_number_that_was_found(tiny_run: Path) -> None:
+    checkpoint = read_checkpoint(tiny_run / "weights" / "last.pt", *TASKS.values())
+    assert config_of_run(checkpoint, ["train.batch_size=auto"]) == checkpoint.config
+    with pytest.raises(ConfigError, match=r"cannot change train\.batch_size=3 \(was 2\)"):
+        config_of_run(checkpoint, ["train.batch_size=3"])
 
 
 def test_a_memory_that_holds_nothing(
