@@ -55,15 +55,10 @@ class Case:
 
 def _train(command: str, config: str, *more: str) -> Case:
     def words(inputs: Path, work: Path) -> Words:
-        return (command, "--cfg", inputs / config, "--out", work / "run", *more)
+        given = ("--cfg", inputs / config, "--out", work / "run", "--start-or-resume")
+        return (command, *given, *more)
 
-    def again(inputs: Path, work: Path) -> Words:
-        resumable = (work / "run" / "weights" / "last.pt").exists()
-        return (command, "--resume", work / "run") if resumable else words(inputs, work)
-
-    return Case(
-        words, again, unlike=("*.log", "*.jsonl", "*.txt", "*.png", "*.svg", "*.html", "tb/*")
-    )
+    return Case(words, unlike=("*.log", "*.jsonl", "*.txt", "*.png", "*.svg", "*.html", "tb/*"))
 
 
 def _infer(*more: object) -> Case:

@@ -24,6 +24,7 @@ from resdet.tools.arguments import (
 if TYPE_CHECKING:
     from resdet.detection.engine.distributed import Group
     from resdet.detection.tasks.base import Task
+    from resdet.detection.tasks.checkpoints import Checkpoint
     from resdet.detection.tasks.trained_run import TrainedRun
 
 LATEST = "auto"
@@ -143,7 +144,7 @@ def train(args: argparse.Namespace, command: str | None = None) -> TrainedRun | 
         say("dry run: data and settings can be used; the same command without --dry-run trains")
         return None
     with process_group(args.device) as group:
-        folder = checkpoint.path.parent.parent if checkpoint else _folder(args, group)
+        folder = _folder(args, checkpoint, group)
         with folder_lock(folder) if group.is_main else nullcontext():
             if group.is_main and not checkpoint and not _was_begun(args, folder):
                 expect_unused(folder)
@@ -155,8 +156,11 @@ def train(args: argparse.Namespace, command: str | None = None) -> TrainedRun | 
 def _was_begun(args: argparse.Namespace, folder: Path) -> bool:
     """Whether ``--start-or-resume`` began a run in ``folder`` that ended before its first
     checkpoint; it is then started again there."""
-    begun = (folder / "config.yaml").is_file() and not (folder / "weights").exists()
-    return bool(args.start_or_resume) and begun
+    from resdet.detection.engine.checkpoint import previous_of
+
+    last = folder / "weights" / "last.pt"
+    saved = last.exists() or previous_of(last).exists()
+    return bool(args.start_or_resume) and (folder / "config.yaml").is_file() and not saved
 
 
 def _task_of_config(args: argparse.Namespace, tasks: Sequence[Task]) -> Task:
@@ -229,10 +233,17 @@ def _started_from(config: Any, args: argparse.Namespace) -> Any:
     return config.model_copy(update={"train": config.train.model_copy(update=update)})
 
 
-def _folder(args: argparse.Namespace, group: Group) -> Path:
-    """The folder of a new run, the same for all processes."""
+def _folder(args: argparse.Namespace, checkpoint: Checkpoint | None, group: Group) -> Path:
+    """The folder of the run, the same for all processes; raises ConfigError, in all of them, if
+    they are to begin in different ways: each way waits for the others at other places."""
     from resdet.detection.engine.forking import folder_beside
+    from resdet.detection.tasks.agreement import expect_same
 
+    given = checkpoint.path.parent.parent if checkpoint else args.out
+    start = f"it resumes {checkpoint.path}" if checkpoint else "it starts a new run"
+    expect_same({"start": start, "run folder": str(given or "a new one")}, group)
+    if checkpoint:
+        return checkpoint.path.parent.parent
     if args.cfg is None:  # --from
         default = folder_beside(_last_of(args.fork).absolute().parent.parent)
     else:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...datasets.formats import FORMATS
-from .base import Section
+from .base import Section, flat
 from .layers import Layer, path_exists
 from .strict_yaml import KeyPath
 
@@ -64,6 +64,17 @@ def opened_paths(config: Section) -> dict[str, Path]:
     paths = {key: path for key, path in _paths(tree) if key not in START}
     urls = {where: source["url"] for where, source in _sources(tree["data"]) if source.get("url")}
     return paths | {".".join(map(str, ("data", *at, "url"))): Path(url) for at, url in urls.items()}
+
+
+def settings_but_paths(config: Section) -> dict[str, Any]:
+    """The settings by key (`flat`), without those that are paths of data or weights."""
+    tree = config.model_dump(mode="json")
+    paths = ["data.root", *(key for key, _ in _paths(tree))]
+    return {
+        key: value
+        for key, value in flat(tree).items()
+        if not any(path == key or path.startswith(f"{key}.") for path in paths)
+    }
 
 
 def make_relative(data: dict[str, Any], root: Path) -> None:

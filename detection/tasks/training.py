@@ -207,12 +207,12 @@ class Training:
             state.load_dict(resumed.state, str(resumed.path))
             resumed.release()
         expect_agreement(self, state.step, group)
+        if group.is_main:
+            write_run_files(self, folder)  # first of all: `--start-or-resume` knows a run by them
         log = self._open_log(folder, state, group)
         with log, deterministic(self.settings.deterministic, group.device), StopRequest() as stop:
-            if group.is_main:
-                write_run_files(self, folder)
-                for line in self.banner(group, folder):
-                    log.message(line)
+            for line in self.banner(group, folder) if group.is_main else ():
+                log.message(line)
             self.prepared = task.prepare(self, folder, group, log)
             split = self.splits["train"]
             outputs = Outputs(folder, log, self.identity, group.rank, f"resdet {task.command}")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from resdet.detection.engine.checkpoint import load_checkpoint
+from resdet.detection.files import LOCK
 from resdet.tests.detection.engine.test_distributed import SETTINGS, expect_close
 
 if TYPE_CHECKING:
@@ -210,6 +211,48 @@ def test_nodes_with_other_data_are_refused(resdet: Command, configs: Path, tmp_p
     for each in done:
         assert "differs from process 0 in data.train: 1" in each.err
         assert "all nodes need the same data, settings and run folder" in each.err
+
+
+#: ``resdet train-det`` in a folder that each process has for itself.
+IN_ITS_FOLDER = """
+import os, sys
+from resdet.tools.cli import main
+
+os.chdir(os.path.join(sys.argv[1], os.environ["RANK"]))
+sys.exit(main(["train-det", *sys.argv[2:]]))
+"""
+
+
+def test_a_checkpoint_that_only_one_process_sees(
+    resdet: Command, tiny_config: Path, one: Path, tmp_path: Path
+) -> None:
+    """As when a disk is mounted on one node: the one would resume, the other one start."""
+    shutil.copytree(one, tmp_path / "0" / "run")
+    (tmp_path / "1").mkdir()
+    given = words(tiny_config, Path("run"), *SETTINGS)
+    done = resdet.torchrun("python", "-c", IN_ITS_FOLDER, tmp_path, *given)
+    assert done.returncode == 1
+    told = "process 1 differs from process 0 in start: it resumes run/weights/last.pt in process 0"
+    assert f"{told}, it starts a new run in process 1" in done.stderr
+    assert not any((tmp_path / "1").iterdir())
+
+
+def test_a_kill_or_a_full_disk_at_the_first_checkpoint(
+    resdet: Command, tiny_config: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    (run / "weights").mkdir(parents=True)
+    (run / "config.yaml").write_text(tiny_config.read_text())
+    (run / "weights" / ".last.pt.resdet-part").write_bytes(b"PK")
+    (run / LOCK).touch()
+    given = ("train-det", "--cfg", tiny_config, "--out", run, "train.iterations=1")
+    done = resdet(*given, "--start-or-resume")
+    assert done.code == 0, done.err
+    names = {path.name for path in (run / "weights").iterdir()}
+    assert names == {"last.pt", "last-1.pt", "best.pt"}
+    (run / "weights" / "last.pt").unlink()  # by a user, as it was damaged: not a new run
+    refused = resdet(*given, "--start-or-resume")
+    assert refused.code == 2 and "not empty" in refused.err
 
 
 def test_a_run_that_ended_before_its_first_checkpoint(
