@@ -119,6 +119,15 @@ def atomic_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
             work.rmdir()
 
 
+def remove_leftovers(out: Path) -> None:
+    """Remove what a killed `atomic_folder` left beside a finished ``out``; nothing while another
+    process writes there."""
+    work = part_of(out.resolve())
+    if work.is_dir():
+        with suppress(ConfigError, OSError), folder_lock(work):
+            shutil.rmtree(work)
+
+
 def _put_away(out: Path, old: Path | None) -> None:
     """Rename ``out`` to ``old``; None: remove it, which must be empty. (Windows cannot rename onto
     a folder.)"""

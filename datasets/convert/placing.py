@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...detection.errors import DataError
-from ...detection.files import atomic_folder
+from ...detection.files import atomic_folder, remove_leftovers
 from ..formats.writing import Place
 
 
@@ -17,6 +17,7 @@ def expect_free(out: Path) -> None:
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise DataError(f"{out}: is there and is not a folder")
     if out.is_dir() and any(out.iterdir()):
+        remove_leftovers(out)
         raise DataError(f"{out}: is not empty; choose a new folder")
 
 

@@ -12,7 +12,14 @@ from typing import Any
 
 from ..errors import ConfigError, WeightsError, quoted
 from ..extras import expect_extra
-from ..files import atomic_folder, expect_regular, read_limited, sha256_of, write_file
+from ..files import (
+    atomic_folder,
+    expect_regular,
+    read_limited,
+    remove_leftovers,
+    sha256_of,
+    write_file,
+)
 from .runtimes import RUNTIMES
 
 META = "meta.json"
@@ -68,6 +75,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     exception nothing is left. Raises ConfigError where ``out`` is not empty or not writable."""
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            remove_leftovers(out)
             raise ConfigError(f"{out}: already exists; give another --out, or remove it")
     except OSError as error:
         raise ConfigError(f"{out}: cannot be written: {error.strerror or error}") from error

@@ -24,6 +24,7 @@ from resdet.detection.files import (
     is_unused,
     part_of,
     read_limited,
+    remove_leftovers,
     sha256_of,
     write_file,
 )
@@ -264,6 +265,20 @@ def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
     with folder_lock(tmp_path), folder_lock(run):
         assert not left.exists()
         assert all(path.exists() for path in (*kept, other, within))
+
+
+def test_what_was_killed_after_its_folder_was_finished_is_removed(tmp_path: Path) -> None:
+    """The next one is refused, as the folder is there; nothing else would remove it."""
+    work = part_of(tmp_path / "out")
+    for path in (tmp_path / "out" / "a.txt", work / LOCK, work / "old" / "b.txt"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with folder_lock(work):
+        remove_leftovers(tmp_path / "out")  # another process holds it
+        assert (work / "old" / "b.txt").exists()
+    (work / LOCK).touch()
+    remove_leftovers(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
 
 
 def test_the_file_of_a_dead_process_locks_nothing(tmp_path: Path) -> None:
