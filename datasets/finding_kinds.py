@@ -103,8 +103,10 @@ KINDS: Mapping[str, tuple[tuple[Severity, ...], str]] = {
     ),
     "similar_classes": (
         ("warning",),
-        "two class names that differ only in letter case, spaces or punctuation, or a rare one "
-        "that is nearly a frequent one; reported only without a class list",
+        "two class names that differ only in letter case, spaces or punctuation, or a name of at "
+        "most 3 objects and at least 5 letters, without digits, that is one slip (a letter "
+        "missing, added, replaced or moved) away from one of at least 10 times as many objects; "
+        "reported only without a class list",
     ),
     "absent_class": (("warning",), "a class without an object to learn in the training split"),
     "permuted_classes": (("warning",), "a category id means different classes in two COCO files"),

@@ -85,7 +85,7 @@ def test_growth_varies_one_quantity_at_a_time(run: Run, tmp_path: Path) -> None:
 
 def test_improvements_are_compared_with_plain_inference(run: Run) -> None:
     pyramid = "pyramid of five scales"
-    tiny = "--depth 18 --size 64 96 --side 64 --classes 3 --repeats 1 --warmup 0 --threads 1"
+    tiny = "--depth 18 --size 96 128 --side 96 --classes 3 --repeats 1 --warmup 0 --threads 1"
     report = run("improvements.py", *tiny.split(), "--only", pyramid)
     assert set(report["seconds"]) == set(report["peak_mb"]) == {"plain", pyramid}
     assert all(min(seconds) > 0 for seconds in report["seconds"].values())

@@ -225,7 +225,7 @@ def test_detections_of_graphs_cut_at_the_crops(
     tmp_path: Path,
 ) -> None:
     for name, graph in part_graphs(exportable).items():
-        write_onnx(graph, tmp_path / name)
+        write_onnx(graph, tmp_path / f"{name}.onnx")
     write_siblings(exportable, tmp_path)
     parts = use_parts(read_network(golden), tmp_path)
     found = make_pipeline(parts, read_settings(golden)).eval().predict(batch)

@@ -181,7 +181,7 @@ def test_the_options_are_those_of_the_commands() -> None:
         "infer": functions.InferOptions,
     }
     elsewhere = {"cfg", "weights", "overrides", "inputs", "words"}
-    elsewhere |= {"dry_run", "print_config", "font"}
+    elsewhere |= {"dry_run", "print_config", "font", "start_or_resume"}
     for command, options in pairs.items():
         names = set(options.__annotations__)
         parsed = set(

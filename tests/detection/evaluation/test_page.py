@@ -127,7 +127,7 @@ def test_the_policy_forbids_all_but_style_script_and_inline_images() -> None:
 def test_the_headline_is_map_with_its_definition() -> None:
     words = Reader(render_page(full_page("x"))).words
     at = words.index("0.500")
-    assert words[at : at + 3] == ["0.500", "voc_ap50", ": area x"]
+    assert words[at : at + 3] == ["0.500", "voc_ap50", ": area x; 1 is best"]
     assert "-" in words  # the COCO AP is not defined
 
 

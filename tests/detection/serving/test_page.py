@@ -32,7 +32,8 @@ def page(browser, spots):
     browser.get(f"http://127.0.0.1:{spots.port}/")
     browser.get_log("browser")
     yield browser
-    assert browser.get_log("browser") == []  # no error, nothing that the policy forbade
+    # No error, nothing that the policy forbade; DEBUG are Chromium's recommendations, which vary.
+    assert [line for line in browser.get_log("browser") if line["level"] != "DEBUG"] == []
 
 
 #: Hands the page an image as a drop or a paste does.
