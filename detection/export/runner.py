@@ -113,8 +113,11 @@ class Detector(Runner):
         super().__init__(folder)
         self.parts: Any = None
         if self.meta["graphs"] == "two":
-            from runner_parts import PLAIN, Parts  # type: ignore[import-not-found]  # beside it
-
+            try:
+                from runner_parts import PLAIN, Parts  # type: ignore[import-not-found]  # beside it
+            except ImportError as error:
+                own = self.folder / "runner.py"
+                raise ValueError(f"{folder}: is cut at its crops: apply it with {own}") from error
             self.expect(*PLAIN.items())
             self.parts = Parts(self.folder, self.meta, self.run)
 

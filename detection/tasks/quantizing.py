@@ -166,6 +166,7 @@ class _Inputs:
     @torch.no_grad()
     def __iter__(self) -> Iterator[Tensor]:
         model: FasterRCNN = self.loaded.model
+        empty = self.name == HEAD
         pipeline = build_pipeline([with_one_view(self.loaded)]).eval()
         for path in self.images:
             pixels = read_image(path, image_rules(self.loaded.config)).pixels
@@ -180,4 +181,10 @@ class _Inputs:
             regions = [boxes[:: max(1, len(boxes) // REGIONS)][:REGIONS]
                        for boxes in model.propose(features, batch.sizes)]  # fmt: skip
             if len(regions[0]):
+                empty = False
                 yield model.roi_head.pool(features, regions)
+        if empty:
+            raise ConfigError(
+                f"int8: the detector proposes no region in the {len(self)} images that calibrate "
+                "it; calibrate on images with objects"
+            )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -170,3 +173,15 @@ def test_wrong_options(
     calibrated = ["--int8", "--calibrate", "data.yaml", "--max-drop", "nan"]
     assert main(["export", "--weights", str(weights), "--out", "o", *calibrated]) == 2
     assert "--max-drop nan: points are from 0 to 100" in capsys.readouterr().err
+
+
+def test_images_without_a_proposed_region(
+    learned: Detector, parts: Path, scenes: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "int8"
+    shutil.copytree(parts, folder)
+    model = deepcopy(learned.model)
+    model.select = partial(model.select, min_size=1e4)
+    use = read_calibration(learned, str(scenes / "JPEGImages"), 2, 1.0)
+    with pytest.raises(ConfigError, match="proposes no region in the 2 images that calibrate"):
+        quantize_parts(folder, replace(learned, model=model), use)

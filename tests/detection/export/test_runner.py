@@ -95,6 +95,12 @@ def test_a_detector_cut_at_its_crops(parts: Path, scenes: Path, tmp_path: Path) 
     assert count > 20
 
 
+def test_a_runner_without_the_part_that_its_model_needs(exported: Path, parts: Path) -> None:
+    done = run(exported / "runner.py", "no.jpg", "--model", parts)
+    reason = f"{parts}: is cut at its crops: apply it with {parts / 'runner.py'}"
+    assert done.returncode == 2 and reason in done.stderr and "Traceback" not in done.stderr
+
+
 def test_settings_that_it_does_not_compute(parts: Path, tmp_path: Path) -> None:
     shutil.copytree(parts, tmp_path / "parts")
     config = json.loads((parts / "meta.json").read_text())["config"]
