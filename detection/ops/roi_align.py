@@ -110,8 +110,8 @@ def _align_separably(
     columns = _axis_weights(cells[:, 0], cells[:, 2], size, width, sampling_ratio)[:, ::step]
     maps = features.permute(0, 2, 3, 1).contiguous()
     windows = _windows(images, rows, columns)
-    with torch.autocast(maps.device.type, enabled=False):  # its products are of the maps' type
-        crops = _SeparableAlign.apply(maps, windows, rows.to(maps), columns.to(maps))
+    with torch.autocast(maps.device.type, enabled=False):
+        crops = _SeparableAlign.apply(maps, windows, rows.to(maps.device), columns.to(maps.device))
     return crops.permute(0, 3, 1, 2)
 
 
@@ -163,7 +163,9 @@ def _windows(images: Tensor, rows: Tensor, columns: Tensor) -> list[tuple[int, .
 class _SeparableAlign(torch.autograd.Function):
     """crop[i, j] = sum over y, x of rows[i, y] * columns[j, x] * map[y, x], region by region.
 
-    Only the window of the map that a region touches is read and, backwards, written.
+    Only the window of the map that a region touches is read and, backwards, written. Products of
+    half-precision maps are in float32: regions have many shapes, for each of which a CPU would make
+    a kernel of its own, which takes longer than the product.
     """
 
     @staticmethod
@@ -172,14 +174,16 @@ class _SeparableAlign(torch.autograd.Function):
     ) -> Tensor:
         """(N, H, W, C), P windows, (P, s, H), (P, s, W) to (P, s, s, C)."""
         channels, size = maps.shape[3], rows.shape[1]
+        exact = torch.promote_types(maps.dtype, torch.float32)
+        rows, columns, wide = rows.to(exact), columns.to(exact), maps.to(exact)
         crops = maps.new_empty(len(windows), size, size, channels)
         for region, (image, y1, y2, x1, x2) in enumerate(windows):
             if y1 == y2 or x1 == x2:
                 crops[region].zero_()
                 continue
-            window = maps[image, y1:y2, x1:x2].reshape(y2 - y1, -1)
+            window = wide[image, y1:y2, x1:x2].reshape(y2 - y1, -1)
             lines = (rows[region, :, y1:y2] @ window).view(size, x2 - x1, channels)
-            torch.matmul(columns[region, :, x1:x2], lines, out=crops[region])
+            crops[region] = columns[region, :, x1:x2] @ lines
         ctx.save_for_backward(rows, columns)
         ctx.windows, ctx.shape = windows, maps.shape
         return crops
@@ -189,11 +193,11 @@ class _SeparableAlign(torch.autograd.Function):
         rows, columns = ctx.saved_tensors
         crops = grads[0].contiguous()
         # Hundreds of regions overlap; in bfloat16 their sum would lose small addends.
-        maps = crops.new_zeros(ctx.shape, dtype=torch.promote_types(crops.dtype, torch.float32))
+        maps = crops.new_zeros(ctx.shape, dtype=rows.dtype)
         for region, (image, y1, y2, x1, x2) in enumerate(ctx.windows):
             if y1 == y2 or x1 == x2:
                 continue
-            lines = columns[region, :, x1:x2].T @ crops[region]
+            lines = columns[region, :, x1:x2].T @ crops[region].to(rows.dtype)
             window = rows[region, :, y1:y2].T @ lines.flatten(1)
             maps[image, y1:y2, x1:x2] += window.view(y2 - y1, x2 - x1, -1)
         return maps.to(crops.dtype), None, None, None

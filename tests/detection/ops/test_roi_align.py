@@ -141,6 +141,12 @@ def test_bfloat16_features_and_gradient_stay_bfloat16_and_near() -> None:
     assert half.grad.dtype == torch.bfloat16
     # 400 overlapping regions: a sum in bfloat16 would be off by far more than 1 %.
     torch.testing.assert_close(half.grad.float(), exact.grad, atol=0.3, rtol=1e-2)
+    # Only the input and the results are rounded.
+    single = half.detach().float().requires_grad_()
+    wanted = ours(single, boxes, 7, 0, 1)
+    assert torch.equal(crops, wanted.bfloat16())
+    wanted.sum().backward()
+    assert torch.equal(half.grad, single.grad.bfloat16())
 
 
 def test_float32_features_stay_float32_under_autocast() -> None:
