@@ -18,14 +18,10 @@ import torch.nn.functional as F
 import torchvision
 from gpu_rows import Part, Row, Setup
 from measuring import in_turns
-from resdet.detection.config.base import TrainConfig
 from resdet.detection.config.classifier import ClassifierConfig
-from resdet.detection.engine.optim import make_sgd
-from resdet.detection.evaluation.prediction import autocast
 from resdet.detection.structures import Batch, Geometry
 from resdet.detection.tasks.classifier_network import build_classifier
-from sides import SIDES, make_side
-from torch import Tensor, nn
+from sides import SIDES, make_side, sgd_step
 from torch.utils.flop_counter import FlopCounterMode
 
 Call = Callable[[], object]
@@ -134,27 +130,16 @@ def classifier_training(setup: Setup) -> Iterator[Row]:
     ).to(device)
     floats = (batch.images / 255).contiguous()
     calls = {
-        SIDES[0]: _step(ours, lambda: ours(batch)["loss_cls"], device),
-        SIDES[1]: _step(peer, lambda: F.cross_entropy(peer(floats), batch.labels), device),
+        SIDES[0]: sgd_step(ours, lambda: ours(batch)["loss_cls"], device, "bf16"),
+        SIDES[1]: sgd_step(
+            peer, lambda: F.cross_entropy(peer(floats), batch.labels), device, "bf16"
+        ),
     }
     values, note = beside(setup, calls, count)
     if f"{SIDES[0]} images/s" in values:
         rate = work(calls[SIDES[0]]) / count * values[f"{SIDES[0]} images/s"]
         values["share of peak"] = rate / matrix_peak(setup) / 1e12
     yield Row(f"training classifier R{depth} b{count}", values, note=note)
-
-
-def _step(model: nn.Module, loss: Callable[[], Tensor], device: torch.device) -> Call:
-    optimizer = make_sgd(model, TrainConfig(lr=1e-6))
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with autocast(device, "bf16"):
-            value = loss()
-        value.backward()
-        optimizer.step()
-
-    return step
 
 
 def data_pipeline(setup: Setup) -> Iterator[Row]:

@@ -7,6 +7,7 @@ conventions: labels 0..K-1, background last. K classes, P proposals.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from functools import cached_property
@@ -143,6 +144,22 @@ class Torchvision:
 
 
 Side = Ours | Torchvision
+
+
+def sgd_step(
+    model: nn.Module, loss: Callable[..., Tensor], device: torch.device, precision: str
+) -> Callable[..., None]:
+    """A training step of ``model``: ``loss`` of what it is called with, gradients, SGD."""
+    optimizer = make_sgd(model, TrainConfig(lr=1e-6))
+
+    def step(*batch: object) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with autocast(device, precision):
+            value = loss(*batch)
+        value.backward()
+        optimizer.step()
+
+    return step
 
 
 def make_side(name: str, args: argparse.Namespace) -> Side:

@@ -109,6 +109,16 @@ def test_loader_agrees_with_torchvision(run: Run) -> None:
     }
 
 
+def test_a_classifier_agrees_with_torchvision_and_both_are_measured(run: Run) -> None:
+    tiny = "--images 6 --classes 2 --size 64 96 --side 32 --batch 2 --steps 1 --threads 1"
+    report = run("classifier.py", *tiny.split(), "--repeats", 1, "--warmup", 0)
+    assert 0 < report["agreement"] < 1e-4, "0 means that a tensor was compared with itself"
+    for name in ("training", "one_crop", "ten_crop"):
+        assert report[name]["ours"]["median"] > 0 and report[name]["torchvision"]["median"] > 0
+        assert report[name]["ours / torchvision"]["median"] > 0
+    assert 0 < report["training"]["share of data"]["median"] < 1
+
+
 def test_the_localizers_heads_agree_and_are_measured(run: Run) -> None:
     tiny = "--depth 18 --classes 20 --batch 2 --size 64 --repeats 1 --threads 1"
     report = run("localizer.py", *tiny.split())
