@@ -49,6 +49,8 @@ def is_folder(path: Path) -> bool:
 
 def expect_file(path: Path) -> None:
     """Raise ImageError for a path that is not a regular file."""
+    if is_file(path):
+        return
     if is_folder(path):
         raise ImageError(f"{path}: a folder, not an image")
     try:
@@ -57,8 +59,7 @@ def expect_file(path: Path) -> None:
         raise ImageError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     if not exists:
         raise ImageError(f"{path}: no such file")
-    if not path.is_file():
-        raise ImageError(f"{path}: not a regular file")
+    raise ImageError(f"{path}: not a regular file")
 
 
 def expect_size(

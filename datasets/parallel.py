@@ -10,11 +10,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from types import ModuleType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import cv2
@@ -27,6 +29,9 @@ Result = TypeVar("Result")
 
 #: Items sent at once: a pipe's round trip (0.1 ms) is spread over them.
 CHUNK = 16
+#: Images from which on several processes are started for what takes less than a millisecond of
+#: each: their start takes a second.
+WORTH_SHARING = 1000
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,8 @@ class Worker(Generic[Item, Result]):
         self.connection, theirs = context.Pipe()
         self.indices: list[int] = []
         self._process = context.Process(target=_serve, args=(theirs, function), daemon=True)
-        self._process.start()
+        with _without_script():
+            self._process.start()
         theirs.close()  # so that this end sees the end of the pipe when the worker dies
 
     def give(self, chunks: deque[list[int]], items: Sequence[Item]) -> None:
@@ -119,6 +125,18 @@ class Worker(Generic[Item, Result]):
         self.connection.close()
         self._process.kill()
         self._process.join()
+
+
+@contextmanager
+def _without_script() -> Iterator[None]:
+    """A process that is started within it does not import the script that runs, which may do its
+    work without asking for ``__name__ == "__main__"``, and would do it again."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def _context() -> SpawnContext | ForkServerContext:

@@ -15,7 +15,7 @@ from ..findings import Fault, Finding
 from ..listing import image_files
 from ..records import RawImage
 from . import coco_json, coco_layout, coco_writing
-from .format import Contents, Format, Inspected, Reading, Source, fit_to_image
+from .format import Contents, Format, Inspected, Reading, Source, fit_all
 from .image_names import ImageFiles
 from .values import Values, key_of
 from .writing import Place, Splits, Writer, fit_box, write_new
@@ -47,8 +47,9 @@ def inspect_coco(source: CocoSource, reading: Reading) -> Inspected:
     headers and are compared with the JSON's.
     """
     annotations = source.annotations
+    state = _state(source)
     try:
-        content = coco_json.load_json(annotations, annotated=source.annotated)
+        content = coco_json.load_json(annotations, annotated=source.annotated, outlines=False)
     except Fault as fault:
         return [], [fault.finding]
     values = Values()
@@ -57,25 +58,26 @@ def inspect_coco(source: CocoSource, reading: Reading) -> Inspected:
     if group := coco_json.group_category(content):
         reason = f"{group!r} has no objects and is the supercategory of all others: it is no class"
         findings.append(Finding("group_category", "note", annotations, reason))
+    _CLASSES[state] = tuple(name for name in names.values() if name != group)
     entries = coco_json.images_by_id(content["images"], annotations, findings, values)
     paths = {key: source.images / str(entry.get("file_name")) for key, entry in entries.items()}
     findings += coco_json.listed_twice(paths, annotations)
     objects = coco_json.objects_by_image(
         content["annotations"], paths, names, annotations, findings, values
     )
-    found, files = [], ImageFiles(source.images, allow_outside=reading.allow_outside)
+    listed, files = [], ImageFiles(source.images, allow_outside=reading.allow_outside)
     for image_id, entry in entries.items():
         where = f"image {image_id}"
         try:
             path = files.find(coco_json.file_name(entry, annotations, where), annotations, where)
             claimed = coco_json.claimed_size(entry, annotations, where, values)
-            image = RawImage(image_id, path, (0, 0), tuple(objects[image_id]), annotations)
-            image, faults = fit_to_image(image, claimed, reading, object=where)
         except Fault as fault:
             findings.append(fault.finding)
             continue
-        found.append(image)
-        findings += faults
+        image = RawImage(image_id, path, (0, 0), tuple(objects.pop(image_id)), annotations)
+        listed.append((image, claimed, where))
+    found, faults = fit_all(listed, reading)
+    findings += faults
     findings += files.notes(annotations) + values.notes(annotations)
     return found, findings + check_coordinates(found, "zero_based")
 
@@ -154,9 +156,26 @@ def _contents(source: CocoSource, images: Sequence[RawImage]) -> Contents:
     return Contents(source.images, Counter(coco_json.extra_keys(content)))
 
 
+#: {file and its state: its classes} of the files that were read: to read a large one for its
+#: classes alone takes as long, and as much memory, as to read it for all.
+_CLASSES: dict[object, tuple[str, ...]] = {}
+
+
+def _state(source: CocoSource) -> object:
+    """Another value for each content of the file."""
+    try:
+        status = source.annotations.stat()
+    except (OSError, ValueError):  # which the reader reports
+        return None
+    changed = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
+    return source.annotations.absolute(), source.annotated, *changed
+
+
 def _classes(source: CocoSource) -> tuple[str, ...]:
     """The categories of the file in its order; raises `Fault`."""
-    content = coco_json.load_json(source.annotations, annotated=source.annotated)
+    if (known := _CLASSES.get(_state(source))) is not None:
+        return known
+    content = coco_json.load_json(source.annotations, annotated=source.annotated, outlines=False)
     names = coco_json.category_names(content["categories"], source.annotations, [], Values())
     group = coco_json.group_category(content)
     return tuple(name for name in names.values() if name != group)

@@ -25,17 +25,23 @@ _KEYS = {
 }
 #: Bytes; a bound for files without end.
 _LARGEST_JSON = 16 * 2**30
+#: The key of polygons or masks.
+_OUTLINE = "segmentation"
 _NAN = float("nan")
 _NO_BOX: RawBox = (_NAN, _NAN, _NAN, _NAN)
 
 
-def load_json(path: Path, *, annotated: bool = True) -> dict[str, list[Entry]]:
+def load_json(
+    path: Path, *, annotated: bool = True, outlines: bool = True
+) -> dict[str, list[Entry]]:
     """The content of a file that has its three lists; raises `Fault`.
 
-    A file that is not ``annotated`` has no objects, whatever it contains.
+    A file that is not ``annotated`` has no objects, whatever it contains. Without ``outlines``,
+    objects that have a box lack their segmentation, which takes most of the memory.
     """
+    hook = None if outlines else _without_outline
     try:
-        content = json.loads(utf8_text(read_limited(path, _LARGEST_JSON)))
+        content = json.loads(utf8_text(read_limited(path, _LARGEST_JSON)), object_pairs_hook=hook)
     except FileNotFoundError as error:
         raise Fault.of("missing_file", path, "no such file") from error
     except json.JSONDecodeError as error:
@@ -56,6 +62,13 @@ def load_json(path: Path, *, annotated: bool = True) -> dict[str, list[Entry]]:
             unlabelled = key == "annotations" and key not in content
             raise Fault.of("missing_key", path, reason + advice * unlabelled)
     return content
+
+
+def _without_outline(pairs: list[tuple[str, Any]]) -> Entry:
+    entry = dict(pairs)
+    if entry.get("bbox"):
+        entry.pop(_OUTLINE, None)
+    return entry
 
 
 def pycocotools_notes(annotations: list[Entry], path: Path) -> list[Finding]:
@@ -156,10 +169,12 @@ def objects_by_image(
     values: Values,
 ) -> dict[str, list[RawObject]]:
     """{image id: its objects}. An object without ``bbox`` has the box of its polygons or mask; one
-    note counts them."""
+    note counts them. ``annotations`` is empty afterwards: both would take much memory."""
     derived: list[str] = []
     objects: dict[str, list[RawObject]] = {image_id: [] for image_id in paths}
-    for number, entry in enumerate(annotations, 1):
+    annotations.reverse()
+    for number in range(1, len(annotations) + 1):
+        entry = annotations.pop()
         image = values.key("image_id", entry.get("image_id"))
         category = values.key("category_id", entry.get("category_id"))
         where = f"annotation {entry.get('id', f'number {number}')}"
@@ -212,7 +227,7 @@ def _box(entry: Entry, values: Values) -> tuple[RawBox, bool]:
     """(x, y, w, h) to (x1, y1, x2, y2); and whether it is that of the mask, as there is no bbox."""
     bbox = entry.get("bbox")
     if bbox is None or bbox == []:
-        box = box_of(entry.get("segmentation"))
+        box = box_of(entry.get(_OUTLINE))
         return (_NO_BOX, False) if box is None else (box, True)
     if not isinstance(bbox, list) or len(bbox) != 4:
         raise ValueError(f"bbox is {bbox!r:.60}, expected [x, y, width, height]")

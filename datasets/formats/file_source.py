@@ -16,7 +16,7 @@ from ..image_file import is_file
 from ..listing import files_with_suffix, split_order
 from ..records import RawBox, RawImage, RawObject
 from ..text import text_start, utf8_text
-from .format import Inspected, Reading, Source, fit_to_image
+from .format import Inspected, Reading, Source, fit_all
 from .image_names import ImageFiles
 
 #: Files that are looked into to recognise a folder, and the bytes that are read of each.
@@ -91,17 +91,17 @@ def inspect_entries(
 
     Ids are the paths of the images below ``source.images``.
     """
-    images, files = [], ImageFiles(source.images, allow_outside=reading.allow_outside)
+    listed, files = [], ImageFiles(source.images, allow_outside=reading.allow_outside)
     for entry in entries:
         try:
             path = files.find(entry.name, source.annotations, entry.where)
-            image = RawImage(files.id_of(path), path, (0, 0), entry.objects, source.annotations)
-            image, faults = fit_to_image(image, entry.size, reading, object=entry.where)
         except Fault as fault:
             findings.append(fault.finding)
             continue
-        images.append(image)
-        findings += faults
+        image = RawImage(files.id_of(path), path, (0, 0), entry.objects, source.annotations)
+        listed.append((image, entry.size, entry.where))
+    images, faults = fit_all(listed, reading)
+    findings += faults
     if not images and not findings:
         findings.append(Finding("no_images", "error", source.annotations, "names no images"))
     return images, findings + files.notes(source.annotations)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from ...detection.config.base import OnSizeMismatch, Section
-from ...detection.errors import ImageError
 from ..findings import Fault, Finding
-from ..image import DEFAULT_RULES, ImageRules, read_size
+from ..headers import Header, read_header, read_headers
+from ..image import DEFAULT_RULES, ImageRules
 from ..records import RawImage, RawObject
 from .writing import Writer
 
@@ -129,18 +129,19 @@ def checked_size(
     rules: ImageRules,
     *,
     object: str = "",
+    header: Header | None = None,
 ) -> tuple[int, int]:
-    """(h, w) from the image's header, as displayed.
+    """(h, w) from the image's ``header``, which is read here if it is None, as displayed.
 
     ``claimed`` (h, w) is the size in ``source``, at ``object``; None if it has none. Raises
     `Fault` of kind ``unreadable_image``, ``size_matches_unrotated`` or ``size_mismatch``.
     """
-    actual = _header_size(image, rules)
+    actual = _usable(image, header or read_header(image, rules))
     if claimed is None or list(claimed) == list(actual):
         return actual
     difference = f"says {claimed[1]:g}x{claimed[0]:g}, {image.name} is {actual[1]}x{actual[0]}"
     other: Literal["apply", "ignore"] = "ignore" if rules.exif == "apply" else "apply"
-    if list(claimed) == list(_header_size(image, replace(rules, exif=other))):
+    if list(claimed) == list(_usable(image, read_header(image, replace(rules, exif=other)))):
         moment = "before" if other == "ignore" else "after"
         reason = f"{difference}: boxes were drawn {moment} EXIF rotation, set `exif: {other}`"
         raise Fault.of("size_matches_unrotated", source, reason, object=object, image=image)
@@ -153,8 +154,9 @@ def fit_to_image(
     reading: Reading,
     *,
     object: str = "",
+    header: Header | None = None,
 ) -> tuple[RawImage, list[Finding]]:
-    """The image with the size of its header, and findings.
+    """The image with the size of its ``header``, which is read here if it is None, and findings.
 
     Under ``on_size_mismatch: scale`` its boxes are scaled from the ``claimed`` (h, w) if that is
     the shape of the image, rounding aside: the image was resized after it was annotated.
@@ -162,14 +164,14 @@ def fit_to_image(
     """
     rules, source = reading.rules, image.source
     try:
-        size = checked_size(image.path, claimed, source, rules, object=object)
+        size = checked_size(image.path, claimed, source, rules, object=object, header=header)
         return replace(image, size=size), []
     except Fault as fault:
         if fault.finding.kind != "size_mismatch" or claimed is None:
             raise
         if not all(0 < side < math.inf for side in claimed):
             raise
-        size = _header_size(image.path, rules)
+        size = _usable(image.path, header or read_header(image.path, rules))
         scale = size[0] / claimed[0], size[1] / claimed[1]
         # All four sides are rounded to pixels.
         if abs(claimed[1] * size[0] - claimed[0] * size[1]) > sum(claimed) + sum(size):
@@ -182,6 +184,25 @@ def fit_to_image(
         return replace(image, size=size, objects=objects), [told]
 
 
+def fit_all(
+    images: Sequence[tuple[RawImage, tuple[float, float] | None, str]], reading: Reading
+) -> Inspected:
+    """`fit_to_image` for many (image, claimed size, object), whose headers are read by
+    ``reading.workers`` processes: the usable images in order, and all findings."""
+    fitting, findings = list[RawImage](), list[Finding]()
+    paths = [image.path for image, *_ in images]
+    headers = read_headers(paths, reading.rules, workers=reading.workers)
+    for (image, claimed, where), header in zip(images, headers, strict=True):
+        try:
+            fitted, faults = fit_to_image(image, claimed, reading, object=where, header=header)
+        except Fault as fault:
+            findings.append(fault.finding)
+        else:
+            fitting.append(fitted)
+            findings += faults
+    return fitting, findings
+
+
 def _scaled(obj: RawObject, scale: tuple[float, float]) -> RawObject:
     """The object with its box, and the area of its mask, scaled by (vertical, horizontal)."""
     x1, y1, x2, y2 = obj.box
@@ -191,12 +212,11 @@ def _scaled(obj: RawObject, scale: tuple[float, float]) -> RawObject:
     return replace(obj, box=box, area=area)
 
 
-def _header_size(image: Path, rules: ImageRules) -> tuple[int, int]:
-    try:
-        return read_size(image, rules)
-    except ImageError as error:
-        reason = str(error).removeprefix(f"{image}: ")
-        raise Fault.of("unreadable_image", image, reason, image=image) from error
+def _usable(image: Path, header: Header) -> tuple[int, int]:
+    """The size in a header; raises `Fault` for one that says why there is none."""
+    if isinstance(header, str):
+        raise Fault.of("unreadable_image", image, header, image=image)
+    return header
 
 
 # ---------------------------------------------------------------------------------- the interface

@@ -9,13 +9,12 @@ from pathlib import Path
 
 from ..coordinates import Coordinates
 from ..findings import Fault, Finding
-from ..parallel import Died, map_items
+from ..parallel import WORTH_SHARING, Died, map_items
 from ..records import RawImage
 from . import voc_xml
 from .format import Inspected, Reading, checked_size, fit_to_image
 from .values import Values
 
-_WORTH_SHARING = 1000  # images; starting several processes takes a second
 #: An image's id, its file and its XML; None where it has no objects, or they are not known.
 Pair = tuple[str, Path, Path | None]
 
@@ -26,7 +25,7 @@ def read_pairs(
     """The usable images in the order of ``pairs``, and the findings about them. ``listed`` is the
     source of images without XML."""
     read = partial(_read_pair, coordinates=coordinates, reading=reading, listed=listed)
-    workers = reading.workers if len(pairs) >= _WORTH_SHARING else 0
+    workers = reading.workers if len(pairs) >= WORTH_SHARING else 0
     images: dict[int, RawImage] = {}
     findings: list[Finding] = []
     values = Values(texts=True)

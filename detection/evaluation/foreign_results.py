@@ -90,7 +90,7 @@ def _coco_truth(path: Path) -> Truth:
     findings: list[Finding] = []
     values = Values()
     try:
-        content = coco_json.load_json(path)
+        content = coco_json.load_json(path, outlines=False)
     except Fault as fault:
         raise DataError(str(fault.finding)) from fault
     names = coco_json.category_names(content["categories"], path, findings, values)

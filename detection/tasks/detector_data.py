@@ -45,6 +45,7 @@ def _read_sources(
         image_rules(config),
         difficult,
         data.on_size_mismatch,
+        workers=data.workers,
         allow_outside=data.allow_outside,
     )
     sources = [with_names(source, data.classes or classes) for source in sources]

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import signal
+import subprocess
+import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 from resdet.datasets.parallel import CHUNK, Died, map_items
@@ -45,3 +49,24 @@ def test_stopping_early_does_not_wait_for_the_rest() -> None:
     next(results)
     results.close()
     assert time.monotonic() - start < 30
+
+
+UNGUARDED = """
+import math
+from resdet.datasets.parallel import map_items
+print(sorted(map_items(math.factorial, [3, 4], workers=1)))
+"""
+
+
+def test_workers_do_not_run_the_script_again(tmp_path: Path) -> None:
+    """Which may lack ``if __name__ == "__main__"``."""
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[(0, 6), (1, 24)]\n", "")

@@ -6,17 +6,20 @@ import copy
 import json
 import math
 import time
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 from PIL import Image
+from resdet.datasets import headers
 from resdet.datasets.catalog import assemble
-from resdet.datasets.formats import inspect, read_images
+from resdet.datasets.formats import FORMATS, coco_json, inspect, read_images
 from resdet.datasets.formats.coco import CocoSource
 from resdet.datasets.formats.coco_ids import CocoIds, coco_ids, joined_ids
 from resdet.datasets.formats.coco_json import category_names, load_json
 from resdet.datasets.formats.coco_writing import instances
+from resdet.datasets.formats.format import Reading
 from resdet.datasets.formats.values import Values
 from resdet.datasets.formats.writing import Outgoing
 from resdet.datasets.records import RawImage, RawObject
@@ -119,6 +122,53 @@ def test_what_is_wrong_is_named(tmp_path: Path, content: object, reason: str) ->
     assert reason in str(caught.value)
     assert "instances.json" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_outlines_are_kept_of_objects_without_a_box_alone(tmp_path: Path) -> None:
+    """They take most of the memory of a large file."""
+    outline = {"segmentation": [[1, 2, 31, 2, 31, 42]]}
+    boxed, bare = CONTENT["annotations"][0] | outline, CONTENT["annotations"][1] | outline
+    del bare["bbox"]
+    path = _write(tmp_path, _changed(annotations=[boxed, bare]))
+    assert load_json(path)["annotations"] == [boxed, bare]
+    assert load_json(path, outlines=False)["annotations"] == [CONTENT["annotations"][0], bare]
+    first, second = read_coco(tmp_path, path)[0].objects
+    assert (first.box, second.box) == ((1, 2, 31.5, 42), (1, 2, 31, 42))
+
+
+def test_the_classes_of_a_file_that_was_read_need_no_further_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = CocoSource(images=tmp_path, annotations=_write(tmp_path, CONTENT))
+    inspect(source)
+    with monkeypatch.context() as patched:
+        patched.setattr(coco_json, "load_json", None)
+        assert FORMATS["coco"].classes(source) == ("dog", "person")
+    _write(tmp_path, _changed(categories__0__name="cat"))
+    assert FORMATS["coco"].classes(source) == ("cat", "person")
+
+
+@pytest.mark.parametrize("scale", [False, True])
+def test_headers_read_by_several_processes_give_the_same_findings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale: bool
+) -> None:
+    images, sizes = [], [(64, 48), (64, 48), (640, 480), (10, 480), (64, 48), (64, 48)]
+    for number, (width, height) in enumerate(sizes):
+        name = f"{number}.png"
+        Image.new("RGB", (64, 48)).save(tmp_path / name)
+        images.append({"id": number, "file_name": name, "width": width, "height": height})
+    (tmp_path / "1.png").write_bytes(b"")
+    (tmp_path / "4.png").unlink()
+    boxes = [{"id": n, "image_id": n, "category_id": 1, "bbox": [1, 2, 30, 40]} for n in range(6)]
+    path = _write(tmp_path, {**CONTENT, "images": images, "annotations": boxes})
+    source = CocoSource(images=tmp_path, annotations=path)
+    reading = Reading(on_size_mismatch="scale" if scale else "error")
+    alone = inspect(source, reading)
+    monkeypatch.setattr(headers, "WORTH_SHARING", 2)
+    assert inspect(source, replace(reading, workers=2)) == alone
+    kinds = {finding.kind for finding in alone[1]}
+    assert kinds >= {"missing_image", "unreadable_image", "size_mismatch"}
+    assert [image.image_id for image in alone[0]] == ["0", *(["2"] if scale else []), "5"]
 
 
 def test_a_missing_or_binary_file(tmp_path: Path) -> None:
