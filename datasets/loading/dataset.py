@@ -5,9 +5,10 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import repeat
 from typing import ClassVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.utils.data import Dataset
 
 from ...detection.errors import ConfigError, DataError, first_few
 from ...detection.structures import Batch, Record, Sample
+from ..headers import read_headers
 from ..image import DEFAULT_RULES, ImageRules, LoadedImage, SkippedImage, read_image
 from ..record_columns import Records
 from .crop_geometry import CropGeometry, crop_annotation
@@ -93,22 +95,35 @@ class ImageDataset(Dataset[Sample], ABC):
         """What is equal for images whose samples fit one batch; ``size`` is an image's (h, w)."""
         return size
 
-    def batches(self, batch_size: int) -> list[list[SampleKey]]:
+    def batches(self, batch_size: int, *, workers: int = 0) -> list[list[SampleKey]]:
         """Batches of keys, every image once and in order.
 
         Samples that are neither padded nor of one size are grouped by the sizes of their crops
-        (`made_sizes`), and each image of unknown size is alone.
+        (`made_sizes`). Sizes that the records lack are read from the headers, by so many
+        ``workers``; each image without a usable header is alone.
         """
         groups: dict[object, list[SampleKey]] = defaultdict(list)
-        sizes = map(tuple, self.records.sizes.tolist())
+        together = self.pad or self.fixed
+        sizes = repeat(UNKNOWN_SIZE, len(self)) if together else self._sizes(workers)
         for key, size in zip(fixed_keys(len(self)), sizes, strict=True):
             alike = (size, key.index) if size == UNKNOWN_SIZE else self.made_sizes(size)
-            groups[None if self.pad or self.fixed else alike].append(key)
+            groups[None if together else alike].append(key)
         return [
             keys[at : at + batch_size]
             for keys in groups.values()
             for at in range(0, len(keys), batch_size)
         ]
+
+    def _sizes(self, workers: int) -> Iterator[tuple[int, int]]:
+        """The (h, w) of each image, UNKNOWN_SIZE for those that cannot be used."""
+        known = self.records.sizes
+        missing = np.flatnonzero((known == UNKNOWN_SIZE).all(axis=1))
+        paths = [row.path for row in self.records.take(missing).rows()]
+        headers = read_headers(paths, self.rules, workers=workers)
+        read = dict(zip(missing.tolist(), headers, strict=True))
+        for index, (height, width) in enumerate(known.tolist()):
+            header = read.get(index, (height, width))
+            yield UNKNOWN_SIZE if isinstance(header, str) else header
 
 
 class DetectionDataset(ImageDataset):
@@ -242,5 +257,5 @@ def eval_loader(
     warning.
     """
     read = partial(dataset.read, replace_skipped=False)
-    batches = dataset.batches(batch_size)[rank::world]
+    batches = dataset.batches(batch_size, workers=workers)[rank::world]
     return BatchLoader(read, batches, workers=workers, pin_memory=pin_memory)

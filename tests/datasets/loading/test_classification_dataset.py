@@ -135,15 +135,41 @@ def test_whole_images_of_one_shape_share_a_batch_at_one_scale(tmp_path: Path) ->
     assert [batch.image_ids for batch in batches] == [list("01"), ["2"], ["3"]]
 
 
-def test_whole_images_of_unknown_size_are_alone(tmp_path: Path) -> None:
+def test_whole_images_of_unknown_size_are_grouped_by_their_headers(tmp_path: Path) -> None:
+    """Those of class folders, of which no image is opened before."""
+    known = make_records(tmp_path)
+    records = [Record(r.image_id, r.path, (0, 0), image_label=r.image_label) for r in known]
+    views = (FullImage(24), FullImage(32, flipped=True))
+    batches = [
+        list(eval_loader(ClassificationDataset(each, *views), batch_size=3, workers=0))
+        for each in (records, known)
+    ]
+    assert [batch.image_ids for batch in batches[0]] == [list("036"), list("124"), ["5"]]
+    assert_same(*batches)
+    cropped = ClassificationDataset(records, CROP)
+    assert [len(b) for b in eval_loader(cropped, batch_size=4, workers=0)] == [4, 3]
+
+
+def test_an_image_without_a_usable_header_is_alone(tmp_path: Path) -> None:
     records = [
         Record(r.image_id, r.path, (0, 0), image_label=r.image_label)
-        for r in make_records(tmp_path, 3)
+        for r in make_records(tmp_path)
     ]
+    records[3].path.write_bytes(b"no image")
     whole = ClassificationDataset(records, FullImage(24))
-    assert [len(batch) for batch in eval_loader(whole, batch_size=4, workers=0)] == [1] * 3
-    cropped = ClassificationDataset(records, CROP)
-    assert [len(b) for b in eval_loader(cropped, batch_size=4, workers=0)] == [3]
+    assert [[key.index for key in keys] for keys in whole.batches(3)] == [
+        [0, 6],
+        [1, 2, 4],
+        [5],
+        [3],
+    ]
+    with pytest.raises(ImageError, match=r"3\.jpg: not an image"):
+        list(eval_loader(whole, batch_size=3, workers=0))
+    rules = ImageRules(on_bad_image="skip")
+    left = ClassificationDataset(records, FullImage(24), rules=rules)
+    with pytest.warns(UserWarning, match="left out"):
+        batches = list(eval_loader(left, batch_size=3, workers=0))
+    assert [batch.image_ids for batch in batches] == [list("06"), list("124"), ["5"]]
 
 
 def test_no_images_to_evaluate() -> None:
