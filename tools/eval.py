@@ -216,18 +216,20 @@ def evaluate(args: argparse.Namespace) -> Evaluation | None:
         timer = Timer()
         with evaluation_fits(config.model_dump(mode="json"), group.device):
             found = task.predict_split(pipeline, config, split, group, Console(stderr=True), timer)
+        evaluation = None
+        with group.assisted():
+            if found is not None and split.annotated:
+                evaluation = replace(
+                    task.evaluate(found, split, config, spread=group.spread, **options),
+                    **analysis_options(args),
+                    testing=testing,
+                    weights=tuple(map(weights_hash, args.weights)),
+                    seconds_per_image=timer.seconds_per_image,
+                )
         if found is None:
             return None
         written: tuple[Path, ...] = ()
-        evaluation = None
-        if split.annotated:
-            evaluation = replace(
-                task.evaluate(found, split, config, **options),
-                **analysis_options(args),
-                testing=testing,
-                weights=tuple(map(weights_hash, args.weights)),
-                seconds_per_image=timer.seconds_per_image,
-            )
+        if evaluation is not None:
             print_report(evaluation, table_console())
             written = write_report(evaluation, folder)
         else:

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 #: Time limit of waits for work that takes each process another time, such as an evaluation; the
 #: collectives' own is ten minutes on GPUs.
@@ -28,7 +31,8 @@ class Group:
 
     def __init__(self, rank: int, world: int, device: torch.device) -> None:
         self.rank, self.world, self.device = rank, world, device
-        self._meetings = 0
+        #: Meetings and shared works so far, the same number in all processes.
+        self._turns = 0
 
     @property
     def is_main(self) -> bool:
@@ -101,9 +105,50 @@ class Group:
         the collective itself they would wait no longer than its own time limit."""
         if self.world == 1:
             return
-        self._meetings += 1
+        self._turns += 1
         for rank in range(self.world):
-            self.broadcast(f"meeting/{self._meetings}/{rank}", True, source=rank)
+            self.broadcast(f"meeting/{self._turns}/{rank}", True, source=rank)
+
+    @contextmanager
+    def assisted(self) -> Iterator[None]:
+        """Within it the main process may `spread` work; the others do their part of it before they
+        enter the block, until the main one has left it."""
+        if self.world > 1 and not self.is_main:
+            while self._announced():
+                self._shared(None, ())
+        try:
+            yield
+        finally:
+            if self.world > 1 and self.is_main:
+                self._announced(False)
+
+    def spread(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """``function`` of each of ``items``, in order, on the main process within `assisted`.
+
+        Each process that is free takes the next item, so those that take longest should come
+        first. Function, items and results must pickle.
+        """
+        if self.world == 1:
+            return list(map(function, items))
+        self._announced(True)
+        done = self._shared(function, items) or {}
+        return [done[str(number)] for number in range(len(items))]
+
+    def _announced(self, more: bool | None = None) -> bool:
+        """Whether the main process has ``more`` work, on all processes."""
+        self._turns += 1
+        return bool(self.broadcast(f"work/{self._turns}", more))
+
+    def _shared(self, function: Any, items: Sequence[Any]) -> dict[str, Any] | None:
+        """{number: result} on the main process, whose function and items all work on."""
+        work = [function, items]
+        dist.broadcast_object_list(work)
+        function, items = work
+        store, counter = dist.distributed_c10d._get_default_store(), f"items/{self._turns}"
+        done = {}
+        while (number := store.add(counter, 1) - 1) < len(items):
+            done[str(number)] = function(items[number])
+        return self.gather(done)
 
     def broadcast(self, key: str, value: Any = None, *, source: int = 0) -> Any:
         """The ``value`` (JSON) of the process ``source``, on all processes.

@@ -16,8 +16,9 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -55,13 +56,21 @@ class CocoScores:
     class_ap: tuple[float, ...]
 
 
+#: ``spread(function, items)``: the function of each item, in order; see `Group.spread`.
+Spread = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
+
+
 def coco_scores(
-    columns: Columns, sizes: tuple[float, float] = COCO_SIZES, library: str = PYCOCOTOOLS
+    columns: Columns,
+    sizes: tuple[float, float] = COCO_SIZES,
+    library: str = PYCOCOTOOLS,
+    spread: Spread = map,
 ) -> CocoScores:
     """The box evaluation of one of `LIBRARIES` with its own parameters (100 detections per image
     and class), but for ``sizes``, the sides in px of the squares that part small, medium and large
-    objects. Raises ConfigError where the library is not installed."""
-    return LIBRARIES[library](columns, sizes)
+    objects. ``spread`` shares pycocotools' classes among processes, with the same numbers to the
+    last bit. Raises ConfigError where the library is not installed."""
+    return LIBRARIES[library](columns, sizes, spread)
 
 
 def describe_library(library: str) -> str:
@@ -69,7 +78,7 @@ def describe_library(library: str) -> str:
     return f"COCO numbers computed by {library} {version(library)} instead of {PYCOCOTOOLS}"
 
 
-def _by_pycocotools(columns: Columns, sizes: tuple[float, float]) -> CocoScores:
+def _by_pycocotools(columns: Columns, sizes: tuple[float, float], spread: Spread) -> CocoScores:
     """Class by class, since a whole data set takes gigabytes in pycocotools' form: classes are
     independent but for the means, which it makes of all together."""
     from pycocotools.cocoeval import COCOeval
@@ -82,14 +91,24 @@ def _by_pycocotools(columns: Columns, sizes: tuple[float, float]) -> CocoScores:
         "precision": [np.zeros((ious, len(params.recThrs), *last))],
         "recall": [np.zeros((ious, *last))],
     }
+    rows = np.concatenate([columns.truth.labels, columns.found.labels])
+    longest_first = np.argsort(-np.bincount(rows, minlength=columns.num_classes), kind="stable")
+    labels = longest_first.tolist()
+    curves = dict(zip(labels, spread(partial(_class_curves, columns, sizes), labels), strict=True))
     for label in range(columns.num_classes):
-        evaluator = matched(_of_class(columns, label), sizes)
-        with contextlib.redirect_stdout(io.StringIO()):
-            evaluator.accumulate()
         for name, arrays in parts.items():
-            arrays.append(evaluator.eval[name])
+            arrays.append(curves[label][name])
     whole.eval = {name: np.concatenate(arrays, axis=-3) for name, arrays in parts.items()}
     return summarized(whole)
+
+
+def _class_curves(columns: Columns, sizes: tuple[float, float], label: int) -> dict[str, Floats]:
+    """What the averages need of a class: ``precision`` (T IoUs, 101 recalls, 1, 4 areas, 3 counts)
+    and ``recall`` without the second axis."""
+    evaluator = matched(_of_class(columns, label), sizes)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluator.accumulate()
+    return {name: evaluator.eval[name] for name in ("precision", "recall")}
 
 
 def _of_class(columns: Columns, label: int) -> Columns:
@@ -104,7 +123,8 @@ def _of_class(columns: Columns, label: int) -> Columns:
     )
 
 
-def _by_hotcoco(columns: Columns, sizes: tuple[float, float]) -> CocoScores:
+def _by_hotcoco(columns: Columns, sizes: tuple[float, float], spread: Spread) -> CocoScores:
+    """In less than a second, so that nothing is spread."""
     require_extra("hotcoco")
     from hotcoco import COCO, COCOeval
 
@@ -132,7 +152,7 @@ def _by_hotcoco(columns: Columns, sizes: tuple[float, float]) -> CocoScores:
 
 
 #: The values of ``eval.coco_library``.
-LIBRARIES: Mapping[str, Callable[[Columns, tuple[float, float]], CocoScores]] = {
+LIBRARIES: Mapping[str, Callable[[Columns, tuple[float, float], Spread], CocoScores]] = {
     PYCOCOTOOLS: _by_pycocotools,
     "hotcoco": _by_hotcoco,
 }

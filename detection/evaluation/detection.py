@@ -21,7 +21,7 @@ from ..structures import Detections, Record
 from .analysis import Analysis, analyse
 from .bootstrap import Interval, bootstrap, draw
 from .class_scores import DetectionNumbers, class_scores, detection_metrics
-from .coco import PYCOCOTOOLS, coco_scores, describe_library
+from .coco import PYCOCOTOOLS, Spread, coco_scores, describe_library
 from .columns import Columns, gather, keep_classes
 from .confusion import confusion
 from .definitions import COCO_SIZES
@@ -108,14 +108,15 @@ def evaluate(
     ilsvrc: bool = False,
     sizes: tuple[float, float] = COCO_SIZES,
     only: Sequence[str] = (),
+    spread: Spread = map,
 ) -> DetectionEvaluation:
     """Score the detections (original pixels) of every image of a data set.
 
     An image where nothing was found has an empty Detections. ``coco`` names the library of the
     COCO numbers (`coco.LIBRARIES`); None leaves them out. ``ilsvrc`` adds those of ILSVRC DET.
     ``sizes`` are the sides in px that part small, medium and large objects, ``only`` the classes to
-    evaluate: objects and detections of others are left out. The order of records and detections
-    does not matter.
+    evaluate: objects and detections of others are left out. ``spread`` is that of `coco_scores`.
+    The order of records and detections does not matter.
 
     Raises DataError for image ids that do not correspond, repeated ids or class names, labels
     outside [0, K), and scores or boxes that are not finite.
@@ -126,7 +127,7 @@ def evaluate(
     columns = gather(detections, records, len(classes))
     files = {record.image_id: str(record.path) for record in records}
     options: dict[str, Any] = {"coco": coco, "ilsvrc": ilsvrc, "sizes": sizes, "only": only}
-    return evaluate_columns(columns, classes, files=files, **options)
+    return evaluate_columns(columns, classes, files=files, spread=spread, **options)
 
 
 def evaluate_columns(
@@ -138,12 +139,13 @@ def evaluate_columns(
     sizes: tuple[float, float] = COCO_SIZES,
     only: Sequence[str] = (),
     files: Mapping[str, str] | None = None,
+    spread: Spread = map,
 ) -> DetectionEvaluation:
     """`evaluate` for detections that are beside their objects already; ``files`` by image id are
     named in what is written about each image."""
     columns, classes = _only(columns, classes, only)
     curves = precision_recall(columns, iou=VOC_IOU)
-    scores = coco_scores(columns, sizes, coco) if coco else None
+    scores = coco_scores(columns, sizes, coco, spread) if coco else None
     class_ap = scores.class_ap if scores else (math.nan,) * len(classes)
     rows = tuple(
         class_scores(name, curve, ap)

@@ -236,7 +236,8 @@ class Task(ABC):
         **options: Any,
     ) -> Any:
         """Evaluate the predictions of one split; ``quick`` leaves out slow metrics that do not
-        select ``best.pt``. ``options``: ``only``, the classes to evaluate, and those of the task.
+        select ``best.pt``. ``options``: ``only``, the classes to evaluate, ``spread``, which may
+        share work among processes (`Group.spread`), and those of the task.
 
         Images that ``data.on_bad_image: skip`` left out are not counted; a note says so.
         """

@@ -32,6 +32,7 @@ from ..config.network import started_from
 from ..engine.distributed import Group
 from ..engine.plots import plot_detections, plot_labels
 from ..errors import WeightsError
+from ..evaluation.coco import Spread
 from ..evaluation.detection import DetectionEvaluation, evaluate
 from ..evaluation.prediction import autocast
 from ..export.network import Export, ExportedPipeline
@@ -213,15 +214,18 @@ class DetectionTask(Task):
         quick: bool = False,
         coco: bool = True,
         only: Sequence[str] = (),
+        spread: Spread = map,
         **options: Any,
     ) -> DetectionEvaluation:
         """VOC's and, with ``coco``, COCO's numbers by ``eval.coco_library``, which may take
-        minutes: ``quick`` leaves them out unless ``eval.metric`` is one of them. ``only`` are the
-        classes to evaluate; none: all."""
+        minutes: ``quick`` leaves them out unless ``eval.metric`` is one of them, and ``spread`` is
+        that of `coco_scores`. ``only`` are the classes to evaluate; none: all."""
         coco = coco and (not quick or config.eval.metric.startswith("coco"))
         ilsvrc = config.eval.metric == "ilsvrc_ap"
         sizes, library = config.eval.sizes, config.eval.coco_library if coco else None
-        scored = partial(evaluate, coco=library, ilsvrc=ilsvrc, sizes=sizes, only=only)
+        scored = partial(
+            evaluate, coco=library, ilsvrc=ilsvrc, sizes=sizes, only=only, spread=spread
+        )
         return evaluate_read(scored, found, split, config)
 
     def selection_metric(self, evaluation: DetectionEvaluation, config: DetectorConfig) -> float:

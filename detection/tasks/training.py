@@ -260,15 +260,15 @@ class Training:
                     return None
                 further = task.validate(loaded, split, group)
         metric = None
-        if found is not None:
-            evaluation = task.evaluate(found, split, config, quick=True)
-            outputs.log.evaluation(step, {**task.logged(evaluation), **further})
-            skipped = skipped_images(found, split, config)
-            outputs.skipped.add(skipped)
-            if skipped:
-                outputs.log.message(describe_skipped(skipped, evaluation.images))
-            outputs.log.draw(task.show_predictions, loaded, split, found, outputs.folder)
-            metric = task.selection_metric(evaluation, config)
+        with group.assisted():
+            if found is not None:
+                evaluation = task.evaluate(found, split, config, quick=True, spread=group.spread)
+                outputs.log.evaluation(step, {**task.logged(evaluation), **further})
+                outputs.skipped.add(skipped := skipped_images(found, split, config))
+                if skipped:
+                    outputs.log.message(describe_skipped(skipped, evaluation.images))
+                outputs.log.draw(task.show_predictions, loaded, split, found, outputs.folder)
+                metric = task.selection_metric(evaluation, config)
         return group.broadcast(f"evaluation/{step}", metric)
 
     def _open_log(self, folder: Path, state: TrainingState, group: Group) -> RunLog:

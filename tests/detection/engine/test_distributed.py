@@ -122,12 +122,27 @@ def test_all_processes_evaluate_the_weights_of_the_checkpoint(
 
 
 WORKER = """
-import json, sys
+import json, os, sys, time
 import torch
 from torch import nn
 from resdet.detection.engine.distributed import process_group
+from resdet.detection.evaluation.coco import coco_scores
+from resdet.detection.evaluation.columns import gather
+from resdet.tests.detection.evaluation.test_coco import K, random_set
+
+def square(number):
+    time.sleep(0.1)
+    return int(os.environ["RANK"]), number**2
 
 with process_group("cpu") as group:
+    squares, same = [], True
+    with group.assisted():
+        if group.is_main:
+            squares = [group.spread(square, range(n)) for n in (6, 0, 1)]
+            records, detections = random_set(0, images=30)
+            columns = gather(detections, records, K)
+            shared, alone = (coco_scores(columns, spread=each) for each in (group.spread, map))
+            same = repr(shared) == repr(alone)
     received = group.broadcast("a", {"mean": 0.5} if group.is_main else None)
     gathered = group.gather({f"of{group.rank}": group.rank, f"also{group.rank}": torch.ones(1)})
     norm = nn.BatchNorm2d(1)
@@ -139,6 +154,8 @@ with process_group("cpu") as group:
         "largest": group.all_reduce_max(torch.tensor([1.0, -1.0]) * group.rank)(),
         "gathered": sorted(gathered) if gathered is not None else None,
         "buffer": norm.running_mean.item(),
+        "squares": squares,
+        "same": same,
     })
 open(f"{sys.argv[1]}/{group.rank}", "w").write(line)
 """
@@ -154,6 +171,11 @@ def test_collectives_of_several_processes(resdet: Command, tmp_path: Path) -> No
         assert results["mean"] == [1.5, 4.5]
         assert results["largest"] == [1.0, 0.0]
         assert results["buffer"] == 3.0
+    six, none, one = main["squares"]
+    assert [square for _, square in six] == [0, 1, 4, 9, 16, 25] and none == []
+    assert {rank for rank, _ in six} == {0, 1}  # both have worked
+    assert [square for _, square in one] == [0]
+    assert main["same"] and other["squares"] == []
 
 
 WAITING = """
@@ -190,6 +212,8 @@ def test_alone_everything_is_the_identity() -> None:
         assert group.is_main and group.world == 1
         assert group.broadcast("key", 3) == 3
         assert group.gather({"a": 1}) == {"a": 1}
+        with group.assisted():
+            assert group.spread(abs, [-1, 2]) == [1, 2]
         assert group.all_reduce_max(torch.tensor([1.0, -2.0]))() == [1.0, -2.0]
         assert group.all_reduce_mean(torch.tensor(4.0)).item() == 4.0
 
