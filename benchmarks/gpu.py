@@ -1,6 +1,7 @@
 """Correctness of the toolkit on a GPU, and its speed beside torchvision's.
 
     python benchmarks/gpu.py [--golden DIR] [--json gpu.json] [--only checks|speed|PART ...]
+        [--minutes 8]
 
 Each row is printed, and written to the JSON file, as soon as it is known, so that a stop loses
 nothing. The exit code is 1 if a check is out of its limits. It needs no network; the numbers of
@@ -38,7 +39,7 @@ def main() -> int:
     parts = {name: part for name, part in PARTS.items() if not chosen or name in chosen}
     with TemporaryDirectory() as scratch:
         setup = Setup(args.device, args.device == "cpu", golden, Path(scratch))
-        good = Report(args.json, args).run(parts, setup)
+        good = Report(args.json, args).run(parts, setup, 60 * args.minutes)
     print(f"{'all checks hold' if good else 'CHECKS FAILED'}; written: {args.json}")
     return 0 if good else 1
 
@@ -51,6 +52,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default=usual)
     parser.add_argument("--golden", type=Path, metavar="DIR", help="the numbers of detectron2")
     parser.add_argument("--json", type=Path, default=Path("gpu.json"), metavar="FILE")
+    parser.add_argument("--minutes", type=float, default=8.0, help="after them no row is begun")
     names = (*GROUPS, *PARTS)
     parser.add_argument("--only", nargs="+", default=[], choices=names, help="only these parts")
     return parser.parse_args()

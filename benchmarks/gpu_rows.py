@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -77,15 +78,21 @@ class Report:
         partial.write_text(json.dumps(content, default=str, indent=1) + "\n")
         partial.replace(self.path)
 
-    def run(self, parts: Mapping[str, Part], setup: Setup) -> bool:
-        """Run all parts, also after one that fails; whether all checks are within their limits."""
+    def run(self, parts: Mapping[str, Part], setup: Setup, seconds: float = math.inf) -> bool:
+        """Run all parts, also after one that fails; whether all checks are within their limits.
+        After so many ``seconds`` a part ends with its current row, and the others are left out."""
+        end = time.perf_counter() + seconds
         for name, part in parts.items():
             start = time.perf_counter()
             try:
-                for row in part(setup):
+                for row in () if start > end else part(setup):
                     row.seconds = time.perf_counter() - start
                     self.add(row)
                     start = time.perf_counter()
+                    if start > end:
+                        break
+                if start > end:
+                    self.add(Row(name, {}, note="the time is over"))
             except Exception as error:  # the other parts say more than a traceback
                 reason = " ".join(f"failed: {type(error).__name__}: {error}".split())[:300]
                 self.add(Row(name, {}, note=reason, seconds=time.perf_counter() - start))

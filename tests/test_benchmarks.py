@@ -130,7 +130,7 @@ def test_the_localizers_heads_agree_and_are_measured(run: Run) -> None:
 
 def test_gpu_checks_hold_on_a_cpu(run: Run) -> None:
     """Small networks; detectron2's numbers where they are."""
-    report = run("gpu.py", "--device", "cpu", "--only", "checks")
+    report = run("gpu.py", "--device", "cpu", "--only", "checks", "--minutes", 60)
     verdicts = {row["name"]: row["verdict"] for row in report["rows"]}
     assert set(verdicts.values()) <= {"ok", "measured", "skipped"}
     assert verdicts["resume, bf16"] == verdicts["large pass, CPU"] == verdicts["RoIPool"] == "ok"
@@ -140,7 +140,7 @@ def test_gpu_checks_hold_on_a_cpu(run: Run) -> None:
 
 
 def test_gpu_speed_is_measured_on_both_sides(run: Run) -> None:
-    report = run("gpu.py", "--device", "cpu", "--only", "speed")
+    report = run("gpu.py", "--device", "cpu", "--only", "speed", "--minutes", 60)
     rows = {row["name"]: row["values"] for row in report["rows"]}
     assert {row["verdict"] for row in report["rows"]} == {"measured"}
     training = rows["training R18 64x96 b2"]
@@ -169,9 +169,10 @@ def test_a_gpu_check_that_fails_is_told_and_stops_nothing(
         yield gpu_rows.Row("third", {"ms": 3.0})
         raise RuntimeError("CUDA error:\nunspecified launch failure")
 
-    def outcome(**parts: gpu_rows.Part) -> tuple[int, list[str]]:
+    def outcome(minutes: float = 60, **parts: gpu_rows.Part) -> tuple[int, list[str]]:
         monkeypatch.setattr(gpu, "PARTS", parts)
-        monkeypatch.setattr(sys, "argv", ["gpu.py", "--device", "cpu", "--json", str(path)])
+        words = ["gpu.py", "--device", "cpu", "--json", str(path), "--minutes", str(minutes)]
+        monkeypatch.setattr(sys, "argv", words)
         code = gpu.main()
         return code, [row["verdict"] for row in json.loads(path.read_text())["rows"]]
 
@@ -182,6 +183,10 @@ def test_a_gpu_check_that_fails_is_told_and_stops_nothing(
     found = outcome(broken=raising, parts=lambda setup: parts_of(0.4))
     assert found == (1, ["measured", "FAILED", "ok", "ok"])
     assert "failed: RuntimeError: CUDA error: unspecified launch failure" in capsys.readouterr().out
+    assert outcome(0, one=lambda setup: parts_of(0.4)) == (0, ["skipped"])
+    monkeypatch.setattr(gpu_rows.time, "perf_counter", iter(range(100)).__next__)
+    some = outcome(2 / 60, one=lambda setup: parts_of(0.4), two=lambda setup: parts_of(0.4))
+    assert some == (0, ["ok", "skipped", "skipped"])
 
 
 def test_image_memory_reads_each_of_its_images(
