@@ -22,6 +22,8 @@ from golden_network import (
 )
 from gpu_rows import Row, Setup
 from resdet.datasets.acquire.synthetic import make_scenes
+from resdet.detection.config.base import TrainConfig
+from resdet.detection.engine.gpu_settings import gpu_settings
 from resdet.detection.structures import Detections
 from resdet.tools.cli import main as resdet
 from torch import Tensor
@@ -30,13 +32,8 @@ from torch import Tensor
 @contextmanager
 def full_precision() -> Iterator[None]:
     """float32 products in float32: TF32, cuDNN's default, rounds to 10 bits."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, matmul.allow_tf32
-    cudnn.allow_tf32 = matmul.allow_tf32 = False
-    try:
+    with gpu_settings(TrainConfig(tf32="none"), torch.device("cuda")):
         yield
-    finally:
-        cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
 def relative(found: Tensor, expected: Tensor) -> float:

@@ -18,7 +18,9 @@ import torch.nn.functional as F
 import torchvision
 from gpu_rows import Part, Row, Setup
 from measuring import in_turns
+from resdet.detection.config.base import TrainConfig
 from resdet.detection.config.classifier import ClassifierConfig
+from resdet.detection.engine.gpu_settings import gpu_settings
 from resdet.detection.structures import Batch, Geometry
 from resdet.detection.tasks.classifier_network import build_classifier
 from sides import SIDES, make_side, sgd_step
@@ -135,7 +137,8 @@ def classifier_training(setup: Setup) -> Iterator[Row]:
             peer, lambda: F.cross_entropy(peer(floats), batch.labels), device, "bf16"
         ),
     }
-    values, note = beside(setup, calls, count)
+    with gpu_settings(TrainConfig(), device, fixed_size=True):
+        values, note = beside(setup, calls, count)
     if f"{SIDES[0]} images/s" in values:
         rate = work(calls[SIDES[0]]) / count * values[f"{SIDES[0]} images/s"]
         values["share of peak"] = rate / matrix_peak(setup) / 1e12

@@ -238,6 +238,13 @@ class TrainConfig(Section):
     gamma: Fraction = 0.1
     #: Precision of the network in training; weights and optimizer stay in fp32.
     precision: Precision = "fp32"
+    #: What is computed in TF32, from factors of 10 bits, in fp32 on GPUs that have it:
+    #: ``convolutions`` is PyTorch's own choice, ``all`` takes matrix products too; ``none`` is for
+    #: comparisons of numbers.
+    tf32: Literal["none", "convolutions", "all"] = "convolutions"
+    #: Compile the network (torch.compile), of a detector trunk and tail: minutes at the start,
+    #: faster steps on a GPU.
+    compile: bool = False
     #: Largest gradient norm; null does not clip.
     clip_norm: Positive | None = None
     #: Decay of the exponential moving average of the weights; null keeps none.

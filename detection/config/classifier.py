@@ -94,8 +94,6 @@ class CropTrainConfig(TrainConfig):
     #: With several processes, BN statistics are computed over the images of all, as in one
     #: process; false: over each process's own, which saves communication in each layer.
     sync_norm: bool = True
-    #: Compile the network (torch.compile): minutes at the start, faster steps on a GPU.
-    compile: bool = False
 
 
 class ClassifierTrainConfig(CropTrainConfig):

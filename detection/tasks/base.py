@@ -58,6 +58,8 @@ class Task(ABC):
     network_settings: ClassVar[Mapping[str, tuple[str, ...]]]
     #: Whether batches are padded, so that their images should have one orientation.
     by_shape: ClassVar[bool] = False
+    #: Whether all images in training, and in its evaluations, have one size.
+    fixed_size: ClassVar[bool] = False
     #: ``plot_labels(records, classes, path)`` draws the statistics of the labels.
     plot_labels: ClassVar[Callable[..., object]]
 
@@ -85,8 +87,15 @@ class Task(ABC):
         WeightsError if it cannot be used as a checkpoint."""
         raise WeightsError(f"{path}: converted weights are no checkpoint of {self.noun}")
 
-    def prepare_model(self, loaded: Loaded, group: Group) -> None:  # noqa: B027  optional
+    def compiled(self, model: Any) -> Sequence[nn.Module]:
+        """The parts of a model that ``train.compile`` compiles."""
+        return ()
+
+    def prepare_model(self, loaded: Loaded, group: Group) -> None:
         """Prepare the model, which is on its device, for training in ``group``."""
+        if loaded.config.train.compile:
+            for part in self.compiled(loaded.model):
+                part.compile()  # in place, so that the tensors keep their names
 
     @abstractmethod
     def read(

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...backbones.weights.convert import Converted, are_numbered
 from ...datasets.catalog import DataSplit
@@ -61,7 +61,7 @@ class ClassificationTask(CropTask):
     command = "train-cls"
     schema = ClassifierConfig
     metric = "top-1 accuracy"
-    compiled = "network"
+    fixed_size = True
     class_layers: ClassVar[Mapping[str, int]] = {"network.fc.": 1}
     network_settings: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "network": ("family", "depth", "width", "shortcut", "norm", "stride_in", "pixels")
@@ -72,6 +72,9 @@ class ClassificationTask(CropTask):
 
     def build(self, config: ClassifierConfig, classes: int) -> Classifier:
         return build_classifier(config, classes)
+
+    def compiled(self, model: Classifier) -> Sequence[nn.Module]:
+        return (model.network,)
 
     def load_pretrained(self, loaded: LoadedClassifier) -> list[str]:
         """Load ``network.weights``, of any known layout, into all but the last layer."""

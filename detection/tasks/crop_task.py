@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from ...datasets.catalog import DataSplit
 from ...datasets.formats.format import Source
@@ -20,17 +20,11 @@ from .base import Loaded, Splits, Task
 class CropTask(Task):
     """The base of classification and localization, which train on crops."""
 
-    #: The part of the model that is compiled where ``train.compile`` asks for it.
-    compiled: ClassVar[str]
-
     def prepare_model(self, loaded: Loaded, group: Group) -> None:
-        """Batch norm over the images of all processes, and compilation, where asked for."""
-        settings = loaded.config.train
-        if settings.sync_norm:
+        """Also batch norm over the images of all processes, where asked for."""
+        if loaded.config.train.sync_norm:
             synchronise_norms(loaded.model, group)
-        if settings.compile:
-            # In place, so that the tensors keep their names.
-            getattr(loaded.model, self.compiled).compile()
+        super().prepare_model(loaded, group)
 
     def cached(
         self, config: Any, options: object, read: Callable[[], Sequence[DataSplit]]

@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from ..engine.determinism import deterministic
 from ..engine.distributed import Group
+from ..engine.gpu_settings import gpu_settings
 from ..engine.log import RunLog
 from ..engine.range_test import RangeTest, rising_rates, run_range_test
 from .training import Training
@@ -37,7 +37,7 @@ def find_rate(
     scale = settings.batch_size / settings.base_batch_size
     with (
         TemporaryDirectory(prefix="resdet-find-lr-") as folder,
-        deterministic(settings.deterministic, group.device),
+        gpu_settings(settings, group.device, fixed_size=task.fixed_size),
     ):
         prepared = task.prepare(training, Path(folder), group, RunLog(None))
         batches = task.train_batches(

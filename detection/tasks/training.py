@@ -14,9 +14,9 @@ import torch
 
 from ...backbones.norm import folded_once
 from ..config.base import TrainConfig
-from ..engine.determinism import deterministic
 from ..engine.distributed import Group
 from ..engine.forking import describe_schedule_change
+from ..engine.gpu_settings import describe_precision, gpu_settings
 from ..engine.log import RunLog
 from ..engine.optim import MovingAverage, enough_values, make_sgd, scaled_lr
 from ..engine.plots import plot_curves
@@ -146,10 +146,8 @@ class Training:
     def banner(self, group: Group, folder: Path | str) -> list[str]:
         """The summary that is logged before the first step."""
         settings, test = self.settings, self.tested.config.test
-        precision = resolved(settings.precision, group.device)
-        chosen = " (train.precision=auto)" if settings.precision == "auto" else ""
         return [
-            f"device: {group.device} x {group.world}, {precision}{chosen}",
+            f"device: {group.device} x {group.world}, {describe_precision(settings, group.device)}",
             *emulation("train.precision", settings.precision, group.device),
             *emulation("test.precision", test.precision, group.device),
             *self.task.describe(self.loaded, self.splits),
@@ -210,7 +208,8 @@ class Training:
         if group.is_main:
             write_run_files(self, folder)  # first of all: `--start-or-resume` knows a run by them
         log = self._open_log(folder, state, group)
-        with log, deterministic(self.settings.deterministic, group.device), StopRequest() as stop:
+        gpu = gpu_settings(self.settings, group.device, fixed_size=task.fixed_size)
+        with log, gpu, StopRequest() as stop:
             for line in self.banner(group, folder) if group.is_main else ():
                 log.message(line)
             self.prepared = task.prepare(self, folder, group, log)

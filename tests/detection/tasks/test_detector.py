@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from resdet.detection.tasks.checkpoints import load_members, read_checkpoint
 from resdet.detection.tasks.detector import DETECTION, Detector
 from resdet.detection.tasks.detector_network import build_detector
 from resdet.detection.tasks.eval_split import read_eval_split
+from torch import Tensor, nn
 
 ALONE = Group(0, 1, torch.device("cpu"))
 SORTED = ("circle", "cross", "ring", "square", "star", "triangle")
@@ -168,3 +170,29 @@ def test_a_truncated_image_is_an_error_or_left_out_with_a_note(
     assert scores(perfect, split, lenient).metrics["voc_ap50"] == pytest.approx(1)
     with pytest.raises(DataError):
         scores(found, split, strict)
+
+
+# ---------------------------------------------------------------------------------- compiled
+
+
+def test_compiled_it_learns_the_same(tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the compiler's tracing alone: its code for a processor takes minutes to make."""
+    traced = partialmethod(nn.Module.compile, backend="eager")
+    monkeypatch.setattr(nn.Module, "compile", traced)
+
+    def step(setting: str) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:
+        one = detector(tiny_config, "backbone.norm=batch", f"train.compile={setting}")
+        DETECTION.prepare_model(one, ALONE)
+        batch = DETECTION.first_batch(one.config, eval_split(one, "train"), None)
+        losses = one.model.train()(batch)
+        torch.stack(list(losses.values())).sum().backward()
+        return losses, {name: tensor.grad for name, tensor in one.model.named_parameters()}
+
+    losses, gradients = step("false")
+    found, compiled = step("true")
+    from torch._dynamo.utils import counters  # late: it takes seconds
+
+    assert counters["frames"]["ok"] >= 2  # the trunk and a block
+    torch.testing.assert_close(found, losses)
+    assert compiled.keys() == gradients.keys()
+    torch.testing.assert_close(compiled, gradients)
