@@ -3,13 +3,15 @@
 #                     backbone; write a page that shows what it finds
 #   make comparison   after it: train the same detector from scratch, and compare the two
 #   make test         install and run the tests, in two processes; JOBS=8 in eight
+#   make locked       before it: install exactly the versions of requirements-dev.txt, checked by hash
+#   make lock         write that file for a changed pyproject.toml; UPGRADE=1: with newer versions
 PYTHON ?= python3
 JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 QUICK := runs/quickstart
 
-.PHONY: quickstart comparison test lint types check docs clean
+.PHONY: quickstart comparison test lint types check docs locked lock clean
 
 quickstart: $(VENV)/installed
 	rm -rf $(addprefix $(QUICK)/,objects classifier backbone.safetensors pretrained found report.html)
@@ -78,6 +80,26 @@ $(VENV)/installed-dev: $(VENV)/installed
 $(VENV)/installed-docs: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	touch $@
+
+# Wheels alone, so that no package runs code while it is installed, and without the limits of the
+# machine's pip, which may contradict the file. The package itself is built with what is installed.
+locked: $(VENV)/installed-locked
+$(VENV)/installed-locked: requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	PIP_CONSTRAINT=/dev/null $(BIN)/python -m pip install --quiet --require-hashes \
+		--only-binary :all: --requirement requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $(VENV)/installed $(VENV)/installed-dev $(VENV)/installed-docs $@
+
+# Versions in the file are kept while they satisfy pyproject.toml.
+lock: $(VENV)/uv/bin/uv
+	$< pip compile --quiet --universal --generate-hashes --only-binary :all: --extra dev --extra docs \
+		$(if $(UPGRADE),--upgrade) --custom-compile-command "make lock" \
+		--output-file requirements-dev.txt pyproject.toml
+
+$(VENV)/uv/bin/uv:
+	$(PYTHON) -m venv $(VENV)/uv
+	$(VENV)/uv/bin/python -m pip install --quiet uv
 
 clean:
 	rm -rf $(VENV) build dist docs/_build docs/reference *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from pathlib import Path
 
 import pytest
 import resdet
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from resdet.detection.errors import ConfigError, WeightsError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,6 +75,27 @@ def test_type_hints_are_installed() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert settings["tool"]["setuptools"]["package-data"]["resdet"] == ["py.typed"]
     assert (ROOT / "py.typed").exists()
+
+
+def test_the_locked_versions_are_what_the_project_asks_for() -> None:
+    """Otherwise `make lock` is due. A name has several versions where Pythons need others."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *map(project["optional-dependencies"].get, ("dev", "docs"))]
+    stated = [Requirement(text) for group in groups for text in group]
+    locked: dict[str, list[str]] = {}
+    direct = set()
+    text = (ROOT / "requirements-dev.txt").read_text()
+    for block in re.split(r"^(?=\w)", text, flags=re.MULTILINE)[1:]:
+        name, version = re.match(r"([a-z0-9-]+)==(\S+)", block).groups()
+        locked.setdefault(name, []).append(version)
+        if "resdet (pyproject.toml)" in block:
+            direct.add(name)
+        assert set(re.findall(r"--[\w=]+", block)) == {"--hash=sha256"}, name
+    assert direct == {canonicalize_name(each.name) for each in stated}
+    for each in stated:
+        versions = locked[canonicalize_name(each.name)]
+        assert all(each.specifier.contains(version) for version in versions), f"{each}: {versions}"
+    assert "://" not in text  # of any host
 
 
 def test_mypy_sees_the_types_of_a_program(tmp_path: Path) -> None:
