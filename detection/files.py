@@ -1,5 +1,4 @@
-"""Atomic writing of files and folders, safe CSV cells, SHA-256 of a file, the cache folder, and the
-lock of an output folder."""
+"""Atomic writing of files and folders, safe CSV cells, checksums, and the lock of a folder."""
 
 from __future__ import annotations
 
@@ -214,6 +213,7 @@ def read_limited(path: Path, limit: int = 2**32) -> bytes:
 
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's contents, 64 hexadecimal digits. Raises OSError."""
+    expect_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -7,11 +7,17 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
 import pytest
 from PIL import Image
+from resdet.datasets.acquire.synthetic import make_scenes
+from resdet.datasets.convert.split import RECORD, same_bytes
+from resdet.datasets.manifests.storage import open_stream, read_bytes
+from resdet.detection.errors import ConfigError, DataError
+from resdet.detection.tasks.hub import measured_part
 from resdet.tools.cli import main
 
 
@@ -100,6 +106,10 @@ COMMANDS: dict[str, Callable[[Path], list[str]]] = {
     "labelme": lambda root: _other(root, "labelme", "train/a.json"),
     "evaluation": lambda root: [*("compare", *[str(_pipe(root / "images.json").parent)] * 2)],
     "convert": lambda root: ["convert-weights", str(_pipe(root / "w.pth")), "x.safetensors"],
+    "manifest": lambda root: [
+        *("eval", "--manifest", str(_pipe(root / "manifest.json").parent)),
+        *("--predictions", str(root), "--annotations", str(root)),
+    ],
 }
 
 
@@ -119,6 +129,24 @@ def test_a_pipe_among_files_that_are_looked_into(tmp_path: Path) -> None:
     for name in ("a.csv", "a.json", "a.xml", "a.txt", "data.yaml"):
         _pipe(tmp_path / name)
     assert main(["check-data", str(tmp_path)]) == 0
+
+
+def test_a_pipe_in_place_of_a_shard_an_image_to_compare_or_the_record_of_a_split(
+    tmp_path: Path,
+) -> None:
+    pipe = _pipe(tmp_path / "pipe")
+    for read in (partial(open_stream, size=9), read_bytes):
+        with pytest.raises(OSError, match="not a regular file"):
+            read(str(pipe))
+    with pytest.raises(DataError, match="not a regular file"):
+        same_bytes([pipe, pipe])
+    _pipe(tmp_path / "metrics.json")
+    with pytest.raises(ConfigError, match="not a regular file"):
+        measured_part(tmp_path, pipe)
+    make_scenes(tmp_path / "scenes", train=2, val=1, size=(64, 64))
+    _pipe(tmp_path / "scenes" / "ImageSets" / "Main" / RECORD)
+    parts = ("--split", "train", "--force", "--parts", "a=0.5", "b=0.5")
+    assert main(["split", str(tmp_path / "scenes"), "--from", "voc", *parts]) == 0
 
 
 def test_a_socket_as_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

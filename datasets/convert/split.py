@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...detection.errors import ConfigError, DataError
-from ...detection.files import atomic_write, sha256_of
+from ...detection.files import atomic_write, read_limited, sha256_of
 
 #: The class of images without objects, so that they are distributed like any other.
 EMPTY = ""
@@ -201,7 +201,7 @@ def _overlaps(path: Path, texts: Iterable[str]) -> bool:
 def _read_record(path: Path) -> dict[str, list[str]]:
     """{source: names of files}; empty where there is no record, or it is damaged."""
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(read_limited(path))
         return {source: [Path(name).name for name in names] for source, names in content.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}

@@ -21,7 +21,7 @@ from uuid import uuid4
 
 from ...detection.errors import ConfigError, one_line
 from ...detection.extras import require_extra
-from ...detection.files import is_part, part_of, sync_to_disk
+from ...detection.files import expect_regular, is_part, part_of, sync_to_disk
 
 Result = TypeVar("Result")
 
@@ -128,6 +128,7 @@ def is_passing(error: BaseException) -> bool:
 def read_bytes(address: str, first: int | None = None, size: int | None = None) -> bytes:
     """The content of a file, or ``size`` bytes of it from ``first`` on; see `patiently`."""
     if not is_remote(address):
+        expect_regular(Path(address))
         with Path(address).open("rb") as file:
             file.seek(first or 0)
             return file.read(-1 if size is None else size)
@@ -148,6 +149,7 @@ def open_stream(address: str, size: int) -> IO[bytes]:
     """A file of ``size`` bytes, with ``seek``. Remote ones are read a block at a time, each as
     `read_bytes` does, so that a broken connection costs a block."""
     if not is_remote(address):
+        expect_regular(Path(address))
         return Path(address).open("rb")
     return io.BufferedReader(_Blocks(address, size), _BLOCK)
 

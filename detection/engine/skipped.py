@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
+from ..files import read_limited
 from .log import RunLog
 
 SKIPPED_FILE = "skipped_images.txt"
@@ -29,7 +30,7 @@ class SkippedImages:
 
     def _lines(self) -> list[str]:
         try:
-            return self.path.read_text("utf-8").splitlines()
+            return read_limited(self.path).decode("utf-8").splitlines()
         except OSError:
             return []
 

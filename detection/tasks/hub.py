@@ -13,7 +13,7 @@ from ..config.strict_yaml import to_yaml
 from ..engine.checkpoint import HUB_ADDRESS, HUB_FILE, write_portable
 from ..errors import ConfigError, WeightsError, one_line
 from ..extras import require_extra
-from ..files import sha256_of
+from ..files import read_limited, sha256_of
 from .checkpoints import Checkpoint, read_checkpoint
 from .registry import TASKS
 
@@ -138,7 +138,7 @@ def measured_part(report: Path, weights: Path) -> tuple[str, ...]:
     """The card's part with the metrics of ``report``, or "" and a line that says why not."""
     path = report / "metrics.json"
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(read_limited(path))
         rows = [(name, _number(value)) for name, value in content["metrics"].items()]
         images, testing = content["images"], content["testing"]
         evaluated = content.get("weights")
