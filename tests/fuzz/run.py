@@ -19,6 +19,7 @@ import json
 import logging
 import os
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -76,28 +77,39 @@ def run(
     totals: dict[str, dict[str, Any]] = {
         name: {"inputs": 0, "taken": 0, "seconds": 0.0, "mb": 0.0, "findings": {}} for name in names
     }
-    end, number = time.monotonic() + seconds, seed * 1_000_000
-    while (left := end - time.monotonic()) > 0:
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder)
+        prepare(prepared)
         for name in names:
-            turn = min(TURN, max(1.0, left / len(names)))
-            result = in_child(name, number, turn, keep)
-            number += 1
-            total = totals[name]
-            for key in ("inputs", "taken", "seconds"):
-                total[key] += result[key]
-            total["mb"] = max(total["mb"], result["mb"])
-            for place, text in result["findings"].items():
-                if place not in total["findings"]:
-                    print(f"FINDING {name} (seed {number - 1}): {place}: {text}", flush=True)
-                total["findings"][place] = text
-        done = sum(total["inputs"] for total in totals.values())
-        print(f"{seconds - left:.0f} s: {done} inputs", flush=True)
+            TARGETS[name].seeds()  # most keep what they make, for the children
+        end, number = time.monotonic() + seconds, seed * 1_000_000
+        while (left := end - time.monotonic()) > 0:
+            for name in names:
+                turn = min(TURN, max(1.0, left / len(names)))
+                result = in_child(name, number, turn, prepared, keep)
+                _add(totals[name], result, f"{name} (seed {number})")
+                number += 1
+            done = sum(total["inputs"] for total in totals.values())
+            print(f"{seconds - left:.0f} s: {done} inputs", flush=True)
     return totals
 
 
-def in_child(name: str, seed: int, seconds: float, keep: Path | None) -> dict[str, Any]:
+def _add(total: dict[str, Any], result: dict[str, Any], turn: str) -> None:
+    for key in ("inputs", "taken", "seconds"):
+        total[key] += result[key]
+    total["mb"] = max(total["mb"], result["mb"])
+    for place, text in result["findings"].items():
+        if place not in total["findings"]:
+            print(f"FINDING {turn}: {place}: {text}", flush=True)
+        total["findings"][place] = text
+
+
+def in_child(
+    name: str, seed: int, seconds: float, prepared: Path, keep: Path | None
+) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
+        shutil.copytree(prepared, place, dirs_exist_ok=True)
         pid = os.fork()
         if pid == 0:
             _become_child(name, seed, seconds, place)
@@ -108,7 +120,7 @@ def in_child(name: str, seed: int, seconds: float, keep: Path | None) -> dict[st
             last = " | ".join((place / "stderr").read_text().splitlines()[-12:])
             result = {"inputs": 0, "taken": 0, "seconds": seconds, "mb": 0.0}
             result["findings"] = {f"process ended with {code}": last}
-            _keep(keep, name, (place / "current").read_bytes())
+            _keep(keep, name, (place / TARGETS[name].file).read_bytes())
         for path in place.glob("finding-*"):
             _keep(keep, name, path.read_bytes())
         return result
@@ -140,13 +152,11 @@ def take_turn(name: str, folder: Path, seed: int, seconds: float) -> dict[str, A
     faulthandler.register(signal.SIGPROF, chain=True)  # says where, then the process ends
     target, random = TARGETS[name], Random(seed)  # noqa: S311  to be repeated by its seed
     seeds = [*target.seeds(), *corpus.kept(name)]
-    prepare(folder)
     findings: dict[str, str] = {}
     inputs = taken = 0
     start = time.process_time()
     while time.process_time() - start < seconds:
         data = example(target, seeds, random)
-        (folder / "current").write_bytes(data)
         faulthandler.dump_traceback_later(HANGS, exit=True)
         signal.setitimer(signal.ITIMER_PROF, SLOW)
         inputs += 1
