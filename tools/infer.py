@@ -44,6 +44,11 @@ def infer(args: argparse.Namespace) -> tuple[FolderSummary, int]:
     if args.manifest is None and isinstance(args.out, str):
         raise ConfigError(f"--out {args.out}: only the results of a --manifest go to a URL")
     overrides, inputs = split_overrides(args.inputs)
+    if args.resume and not inputs and args.manifest is None:
+        from resdet.detection.inference.records import recorded_inputs
+
+        inputs = recorded_inputs(args.out)
+        args.inputs += inputs
     overrides += ["test.suppress.class_agnostic=true"] if args.agnostic_nms else []
     overrides += [f"data.max_pixels={args.max_pixels}"] if args.max_pixels is not None else []
     if args.manifest is not None:

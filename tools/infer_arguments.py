@@ -17,6 +17,7 @@ from resdet.tools.arguments import (
     add_weights_argument,
     place,
     positive,
+    split_overrides,
 )
 from resdet.tools.source_arguments import format_named
 
@@ -116,7 +117,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="take hidden and system files of folders and globs too: ._a.jpg, .thumbnails",
     )
-    parser.add_argument("--resume", action="store_true", help="skip images that OUT already has")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="skip images that OUT already has; without INPUT, take the inputs that it had",
+    )
     parser.add_argument(
         "--shard", default="1/1", metavar="I/N", help="every N-th image, from the I-th on"
     )
@@ -186,14 +191,16 @@ def thresholds(
 
 
 def resume_command(args: argparse.Namespace) -> str:
+    """The command that goes on; the inputs, which may be thousands, are those that the run has."""
     words = ["resdet", "infer"]
     for path in args.weights:
         words += ["--weights", str(path)]
-    words += args.inputs
+    words += split_overrides(args.inputs)[0]
     words += ["--out", str(args.out)]
     words += [word for conf in args.conf for word in ("--conf", conf)]
     words += ["--classes", args.classes] if args.classes else []
-    words += ["--batch-size", str(args.batch_size), "--workers", str(args.workers)]
+    words += ["--batch-size", str(args.batch_size)] if args.batch_size != 1 else []
+    words += ["--workers", str(args.workers)] if args.workers != 2 else []
     words += ["--max-pixels", str(args.max_pixels)] if args.max_pixels is not None else []
     seconds = args.timeout_per_image
     words += ["--timeout-per-image", f"{seconds:g}"] if seconds is not None else []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from resdet.detection.errors import ConfigError
 from resdet.detection.printing import say
-from resdet.tools.arguments import names
+from resdet.tools.arguments import names, split_overrides
 from resdet.tools.infer_arguments import overlap, thresholds
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def folder_options(
         save_crops=args.save_crop,
         seconds=args.timeout_per_image,
         provenance=_provenance(args, overrides, predictor),
+        inputs=tuple(split_overrides(args.inputs)[1]),
     )
     for text in overrides:
         name, _, value = text.partition("=")

@@ -29,6 +29,7 @@ from .ordered import in_order
 from .pipeline import Prepared
 from .predictor import Predictor
 from .records import (
+    INPUTS,
     META,
     ResultEntry,
     append_record,
@@ -36,6 +37,7 @@ from .records import (
     expect_unchanged,
     found_in,
     keep_records,
+    recorded_inputs,
     scan,
     stamp,
     write_meta,
@@ -170,11 +172,14 @@ def open_results(predictor: Predictor, out: Path, options: FolderOptions) -> Non
     """Write the settings of a run to an empty ``out``, or check those of the run to resume. Raises
     ConfigError where they differ and for a folder that holds something else."""
     meta = settings_of(predictor, options)
+    inputs = {INPUTS: list(options.inputs)} if options.inputs else {}
     # A crash may have left the temporary file of the settings.
     if all(path.name in (part_of(out / META).name, LOCK) for path in out.iterdir()):
-        write_meta(out, meta)
+        write_meta(out, {**meta, **inputs})
     elif options.resume:
         check_same_run(out, meta)
+        if inputs and recorded_inputs(out) != list(options.inputs):
+            write_meta(out, {**meta, **inputs})
     else:
         raise ConfigError(f"{out}: is not empty; choose another folder or continue with --resume")
 

@@ -15,12 +15,12 @@ from urllib.parse import quote
 
 import numpy as np
 
-from ..errors import ConfigError
+from ..errors import ConfigError, first_few
 from ..files import write_file
 from ..pages.rendering import render_html
 from ..pages.shots import BUDGET, ImageBudget, Reader, Shot, class_hex, read_shot, scaled_box
 from ..printing import printable
-from .records import CLASS_RECORDS, META, RECORDS, read_meta, read_records
+from .records import CLASS_RECORDS, INPUTS, META, RECORDS, read_meta, read_records
 
 #: The name of the page in the folder of a run.
 PAGE = "page.html"
@@ -188,6 +188,7 @@ def _counts(records: Sequence[Record], labels: Mapping[str, int]) -> dict[str, l
 
 def _facts(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The settings of the run, but for its classes."""
-    return [(name, str(value)) for name, value in meta.items() if name != "classes"] + [
-        ("settings in", META)
-    ]
+    shown = {name: value for name, value in meta.items() if name != "classes"}
+    if INPUTS in shown:
+        shown[INPUTS] = first_few(shown[INPUTS])
+    return [*((name, str(value)) for name, value in shown.items()), ("settings in", META)]

@@ -23,8 +23,9 @@ class FolderOptions:
     ``class_thresholds`` are minimum scores of single classes by name, ``only_classes`` names, empty
     for all. ``draw``, ``sort_by_class`` and ``save_crops`` are those of `Extras`. ``provenance`` is
     everything else that the results depend on, such as the weights file; it is kept in
-    ``meta.json`` and must not change on resume. ``coco_ids`` are the ids in the COCO JSON (None:
-    numbers from 1). ``seconds`` is what reading an image may take, in a process of its own; None:
+    ``meta.json`` and must not change on resume. ``inputs`` are what the images were named by; they
+    are kept there too, and may change. ``coco_ids`` are the ids in the COCO JSON (None: numbers
+    from 1). ``seconds`` is what reading an image may take, in a process of its own; None:
     any time.
     """
 
@@ -35,6 +36,7 @@ class FolderOptions:
     resume: bool = False
     workers: int = 2
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
     coco_ids: CocoIds | None = None
     sort_by_class: bool = False
     class_thresholds: Mapping[str, float] = field(default_factory=dict)

@@ -23,6 +23,8 @@ from .ranked_classes import RankedClasses
 RECORDS = "detections.jsonl"
 CLASS_RECORDS = "classes.jsonl"
 META = "meta.json"
+#: The entry of META that names the inputs of a run, which may grow from one resume to the next.
+INPUTS = "inputs"
 
 #: The entries of `stamp`.
 STAMP = {"bytes", "modified"}
@@ -132,9 +134,15 @@ def read_meta(folder: Path) -> dict[str, Any]:
     return dict(meta)
 
 
+def recorded_inputs(folder: Path) -> list[str]:
+    """The inputs that the run in ``folder`` was last given; those of older runs are not kept."""
+    return [str(name) for name in read_meta(folder).get(INPUTS, ())]
+
+
 def check_same_run(folder: Path, meta: Json) -> None:
     """Raises ConfigError naming each setting of the run in ``folder`` that ``meta`` changes."""
-    expect_same(str(folder), read_meta(folder), meta)
+    before = {key: value for key, value in read_meta(folder).items() if key != INPUTS}
+    expect_same(str(folder), before, meta)
 
 
 def expect_same(place: str, before: Json, meta: Json) -> None:

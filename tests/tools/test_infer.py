@@ -96,6 +96,7 @@ def test_records_drawings_and_summary_of_a_folder(weights, images, tmp_path, cap
     printed = capsys.readouterr().out
     assert "12 of 12 images done" in printed
     _, following = printed.rstrip().split("next: ")
+    assert str(images) not in following  # a shell may have named a thousand of them
     assert resume(following) == 0 and (out / "page.html").exists()
 
 
