@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..fonts import drawable
 from .history import History, Kind
-from .plots import saved_figure
+from .plots import LINES, saved_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -119,12 +119,12 @@ def _draw_run(axes: Axes, index: int, name: str, curves: Sequence[Curve]) -> Non
 
 
 def _colour(index: int) -> str:
-    return f"C{index % 10}"
+    return f"C{index % len(LINES)}"
 
 
 def _dashes(index: int) -> str:
-    """After ten lines the colours repeat, dashed."""
-    return ("-", "--", ":", "-.")[index // 10 % 4]
+    """Where the colours repeat, lines are dashed."""
+    return ("-", "--", ":", "-.")[index // len(LINES) % 4]
 
 
 def _axes(axes: Axes, title: str, x_label: str, y_label: str = "") -> None:

@@ -39,6 +39,8 @@ MAX_BARS = 40
 MAX_POINTS = 20_000
 #: Grey.
 IGNORED_COLOUR: Colour = (153, 153, 153)
+#: The colours of lines (Okabe and Ito), which all people can tell apart.
+LINES = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#000000")
 #: The metrics of detectors in the right panel.
 SCORES = ("ilsvrc_ap", "voc_ap50", "voc_ap50_11point", "coco_ap", "coco_ap50", "coco_ap75")
 #: The metrics of classifiers and localizers there.
@@ -166,6 +168,7 @@ def _lines(
     axes.grid(alpha=0.3)
     for name, (steps, values) in series.items():
         if any(math.isfinite(value) for value in values):
+            style = style if len(steps) > 1 else "o"  # one point makes no line
             axes.plot(steps, values, style, label=name, linewidth=1, markersize=3)
 
 
@@ -281,11 +284,12 @@ def saved_figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
 
     Class names are data: a ``$`` in them starts no formula, whatever the user's matplotlibrc says.
     """
-    import matplotlib
+    from matplotlib import rc_context, rcsetup
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({"text.parse_math": False, "text.usetex": False}):
+    plain = rc_context({"text.parse_math": False, "text.usetex": False})
+    with plain, rc_context({"axes.prop_cycle": rcsetup.cycler("color", LINES)}):
         figure = Figure(figsize=size, dpi=100, layout="constrained")
         canvas = FigureCanvasAgg(figure)
         yield figure
