@@ -29,6 +29,7 @@ autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 # References in docstrings are single backquotes, as in Markdown: code, whatever they name.
 default_role = "code"
+highlight_language = "text"  # blocks that name no language are commands and what they print
 html_theme = "furo"
 html_title = f"resdet {version}"
 html_copy_source = False

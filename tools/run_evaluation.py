@@ -68,10 +68,19 @@ def _scores(raw: Mapping[str, Any]) -> Scores:
     definitions, intervals = raw["definitions"], raw.get("intervals", {})
     score = raw.get("operating_points", {}).get("best_f1", {}).get("score")
     table = _confused(raw)
-    advice = (_hardly_found(raw["per_class"]), costliest(_dap(raw), _pairs(table)))
+    baseline = {k: value for k, value in raw.get("baseline", {}).items() if value is not None}
+    texts = {
+        name: f"{definitions.get(name, '')}; the mean box of the class: {value:.3f}"
+        for name, value in baseline.items()
+    }
+    advice = (
+        _hardly_found(raw["per_class"]),
+        costliest(_dap(raw), _pairs(table)),
+        _no_better(raw["metrics"], baseline),
+    )
     return Scores(
         [
-            Metric(name, value, definitions.get(name, ""), **intervals.get(name, {}))
+            Metric(name, value, {**definitions, **texts}.get(name, ""), **intervals.get(name, {}))
             for name, value in raw["metrics"].items()
         ],
         class_table(raw["per_class"], definitions),
@@ -87,6 +96,18 @@ def _scores(raw: Mapping[str, Any]) -> Scores:
 def _dap(raw: Mapping[str, Any]) -> Mapping[str, float | None]:
     costs: Mapping[str, float | None] = raw.get("errors", {}).get("dap", {})
     return costs
+
+
+def _no_better(metrics: Mapping[str, float | None], baseline: Mapping[str, float]) -> str:
+    """Of a localizer that learned less than the mean box of each class knows; "" elsewhere."""
+    own, mean = (each.get("true_class_error") for each in (metrics, baseline))
+    if own is None or mean is None or own < mean:
+        return ""
+    return (
+        "it has not learned where the objects are: the mean box of each class in training, at the "
+        f"same place in every image, has an error of {mean:.3f}. To do: train longer, or with "
+        "pretrained weights"
+    )
 
 
 def _hardly_found(rows: Sequence[Mapping[str, Any]]) -> str:

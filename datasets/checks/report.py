@@ -179,6 +179,9 @@ def _kind(severity: str, name: str, found: Sequence[Finding], images: _ShownImag
     shots, pairs = [], []
     for path, finding in list(first.items())[:MAX_OF_KIND]:
         text = ": ".join(part for part in (finding.object, finding.reason) if part)
+        if finding.original:
+            text = text.replace(str(finding.original), finding.original.name)
+        text = text.removeprefix(f"{path.name}: ")
         shot = images.shot(path, boxes[path], f"{path.name}: {text}")
         if finding.original:
             pairs.append((shot, images.shot(finding.original)))

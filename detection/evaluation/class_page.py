@@ -105,13 +105,13 @@ class ClassView(ConfusionTable):
         taken = sum(pair.predicted == answer for pair in self.pairs)
         if taken > 2 and same >= ONE_ANSWER * self.wrong:
             return (
-                f"{answer} is the answer for {same} of {self.wrong} wrong images, of "
-                f"{taken} classes. To do: train longer; see whether it has most of the images"
+                f"{same} of the {self.wrong} images that it gets wrong, of {taken} classes, are "
+                f"taken for {answer}. To do: train longer; see whether {answer} has most images"
             )
         if worst.count < SPREAD * self.wrong:
             return (
-                f"no pair of classes stands out: the most frequent one makes {worst.count} of "
-                f"{self.wrong} wrong images. To do: see in the curves whether the error still "
+                f"no pair of classes stands out: the most frequent one makes {worst.count} of the "
+                f"{self.wrong} errors. To do: see in the curves whether the error still "
                 "falls; longer training, pretrained weights or more images help all classes"
             )
         return (
@@ -125,8 +125,8 @@ class ClassView(ConfusionTable):
             return ""
         far = sum(each < FAR for each in self.overlaps)
         return (
-            f"of {len(self.overlaps)} wrong boxes {far} miss the object (IoU under {FAR}), the "
-            "others are near it. To do: look at both below; where they miss it, train longer or "
+            f"{far} of {len(self.overlaps)} wrong boxes are far from the object (IoU under {FAR}), "
+            "the others near it. To do: look at both below; where they are far, train longer or "
             "with more images; where they are near, see whether all annotated boxes follow one rule"
         )
 
@@ -262,7 +262,7 @@ def _example(
     return WrongExample(
         replace(shot, marks=marks),
         classes[entry["label"]],
-        "" if iou is None else f"IoU of the box of the true class: {iou:.2f}{_kind(entry)}",
+        "" if iou is None else f"box of the true class: {_kind(entry)}IoU {iou:.2f}",
         [
             (classes[label], score, label == entry["label"])
             for label, score in zip(predicted["labels"], predicted["scores"], strict=True)
@@ -272,9 +272,9 @@ def _example(
 
 
 def _kind(entry: Mapping[str, Any]) -> str:
-    """What is wrong with the box of the true class, in brackets."""
+    """What is wrong with the box of the true class, before its IoU."""
     found = entry.get("true_class", {}).get("kinds")  # not in older files
-    return "" if found is None else f" ({STYLES[found[0]][0] if found else 'no box'})"
+    return "" if found is None else f"{STYLES[found[0]][0] if found else 'missing'}, "
 
 
 def _marks(
@@ -294,6 +294,6 @@ def _marks(
         drawn = True
         box, label, kind = (found[name][0] for name in ("boxes", "labels", "kinds"))
         words, colour, _ = STYLES[kind]
-        name = f"{classes[label]}, {words}"
+        name = words if label == own else f"{classes[label]}, {words}"
         if None not in box and (mark := mark_of(box, scale, size, colour=colour, name=name)):
-            yield replace(mark, labelled=False)
+            yield mark

@@ -40,10 +40,10 @@ SCORES = tuple(round(number / 100, 2) for number in range(100))
 STYLES: Mapping[str, tuple[str, str, str]] = {
     "right": ("right", "#009e73", ""),
     "missed": ("missed", "#56b4e9", "dashed"),
-    "classification": ("confused", "#cc79a7", ""),
-    "localization": ("in a wrong place", "#e69f00", ""),
-    "both": ("confused in a wrong place", "#f0e442", "dotted"),
-    "duplicate": ("double", "#0072b2", "dotted"),
+    "classification": ("wrong class", "#cc79a7", ""),
+    "localization": ("wrong place", "#e69f00", ""),
+    "both": ("wrong class and place", "#f0e442", "dotted"),
+    "duplicate": ("duplicate", "#0072b2", "dotted"),
     "background": ("on background", "#d55e00", ""),
     "ignored": ("ignored", "#999999", "dotted"),
 }
@@ -139,10 +139,10 @@ def costliest(dap: Mapping[str, float | None], confused: Sequence[str] = ()) -> 
     if not costs:
         return ""
     name = max(costs, key=lambda each: costs[each] or 0.0)
-    rise = f"without such errors AP would rise by {costs[name]:.3f}"
+    rise = f"without it AP would be {costs[name]:.3f} higher"
     if name == "classification" and confused:
         rise += f"; most often {', '.join(confused)}"
-    return f"most AP is lost to: {STYLES[name][0]}; {rise}. To do: {ADVICE[name]}"
+    return f"the error that costs most AP: {STYLES[name][0]}; {rise}. To do: {ADVICE[name]}"
 
 
 def _chosen(records: ImageRecords) -> list[Mapping[str, Any]]:

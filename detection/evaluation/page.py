@@ -20,13 +20,26 @@ SUBJECT = (
     "localizer, stage two",
     "images evaluated",
 )
-#: The number of a page by task, and whether a larger one is better; each class has it too, or the
-#: number named behind it.
-HEADLINES: Mapping[str, tuple[bool, str]] = {
-    "voc_ap50": (True, "voc_ap50"),
-    "top1_error": (False, "top1_error"),
-    "top5_localization_error": (False, "top1_localization_error"),
-    "true_class_error": (False, "true_class_error"),
+#: The number of a page by task, whether a larger one is better, and what it says; each class has it
+#: too, or the number named in between.
+HEADLINES: Mapping[str, tuple[bool, str, str]] = {
+    "voc_ap50": (
+        True,
+        "voc_ap50",
+        "mAP at IoU 0.5, 1 if every object is found and nothing else, 0 if none is",
+    ),
+    "top1_error": (False, "top1_error", "share of the images given a wrong class; 0 is best"),
+    "top5_localization_error": (
+        False,
+        "top1_localization_error",
+        "share of the images with none of five answers of the right class and place; 0 is best",
+    ),
+    "true_class_error": (
+        False,
+        "true_class_error",
+        "share of the images whose object is not where the box for its class is (IoU under 0.5); "
+        "0 is best",
+    ),
 }
 
 
@@ -44,7 +57,12 @@ class Metric:
     @property
     def is_error(self) -> bool:
         """Whether a smaller value is better."""
-        return not HEADLINES.get(self.name, (True, ""))[0]
+        return self.name in HEADLINES and not HEADLINES[self.name][0]
+
+    @property
+    def says(self) -> str:
+        """What it says in plain words."""
+        return HEADLINES[self.name][2] if self.name in HEADLINES else self.definition
 
 
 @dataclass(frozen=True)
@@ -125,7 +143,8 @@ def class_table(
     if "name" not in columns or any(list(row) != columns for row in rows):
         raise ValueError("per_class: the rows do not have the same keys, one of them 'name'")
     columns.sort(key=lambda name: name != "name")
-    bar = next((name for _, name in HEADLINES.values() if name in columns), "")
+    known = [name for name in columns if any(row[name] is not None for row in rows)]
+    bar = next((name for _, name, _ in HEADLINES.values() if name in known), "")
     return ClassTable(
         columns=["class", *columns[1:]],
         rows=[

@@ -18,6 +18,10 @@ function mark(box, colour, style, text) {
   return group;
 }
 
+// Measures text in the font of the labels, see page.css.
+const ruler = document.createElement("canvas").getContext("2d");
+ruler.font = "600 13px system-ui, sans-serif";
+
 // Labels of boxes, the most important first; one that would cover another is left to the tooltip.
 function label(svg, boxes) {
   const whole = svg.viewBox.baseVal;
@@ -25,7 +29,7 @@ function label(svg, boxes) {
   const taken = [];
   for (const [[x1, y1, , y2], text] of boxes) {
     const short = text.length > 28 ? `${text.slice(0, 20)}… ${text.slice(-4)}` : text;
-    const [wide, high] = [(7.6 * short.length + 4) * scale, 16 * scale];
+    const [wide, high] = [(ruler.measureText(short).width + 6) * scale, 16 * scale];
     const x = Math.max(2, Math.min(x1, whole.width - wide));
     const free = [y1 - 4 * scale, y1 + high, y2 + high].find((y) => y >= high && y <= whole.height
       && taken.every(([left, right, base]) => right <= x || left >= x + wide || Math.abs(base - y) >= high));

@@ -41,11 +41,18 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-// Labels have the size of the text beside them, whatever the size at which an image is shown.
+// Labels have the size of the text beside them, whatever the size at which an image is shown, and
+// end within it.
 const sizes = new ResizeObserver((entries) => {
   for (const { target } of entries) {
     const wide = target.getBoundingClientRect().width;
-    if (wide) target.style.fontSize = `${(13 * target.viewBox.baseVal.width) / wide}px`;
+    const whole = target.viewBox.baseVal.width;
+    if (!wide) continue;
+    target.style.fontSize = `${(13 * whole) / wide}px`;
+    for (const text of target.querySelectorAll("text")) {
+      const { x, width } = text.getBBox();
+      if (x + width > whole) text.setAttribute("x", Math.max(0, whole - width));
+    }
   }
 });
 

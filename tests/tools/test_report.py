@@ -272,3 +272,27 @@ def test_the_confused_classes_are_named_without_missed_and_invented_objects(
     assert "most often b as a (2), a as b (1). To do" in scores.advice
     assert [each.count for each in scores.confused.pairs] == [2, 1]
     assert dict(scores.confused.matrix)["no object"][0][0] == 9
+
+
+@pytest.mark.parametrize(("mean", "told"), [(0.864, True), (0.95, False), (None, False)])
+def test_a_localizer_beside_the_mean_box(tmp_path: Path, mean: float | None, told: bool) -> None:
+    content = {
+        "metrics": {"true_class_error": 0.9},
+        "definitions": {"true_class_error": "share"},
+        "per_class": [
+            {"name": "a", "top1_localization_error": None, "true_class_error": error}
+            for error in (0.8, 1.0)
+        ],
+        "images": 10,
+        "classes": ["a"],
+        "baseline": {"true_class_error": mean},
+    }
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    scores = read_scores(tmp_path, [])
+    assert scores is not None
+    assert ("mean box of each class" in scores.advice) == told
+    (metric,) = scores.metrics
+    assert metric.definition.startswith("share") and ("0.864" in metric.definition) == told
+    # The bars, and the order, are those of the error that was measured.
+    assert scores.per_class.columns[scores.per_class.bar_column] == "true_class_error"
+    assert [row[2] for row in scores.per_class.rows] == [1.0, 0.8]

@@ -111,7 +111,7 @@ def test_filters(
 ) -> None:
     (tmp_path / "page.html").write_text(_page(pair))
     _open(browser, tmp_path / "page.html", width)
-    worse = ["a.jpg: 0 → 1 error", "nothing wrong", "1 confused"]
+    worse = ["a.jpg: 0 → 1 error", "nothing wrong", "1 wrong class"]
     better = ["b.jpg: 1 → 0 errors", "1 missed", "nothing wrong"]
     assert browser.execute_script(STATE) == [worse, better]
     browser.execute_script(SET, "change", "better")

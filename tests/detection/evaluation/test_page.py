@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from resdet.detection.evaluation.page import (
+    HEADLINES,
     ClassTable,
     Metric,
     Page,
@@ -127,7 +128,7 @@ def test_the_policy_forbids_all_but_style_script_and_inline_images() -> None:
 def test_the_headline_is_map_with_its_definition() -> None:
     words = Reader(render_page(full_page("x"))).words
     at = words.index("0.500")
-    assert words[at : at + 3] == ["0.500", "voc_ap50", ": area x; 1 is best"]
+    assert words[at : at + 3] == ["0.500", "voc_ap50", f": {HEADLINES['voc_ap50'][2]}"]
     assert "-" in words  # the COCO AP is not defined
 
 
@@ -165,5 +166,5 @@ def test_images_are_inlined_and_not_larger_than_asked() -> None:
 
 def test_an_empty_page_is_a_page() -> None:
     page = Reader(render_page(Page(title="nothing")))
-    assert page.words == ["nothing", "nothing"]
+    assert page.words == ["Report: nothing", "Report: nothing"]
     assert page.tags().isdisjoint({"table", "img", "h2"})

@@ -85,8 +85,8 @@ def test_the_slider_redraws_and_counts_again(browser: Any, errors_page: Path) ->
     browser.execute_script(SET, "score", "0")
     assert _numbers(browser) == ["0.00", "0.250", "0.333"]
     assert sorted(browser.execute_script(STATE)) == [
-        ["0.png: 1 missed, 1 double", 2, 3],
-        ["1.png: 1 confused, 1 on background", 1, 2],
+        ["0.png: 1 missed, 1 duplicate", 2, 3],
+        ["1.png: 1 wrong class, 1 on background", 1, 2],
     ]
     browser.execute_script(SET, "score", "50")
     assert _numbers(browser) == ["0.50", "0.500", "0.333"]
@@ -103,13 +103,13 @@ def test_filters_show_what_they_name(browser: Any, errors_page: Path) -> None:
     _open(browser, errors_page, 390)
     browser.execute_script(SET, "score", "0")
     browser.execute_script(SET, "kind", "duplicate")
-    assert browser.execute_script(STATE) == [["0.png: 1 double", 2, 1]]
+    assert browser.execute_script(STATE) == [["0.png: 1 duplicate", 2, 1]]
     browser.execute_script(SET, "kind", "")
     browser.execute_script(SET, "class", "1")
     assert _numbers(browser) == ["0.00", "0.000", "0.000"]  # of dogs
     assert sorted(browser.execute_script(STATE)) == [
         ["0.png: 1 missed", 1, 1],
-        ["1.png: 1 confused, 1 on background", 1, 2],
+        ["1.png: 1 wrong class, 1 on background", 1, 2],
     ]
     browser.execute_script(SET, "kind", "localization")
     assert browser.execute_script(STATE) == []
@@ -127,12 +127,12 @@ def test_sizes_and_numbers_lead_to_their_images(browser: Any, errors_page: Path)
     assert len(browser.execute_script(STATE)) == 2
     legend = browser.find_element(By.CSS_SELECTOR, '.legend [data-pick-kind="duplicate"]')
     legend.click()
-    assert browser.execute_script(STATE) == [["0.png: 1 double", 2, 1]]
+    assert browser.execute_script(STATE) == [["0.png: 1 duplicate", 2, 1]]
     assert legend.get_attribute("aria-pressed") == "true"
     legend.click()
     assert len(browser.execute_script(STATE)) == 2
     browser.find_element(By.CSS_SELECTOR, '.matrix [data-pick-kind="classification"]').click()
-    assert browser.execute_script(STATE) == [["1.png: 1 confused", 1, 1]]
+    assert browser.execute_script(STATE) == [["1.png: 1 wrong class", 1, 1]]
     browser.find_element(By.CSS_SELECTOR, '[data-pick-class="0"]:not([data-pick-kind])').click()
     assert browser.execute_script("return document.getElementById('kind').value") == ""
     assert browser.get_log("browser") == []
