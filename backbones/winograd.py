@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import small_maps
+
 #: Outputs of a tile in one direction, and its inputs.
 TILE, FIELD = 4, 6
 #: A map with fewer rows or columns wastes much of its tiles.
@@ -71,17 +73,20 @@ def _in_both_directions(matrix: tuple[tuple[float, ...], ...], like: Tensor) -> 
 
 
 class Convolution(nn.Conv2d):
-    """``nn.Conv2d``, which computes by Winograd's method after `use_winograd`.
+    """``nn.Conv2d``, in training by `small_maps` where that is faster, and by Winograd's method
+    after `use_winograd`.
 
-    It does so without gradients, in float32 on a CPU and on maps that are not small; else directly.
-    The transformed weight is kept, four times the memory of the weight, so the weight must not
-    change any more.
+    The latter is without gradients, in float32 on a CPU and on maps that are not small. The
+    transformed weight is kept, four times the memory of the weight, so the weight must not change
+    any more.
     """
 
     by_winograd = False
     _transformed: Tensor | None = None
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if small_maps.fits(self, input, weight):
+            return small_maps.convolve(input, weight, bias, self.stride[0])
         if not self.by_winograd or not _fits(input):
             return super()._conv_forward(input, weight, bias)
         if self._transformed is None:
