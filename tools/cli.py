@@ -25,6 +25,7 @@ from typing import Any
 from resdet import __version__
 from resdet.detection.errors import ConfigError, ResdetError, one_line
 from resdet.detection.printing import lasting_outputs, printable
+from resdet.detection.processor import keep_memory
 
 #: The commands by what people want to do: {title: {command: its module}}.
 GROUPS = {
@@ -71,6 +72,9 @@ GROUPS = {
 }
 COMMANDS = {name: module for group in GROUPS.values() for name, module in group.items()}
 
+#: Those that run networks again and again, which is faster with memory that is kept.
+COMPUTING = {*GROUPS["train"], "eval", "infer", "benchmark"}
+
 INTERRUPTED = 130
 
 
@@ -101,6 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or words == ["--debug"]:
         print(_overview(), file=sys.stderr)
         return ConfigError.exit_code
+    if argv is None and words[0] in COMPUTING:  # in a process of its own
+        keep_memory()
     return run_tool(words[0], words[1:])
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -126,3 +130,29 @@ def test_auto_trains_as_what_it_means(resdet: Command, tiny_config: Path, tmp_pa
         weights.append(torch.load(run / "weights" / "last.pt", weights_only=True)["model"])
     assert "precision: auto" in (tmp_path / "auto" / "config.yaml").read_text()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
+@pytest.mark.parametrize("kept", [False, True])
+def test_commands_that_compute_keep_memory(kept: bool, tmp_path: Path) -> None:
+    """Blocks of 64 MB, each of 16,384 pages of 4 kB; the fork server would have threads."""
+    script = tmp_path / "script.py"
+    script.write_text(f"""
+import resource, sys
+import numpy as np
+from resdet.tools import cli
+
+def run(name, words):
+    for turn in range(3):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        np.ones(1 << 23)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+cli.run_tool = run
+sys.argv = ["resdet", "{"infer" if kept else "doctor"}"]
+cli.main()
+""")
+    environment = {**os.environ, "NUMPY_MADVISE_HUGEPAGE": "0"}
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (int(done.stdout) < 1000) is kept, done
