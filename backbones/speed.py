@@ -21,14 +21,16 @@ from ..detection.errors import ConfigError
 from ..detection.processor import cpu_name
 from .winograd import transformed, winograd
 
-#: (C input channels, O output channels, kernel, h, w) of layers of a C4 detector at 600 x 1000.
+#: (N maps, C input channels, O output channels, kernel, h, w) of layers of a C4 detector at
+#: 600 x 1000; several maps are crops of regions.
 LAYERS = (
-    (64, 256, 1, 150, 250),
-    (128, 128, 3, 75, 125),
-    (256, 256, 3, 38, 63),
-    (1024, 256, 1, 38, 63),
-    (512, 512, 3, 38, 63),
-    (1024, 1024, 3, 38, 63),
+    (1, 64, 256, 1, 150, 250),
+    (1, 128, 128, 3, 75, 125),
+    (1, 256, 256, 3, 38, 63),
+    (1, 1024, 256, 1, 38, 63),
+    (1, 512, 512, 3, 38, 63),
+    (64, 512, 512, 3, 7, 7),
+    (1, 1024, 1024, 3, 38, 63),
 )
 #: The measured speed-up from which on Winograd's method is used.
 PAYS = 1.1
@@ -42,7 +44,7 @@ class LayerSpeed:
     """Seconds of one layer, and the operations of the direct convolution; ``winograd`` is None for
     a 1x1 convolution."""
 
-    layer: tuple[int, int, int, int, int]
+    layer: tuple[int, int, int, int, int, int]
     operations: float
     direct: float
     winograd: float | None
@@ -63,14 +65,14 @@ def measure_layers() -> tuple[list[LayerSpeed], float]:
     return layers, max(rates + [each.operations / each.direct for each in layers])
 
 
-def _measure(layer: tuple[int, int, int, int, int]) -> LayerSpeed:
-    inputs, outputs, kernel, height, width = layer
-    maps = torch.randn(1, inputs, height, width).contiguous(memory_format=torch.channels_last)
+def _measure(layer: tuple[int, int, int, int, int, int]) -> LayerSpeed:
+    count, inputs, outputs, kernel, height, width = layer
+    maps = torch.randn(count, inputs, height, width).contiguous(memory_format=torch.channels_last)
     weight = torch.randn(outputs, inputs, kernel, kernel)
     weight = weight.contiguous(memory_format=torch.channels_last)
     direct = _seconds(partial(F.conv2d, maps, weight, padding=kernel // 2))
     fast = _seconds(partial(winograd, maps, transformed(weight))) if kernel == 3 else None
-    return LayerSpeed(layer, 2.0 * weight.numel() * height * width, direct, fast)
+    return LayerSpeed(layer, 2.0 * weight.numel() * count * height * width, direct, fast)
 
 
 def _seconds(call: Callable[[], object]) -> float:
@@ -90,13 +92,16 @@ def _seconds(call: Callable[[], object]) -> float:
 
 def least_channels(layers: Sequence[LayerSpeed]) -> int | None:
     """The fewest channels from which on Winograd's method pays in all measured layers, if any."""
+    slowest: dict[int, float] = {}
+    for each in layers:
+        if each.winograd is not None:
+            channels = each.layer[1]
+            slowest[channels] = min(each.speedup, slowest.get(channels, each.speedup))
     least = None
-    for each in sorted(layers, key=lambda each: each.layer[0], reverse=True):
-        if each.winograd is None:
-            continue
-        if each.speedup < PAYS:
+    for channels in sorted(slowest, reverse=True):
+        if slowest[channels] < PAYS:
             break
-        least = each.layer[0]
+        least = channels
     return least
 
 

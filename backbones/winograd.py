@@ -19,8 +19,9 @@ from . import small_maps
 
 #: Outputs of a tile in one direction, and its inputs.
 TILE, FIELD = 4, 6
-#: A map with fewer rows or columns wastes much of its tiles.
-SMALLEST_MAP = 13
+#: The share of the tiles' outputs that a map must use, and the fewest tiles of all images. A map of
+#: 7x7 uses 77 %, one of 13x13 66 %.
+LEAST_USED, LEAST_TILES = 0.75, 16
 
 _INPUT = (
     (4, 0, -5, 0, 1, 0),
@@ -76,9 +77,9 @@ class Convolution(nn.Conv2d):
     """``nn.Conv2d``, in training by `small_maps` where that is faster, and by Winograd's method
     after `use_winograd`.
 
-    The latter is without gradients, in float32 on a CPU and on maps that are not small. The
-    transformed weight is kept, four times the memory of the weight, so the weight must not change
-    any more.
+    The latter is without gradients, in float32 on a CPU and on maps that fill
+    their tiles. The transformed weight is kept, four times the memory of the weight, so the weight
+    must not change any more.
     """
 
     by_winograd = False
@@ -101,11 +102,17 @@ def _fits(maps: Tensor) -> bool:
     return (
         maps.device.type == "cpu"
         and maps.dtype == torch.float32
-        and min(maps.shape[2:]) >= SMALLEST_MAP
+        and _fill_tiles(*maps.shape)
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
         and not torch.jit.is_tracing()
     )
+
+
+def _fill_tiles(count: int, channels: int, height: int, width: int) -> bool:
+    tiles = -(-height // TILE) * -(-width // TILE)
+    used = height * width >= LEAST_USED * tiles * TILE**2
+    return used and count * tiles >= LEAST_TILES
 
 
 def use_winograd(network: nn.Module, channels: int) -> nn.Module:

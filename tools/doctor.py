@@ -82,14 +82,14 @@ def _measure_speed() -> int:
     from rich.table import Table
 
     layers, peak = measure_layers()
-    columns = ("convolution", "map", "ms", "GFLOP/s", "of peak", "Winograd, ms", "speed-up")
+    columns = ("convolution", "maps", "ms", "GFLOP/s", "of peak", "Winograd, ms", "speed-up")
     table = Table(*columns, caption=f"peak: {peak / 1e9:.0f} GFLOP/s, the best that was measured")
     for each in layers:
-        inputs, outputs, kernel, height, width = each.layer
+        count, inputs, outputs, kernel, height, width = each.layer
         rate = each.operations / each.direct
         table.add_row(
             f"{kernel}x{kernel}, {inputs} to {outputs}",
-            f"{height} x {width}",
+            f"{count} x {height} x {width}",
             f"{each.direct * 1000:.1f}",
             f"{rate / 1e9:.0f}",
             f"{rate / peak:.0%}",

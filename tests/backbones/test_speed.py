@@ -9,7 +9,7 @@ import pytest
 import torch
 from resdet.backbones import speed
 from resdet.backbones.speed import LayerSpeed, keep, least_channels, winograd_channels
-from resdet.backbones.winograd import SMALLEST_MAP, Convolution
+from resdet.backbones.winograd import Convolution
 from resdet.detection.predictor import load
 from resdet.tools.cli import main
 
@@ -22,7 +22,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def layer(channels: int, gain: float | None) -> LayerSpeed:
     seconds = None if gain is None else 1 / gain
-    return LayerSpeed((channels, channels, 3 if gain else 1, 1, 1), 1.0, 1.0, seconds)
+    return LayerSpeed((1, channels, channels, 3 if gain else 1, 1, 1), 1.0, 1.0, seconds)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,12 @@ def layer(channels: int, gain: float | None) -> LayerSpeed:
 )
 def test_from_how_many_channels_it_pays(gains: dict[int, float | None], least: int | None) -> None:
     assert least_channels([layer(*each) for each in gains.items()]) == least
+
+
+def test_all_layers_of_a_number_of_channels_must_gain() -> None:
+    whole = [layer(512, 2.3), layer(512, 0.9), layer(1024, 3.0)]
+    assert least_channels(whole) == least_channels(whole[::-1]) == 1024
+    assert least_channels(whole[:2]) is None
 
 
 def test_the_answer_is_that_of_this_machine(cache: Path) -> None:
@@ -55,8 +61,7 @@ def test_the_answer_is_that_of_this_machine(cache: Path) -> None:
 def test_doctor_measures_and_keeps_it(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    size = (SMALLEST_MAP, SMALLEST_MAP)
-    monkeypatch.setattr(speed, "LAYERS", ((8, 8, 1, *size), (8, 8, 3, *size)))
+    monkeypatch.setattr(speed, "LAYERS", ((1, 8, 8, 1, 16, 16), (2, 8, 8, 3, 16, 16)))
     assert main(["doctor", "--speed"]) == 0
     told = capsys.readouterr().out
     assert "3x3, 8 to 8" in told and "of peak" in told and str(cache) in told.replace("\n", "")
