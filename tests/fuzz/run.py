@@ -41,6 +41,8 @@ from resdet.tests.fuzz.targets import TARGETS, attempt, example, prepare
 TURN, SLOW = 5.0, 10.0
 #: Seconds without an end of an input that waits for something.
 HANGS = 300.0
+#: Where the inputs are written: in memory, if there is such a place.
+PLACE = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108  not a fixed name in it
 #: Bytes a reader may hold: a few bytes of input must not ask for more.
 MEMORY = 4 << 30
 
@@ -77,7 +79,7 @@ def run(
     totals: dict[str, dict[str, Any]] = {
         name: {"inputs": 0, "taken": 0, "seconds": 0.0, "mb": 0.0, "findings": {}} for name in names
     }
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=PLACE) as folder:
         prepared = Path(folder)
         prepare(prepared)
         for name in names:
@@ -107,7 +109,7 @@ def _add(total: dict[str, Any], result: dict[str, Any], turn: str) -> None:
 def in_child(
     name: str, seed: int, seconds: float, prepared: Path, keep: Path | None
 ) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=PLACE) as folder:
         place = Path(folder)
         shutil.copytree(prepared, place, dirs_exist_ok=True)
         pid = os.fork()
