@@ -85,6 +85,8 @@ def _run_images(
             predictor, files, args.out, options, stop=lambda: stop.requested, report=report
         )
     _print_summary(summary, predictor.output.noun, "images")
+    if summary.usable and not summary.found:
+        say(f"nothing scores {options.least:g} or more; a lower --conf shows what does")
     for format in args.format if not summary.interrupted else ():
         _write_annotations(args.out, format.name)
     if not summary.interrupted and (args.page or summary.usable):

@@ -100,6 +100,11 @@ def test_records_drawings_and_summary_of_a_folder(weights, images, tmp_path, cap
     assert resume(following) == 0 and (out / "page.html").exists()
 
 
+def test_a_threshold_that_leaves_nothing_is_told(weights, images, tmp_path, capsys):
+    assert call(weights, images / "03.png", "--out", tmp_path / "out", "--conf", "1") == 0
+    assert "nothing scores 1 or more; a lower --conf shows what does" in capsys.readouterr().out
+
+
 def test_annotations_for_a_tool(weights, images, tmp_path, capsys):
     out = tmp_path / "out"
     words = (images, "--out", out, "--conf", "0.1", "--no-draw")
