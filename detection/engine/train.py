@@ -7,10 +7,12 @@ resumed ends with the same weights as one that was not.
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +28,13 @@ from .optim import learning_rate
 from .signals import StopRequest
 from .state import Outputs, TrainingState
 from .step import forward_backward, moving_statistics, restore, update
+
+#: Which argument leaves running statistics to each process; torch 2.13 has another one.
+_OWN_STATISTICS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in inspect.signature(DistributedDataParallel).parameters
+)
 
 
 def train(
@@ -150,7 +159,8 @@ def _patience_ended(state: TrainingState, settings: TrainConfig) -> bool:
 def _replicate(model: nn.Module, group: Group) -> nn.Module:
     if group.world == 1:
         return model
-    return DistributedDataParallel(model, broadcast_buffers=False)
+    options: dict[str, Any] = {_OWN_STATISTICS: False}
+    return DistributedDataParallel(model, **options)
 
 
 def _report_nonfinite(

@@ -12,39 +12,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from resdet.detection.engine.checkpoint import load_checkpoint
 from resdet.detection.engine.distributed import process_group
 from resdet.detection.errors import ConfigError
+from resdet.tests.detection.engine.conftest import SETTINGS, expect_close
 
 if TYPE_CHECKING:
     from resdet.tests.conftest import Command
-
-#: Group norm: batch norm's statistics are of each process's own images. Two steps: later, the
-#: last bits of a sum decide which of two near proposals is sampled, and runs part for good.
-SETTINGS = (
-    "backbone.norm=group",
-    "train.batch_size=4",
-    "train.iterations=2",
-    "train.warmup_iterations=0",
-    "train.ema_decay=0.9",
-)
-
-
-def expect_close(one: Path, other: Path) -> None:
-    first, second = (load_checkpoint(run / "weights" / "last.pt") for run in (one, other))
-    for part in ("model", "average"):
-        for name, tensor in first[part].items():
-            torch.testing.assert_close(
-                second[part][name], tensor, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
-            )
-
-
-@pytest.fixture(scope="module")
-def single(resdet: Command, tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("single") / "run"
-    done = resdet("train-det", "--cfg", tiny_config, "--out", out, *SETTINGS)
-    assert done.code == 0, done.err
-    return out
 
 
 def test_accumulation_does_not_change_the_result(
@@ -64,6 +37,7 @@ def test_two_processes_train_and_evaluate_as_one(
     assert done.returncode == 0, done.stderr
     expect_close(single, run)
     assert done.stdout.count("run folder") == 1  # one process talks
+    assert "FutureWarning" not in done.stderr
     for mine, theirs in zip(_numbers(run), _numbers(single), strict=True):
         assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-4, nan_ok=True)
 

@@ -19,7 +19,7 @@ import pytest
 import torch
 from resdet.detection.engine.checkpoint import load_checkpoint
 from resdet.detection.files import LOCK
-from resdet.tests.detection.engine.test_distributed import SETTINGS, expect_close
+from resdet.tests.detection.engine.conftest import SETTINGS, expect_close
 
 if TYPE_CHECKING:
     from resdet.tests.conftest import Command, Finished, Running
@@ -126,22 +126,13 @@ def words(config: Path, run: Path, *settings: str) -> tuple[object, ...]:
     return ("--cfg", config, "--out", run, "--start-or-resume", *settings)
 
 
-@pytest.fixture(scope="module")
-def one(resdet: Command, tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of a single process."""
-    out = tmp_path_factory.mktemp("one") / "run"
-    done = resdet("train-det", "--cfg", tiny_config, "--out", out, *SETTINGS)
-    assert done.code == 0, done.err
-    return out
-
-
 def test_two_nodes_train_as_one(
-    resdet: Command, tiny_config: Path, one: Path, tmp_path: Path
+    resdet: Command, tiny_config: Path, single: Path, tmp_path: Path
 ) -> None:
     given = words(tiny_config, tmp_path / "two", *SETTINGS)
     nodes = Nodes(resdet, "2", "resdet", "train-det", *given)
     assert [done.code for done in nodes.wait()] == [0, 0]
-    expect_close(one, tmp_path / "two")
+    expect_close(single, tmp_path / "two")
 
 
 def test_a_node_that_dies_and_returns(resdet: Command, tiny_config: Path, tmp_path: Path) -> None:
@@ -167,7 +158,7 @@ def test_a_node_that_dies_and_returns(resdet: Command, tiny_config: Path, tmp_pa
 
 
 def test_a_node_that_dies_and_does_not_return(
-    resdet: Command, tiny_config: Path, one: Path, tmp_path: Path
+    resdet: Command, tiny_config: Path, single: Path, tmp_path: Path
 ) -> None:
     """With ``--nnodes 1:2`` the other one goes on alone, with the same global batch."""
     marker, given = tmp_path / "stopped", words(tiny_config, tmp_path / "run", *SETTINGS)
@@ -177,7 +168,7 @@ def test_a_node_that_dies_and_does_not_return(
     left = nodes.running[0].wait()
     assert left.code == 0, left
     assert "device: cpu x 1" in left.out and "resuming from" in left.out
-    expect_close(one, tmp_path / "run")
+    expect_close(single, tmp_path / "run")
 
 
 @pytest.fixture
@@ -224,10 +215,10 @@ sys.exit(main(["train-det", *sys.argv[2:]]))
 
 
 def test_a_checkpoint_that_only_one_process_sees(
-    resdet: Command, tiny_config: Path, one: Path, tmp_path: Path
+    resdet: Command, tiny_config: Path, single: Path, tmp_path: Path
 ) -> None:
     """As when a disk is mounted on one node: the one would resume, the other one start."""
-    shutil.copytree(one, tmp_path / "0" / "run")
+    shutil.copytree(single, tmp_path / "0" / "run")
     (tmp_path / "1").mkdir()
     given = words(tiny_config, Path("run"), *SETTINGS)
     done = resdet.torchrun("python", "-c", IN_ITS_FOLDER, tmp_path, *given)
