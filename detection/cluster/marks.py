@@ -63,17 +63,17 @@ def remove_left(parent: Path, begin: str) -> None:
 
 
 @contextmanager
-def refreshed(refresh: Callable[[], None], seconds: float) -> Iterator[None]:
-    """Call ``refresh`` within the context, each time after so many seconds, in a thread. What it
+def repeated(call: Callable[[], object], seconds: float) -> Iterator[None]:
+    """Call ``call`` within the context, each time after so many seconds, in a thread. What it
     raises is dropped: it is called again."""
     ended = threading.Event()
 
     def work() -> None:
         while not ended.wait(seconds):
             with suppress(Exception):
-                refresh()
+                call()
 
-    thread = threading.Thread(target=work, name="refresh", daemon=True)
+    thread = threading.Thread(target=work, name="repeated", daemon=True)
     thread.start()
     try:
         yield

@@ -21,7 +21,7 @@ from typing import Any
 from ...datasets.manifests.storage import Store, is_remote, reason_of
 from ..errors import ConfigError, DataError
 from ..inference.records import META, expect_same, record_line
-from .marks import has_ended, own_folder, own_name, refreshed, remove_left
+from .marks import has_ended, own_folder, own_name, remove_left, repeated
 
 SUMMARY, FAILURES = "summary.json", "failures.jsonl"
 SUMMARIES, ATTEMPTS = "summaries", "attempts"
@@ -106,7 +106,7 @@ class ShardResults:
                 others = [each for each in self.attempted().get(number, []) if each != mark]
                 dead = [each for each in others if has_ended(each) or self._is_stale(each, mark)]
             try:
-                with refreshed(lambda: self.store.write(mark, b""), REFRESH):
+                with repeated(lambda: self.store.write(mark, b""), REFRESH):
                     yield len(dead)
             finally:
                 with _storage_errors(self.store):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ...datasets.manifests.storage import waited_for
+from .marks import repeated
 
 #: Seconds without a finished image before `Watch` says why.
 SILENCE = 60.0
@@ -42,21 +42,14 @@ class Watch:
     def tell(self, say: Callable[[str], None], silence: float = SILENCE) -> Iterator[None]:
         """Within the context, call ``say`` with the reason each time that no image finished for
         ``silence`` seconds."""
-        ended = threading.Event()
+        told = self.last = time.monotonic()
 
         def observe() -> None:
-            told = self.last
-            while not ended.wait(min(1.0, silence / 4)):
-                now = time.monotonic()
-                if now - max(self.last, told) >= silence:
-                    told = now
-                    say(f"no image finished for {now - self.last:.0f} s: {self.reason()}")
+            nonlocal told
+            now = time.monotonic()
+            if now - max(self.last, told) >= silence:
+                told = now
+                say(f"no image finished for {now - self.last:.0f} s: {self.reason()}")
 
-        thread = threading.Thread(target=observe, name="watch", daemon=True)
-        self.last = time.monotonic()
-        thread.start()
-        try:
+        with repeated(observe, min(1.0, silence / 4)):
             yield
-        finally:
-            ended.set()
-            thread.join()
