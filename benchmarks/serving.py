@@ -3,9 +3,10 @@
     python benchmarks/serving.py [--clients 16] [--uploads 500] [--json out.json]
 
 The predictor and a server with the same networks predict the same JPEG files in turns, the server
-for clients in a process of their own. Then broken, oversized, slow and cut uploads are sent: none
-may be answered with 500; queue, memory, threads and open files are compared before and after. At
-last a server is stopped while requests wait: each one that was accepted has to be answered.
+for clients in a process of their own; by wall time, and by time on all cores, which other load
+changes less. Then broken, oversized, slow and cut uploads are sent: none may be answered with 500;
+queue, memory, threads and open files are compared before and after. At last a server is stopped
+while requests wait: each one that was accepted has to be answered.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ import threading
 import time
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from http.client import HTTPConnection
 from multiprocessing import get_context
 from pathlib import Path
@@ -119,6 +122,10 @@ class Process:
         lines = get(self.port, "/metrics").splitlines()
         return float(next(line.split()[-1] for line in lines if line.startswith(name + " ")))
 
+    def cpu_seconds(self) -> float:
+        words = Path(f"/proc/{self.child.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
     def state(self) -> dict[str, float]:
         """Resident MB, threads, open files and images in the queue, at rest."""
         folder = Path(f"/proc/{self.child.pid}")
@@ -131,7 +138,7 @@ class Process:
 
 
 def get(port: int, path: str) -> str:
-    connection = HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = HTTPConnection("127.0.0.1", port, timeout=300)
     connection.request("GET", path)
     text = connection.getresponse().read().decode()
     connection.close()
@@ -160,6 +167,8 @@ def post_all(port: int, files: list[bytes], clients: int) -> list[tuple[int, byt
 def measure(
     served: Process, predictor: Any, files: list[bytes], args: argparse.Namespace
 ) -> dict[str, Any]:
+    cpu: dict[str, list[float]] = {"predictor": [], "server": []}
+    clocks = {"predictor": time.process_time, "server": served.cpu_seconds}
     with ProcessPoolExecutor(1, get_context("spawn")) as outside:
 
         def through_the_server() -> list[tuple[int, bytes]]:
@@ -167,11 +176,19 @@ def measure(
 
         if {status for status, _ in through_the_server()} != {200}:
             raise SystemExit("the server did not answer every image")
+
+        def counted(name: str, call: Callable[[], object]) -> None:
+            before = clocks[name]()
+            call()
+            cpu[name].append(clocks[name]() - before)
+
         calls = {"predictor": lambda: predictor(files), "server": through_the_server}
-        seconds = in_turns(calls, repeats=args.repeats, warmup=1)
+        sides = {name: partial(counted, name, call) for name, call in calls.items()}
+        seconds = in_turns(sides, repeats=args.repeats, warmup=1)
     return {
         "images_per_s": {name: [len(files) / each for each in s] for name, s in seconds.items()},
         "share": ratios(seconds["predictor"], seconds["server"]),
+        "cpu_share": ratios(cpu["predictor"][1:], cpu["server"][1:]),
     }
 
 
@@ -318,8 +335,8 @@ def stop_under_load(served: Process, files: list[bytes], clients: int) -> dict[s
 def print_report(report: dict[str, Any]) -> None:
     for name, rates in report["throughput"]["images_per_s"].items():
         print(f"{name}: {', '.join(f'{rate:.2f}' for rate in rates)} images/s")
-    shares = ", ".join(f"{100 * share:.0f} %" for share in report["throughput"]["share"])
-    print(f"server of predictor: {shares}")
+    for name, what in (("share", "server of predictor"), ("cpu_share", "by time on all cores")):
+        print(f"{what}: {', '.join(f'{100 * each:.0f} %' for each in report['throughput'][name])}")
     hostile = report["hostile"]
     print(f"hostile uploads by answer (0: none read): {hostile['answers']}")
     for when in ("before", "after"):
