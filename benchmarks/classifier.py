@@ -17,6 +17,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from measuring import CLOCKS, describe_machine, in_turns, make_parser, ratios, spread, write_json
+from resdet.backbones.norm import fold_norms
 from resdet.datasets.acquire.synthetic import make_scenes
 from resdet.detection.config.classifier import ClassifierConfig
 from resdet.detection.evaluation.prediction import autocast
@@ -112,7 +114,6 @@ def make_config(args: argparse.Namespace, folder: Path) -> ClassifierConfig:
                 "resize": args.side * 8 // 7,
                 "size": args.side,
                 "batch_size": args.batch,
-                "resampling": "pillow",
             },
         }
     )
@@ -230,37 +231,38 @@ def testing_calls(
     args: argparse.Namespace,
     protocol: str,
 ) -> dict[str, Call]:
-    """Scores of all images by ``protocol``."""
-    test = config.test.model_copy(update={"protocol": protocol})
-    config = config.model_copy(update={"test": test})
-    split = CLASSIFICATION.read(config, "val")
-    names = tuple(split.classes)
-    pipeline = CLASSIFICATION.pipeline([Loaded(ours, config, names)])
-    pipeline.eval(), peer.eval()
-    middle = v2.CenterCrop(args.side) if protocol == "one_crop" else v2.CenterCrop(test.resize)
+    """Scores of all images by ``protocol``, compared first where both resize alike, by Pillow; then
+    ours resizes as it does by default. Its norms are folded, as a loaded network's are."""
+    ours = deepcopy(ours).eval()
+    fold_norms(ours)
+    middle = v2.CenterCrop(args.side if protocol == "one_crop" else config.test.resize)
     views = [v2.TenCrop(args.side)] if protocol == "ten_crop" else []
-    loader = peer_loader(config, "val", v2.Resize(test.resize), middle, *views)
-    found: dict[str, Tensor] = {}
+    loader = peer_loader(config, "val", v2.Resize(config.test.resize), middle, *views)
+    peer.eval()
 
-    def detect() -> None:
+    def our_scores(resampling: str) -> Tensor:
+        test = config.test.model_copy(update={"protocol": protocol, "resampling": resampling})
+        tested = config.model_copy(update={"test": test})
+        split = CLASSIFICATION.read(tested, "val")
+        pipeline = CLASSIFICATION.pipeline([Loaded(ours, tested, tuple(split.classes))])
         with autocast(CPU, args.precision):
-            batches = CLASSIFICATION.eval_batches(pipeline, config, split, ALONE)
-            found["ours"] = torch.stack([s for batch in batches for s in pipeline.predict(batch)])
+            batches = CLASSIFICATION.eval_batches(pipeline.eval(), tested, split, ALONE)
+            return torch.stack([each for batch in batches for each in pipeline.predict(batch)])
 
     @torch.inference_mode()
-    def detect_theirs() -> None:
+    def their_scores() -> Tensor:
         scores = []
         with autocast(CPU, args.precision):
             for images, _ in loader:
                 logits = peer(normalise(images.flatten(0, -4))).float()
                 scores.append(logits.softmax(1).view(len(images), -1, args.classes).mean(1))
-        found["torchvision"] = torch.cat(scores)
+        return torch.cat(scores)
 
-    detect(), detect_theirs()
-    difference = float((found["ours"] - found["torchvision"]).abs().max())
-    if not difference <= TOLERANCE[args.precision] * found["torchvision"].max():
+    found, wanted = our_scores("pillow"), their_scores()
+    difference = float((found - wanted).abs().max() / wanted.max())
+    if not difference <= TOLERANCE[args.precision]:
         raise SystemExit(f"{protocol}: the scores disagree: {difference}")
-    return {"ours": detect, "torchvision": detect_theirs}
+    return {"ours": partial(our_scores, config.test.resampling), "torchvision": their_scores}
 
 
 def rates(seconds: dict[str, list[float]], images: int) -> dict[str, dict[str, Any]]:
