@@ -229,7 +229,7 @@ def test_processes_that_share_the_reading_change_nothing(
     shared_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = inspect("voc", shared_data / "cards", "val")
-    monkeypatch.setattr("resdet.datasets.formats.xml_pairs._WORTH_SHARING", 1)
+    monkeypatch.setattr("resdet.datasets.formats.xml_pairs.WORTH_SHARING", 1)
     images, findings = inspect("voc", shared_data / "cards", "val", workers=2)
     assert images == alone[0]
     assert set(findings) == set(alone[1])
