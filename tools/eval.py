@@ -37,7 +37,6 @@ from resdet.tools.eval_files import (
     limited_to,
     page_command,
     score_predictions,
-    weights_hash,
     write_predictions,
 )
 
@@ -152,6 +151,7 @@ def evaluate(args: argparse.Namespace) -> Evaluation | None:
     from resdet.detection.evaluation.prediction import Timer, emulation
     from resdet.detection.evaluation.report import print_report, write_report
     from resdet.detection.evaluation.subset import chosen_labels
+    from resdet.detection.export.folder import weights_hash
     from resdet.detection.tasks.checkpoints import load_members, read_applicable
     from resdet.detection.tasks.eval_split import (
         images_of,

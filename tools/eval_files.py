@@ -108,15 +108,6 @@ def analysis_options(args: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
-def weights_hash(path: Path) -> str:
-    """SHA-256 of a weights file, or of an exported model's description, which has those of its
-    files."""
-    from resdet.detection.export.folder import META
-    from resdet.detection.files import sha256_of
-
-    return sha256_of(path / META if path.is_dir() else path)
-
-
 def expect_something_to_do(
     args: argparse.Namespace, sources: Sequence[Source], split: DataSplit
 ) -> None:

@@ -2,11 +2,13 @@
 
 resdet push --weights runs/detector/weights/best.pt owner/name --license cc-by-4.0
 resdet push --weights best.pt owner/name --license mit --report runs/detector/eval --private
+resdet push --weights exported owner/name-onnx --license mit
 resdet infer --weights hf://owner/name street.jpg
 
-The file has the weights, classes and settings, not the optimizer and no path of this machine. The
-card has the metrics of --report, a folder that resdet eval wrote for this very file; a card that
-is there is kept. The token is that of HF_TOKEN, or of hf auth login.
+The file of a checkpoint has the weights, classes and settings, not the optimizer and no path of
+this machine; of an exported model the files that run it are uploaded. The card has the metrics of
+--report, a folder that resdet eval wrote for these very weights; a card that is there is kept. The
+token is that of HF_TOKEN, or of hf auth login.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ HELP = "upload a trained network to the Hugging Face Hub"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--weights", type=Path, required=True, help="a trained checkpoint")
+    parser.add_argument(
+        "--weights", type=Path, required=True, help="a checkpoint, or an exported model"
+    )
     parser.add_argument("repo", metavar="OWNER/NAME", help="the repository, made if there is none")
     parser.add_argument(
         "--license", required=True, metavar="NAME", help="of the weights, as the Hub names it"

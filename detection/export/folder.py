@@ -89,15 +89,9 @@ def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
     write_file(folder / META, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
-def read_meta(folder: Path) -> dict[str, Any]:
-    """The content of ``meta.json``; warns where the runtime of the graphs has another version than
-    the one that the model was verified with.
-
-    Raises:
-        WeightsError: a damaged file, or one of another format, or another file of the model is not
-            the one that was exported.
-        ConfigError: the runtime is not installed.
-    """
+def read_description(folder: Path) -> dict[str, Any]:
+    """The content of ``meta.json``; the other files may be missing. Raises WeightsError for a
+    damaged file, or one of another format."""
     path = folder / META
     try:
         meta = json.loads(read_limited(path, LARGEST_META))
@@ -121,6 +115,19 @@ def read_meta(folder: Path) -> dict[str, Any]:
         and isinstance(hashes, dict)
     ):
         raise WeightsError(f"{path}: damaged: task, config, classes, versions or sha256 is missing")
+    return meta
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """`read_description` of a model that is to be run; warns where the runtime of the graphs has
+    another version than the one that the model was verified with.
+
+    Raises:
+        WeightsError: besides, where a file of the model is not the one that was exported.
+        ConfigError: the runtime is not installed.
+    """
+    meta = read_description(folder)
+    versions, hashes = meta["versions"], meta["sha256"]
     graphs = [graph_file(folder, name) for name in (MODEL, TRUNK, RPN, HEAD)]
     graphs = [each for each in graphs if each.is_file()]
     if not graphs:
@@ -140,6 +147,20 @@ def read_meta(folder: Path) -> dict[str, Any]:
             stacklevel=2,
         )
     return meta
+
+
+def files_of(meta: Mapping[str, Any]) -> list[str]:
+    """The names of graphs and weights that a description lists; others that it lists are not of an
+    export, and no name leads out of its folder."""
+    endings = (*FORMATS.values(), ".bin")
+    known = {f"{name}{end}" for name in (MODEL, TRUNK, RPN, HEAD) for end in endings}
+    return sorted(known.union({SIBLINGS}).intersection(meta["sha256"]))
+
+
+def weights_hash(path: Path) -> str:
+    """SHA-256 of a weights file, or of an exported model's description, which has those of its
+    files."""
+    return sha256_of(path / META if path.is_dir() else path)
 
 
 def _expect_exported(folder: Path, name: str, sha256: object) -> None:
