@@ -65,6 +65,7 @@ def write_onnx(graph: Graph, path: Path) -> None:
     assert program is not None  # noqa: S101  narrows types
     model = program.model_proto
     _name_sides(model, graph.sides)
+    _drop_notes(model)
     foreign = {node.domain for node in model.graph.node if node.domain not in ("", "ai.onnx")}
     if foreign or model.functions:
         raise ConfigError(f"{path}: the graph needs operators of {', '.join(sorted(foreign))}")
@@ -119,6 +120,15 @@ def _name_sides(model: Any, sides: Mapping[str, Mapping[int, str]]) -> None:
             if dimension.dim_param:
                 dimension.dim_param = names.get(dimension.dim_param, "found")
     del model.graph.value_info[:]  # shapes in the exporter's names, which runtimes work out
+
+
+def _drop_notes(model: Any) -> None:
+    """Remove what the exporter notes of each node: the lines of code that it comes from, with the
+    paths of this machine."""
+    graph = model.graph
+    parts = (*graph.node, *graph.initializer, *graph.input, *graph.output)
+    for part in (model, graph, *parts):
+        del part.metadata_props[:]
 
 
 #: Registers the operator that `_nms_in_onnx` translates.
