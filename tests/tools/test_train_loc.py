@@ -305,7 +305,7 @@ def test_the_learning_rate_is_looked_for(
 def test_eight_images_are_overfitted(folder: Path, tmp_path: Path) -> None:
     words = ("train.iterations=150", "train.eval_every=150", "train.ema_decay=null")
     words += ("train.batch_size=8", "train.base_batch_size=8", "train.warmup_iterations=10")
-    words += ("head.positive_iou=0.5", "train.lr=0.05", "head.anchor_sizes=[24, 40]")
+    words += ("head.positive_iou=0.5", "train.lr=0.02", "head.anchor_sizes=[24, 40]")
     ran("train-loc", "--cfg", folder / "first.yaml", "--out", tmp_path / "run", *words)
     weights = tmp_path / "run" / "weights" / "last.pt"
     found = metrics_of(tmp_path / "eval", "--weights", weights, "--split", "train")

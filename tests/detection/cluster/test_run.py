@@ -104,7 +104,7 @@ def test_two_drivers_at_once(job, predictor, plain, tmp_path):
     for driver in drivers:
         driver.join()
     assert joined(tmp_path / "out") == plain
-    assert 60 <= sum(counts) <= 60 + 2 * 12  # the first shard and the last one, at most, twice
+    assert 60 <= sum(counts) < 2 * 60  # how many shards both did is a matter of their starts
 
 
 def test_parquet(job, predictor, plain, tmp_path):
