@@ -25,7 +25,8 @@ LARGEST_MAP = 7
 def fits(layer: nn.Conv2d, maps: Tensor, weight: Tensor) -> bool:
     """Whether `convolve` computes this call of ``layer`` faster."""
     return (
-        layer.kernel_size == (3, 3)
+        not torch.compiler.is_compiling()  # which could not read the flags of the processor
+        and layer.kernel_size == (3, 3)
         and weight.requires_grad
         and torch.is_grad_enabled()
         and maps.device.type == "cpu"
@@ -35,7 +36,6 @@ def fits(layer: nn.Conv2d, maps: Tensor, weight: Tensor) -> bool:
         and (layer.padding, layer.dilation, layer.groups) == ((1, 1), (1, 1), 1)
         and layer.stride[0] == layer.stride[1]
         and "amx_bf16" in cpu_flags()
-        and not torch.compiler.is_compiling()
     )
 
 
@@ -77,7 +77,7 @@ class _Convolution(torch.autograd.Function):
 def _of_weight(maps: Tensor, grad: Tensor, stride: int) -> Tensor:
     """(N, C, H, W) and (N, O, h, w) to (O, C, 3, 3): for each place of the kernel the product of
     the gradient with the input that it multiplied."""
-    count, outputs, height, width = grad.shape
+    _, outputs, height, width = grad.shape
     padded = F.pad(maps.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
     lines = grad.permute(0, 2, 3, 1).reshape(-1, outputs).T.contiguous()
     parts = [
@@ -86,7 +86,7 @@ def _of_weight(maps: Tensor, grad: Tensor, stride: int) -> Tensor:
             :,
             y : y + (height - 1) * stride + 1 : stride,
             x : x + (width - 1) * stride + 1 : stride,
-        ].reshape(count * height * width, -1)
+        ].reshape(-1, padded.shape[-1])
         for y in range(3)
         for x in range(3)
     ]

@@ -90,7 +90,11 @@ def keep_memory() -> None:
     """
     import ctypes
 
-    with suppress(OSError, AttributeError):  # another C library
+    if platform.libc_ver()[0] != "glibc":
+        return
+    with suppress(OSError, AttributeError):
         settings = ctypes.CDLL(None).mallopt
-        settings(M_MMAP_THRESHOLD, LARGEST_KEPT)
-        settings(M_TRIM_THRESHOLD, -1)
+        # Older versions refuse more than 32 MB; without a size of its own, the second call would
+        # leave it at 128 kB.
+        if settings(M_MMAP_THRESHOLD, LARGEST_KEPT) or settings(M_MMAP_THRESHOLD, 1 << 25):
+            settings(M_TRIM_THRESHOLD, -1)

@@ -90,3 +90,13 @@ def test_not_without_amx(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(small_maps, "cpu_flags", lambda: frozenset({"avx512_bf16"}))
     layer = ConvNorm(4, 4, 3)
     assert not fits(layer, torch.zeros(1, 4, 7, 7, dtype=torch.bfloat16), layer.weight)
+
+
+def test_compiled_and_without_images() -> None:
+    layer = ConvNorm(4, 4, 3)
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    maps = torch.randn(2, 4, 7, 7)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(compiled(maps), layer(maps))
+    convolve(maps[:0].bfloat16(), layer.weight.bfloat16(), None, 1).sum().backward()
+    assert layer.weight.grad is not None and not layer.weight.grad.any()
