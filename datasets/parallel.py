@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -32,6 +33,8 @@ CHUNK = 16
 #: Images from which on several processes are started for what takes less than a millisecond of
 #: each: their start takes a second.
 WORTH_SHARING = 1000
+#: Held while a process starts: ``__main__`` is that of all threads.
+_STARTING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -131,12 +134,13 @@ class Worker(Generic[Item, Result]):
 def _without_script() -> Iterator[None]:
     """A process that is started within it does not import the script that runs, which may do its
     work without asking for ``__name__ == "__main__"``, and would do it again."""
-    script = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = script
+    with _STARTING:
+        script = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = script
 
 
 def _context() -> SpawnContext | ForkServerContext:

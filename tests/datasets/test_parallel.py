@@ -11,12 +11,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
 
 import pytest
-from resdet.datasets.parallel import CHUNK, Died, map_items
+from resdet.datasets.parallel import CHUNK, Died, Worker, map_items
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -70,3 +71,25 @@ def test_workers_do_not_run_the_script_again(tmp_path: Path) -> None:
         timeout=300,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "[(0, 6), (1, 24)]\n", "")
+
+
+def test_threads_that_start_workers_at_once_leave_the_script(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    script = sys.modules["__main__"]
+    monkeypatch.setitem(sys.modules, "__main__", script)  # restored also where this fails
+    barrier, started = threading.Barrier(2), []
+
+    def start() -> None:
+        for _ in range(2):
+            barrier.wait()
+            started.append(Worker(math.factorial))
+
+    threads = [threading.Thread(target=start) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for worker in started:
+        worker.stop()
+    assert len(started) == 4 and sys.modules["__main__"] is script
