@@ -58,7 +58,8 @@ def inspect_coco(source: CocoSource, reading: Reading) -> Inspected:
     if group := coco_json.group_category(content):
         reason = f"{group!r} has no objects and is the supercategory of all others: it is no class"
         findings.append(Finding("group_category", "note", annotations, reason))
-    _CLASSES[state] = tuple(name for name in names.values() if name != group)
+    if state is not None:
+        _CLASSES[state] = tuple(name for name in names.values() if name != group)
     entries = coco_json.images_by_id(content["images"], annotations, findings, values)
     paths = {key: source.images / str(entry.get("file_name")) for key, entry in entries.items()}
     findings += coco_json.listed_twice(paths, annotations)
@@ -100,7 +101,7 @@ def compare_categories(paths: Sequence[Path]) -> list[Finding]:
     findings = []
     for path in dict.fromkeys(paths):
         try:
-            categories = coco_json.load_json(path)["categories"]
+            categories = coco_json.load_json(path, outlines=False)["categories"]
             names = coco_json.category_names(categories, path, [], Values())
         except Fault:
             continue
@@ -119,7 +120,7 @@ def _unlisted(images: Path, annotations: Sequence[Path]) -> list[Finding]:
     names = ImageFiles(images)
     for path in annotations:
         try:
-            entries = coco_json.load_json(path)["images"]
+            entries = coco_json.load_json(path, outlines=False)["images"]
         except Fault:
             return []  # reported by `inspect_coco`; every image would seem unlisted
         for entry in entries:
@@ -162,7 +163,7 @@ _CLASSES: dict[object, tuple[str, ...]] = {}
 
 
 def _state(source: CocoSource) -> object:
-    """Another value for each content of the file."""
+    """Another value for each content of the file; None where it cannot be told."""
     try:
         status = source.annotations.stat()
     except (OSError, ValueError):  # which the reader reports
@@ -173,8 +174,9 @@ def _state(source: CocoSource) -> object:
 
 def _classes(source: CocoSource) -> tuple[str, ...]:
     """The categories of the file in its order; raises `Fault`."""
-    if (known := _CLASSES.get(_state(source))) is not None:
-        return known
+    state = _state(source)
+    if state is not None and state in _CLASSES:
+        return _CLASSES[state]
     content = coco_json.load_json(source.annotations, annotated=source.annotated, outlines=False)
     names = coco_json.category_names(content["categories"], source.annotations, [], Values())
     group = coco_json.group_category(content)
