@@ -99,11 +99,11 @@ class ImageDataset(Dataset[Sample], ABC):
         """Batches of keys, every image once and in order.
 
         Samples that are neither padded nor of one size are grouped by the sizes of their crops
-        (`made_sizes`). Sizes that the records lack are read from the headers, by so many
-        ``workers``; each image without a usable header is alone.
+        (`made_sizes`), unless each is alone. Sizes that the records lack are read from the headers,
+        by so many ``workers``; each image without a usable header is alone.
         """
         groups: dict[object, list[SampleKey]] = defaultdict(list)
-        together = self.pad or self.fixed
+        together = self.pad or self.fixed or batch_size == 1
         sizes = repeat(UNKNOWN_SIZE, len(self)) if together else self._sizes(workers)
         for key, size in zip(fixed_keys(len(self)), sizes, strict=True):
             alike = (size, key.index) if size == UNKNOWN_SIZE else self.made_sizes(size)

@@ -163,6 +163,7 @@ def test_an_image_without_a_usable_header_is_alone(tmp_path: Path) -> None:
         [5],
         [3],
     ]
+    assert [[key.index for key in keys] for keys in whole.batches(1)] == [[n] for n in range(7)]
     with pytest.raises(ImageError, match=r"3\.jpg: not an image"):
         list(eval_loader(whole, batch_size=3, workers=0))
     rules = ImageRules(on_bad_image="skip")
