@@ -188,20 +188,23 @@ class ProgressLines:
 
     def __init__(self, what: str, unit: str, file: Any) -> None:
         self._what, self._unit, self._file = what, unit, file
-        self._start = self._last = time.monotonic()
-        self._before: float | None = None  # what earlier runs did
+        self._last = time.monotonic()
+        self._first: tuple[float, float] | None = None  # the first report, which a start may delay
 
     def report(self, done: float, total: float, note: str = "") -> None:
-        """Of ``total`` units ``done`` are done, the first one with the first report."""
-        self._before = done - 1 if self._before is None else self._before
+        """Of ``total`` units ``done`` are done; the rate is that since the first report."""
         now = time.monotonic()
+        self._first = self._first or (done, now)
         if now - self._last < LINE_EVERY:
             return
         self._last = now
-        rate = (done - self._before) / (now - self._start)
-        left = timedelta(seconds=round((total - done) / rate)) if rate > 0 else "?"
+        before, start = self._first
+        rate = (done - before) / (now - start) if now > start else 0.0
         words = [f"{self._what}: {done / total:.0%}"] if total else [self._what]
-        words += [f"{done:.10g}/{total:.10g}", f"{rate:.3g} {self._unit}/s", f"{left} left"]
+        words.append(f"{done:.10g}/{total:.10g}")
+        if rate > 0:
+            left = timedelta(seconds=round((total - done) / rate))
+            words += [f"{rate:.3g} {self._unit}/s", f"{left} left"]
         say(", ".join([*words, note] if note else words), file=self._file, flush=True)
 
 

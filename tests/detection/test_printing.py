@@ -128,9 +128,23 @@ def test_a_line_says_what_share_rate_and_time_left(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(time, "monotonic", lambda: now)
     written = io.StringIO()
     lines = ProgressLines("detecting", "images", written)
-    lines.report(11, 60)  # ten of an earlier run
+    lines.report(10, 60)  # of an earlier run
     assert written.getvalue() == ""
     now += LINE_EVERY
     lines.report(30, 60, "2 failed")
     lines.report(31, 60)  # at once: no second line
     assert written.getvalue() == "detecting: 50%, 30/60, 2 images/s, 0:00:15 left, 2 failed\n"
+
+
+def test_a_slow_start_is_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    written = io.StringIO()
+    lines = ProgressLines("detecting", "images", written)
+    now += 140
+    lines.report(1, 5001)
+    now += LINE_EVERY
+    lines.report(101, 5001)
+    first, second = written.getvalue().splitlines()
+    assert first == "detecting: 0%, 1/5001"
+    assert second == "detecting: 2%, 101/5001, 10 images/s, 0:08:10 left"
