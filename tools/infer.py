@@ -86,7 +86,9 @@ def _run_images(
         )
     _print_summary(summary, predictor.output.noun, "images")
     if summary.usable and not summary.found:
-        say(f"nothing scores {options.least:g} or more; a lower --conf shows what does")
+        subject = "no wanted class" if options.only_classes else "nothing"
+        least = f"{options.least:g}"
+        say(f"{subject} scores {least} or more; lower --conf to see what scores less")
     for format in args.format if not summary.interrupted else ():
         _write_annotations(args.out, format.name)
     if not summary.interrupted and (args.page or summary.usable):

@@ -63,8 +63,10 @@ class FolderOptions:
 
     @property
     def least(self) -> float:
-        """The lowest of all minimum scores."""
-        return min(self.score_threshold, *self.class_thresholds.values(), 1.0)
+        """The lowest minimum score of the classes that are wanted."""
+        own, general = self.class_thresholds, self.score_threshold
+        wanted = [own.get(name, general) for name in self.only_classes]
+        return min(wanted or [general, *own.values()])
 
     def thresholds(self, classes: Sequence[str]) -> Tensor:
         """(K,) f32 minimum scores of the classes; infinite for those that are not wanted."""

@@ -122,21 +122,24 @@ def write_meta(folder: Path, meta: Json) -> None:
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """Raises ConfigError when ``folder`` holds no readable ``meta.json`` with class names."""
+    """Raises ConfigError when ``folder`` holds no readable ``meta.json`` with class names, or with
+    inputs that are no list of names."""
     path = folder / META
     try:
         meta = json.loads(read_limited(path).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read, so this is no folder of results") from error
-    classes = meta.get("classes") if isinstance(meta, dict) else None
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise ConfigError(f"{path}: expected an object of settings with a list of classes")
+    settings: dict[str, Any] = {INPUTS: [], **meta} if isinstance(meta, dict) else {}
+    for key in ("classes", INPUTS):
+        names = settings.get(key)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ConfigError(f"{path}: expected an object of settings with a list of {key}")
     return dict(meta)
 
 
 def recorded_inputs(folder: Path) -> list[str]:
     """The inputs that the run in ``folder`` was last given; those of older runs are not kept."""
-    return [str(name) for name in read_meta(folder).get(INPUTS, ())]
+    return list(read_meta(folder).get(INPUTS, ()))
 
 
 def check_same_run(folder: Path, meta: Json) -> None:

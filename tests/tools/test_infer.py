@@ -102,7 +102,11 @@ def test_records_drawings_and_summary_of_a_folder(weights, images, tmp_path, cap
 
 def test_a_threshold_that_leaves_nothing_is_told(weights, images, tmp_path, capsys):
     assert call(weights, images / "03.png", "--out", tmp_path / "out", "--conf", "1") == 0
-    assert "nothing scores 1 or more; a lower --conf shows what does" in capsys.readouterr().out
+    advice = "scores 1 or more; lower --conf to see what scores less"
+    assert f"nothing {advice}" in capsys.readouterr().out
+    words = ("--classes", CLASSES[0], "--conf", "1", "--conf", f"{CLASSES[1]}=0.01")
+    assert call(weights, images / "03.png", "--out", tmp_path / "one", *words) == 0
+    assert f"no wanted class {advice}" in capsys.readouterr().out
 
 
 def test_annotations_for_a_tool(weights, images, tmp_path, capsys):
@@ -248,6 +252,13 @@ def test_missing_inputs_are_named(weights, images, tmp_path, missing):
             "--out",
             tmp_path / "out",
         )
+
+
+@pytest.mark.parametrize("inputs", [3, "ab", [3], None])
+def test_recorded_inputs_that_are_no_names(weights, tmp_path, inputs):
+    (tmp_path / "meta.json").write_text(json.dumps({"classes": CLASSES, "inputs": inputs}))
+    with pytest.raises(ConfigError, match=r"meta\.json: expected .* with a list of inputs"):
+        call(weights, "--out", tmp_path, "--resume")
 
 
 def test_a_second_run_needs_resume(weights, images, tmp_path, capsys):
