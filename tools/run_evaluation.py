@@ -104,9 +104,9 @@ def _no_better(metrics: Mapping[str, float | None], baseline: Mapping[str, float
     if own is None or mean is None or own < mean:
         return ""
     return (
-        "it has not learned where the objects are: the mean box of each class in training, at the "
-        f"same place in every image, has an error of {mean:.3f}. To do: train longer, or with "
-        "pretrained weights"
+        "it finds objects no better than the mean box of each class in training does, which is at "
+        f"the same place in every image and has an error of {mean:.3f}. To do: train longer, or "
+        "with pretrained weights"
     )
 
 

@@ -106,12 +106,13 @@ class ClassView(ConfusionTable):
         if taken > 2 and same >= ONE_ANSWER * self.wrong:
             return (
                 f"{same} of the {self.wrong} images that it gets wrong, of {taken} classes, are "
-                f"taken for {answer}. To do: train longer; see whether {answer} has most images"
+                f"taken for {answer}. To do: train longer; see whether {answer} has most of the "
+                "images"
             )
         if worst.count < SPREAD * self.wrong:
             return (
-                f"no pair of classes stands out: the most frequent one makes {worst.count} of the "
-                f"{self.wrong} errors. To do: see in the curves whether the error still "
+                f"no pair of classes stands out: the most frequent one accounts for {worst.count} "
+                f"of the {self.wrong} errors. To do: see in the curves whether the error still "
                 "falls; longer training, pretrained weights or more images help all classes"
             )
         return (
