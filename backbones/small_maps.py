@@ -1,6 +1,6 @@
 """3x3 convolutions of small maps in bf16, with the gradient of the weights as matrix products.
 
-On a processor with AMX, oneDNN's kernel for that gradient takes three to five times as long for
+On a processor with AMX, oneDNN's kernel for that gradient takes three to seven times as long for
 maps of 7x7 and 4x4 cells: those of conv5 in classifiers at 112 and 224 px and of a detector's
 crops. For larger maps, in float32 and without AMX it is the faster way or as fast.
 

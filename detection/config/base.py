@@ -238,12 +238,12 @@ class TrainConfig(Section):
     gamma: Fraction = 0.1
     #: Precision of the network in training; weights and optimizer stay in fp32.
     precision: Precision = "fp32"
-    #: What is computed in TF32, from factors of 10 bits, in fp32 on GPUs that have it:
+    #: What GPUs that have TF32 compute in it, in fp32, from factors with 10 bits of mantissa:
     #: ``convolutions`` is PyTorch's own choice, ``all`` takes matrix products too; ``none`` is for
     #: comparisons of numbers.
     tf32: Literal["none", "convolutions", "all"] = "convolutions"
-    #: Compile the network (torch.compile), of a detector trunk and tail: minutes at the start,
-    #: faster steps on a GPU.
+    #: Compile (torch.compile) a classifier's network, a localizer's trunk, or a detector's trunk
+    #: and the blocks of its tail: minutes at the start, for faster steps on a GPU.
     compile: bool = False
     #: Largest gradient norm; null does not clip.
     clip_norm: Positive | None = None
