@@ -30,6 +30,7 @@ from resdet.detection.export.quantize import CHOICES, int8_instructions, quantiz
 from resdet.detection.export.writing import write_graph
 from resdet.detection.extras import require_extra
 from resdet.detection.inference.pipeline import Pipeline
+from resdet.detection.processor import keep_memory
 from resdet.detection.tasks.detector_network import build_pipeline
 from resdet.detection.tasks.quantizing import REGIONS
 from sides import Ours, make_side
@@ -41,6 +42,7 @@ FORMATS = {"onnx": "export", "openvino": "nncf"}
 def main() -> None:
     args = parse_arguments()
     torch.set_num_threads(args.threads)
+    keep_memory()  # as the commands do; the other sides gain by it too
     print(json.dumps(describe_machine() | {"int8": int8_instructions()} | vars(args), default=str))
     ours, peer = make_side("ours", args), make_side("torchvision", args)
     assert isinstance(ours, Ours)  # noqa: S101  narrows types
