@@ -70,8 +70,10 @@ def expect_optimizer(state: Mapping[str, Any], own: torch.optim.Optimizer) -> No
         for name, value in group.items():
             if name not in our:
                 raise ValueError(f"its optimizer has a setting {quoted(name)}")
-            if name != "params" and value is not None and not isinstance(value, bool):
+            if type(our[name]) in (int, float):
                 _expect_number(value, f"optimizer.{name}")
+            elif name != "params" and value is not None and not isinstance(value, bool):
+                raise ValueError(f"its optimizer.{name} is {quoted(value)}")
     weights = [weight for group in own.param_groups for weight in group["params"]]
     for index, buffers in entry(optimizer, "state", dict).items():
         if type(index) is not int or not 0 <= index < len(weights):
