@@ -168,8 +168,8 @@ def _lines(
     axes.grid(alpha=0.3)
     for name, (steps, values) in series.items():
         if any(math.isfinite(value) for value in values):
-            style = style if len(steps) > 1 else "o"  # one point makes no line
-            axes.plot(steps, values, style, label=name, linewidth=1, markersize=3)
+            shown = style if len(steps) > 1 else "o"  # one point makes no line
+            axes.plot(steps, values, shown, label=name, linewidth=1, markersize=3)
 
 
 def _close_axes(axes: Axes, empty_text: str) -> None:

@@ -197,3 +197,12 @@ def test_a_image_that_cannot_be_made_leaves_the_old_one(tmp_path: Path) -> None:
     with pytest.raises(IndexError):
         plot_batch(batch(annotation((1, 1, 9, 9))), [], path)  # no name for label 0
     assert path.read_bytes() == before
+
+
+def test_a_curve_of_one_point_is_a_marker_and_the_others_stay_lines() -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    plots._lines(axes, "scores", {"first": ([5], [0.5]), "second": ([1, 2], [0.1, 0.2])})
+    first, second = axes.get_lines()
+    assert (first.get_marker(), second.get_linestyle(), second.get_marker()) == ("o", "-", "None")
