@@ -77,9 +77,9 @@ class Convolution(nn.Conv2d):
     """``nn.Conv2d``, in training by `small_maps` where that is faster, and by Winograd's method
     after `use_winograd`.
 
-    The latter is without gradients, in float32 on a CPU and on maps that fill
-    their tiles. The transformed weight is kept, four times the memory of the weight, so the weight
-    must not change any more.
+    The latter is without gradients, in float32 on a CPU and on maps that fill their tiles. The
+    transformed weight is kept, four times the memory of the weight, so the weight must not change
+    any more.
     """
 
     by_winograd = False
