@@ -40,6 +40,7 @@ from PIL import Image
 from resdet.detection.config.files import config_from_dict
 from resdet.detection.engine.checkpoint import save_checkpoint
 from resdet.detection.predictor import load
+from resdet.detection.processor import keep_memory
 from resdet.detection.tasks.detector_network import build_detector
 
 CLASSES = ["cat", "dog"]
@@ -60,6 +61,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(args.threads)
+    keep_memory()  # as the server does
     with tempfile.TemporaryDirectory() as name:
         weights = Path(name) / "best.pt"
         write_weights(weights, args)

@@ -73,7 +73,7 @@ GROUPS = {
 COMMANDS = {name: module for group in GROUPS.values() for name, module in group.items()}
 
 #: Those that run networks again and again, which is faster with memory that is kept.
-COMPUTING = {*GROUPS["train"], "eval", "infer", "benchmark"}
+COMPUTING = {*GROUPS["train"], "eval", "infer", "serve", "benchmark"}
 
 INTERRUPTED = 130
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,13 +96,17 @@ def run(args: argparse.Namespace) -> int:
         and LabelStudio(args.label_studio, os.environ.get(KEY) or None),
     )
     bound = bind(args.host, args.port)
-    predictor = load(
-        args.weights,
-        args.device,
-        overrides,
-        trust_paths=args.trust_paths,
-        score_threshold=args.conf,
-    )
+    # In a thread that ends: one that has computed keeps OpenMP's workers, and where there are more
+    # of these than cores, those of the model's thread sleep between operations.
+    with ThreadPoolExecutor(1) as loading:
+        predictor = loading.submit(
+            load,
+            args.weights,
+            args.device,
+            overrides,
+            trust_paths=args.trust_paths,
+            score_threshold=args.conf,
+        ).result()
     expect_used(predictor, overrides)
     if args.batch_size is None and predictor.device.type == "cuda":
         options = replace(options, batch_size=8)
