@@ -126,12 +126,16 @@ class Group:
         """``function`` of each of ``items``, in order, on the main process within `assisted`.
 
         Each process that is free takes the next item, so those that take longest should come
-        first. Function, items and results must pickle.
+        first. Function, items, results and errors must pickle. The first error of any process is
+        raised; none waits for another then.
         """
         if self.world == 1:
             return list(map(function, items))
         self._announced(True)
         done = self._shared(function, items) or {}
+        for result in done.values():
+            if isinstance(result, Exception):
+                raise result
         return [done[str(number)] for number in range(len(items))]
 
     def _announced(self, more: bool | None = None) -> bool:
@@ -147,7 +151,11 @@ class Group:
         store, counter = dist.distributed_c10d._get_default_store(), f"items/{self._turns}"
         done = {}
         while (number := store.add(counter, 1) - 1) < len(items):
-            done[str(number)] = function(items[number])
+            try:
+                done[str(number)] = function(items[number])
+            except Exception as error:
+                done[str(number)] = error
+                store.add(counter, len(items))  # there is nothing left to take
         return self.gather(done)
 
     def broadcast(self, key: str, value: Any = None, *, source: int = 0) -> Any:

@@ -108,8 +108,13 @@ def square(number):
     time.sleep(0.1)
     return int(os.environ["RANK"]), number**2
 
+def fail_on_the_other(number):
+    time.sleep(0.1)
+    if os.environ["RANK"] == "1":
+        raise ValueError(f"item {number}")
+
 with process_group("cpu") as group:
-    squares, same = [], True
+    squares, same, failed = [], True, ""
     with group.assisted():
         if group.is_main:
             squares = [group.spread(square, range(n)) for n in (6, 0, 1)]
@@ -117,6 +122,11 @@ with process_group("cpu") as group:
             columns = gather(detections, records, K)
             shared, alone = (coco_scores(columns, spread=each) for each in (group.spread, map))
             same = repr(shared) == repr(alone)
+            try:
+                group.spread(fail_on_the_other, range(1000))
+            except ValueError as error:
+                failed = str(error)
+            squares.append(group.spread(square, range(2)))
     received = group.broadcast("a", {"mean": 0.5} if group.is_main else None)
     gathered = group.gather({f"of{group.rank}": group.rank, f"also{group.rank}": torch.ones(1)})
     norm = nn.BatchNorm2d(1)
@@ -130,6 +140,7 @@ with process_group("cpu") as group:
         "buffer": norm.running_mean.item(),
         "squares": squares,
         "same": same,
+        "failed": failed,
     })
 open(f"{sys.argv[1]}/{group.rank}", "w").write(line)
 """
@@ -145,7 +156,8 @@ def test_collectives_of_several_processes(resdet: Command, tmp_path: Path) -> No
         assert results["mean"] == [1.5, 4.5]
         assert results["largest"] == [1.0, 0.0]
         assert results["buffer"] == 3.0
-    six, none, one = main["squares"]
+    six, none, one, after = main["squares"]
+    assert main["failed"].startswith("item ") and [square for _, square in after] == [0, 1]
     assert [square for _, square in six] == [0, 1, 4, 9, 16, 25] and none == []
     assert {rank for rank, _ in six} == {0, 1}  # both have worked
     assert [square for _, square in one] == [0]
