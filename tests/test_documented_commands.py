@@ -66,6 +66,7 @@ SNIPPETS_ELSEWHERE = {
     "resdet.train(": "a whole training: tests/tools/test_functions.py",
     'stream("clip.mp4", every': "tests/detection/inference/test_video.py",
     "import ray": "needs a cluster",
+    "import SparkSession": "needs Spark: tests/detection/cluster/test_spark.py",
     "import fiftyone": "needs its database: tests/detection/adapters/test_fiftyone.py",
     "ByteTrackTracker": "needs trackers: tests/detection/inference/test_results.py",
     'load("run/weights/best.pt")': "the run of tests/test_first_detector.py",
