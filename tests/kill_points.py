@@ -37,7 +37,7 @@ Tree = Mapping[str, object]
 #: What differs between two runs of a command: moments, durations, speeds.
 _VARIES = re.compile(
     rb"\d{4}-\d\d-\d\d[T ][\d:.]+(\+[\d:]+)?|\d+(\.\d+)? (s|ms|min)\b|[\d.]+/s"
-    rb"|seconds([_ ]per[_ ]image)?\W+[\d.e-]+|data:image/svg.xml;base64,[\w+/=]+"
+    rb"|(seconds([_ ]per[_ ]image)?|cost)\W+[\d.e-]+|data:image/svg.xml;base64,[\w+/=]+"
 )
 
 
@@ -53,12 +53,15 @@ class Case:
     unlike: tuple[str, ...] = ()
 
 
-def _train(command: str, config: str, *more: str) -> Case:
+def _train(command: str, config: str, *more: str, resumed: str = "") -> Case:
+    """A training in a new folder, or the rest of the one of that name."""
+
     def words(inputs: Path, work: Path) -> Words:
-        given = ("--cfg", inputs / config, "--out", work / "run", "--start-or-resume")
+        given = ("--cfg", inputs / config, "--out", work / (resumed or "run"), "--start-or-resume")
         return (command, *given, *more)
 
-    return Case(words, unlike=("*.log", "*.jsonl", "*.txt", "*.png", "*.svg", "*.html", "tb/*"))
+    unlike = ("*.log", "*.jsonl", "*.txt", "*.png", "*.svg", "*.html", "tb/*")
+    return Case(words, copied=(resumed,) if resumed else (), unlike=unlike)
 
 
 def _infer(*more: object) -> Case:
@@ -136,6 +139,12 @@ CASES: dict[str, Case] = {
             *("--annotations", inputs / "scenes", "--split", "val", "--out", work / "eval"),
         )
     ),
+    "ablate": Case(
+        lambda inputs, work: (
+            *("ablate", "--weights", _best(inputs, "detector"), "--cfg", inputs / "tiny.yaml"),
+            *("--steps", "baseline,voting", "--resamples", 20, "--out", work / "ablation"),
+        )
+    ),
     "report": Case(
         lambda inputs, work: (*("report", inputs / "detector", "--out", work / "page.html"),)
     ),
@@ -160,6 +169,8 @@ CASES: dict[str, Case] = {
     "train-det": _train("train-det", "tiny.yaml", "train.iterations=4"),
     "train-cls": _train("train-cls", "classes.yaml"),
     "train-loc": _train("train-loc", "first.yaml", "train.iterations=4"),
+    "resume train-det": _train("train-det", "tiny.yaml", "train.iterations=4", resumed="detector"),
+    "resume train-cls": _train("train-cls", "classes.yaml", resumed="classifier"),
 }
 
 

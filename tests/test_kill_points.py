@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from resdet.tests.conftest import Command
 
 #: Cases that take seconds in each run.
-SLOW = {"export", "train-det", "train-cls", "train-loc"}
+SLOW = {"export", *(name for name in CASES if "train-" in name)}
 
 
 @pytest.fixture
