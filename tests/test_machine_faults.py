@@ -100,13 +100,18 @@ def test_training_on_a_disk_that_fills_up_is_resumed_from_the_last_checkpoint(
     run = mount("disk", "size=40m") / "run"
     settings = ("train.ema_decay=0.9", "train.iterations=4")
     assert resdet("train-det", "--cfg", tiny_config, "--out", run, *settings).code == 0
-    with pytest.raises(OSError), (run.parent / "other").open("wb", buffering=0) as file:
+    other = run.parent / "other"
+    with pytest.raises(OSError), other.open("wb", buffering=0) as file:
         while True:
             file.write(bytes(1 << 16))
     again = ("train-det", "--resume", run, "train.iterations=8")
-    expect_error(resdet(*again), 2, "No space left")
+    expect_error(resdet(*again), 2, f"{run}: cannot be written: No space left")
+    os.truncate(other, other.stat().st_size - 400_000)  # for all but a checkpoint
+    last = f"{run / 'weights' / 'last.pt'}: step 8 could not be saved: "
+    then = "make room, then --resume continues from the previous checkpoint"
+    expect_error(resdet(*again), 2, last, "No space left", then)
     assert load_checkpoint(run / "weights" / "last.pt")["step"] == 4
-    (run.parent / "other").unlink()
+    other.unlink()
     done = resdet(*again)
     assert done.code == 0, done.err
     assert weights_equal(run / "weights" / "last.pt", tiny_run / "weights" / "last.pt")
@@ -316,7 +321,7 @@ def test_a_truncated_checkpoint_names_the_previous_one(resdet: Command, cut_run:
     assert load_checkpoint(last)["step"] == 8
 
 
-@pytest.mark.parametrize("command", ["train-det", "eval", "infer"])
+@pytest.mark.parametrize("command", ["train-det", "eval", "infer", "ablate", "export"])
 def test_truncated_weights(
     resdet: Command,
     tiny_config: Path,
@@ -328,11 +333,10 @@ def test_truncated_weights(
     last, out = cut_run / "weights" / "last.pt", tmp_path / "out"
     more: dict[str, tuple[object, ...]] = {
         "train-det": ("--cfg", tiny_config),
-        "eval": (),
         "infer": (scenes / "JPEGImages",),
     }
-    done = resdet(command, "--weights", last, "--out", out, *more[command])
-    expect_error(done, 3, str(last))
+    done = resdet(command, "--weights", last, "--out", out, *more.get(command, ()))
+    expect_error(done, 3, f"{last}: damaged, ")
     assert not out.exists()
 
 

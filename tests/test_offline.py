@@ -104,5 +104,6 @@ def test_a_requested_download_is_detected_and_ends_in_one_line(
     train = ["train-det", "--cfg", str(tiny_config), "--out", str(tmp_path / "run"), weights]
     codes, errors, log = run(guarded, train)
     assert codes == [3] and log and "example.org" in errors
-    assert [line for line in errors.splitlines() if line.startswith("error: ")]
+    (error,) = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert "cannot download: " in error and f"put the file at {tmp_path / 'cache'}" in error
     assert "Traceback" not in errors

@@ -18,7 +18,7 @@ from resdet.detection.errors import ImageError
 RULES = ImageRules(on_truncated="warn")
 
 
-def _slow(path: Path) -> Path:
+def slow_jpeg(path: Path) -> Path:
     """As many scans as a JPEG may have, each a pass over 25 million pixels."""
     stream = io.BytesIO()
     Image.new("L", (5000, 5000), 120).save(stream, "JPEG", progressive=True)
@@ -29,7 +29,11 @@ def _slow(path: Path) -> Path:
 
 
 def test_a_slow_image_ends_its_process(tmp_path: Path) -> None:
-    slow, quick, text = _slow(tmp_path / "slow.jpg"), tmp_path / "quick.png", tmp_path / "text.png"
+    slow, quick, text = (
+        slow_jpeg(tmp_path / "slow.jpg"),
+        tmp_path / "quick.png",
+        tmp_path / "text.png",
+    )
     Image.new("RGB", (64, 48), (1, 2, 3)).save(quick)
     text.write_text("no image")
     with TimedReader(0.3) as reader:

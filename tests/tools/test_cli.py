@@ -37,6 +37,8 @@ def run(args):
         return 0
     if args.end == "missing":
         open("/no/such\\nfile")
+    if args.end == "denied":
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "runs/1")
     if args.end == "full":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if args.end == "pipe":
@@ -225,6 +227,7 @@ def test_options_that_a_mistyped_one_may_mean(tool, capsys):
             2,
             "error: /no/such\\nfile: No such file or directory\n",
         ),
+        ("denied", 2, "error: runs/1: Permission denied\n"),
         (
             "full",
             2,

@@ -7,9 +7,10 @@ import re
 import signal
 import socket
 import time
+from threading import Thread
 
 import pytest
-from resdet.detection.errors import ConfigError
+from resdet.detection.errors import ConfigError, ResdetError
 from resdet.detection.extras import EXTRAS
 from resdet.tools import serve
 from resdet.tools.cli import main
@@ -67,6 +68,30 @@ def test_who_reads_the_address_can_connect(monkeypatch):
         run.serve(Predictor(SpotFinder(), classes=CLASSES), ServeOptions(), bound)
     (client,) = connected
     client.close()
+    bound.close()
+
+
+def test_a_model_that_dies_ends_the_command_with_1(monkeypatch):
+    httpx = need_extra()
+    from resdet.detection.inference.predictor import Predictor
+    from resdet.detection.serving import run
+    from resdet.detection.serving.options import ServeOptions
+    from resdet.tests.detection.inference.conftest import CLASSES, SpotFinder
+    from resdet.tests.detection.serving.conftest import png
+
+    class Dying(SpotFinder):
+        def predict(self, batch):
+            raise RuntimeError("device lost")
+
+    bound = run.bind("127.0.0.1", 0)
+    host, port = bound.getsockname()
+    options = {"content": png(), "timeout": 30, "trust_env": False}
+    asking = Thread(target=httpx.post, args=(f"http://{host}:{port}/predict",), kwargs=options)
+    monkeypatch.setattr(run, "say", lambda line: asking.start())
+    with pytest.raises(ResdetError, match="the model stopped: .*device lost") as stopped:
+        run.serve(Predictor(Dying(), classes=CLASSES), ServeOptions(), bound)
+    assert stopped.value.exit_code == 1
+    asking.join(10)
     bound.close()
 
 

@@ -226,6 +226,29 @@ def test_train_and_eval_stop_before_the_first_step_at_bad_headers(
     assert not (tmp_path / "run" / "weights").exists()
 
 
+@pytest.mark.parametrize("command", ["train-det", "eval"])
+def test_train_and_eval_stop_at_paths_that_are_no_regular_files(
+    resdet: Command, tiny_config: Path, tiny_run: Path, corpus: Path, tmp_path: Path, command: str
+) -> None:
+    write_voc(tmp_path / "scenes", corpus, SHOWN[:4])
+    folder, link, pipe, _ = sorted((tmp_path / "scenes" / "JPEGImages").iterdir())
+    for path in (folder, link, pipe):
+        path.unlink()
+    folder.mkdir()
+    link.symlink_to(tmp_path / "nowhere.jpg")
+    os.mkfifo(pipe)
+    if command == "train-det":
+        done = train(resdet, tiny_config, tmp_path)
+    else:
+        shutil.copy(tiny_config, tmp_path)
+        words = ("--cfg", tmp_path / tiny_config.name, "--out", tmp_path / "eval")
+        done = resdet("eval", "--weights", tiny_run / "weights" / "best.pt", *words)
+    assert done.code == 3, done.err
+    (line,) = (line for line in done.err.splitlines() if line.startswith("error: "))
+    for path in (folder, link, pipe):
+        assert path.name in line or path.stem in line, line
+
+
 KEPT = [case for case in CASES if isinstance(case.outcome, Refused) and case.outcome.kept]
 LATE = [case for case in CASES if isinstance(case.outcome, Refused) and case.outcome.late]
 

@@ -139,7 +139,7 @@ def test_a_pickled_object_is_refused_unopened(
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "evil.pt"
     torch.save({"format_version": 1, **state(1), "model": Payload()}, path)
-    expect_one_line(path)
+    expect_one_line(path, "asks for ", "could run code")
     assert not (tmp_path / "ran").exists()
 
 
@@ -160,10 +160,11 @@ def test_other_files(tmp_path: Path) -> None:
     expect_one_line(path)
 
 
-def expect_one_line(path: Path) -> None:
+def expect_one_line(path: Path, *parts: str) -> None:
     with pytest.raises(WeightsError) as caught:
         load_checkpoint(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert all(part in str(caught.value) for part in parts), caught.value
 
 
 def test_a_training_checkpoint_loads_as_weights_only(tiny_run: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -28,9 +29,10 @@ pytestmark = pytest.mark.timeout(180)  # nodes may wait for each other
 
 SIX_STEPS = (*SETTINGS, "train.iterations=6", "train.eval_every=6")
 
-#: ``resdet train-det``, whose second node stops in a step, until it is killed, or loses its images.
+#: ``resdet train-det``, whose second node stops in a step, until it is killed, or loses its images
+#: or a data worker.
 PROGRAM = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from resdet.detection.engine import train
 from resdet.tools.cli import main
@@ -44,13 +46,17 @@ def stopped(state, *given):
         time.sleep(600)
     return update(state, *given)
 
-def without_images(stream, state, *given):
-    if what == "lose" and state.step == step and os.environ["NODE"] == "1":
-        for path in marker.glob("**/*.jpg"):
-            path.unlink()
+def without_data(stream, state, *given):
+    if state.step == step and os.environ["NODE"] == "1":
+        if what == "lose":
+            for path in marker.glob("**/*.jpg"):
+                path.unlink()
+        if what == "end":
+            worker, _ = Path("/proc/thread-self/children").read_text().split()
+            os.kill(int(worker), signal.SIGKILL)
     return parts_of_step(stream, state, *given)
 
-train.update, train._parts_of_step = stopped, without_images
+train.update, train._parts_of_step = stopped, without_data
 sys.exit(main(["train-det", *sys.argv[4:]]))
 """
 
@@ -126,6 +132,11 @@ def words(config: Path, run: Path, *settings: str) -> tuple[object, ...]:
     return ("--cfg", config, "--out", run, "--start-or-resume", *settings)
 
 
+def codes_in(errors: str) -> set[int]:
+    """The exit codes of processes that torchrun tells of."""
+    return {int(code) for code in re.findall(r"exitcode *: (\d+)", errors)}
+
+
 def test_two_nodes_train_as_one(
     resdet: Command, tiny_config: Path, single: Path, tmp_path: Path
 ) -> None:
@@ -180,17 +191,25 @@ def configs(tiny_config: Path, tmp_path: Path) -> Path:
     return tmp_path / "nodes"
 
 
-def test_a_bad_image_of_one_node_ends_all(resdet: Command, configs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("what", "reason", "workers"), [("lose", "no such file", 0), ("end", "a data worker died", 2)]
+)
+def test_a_bad_image_or_a_dead_worker_of_one_node_ends_all(
+    resdet: Command, configs: Path, tmp_path: Path, what: str, reason: str, workers: int
+) -> None:
     run = tmp_path / "run"
-    given = words(configs / "%NODE%" / "tiny.yaml", run, *SIX_STEPS)
-    begin = ("python", "-c", PROGRAM, configs / "1", "lose", 3)
+    settings = (*SETTINGS, "train.iterations=30", f"data.workers={workers}")
+    given = words(configs / "%NODE%" / "tiny.yaml", run, *settings)
+    begin = ("python", "-c", PROGRAM, configs / "1", what, 3)
     nodes = Nodes(resdet, "2", *begin, *given, restarts=0)
     done = nodes.wait()
     assert [each.code for each in done] == [1, 1], done  # of torchrun
     errors = "".join(each.err for each in done)
-    assert "no such file" in errors and "another process ended: " in errors
-    assert load_checkpoint(run / "weights" / "last.pt")["step"] == 3
-    assert "saved at step 3 before an error ends the run" in (run / "train.log").read_text()
+    assert errors.count(reason) == 2 and "another process ended: " in errors, errors
+    assert codes_in(errors) == {3}
+    step = load_checkpoint(run / "weights" / "last.pt")["step"]
+    assert step == 3 or (workers and 3 < step < 30)  # a worker has read ahead
+    assert f"saved at step {step} before an error ends the run" in (run / "train.log").read_text()
 
 
 def test_nodes_with_other_data_are_refused(resdet: Command, configs: Path, tmp_path: Path) -> None:
@@ -200,6 +219,7 @@ def test_nodes_with_other_data_are_refused(resdet: Command, configs: Path, tmp_p
     done = Nodes(resdet, "2", "resdet", "train-det", *given, restarts=0).wait()
     assert [each.code for each in done] == [1, 1]
     for each in done:
+        assert codes_in(each.err) == {2}
         assert "differs from process 0 in data.train: 1" in each.err
         assert "all nodes need the same data, settings and run folder" in each.err
 
@@ -222,7 +242,7 @@ def test_a_checkpoint_that_only_one_process_sees(
     (tmp_path / "1").mkdir()
     given = words(tiny_config, Path("run"), *SETTINGS)
     done = resdet.torchrun("python", "-c", IN_ITS_FOLDER, tmp_path, *given)
-    assert done.returncode == 1
+    assert done.returncode == 1 and codes_in(done.stderr) == {2}
     told = "process 1 differs from process 0 in start: it resumes run/weights/last.pt in process 0"
     assert f"{told}, it starts a new run in process 1" in done.stderr
     assert not any((tmp_path / "1").iterdir())

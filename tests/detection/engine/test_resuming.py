@@ -118,6 +118,7 @@ def test_a_missing_entry_is_named(entry: str) -> None:
     ("change", "reason"),
     [
         (put("meter", None), "cannot be resumed: its meter is None"),
+        (lambda state: state.pop("meter"), "cannot be resumed: its meter is missing"),
         (put("step", -3), "damaged: its step is -3"),
         (put("optimizer", {"state": {}, "param_groups": []}), "0 groups of parameters"),
     ],
@@ -134,5 +135,7 @@ def test_the_command_ends_with_one_line(
     state = torch.load(last, weights_only=True)
     change(state)
     torch.save(state, last)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     done = resdet("train-det", "--resume", run, "train.iterations=9")
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert done.code == 3 and reason in done.err and len(done.err.splitlines()) == 1, done.err

@@ -172,9 +172,9 @@ def test_a_signal_in_an_evaluation_ends_it_and_a_resumed_run_makes_up_for_it(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """SIGTERM before the second of its six images, which is the last one; ``last.pt`` is from
-    before the evaluation."""
-    run = tmp_path / "run"
+    """SIGTERM or SIGKILL before the second of its six images, which is the last one that SIGTERM
+    lets it finish; ``last.pt`` is from before the evaluation."""
+    run, killed = tmp_path / "run", tmp_path / "killed"
     last, predict, seen = run / "weights" / "last.pt", Pipeline.predict, []
 
     def predict_and_stop(self: Pipeline, batch: Batch) -> list[Detections]:
@@ -182,6 +182,7 @@ def test_a_signal_in_an_evaluation_ends_it_and_a_resumed_run_makes_up_for_it(
         if len(seen) == 2 + 6 * (step == 8):
             state = load_checkpoint(last)
             assert state["step"] == step and state["unevaluated"]
+            shutil.copytree(run, killed)  # what SIGKILL would leave
             os.kill(os.getpid(), signal.SIGTERM)
         return predict(self, batch)
 
@@ -191,8 +192,9 @@ def test_a_signal_in_an_evaluation_ends_it_and_a_resumed_run_makes_up_for_it(
     assert sum(seen) == 2 + 6 * (step == 8)
     assert f"stopped at step {step}; continue with: " in capsys.readouterr().out
     monkeypatch.undo()
-    assert main(["train-det", "--resume", str(run)]) == 0
-    expect_same_run(run, tiny_run)
+    for stopped in (run, killed):
+        assert main(["train-det", "--resume", str(stopped)]) == 0
+        expect_same_run(stopped, tiny_run)
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from resdet.detection.errors import ConfigError, DataError, ImageError
 from resdet.detection.inference import folder as folder_module
 from resdet.detection.inference.folder import FolderOptions, FolderSummary, run_folder
 from resdet.detection.inference.inputs import InputFile, find_inputs
+from resdet.tests.datasets.test_timed_reading import slow_jpeg
 
 Run = Callable[..., FolderSummary]
 DEFAULT = FolderOptions(0.01)
@@ -215,8 +216,18 @@ def test_images_read_in_processes_give_the_same_records(run, images, tmp_path):
             run(images, tmp_path / "wrong", replace(DEFAULT, seconds=seconds))
 
 
+def test_an_image_that_takes_too_long_has_a_record(run, images, tmp_path):
+    slow_jpeg(images / "1 slow.jpg")
+    summary = run(images, tmp_path / "out", replace(DEFAULT, seconds=2))
+    errors = {each["file"]: each["error"] for each in records(tmp_path / "out") if "error" in each}
+    assert errors.keys() == {"1 cut.png", "1 slow.jpg", "2 text.jpg"}
+    assert len(summary.failures) == 3 and summary.done == 10
+    assert errors["1 slow.jpg"] == "not read within 2 s"
+
+
 def test_records_reach_the_disk_in_time(run, images, tmp_path, monkeypatch):
-    """Two records are lost at most."""
+    """A hundred records are lost at most; here two."""
+    assert folder_module.SYNCED == 100
     path, unsynced, sync = tmp_path / "out" / "detections.jsonl", [], os.fsync
     on_disk = 0
 
