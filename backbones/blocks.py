@@ -164,10 +164,11 @@ class Bottleneck(Block):
         self.conv3 = ConvNorm(width, width * self.expansion, 1, norm=norm)
 
     def residual(self, x: Tensor) -> Tensor:
-        return self._after_conv1(self.conv1(x))
+        return self.after_conv1(self.conv1(x))
 
     def residual_on_map(self, features: Tensor, pool: Pool) -> Tensor:
-        return self._after_conv1(_conv_on_map(self.conv1, features, pool, self.conv1.stride[0]))
+        return self.after_conv1(_conv_on_map(self.conv1, features, pool, self.conv1.stride[0]))
 
-    def _after_conv1(self, x: Tensor) -> Tensor:
+    def after_conv1(self, x: Tensor) -> Tensor:
+        """The residual from the output of conv1 on."""
         return self.conv3(self.relu(self.conv2(self.relu(x))))

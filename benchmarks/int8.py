@@ -15,7 +15,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from measuring import describe_machine, make_parser, write_json
 from resdet.detection.errors import ConfigError
-from resdet.detection.export.folder import HEAD, RPN, TRUNK, graph_file
-from resdet.detection.export.parts import part_graphs, use_parts, write_siblings
+from resdet.detection.export.folder import HEAD, MAP, RPN, TRUNK, graph_file, parts_in
+from resdet.detection.export.parts import head_inputs, part_graphs, use_parts, write_siblings
 from resdet.detection.export.quantize import CHOICES, int8_instructions, quantize
 from resdet.detection.export.writing import write_graph
 from resdet.detection.extras import require_extra
@@ -92,23 +92,25 @@ def int8_pipeline(ours: Ours, folder: Path, form: str) -> Pipeline:
     for name, graph in part_graphs(ours.deployed).items():
         write_graph(graph, floats, name, form)
     (kept, *_) = CHOICES.values()
-    for name, inputs in calibration(ours).items():
+    inputs = calibration(ours)
+    for name in parts_in(floats):
         source = graph_file(floats, name)
-        quantize(source, folder / source.name, inputs, kept.get(name, range(0)))
+        quantize(source, folder / source.name, [inputs[name]], kept.get(name, range(0)))
     write_siblings(ours.deployed, folder)
     parts = use_parts(deepcopy(ours.model).eval(), folder)
     return build_pipeline([replace(ours.detector, model=parts)]).eval()
 
 
-def calibration(ours: Ours) -> dict[str, Iterable[Tensor]]:
+def calibration(ours: Ours) -> dict[str, tuple[Tensor, ...]]:
     """The inputs of each graph for the image that is timed."""
     model, batch = ours.deployed, ours.batch
     features = ours.trunk()
     regions = [boxes[:: max(1, len(boxes) // REGIONS)] for boxes in ours.proposals(features)]
     return {
-        TRUNK: [model.pixels(batch.images, batch.sizes)],
-        RPN: [features],
-        HEAD: [model.roi_head.pool(features, regions)],
+        TRUNK: (model.pixels(batch.images, batch.sizes),),
+        RPN: (features,),
+        MAP: (features,),
+        HEAD: head_inputs(model, features, regions),
     }
 
 

@@ -25,14 +25,18 @@ from .runtimes import RUNTIMES
 META = "meta.json"
 #: Names of graphs, whose files end as in `FORMATS`: of a whole network, and of a detector that is
 #: cut at its crops, whose last layers have a file of their own.
-MODEL, TRUNK, RPN, HEAD, SIBLINGS = "model", "trunk", "rpn", "head", "siblings.safetensors"
+MODEL, TRUNK, RPN, MAP, HEAD, SIBLINGS = (
+    *("model", "trunk", "rpn", "map", "head"),
+    "siblings.safetensors",
+)
+PARTS = (TRUNK, RPN, MAP, HEAD)
 #: {value of ``--format``: the ending of a graph's file}; OpenVINO's has a .bin beside it.
 FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
 #: The script for machines without PyTorch, and what it needs for a detector that is cut at its
 #: crops; they are not imported here, and not changed.
 RUNNER = Path(__file__).with_name("runner.py")
 PARTS_RUNNER = RUNNER.with_name("runner_parts.py")
-FORMAT, FORMAT_VERSION = "resdet export", 1
+FORMAT, FORMAT_VERSION = "resdet export", 2
 #: A description with the longest class lists is a hundredth of it.
 LARGEST_META = 16 * 2**20
 #: The resize before every graph of a detector in words.
@@ -54,6 +58,11 @@ def graph_file(folder: Path, name: str) -> Path:
     """The file of a graph in ``folder``, in whatever format; that of the first if it has none."""
     paths = [folder / f"{name}{ending}" for ending in FORMATS.values()]
     return next((path for path in paths if path.is_file()), paths[0])
+
+
+def parts_in(folder: Path) -> list[str]:
+    """The graphs of a detector cut at its crops that are in ``folder``: not all have `MAP`."""
+    return [name for name in PARTS if graph_file(folder, name).is_file()]
 
 
 def is_export(path: Path) -> bool:
@@ -128,7 +137,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     """
     meta = read_description(folder)
     versions, hashes = meta["versions"], meta["sha256"]
-    graphs = [graph_file(folder, name) for name in (MODEL, TRUNK, RPN, HEAD)]
+    graphs = [graph_file(folder, name) for name in (MODEL, *PARTS)]
     graphs = [each for each in graphs if each.is_file()]
     if not graphs:
         raise WeightsError(
@@ -153,7 +162,7 @@ def files_of(meta: Mapping[str, Any]) -> list[str]:
     """The names of graphs and weights that a description lists; others that it lists are not of an
     export, and no name leads out of its folder."""
     endings = (*FORMATS.values(), ".bin")
-    known = {f"{name}{end}" for name in (MODEL, TRUNK, RPN, HEAD) for end in endings}
+    known = {f"{name}{end}" for name in (MODEL, *PARTS) for end in endings}
     return sorted(known.union({SIBLINGS}).intersection(meta["sha256"]))
 
 

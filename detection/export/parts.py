@@ -2,13 +2,16 @@
 
 N images · B anchors of the image · P regions · C channels · V region features · s bins.
 
+Of bottlenecks with projections, the two 1x1 convolutions that conv5_x begins with are a graph of
+their own: it runs on the map, which has fewer cells than the crops, and their results are pooled.
+
 Normalisation, selection, RoIAlign, the two sibling layers and suppression stay outside: they are a
 small part of the work, and what refinement, pyramids, ensembles and context work on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +20,61 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ...backbones.base import Pool
+from ...backbones.blocks import Bottleneck
+from ...backbones.norm import ConvNorm
 from ..errors import WeightsError
 from ..models.faster_rcnn import FasterRCNN
 from ..models.roi_head import RoIHead
 from .detector import EXAMPLE, IMAGE_SIDES
-from .folder import HEAD, RPN, SIBLINGS, TRUNK
+from .folder import HEAD, MAP, RPN, SIBLINGS, TRUNK
 from .network import ExportedNetwork, open_network
 from .writing import Graph
 
 #: Crops that conv5_x takes together: more gain no time, and each has a megabyte in memory.
 CROPS_AT_ONCE = 64
 SIBLING_LAYERS = ("cls_logits", "box_deltas")
+#: The outputs of `MapGraph`, and the inputs of `RestGraph` in pooled form.
+CROPS = ("residual", "shortcut")
+
+
+class MapGraph(nn.Module):
+    """(N, C, h, w) to the first 1x1 convolutions of conv5_1 without their shifts: that of the
+    residual (N, C1, h, w) and that of the shortcut (N, C2, h, w), both at stride 1."""
+
+    def __init__(self, first: Bottleneck, shortcut: ConvNorm) -> None:
+        super().__init__()
+        self.conv1, self.shortcut = first.conv1, shortcut
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        return self.conv1.before_pooling(features), self.shortcut.before_pooling(features)
+
+
+class RestGraph(nn.Module):
+    """The rest of conv5_x after `MapGraph` and the pooling: (P, s, s, C1) and (P, s', s', C2) to
+    (P, V)."""
+
+    def __init__(self, first: Bottleneck, shortcut: ConvNorm, others: nn.Module) -> None:
+        super().__init__()
+        self.first, self.shortcut, self.others = first, shortcut, others
+
+    def forward(self, residual: Tensor, shortcut: Tensor) -> Tensor:
+        # Copies, since `after_pooling` may overwrite.
+        own, other = _channels_first(residual.clone(), shortcut.clone())
+        crops = self.first.after_conv1(self.first.conv1.after_pooling(own))
+        crops = self.first.relu(crops + self.shortcut.after_pooling(other))
+        return self.others(crops).mean(dim=(2, 3))
 
 
 class HeadGraph(nn.Module):
-    """(P, C, s, s) crops to (P, V) region features."""
+    """(P, s, s, C) crops to (P, V) region features."""
 
     def __init__(self, head: RoIHead) -> None:
         super().__init__()
         self.res5 = head.res5
 
     def forward(self, crops: Tensor) -> Tensor:
-        return self.res5(crops).mean(dim=(2, 3))
+        return self.res5(*_channels_first(crops)).mean(dim=(2, 3))
 
 
 def part_graphs(model: FasterRCNN) -> dict[str, Graph]:
@@ -46,7 +82,6 @@ def part_graphs(model: FasterRCNN) -> dict[str, Graph]:
     images = torch.randn(EXAMPLE).to(memory_format=torch.channels_last)
     with torch.no_grad():
         features = model.trunk(images)
-    crops = torch.randn(3, features.shape[1], *[model.roi_head.pool_size] * 2)
     cells = {0: "images", 2: "rows", 3: "columns"}
     return {
         TRUNK: Graph(
@@ -64,13 +99,68 @@ def part_graphs(model: FasterRCNN) -> dict[str, Graph]:
                 "deltas": "(N, B, 4) float32",
             },
         ),
-        HEAD: Graph(
-            HeadGraph(model.roi_head),
-            {"crops": crops},
-            {"crops": {0: "regions"}},
-            {"features": "(P, V) float32"},
-        ),
+        **_head_graphs(model, features),
     }
+
+
+def _head_graphs(model: FasterRCNN, features: Tensor) -> dict[str, Graph]:
+    head, found = model.roi_head, {"features": "(P, V) float32"}
+    inputs = head_inputs(model, features, [features.new_tensor([[0, 0, 64, 64]] * 3)])
+    if (split := _projections(head)) is None:
+        crops, sides = {"crops": inputs[0]}, {"crops": {0: "regions"}}
+        return {HEAD: Graph(HeadGraph(head), crops, sides, found)}
+    cells = {0: "images", 2: "rows", 3: "columns"}
+    outputs = dict.fromkeys(CROPS, "(N, C, h, w) float32")
+    crops, sides = dict(zip(CROPS, inputs, strict=True)), {name: {0: "regions"} for name in CROPS}
+    return {
+        MAP: Graph(MapGraph(*split), {"features": features}, {"features": cells}, outputs),
+        HEAD: Graph(RestGraph(*split, head.res5[1:]), crops, sides, found),
+    }
+
+
+def head_inputs(model: FasterRCNN, features: Tensor, boxes: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The inputs of the graph `HEAD` for regions N x (P_i, 4) of the map (N, C, h, w)."""
+    head = model.roi_head
+    if (split := _projections(head)) is None:
+        return _channels_last(head.pool(features, boxes))
+    maps, steps = MapGraph(*split), _steps(*split)
+    if not head.linear_pool:
+        return _channels_last(*_subsampled(maps(head.pool(features, boxes)), steps))
+    pairs = zip(maps(features), steps, strict=True)
+    return _channels_last(*(head.pool(each, boxes, step=step) for each, step in pairs))
+
+
+def _channels_last(*maps: Tensor) -> tuple[Tensor, ...]:
+    """(P, C, s, s) as the graph `HEAD` takes crops, and as `RoIHead.pool` writes them: nothing has
+    to be copied for a runtime."""
+    return tuple(each.permute(0, 2, 3, 1) for each in maps)
+
+
+def _channels_first(*maps: Tensor) -> tuple[Tensor, ...]:
+    return tuple(each.permute(0, 3, 1, 2) for each in maps)
+
+
+def map_steps(model: FasterRCNN) -> dict[str, int]:
+    """{output of the graph `MAP`: every how many-th of its bins is pooled}; empty without it."""
+    split = _projections(model.roi_head)
+    return {} if split is None else dict(zip(CROPS, _steps(*split), strict=True))
+
+
+def _projections(head: RoIHead) -> tuple[Bottleneck, ConvNorm] | None:
+    """conv5_1 and its shortcut, if both begin with a 1x1 convolution."""
+    first = head.res5[0]
+    if isinstance(first, Bottleneck) and isinstance(first.shortcut, ConvNorm):
+        return first, first.shortcut
+    return None
+
+
+def _steps(first: Bottleneck, shortcut: ConvNorm) -> tuple[int, int]:
+    """Every how many-th bin is pooled of the outputs of `MapGraph`."""
+    return first.conv1.stride[0], shortcut.stride[0]
+
+
+def _subsampled(maps: Sequence[Tensor], steps: Sequence[int]) -> tuple[Tensor, ...]:
+    return tuple(each[:, :, ::step, ::step] for each, step in zip(maps, steps, strict=True))
 
 
 def write_siblings(model: FasterRCNN, folder: Path) -> None:
@@ -86,8 +176,11 @@ def use_parts(model: FasterRCNN, folder: Path) -> FasterRCNN:
     model.trunk = _Trunk(open_network(folder, TRUNK))
     model.rpn_head = _Rpn(open_network(folder, RPN))  # type: ignore[assignment]
     head = model.roi_head
-    head.res5 = _Tail(open_network(folder, HEAD))  # type: ignore[assignment]
-    head.linear_pool = False  # conv5_1 cannot run on the map
+    graph, split = _HeadRunner(open_network(folder, HEAD)), _projections(head)
+    if split is not None:
+        head.res5 = nn.Sequential(_TailOnMap(open_network(folder, MAP), graph, *split))
+    else:  # conv5_1 cannot run on the map
+        head.res5, head.linear_pool = nn.Sequential(_Tail(graph)), False
     path = folder / SIBLINGS
     try:
         tensors: Mapping[str, Any] = load_file(path)
@@ -126,13 +219,43 @@ class _Rpn(nn.Module):
         return objectness, deltas
 
 
-class _Tail(nn.Module):
-    """(P, C, s, s) crops to (P, V, 1, 1), whose mean over the cells `RoIHead` takes."""
+class _HeadRunner(nn.Module):
+    """The inputs of the graph `HEAD` to (P, V, 1, 1), whose mean over the cells `RoIHead` takes."""
 
     def __init__(self, network: ExportedNetwork) -> None:
         super().__init__()
         self.network = network
 
+    def forward(self, *crops: Tensor) -> Tensor:
+        parts = zip(*(each.split(CROPS_AT_ONCE) for each in crops), strict=True)
+        return torch.cat([self.network(*part)[0] for part in parts])[:, :, None, None]
+
+
+class _Tail(nn.Module):
+    """(P, C, s, s) crops to (P, V, 1, 1)."""
+
+    def __init__(self, graph: _HeadRunner) -> None:
+        super().__init__()
+        self.graph = graph
+
     def forward(self, crops: Tensor) -> Tensor:
-        parts = [self.network(part)[0] for part in crops.split(CROPS_AT_ONCE)]
-        return torch.cat(parts)[:, :, None, None]
+        return self.graph(*_channels_last(crops))
+
+
+class _TailOnMap(nn.Module):
+    """The same as a `RunsOnMap`, with the graph `MAP` before the pooling."""
+
+    def __init__(
+        self, maps: ExportedNetwork, graph: _HeadRunner, first: Bottleneck, shortcut: ConvNorm
+    ) -> None:
+        super().__init__()
+        self.maps, self.graph = maps, graph
+        self.stride, self.steps = first.stride, _steps(first, shortcut)
+
+    def forward(self, crops: Tensor) -> Tensor:
+        parts = crops.split(CROPS_AT_ONCE)
+        own = [_channels_last(*_subsampled(self.maps(part), self.steps)) for part in parts]
+        return torch.cat([self.graph(*each) for each in own])
+
+    def forward_on_map(self, features: Tensor, pool: Pool) -> Tensor:
+        return self.graph(*_channels_last(*map(pool, self.maps(features), self.steps)))

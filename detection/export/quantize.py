@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,9 +48,10 @@ ERROR_BOUND = 0.5
 
 
 class Inputs(Sized, Protocol):
-    """Inputs of a graph, at most as many as its length, which may be asked for again."""
+    """Inputs of a graph, in their order, at most as often as its length; they may be asked for
+    again."""
 
-    def __iter__(self) -> Iterator[Tensor]: ...
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]: ...
 
 
 def int8_instructions() -> list[str]:
@@ -59,7 +60,7 @@ def int8_instructions() -> list[str]:
 
 
 def quantize(source: Path, target: Path, inputs: Inputs, floats: range) -> None:
-    """Write the graph ``source``, of one input, to ``target`` in int8; the convolutions at the
+    """Write the graph ``source`` to ``target`` in int8; the convolutions at the
     positions ``floats`` stay float. ``inputs`` calibrate the ranges. Raises ConfigError without
     the extra of the format."""
     (_quantize_onnx if source.suffix == FORMATS["onnx"] else _quantize_openvino)(
@@ -78,7 +79,7 @@ def _quantize_onnx(source: Path, target: Path, inputs: Inputs, floats: range) ->
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         graph = onnx.load(prepared).graph
         convolutions = [node.name for node in graph.node if node.op_type == "Conv"]
-        reader: Any = _Reader(graph.input[0].name, iter(inputs))
+        reader: Any = _Reader([each.name for each in graph.input], iter(inputs))
         excluded = [convolutions[index] for index in floats if index < len(convolutions)]
         if len(excluded) < len(convolutions):
             quantize_static(
@@ -121,7 +122,7 @@ def _quantize_openvino(source: Path, target: Path, inputs: Inputs, floats: range
     openvino.save_model(model, target, compress_to_fp16=False)
 
 
-def int8_error(int8: Path, floats: Path, inputs: Iterable[Tensor]) -> float:
+def int8_error(int8: Path, floats: Path, inputs: Iterable[tuple[Tensor, ...]]) -> float:
     """The largest difference of the outputs of two graphs for one of ``inputs``: the root mean
     square of the difference, as a share of that of the output of ``floats``.
 
@@ -130,7 +131,7 @@ def int8_error(int8: Path, floats: Path, inputs: Iterable[Tensor]) -> float:
     """
     networks, largest = (ExportedNetwork(int8), ExportedNetwork(floats)), 0.0
     for given in inputs:
-        for found, wanted in zip(*(network(given) for network in networks), strict=True):
+        for found, wanted in zip(*(network(*given) for network in networks), strict=True):
             if found.shape != wanted.shape:
                 raise WeightsError(
                     f"int8: {int8.name} gives {tuple(found.shape)} in place of "
@@ -149,21 +150,25 @@ def int8_error(int8: Path, floats: Path, inputs: Iterable[Tensor]) -> float:
 
 
 class _Arrays:
-    """Tensors as arrays, as often as they are asked for."""
+    """Inputs as arrays, as often as they are asked for."""
 
-    def __init__(self, inputs: Iterable[Tensor]) -> None:
+    def __init__(self, inputs: Iterable[tuple[Tensor, ...]]) -> None:
         self.inputs = inputs
 
-    def __iter__(self) -> Iterator[NDArray]:
-        return (np.ascontiguousarray(given.numpy()) for given in self.inputs)
+    def __iter__(self) -> Iterator[tuple[NDArray, ...]]:
+        return map(_as_arrays, self.inputs)
 
 
 class _Reader:
-    """Inputs called ``name`` as onnxruntime's calibration reads them, one by one."""
+    """Inputs with their ``names`` as onnxruntime's calibration reads them, one by one."""
 
-    def __init__(self, name: str, inputs: Iterator[Tensor]) -> None:
-        self.name, self.inputs = name, inputs
+    def __init__(self, names: Sequence[str], inputs: Iterator[tuple[Tensor, ...]]) -> None:
+        self.names, self.inputs = names, inputs
 
-    def get_next(self) -> dict[str, Any] | None:
+    def get_next(self) -> dict[str, NDArray] | None:
         given = next(self.inputs, None)
-        return None if given is None else {self.name: np.ascontiguousarray(given.numpy())}
+        return None if given is None else dict(zip(self.names, _as_arrays(given), strict=True))
+
+
+def _as_arrays(given: tuple[Tensor, ...]) -> tuple[NDArray, ...]:
+    return tuple(np.ascontiguousarray(each.numpy()) for each in given)

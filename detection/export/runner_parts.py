@@ -71,32 +71,40 @@ class Parts:
 
     def score(self, features: np.ndarray, regions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities (P, K) and deltas (P, K or 1, 4)."""
-        found = [
-            self.run("head", None, crops=self.crops(features, regions[at : at + AT_ONCE]))[0]
-            for at in range(0, len(regions), AT_ONCE)
-        ]
+        maps, steps = {"crops": features}, self.meta["settings"]["steps"]
+        if steps:
+            found = self.run("map", list(steps), features=features[None])
+            maps = {name: each[0] for name, each in zip(steps, found, strict=True)}
+        outputs = []
+        for at in range(0, len(regions), AT_ONCE):
+            some = regions[at : at + AT_ONCE]
+            crops = {
+                name: self.crops(each, some, steps.get(name, 1)) for name, each in maps.items()
+            }
+            outputs.append(self.run("head", None, **crops)[0])
         width = self.siblings["cls_logits.weight"].shape[1]
-        rows = np.concatenate([np.zeros((0, width), np.float32), *found])
+        rows = np.concatenate([np.zeros((0, width), np.float32), *outputs])
         logits, deltas = (
             rows @ self.siblings[f"{name}.weight"].T + self.siblings[f"{name}.bias"]
             for name in ("cls_logits", "box_deltas")
         )
         return softmax(logits)[:, :-1], deltas.reshape(len(rows), -1, 4)
 
-    def crops(self, features: np.ndarray, regions: np.ndarray) -> np.ndarray:
-        """RoIAlign of (C, h, w): (P, C, s, s)."""
+    def crops(self, features: np.ndarray, regions: np.ndarray, step: int) -> np.ndarray:
+        """RoIAlign of (C, h, w), every ``step``-th of its bins in a direction: (P, s, s, C)."""
         use, cells = self.config["roi"], regions / self.meta["settings"]["stride"] - 0.5
         size, samples = use["pool_size"], use["sampling_ratio"]
-        found = np.zeros((len(regions), features.shape[0], size, size), np.float32)
+        left = -(-size // step)
+        found = np.zeros((len(regions), features.shape[0], left, left), np.float32)
         for place, (x1, y1, x2, y2) in enumerate(cells):
-            rows = bin_weights(y1, y2, size, features.shape[1], samples)
-            columns = bin_weights(x1, x2, size, features.shape[2], samples)
+            rows = bin_weights(y1, y2, size, features.shape[1], samples)[::step]
+            columns = bin_weights(x1, x2, size, features.shape[2], samples)[::step]
             y, x = (np.flatnonzero(weights.any(axis=0)) for weights in (rows, columns))
             if len(y) and len(x):
                 part = features[:, y[0] : y[-1] + 1, x[0] : x[-1] + 1]
                 columns = columns[:, x[0] : x[-1] + 1]
                 found[place] = rows[:, y[0] : y[-1] + 1] @ part @ columns.T
-        return found
+        return np.ascontiguousarray(found.transpose(0, 2, 3, 1))
 
     def suppress(self, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> Arrays:
         """What NMS within each class keeps, best first."""

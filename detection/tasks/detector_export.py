@@ -17,7 +17,7 @@ from ..errors import ConfigError
 from ..export.detector import whole_detector
 from ..export.folder import MODEL, PARTS_RUNNER, RESIZE, RUNNER, graph_file
 from ..export.network import Export, ExportedNetwork, ExportedPipeline
-from ..export.parts import part_graphs, use_parts, write_siblings
+from ..export.parts import map_steps, part_graphs, use_parts, write_siblings
 from ..export.verify import Agreement, verify
 from ..inference.pipeline import Pipeline
 from ..models.faster_rcnn import FasterRCNN
@@ -73,6 +73,7 @@ def parted_detector(loaded: Detector) -> Export:
         "stride": model.anchors.stride,
         "box_weights": config.roi.box_weights,
         "pool": config.roi.model_dump(mode="json"),
+        "steps": map_steps(model),
         "testing": describe_pipeline([loaded]),
     }
     image = config.image

@@ -18,7 +18,8 @@ from ..config.data_rules import image_rules
 from ..config.detector import DetectorConfig
 from ..config.files import read_config
 from ..errors import ConfigError, WeightsError
-from ..export.folder import HEAD, RPN, TRUNK, graph_file
+from ..export.folder import HEAD, PARTS, TRUNK, graph_file, parts_in
+from ..export.parts import head_inputs
 from ..export.quantize import CHOICES, ERROR_BOUND, int8_error, int8_instructions, quantize
 from ..inference.inputs import find_inputs
 from ..models.faster_rcnn import FasterRCNN
@@ -96,12 +97,12 @@ def quantize_parts(folder: Path, loaded: Detector, use: Calibration) -> dict[str
     }
     floats = folder / "float"
     floats.mkdir()
-    for path in (each for name in (TRUNK, RPN, HEAD) for each in folder.glob(f"{name}.*")):
+    for path in (each for name in PARTS for each in folder.glob(f"{name}.*")):
         path.replace(floats / path.name)
     before = None if use.split is None else _measure(loaded, use.config, use.split)
     rows: list[dict[str, Any]] = [] if before is None else [{"layers": "all float", **before}]
     for choice, kept in CHOICES.items():
-        for name in (TRUNK, RPN, HEAD):
+        for name in parts_in(floats):
             source = graph_file(floats, name)
             inputs = _Inputs(name, loaded, use.images)
             quantize(source, folder / source.name, inputs, kept.get(name, range(0)))
@@ -119,7 +120,7 @@ def quantize_parts(folder: Path, loaded: Detector, use: Calibration) -> dict[str
     compared = use.images[:COMPARED]
     errors = {
         source.name: int8_error(folder / source.name, source, _Inputs(name, loaded, compared))
-        for name in (TRUNK, RPN, HEAD)
+        for name in parts_in(floats)
         for source in (graph_file(floats, name),)
     }
     shutil.rmtree(floats)
@@ -164,7 +165,7 @@ class _Inputs:
         return len(self.images)
 
     @torch.no_grad()
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         model: FasterRCNN = self.loaded.model
         empty = self.name == HEAD
         pipeline = build_pipeline([with_one_view(self.loaded)]).eval()
@@ -172,17 +173,17 @@ class _Inputs:
             pixels = read_image(path, image_rules(self.loaded.config)).pixels
             batch = Batch.collate([pipeline.sample(pixels)], pad=False)
             if self.name == TRUNK:
-                yield model.pixels(batch.images, batch.sizes)
+                yield (model.pixels(batch.images, batch.sizes),)
                 continue
             features = model.extract(batch.images, batch.sizes)
-            if self.name == RPN:
-                yield features
+            if self.name != HEAD:
+                yield (features,)
                 continue
             regions = [boxes[:: max(1, len(boxes) // REGIONS)][:REGIONS]
                        for boxes in model.propose(features, batch.sizes)]  # fmt: skip
             if len(regions[0]):
                 empty = False
-                yield model.roi_head.pool(features, regions)
+                yield head_inputs(model, features, regions)
         if empty:
             raise ConfigError(
                 f"int8: the detector proposes no region in the {len(self)} images that calibrate "

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from resdet.detection.extras import EXTRAS
 from resdet.detection.tasks.exporting import export
-from resdet.tests.detection.export.untrained import CONFIGS, write
+from resdet.tests.detection.export.untrained import CONFIGS, write, write_detector
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +25,16 @@ def parts(learned_run: Path) -> Path:
         pytest.importorskip(name, reason="needs the extra: pip install 'resdet[export]'")
     weights = learned_run / "weights" / "best.pt"
     return export([weights], learned_run / "parts", graphs="two").out
+
+
+@pytest.fixture(scope="session")
+def bottlenecks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """An untrained detector with bottlenecks, and it cut at its crops."""
+    for name in EXTRAS["export"]:
+        pytest.importorskip(name, reason="needs the extra: pip install 'resdet[export]'")
+    folder = tmp_path_factory.mktemp("bottlenecks")
+    weights = write_detector(folder / "best.pt")
+    return weights, export([weights], folder / "parts", graphs="two").out
 
 
 @pytest.fixture(scope="session")

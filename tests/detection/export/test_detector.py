@@ -175,7 +175,7 @@ def test_infer_and_eval_take_it(exported: Path, scenes: Path, tmp_path: Path, re
         ("", "cannot be read"),
         ("[]", "not the description of an exported model"),
         ('{"format": "resdet export", "format_version": 9}', "export the checkpoint again"),
-        ('{"format": "resdet export", "format_version": 1, "task": 1}', "damaged"),
+        ('{"format": "resdet export", "format_version": 2, "task": 1}', "damaged"),
     ],
 )
 def test_a_damaged_description(tmp_path: Path, content: str, message: str) -> None:
@@ -186,7 +186,7 @@ def test_a_damaged_description(tmp_path: Path, content: str, message: str) -> No
 
 
 def test_a_folder_without_its_graph(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    meta = {"format": "resdet export", "format_version": 1, "task": "detection", "config": {}}
+    meta = {"format": "resdet export", "format_version": 2, "task": "detection", "config": {}}
     meta |= {"classes": ["a"], "versions": {}, "sha256": {"model.onnx": "0"}}
     (tmp_path / "meta.json").write_text(json.dumps(meta))
     lacking = f"{tmp_path}: an export without its graph file (.onnx or .xml); copy the whole folder"

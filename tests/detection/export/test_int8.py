@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from resdet.detection.errors import ConfigError, DataError, WeightsError
-from resdet.detection.export.folder import HEAD, RPN, TRUNK, graph_file
+from resdet.detection.export.folder import HEAD, MAP, RPN, TRUNK, graph_file
 from resdet.detection.export.quantize import CHOICES, int8_error
 from resdet.detection.export.verify import draw_shapes
 from resdet.detection.predictor import load
@@ -75,22 +75,40 @@ def test_the_first_choice_that_is_good_enough(
     assert abs(float(found.scores[0]) - float(wanted.scores[0])) < 0.2
 
 
+def test_bottlenecks(bottlenecks: tuple[Path, Path], scenes: Path, tmp_path: Path) -> None:
+    weights, parts = bottlenecks
+    (detector,) = load_members([read_checkpoint(weights, DETECTION)])
+    folder = tmp_path / "int8"
+    shutil.copytree(parts, folder)
+    use = read_calibration(detector, str(scenes / "JPEGImages"), 2, 1.0)
+    described = quantize_parts(folder, detector, use)
+    assert set(described["verification"]["errors"]) == {
+        *("trunk.onnx", "rpn.onnx", "map.onnx", "head.onnx")
+    }
+    assert operators(graph_file(folder, MAP)) == ["DequantizeLinear"] * 2
+    assert operators(graph_file(folder, HEAD)) == ["DequantizeLinear"] * 8
+    rehash(folder)
+    image = draw_shapes((64, 96), 1)
+    wanted, found = (load(each, score_threshold=0.02)(image) for each in (parts, folder))
+    assert abs(float(found.scores[0]) - float(wanted.scores[0])) < 0.2
+
+
 def test_a_graph_that_does_not_compute_what_it_should(parts: Path, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     source, other = graph_file(parts, HEAD), tmp_path / "head.onnx"
     model = onnx.load(source)
     weight = max(model.graph.initializer, key=lambda each: len(each.raw_data))
-    crops, values = torch.rand(3, 32, 4, 4), onnx.numpy_helper.to_array(weight)
-    assert int8_error(source, source, [crops]) == 0
+    crops, values = torch.rand(3, 4, 4, 32), onnx.numpy_helper.to_array(weight)
+    assert int8_error(source, source, [(crops,)]) == 0
     for wrong in (values[::-1].copy(), values * np.float32("nan")):
         weight.CopyFrom(onnx.numpy_helper.from_array(wrong, weight.name))
         onnx.save(model, other)
         with pytest.raises(
             WeightsError, match=r"head\.onnx differ by .*more than 50%; nothing was"
         ):
-            int8_error(other, source, [crops])
+            int8_error(other, source, [(crops,)])
     with pytest.raises(WeightsError, match=r"gives \(3, 32\) in place of \(3, 64\)"):
-        int8_error(truncated(source, tmp_path / "short.onnx"), source, [crops])
+        int8_error(truncated(source, tmp_path / "short.onnx"), source, [(crops,)])
 
 
 def truncated(source: Path, path: Path) -> Path:

@@ -95,7 +95,7 @@ def test_copies_threads_and_nothing(one: Path, two: Path) -> None:
         assert torch.equal(boxes, network(as_batch([image]).images)[1])
     crops = open_network(two, RPN)(torch.zeros(2, 32, 3, 4))
     assert [each.shape[0] for each in crops] == [2, 2]
-    assert open_network(two, HEAD)(torch.zeros(0, 32, 4, 4))[0].shape == (0, 64)
+    assert open_network(two, HEAD)(torch.zeros(0, 4, 4, 32))[0].shape == (0, 64)
 
 
 def test_nan_and_damage_are_errors(exported: Path, one: Path, tmp_path: Path) -> None:
@@ -198,10 +198,10 @@ def test_calibration_computes_its_inputs_once(tmp_path: Path) -> None:
         def __len__(self) -> int:
             return 4  # at most
 
-        def __iter__(self) -> Iterator[torch.Tensor]:
+        def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
             for place in range(3):
                 taken.append(place)
-                yield torch.rand(2, 3, 8, 8)
+                yield (torch.rand(2, 3, 8, 8),)
 
     (tmp_path / "int8").mkdir()
     quantize(source, tmp_path / "int8" / source.name, Counted(), range(0))

@@ -7,16 +7,19 @@ import json
 import pickle
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from resdet.detection.errors import ConfigError, WeightsError
+from resdet.detection.export.folder import HEAD, MAP
+from resdet.detection.export.parts import CROPS, head_inputs, part_graphs
 from resdet.detection.export.verify import compare, draw_shapes
 from resdet.detection.predictor import load
 from resdet.detection.structures import Batch, Detections
 from resdet.detection.tasks.exporting import export
 from resdet.tests.detection.export.rehash import rehash
-from resdet.tests.detection.export.untrained import write
+from resdet.tests.detection.export.untrained import build_bottlenecks, write
 from resdet.tools.cli import main
 from safetensors.torch import load_file, save_file
 
@@ -55,6 +58,49 @@ def test_an_ensemble_with_a_checkpoint(learned_run: Path, parts: Path, exported:
     assert torch.allclose(found.scores, wanted.scores, atol=1e-4)
     with pytest.raises(ConfigError, match="export with --graphs two"):
         load([weights, exported])
+
+
+@pytest.mark.parametrize("regions", [1, 30])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"backbone": {"stride_in": "1x1"}},
+        {"backbone": {"norm": "group"}},
+        {"roi": {"pool": "pool"}},
+    ],
+    ids=str,
+)
+def test_the_first_convolutions_of_conv5_are_those_of_the_map(
+    settings: dict[str, Any], regions: int
+) -> None:
+    _, model = build_bottlenecks(**settings)
+    graphs = part_graphs(model)
+    features = torch.randn(1, graphs[MAP].examples["features"].shape[1], 5, 7)
+    corners = torch.rand(regions, 2) * 50
+    boxes = [torch.cat([corners, corners + torch.rand(regions, 2) * 60 + 2], dim=1)]
+    with torch.no_grad():
+        inputs = head_inputs(model, features, boxes)
+        found = graphs[HEAD].module(*inputs)
+        wanted = model.roi_head.roi_features(features, boxes, [(80, 112)])
+    assert [each.shape[3] for each in inputs] == [64, 256]
+    assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
+
+
+def test_bottlenecks(bottlenecks: tuple[Path, Path]) -> None:
+    weights, folder = bottlenecks
+    meta = json.loads((folder / "meta.json").read_text())
+    assert meta["settings"]["steps"] == {"residual": 1, "shortcut": 2}
+    assert "map.onnx" in meta["sha256"] and meta["outputs"]["map.onnx"].keys() == {*CROPS}
+    for image in (draw_shapes((90, 130), 1), draw_shapes((64, 64), 2)):
+        wanted, found = (load(path)(image) for path in (weights, folder))
+        expect_same(*(Detections(each.boxes, each.scores, each.labels) for each in (found, wanted)))
+    (folder / "map.onnx").rename(folder / "other")
+    try:
+        with pytest.raises(WeightsError, match=r"map\.onnx: cannot be read: No such file"):
+            load(folder)
+    finally:
+        (folder / "other").rename(folder / "map.onnx")
 
 
 def test_a_padded_batch(learned_run: Path, parts: Path) -> None:

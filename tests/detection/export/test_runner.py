@@ -75,7 +75,11 @@ def test_it_finds_what_infer_finds_without_torch(
     assert count > 0
 
 
-def test_a_detector_cut_at_its_crops(parts: Path, scenes: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("blocks", ["basic", "bottlenecks"])
+def test_a_detector_cut_at_its_crops(
+    blocks: str, parts: Path, bottlenecks: tuple[Path, Path], scenes: Path
+) -> None:
+    parts = parts if blocks == "basic" else bottlenecks[1]
     images = sorted((scenes / "JPEGImages").iterdir())[:4]
     done = run(parts / "runner.py", *images, "--conf", "0.02")
     assert done.returncode == 0, done.stderr

@@ -1,11 +1,15 @@
-"""Untrained classifiers and localizers, small enough for tests."""
+"""Untrained networks, small enough for tests."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+from resdet.detection.config.detector import DetectorConfig
 from resdet.detection.config.files import check_dict
 from resdet.detection.engine.checkpoint import save_checkpoint
+from resdet.detection.models.faster_rcnn import FasterRCNN
+from resdet.detection.tasks.detector_network import build_detector
 from resdet.detection.tasks.registry import TASKS
 from torch import nn
 
@@ -29,6 +33,39 @@ CONFIGS = {
         "test": {"top": 2},
     },
 }
+
+
+def build_bottlenecks(**settings: object) -> tuple[DetectorConfig, FasterRCNN]:
+    """A detector with bottlenecks, ``settings`` of its sections, and statistics like learned
+    ones."""
+    config = check_dict(
+        DetectorConfig,
+        {
+            "backbone": {"depth": 50, "width": 8, "norm": "batch", **settings.pop("backbone", {})},
+            "image": {"short_side_test": 64, "long_side_max": 128},
+            "rpn": {"post_nms_test": 40},
+            "test": {"score_threshold": 0.02},
+            **settings,
+        },
+        "detector",
+    )
+    model = build_detector(config, 3).eval()
+    generator = torch.Generator().manual_seed(0)
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.normal_(0, 0.1, generator=generator)
+            nn.init.normal_(layer.bias, 0, 0.1, generator=generator)
+    for layer in (model.roi_head.cls_logits, model.roi_head.box_deltas):
+        nn.init.normal_(layer.weight, std=0.02, generator=generator)
+    return config, model
+
+
+def write_detector(path: Path) -> Path:
+    """The checkpoint of `build_bottlenecks`."""
+    config, model = build_bottlenecks()
+    state = {"step": 1, "model": model.state_dict(), "classes": CLASSES}
+    save_checkpoint(path, {**state, "config": config.model_dump(mode="json")})
+    return path
 
 
 def write(name: str, path: Path, classes: list[str] = CLASSES) -> Path:
