@@ -95,6 +95,7 @@ def load(
                 architecture=", ".join(_architecture(task, member.config) for member in members),
                 testing=task.describe_testing(members, pipeline),
                 origin=tuple(paths),
+                class_words=members[0].class_words(),
             ),
             score_threshold=score_threshold,
         )

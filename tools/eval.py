@@ -224,6 +224,7 @@ def evaluate(args: argparse.Namespace) -> Evaluation | None:
                     **analysis_options(args),
                     testing=testing,
                     weights=tuple(map(weights_hash, args.weights)),
+                    class_words=leader.class_words(),
                     seconds_per_image=timer.seconds_per_image,
                 )
         if found is None:

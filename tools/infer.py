@@ -155,11 +155,15 @@ def _show(args: argparse.Namespace, files: list[InputFile], predictor: Predictor
         return
     from resdet.datasets.image import read_image
     from resdet.detection.inference.folder_page import write_folder_page
+    from resdet.detection.inference.localize import LocationPipeline
 
     def read(path: Path) -> Any:
         return read_image(path, predictor.rules).pixels
 
-    page = write_folder_page(args.out, {file.name: file.path for file in files}, read)
+    located = isinstance(predictor.pipeline, LocationPipeline)
+    words = predictor.facts.class_words
+    sources = {file.name: file.path for file in files}
+    page = write_folder_page(args.out, sources, read, words=words, located=located)
     say(f"open in a browser: {page} ({page.stat().st_size / 1e6:.1f} MB)")
 
 

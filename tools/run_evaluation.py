@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from resdet.datasets.class_words import with_words
 from resdet.datasets.image import read_image
 from resdet.detection.config.files import read_stored, stated_task
 from resdet.detection.config.paths import opened_paths
@@ -56,7 +57,7 @@ def read_scores(run_dir: Path, notes: list[str]) -> Scores | None:
         return None
     try:
         raw = json.loads(read_limited(path).decode("utf-8"))
-        scores = _scores(raw)
+        scores = _scores(_with_words(raw))
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         notes.append(f"{path}: cannot be used: {error}")
         return None
@@ -91,6 +92,22 @@ def _scores(raw: Mapping[str, Any]) -> Scores:
         table,
         raw.get("confusion", {}).get("score", 0.0),
     )
+
+
+def _with_words(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of ``metrics.json`` with the words of classes that are ids beside them."""
+    words = raw.get("class_words", {})
+    return {
+        **raw,
+        "classes": [with_words(name, words) for name in raw.get("classes", ())],
+        "per_class": [
+            {
+                key: with_words(value, words) if isinstance(value, str) else value
+                for key, value in row.items()
+            }
+            for row in raw["per_class"]
+        ],
+    }
 
 
 def _dap(raw: Mapping[str, Any]) -> Mapping[str, float | None]:
@@ -165,7 +182,8 @@ def read_views(run_dir: Path, scores: Scores, notes: list[str], trust: bool) -> 
             view = error_view(records, read, scores.score)
             confused = {"confused": scores.confused, "confusion_score": scores.confusion_score}
             return {"errors": view, **confused}
-        return {"confusions": class_view(records, read)}
+        labels = scores.labels if len(scores.labels) == len(records.classes) else records.classes
+        return {"confusions": class_view(replace(records, classes=tuple(labels)), read)}
     except ResdetError as error:
         notes.append(str(error))
     except (LookupError, TypeError, ValueError, AttributeError):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..pages.shots import BUDGET, ImageBudget, Mark, Reader, Shot, class_hex, mark_of
+from ..pages.shots import BUDGET, ImageBudget, Mark, Reader, Shot, apart, class_hex, mark_of
 from .error_page import STYLES, case_shot
 from .image_records import ImageRecords
 
@@ -259,7 +259,7 @@ def _example(
     predicted = entry.get("predicted", {"labels": [], "scores": []})
     iou = _overlap(entry)
     shot, scale = case_shot(entry, read, budget, SIDE)
-    marks = tuple(_marks(entry, classes, shot, scale)) if shot.uri else ()
+    marks = apart(_marks(entry, classes, shot, scale)) if shot.uri else ()
     return WrongExample(
         replace(shot, marks=marks),
         classes[entry["label"]],
@@ -295,6 +295,6 @@ def _marks(
         drawn = True
         box, label, kind = (found[name][0] for name in ("boxes", "labels", "kinds"))
         words, colour, _ = STYLES[kind]
-        name = words if label == own else f"{classes[label]}, {words}"
+        name = words if label == own else f"{words}: {classes[label]}"
         if None not in box and (mark := mark_of(box, scale, size, colour=colour, name=name)):
             yield mark

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rich.console import Console
 from rich.table import Table
 
+from ...datasets.class_words import with_words
 from ..files import atomic_write, csv_cell, write_file
 from ..fonts import use_fonts
 from ..printing import cell
@@ -53,6 +54,8 @@ class Evaluation(ABC):
     baseline: Mapping[str, float] = field(default_factory=dict)
     #: The file of each image by its id, as far as it is known.
     files: Mapping[str, str] = field(default_factory=dict)
+    #: What classes that are ids are called, as far as it is known.
+    class_words: Mapping[str, str] = field(default_factory=dict)
     #: Resamples of the images for the intervals; 0: no intervals.
     resamples: int = RESAMPLES
 
@@ -180,10 +183,16 @@ def _content(evaluation: Evaluation) -> dict[str, Any]:
         name: without_nan({"low": each.low, "high": each.high})
         for name, each in evaluation.intervals.items()
     }
+    words = {
+        row.name: evaluation.class_words[row.name]
+        for row in evaluation.per_class
+        if row.name in evaluation.class_words
+    }
     return {
         "task": evaluation.task,
         "images": evaluation.images,
         "classes": [row.name for row in evaluation.per_class],
+        **({"class_words": words} if words else {}),
         "metrics": without_nan(evaluation.metrics),
         "intervals": intervals,
         **evaluation.more(),
@@ -220,7 +229,8 @@ def _class_table(evaluation: Evaluation, rows: list[Any]) -> Table:
             table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         cells = (shown(getattr(row, name), evaluation.digits) for name in headings)
-        table.add_row(*map(cell, (row.name, *cells)))
+        words = evaluation.class_words
+        table.add_row(*(cell(with_words(text, words)) for text in (row.name, *cells)))
     totals = [evaluation.total(name) for name in headings]
     if any(totals):
         table.add_section()

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from ...datasets.class_words import with_words
 from ..errors import ConfigError, first_few
 from ..files import write_file
 from ..pages.rendering import render_html
@@ -50,17 +51,27 @@ class FoundCase:
     ranked: Sequence[tuple[str, float]]
 
 
-def write_folder_page(out: Path, sources: Mapping[str, Path], read: Reader) -> Path:
-    """Write ``page.html`` of the run in ``out``; ``sources`` are the files of its images by name.
+def write_folder_page(
+    out: Path,
+    sources: Mapping[str, Path],
+    read: Reader,
+    *,
+    words: Mapping[str, str] | None = None,
+    located: bool = False,
+) -> Path:
+    """Write ``page.html`` of the run in ``out``; ``sources`` are the files of its images by name,
+    ``words`` those of `class_words`; ``located`` are the boxes of a localizer.
 
     Raises DataError or ConfigError for a folder without complete records.
     """
-    meta = read_meta(out)
+    meta, words = read_meta(out), words or {}
+    meta = {**meta, "classes": [with_words(str(name), words) for name in meta["classes"]]}
     ranks = (out / CLASS_RECORDS).exists()
-    records = list(read_records(out / (CLASS_RECORDS if ranks else RECORDS)))
+    read_all = read_records(out / (CLASS_RECORDS if ranks else RECORDS))
+    records = [_named(record, words) for record in read_all]
     path = out / PAGE
     try:
-        write_file(path, _page(meta, records, sources, read, ranks=ranks))
+        write_file(path, _page(meta, records, sources, read, ranks=ranks, located=located))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
     return path
@@ -79,8 +90,9 @@ def _page(
     read: Reader,
     *,
     ranks: bool,
+    located: bool,
 ) -> str:
-    classes = [str(name) for name in meta["classes"]]
+    classes = meta["classes"]
     labels = {name: label for label, name in enumerate(classes)}
     usable = [record for record in records if record.get("error") is None]
     failed = [(each["file"], each["error"]) for each in records if each.get("error") is not None]
@@ -102,6 +114,7 @@ def _page(
         "colours": [class_hex(label) for label in range(len(classes))],
         "scores": SCORES,
         "least": least,
+        "ranks": ranks,
         "counts": _counts(usable, labels),
         "cases": results,
     }
@@ -112,6 +125,7 @@ def _page(
         data=data,
         cases=cases,
         ranks=ranks,
+        located=located,
         images=len(usable),
         total=len(records),
         failed=failed[:MAX_FAILED],
@@ -122,6 +136,16 @@ def _page(
         facts=_facts(meta),
         records=CLASS_RECORDS if ranks else RECORDS,
     )
+
+
+def _named(record: Record, words: Mapping[str, str]) -> Record:
+    """With the words of classes that are ids beside them."""
+    parts = [part for part in ("detections", "classes") if words and part in record]
+    named = {
+        part: [{**each, "label": with_words(each["label"], words)} for each in record[part]]
+        for part in parts
+    }
+    return {**record, **named}
 
 
 def _found(record: Record) -> Sequence[Mapping[str, Any]]:
@@ -152,7 +176,10 @@ def _shot(name: str, source: Path | None, read: Reader, budget: ImageBudget) -> 
 
 def _case(record: Record, shot: Shot) -> FoundCase:
     counts = Counter(each["label"] for each in _found(record))
-    words = ", ".join(f"{count} {label}" for label, count in counts.most_common(8))
+    numbered = "classes" not in record  # a classifier's image has one best class
+    words = ", ".join(
+        f"{count} {label}" if numbered else label for label, count in counts.most_common(8)
+    )
     ranked = [(each["label"], each["score"]) for each in record.get("classes", ())]
     drawn = quote(record["drawn"]) if "drawn" in record else ""
     return FoundCase(record["file"], words or "nothing found", drawn, shot, ranked)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import (
@@ -53,11 +53,13 @@ Result = TypeVar("Result", bound=ImageResult[Any])
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """A model in words: its network, how it is tested (sizes, networks, options), its files."""
+    """A model in words: its network, how it is tested (sizes, networks, options), its files, and
+    what classes that are ids are called."""
 
     architecture: str = "model"
     testing: str = ""
     origin: tuple[Path, ...] = ()
+    class_words: Mapping[str, str] = field(default_factory=dict)
 
 
 class Predictor(Generic[Result]):

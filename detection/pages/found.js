@@ -29,7 +29,7 @@
     const counts = new Map();
     for (const each of found) counts.set(each[4], (counts.get(each[4]) ?? 0) + 1);
     node.querySelector(".words").textContent =
-      [...counts].map(([of, count]) => `${count} ${data.classes[of]}`).join(", ") || "nothing found";
+      [...counts].map(([of, count]) => `${data.ranks ? "" : `${count} `}${data.classes[of]}`).join(", ") || "nothing found";
   }
 
   // Of the whole run, not of the shown images alone.

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,8 @@ _CASE = (640, 440)
 _LABEL = 24
 #: A label is above its box unless the box starts this close to the upper edge, in pixels.
 _HEADROOM = 16
+#: The width of a letter of a label, in pixels.
+_LETTER = 8
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Mark:
     name: str = ""
     style: str = ""
     labelled: bool = True
+    #: The base line of the label, if it is not above the box.
+    base: float | None = None
 
     @property
     def label(self) -> str:
@@ -55,6 +59,8 @@ class Mark:
     @property
     def label_y(self) -> float:
         """The base line of the label."""
+        if self.base is not None:
+            return self.base
         return self.y - 4 if self.y >= _HEADROOM else self.y + 14
 
 
@@ -133,6 +139,27 @@ def read_shot(
 def scaled_box(box: Sequence[float], scale: float) -> list[float]:
     """A box in pixels of the image that is shown, for the script of a page."""
     return [round(side * scale, 1) for side in box]
+
+
+def apart(marks: Iterable[Mark]) -> tuple[Mark, ...]:
+    """The marks, with a label at or below the lower edge of its box where it would cover one
+    before it."""
+    placed: list[Mark] = []
+    for mark in marks:
+        taken = [
+            other.label_y
+            for other in placed
+            if other.label
+            and abs(mark.x - other.x) < _LETTER * max(len(mark.label), len(other.label))
+        ]
+        end = mark.y + mark.height
+        free = (y for y in (mark.label_y, end - 5, end + _HEADROOM) if _far(y, taken))
+        placed.append(replace(mark, base=next(free, None)))
+    return tuple(placed)
+
+
+def _far(y: float, taken: Sequence[float]) -> bool:
+    return all(abs(y - other) >= _HEADROOM for other in taken)
 
 
 def class_hex(label: int) -> str:

@@ -383,7 +383,9 @@ def test_the_true_class_is_given_where_there_is_no_classifier(
     written = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     assert "the true class is given" in written["testing"]
     assert 0 <= written["baseline"]["true_class_error"] <= 1
-    assert "baseline" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "baseline" in printed and "n00000001 blue square" in printed
+    assert [row["name"] for row in written["per_class"]] == list(CLASSES)
 
 
 @pytest.mark.parametrize("stage", ["first", "second"])
@@ -543,7 +545,9 @@ def test_a_folder_of_images(
     words = ("infer", "--weights", first / "weights" / "best.pt", images, "--conf", "0.1")
     said = refused(capsys, *words, "--out", tmp_path / "none", code=2)
     assert "test.classifiers=[FILE]" in said
-    ran(*words, "--out", tmp_path / "found", f"test.classifiers=[{classifier}]")
+    ran(*words, "--out", tmp_path / "found", f"test.classifiers=[{classifier}]", "--page")
+    page = (tmp_path / "found" / "page.html").read_text()
+    assert "n00000001 blue square" in page and "how sure the classifier is of the class" in page
     lines = (tmp_path / "found" / "detections.jsonl").read_text().splitlines()
     assert len(lines) == len(CLASSES) * VAL
     for record in map(json.loads, lines):
@@ -710,6 +714,7 @@ def test_the_report_describes_the_run(stage: str, request: pytest.FixtureRequest
     assert (
         "localizer, stage" in page and "true_class_error" in page and "cannot be used" not in page
     )
+    assert "n00000001 blue square" in page and "n00000002 red square" in page
 
 
 # -------------------------------------------------------------------- faults of the data

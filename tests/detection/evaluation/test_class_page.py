@@ -204,8 +204,10 @@ def test_the_boxes_of_a_localizer(tmp_path: Path) -> None:
     assert names == [
         ("ant", "dashed", 10.0),
         ("wrong place", "", 5.0),
-        ("bee, wrong class", "", 10.0),
+        ("wrong class: bee", "", 10.0),
     ]
+    _, over, under = first.shot.marks
+    assert (over.label_y, under.label_y) == (19, 36)  # below its box, not on the other
     assert [mark.name for mark in second.shot.marks] == ["ant"]
     assert [(pair.true, pair.predicted) for pair in view.pairs] == [("ant", "bee")]
     html = render_page(Page("run", confusions=view))
