@@ -29,11 +29,8 @@ def slow_jpeg(path: Path) -> Path:
 
 
 def test_a_slow_image_ends_its_process(tmp_path: Path) -> None:
-    slow, quick, text = (
-        slow_jpeg(tmp_path / "slow.jpg"),
-        tmp_path / "quick.png",
-        tmp_path / "text.png",
-    )
+    slow, quick, text = (tmp_path / name for name in ("slow.jpg", "quick.png", "text.png"))
+    slow_jpeg(slow)
     Image.new("RGB", (64, 48), (1, 2, 3)).save(quick)
     text.write_text("no image")
     with TimedReader(0.3) as reader:

@@ -88,7 +88,7 @@ def test_a_model_that_dies_ends_the_command_with_1(monkeypatch):
     options = {"content": png(), "timeout": 30, "trust_env": False}
     asking = Thread(target=httpx.post, args=(f"http://{host}:{port}/predict",), kwargs=options)
     monkeypatch.setattr(run, "say", lambda line: asking.start())
-    with pytest.raises(ResdetError, match="the model stopped: .*device lost") as stopped:
+    with pytest.raises(ResdetError, match=r"the model stopped: .*device lost") as stopped:
         run.serve(Predictor(Dying(), classes=CLASSES), ServeOptions(), bound)
     assert stopped.value.exit_code == 1
     asking.join(10)
