@@ -9,15 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import (
-    Any,
-    Generic,
-    Literal,
-    Self,
-    TypeVar,
-    Unpack,
-    overload,
-)
+from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 import torch
 
