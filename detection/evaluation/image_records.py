@@ -145,7 +145,10 @@ def _boxes(images: Sequence[Mapping[str, Any]], part: str) -> Floats:
 
 
 def _column(images: Sequence[Mapping[str, Any]], part: str, name: str, dtype: Any) -> Any:
-    return np.array([value for each in images for value in each[part][name]], dtype=dtype)
+    column = np.array([value for each in images for value in each[part][name]], dtype=dtype)
+    if column.ndim > (2 if name == "boxes" else 1):
+        raise ValueError(f"{part}: a list in {name}")
+    return column
 
 
 def _image_index(images: Sequence[Mapping[str, Any]], part: str) -> Any:
