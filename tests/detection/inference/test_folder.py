@@ -218,11 +218,11 @@ def test_images_read_in_processes_give_the_same_records(run, images, tmp_path):
 
 def test_an_image_that_takes_too_long_has_a_record(run, images, tmp_path):
     slow_jpeg(images / "1 slow.jpg")
-    summary = run(images, tmp_path / "out", replace(DEFAULT, seconds=2))
+    summary = run(images, tmp_path / "out", replace(DEFAULT, seconds=0.3))
     errors = {each["file"]: each["error"] for each in records(tmp_path / "out") if "error" in each}
     assert errors.keys() == {"1 cut.png", "1 slow.jpg", "2 text.jpg"}
     assert len(summary.failures) == 3 and summary.done == 10
-    assert errors["1 slow.jpg"] == "not read within 2 s"
+    assert errors["1 slow.jpg"] == "not read within 0.3 s"
 
 
 def test_records_reach_the_disk_in_time(run, images, tmp_path, monkeypatch):
