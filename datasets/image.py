@@ -155,6 +155,8 @@ def from_pil(image: Image.Image, rules: ImageRules = DEFAULT_RULES) -> LoadedIma
 def _content(path: Path) -> bytes:
     try:
         return read_limited(path, MAX_FILE)
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror}") from error
 
@@ -289,6 +291,8 @@ def _only_image_errors(name: str, rules: ImageRules) -> Iterator[None]:
         raise
     except ImageError as error:
         raise rules.error(str(error)) from error
+    except FileNotFoundError as error:  # it was there a moment ago
+        raise rules.error(f"{name}: no such file") from error
     except Exception as error:
         reason = one_line(error)
         if isinstance(error, EOFError) or "truncated" in reason.lower():

@@ -241,6 +241,24 @@ def test_what_stands_behind_a_jpeg_is_not_read() -> None:
         decode_image(data[:-200], "x")
 
 
+@pytest.mark.parametrize("moment", ["expect_file", "read_size"])
+def test_a_file_that_vanishes_while_it_is_read_is_no_such_file(
+    moment: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (20, 16)).save(path)
+    usual = getattr(image_module, moment)
+
+    def followed_by_removal(*given: object) -> object:
+        result = usual(*given)
+        path.unlink()
+        return result
+
+    monkeypatch.setattr(image_module, moment, followed_by_removal)
+    with pytest.raises(ImageError, match=r"a\.png: no such file$"):
+        read_image(path)
+
+
 def test_a_tiff_of_very_many_pages_is_not_searched() -> None:
     sides = ((256, 3, 64), (257, 3, 48), (258, 3, 8), (259, 3, 1), (262, 3, 1))
     tags = [*sides, (273, 4, 8), (277, 3, 1), (278, 3, 48), (279, 4, 64 * 48)]
