@@ -126,8 +126,8 @@ class Group:
         """``function`` of each of ``items``, in order, on the main process within `assisted`.
 
         Each process that is free takes the next item, so those that take longest should come
-        first. Function, items, results and errors must pickle. The first error of any process is
-        raised; none waits for another then.
+        first. Function, items, results and errors must pickle. An error of any process is raised
+        here, once all have ended their items.
         """
         if self.world == 1:
             return list(map(function, items))
@@ -153,7 +153,7 @@ class Group:
         while (number := store.add(counter, 1) - 1) < len(items):
             try:
                 done[str(number)] = function(items[number])
-            except Exception as error:
+            except Exception as error:  # of any kind: `spread` raises it on the main process
                 done[str(number)] = error
                 store.add(counter, len(items))  # there is nothing left to take
         return self.gather(done)

@@ -36,6 +36,8 @@ CROPS_AT_ONCE = 64
 SIBLING_LAYERS = ("cls_logits", "box_deltas")
 #: The outputs of `MapGraph`, and the inputs of `RestGraph` in pooled form.
 CROPS = ("residual", "shortcut")
+#: The sides of a map that may have any size.
+MAP_SIDES = {0: "images", 2: "rows", 3: "columns"}
 
 
 class MapGraph(nn.Module):
@@ -82,7 +84,6 @@ def part_graphs(model: FasterRCNN) -> dict[str, Graph]:
     images = torch.randn(EXAMPLE).to(memory_format=torch.channels_last)
     with torch.no_grad():
         features = model.trunk(images)
-    cells = {0: "images", 2: "rows", 3: "columns"}
     return {
         TRUNK: Graph(
             model.trunk,
@@ -93,7 +94,7 @@ def part_graphs(model: FasterRCNN) -> dict[str, Graph]:
         RPN: Graph(
             model.rpn_head,
             {"features": features},
-            {"features": cells},
+            {"features": MAP_SIDES},
             {
                 "objectness": "(N, B) float32, anchors of a cell together, row by row",
                 "deltas": "(N, B, 4) float32",
@@ -109,11 +110,10 @@ def _head_graphs(model: FasterRCNN, features: Tensor) -> dict[str, Graph]:
     if (split := _projections(head)) is None:
         crops, sides = {"crops": inputs[0]}, {"crops": {0: "regions"}}
         return {HEAD: Graph(HeadGraph(head), crops, sides, found)}
-    cells = {0: "images", 2: "rows", 3: "columns"}
     outputs = dict.fromkeys(CROPS, "(N, C, h, w) float32")
     crops, sides = dict(zip(CROPS, inputs, strict=True)), {name: {0: "regions"} for name in CROPS}
     return {
-        MAP: Graph(MapGraph(*split), {"features": features}, {"features": cells}, outputs),
+        MAP: Graph(MapGraph(*split), {"features": features}, {"features": MAP_SIDES}, outputs),
         HEAD: Graph(RestGraph(*split, head.res5[1:]), crops, sides, found),
     }
 
@@ -253,9 +253,10 @@ class _TailOnMap(nn.Module):
         self.stride, self.steps = first.stride, _steps(first, shortcut)
 
     def forward(self, crops: Tensor) -> Tensor:
-        parts = crops.split(CROPS_AT_ONCE)
-        own = [_channels_last(*_subsampled(self.maps(part), self.steps)) for part in parts]
-        return torch.cat([self.graph(*each) for each in own])
+        return torch.cat([self._of_crops(part) for part in crops.split(CROPS_AT_ONCE)])
+
+    def _of_crops(self, crops: Tensor) -> Tensor:
+        return self.graph(*_channels_last(*_subsampled(self.maps(crops), self.steps)))
 
     def forward_on_map(self, features: Tensor, pool: Pool) -> Tensor:
         return self.graph(*_channels_last(*map(pool, self.maps(features), self.steps)))

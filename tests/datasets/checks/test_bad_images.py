@@ -208,20 +208,26 @@ def test_train_and_eval_accept_all_usable_images(
     assert done.code == 0, done.err
 
 
+def refusal(resdet: Command, command: str, tiny_config: Path, tiny_run: Path, folder: Path) -> str:
+    """The error of training or evaluating on the data in ``folder``."""
+    if command == "train-det":
+        done = train(resdet, tiny_config, folder)
+    else:
+        shutil.copy(tiny_config, folder)
+        words = ("--cfg", folder / tiny_config.name, "--out", folder / "eval")
+        done = resdet("eval", "--weights", tiny_run / "weights" / "best.pt", *words)
+    assert done.code == 3, done.err
+    (line,) = (line for line in done.err.splitlines() if line.startswith("error: "))
+    return line
+
+
 @pytest.mark.parametrize("command", ["train-det", "eval"])
 def test_train_and_eval_stop_before_the_first_step_at_bad_headers(
     resdet: Command, tiny_config: Path, tiny_run: Path, corpus: Path, tmp_path: Path, command: str
 ) -> None:
     bad = [c for c in CASES if isinstance(c.outcome, Refused) and not c.outcome.late]
     write_voc(tmp_path / "scenes", corpus, [*SHOWN[:3], *bad])
-    if command == "train-det":
-        done = train(resdet, tiny_config, tmp_path)
-    else:
-        shutil.copy(tiny_config, tmp_path)
-        words = ("--cfg", tmp_path / tiny_config.name, "--out", tmp_path / "eval")
-        done = resdet("eval", "--weights", tiny_run / "weights" / "best.pt", *words)
-    assert done.code == 3, done.err
-    (line,) = (line for line in done.err.splitlines() if line.startswith("error: "))
+    line = refusal(resdet, command, tiny_config, tiny_run, tmp_path)
     assert str(len(bad)) in line and "JPEGImages" in line
     assert not (tmp_path / "run" / "weights").exists()
 
@@ -237,14 +243,7 @@ def test_train_and_eval_stop_at_paths_that_are_no_regular_files(
     folder.mkdir()
     link.symlink_to(tmp_path / "nowhere.jpg")
     os.mkfifo(pipe)
-    if command == "train-det":
-        done = train(resdet, tiny_config, tmp_path)
-    else:
-        shutil.copy(tiny_config, tmp_path)
-        words = ("--cfg", tmp_path / tiny_config.name, "--out", tmp_path / "eval")
-        done = resdet("eval", "--weights", tiny_run / "weights" / "best.pt", *words)
-    assert done.code == 3, done.err
-    (line,) = (line for line in done.err.splitlines() if line.startswith("error: "))
+    line = refusal(resdet, command, tiny_config, tiny_run, tmp_path)
     for path in (folder, link, pipe):
         assert path.name in line or path.stem in line, line
 
