@@ -4,7 +4,9 @@
 
 Both sides have the same random weights, settings and input and run in turns in one process, so that
 other load on the machine affects both. Ratios are computed within each turn. The outputs are
-compared first. Peak memory is measured in a separate process for each side.
+compared first. Peak memory is measured in a separate process for each side. Both sides keep freed
+memory; with ``--apart``, torchvision's also runs in a process of its own that does not
+(`apart.py`).
 """
 
 from __future__ import annotations
@@ -12,10 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import torch
+from apart import Apart
 from measuring import (
     CLOCKS,
     describe_machine,
@@ -54,16 +58,18 @@ def main() -> None:
     sides = [make_side(name, args) for name in SIDES]
     report["agreement"] = compare(sides, precision=args.precision)
     show("largest difference / largest value", report["agreement"])
-    if "inference" in args.measure:
-        report["inference_s"] = compare_times({s.name: s.detect for s in sides}, args)
-        show("inference, s", report["inference_s"])
-    if "parts" in args.measure:
-        report["parts_s"] = measure_parts(sides, args)
-        for part, result in report["parts_s"].items():
-            show(f"{part}, s", result)
-    if "train" in args.measure:
-        report["train_s"] = compare_times({s.name: s.step for s in sides}, args)
-        show("training step, s", report["train_s"])
+    with ExitStack() as stack:
+        all_sides = [*sides, *([stack.enter_context(Apart(args))] if args.apart else [])]
+        if "inference" in args.measure:
+            report["inference_s"] = compare_times({s.name: s.detect for s in all_sides}, args)
+            show("inference, s", report["inference_s"])
+        if "parts" in args.measure:
+            report["parts_s"] = measure_parts(sides, args)
+            for part, result in report["parts_s"].items():
+                show(f"{part}, s", result)
+        if "train" in args.measure:
+            report["train_s"] = compare_times({s.name: s.step for s in all_sides}, args)
+            show("training step, s", report["train_s"])
     write_json(report, args)
 
 
@@ -100,6 +106,9 @@ def parse_arguments() -> argparse.Namespace:
         default="wall",
         choices=tuple(CLOCKS),
         help="cpu: one thread on a busy machine",
+    )
+    parser.add_argument(
+        "--apart", action="store_true", help="add torchvision's with memory as in a new process"
     )
     parser.add_argument("--child", choices=SIDES, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -167,12 +176,16 @@ def unmatched(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
 def compare_times(
     calls: Mapping[str, Callable[[], object]], args: argparse.Namespace
 ) -> dict[str, dict[str, Any]]:
-    """Seconds of each of two calls, and the ratio of the second to the first in each turn."""
+    """Seconds of each call, and the ratios of the others to the first in each turn.
+
+    That of the second is called ``ratio``, that of a third ``ratio, memory returned``.
+    """
     seconds = in_turns(
         calls, repeats=args.repeats, warmup=args.warmup, device=args.device, clock=args.clock
     )
-    ours, peer = seconds.values()
-    seconds["ratio"] = ratios(peer, ours)
+    ours, *peers = seconds.values()
+    for name, peer in zip(("ratio", "ratio, memory returned"), peers, strict=False):
+        seconds[name] = ratios(peer, ours)
     return {name: spread(values) for name, values in seconds.items()}
 
 
@@ -222,7 +235,7 @@ def show(title: str, values: Mapping[str, Any]) -> None:
             text = "  ".join(f"{key} {item:.4g}" for key, item in numbers.items())
         else:
             text = f"{value:.2e}"
-        print(f"  {name:24s} {text}")
+        print(f"  {name:28s} {text}")
 
 
 if __name__ == "__main__":

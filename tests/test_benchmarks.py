@@ -43,9 +43,13 @@ def run(resdet: Command, tmp_path: Path) -> Run:
 
 
 def test_detector_measures_both_sides(run: Run) -> None:
-    report = run("detector.py", *TINY.split(), "--depth", 18)
+    report = run("detector.py", *TINY.split(), "--depth", 18, "--apart")
     for result in ("inference_s", "train_s", "memory_mb"):
         assert {"ours", "torchvision"} <= set(report[result])
+    for result in ("inference_s", "train_s"):
+        times = report[result]
+        seconds = times["torchvision, memory returned"]["median"] / times["ours"]["median"]
+        assert times["ratio, memory returned"]["median"] == seconds > 0
     assert set(report["parts_s"]) == {"trunk", "proposals", "head", "finish"}
     for memory in report["memory_mb"].values():
         assert memory["peak"] > memory["before"] > 0
@@ -66,6 +70,16 @@ def test_detector_compares_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
     sides[1].model.backbone[1][0].bn1.bias[0] += 0.5
     with pytest.raises(SystemExit, match="disagree"):
         detector.compare(sides, precision="fp32")
+
+
+def test_int8_measures_every_runtime_that_is_installed(run: Run) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    rows = run("int8.py", *TINY.split(), "--depth", 18, "--classes", 3)["seconds"]
+    assert {"ours, fp32", "int8, onnx", "torchvision, fp32", "the same, memory returned"} <= set(
+        rows
+    )
+    for row in rows.values():
+        assert row["ours / it, wall"] == pytest.approx(rows["ours, fp32"]["wall"] / row["wall"])
 
 
 def test_growth_varies_one_quantity_at_a_time(run: Run, tmp_path: Path) -> None:
