@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -14,22 +13,19 @@ import yaml
 from resdet.datasets.finding_remedies import settings_for
 from resdet.datasets.image import DEFAULT_RULES
 from resdet.detection.errors import ConfigError
+from resdet.detection.printing import say
+from resdet.tools.proposed_base import CLASSIFIER, propose_detector
 
 if TYPE_CHECKING:
     from resdet.datasets.checks.check import DataSet, Report
     from resdet.datasets.formats.format import Carries, Source
 
-#: What a proposed config builds on: networks that a CPU trains without pretrained weights.
-_BASES: Mapping[Carries, tuple[str, str]] = {
-    "boxes": ("train-det", "bccd_r18.yaml"),
-    "class": ("train-cls", "caltech40_r18.yaml"),
-}
+#: The command that trains on a proposed config.
+_COMMANDS: Mapping[Carries, str] = {"boxes": "train-det", "class": "train-cls"}
 #: The share of the images that validates where a data set has no such part.
 _HELD_OUT = 0.2
 #: The setting that reads images outside of a data folder.
 _OUTSIDE = "data.allow_outside=true"
-#: Epochs of bccd_r18.yaml, and the images of its 1200 steps.
-_EPOCHS, _FEWEST = 12, 2400
 _PART = re.compile(r"(?:^|_)(train(?!_?val)|val|test)")
 
 
@@ -49,15 +45,15 @@ def next_command(args: argparse.Namespace, data: DataSet, report: Report, traini
     here trains on such data.
     """
     settings = settings_for(report.findings)
-    if settings is None or (_trained_on(data) not in _BASES and settings):
+    if settings is None or (_trained_on(data) not in _COMMANDS and settings):
         # The page shows where to mend.
         return _again(args, *([] if args.out else ["--out", "checked"]))
     if args.cfg:
         return _again(args, *settings) if settings else _on_config(training, args.cfg, args.words)
-    if _trained_on(data) not in _BASES or "train" not in _parts(data):
+    if _trained_on(data) not in _COMMANDS or "train" not in _parts(data):
         return ""
     if args.write_config:
-        command = "check-data" if settings else _BASES[_trained_on(data)][0]
+        command = "check-data" if settings else _COMMANDS[_trained_on(data)]
         return _on_config(command, args.write_config, settings)
     if _OUTSIDE in settings:  # their classes and boxes are not known yet
         return _again(args, "--allow-outside")
@@ -70,7 +66,7 @@ def validation_hint(data: DataSet, config: Any) -> str:
         without = config.data.val == ()
     else:
         parts = _parts(data)
-        without = _trained_on(data) in _BASES and "train" in parts and "val" not in parts
+        without = _trained_on(data) in _COMMANDS and "train" in parts and "val" not in parts
     if not without:
         return ""
     hint = f"no validation images: data.val={{fraction: {_HELD_OUT}}} holds out a share of training"
@@ -100,13 +96,13 @@ def write_config(data: DataSet, report: Report, path: Path) -> None:
     """Write a config that trains on the folder; a fifth of the images is held out where it has no
     validation part. Raises ConfigError if nothing trains on such data, and for an existing file."""
     learned = _trained_on(data)
-    if learned not in _BASES:
+    if learned not in _COMMANDS:
         raise ConfigError(f"{data.origin}: without annotations there is nothing to train on")
     if "train" not in _parts(data):
         raise ConfigError(
             f"{data.origin}: a config needs images for training, there are {', '.join(data.splits)}"
         )
-    command, base = _BASES[learned]
+    command = _COMMANDS[learned]
     folder = path.absolute().parent
     if learned == "boxes":
         section = _detector_data(data, report, folder)
@@ -114,14 +110,13 @@ def write_config(data: DataSet, report: Report, path: Path) -> None:
         section = _class_data(data, folder)
     if data.rules.max_pixels != DEFAULT_RULES.max_pixels:
         section["max_pixels"] = data.rules.max_pixels
-    content = {"base": base, "data": section}
+    kept = 1.0 if "val" in _parts(data) else 1 - _HELD_OUT
+    proposed = CLASSIFIER
     if learned == "boxes":
-        content["train"] = {"epochs": _epochs(data, report)}
+        proposed = propose_detector(report.scales, _images(data, report), kept)
+    content = {"base": proposed.base, "data": section, **proposed.changes}
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    note = (
-        f"# Start: resdet {command} --cfg {path.name}\n"
-        f"# {base} is a small network that trains from scratch on a CPU.\n"
-    )
+    note = f"# Start: resdet {command} --cfg {path.name}\n{proposed.comment}"
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(note + text)
@@ -129,15 +124,16 @@ def write_config(data: DataSet, report: Report, path: Path) -> None:
         raise ConfigError(f"--write-config {path}: is there already") from None
     except OSError as error:
         raise ConfigError(f"--write-config {path}: {error.strerror or error}") from error
+    say(f"written: {path}, with base: {proposed.base}")
+    for reason in proposed.reasons:
+        say(f"  {reason}")
 
 
-def _epochs(data: DataSet, report: Report) -> int:
-    """Passes over the training images: those of the base's own data, and of few images so many
-    that the training has as many steps."""
+def _images(data: DataSet, report: Report) -> int:
+    """The number of images of training, also those that will be held out."""
     named = [_part(name) for name in data.splits]
     part = "train" if "train" in named else ""
-    images = sum(split.images for split in report.splits if _part(split.name) == part)
-    return max(_EPOCHS, math.ceil(_FEWEST / max(images, 1)))
+    return sum(split.images for split in report.splits if _part(split.name) == part)
 
 
 def _part(split: str) -> str:

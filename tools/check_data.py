@@ -99,6 +99,7 @@ def inspect(args: argparse.Namespace) -> tuple[DataSet, Report]:
     from resdet.datasets.listing import listed_once
     from resdet.tools.check_config import next_command, validation_hint, write_config
     from resdet.tools.check_summary import print_report
+    from resdet.tools.proposed_base import DETECTORS
 
     if args.cfg and args.write_config:
         raise ConfigError("--write-config: only for PATH; there is a config")
@@ -109,6 +110,8 @@ def inspect(args: argparse.Namespace) -> tuple[DataSet, Report]:
         _make(args.out)
     with listed_once(), progress_of("decoding") as progress:
         data = _configured(args, config) if config else _folder(args)
+        if args.write_config and data.content == "boxes":
+            data = replace(data, scales=DETECTORS)
         effort = Effort(
             decode=not args.quick,
             workers=_workers(args.workers),

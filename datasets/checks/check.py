@@ -23,6 +23,7 @@ from ..records import RawImage, RawObject, with_own_ids
 from .duplicates import by_split, find_conflicts, find_duplicates, without
 from .examples import Exhibits, choose_exhibits
 from .images import ImageFacts, check_images
+from .scales import Scales, measure_scales
 from .statistics import (
     AnchorFit,
     Anchors,
@@ -58,6 +59,8 @@ class Report:
     seconds: float
     #: Evidence for 0- or 1-based boxes.
     edges: EdgeCounts = field(default_factory=EdgeCounts)
+    #: The objects at the scales that were asked for.
+    scales: Scales | None = None
     #: For the page alone.
     exhibits: Exhibits = field(default_factory=Exhibits)
 
@@ -80,6 +83,8 @@ class DataSet:
     on_bad_box: OnBadBox = "error"
     rules: ImageRules = DEFAULT_RULES
     anchors: Anchors | None = None
+    #: Scales of training to measure the objects at.
+    scales: Mapping[str, Anchors] = field(default_factory=dict)
     content: Content = "boxes"
     #: The sources whose class lists hold if ``classes`` is None.
     listing: tuple[Source, ...] = ()
@@ -123,8 +128,8 @@ def check(data: DataSet, effort: Effort = Effort()) -> Report:
         checked = len(facts)
     everything = [image for part in images.values() for image in part]
     report = summarise(str(data.origin), splits, data.anchors, data.origin)
+    train = next(iter(splits.values()), DataSplit(Records.of(()), ()))
     if data.content != "boxes":
-        train = next(iter(splits.values()), DataSplit(Records.of(()), ()))
         report = replace(report, histograms=image_histograms(train.records))
     ordered = _in_order([*findings, *report.findings])
     return replace(
@@ -133,6 +138,7 @@ def check(data: DataSet, effort: Effort = Effort()) -> Report:
         images_checked=checked,
         seconds=time.monotonic() - started,
         edges=count_edges(everything),
+        scales=measure_scales(train.records, train.classes, data.scales),
         exhibits=choose_exhibits(images, splits, ordered, boxes=data.content == "boxes"),
     )
 

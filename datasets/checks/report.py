@@ -250,8 +250,8 @@ def report_as_dict(report: Report) -> dict[str, object]:
     counts: dict[str, Counter[str]] = {severity: Counter() for severity in SEVERITIES}
     for finding in report.findings:
         counts[finding.severity][finding.kind] += 1
-    fields = asdict(replace(report, exhibits=Exhibits()))
-    del fields["exhibits"]  # of the page alone
+    fields = asdict(replace(report, exhibits=Exhibits(), scales=None))
+    del fields["exhibits"], fields["scales"]  # of the page and of a proposed config alone
     return {key: _plain(each) for key, each in {"counts": counts, **fields}.items()}
 
 

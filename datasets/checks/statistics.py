@@ -132,15 +132,22 @@ def count_classes(splits: Mapping[str, DataSplit]) -> tuple[ClassCounts, ...]:
 
 def size_histograms(records: Records, anchors: Anchors | None) -> tuple[Histogram, ...]:
     """Box sizes as annotated and, with ``anchors``, at the training scale; box shapes."""
-    boxes, sizes = _boxes(records)
+    boxes, _ = _boxes(records)
     width, height = (boxes[:, 2:] - boxes[:, :2]).T
     roots = np.sqrt(width * height)
     found = [_histogram("box size: square root of the area", "px", _SIZE_EDGES, roots)]
     if anchors:
-        scaled = roots * _scales(sizes, anchors)
+        scaled = size_of_boxes(records, anchors)
         found.append(_histogram("box size at the training scale", "px", _SIZE_EDGES, scaled))
     found.append(_histogram("box shape", "height / width", _RATIO_EDGES, height / width))
     return tuple(found)
+
+
+def size_of_boxes(records: Records, anchors: Anchors) -> _Floats:
+    """(R,) the square root of the area of each box at the training scale, without ignored ones."""
+    boxes, sizes = _boxes(records)
+    roots: _Floats = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)) * _scales(sizes, anchors)
+    return roots
 
 
 def image_histograms(records: Records) -> tuple[Histogram, ...]:

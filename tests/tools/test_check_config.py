@@ -52,7 +52,7 @@ def test_without_validation_images_a_share_is_held_out(
     words = _next(capsys.readouterr().out)
     written = yaml.safe_load(path.read_text())
     assert written["data"]["val"] == {"fraction": 0.2}
-    assert written["train"] == {"epochs": 1200}  # two images, as many steps as with more
+    assert written["train"] == {"epochs": 1400}  # two images, as many steps as with more
     assert main([*words, "--dry-run"]) == 3  # of two images
     assert "2 images in 2 groups of near copies are too few" in capsys.readouterr().err
     assert main([*words, "--dry-run", "data.val.fraction=0.5"]) == 0

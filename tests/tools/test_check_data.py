@@ -185,7 +185,7 @@ def test_images_without_annotations(resdet: Command, shared_data: Path, tmp_path
     shutil.copytree(shared_data / "messy_images", folder)
     done = resdet("check-data", folder, "--workers", 1, "--out", tmp_path / "out")
     assert done.code == 3
-    assert re.fullmatch(r"error: .*messy: \d+ errors, see above\n", done.err)
+    assert re.fullmatch(r"(decoding: .*\n)*error: .*messy: \d+ errors, see above\n", done.err)
     refused = resdet("check-data", folder, "--classes", "cat")
     assert (refused.code, "--classes" in refused.err) == (2, True)
 
