@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,11 +18,12 @@ from resdet.detection.config.files import read_stored, stated_task
 from resdet.detection.config.paths import opened_paths
 from resdet.detection.engine.history import History
 from resdet.detection.errors import ImageError, ResdetError, first_few
+from resdet.detection.evaluation.advice import costliest, doubled
 from resdet.detection.evaluation.class_page import ConfusionTable, class_view, confusion_table
 from resdet.detection.evaluation.definitions import DEFINITIONS
-from resdet.detection.evaluation.error_page import costliest, error_view
+from resdet.detection.evaluation.error_page import error_view
 from resdet.detection.evaluation.image_records import IMAGES, read_images
-from resdet.detection.evaluation.page import ClassTable, Metric, class_table
+from resdet.detection.evaluation.page import HEADLINES, ClassTable, Metric, class_table
 from resdet.detection.files import read_limited
 from resdet.detection.tasks.detector import DETECTION
 from resdet.detection.tasks.named_paths import OPTION
@@ -31,6 +33,8 @@ from resdet.detection.tasks.registry import TASKS
 HARDLY = 0.1
 #: Confusions that the advice names.
 MAX_PAIRS = 3
+#: The gain of the last evaluation in training from which on a longer one is worth trying.
+STILL_RISING = 0.01
 
 
 @dataclass(frozen=True)
@@ -74,9 +78,10 @@ def _scores(raw: Mapping[str, Any]) -> Scores:
         name: f"{definitions.get(name, '')}; the mean box of the class: {value:.3f}"
         for name, value in baseline.items()
     }
+    confusion_score = raw.get("confusion", {}).get("score", 0.0)
     advice = (
         _hardly_found(raw["per_class"]),
-        costliest(_dap(raw), _pairs(table)),
+        costliest(_dap(raw), _pairs(table), confusion_score),
         _no_better(raw["metrics"], baseline),
     )
     return Scores(
@@ -90,7 +95,7 @@ def _scores(raw: Mapping[str, Any]) -> Scores:
         "\n".join(filter(None, advice)),
         0.5 if score is None else score,
         table,
-        raw.get("confusion", {}).get("score", 0.0),
+        confusion_score,
     )
 
 
@@ -181,7 +186,7 @@ def read_views(run_dir: Path, scores: Scores, notes: list[str], trust: bool) -> 
         if records.task == DETECTION.name:
             view = error_view(records, read, scores.score)
             confused = {"confused": scores.confused, "confusion_score": scores.confusion_score}
-            return {"errors": view, **confused}
+            return {"errors": view, "doubled": doubled(records), **confused}
         labels = scores.labels if len(scores.labels) == len(records.classes) else records.classes
         return {"confusions": class_view(replace(records, classes=tuple(labels)), read)}
     except ResdetError as error:
@@ -210,6 +215,26 @@ def _known_folders(run_dir: Path) -> list[Path]:
             known += opened_paths(read_stored(task.schema, path)).values()
             break
     return [path.resolve() for path in known]
+
+
+def still_rising(history: History) -> str:
+    """What the last evaluations in training say about a longer one; "" unless the last one is the
+    best of all and clearly better than the one before."""
+    evaluations = history.of("eval")
+    for name, (higher, *_) in HEADLINES.items():
+        known = [each for each in evaluations if math.isfinite(each.values.get(name, math.nan))]
+        if len(known) < 2:
+            continue
+        values = [each.values[name] if higher else -each.values[name] for each in known]
+        if values[-1] < max(values[:-1]) + STILL_RISING:
+            return ""
+        before, last = known[-2:]
+        return (
+            f"{name} was still getting better when the training ended: {before.values[name]:.3f} "
+            f"at step {before.step}, {last.values[name]:.3f} at step {last.step}. To do: train "
+            "longer, --resume RUN with more train.iterations or train.epochs"
+        )
+    return ""
 
 
 def scores_in_training(history: History, notes: list[str]) -> Scores:

@@ -32,7 +32,7 @@ from resdet.detection.inference.records import CLASS_RECORDS, RECORDS, read_reco
 from resdet.detection.pages.shots import Shot
 from resdet.detection.tasks.detector import DETECTION
 from resdet.detection.tasks.registry import TASKS
-from resdet.tools.run_evaluation import read_scores, read_views, scores_in_training
+from resdet.tools.run_evaluation import read_scores, read_views, scores_in_training, still_rising
 
 #: Drawn images on the page, so that it stays a few MB.
 MAX_DRAWN = 24
@@ -81,6 +81,7 @@ def build_page(run_dir: Path, detections: Path | None = None, *, trust: bool = F
         if (text := _text(run_dir, name, notes))
     ]
     views = read_views(run_dir, scores, notes, trust)
+    advice = (scores.advice, views.pop("doubled", ""), still_rising(history))
     sections = [
         _curves(run_dir, history, notes),
         *_galleries(run_dir, notes, views),
@@ -96,7 +97,7 @@ def build_page(run_dir: Path, detections: Path | None = None, *, trust: bool = F
         sections=[section for section in sections if section.images],
         files=[(str(run_dir / name), FILES[name]) for name in FILES if (run_dir / name).exists()],
         notes=notes,
-        advice=scores.advice,
+        advice="\n".join(filter(None, advice)),
         **views,
         labels=scores.labels,
     )

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from ..pages.shots import BUDGET, ImageBudget, Reader, Shot, class_hex, read_shot, scaled_box
-from .columns import Columns, Floats, Ints
+from .columns import Columns
 from .definitions import COCO_SIZES
-from .error_types import ERRORS, KINDS, error_types
+from .error_counts import SCORES, count_errors, own_scores, own_words, sizes_of
+from .error_types import ERRORS, KINDS
 from .image_records import ImageRecords
 from .voc import PrecisionRecall, area_ap, precision_recall
 
@@ -25,16 +26,10 @@ from .voc import PrecisionRecall, area_ap, precision_recall
 WORST, MORE, SIDE = 48, 24, 640
 #: Detections of an image in the page, those of the highest scores; the counts are of all.
 MAX_DETECTIONS = 100
-#: Beyond this number of classes only the counts of all together are in the page.
-MAX_CLASSES = 100
 #: Images named below those that are shown.
 MAX_NAMED = 200
 #: Points of a curve.
 CURVE_POINTS = 200
-#: Sizes of objects, whose areas are parted by two squares.
-SIZES = ("small", "medium", "large")
-#: The scores of the slider.
-SCORES = tuple(round(number / 100, 2) for number in range(100))
 
 #: Colour and line of each kind (Okabe and Ito's colours, which all people can tell apart).
 STYLES: Mapping[str, tuple[str, str, str]] = {
@@ -46,21 +41,6 @@ STYLES: Mapping[str, tuple[str, str, str]] = {
     "duplicate": ("duplicate", "#0072b2", "dotted"),
     "background": ("on background", "#d55e00", ""),
     "ignored": ("ignored", "#999999", "dotted"),
-}
-
-#: What to look at where an error type costs most.
-ADVICE: Mapping[str, str] = {
-    "missed": "choose the error below and see which objects are missed: small ones need larger "
-    "images (image.short_side_train) or smaller anchors (rpn.anchor_sizes), rare ones more images",
-    "background": "choose the error below and see whether objects there are not annotated; images "
-    "without objects in training teach what is none",
-    "classification": "see in the confusion matrix which classes are confused, whether their "
-    "objects are named alike in all annotations, and whether they differ at the size that the "
-    "network sees",
-    "localization": "see whether the boxes are drawn alike in all annotations; longer training "
-    "makes boxes more exact",
-    "both": "choose the error below and see which classes are concerned; more images of them help",
-    "duplicate": "a smaller test.nms_iou joins overlapping detections",
 }
 
 
@@ -99,7 +79,8 @@ def error_view(records: ImageRecords, read: Reader, score: float) -> ErrorView:
     small, large = map(float, records.header.get("sizes", COCO_SIZES))
     sides = small, large
     columns = records.columns()
-    counts = _counts(columns, sides)
+    own = own_scores(records)
+    counts = count_errors(columns, sides, own)
     chosen = _chosen(records)
     budget = ImageBudget(BUDGET)
     cases, boxes = [], []
@@ -116,6 +97,8 @@ def error_view(records: ImageRecords, read: Reader, score: float) -> ErrorView:
         "errors": [name for name in STYLES if name in ERRORS],
         "scores": SCORES,
         "score": score,
+        "own": own,
+        "own_words": own_words(own),
         "counts": counts,
         "cases": boxes,
     }
@@ -130,19 +113,6 @@ def error_view(records: ImageRecords, read: Reader, score: float) -> ErrorView:
         sides,
         _curves(columns, records.classes),
     )
-
-
-def costliest(dap: Mapping[str, float | None], confused: Sequence[str] = ()) -> str:
-    """What costs most AP and what to do about it; "" where nothing costs any. ``confused`` are the
-    most frequent confusions in words."""
-    costs = {name: cost for name, cost in dap.items() if cost and name in ADVICE}
-    if not costs:
-        return ""
-    name = max(costs, key=lambda each: costs[each] or 0.0)
-    rise = f"without it AP would be {costs[name]:.3f} higher"
-    if name == "classification" and confused:
-        rise += f"; most often {', '.join(confused)}"
-    return f"the error that costs most AP: {STYLES[name][0]}; {rise}. To do: {ADVICE[name]}"
 
 
 def _chosen(records: ImageRecords) -> list[Mapping[str, Any]]:
@@ -174,9 +144,9 @@ def _boxes(entry: Mapping[str, Any], scale: float, sides: tuple[float, float]) -
     kind, object or -1, size) in pixels of the shown image, the detections by falling score; sizes
     are numbers in `SIZES`."""
     truth, found = entry["objects"], entry["detections"]
-    of_object = _sizes(np.array(truth["areas"], dtype=np.float64), sides).tolist()
+    of_object = sizes_of(np.array(truth["areas"], dtype=np.float64), sides).tolist()
     boxes = np.array(found["boxes"], dtype=np.float64).reshape(-1, 4)
-    own = _sizes((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), sides).tolist()
+    own = sizes_of((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), sides).tolist()
     rows = sorted(range(len(found["scores"])), key=lambda row: -found["scores"][row])
     return {
         "objects": [
@@ -215,54 +185,6 @@ def _points(curve: PrecisionRecall) -> str:
     places = places[places < len(curve.right)]
     pairs = zip(curve.recall[places].tolist(), curve.precision[places].tolist(), strict=True)
     return " ".join(f"{100 * x:.1f},{100 - 100 * y:.1f}" for x, y in pairs)
-
-
-def _counts(columns: Columns, sides: tuple[float, float]) -> dict[str, Any]:
-    """The number of objects, and of detections of each kind and missed objects from each of SCORES
-    on: for all sizes and each of `SIZES` a list by class, the last one of all classes together.
-
-    A detection has the size of the object that it is about, else its own."""
-    errors = error_types(columns)
-    truth, found, classes = columns.truth, columns.found, columns.num_classes
-    shape = (len(SIZES), classes, len(SCORES))
-    of_object = _sizes(truth.areas, sides)
-    own = (found.boxes[:, 2:] - found.boxes[:, :2]).prod(axis=1)
-    about = np.append(truth.areas, np.nan)[errors.targets]
-    of_detection = _sizes(np.where(errors.targets < 0, own, about), sides)
-    # The last score of the slider that each detection reaches.
-    place = np.searchsorted(SCORES, found.scores, side="right") - 1
-    tables = {}
-    for number, name in enumerate(KINDS):
-        rows = errors.kinds == number
-        exact = np.zeros(shape, np.int64)
-        np.add.at(exact, (of_detection[rows], found.labels[rows], place[rows]), 1)
-        tables[name] = exact[..., ::-1].cumsum(axis=-1)[..., ::-1]
-    del tables["ignored"]
-    tables["missed"] = np.zeros(shape, np.int64)
-    for each, score in enumerate(SCORES):
-        rows = errors.missed(np.full(classes, score))
-        np.add.at(tables["missed"][..., each], (of_object[rows], truth.labels[rows]), 1)
-    objects = np.zeros(shape[:2], np.int64)
-    np.add.at(objects, (of_object[~truth.ignore], truth.labels[~truth.ignore]), 1)
-    known = classes if classes <= MAX_CLASSES else 0
-    return {
-        "objects": _with_sums(objects, known),
-        "kinds": {name: _with_sums(table, known) for name, table in tables.items()},
-    }
-
-
-def _with_sums(table: Ints, known: int) -> list[Any]:
-    """(sizes, classes, ..) with all sizes first, and all classes after the first ``known``."""
-    sized = np.concatenate([table.sum(axis=0, keepdims=True), table])
-    every = sized.sum(axis=1, keepdims=True)
-    rows: list[Any] = np.concatenate([sized[:, :known], every], axis=1).tolist()
-    return rows
-
-
-def _sizes(areas: Floats, sides: tuple[float, float]) -> Ints:
-    """The number in `SIZES` of each area, as in COCO."""
-    small, large = sides
-    return np.where(areas <= small**2, 0, np.where(areas <= large**2, 1, 2))
 
 
 def _name(entry: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@
   const classFilter = document.getElementById("class");
   const kindFilter = document.getElementById("kind");
   const sizeFilter = document.getElementById("size");
+  const own = document.getElementById("own");
   const more = document.getElementById("more");
   const STEP = 8;
   let limit = STEP;
@@ -14,9 +15,13 @@
   const ERRORS = data.errors;
   const HITS = ["right", "classification", "localization"];
 
-  // What a case has from a score on: detections, and which objects are missed.
+  const byClass = () => own !== null && own.checked;
+
+  // What a case has from a score on, or from those of the classes: detections, and which objects
+  // are missed.
   function at(entry, score) {
-    const found = entry.detections.filter((each) => each[5] >= score);
+    const least = (label) => (byClass() ? data.own[label] ?? Infinity : score);
+    const found = entry.detections.filter((each) => each[5] >= least(each[4]));
     const hit = new Set(found.filter((each) => HITS.includes(each[6])).map((each) => each[7]));
     const missed = entry.objects.map((object, index) => !object[5] && !hit.has(index));
     return { found, missed };
@@ -80,9 +85,9 @@
     const score = data.scores[place];
     const chosen = Number(classFilter.value);
     const kind = kindFilter.value;
-    document.getElementById("shown-score").textContent = score.toFixed(2);
+    document.getElementById("shown-score").textContent = byClass() ? "…" : score.toFixed(2);
     const size = Number(sizeFilter.value);
-    recount(place, chosen, size);
+    recount(byClass() ? data.scores.length : place, chosen, size);
     const filtered = chosen >= 0 || kind !== "" || size > 0;
     const contents = data.cases.map((entry) => chosenOf(entry, score, chosen, kind, size));
     const ranked = cases.map((node, index) => [node, filtered && !contents[index].errors ? null : contents[index].errors]);
@@ -113,6 +118,10 @@
     }
     update();
   });
-  for (const control of [slider, classFilter, kindFilter, sizeFilter]) control.addEventListener("input", update);
+  // Chosen by hand, the score is one for all classes.
+  slider.addEventListener("input", () => {
+    if (own) own.checked = false;
+  });
+  for (const control of [slider, classFilter, kindFilter, sizeFilter, own]) control?.addEventListener("input", update);
   update();
 }

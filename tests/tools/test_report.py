@@ -269,7 +269,7 @@ def test_the_confused_classes_are_named_without_missed_and_invented_objects(
     (tmp_path / "metrics.json").write_text(json.dumps(content))
     scores = read_scores(tmp_path, [])
     assert scores is not None and scores.confused is not None
-    assert "most often b as a (2), a as b (1). To do" in scores.advice
+    assert "b as a (2), a as b (1). To do" in scores.advice
     assert [each.count for each in scores.confused.pairs] == [2, 1]
     assert dict(scores.confused.matrix)["no object"][0][0] == 9
 

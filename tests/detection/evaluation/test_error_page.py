@@ -12,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 from resdet.detection.errors import ImageError
 from resdet.detection.evaluation import error_page
+from resdet.detection.evaluation.advice import costliest, doubled
 from resdet.detection.evaluation.detection import evaluate
-from resdet.detection.evaluation.error_page import SCORES, costliest, error_view
+from resdet.detection.evaluation.error_counts import SCORES
+from resdet.detection.evaluation.error_page import error_view
 from resdet.detection.evaluation.image_records import ImageRecords, read_images
 from resdet.detection.evaluation.page import Page, render_page
 from resdet.detection.evaluation.report import write_report
@@ -161,5 +163,62 @@ def test_the_advice_is_about_what_costs_most() -> None:
     advice = costliest({"missed": 0.1, "duplicate": 0.25, "background": None})
     assert "duplicate" in advice and "0.250" in advice and "test.nms_iou" in advice
     assert costliest({"missed": 0.0}) == costliest({}) == ""
-    advice = costliest({"classification": 0.1}, ["cat as dog (7)", "dog as cat (2)"])
-    assert "0.100 higher; most often cat as dog (7), dog as cat (2). To do" in advice
+    advice = costliest({"classification": 0.1}, ["cat as dog (7)", "dog as cat (2)"], 0.25)
+    assert "higher; most often, from score 0.25 on, cat as dog (7), dog as cat (2). To do" in advice
+
+
+def _doubles(folder: Path, *found: tuple[float, float, int]) -> str:
+    """What `doubled` says of images with a cat each, found with a score as a cat and with another
+    one as a dog, whose box is shifted by some px."""
+    truth = [_record(str(number), [CAT], [0]) for number in range(len(found))]
+    detections = {
+        str(number): _found((CAT, 0, cat), ([float(shift), 0, 40, 40], 1, dog))
+        for number, (cat, dog, shift) in enumerate(found)
+    }
+    evaluation = evaluate(detections, truth, ["cat", "dog"], coco=None)
+    write_report(replace(evaluation, score_threshold=0.3, resamples=0), folder)
+    return doubled(read_images(folder))
+
+
+def test_doubles_of_different_classes_name_what_joins_them(tmp_path: Path) -> None:
+    four = [(0.9, 0.4, 5)] * 4
+    advice = _doubles(tmp_path / "four", *four)
+    assert advice.startswith("4 of 4 wrong classes are second boxes of objects that are also found")
+    assert "infer --agnostic-nms" in advice and "test.suppress.class_agnostic=true" in advice
+    assert "others" not in advice
+    # Where the wrong one is surer, suppression would leave it.
+    assert "of 1 others it would leave" in _doubles(tmp_path / "a", *four, (0.4, 0.9, 5))
+    assert _doubles(tmp_path / "b", *four, *[(0.4, 0.9, 5)] * 4) == ""
+    # Few, below the scores that errors count from, or apart.
+    assert _doubles(tmp_path / "c", *four[:2]) == ""
+    assert _doubles(tmp_path / "d", *[(0.9, 0.2, 5)] * 4) == ""
+    assert _doubles(tmp_path / "e", *[(0.9, 0.4, 25)] * 4) == ""
+
+
+def test_the_counts_of_the_evaluation_are_those_of_the_page(tmp_path: Path) -> None:
+    """At the thresholds of the classes, which are different; a class without any counts nothing."""
+    truth = [_record("a", [CAT, DOG], [0, 1]), _record("b", [DOG], [1])]
+    found = {
+        "a": _found((CAT, 0, 0.9), (CAT, 0, 0.8), (DOG, 1, 0.3), (DOG, 0, 0.95)),
+        "b": _found((DOG, 0, 0.7), ([0.0, 0, 20, 20], 1, 0.35)),
+    }
+    evaluation = evaluate(found, truth, ["cat", "dog", "bird"], coco=None)
+    own = [float(each) for each in evaluation.analysis.thresholds]
+    assert own[0] != own[1]
+    write_report(replace(evaluation, resamples=0), tmp_path)
+    data = error_view(read_images(tmp_path), _grey, 0.5).data
+    assert data["own"] == own and "largest F1" in data["own_words"]
+    counted = json.loads((tmp_path / "metrics.json").read_text())["errors"]["counts"]
+    assert {name: data["counts"]["kinds"][name][0][-1][-1] for name in counted} == counted
+    assert all(len(row) == len(SCORES) + 1 for row in data["counts"]["kinds"]["right"][0])
+
+
+def test_one_score_for_all_is_named(records: ImageRecords) -> None:
+    data = error_view(records, _grey, 0.5).data
+    assert data["own"] == [0.2, 0.2] and data["own_words"] == "from 0.2 on, as eval counted"
+    older = {name: value for name, value in records.header.items() if name != "score_thresholds"}
+    data = error_view(replace(records, header=older), _grey, 0.5).data
+    assert data["own"] is None and len(data["counts"]["kinds"]["missed"][0][0]) == len(SCORES)
+    assert 'id="own"' not in render_page(
+        Page("x", errors=error_view(replace(records, header=older), _grey, 0.5))
+    )

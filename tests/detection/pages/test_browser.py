@@ -82,7 +82,15 @@ def _numbers(browser: Any) -> list[str]:
 
 def test_the_slider_redraws_and_counts_again(browser: Any, errors_page: Path) -> None:
     _open(browser, errors_page, 1400)
+    # At first the errors that the evaluation counted, from 0.9 on, the score of both classes.
+    assert browser.execute_script("return document.getElementById('own').checked")
+    assert _numbers(browser) == ["…", "1.000", "0.333"]
+    assert sorted(browser.execute_script(STATE)) == [
+        ["0.png: 1 missed", 2, 2],
+        ["1.png: 1 missed", 1, 1],
+    ]
     browser.execute_script(SET, "score", "0")
+    assert not browser.execute_script("return document.getElementById('own').checked")
     assert _numbers(browser) == ["0.00", "0.250", "0.333"]
     assert sorted(browser.execute_script(STATE)) == [
         ["0.png: 1 missed, 1 duplicate", 2, 3],
