@@ -28,7 +28,7 @@ quickstart: $(VENV)/installed
 		backbone.weights=$(QUICK)/backbone.safetensors --out $(QUICK)/pretrained
 	@echo "== 4/5 evaluate it on the 100 scenes of val; draw what it finds in 20 of them"
 	$(BIN)/resdet eval --weights $(QUICK)/pretrained/weights/best.pt
-	$(BIN)/resdet infer --weights $(QUICK)/pretrained/weights/best.pt --conf 0.3 --out $(QUICK)/found \
+	$(BIN)/resdet infer --weights $(QUICK)/pretrained/weights/best.pt --conf best --out $(QUICK)/found \
 		$(QUICK)/data/synthetic/JPEGImages/val_000[01]?.jpg
 	@echo "== 5/5 write a page of all of it"
 	$(BIN)/resdet report $(QUICK)/pretrained --detections $(QUICK)/found --out $(QUICK)/report.html

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -19,7 +19,11 @@ from resdet.tools.arguments import (
     positive,
     split_overrides,
 )
+from resdet.tools.best_scores import BEST
 from resdet.tools.source_arguments import format_named
+
+#: The minimum score, and those of single classes by name.
+Scores = tuple[float | None, dict[str, float]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,9 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--conf-thres",
         action="append",
         default=[],
-        metavar="X|CLASS=X",
-        help="minimum score (default: 0.5, of a classifier 0), or that of one class; may be "
-        "repeated",
+        metavar="X|CLASS=X|best",
+        help="minimum score (default: 0.5, of classifiers and localizers 0), or that of one class; "
+        "may be repeated; best: those that `eval` of these weights found, of each class",
     )
     parser.add_argument("--classes", default="", metavar="A,B", help="keep only these classes")
     parser.add_argument(
@@ -166,28 +170,31 @@ def overlap(args: argparse.Namespace) -> float:
     return 0.2 if args.overlap is None else float(args.overlap)
 
 
-def thresholds(
-    words: Sequence[str], classes: Sequence[str]
-) -> tuple[float | None, dict[str, float]]:
+def thresholds(words: Sequence[str], classes: Sequence[str], best: Callable[[], Scores]) -> Scores:
     """The minimum score, if given, and those of single classes, of ``0.3``, ``cat=0.6`` or both in
-    one word, separated by commas. The last one counts."""
+    one word, separated by commas. The last one counts, but for the word ``best``, which stands for
+    the scores that ``best`` returns where no other is given."""
     least: float | None = None
     of_classes: dict[str, float] = {}
+    found: Scores = (None, {})
     for word in words:
         parts = [word] if word.rpartition("=")[0] in classes else word.split(",")
         for part in parts:
+            if part.strip() == BEST:
+                found = best()
+                continue
             name, equals, number = part.strip().rpartition("=")
             try:
                 score = float(number)
             except ValueError:
                 raise ConfigError(
-                    f"--conf {word}: expected a score such as 0.3, or CLASS=0.6"
+                    f"--conf {word}: expected a score such as 0.3, CLASS=0.6, or {BEST}"
                 ) from None
             if equals:
                 of_classes[name.strip()] = score
             else:
                 least = score
-    return least, of_classes
+    return found[0] if least is None else least, found[1] | of_classes
 
 
 def resume_command(args: argparse.Namespace) -> str:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from resdet.detection.errors import ConfigError
 from resdet.detection.printing import say
 from resdet.tools.arguments import names, split_overrides
-from resdet.tools.infer_arguments import overlap, thresholds
+from resdet.tools.best_scores import BEST, best_scores, describe_scores
+from resdet.tools.infer_arguments import Scores, overlap, thresholds
 
 if TYPE_CHECKING:
     from resdet.detection.cluster.job import ModelArguments
@@ -67,9 +68,9 @@ def folder_options(
     from resdet.datasets.formats.coco_ids import coco_ids
     from resdet.detection.inference.options import FolderOptions
 
-    least, of_classes = thresholds(args.conf, predictor.classes)
+    least, of_classes = _thresholds(args, predictor)
     options = FolderOptions(
-        score_threshold=predictor.output.threshold if least is None else least,
+        score_threshold=least,
         class_thresholds=of_classes,
         only_classes=names(args.classes, predictor.classes),
         batch_size=args.batch_size,
@@ -91,6 +92,32 @@ def folder_options(
                 f"out; --conf {value} keeps it"
             )
     return options
+
+
+def _thresholds(
+    args: argparse.Namespace, predictor: Predictor[Any]
+) -> tuple[float, dict[str, float]]:
+    """The minimum score and those of single classes; the scores of ``--conf best`` are told."""
+    from resdet.detection.export.folder import weights_hash
+
+    asked = False
+
+    def best() -> Scores:
+        nonlocal asked
+        asked = True
+        hashes = [weights_hash(path) for path in predictor.facts.origin]
+        return best_scores(args.weights, hashes, predictor.classes)
+
+    least, of_classes = thresholds(args.conf, predictor.classes, best)
+    if asked and least is None:
+        raise ConfigError(
+            f"--conf {BEST}: the evaluation found nothing right at any score; give one, such as "
+            "--conf 0.05, or train longer"
+        )
+    least = predictor.output.threshold if least is None else least
+    if asked:
+        say(describe_scores(least, of_classes, predictor.classes))
+    return least, of_classes
 
 
 def shard_of(text: str) -> tuple[int, int]:
