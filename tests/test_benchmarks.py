@@ -82,6 +82,20 @@ def test_int8_measures_every_runtime_that_is_installed(run: Run) -> None:
         assert row["ours / it, wall"] == pytest.approx(rows["ours, fp32"]["wall"] / row["wall"])
 
 
+def test_small_data_scores_every_side_alike(resdet: Command, tmp_path: Path) -> None:
+    resdet("get-data", "synthetic", "--out", tmp_path, "--train", 12, "--val", 3)
+    tiny = ["backbone.width=8", "image.short_side_train=[64]", "image.short_side_test=64"]
+    command = [tmp_path / "synthetic", "--cfg", "quickstart_r18.yaml", "--split", "val"]
+    command += ["--out", tmp_path / "out", "--sides", "ours", "torchvision", "--minutes", 0.02]
+    command += ["--seeds", 0, "--set", *tiny]
+    for _ in range(2):  # the second time nothing is trained
+        done = resdet.python(BENCHMARKS / "small_data.py", *command)
+        assert done.returncode == 0, done.stderr
+        rows = json.loads((tmp_path / "out" / "results.json").read_text())
+        assert [row["side"] for row in rows] == ["ours", "torchvision"]
+        assert all(0 <= row["ap"] <= row["map50"] <= 1 and row["seconds"] > 0 for row in rows)
+
+
 def test_growth_varies_one_quantity_at_a_time(run: Run, tmp_path: Path) -> None:
     plot = tmp_path / "growth.png"
     tiny = "--depth 18 --around 64 10 1 1 --side 64 --proposals 10 20 --batch 2 --threads 1"
