@@ -17,6 +17,7 @@ from resdet.tools.progress import inference_progress
 if TYPE_CHECKING:
     from resdet.detection.inference.folder import FolderSummary
     from resdet.detection.inference.inputs import InputFile
+    from resdet.detection.inference.options import FolderOptions
     from resdet.detection.inference.predictor import Predictor
 
 HELP = "run a model on images, folders, globs or lists of images, on videos and streams"
@@ -70,7 +71,7 @@ def _run_images(
 ) -> tuple[FolderSummary, int]:
     from resdet.detection.engine.signals import StopRequest
     from resdet.detection.inference.folder import run_folder
-    from resdet.detection.inference.outputs import ClassOutput
+    from resdet.detection.inference.outputs import ClassOutput, LocatedOutput
 
     if args.every is not None:
         raise ConfigError("--every: is for videos, not images")
@@ -85,12 +86,10 @@ def _run_images(
             predictor, files, args.out, options, stop=lambda: stop.requested, report=report
         )
     _print_summary(summary, predictor.output.noun, "images")
-    if summary.usable and not summary.found:
-        subject = "no wanted class" if options.only_classes else "nothing"
-        least = f"{options.least:g}"
-        say(f"{subject} scores {least} or more; lower --conf to see what scores less")
+    if summary.empty:
+        say(_without_results(summary, options, predictor))
     for format in args.format if not summary.interrupted else ():
-        _write_annotations(args.out, format.name)
+        _write_annotations(args.out, format.name, best=isinstance(predictor.output, LocatedOutput))
     if not summary.interrupted and (args.page or summary.usable):
         _show(args, files, predictor)
     if summary.interrupted:
@@ -100,6 +99,21 @@ def _run_images(
     named = any(file.named and file.name in failed for file in files)
     unusable = named or (failed and (args.strict or len(failed) == summary.total))
     return summary, 5 if unusable else 0
+
+
+def _without_results(
+    summary: FolderSummary, options: FolderOptions, predictor: Predictor[Any]
+) -> str:
+    """How many images have no result, and why."""
+    count = f"{summary.empty} of {summary.usable} images have no {predictor.output.noun}"
+    subject = "no wanted class" if options.only_classes else "nothing"
+    if options.least > 0:
+        scores = options.thresholds(predictor.classes)
+        several = len(set(scores[scores.isfinite()].tolist())) > 1
+        why = f"{subject} in them scores {options.least:g} or more"
+        why = f"{subject} in them reaches the score of its class" if several else why
+        return f"{count}: {why}; lower --conf to see what scores less"
+    return f"{count}, of any score" + (" of a wanted class" if options.only_classes else "")
 
 
 def _run_videos(
@@ -138,10 +152,10 @@ def _run_videos(
     return summary, 5 if summary.failures else 0
 
 
-def _write_annotations(out: Path, format: str) -> None:
+def _write_annotations(out: Path, format: str, *, best: bool) -> None:
     from resdet.detection.inference.annotations import write_annotations
 
-    folder, plan = write_annotations(out, format)
+    folder, plan = write_annotations(out, format, best=best)
     say(f"annotations: {folder}")
     for line in plan.losses:
         say(f"  lost: {line}")
@@ -155,12 +169,12 @@ def _show(args: argparse.Namespace, files: list[InputFile], predictor: Predictor
         return
     from resdet.datasets.image import read_image
     from resdet.detection.inference.folder_page import write_folder_page
-    from resdet.detection.inference.localize import LocationPipeline
+    from resdet.detection.inference.outputs import LocatedOutput
 
     def read(path: Path) -> Any:
         return read_image(path, predictor.rules).pixels
 
-    located = isinstance(predictor.pipeline, LocationPipeline)
+    located = isinstance(predictor.output, LocatedOutput)
     words = predictor.facts.class_words
     sources = {file.name: file.path for file in files}
     page = write_folder_page(args.out, sources, read, words=words, located=located)

@@ -47,7 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8000, help="0: any free one, which is printed")
     parser.add_argument("--token-file", type=Path, metavar="FILE", help="clients must send this")
     parser.add_argument(
-        "--conf", type=float, metavar="X", help="minimum score (default: 0.5, of a classifier 0)"
+        "--conf",
+        type=float,
+        metavar="X",
+        help="minimum score (default: 0.5, of classifiers and localizers 0)",
     )
     parser.add_argument(
         "--batch-size",

@@ -49,9 +49,9 @@ def count_errors(
         every.append(np.array([np.inf if score is None else score for score in own]))
     shape = (len(SIZES), classes, len(every))
     of_object = sizes_of(truth.areas, sides)
-    own = (found.boxes[:, 2:] - found.boxes[:, :2]).prod(axis=1)
+    areas = (found.boxes[:, 2:] - found.boxes[:, :2]).prod(axis=1)
     about = np.append(truth.areas, np.nan)[errors.targets]
-    of_detection = sizes_of(np.where(errors.targets < 0, own, about), sides)
+    of_detection = sizes_of(np.where(errors.targets < 0, areas, about), sides)
     tables = {name: np.zeros(shape, np.int64) for name in (*KINDS, "missed")}
     del tables["ignored"]
     # The last score of the slider that each detection reaches.

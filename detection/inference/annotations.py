@@ -18,9 +18,12 @@ from .records import RECORDS, read_meta, read_records
 ANNOTATIONS, SPLIT = "annotations", "images"
 
 
-def write_annotations(results: Path, format: str) -> tuple[Path, ConversionPlan]:
+def write_annotations(
+    results: Path, format: str, *, best: bool = False
+) -> tuple[Path, ConversionPlan]:
     """Write the detections of a folder of results as ``annotations/<format>`` in it, replacing
-    those of an earlier run; returns the folder and what it holds.
+    those of an earlier run; returns the folder and what it holds. With ``best``, of each image only
+    the first detection, as a localizer has boxes of several classes for one object.
 
     Images are named as in the records and not copied; failed ones are left out. Only Label Studio
     keeps the scores, as predictions. Raises ConfigError for a folder without results or a format
@@ -35,7 +38,7 @@ def write_annotations(results: Path, format: str) -> tuple[Path, ConversionPlan]
             (record["height"], record["width"]),
             tuple(
                 RawObject(each["label"], tuple(each["box"]), score=each["score"])
-                for each in record["detections"]
+                for each in record["detections"][: 1 if best else None]
             ),
             path,
         )

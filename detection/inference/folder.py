@@ -62,8 +62,9 @@ class Item:
 class FolderSummary:
     """The counts of a run, which processed ``new`` images in ``seconds``; of videos ``frames``.
 
-    ``done``, ``found`` (detections or labels), ``failures`` (name, reason) and ``warned`` include
-    the records of earlier runs, ``total`` the images that are not processed yet.
+    ``done``, ``found`` (detections or labels), ``failures`` (name, reason), ``warned`` and
+    ``empty`` (images without a result) include the records of earlier runs, ``total`` the images
+    that are not processed yet.
     """
 
     out: Path
@@ -76,6 +77,7 @@ class FolderSummary:
     interrupted: bool
     warned: int = 0
     frames: int = 0
+    empty: int = 0
 
     @property
     def usable(self) -> int:
@@ -146,6 +148,7 @@ def _run(
     failures = [(entry.file, entry.error) for entry in entries if entry.error is not None]
     found = sum(entry.found for entry in entries)
     warned = sum(entry.warned for entry in entries)
+    empty = sum(entry.error is None and not entry.found for entry in entries)
     start = time.perf_counter()
     with contextlib.closing(image_records(predictor, waiting, out, options, stop)) as records:
         for record in records:
@@ -157,6 +160,8 @@ def _run(
             warned += bool(record.get("warnings"))
             if "error" in record:
                 failures.append((record["file"], record["error"]))
+            elif not found_in(record):
+                empty += 1
             report(done, total, len(failures))
     seconds = time.perf_counter() - start
     sync_to_disk(path)
@@ -164,7 +169,7 @@ def _run(
         predictor.output.export(out, options.coco_ids)
     new, interrupted = done - len(entries), done < total
     return FolderSummary(
-        out, total, done, new, found, tuple(failures), seconds, interrupted, warned
+        out, total, done, new, found, tuple(failures), seconds, interrupted, warned, empty=empty
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -41,9 +42,11 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class FoundCase:
-    """An image of the page; ``words`` are its results, ``ranked`` the best classes of a classifier
-    with their scores, ``drawn`` is the link to its drawing, or empty."""
+    """An image of the page: its whole ``path`` and its ``name`` in the folder of all; ``words`` are
+    its results, ``ranked`` the best classes of a classifier or localizer with their scores,
+    ``drawn`` is the link to its drawing, or empty."""
 
+    path: str
     name: str
     words: str
     drawn: str
@@ -69,6 +72,7 @@ def write_folder_page(
     ranks = (out / CLASS_RECORDS).exists()
     read_all = read_records(out / (CLASS_RECORDS if ranks else RECORDS))
     records = [_named(record, words) for record in read_all]
+    records = [_best_box(record) for record in records] if located else records
     path = out / PAGE
     try:
         write_file(path, _page(meta, records, sources, read, ranks=ranks, located=located))
@@ -95,7 +99,12 @@ def _page(
     classes = meta["classes"]
     labels = {name: label for label, name in enumerate(classes)}
     usable = [record for record in records if record.get("error") is None]
-    failed = [(each["file"], each["error"]) for each in records if each.get("error") is not None]
+    folder = _common_folder([record["file"] for record in records])
+    failed = [
+        (each["file"].removeprefix(folder), each["error"])
+        for each in records
+        if each.get("error") is not None
+    ]
     usable.sort(key=lambda record: (-doubt(record), record["file"]))
     chosen = _chosen(usable)
     budget = ImageBudget(BUDGET)
@@ -103,7 +112,7 @@ def _page(
     for record in chosen:
         source = sources.get(record["file"])
         shot, scale = _shot(record["file"], source, read, budget)
-        cases.append(_case(record, shot))
+        cases.append(_case(record, shot, folder))
         results.append(_results(record, labels, scale))
     shown = {record["file"] for record in chosen}
     others = [record for record in usable if record["file"] not in shown]
@@ -114,7 +123,7 @@ def _page(
         "colours": [class_hex(label) for label in range(len(classes))],
         "scores": SCORES,
         "least": least,
-        "ranks": ranks,
+        "ranks": ranks or located,
         "counts": _counts(usable, labels),
         "cases": results,
     }
@@ -126,12 +135,13 @@ def _page(
         cases=cases,
         ranks=ranks,
         located=located,
+        folder=folder,
         images=len(usable),
         total=len(records),
         failed=failed[:MAX_FAILED],
         failures=len(failed),
         legend=[(label, classes[label]) for label, _ in counts.most_common(MAX_LEGEND)],
-        named=[_case(record, Shot("")) for record in others[:MAX_NAMED]],
+        named=[_case(record, Shot(""), folder) for record in others[:MAX_NAMED]],
         hidden=max(0, len(others) - MAX_NAMED),
         facts=_facts(meta),
         records=CLASS_RECORDS if ranks else RECORDS,
@@ -146,6 +156,21 @@ def _named(record: Record, words: Mapping[str, str]) -> Record:
         for part in parts
     }
     return {**record, **named}
+
+
+def _best_box(record: Record) -> Record:
+    """Of a localizer, which has one box of each likely class, the best one, and all in words."""
+    if "detections" not in record:
+        return record
+    ranked = sorted(record["detections"], key=lambda each: -each["score"])
+    return {**record, "detections": ranked[:1], "ranked": ranked}
+
+
+def _common_folder(names: Sequence[str]) -> str:
+    """The folder that all names are in, with a slash at its end; "" without."""
+    levels = zip(*(name.split("/")[:-1] for name in names), strict=False)
+    common = takewhile(lambda level: len(set(level)) == 1, levels)
+    return "".join(f"{level[0]}/" for level in common) if len(names) > 1 else ""
 
 
 def _found(record: Record) -> Sequence[Mapping[str, Any]]:
@@ -174,15 +199,17 @@ def _shot(name: str, source: Path | None, read: Reader, budget: ImageBudget) -> 
     return read_shot(printable(name), source, read, budget, SIDE)
 
 
-def _case(record: Record, shot: Shot) -> FoundCase:
+def _case(record: Record, shot: Shot, folder: str) -> FoundCase:
     counts = Counter(each["label"] for each in _found(record))
-    numbered = "classes" not in record  # a classifier's image has one best class
+    ranking = record.get("ranked", record.get("classes"))
+    numbered = ranking is None  # a classifier's image has one best class
     words = ", ".join(
         f"{count} {label}" if numbered else label for label, count in counts.most_common(8)
     )
-    ranked = [(each["label"], each["score"]) for each in record.get("classes", ())]
+    ranked = [(each["label"], each["score"]) for each in ranking or ()]
     drawn = quote(record["drawn"]) if "drawn" in record else ""
-    return FoundCase(record["file"], words or "nothing found", drawn, shot, ranked)
+    path = record["file"]
+    return FoundCase(path, path.removeprefix(folder), words or "nothing found", drawn, shot, ranked)
 
 
 def _results(record: Record, labels: Mapping[str, int], scale: float) -> list[list[float]]:

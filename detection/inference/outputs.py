@@ -116,7 +116,11 @@ class BoxOutput(Output[Detections]):
     threshold = 0.5
     result = DetectionResult
     record = staticmethod(detection_record)
-    drawing = staticmethod(draw_detections)
+
+    def drawing(
+        self, pixels: NDArray[np.uint8], found: Detections, classes: Sequence[str]
+    ) -> NDArray[np.uint8]:
+        return draw_detections(pixels, found, classes)
 
     def selected(self, found: Detections, thresholds: torch.Tensor) -> Detections:
         return found[~(found.scores < thresholds[found.labels])]  # NaN stays, to be told
@@ -126,6 +130,19 @@ class BoxOutput(Output[Detections]):
 
     def export(self, folder: Path, coco_ids: CocoIds | None) -> None:
         export_results(folder, coco_ids)
+
+
+class LocatedOutput(BoxOutput):
+    """The boxes of a localizer's likeliest classes, one of each class, whatever their scores; the
+    best one drawn."""
+
+    noun = "boxes"
+    threshold = 0.0
+
+    def drawing(
+        self, pixels: NDArray[np.uint8], found: Detections, classes: Sequence[str]
+    ) -> NDArray[np.uint8]:
+        return draw_detections(pixels, found[found.scores.argsort(descending=True)[:1]], classes)
 
 
 class ClassOutput(Output[RankedClasses]):
@@ -167,8 +184,8 @@ def save_crops(out: Path, record: dict[str, Any], pixels: NDArray[np.uint8]) -> 
         save_jpeg(crop, out / found["crop"])
 
 
-#: The output of detectors and localizers.
-BOXES = BoxOutput()
+#: The output of detectors, and of localizers.
+BOXES, LOCATED = BoxOutput(), LocatedOutput()
 
 
 def sort_image(out: Path, record: dict[str, Any], file: InputFile) -> None:

@@ -59,8 +59,8 @@ class Predictor(Generic[Result]):
 
     Results are `DetectionResult`, or the `ClassResult` of a classifier. ``classes`` are the names
     in label order. Results that score less than ``score_threshold`` are left out; None is the
-    default of `resdet infer`: 0.5, of a classifier 0. A predictor can be pickled, copied, and used
-    from several threads at a time.
+    default of `resdet infer`: 0.5, of classifiers and localizers 0. A predictor can be pickled,
+    copied, and used from several threads at a time.
     """
 
     def __init__(

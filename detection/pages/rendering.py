@@ -9,13 +9,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 #: At this JPEG quality, lines and small letters are legible.
 _QUALITY = 82
@@ -43,7 +47,7 @@ def render_html(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= filters
+    environment.filters |= {"breakable": _breakable, **filters}
 
     def content(name: str) -> str:
         return environment.get_template(name).render()
@@ -56,6 +60,14 @@ def render_html(
         script_hashes=[_hash(content(name)) for name in scripts],
         **context,
     )
+
+
+def _breakable(name: object) -> Markup:
+    """The path with places for a line to end after its separators, escaped."""
+    from markupsafe import Markup, escape
+
+    parts = re.split(r"(?<=[/_-])(?=[^/_-])", str(name))
+    return Markup("<wbr>").join(map(escape, parts))
 
 
 def jpeg_data_uri(pixels: NDArray[np.uint8]) -> str:

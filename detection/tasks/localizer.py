@@ -38,6 +38,7 @@ from ..export.localizer import ExportedLocalizer, first_localizer
 from ..export.network import Export, open_network
 from ..inference.localize import Classifiers, FirstStage, LocationPipeline
 from ..inference.locate_records import RecordReader, locate_records
+from ..inference.outputs import LOCATED
 from ..inference.predictor import Predictor
 from ..inference.result_types import DetectionResult
 from ..models.localizer import Localizer
@@ -128,7 +129,7 @@ class StageTask(CropTask):
                 "a localizer finds the box of a class that is known; name the classifier that "
                 "knows it: test.classifiers=[FILE]"
             )
-        return Predictor(pipeline, **options)
+        return Predictor(pipeline, output=LOCATED, **options)
 
     def limit(self, pipeline: LocationPipeline, labels: Sequence[int]) -> None:
         pipeline.among = torch.tensor(labels)

@@ -102,11 +102,14 @@ def test_records_drawings_and_summary_of_a_folder(weights, images, tmp_path, cap
 
 def test_a_threshold_that_leaves_nothing_is_told(weights, images, tmp_path, capsys):
     assert call(weights, images / "03.png", "--out", tmp_path / "out", "--conf", "1") == 0
-    advice = "scores 1 or more; lower --conf to see what scores less"
-    assert f"nothing {advice}" in capsys.readouterr().out
+    advice = "in them scores 1 or more; lower --conf to see what scores less"
+    assert f"1 of 1 images have no detections: nothing {advice}" in capsys.readouterr().out
     words = ("--classes", CLASSES[0], "--conf", "1", "--conf", f"{CLASSES[1]}=0.01")
     assert call(weights, images / "03.png", "--out", tmp_path / "one", *words) == 0
     assert f"no wanted class {advice}" in capsys.readouterr().out
+    words = ("--conf", "1", "--conf", f"{CLASSES[1]}=0.999")
+    assert call(weights, images / "03.png", "--out", tmp_path / "two", *words) == 0
+    assert "nothing in them reaches the score of its class; lower" in capsys.readouterr().out
 
 
 def test_annotations_for_a_tool(weights, images, tmp_path, capsys):

@@ -556,6 +556,31 @@ def test_a_folder_of_images(
         assert (tmp_path / "found" / record["drawn"]).is_file()
 
 
+def test_every_image_has_an_answer_unless_a_score_is_asked_for(
+    first: Path, classifier: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = folder / "squares" / "Data" / "CLS-LOC" / "val"
+    words = ["infer", "--weights", first / "weights" / "best.pt", images]
+    words += [f"test.classifiers=[{classifier}]", "--no-draw"]
+    ran(*words, "--out", tmp_path / "all", "--format", "coco", "--page")
+    count = len(CLASSES) * VAL
+    assert f"{count} of {count} images done, {len(CLASSES) * count} boxes" in (
+        said := capsys.readouterr().out
+    )
+    assert "images have no boxes" not in said
+    written = json.loads(next((tmp_path / "all/annotations/coco").rglob("*.json")).read_text())
+    assert len(written["annotations"]) == count  # the best of each image alone
+    page = (tmp_path / "all" / "page.html").read_text()
+    assert page.count('<ol class="answers">') == count and "boxes of the best class" in page
+    lines = map(json.loads, (tmp_path / "all/detections.jsonl").read_text().splitlines())
+    wanted = next(iter(CLASSES))
+    others = sum(record["detections"][0]["label"] != wanted for record in lines)
+    options = ["--classes", wanted, "--conf", "0.6"]
+    ran(*words, "--out", tmp_path / "sure", *options)
+    said = f"{others} of {count} images have no boxes: no wanted class in them scores 0.6 or more;"
+    assert said in capsys.readouterr().out
+
+
 def test_an_ensemble_of_stage_two_joins_all_proposers(
     first: Path, second: Path, classifier: Path, tmp_path: Path
 ) -> None:

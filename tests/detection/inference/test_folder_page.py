@@ -75,6 +75,32 @@ def test_counts_of_each_class_and_score(page: Path) -> None:
     assert "1 of 4 images could not be used" in text and "empty file" in text
 
 
+def test_names_are_within_the_common_folder(tmp_path: Path) -> None:
+    """The whole path is a tooltip; lines end after separators alone."""
+    (tmp_path / "found/work/in/day_1").mkdir(parents=True)
+    records = [
+        {"file": "work/in/day_1/a<b.png", "detections": [_detection("cat", 0.9)]},
+        {"file": "work/in/c.png", "detections": []},
+    ]
+    text = _write(tmp_path / "found", records).read_text(encoding="utf-8")
+    assert '<h3 title="work/in/day_1/a&lt;b.png">day_<wbr>1/<wbr>a&lt;b.png</h3>' in text
+    assert '<h3 title="work/in/c.png">c.png</h3>' in text
+    assert "Names are those in work/<wbr>in/." in text
+
+
+def test_the_best_box_of_a_localizer_is_shown(tmp_path: Path) -> None:
+    found = [_detection(EVIL, 0.3), _detection("cat", 0.6)]
+    _write(tmp_path / "found", [{"file": "a.png", "detections": found}])
+    sources = {"a.png": tmp_path / "found/a.png"}
+    page = write_folder_page(
+        tmp_path / "found", sources, lambda path: read_image(path).pixels, located=True
+    )
+    data, text = _data(page), page.read_text(encoding="utf-8")
+    assert [[row[4:] for row in each] for each in data["cases"]] == [[[0, 0.6]]]
+    assert data["counts"]["found"][2][0] == 1
+    assert text.index("<li>cat ") < text.index("<li>&lt;/script&gt;")
+
+
 def test_the_page_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The least certain image, that of a class it lacks, two by name, and one more."""
     for name, value in {"UNSURE": 1, "MORE": 1, "MAX_NAMED": 2}.items():
