@@ -20,10 +20,13 @@ from tempfile import TemporaryDirectory
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import torch
-from gpu_checks import CHECKS
+from gpu_checks import CHECKS as USUAL_CHECKS
+from gpu_compiled import COMPILED_CHECKS, COMPILED_SPEED
 from gpu_rows import Part, Report, Setup
-from gpu_speed import SPEED
+from gpu_speed import SPEED as USUAL_SPEED
 
+CHECKS = {**USUAL_CHECKS, **COMPILED_CHECKS}
+SPEED = {**USUAL_SPEED, **COMPILED_SPEED}
 #: The parts in order: the checks first, as speed says nothing about wrong results.
 PARTS: dict[str, Part] = {**CHECKS, **SPEED}
 GROUPS = {"checks": tuple(CHECKS), "speed": tuple(SPEED)}

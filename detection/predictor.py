@@ -24,6 +24,7 @@ from .inference.calls import pick_device
 from .inference.predictor import ModelFacts, Predictor
 from .tasks.base import Task
 from .tasks.checkpoints import load_members, read_applicable
+from .tasks.compiling import compile_networks
 from .tasks.hub import pulled
 from .tasks.registry import TASKS
 
@@ -47,6 +48,7 @@ def load(
     *,
     trust_paths: bool = False,
     score_threshold: float | None = None,
+    compile: str | None = None,
 ) -> Predictor[Any]:
     """A predictor from a weights file, which carries its config and class names, from the
     ``best.pt`` of a run folder, from the folder of an exported model, or from the Hugging Face Hub,
@@ -57,6 +59,9 @@ def load(
     one. ``overrides`` change the config, as in ``test.nms_iou=0.4``. ``score_threshold`` is the
     `Predictor`'s. Truncated images are used as far as they go, with a warning in their result.
 
+    ``compile="default"`` compiles the networks (torch.compile) when they are first called,
+    ``"reduce-overhead"`` runs them in CUDA graphs too. Both are for a GPU, and untested there.
+
     A classifier's results are all its classes, best first, from the crops of its own config's
     ``test``: the probabilities that `resdet eval` computes.
 
@@ -65,7 +70,8 @@ def load(
     Files that only the checkpoint names, and not the ``config.yaml`` of its run, are opened with
     ``trust_paths`` alone.
 
-    Raises WeightsError for an unusable file, ConfigError for a wrong device or override.
+    Raises WeightsError for an unusable file, ConfigError for a wrong device or override, and where
+    nothing can be compiled.
     """
     for text in overrides:
         if not text.startswith(TESTING):
@@ -79,10 +85,11 @@ def load(
     task = first.task
     others = [read_applicable(path, task) for path in paths[1:]]
     members = load_members([first, *others], place, overrides=overrides, trust_paths=trust_paths)
-    if place.type == "cpu" and (channels := winograd_channels()) is not None:
+    if place.type == "cpu" and compile is None and (channels := winograd_channels()) is not None:
         for member in members:
             use_winograd(member.model, channels)
     pipeline = task.pipeline(members).to(place)
+    compiled = compile_networks(pipeline, compile, place)
     config = members[0].config
     try:
         return task.predictor(
@@ -93,7 +100,7 @@ def load(
             precision=config.test.precision,
             facts=ModelFacts(
                 architecture=", ".join(_architecture(task, member.config) for member in members),
-                testing=task.describe_testing(members, pipeline),
+                testing="; ".join([task.describe_testing(members, pipeline), *compiled]),
                 origin=tuple(paths),
                 class_words=members[0].class_words(),
             ),

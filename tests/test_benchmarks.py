@@ -163,6 +163,7 @@ def test_gpu_checks_hold_on_a_cpu(run: Run) -> None:
     assert set(verdicts.values()) <= {"ok", "measured", "skipped"}
     assert verdicts["resume, bf16"] == verdicts["large pass, CPU"] == verdicts["RoIPool"] == "ok"
     assert verdicts["order of the shortcut"] == "measured"
+    assert verdicts["compiled, default"] == "ok"
     assert report["machine"]["cpu"] and report["settings"]["device"] == "cpu"
     assert all(row["values"].keys() >= row["limits"].keys() for row in report["rows"])
 
@@ -175,6 +176,7 @@ def test_gpu_speed_is_measured_on_both_sides(run: Run) -> None:
     assert training["ratio"] > 0 and training["share of peak"] > 0
     for name in ("inference R18 64x96 b1", "training classifier R18 b4", "data pipeline"):
         assert rows[name]["ours images/s"] > 0 and rows[name]["torchvision images/s"] > 0
+    assert rows["compiled R18 64x96 b1"]["default images/s"] > 0
 
 
 def test_gpu_golden_numbers(golden: Path, run: Run) -> None:

@@ -79,6 +79,15 @@ def add_device_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: the first GPU, else cpu)")
 
 
+def add_compile_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--compile",
+        choices=("default", "reduce-overhead"),
+        help="compile the networks (torch.compile), for a GPU, untested there: the first images "
+        "wait for it; reduce-overhead also runs them in CUDA graphs, for images of few sizes",
+    )
+
+
 def add_max_pixels_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-pixels",

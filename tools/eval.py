@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from resdet.detection.errors import ConfigError, first_few
 from resdet.detection.printing import say, table_console
 from resdet.tools.arguments import (
+    add_compile_argument,
     add_config_arguments,
     add_device_argument,
     add_font_argument,
@@ -79,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the report")
     add_font_argument(parser)
     add_device_argument(parser)
+    add_compile_argument(parser)
     parser.add_argument("--classes", default="", metavar="A,B", help="evaluate only these classes")
     parser.add_argument(
         "--sizes",
@@ -153,6 +155,7 @@ def evaluate(args: argparse.Namespace) -> Evaluation | None:
     from resdet.detection.evaluation.subset import chosen_labels
     from resdet.detection.export.folder import weights_hash
     from resdet.detection.tasks.checkpoints import load_members, read_applicable
+    from resdet.detection.tasks.compiling import compile_networks
     from resdet.detection.tasks.eval_split import (
         images_of,
         read_eval_split,
@@ -193,6 +196,7 @@ def evaluate(args: argparse.Namespace) -> Evaluation | None:
             raise ConfigError(
                 "--submission: classes must be predicted; name test.classifiers=[FILE]"
             )
+        compiled = compile_networks(pipeline, args.compile, group.device)
         split = read_eval_split(task, leader, part)
         if group.is_main and not args.weights[0].is_dir():  # an export has its own precision
             for line in emulation("test.precision", config.test.precision, group.device):
@@ -206,7 +210,8 @@ def evaluate(args: argparse.Namespace) -> Evaluation | None:
             expect_writable(folder)
             if args.submission:
                 expect_writable(args.submission.absolute().parent)
-        testing = task.describe_testing(members, pipeline) + limited_to(only, split.classes)
+        testing = "; ".join([task.describe_testing(members, pipeline), *compiled])
+        testing += limited_to(only, split.classes)
         if args.dry_run:
             chosen = [split.classes[label] for label in chosen_labels(only, split.classes)]
             say(f"{len(split.records)} images, classes {', '.join(chosen)}")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from resdet.detection.evaluation.report import Evaluation
 
 #: Options that need a model.
-_OF_MODELS = ("weights", "cfg", "overrides", "save_voc", "mean_box", "submission")
+_OF_MODELS = ("weights", "cfg", "overrides", "save_voc", "mean_box", "submission", "compile")
 
 
 def score_predictions(args: argparse.Namespace) -> Evaluation | None:

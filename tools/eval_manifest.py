@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 #: Options that need a model, or all detections at once, and their defaults.
 _REFUSED = {
     **dict.fromkeys(("weights", "cfg", "save_json", "save_voc", "mean_box", "submission")),
-    **dict.fromkeys(("hotcoco", "conf", "dry_run", "print_config", "device", "overrides")),
+    **dict.fromkeys(("hotcoco", "conf", "dry_run", "print_config", "overrides")),
+    **dict.fromkeys(("device", "compile")),
 }
 #: The beginning of folders where detections and objects are parted.
 _PIECES = ".pieces-"

@@ -59,6 +59,7 @@ class EvaluateOptions(TypedDict, total=False):
     split: str
     out: Place | None
     device: str | None
+    compile: str | None
     classes: Sequence[str]
     sizes: Sequence[float]
     conf: float | None
@@ -101,6 +102,7 @@ class InferOptions(TypedDict, total=False):
     agnostic_nms: bool
     batch_size: int
     device: str | None
+    compile: str | None
     workers: int
     draw: bool
     tile: int | None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from resdet.detection.errors import ConfigError
 from resdet.tools.arguments import (
+    add_compile_argument,
     add_device_argument,
     add_font_argument,
     add_max_pixels_argument,
@@ -57,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", "--batch", type=int, default=1, help="images per batch")
     add_device_argument(parser)
+    add_compile_argument(parser)
     add_font_argument(parser)
     parser.add_argument("--workers", type=int, default=2, help="reading threads; as many draw")
     add_max_pixels_argument(parser)
@@ -212,6 +214,7 @@ def resume_command(args: argparse.Namespace) -> str:
     seconds = args.timeout_per_image
     words += ["--timeout-per-image", f"{seconds:g}"] if seconds is not None else []
     words += ["--device", args.device] if args.device else []
+    words += ["--compile", args.compile] if args.compile else []
     words += ["--trust-paths"] if args.trust_paths else []
     words += ["--coco-ids", str(args.coco_ids)] if args.coco_ids else []
     words += [] if args.draw else ["--no-draw"]

@@ -59,6 +59,7 @@ def model_arguments(args: argparse.Namespace, overrides: list[str]) -> ModelArgu
         trust_paths=args.trust_paths,
         tile=args.tile,
         overlap=overlap(args),
+        compile=args.compile,
     )
 
 

@@ -19,7 +19,12 @@ from pathlib import Path
 
 from resdet.detection.errors import ConfigError
 from resdet.detection.printing import say
-from resdet.tools.arguments import add_device_argument, add_weights_argument, split_overrides
+from resdet.tools.arguments import (
+    add_compile_argument,
+    add_device_argument,
+    add_weights_argument,
+    split_overrides,
+)
 from resdet.tools.infer_settings import expect_used
 
 HELP = "answer HTTP requests with the predictions of a model"
@@ -74,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f" the key in {KEY}",
     )
     add_device_argument(parser)
+    add_compile_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -109,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
             overrides,
             trust_paths=args.trust_paths,
             score_threshold=args.conf,
+            compile=args.compile,
         ).result()
     expect_used(predictor, overrides)
     if args.batch_size is None and predictor.device.type == "cuda":

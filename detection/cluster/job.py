@@ -33,11 +33,18 @@ class ModelArguments:
     trust_paths: bool = False
     tile: int | None = None
     overlap: float = 0.2
+    compile: str | None = None
 
     def load(self) -> Predictor[Any]:
         """Raises as `load` and `Predictor.tiled`."""
         weights, overrides = list(self.weights), list(self.overrides)
-        predictor = load(weights, self.device, overrides, trust_paths=self.trust_paths)
+        predictor = load(
+            weights,
+            self.device,
+            overrides,
+            trust_paths=self.trust_paths,
+            compile=self.compile,
+        )
         return predictor if self.tile is None else predictor.tiled(self.tile, self.overlap)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ...backbones.base import ClassifierNet
 from ...backbones.pixels import PixelNorm
 from ..structures import Batch
+from .compiled import Part
 
 
 class Classifier(nn.Module):
@@ -33,6 +34,9 @@ class Classifier(nn.Module):
         self.network = network
         self.window = window
         self.label_smoothing = label_smoothing
+
+    def parts_to_compile(self) -> list[Part]:
+        return [Part(self.network, "features")]  # of both forms
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """``loss_cls``, the cross-entropy, and ``top1_error``, a fraction without gradient.

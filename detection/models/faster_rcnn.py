@@ -16,10 +16,14 @@ from torch import Tensor, nn
 from ..errors import DivergedError
 from ..ops.anchors import AnchorGrid
 from ..structures import Batch
+from .compiled import Part
 from .roi_head import RoIHead, RoiTargets
 from .rpn import RPNHead, RpnTargets
 
 LOSSES = ("loss_rpn_cls", "loss_rpn_box", "loss_cls", "loss_box")
+
+#: CUDA graphs compute multiples of so many regions, so that there are few shapes.
+REGIONS = 50
 
 #: Class probabilities N x (P, K + 1) and clipped boxes N x (P, K, 4), network pixels.
 Scored = tuple[list[Tensor], list[Tensor]]
@@ -81,6 +85,11 @@ class FasterRCNN(nn.Module):
         self.criterion = criterion
         #: Turns this process's count of samples into the mean over all processes.
         self.mean_count: Callable[[Tensor], Tensor] = _own_count
+
+    def parts_to_compile(self) -> list[Part]:
+        # Block by block: the first one may run on the map, in parts, and the others on its crops.
+        blocks = [Part(block, rows=REGIONS) for block in self.roi_head.res5]
+        return [Part(self.trunk), *blocks]
 
     def extract(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
         """Normalise and run the trunk: (N, C, H / stride, W / stride)."""

@@ -28,10 +28,13 @@ from ..ops.anchors import AnchorGrid
 from ..ops.matching import POSITIVE, Match, match_images, sample_images_evenly
 from ..structures import Annotation, Batch
 from .class_head import ClassHead
+from .compiled import Part
 from .faster_rcnn import expect_finite
 from .rpn import WEIGHTS as ANCHOR_WEIGHTS
 
 LOSSES = ("loss_cls", "loss_box")
+#: CUDA graphs compute multiples of so many regions, so that there are few shapes.
+REGIONS = 16
 #: Scales of the deltas, as in the second stage of a detector.
 REGION_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 
@@ -144,6 +147,9 @@ class Localizer(nn.Module):
         self.per_image = per_image
         self.loss = loss
 
+    def parts_to_compile(self) -> list[Part]:
+        return [Part(self.trunk)]
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The `LOSSES`: sums over the sampled anchors, over ``per_image`` times N.
 
@@ -209,6 +215,9 @@ class RegionLocalizer(nn.Module):
         self.register_buffer("region", square, persistent=False)
         self.positive_iou = positive_iou
         self.loss = loss
+
+    def parts_to_compile(self) -> list[Part]:
+        return [Part(self.trunk, rows=REGIONS)]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The `LOSSES`: means over the regions, one an image."""

@@ -25,6 +25,7 @@ from ..errors import ConfigError, WeightsError
 from ..evaluation.prediction import Timer, autocast, predict_batches
 from ..export.network import Export, open_network
 from ..inference.predictor import Predictor
+from ..models.compiled import compile_parts
 from ..printing import tracked
 from ..structures import Batch
 from .loaded import Loaded as Loaded
@@ -87,15 +88,10 @@ class Task(ABC):
         WeightsError if it cannot be used as a checkpoint."""
         raise WeightsError(f"{path}: converted weights are no checkpoint of {self.noun}")
 
-    def compiled(self, model: Any) -> Sequence[nn.Module]:
-        """The parts of a model that ``train.compile`` compiles."""
-        return ()
-
     def prepare_model(self, loaded: Loaded, group: Group) -> None:
         """Prepare the model, which is on its device, for training in ``group``."""
         if loaded.config.train.compile:
-            for part in self.compiled(loaded.model):
-                part.compile()  # in place, so that the tensors keep their names
+            compile_parts(loaded.model)
 
     @abstractmethod
     def read(

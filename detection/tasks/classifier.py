@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...backbones.weights.convert import Converted, are_numbered
 from ...datasets.catalog import DataSplit
@@ -72,9 +72,6 @@ class ClassificationTask(CropTask):
 
     def build(self, config: ClassifierConfig, classes: int) -> Classifier:
         return build_classifier(config, classes)
-
-    def compiled(self, model: Classifier) -> Sequence[nn.Module]:
-        return (model.network,)
 
     def load_pretrained(self, loaded: LoadedClassifier) -> list[str]:
         """Load ``network.weights``, of any known layout, into all but the last layer."""

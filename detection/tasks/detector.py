@@ -151,10 +151,6 @@ class DetectionTask(Task):
         classes = converted.class_names
         return converted.tensors, config_of(converted), classes
 
-    def compiled(self, model: FasterRCNN) -> Sequence[nn.Module]:
-        # Block by block: the first one may run on the map, in parts, and the others on its crops.
-        return (model.trunk, *model.roi_head.res5)
-
     def prepare_model(self, loaded: Detector, group: Group) -> None:
         loaded.model.mean_count = group.all_reduce_mean
         super().prepare_model(loaded, group)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
-from torch import nn
 
 from ...backbones.weights.convert import are_numbered
 from ...datasets.catalog import DataSplit
@@ -65,9 +64,6 @@ class StageTask(CropTask):
     metric = "1 - error given the true class"
     class_layers: ClassVar[Mapping[str, int]] = {"head.cls_logits.": 1, "head.box_deltas.": 1}
     plot_labels = staticmethod(plot_labels)
-
-    def compiled(self, model: Any) -> Sequence[nn.Module]:
-        return (model.trunk,)
 
     def load_pretrained(self, loaded: Loaded) -> list[str]:
         """Load ``network.weights``, a classifier of any known layout, into the trunk."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,17 @@ def test_what_counts_as_lost() -> None:
     for wrong in (boxes + 0.1, boxes * torch.nan):
         with pytest.raises(WeightsError, match=r"4 of 4 results .*nothing was written"):
             agreement("shapes", images, (scores, scores), (boxes, wrong))
+
+
+@pytest.mark.parametrize("graphs", ["exported", "parts", "classification", "localization"])
+def test_exported_models_are_not_compiled(graphs: str, request: pytest.FixtureRequest) -> None:
+    if graphs in CONFIGS:
+        path, given = request.getfixturevalue("files")[graphs][1], []
+        if graphs == "localization":
+            classifier = request.getfixturevalue("files")["classification"][0]
+            given = [f"test.classifiers=[{classifier}]"]
+    else:
+        path, given = request.getfixturevalue(graphs), []
+    told = f"compile: {path} is an exported model, whose graph onnxruntime runs"
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        load(path, "cpu", given, compile="default")

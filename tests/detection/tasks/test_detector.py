@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partialmethod
 from pathlib import Path
 
 import pytest
@@ -12,13 +11,14 @@ from resdet.datasets.catalog import DataSplit
 from resdet.detection.config.files import load_config
 from resdet.detection.engine.distributed import Group
 from resdet.detection.errors import DataError, ImageError
+from resdet.detection.models import compiled
 from resdet.detection.structures import Detections, Record
 from resdet.detection.tasks.base import Part
 from resdet.detection.tasks.checkpoints import load_members, read_checkpoint
 from resdet.detection.tasks.detector import DETECTION, Detector
 from resdet.detection.tasks.detector_network import build_detector
 from resdet.detection.tasks.eval_split import read_eval_split
-from torch import Tensor, nn
+from torch import Tensor
 
 ALONE = Group(0, 1, torch.device("cpu"))
 SORTED = ("circle", "cross", "ring", "square", "star", "triangle")
@@ -177,8 +177,7 @@ def test_a_truncated_image_is_an_error_or_left_out_with_a_note(
 
 def test_compiled_it_learns_the_same(tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the compiler's tracing alone: its code for a processor takes minutes to make."""
-    traced = partialmethod(nn.Module.compile, backend="eager")
-    monkeypatch.setattr(nn.Module, "compile", traced)
+    monkeypatch.setattr(compiled, "BACKEND", "eager")
 
     def step(setting: str) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:
         one = detector(tiny_config, "backbone.norm=batch", f"train.compile={setting}")
@@ -189,10 +188,10 @@ def test_compiled_it_learns_the_same(tiny_config: Path, monkeypatch: pytest.Monk
         return losses, {name: tensor.grad for name, tensor in one.model.named_parameters()}
 
     losses, gradients = step("false")
-    found, compiled = step("true")
+    found, other = step("true")
     from torch._dynamo.utils import counters  # late: it takes seconds
 
     assert counters["frames"]["ok"] >= 2  # the trunk and a block
     torch.testing.assert_close(found, losses)
-    assert compiled.keys() == gradients.keys()
-    torch.testing.assert_close(compiled, gradients)
+    assert other.keys() == gradients.keys()
+    torch.testing.assert_close(other, gradients)
