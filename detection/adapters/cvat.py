@@ -16,14 +16,15 @@ import cvat_sdk.auto_annotation as cvataa
 from cvat_sdk import models
 from PIL import Image
 
-from ..inference.outputs import ClassOutput
+from ..inference.outputs import ClassOutput, LocatedOutput
 from ..inference.predictor import Predictor
 from ..inference.result_types import ClassResult
 from ..predictor import load
 
 
 class CvatFunction:
-    """Boxes of a detector or localizer as rectangles, the best class of a classifier as a tag."""
+    """Boxes of a detector and the best one of a localizer as rectangles, the best class of a
+    classifier as a tag."""
 
     def __init__(self, predictor: Predictor[Any]) -> None:
         self._predictor = predictor
@@ -42,6 +43,8 @@ class CvatFunction:
         result = self._predictor(image, score_threshold=context.conf_threshold)
         if isinstance(result, ClassResult):
             return [cvataa.tag(int(label)) for label in result.top(1).labels]
+        if isinstance(self._predictor.output, LocatedOutput):
+            result = result.top(1)
         return [
             cvataa.rectangle(int(label), [float(side) for side in box])
             for label, box in zip(result.labels, result.boxes, strict=True)

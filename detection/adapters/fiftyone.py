@@ -15,14 +15,15 @@ import numpy as np
 from fiftyone.core.models import Model
 from numpy.typing import NDArray
 
+from ..inference.outputs import LocatedOutput
 from ..inference.predictor import Predictor
 from ..inference.result_types import ClassResult, DetectionResult
 
 
 class FiftyOneModel(Model):
-    """`fiftyone.Detections` of a detector or localizer, or the `fiftyone.Classification` of a
-    classifier: its best class. ``predictor`` is what `resdet.load` returns; its score threshold
-    holds before FiftyOne's ``confidence_thresh``."""
+    """`fiftyone.Detections` of a detector, or of a localizer its best box, or the
+    `fiftyone.Classification` of a classifier: its best class. ``predictor`` is what `resdet.load`
+    returns; its score threshold holds before FiftyOne's ``confidence_thresh``."""
 
     media_type = "image"
     #: False: images of unequal size may come in one call.
@@ -42,7 +43,9 @@ class FiftyOneModel(Model):
     def predict_all(self, args: Sequence[NDArray[np.uint8]]) -> list[fo.Label | None]:
         """`predict` for several images; None where no class of a classifier reaches the
         threshold."""
-        return [_label(result) for result in self._predictor(list(args))]
+        one = isinstance(self._predictor.output, LocatedOutput)
+        results = self._predictor(list(args))
+        return [_label(result.top(1) if one else result) for result in results]
 
 
 def _label(result: DetectionResult | ClassResult) -> fo.Label | None:

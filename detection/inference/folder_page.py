@@ -136,6 +136,7 @@ def _page(
         ranks=ranks,
         located=located,
         folder=folder,
+        kept=_kept(meta),
         images=len(usable),
         total=len(records),
         failed=failed[:MAX_FAILED],
@@ -238,6 +239,14 @@ def _counts(records: Sequence[Record], labels: Mapping[str, int]) -> dict[str, l
             tables["in"][row, : place + 1] += 1
     own = len(labels) if len(labels) <= MAX_CLASSES else 0
     return {name: [*table[:own].tolist(), table[-1].tolist()] for name, table in tables.items()}
+
+
+def _kept(meta: Mapping[str, Any]) -> str:
+    """The scores from which on results were kept, where those of classes differ; "" elsewhere."""
+    of_classes = meta.get("class_thresholds", {})
+    general = meta["score_threshold"]
+    words = [f"{name} {of_classes.get(name, general):.3g}" for name in meta["classes"]]
+    return first_few(words, 20) if of_classes else ""
 
 
 def _facts(meta: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -85,7 +85,15 @@ def test_names_are_within_the_common_folder(tmp_path: Path) -> None:
     text = _write(tmp_path / "found", records).read_text(encoding="utf-8")
     assert '<h3 title="work/in/day_1/a&lt;b.png">day_<wbr>1/<wbr>a&lt;b.png</h3>' in text
     assert '<h3 title="work/in/c.png">c.png</h3>' in text
-    assert "Names are those in work/<wbr>in/." in text
+    assert "Names are those in work/<wbr>in/." in text and "Kept was" not in text
+
+
+def test_scores_by_class_are_told(tmp_path: Path) -> None:
+    _write(tmp_path / "found", [{"file": "a.png", "detections": [_detection("cat", 0.9)]}])
+    meta = {"classes": ["cat", "dog"], "score_threshold": 0.2, "class_thresholds": {"cat": 0.75}}
+    write_meta(tmp_path / "found", meta)
+    page = write_folder_page(tmp_path / "found", {}, lambda path: read_image(path).pixels)
+    assert "Kept was what scores at least, by class: cat 0.75; dog 0.2." in page.read_text()
 
 
 def test_the_best_box_of_a_localizer_is_shown(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from resdet.detection.errors import ConfigError
+from resdet.detection.inference import outputs
 from resdet.detection.inference.predictor import Predictor
+from resdet.detection.structures import Detections
 from resdet.tests.detection.inference.conftest import CLASSES, SpotFinder
 from resdet.tests.detection.serving.conftest import png
 
@@ -114,6 +116,22 @@ def test_each_task_has_its_boxes_in_per_cent(ask, studio):
     placed = [box["value"][side] for side in ("x", "y", "width", "height")]
     assert placed == pytest.approx([10 / 60 * 100, 5 / 40 * 100, 20 / 60 * 100, 50], abs=2)
     assert blue["result"][0]["value"]["rectanglelabels"] == ["Blue"]  # by predicted_values
+
+
+@pytest.mark.parametrize(("output", "boxes"), [(outputs.LOCATED, 1), (outputs.BOXES, 2)])
+def test_a_localizer_has_one_box_for_its_one_object(serve, studio, extra, output, boxes):
+    from resdet.detection.serving.options import LabelStudio
+
+    class Twice(SpotFinder):
+        def predict(self, batch):
+            return [Detections.cat([each, each]) for each in super().predict(batch)]
+
+    predictor = Predictor(Twice(), classes=CLASSES, output=output, score_threshold=0.05)
+    served = serve(predictor, label_studio=LabelStudio(studio[0], None), max_bytes=100_000)
+    data = "data:image/png;base64," + base64.b64encode(png()).decode()
+    asked = {"tasks": [{"id": 1, "data": {"picture": data}}], "label_config": BOXES}
+    ((made,),) = served.post("/label-studio/predict", json=asked).json()["results"]
+    assert len(made["result"]) == boxes
 
 
 def test_an_image_in_the_task_itself(ask):
