@@ -25,6 +25,8 @@ Call = Callable[[Tensor], Tensor]
 
 GRAPHS = "reduce-overhead"
 MODES = ("default", GRAPHS)
+#: The device that has graphs; a network that is moved to another one is compiled without them.
+GRAPH_DEVICE = "cuda"
 #: The backend of torch.compile.
 BACKEND = "inductor"
 #: What the graphs of one part may be: so many, with so many bytes of inputs and outputs.
@@ -122,7 +124,8 @@ class Compiled:
         return tuple(self.part.module.parameters())
 
     def __call__(self, maps: Tensor) -> Tensor:
-        if not self.graphs or torch.is_grad_enabled() or not len(maps):
+        fits = maps.device.type == GRAPH_DEVICE and len(maps) > 0
+        if not self.graphs or not fits or torch.is_grad_enabled():
             return self._compute(maps)
         with self._lock:
             graph = self._graph_for(maps)

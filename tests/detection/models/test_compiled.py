@@ -54,6 +54,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
     monkeypatch.setattr(compiled, "BACKEND", "eager")
     monkeypatch.setattr(compiled, "record", record)
+    monkeypatch.setattr(compiled, "GRAPH_DEVICE", "cpu")
     return shapes
 
 
@@ -92,6 +93,15 @@ def test_with_gradients_and_out_of_inference_mode(recorded: list) -> None:
     torch.testing.assert_close(found, plain(image).detach())
     assert len(recorded) == 2
     assert graphed(image[:0]).shape == (0, 2, 6, 8)
+
+
+def test_on_a_device_without_graphs(recorded: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "GRAPH_DEVICE", "cuda")
+    plain, graphed = pair()
+    image = drawn(1, 3, 6, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(graphed(image), plain(image))
+    assert not recorded
 
 
 def test_each_precision_has_its_graphs(recorded: list) -> None:

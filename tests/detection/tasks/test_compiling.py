@@ -46,6 +46,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
     monkeypatch.setattr(compiled, "BACKEND", "eager")
     monkeypatch.setattr(compiled, "_compiled", plain)  # tracing takes seconds for each shape
     monkeypatch.setattr(compiled, "record", record)
+    monkeypatch.setattr(compiled, "GRAPH_DEVICE", "cpu")
     return graphs
 
 
