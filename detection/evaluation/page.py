@@ -133,7 +133,7 @@ def class_table(
     rows: Sequence[Mapping[str, float | str | None]], definitions: Mapping[str, str]
 ) -> ClassTable:
     """The table of ``per_class`` in ``metrics.json``: best AP or largest error first, undefined
-    ones last.
+    ones last. Columns without any value are left out.
 
     ``rows`` have the key ``name`` and the same further keys. Raises ValueError where not.
     """
@@ -143,8 +143,8 @@ def class_table(
     if "name" not in columns or any(list(row) != columns for row in rows):
         raise ValueError("per_class: the rows do not have the same keys, one of them 'name'")
     columns.sort(key=lambda name: name != "name")
-    known = [name for name in columns if any(row[name] is not None for row in rows)]
-    bar = next((name for _, name, _ in HEADLINES.values() if name in known), "")
+    columns = [name for name in columns if any(row[name] is not None for row in rows)]
+    bar = next((name for _, name, _ in HEADLINES.values() if name in columns), "")
     return ClassTable(
         columns=["class", *columns[1:]],
         rows=[

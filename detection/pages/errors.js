@@ -103,12 +103,17 @@
     limit += STEP;
     update();
   });
+  const choose = (score) => {
+    slider.value = String(data.scores.findLastIndex((each) => each <= score));
+    if (own) own.checked = false;
+  };
   slider.value = String(data.scores.findLastIndex((score) => score <= data.score));
   // Numbers lead to the images that they are made of.
   document.addEventListener("click", (event) => {
     const picked = event.target.closest("[data-pick-class], [data-pick-kind]");
     if (!picked) return;
-    const { pickClass, pickKind } = picked.dataset;
+    const { pickClass, pickKind, pickScore } = picked.dataset;
+    if (pickScore !== undefined) choose(Number(pickScore));
     const known = [...kindFilter.options].some((option) => option.value === pickKind);
     const again = pickClass === undefined && kindFilter.value === pickKind;
     kindFilter.value = known && !again ? pickKind : "";

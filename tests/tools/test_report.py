@@ -295,4 +295,4 @@ def test_a_localizer_beside_the_mean_box(tmp_path: Path, mean: float | None, tol
     assert metric.definition.startswith("share") and ("0.864" in metric.definition) == told
     # The bars, and the order, are those of the error that was measured.
     assert scores.per_class.columns[scores.per_class.bar_column] == "true_class_error"
-    assert [row[2] for row in scores.per_class.rows] == [1.0, 0.8]
+    assert [row[1] for row in scores.per_class.rows] == [1.0, 0.8]

@@ -146,6 +146,8 @@ def test_rows_that_do_not_fit_together_are_refused() -> None:
     with pytest.raises(ValueError, match="'name'"):
         class_table([{"x": 1}], {})
     assert class_table([], {}) == ClassTable()
+    rows = [{"name": "a", "x": None, "ilsvrc_ap": None}, {"name": "b", "x": 1, "ilsvrc_ap": None}]
+    assert class_table(rows, {}).columns == ["class", "x"]  # what was not measured is left out
 
 
 def test_images_are_inlined_and_not_larger_than_asked() -> None:

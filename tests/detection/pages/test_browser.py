@@ -140,6 +140,7 @@ def test_sizes_and_numbers_lead_to_their_images(browser: Any, errors_page: Path)
     legend.click()
     assert len(browser.execute_script(STATE)) == 2
     browser.find_element(By.CSS_SELECTOR, '.matrix [data-pick-kind="classification"]').click()
+    assert _numbers(browser)[0] == "0.25"  # the matrix is of these detections
     assert browser.execute_script(STATE) == [["1.png: 1 wrong class", 1, 1]]
     browser.find_element(By.CSS_SELECTOR, '[data-pick-class="0"]:not([data-pick-kind])').click()
     assert browser.execute_script("return document.getElementById('kind').value") == ""
