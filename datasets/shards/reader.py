@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import tarfile
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from types import ModuleType
-from typing import Any
+from typing import IO, Any
 
 from ...detection.errors import ConfigError, DataError
 from ...detection.structures import Sample
 from ..image import DEFAULT_RULES, ImageRules, decode_image
 from ..loading.crops import Crop, crop_sample
 from ..manifests.storage import open_stream, reason_of
+from ..memory import MAX_FILE
 from .index import ShardSet
 from .plan import Segment
 
@@ -71,15 +73,32 @@ def _members(path: str, size: int) -> Iterator[dict[str, Any]]:
     tars = require_webdataset().tariterators
     try:
         with open_stream(path, size) as file:
-            streams = [{"url": path, "stream": file}]
-            yield from tars.group_by_keys(tars.tar_file_expander(streams))
-    except GeneratorExit:
+            yield from tars.group_by_keys(_contents(file, path))
+    except (DataError, GeneratorExit):
         raise
     except (FileNotFoundError, PermissionError) as error:
         raise DataError(f"{path}: {reason_of(error)}") from error
     except Exception as error:  # damaged archives raise nearly anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise DataError(f"{path}: cannot be read as a tar file ({reason:.200})") from error
+
+
+def _contents(file: IO[bytes], path: str) -> Iterator[dict[str, Any]]:
+    """The files of a plain tar file as webdataset's functions take them; of a larger one than an
+    image may be, which may be a few bytes in the tar file, none is read."""
+    with tarfile.open(fileobj=file, mode="r|") as archive:
+        for member in archive:
+            archive.members = []  # type: ignore[attr-defined]  # else they stay in memory
+            if not member.isreg():
+                continue
+            if member.size > MAX_FILE:
+                raise DataError(f"{path}: {member.name}: larger than {MAX_FILE // 2**20} MB")
+            content = archive.extractfile(member)
+            yield {
+                "fname": member.name,
+                "data": content.read() if content else b"",
+                "__url__": path,
+            }
 
 
 def require_webdataset() -> ModuleType:

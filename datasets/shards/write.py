@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from ...detection.errors import ConfigError, DataError
-from ...detection.files import atomic_write, part_of, sha256_of, write_file
+from ...detection.files import atomic_write, part_of, read_limited, sha256_of, write_file
 from ..catalog import DataSplit
+from ..memory import MAX_FILE
 from .index import INDEX, Header, Shard, read_index, shard_line
 
 #: Size of a tar header and of a block.
@@ -197,7 +198,10 @@ def _write_shard(folder: Path, name: str, entries: Sequence[ShardEntry]) -> Shar
 
 
 def _content(entry: ShardEntry) -> bytes:
-    content = entry.path.read_bytes()
+    try:
+        content = read_limited(entry.path, MAX_FILE)
+    except OSError as error:
+        raise DataError(f"{entry.path}: {error.strerror or error}") from error
     if len(content) != entry.size:
         raise DataError(f"{entry.path}: has changed while the shards were written")
     return content

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
+import subprocess
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -156,6 +159,19 @@ def test_an_image_that_changes_meanwhile(split: DataSplit, tmp_path: Path) -> No
     with pytest.raises(DataError, match=r"a\.bmp: has changed"):
         write_shards(plan, tmp_path / "out")
     assert [each.name for each in (tmp_path / "out").iterdir()] == [INDEX]
+
+
+def test_an_image_that_is_too_large_or_a_pipe(tmp_path: Path) -> None:
+    path = tmp_path / "a.bmp"
+    path.touch()
+    os.truncate(path, 512 * 2**20 + 1)
+    large = DataSplit((Record("a.bmp", path, (9, 9), image_label=0),), CLASSES)
+    with pytest.raises(DataError, match=r"a\.bmp: larger than 512 MB"):
+        write_shards(plan_shards(large, max_bytes=2**20), tmp_path / "large")
+    os.mkfifo(tmp_path / "pipe")
+    piped = DataSplit((Record("a.bmp", tmp_path / "pipe", (9, 9), image_label=0),), CLASSES)
+    with pytest.raises(DataError, match="pipe: not a regular file"):
+        write_shards(plan_shards(piped, max_bytes=2**20), tmp_path / "piped")
 
 
 def test_nothing_to_write(split: DataSplit) -> None:
@@ -323,6 +339,27 @@ def test_a_damaged_shard_is_one_line(shards: ShardSet, tmp_path: Path, workers: 
     with pytest.raises(DataError, match=r"0000\d\d\.tar: ") as caught:
         list(stream(read_shards(tmp_path), workers=workers))
     assert "\n" not in str(caught.value) and "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["sparse", "compressed"])
+def test_a_small_shard_does_not_ask_for_much_memory(
+    shards: ShardSet, tmp_path: Path, kind: str
+) -> None:
+    """A file of a tar may have holes, which take no space in it, and a tar may be compressed."""
+    first = shards.shards[0]
+    path = tmp_path / first.name
+    if kind == "sparse":
+        (tmp_path / "a.bmp").touch()
+        os.truncate(tmp_path / "a.bmp", 513 * 2**20)
+        subprocess.run(["tar", "-Scf", path, "a.bmp"], cwd=tmp_path, check=True)  # noqa: S607
+    else:
+        path.write_bytes(gzip.compress((Path(shards.folder) / first.name).read_bytes()))
+    small = replace(first, size=path.stat().st_size)
+    assert small.size < first.size
+    source = ShardSource(ShardSet(str(tmp_path), CLASSES, (small,)), [CROP])
+    reason = r"a\.bmp: larger than 512 MB" if kind == "sparse" else "cannot be read as a tar file"
+    with pytest.raises(DataError, match=rf"{first.name}: {reason}"):
+        list(source.read(Segment(0, 0, 1)))
 
 
 # -------------------------------------------------------------------------------------- testing
