@@ -6,6 +6,7 @@ environment and their own files; none is read, stored or printed here.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -21,7 +22,7 @@ from uuid import uuid4
 
 from ...detection.errors import ConfigError, one_line
 from ...detection.extras import require_extra
-from ...detection.files import expect_regular, is_part, part_of, sync_to_disk
+from ...detection.files import expect_regular, is_part, part_of, read_limited, sync_to_disk
 
 Result = TypeVar("Result")
 
@@ -29,6 +30,8 @@ Result = TypeVar("Result")
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 #: Seconds between the attempts at what failed for a passing reason.
 DELAYS = (0.5, 2.0, 8.0)
+#: Bytes of a part of a manifest or of results, which are read whole.
+_LARGEST = 2**32
 #: Bytes of a remote file that are read at once.
 _BLOCK = 1 << 22
 #: Errors that another attempt does not mend.
@@ -225,7 +228,14 @@ class Store:
         return bool(patiently(lambda: store.exists(path), address))
 
     def read(self, name: str) -> bytes:
-        return read_bytes(self.address(name))
+        """Raises OSError for a file of more than `_LARGEST` bytes."""
+        address = self.address(name)
+        if not is_remote(address):
+            return read_limited(Path(address), _LARGEST)
+        content = read_bytes(address, 0, _LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise OSError(errno.EFBIG, f"larger than {_LARGEST // 2**20} MB", address)
+        return content
 
     def write(self, name: str, content: bytes) -> None:
         """Raises OSError and what the package of a remote file system raises."""

@@ -86,15 +86,17 @@ class StoredFile(InputFile):
         return self.address
 
     def fetch(self) -> tuple[Path | IO[bytes], int]:
-        if self.size is not None and self.size > MAX_FILE:
-            raise ImageError(f"{self.place}: larger than {MAX_FILE // 2**20} MB")
-        # An address that lists have no size of may lead to a file of any size.
-        first, size = (0, MAX_FILE) if self.size is None else (self.offset, self.size)
-        whole = self.offset is None and self.size is not None
+        inside = self.offset is not None and self.size is not None
+        # An address may lead to a file of any size, whatever a manifest says about it.
+        first, size = (self.offset, self.size) if inside else (0, MAX_FILE + 1)
+        data = b""
         try:
-            data = read_bytes(self.address, *((None, None) if whole else (first, size)))
+            if self.size is None or 0 < self.size <= MAX_FILE:
+                data = read_bytes(self.address, first, size)
         except Exception as error:  # whatever the storage raises is about this image
             raise ImageError(f"{self.place}: {reason_of(error)}") from error
+        if max(len(data), self.size or 0) > MAX_FILE:
+            raise ImageError(f"{self.place}: larger than {MAX_FILE // 2**20} MB")
         return _content(data, self.place)
 
 

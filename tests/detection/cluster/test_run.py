@@ -15,12 +15,14 @@ from operator import is_
 import pytest
 import resdet
 from resdet.datasets.manifests import storage
+from resdet.datasets.manifests.entries import Entry
 from resdet.datasets.manifests.storage import Store
 from resdet.detection.cluster import careful
+from resdet.detection.cluster import job as cluster_job
 from resdet.detection.cluster.results import ShardResults
 from resdet.detection.cluster.run import Hooks, run_manifest
 from resdet.detection.cluster.watch import Watch
-from resdet.detection.errors import ConfigError, DataError
+from resdet.detection.errors import ConfigError, DataError, ImageError
 from resdet.detection.inference.records import record_line
 from resdet.tests.detection.cluster.conftest import by_name
 from resdet.tools import infer
@@ -175,6 +177,30 @@ def test_from_s3_to_s3_with_faults(job, predictor, plain, object_store, bucket, 
     assert summary.failed == 5 and summary.totals["failed"] == 5
     assert Store(out).names("attempts") == []
     assert run_manifest(settings, predictor).new == 0
+
+
+def test_an_address_leads_to_more_than_the_manifest_says(monkeypatch):
+    fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
+    fsspec.filesystem("memory").pipe_file("/limits/a.png", b"x" * 3000)
+    monkeypatch.setattr(cluster_job, "MAX_FILE", 2000)
+    for size in (None, 10, 3000):
+        file = cluster_job.input_file(Entry("memory://limits/a.png", size, "", "a.png"))
+        with pytest.raises(ImageError, match=r"memory://limits/a\.png: larger than"):
+            file.fetch()
+    monkeypatch.setattr(cluster_job, "MAX_FILE", 3000)
+    assert len(file.fetch()[0].read()) == 3000
+    none = cluster_job.input_file(Entry("memory://limits/a.png", 0, "", "a.png"))
+    with pytest.raises(ImageError, match="the file is empty"):
+        none.fetch()
+
+
+def test_a_part_in_storage_that_is_too_large(monkeypatch):
+    fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
+    fsspec.filesystem("memory").pipe_file("/limits/summary.json", b"x" * 3000)
+    assert Store("memory://limits").read("summary.json") == b"x" * 3000
+    monkeypatch.setattr(storage, "_LARGEST", 2000)
+    with pytest.raises(OSError, match="larger than"):
+        Store("memory://limits").read("summary.json")
 
 
 # ---------------------------------------------------------------------------- images that kill
