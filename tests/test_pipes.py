@@ -15,10 +15,13 @@ import pytest
 from PIL import Image
 from resdet.datasets.acquire.synthetic import make_scenes
 from resdet.datasets.convert.split import RECORD, same_bytes
+from resdet.datasets.manifests.manifest import write_manifest
 from resdet.datasets.manifests.storage import open_stream, read_bytes
 from resdet.detection.errors import ConfigError, DataError
 from resdet.detection.tasks.hub import measured_part
+from resdet.detection.tasks.region_localizer import _read_proposals
 from resdet.tools.cli import main
+from resdet.tools.serve import _token
 
 
 @pytest.fixture(autouse=True)
@@ -141,12 +144,23 @@ def test_a_pipe_in_place_of_a_shard_an_image_to_compare_or_the_record_of_a_split
     with pytest.raises(DataError, match="not a regular file"):
         same_bytes([pipe, pipe])
     _pipe(tmp_path / "metrics.json")
+    with pytest.raises(DataError, match="not a regular file"):
+        _read_proposals(pipe, [])
+    with pytest.raises(ConfigError, match="not a regular file"):
+        _token(pipe)
     with pytest.raises(ConfigError, match="not a regular file"):
         measured_part(tmp_path, pipe)
     make_scenes(tmp_path / "scenes", train=2, val=1, size=(64, 64))
     _pipe(tmp_path / "scenes" / "ImageSets" / "Main" / RECORD)
     parts = ("--split", "train", "--force", "--parts", "a=0.5", "b=0.5")
     assert main(["split", str(tmp_path / "scenes"), "--from", "voc", *parts]) == 0
+
+
+def test_a_pipe_among_the_tar_files_of_a_manifest(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    _pipe(tmp_path / "a.tar")
+    with pytest.raises(DataError, match=r"a\.tar: cannot be read .*not a regular file"):
+        write_manifest([str(tmp_path / "*.tar")], str(tmp_path / "manifest"))
 
 
 def test_a_socket_as_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from resdet.detection.errors import ConfigError
+from resdet.detection.files import read_limited
 from resdet.detection.printing import say
 from resdet.tools.arguments import (
     add_compile_argument,
@@ -28,6 +29,8 @@ from resdet.tools.arguments import (
 from resdet.tools.infer_settings import expect_used
 
 HELP = "answer HTTP requests with the predictions of a model"
+#: Bytes of the file of a token.
+_LARGEST_TOKEN = 2**16
 TOKEN = "RESDET_TOKEN"  # noqa: S105  the name of the variable
 KEY = "LABEL_STUDIO_API_KEY"
 
@@ -133,7 +136,7 @@ def _token(path: Path | None) -> str | None:
     if path is None:
         return os.environ.get(TOKEN) or None
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return read_limited(path, _LARGEST_TOKEN).decode().strip()
     except (OSError, ValueError) as error:
         raise ConfigError(f"--token-file {path}: cannot be read: {error}") from error
 

@@ -194,7 +194,7 @@ def write_parts(
 def _overlaps(path: Path, texts: Iterable[str]) -> bool:
     """Whether a list shares a line with the ``texts``; parts of a JSON file always share images."""
     lines = {line for text in texts for line in text.splitlines()}
-    old = path.read_text("utf-8", errors="replace").splitlines()
+    old = read_limited(path).decode("utf-8", "replace").splitlines()
     return path.suffix == ".json" or not lines.isdisjoint(old)
 
 

@@ -16,16 +16,19 @@ from dataclasses import dataclass, field
 from fnmatch import translate
 from functools import cache
 from itertools import islice
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from ...detection.errors import ConfigError, DataError, one_line
+from ...detection.files import expect_regular
 from ..listing import has_image_suffix, is_hidden
-from ..text import NotUtf8, utf8_text
+from ..text import NotUtf8, lines_of, utf8_text
 from .entries import Entry
 from .storage import filesystem, is_remote, join, patiently, reason_of
 from .walk import Listed, walk
 
+#: Bytes of a line of a list: addresses with a signature have a few thousand.
+_LONGEST_LINE = 2**16
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip", ".7z", ".rar")
 
 
@@ -157,7 +160,7 @@ class ListImages(ImageSource):
         folder = self.address.rpartition("/")[0] or ("" if is_remote(self.address) else "/")
         try:
             with _opened(self.address) as file:
-                for number, line in enumerate(file, 1):
+                for number, line in enumerate(lines_of(file, _LONGEST_LINE, self.address), 1):
                     text = line.decode("utf-8-sig", "surrogateescape").strip()
                     if not text or text.startswith("#"):
                         continue
@@ -231,6 +234,7 @@ def _labels(inputs: Sequence[str]) -> list[str]:
 
 def _opened(address: str) -> IO[bytes]:
     if not is_remote(address):
+        expect_regular(Path(address))
         return open(address, "rb")  # noqa: PTH123 (an address)
     store, path = filesystem(address)
     opened: Any = patiently(lambda: store.open(path, "rb"), address)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from ...datasets.text import lines_of
 from ..errors import ConfigError, DataError
 from ..files import append_file, expect_regular, read_limited, write_file
 from ..structures import Detections
@@ -26,9 +27,10 @@ META = "meta.json"
 #: The entry of META that names the inputs of a run, which may grow from one resume to the next.
 INPUTS = "inputs"
 
+#: Bytes of a record: over two million detections.
+_LONGEST_LINE = 2**28
 #: The entries of `stamp`.
 STAMP = {"bytes", "modified"}
-
 Json = Mapping[str, Any]
 
 
@@ -240,10 +242,9 @@ def _image(name: str, image: RecordedImage) -> dict[str, Any]:
 
 def _lines(path: Path, *, repair: bool) -> Iterator[tuple[dict[str, Any], int]]:
     expect_regular(path)
-    end = 0
-    size = path.stat().st_size
+    end, size = 0, path.stat().st_size
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(lines_of(file, _LONGEST_LINE, str(path)), start=1):
             record = _parse(line)
             if record is None and repair and end + len(line) == size:
                 return

@@ -29,7 +29,7 @@ from ..errors import ConfigError, DataError
 from ..evaluation.prediction import autocast
 from ..export.localizer import second_localizer
 from ..export.network import Export
-from ..files import atomic_write
+from ..files import atomic_write, expect_regular
 from ..inference.localize import LocationPipeline, SecondStage
 from ..inference.locate_records import RecordReader, propose_records
 from ..models.localizer import RegionLocalizer
@@ -198,6 +198,7 @@ def _write_proposals(proposals: Mapping[str, Tensor], path: Path) -> None:
 def _read_proposals(path: Path, records: Iterable[Record]) -> dict[str, Tensor]:
     """The proposals of the ``records``; raises DataError, naming the file, if one has none."""
     try:
+        expect_regular(path)
         proposals = load_file(path)
     except (OSError, SafetensorError) as error:
         raise DataError(f"{path}: cannot be read: {error}; delete it to propose again") from error
