@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import socket
 import struct
 import threading
 import time
@@ -135,6 +136,28 @@ def test_rotation_is_applied(tmp_path):
     assert found[1].pixels.shape == (64, 48, 3)
     turned = [np.rot90(found[5 % 3].pixels, k) for k in (1, 3)]
     assert 2 in map(number_in, turned)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.m3u8", "a.mpd"])
+def test_a_file_does_not_lead_to_the_network(tmp_path, name):
+    """Playlists name addresses; only an address on the command line is opened."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/a.ts"
+        playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{address}\n#EXT-X-ENDLIST\n"
+        dash = (
+            '<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+            'mediaPresentationDuration="PT9S"><Period><AdaptationSet mimeType="video/mp4">'
+            f'<Representation id="1" bandwidth="1"><BaseURL>{address}</BaseURL>'
+            '<SegmentList duration="9"><SegmentURL media="a.ts"/></SegmentList>'
+            "</Representation></AdaptationSet></Period></MPD>"
+        )
+        text = dash if name == "a.mpd" else playlist
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ImageError, match="cannot be opened as a video"):
+            frames_of(tmp_path / name)
+        server.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            server.accept()
 
 
 def test_a_cut_file_is_told(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import tempfile
 import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -134,6 +135,18 @@ def test_a_form_of_bad_images_alone_is_refused(spots):
     answer = spots.post("/predict", files={"a": ("a.png", b"no"), "b": ("b.png", b"neither")})
     assert answer.status_code == 422
     assert [each["file"] for each in answer.json()["images"]] == ["a.png", "b.png"]
+
+
+def test_a_large_form_makes_no_temporary_file(serve, predictor_of_spots, monkeypatch):
+    """Beyond a megabyte its parser would otherwise write one."""
+    made = []
+    for name in ("TemporaryFile", "NamedTemporaryFile", "mkstemp", "mkdtemp"):
+        monkeypatch.setattr(tempfile, name, lambda *words, name=name, **more: made.append(name))
+    served = serve(predictor_of_spots)
+    content = png() + bytes(3 * 2**20)
+    answer = served.post("/predict?score=0.05", files={"images": ("a.png", content, "image/png")})
+    assert answer.status_code == 200 and answer.json()["images"][0]["detections"]
+    assert made == []
 
 
 def test_more_images_than_allowed(spots):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import resdet as package
 import torch
+from PIL import Image
 from resdet.detection.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,6 +41,53 @@ def test_weights_alone_open_nothing(resdet: Command, stranger: Path, command: st
     refused(resdet(*words, stranger, "--dry-run"), stranger)
     done = resdet(*words, stranger, "--dry-run", "--trust-paths")
     assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("responses", "{}", "--out", "{}.responses"),
+        ("freeze-bn", "{}", "--out", "{}.safetensors"),
+        ("train-cls", "--from", "{}", "--dry-run"),
+        ("eval", "--weights", "{}"),
+    ],
+    ids=" ".join,
+)
+def test_commands_of_classifiers(resdet: Command, tmp_path: Path, words: tuple[str, ...]) -> None:
+    path = shutil.copy(OLD / "classifier.pt", tmp_path / "stranger.pt")
+    done = resdet(*(word.format(path) for word in words))
+    refused(done, path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train-det", "--from", "{}", "--dry-run"),
+        ("benchmark", "--weights", "{}"),
+    ],
+    ids=" ".join,
+)
+def test_commands_of_detectors(resdet: Command, stranger: Path, words: tuple[str, ...]) -> None:
+    refused(resdet(*(word.format(stranger) for word in words)), stranger)
+
+
+@pytest.mark.parametrize("command", ["infer", "eval", "serve"])
+def test_other_networks_are_not_opened_by_commands(
+    resdet: Command, tmp_path: Path, command: str
+) -> None:
+    pipe = tmp_path / "classifier.pt"
+    os.mkfifo(pipe)
+    state = torch.load(OLD / "localizer.pt", weights_only=True)
+    state["config"]["test"]["classifiers"] = [str(pipe)]
+    path = tmp_path / "l.pt"
+    torch.save(state, path)
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    words = {"infer": [tmp_path / "a.png", "--out", tmp_path / "o"], "serve": ["--port", 0]}.get(
+        command, []
+    )
+    done = resdet(command, "--weights", path, *words)
+    assert done.code == 2 and f"error: {path}: the checkpoint alone names " in done.err
 
 
 def test_nothing_is_opened_not_even_a_pipe(
