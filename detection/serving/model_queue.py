@@ -110,6 +110,7 @@ class ModelQueue:
         """Forget waiting images that nobody waits for any more, and their bytes."""
         with self._changed:
             self._waiting = deque(each for each in self._waiting if not each.future.cancelled())
+            self._changed.notify_all()  # who closes waits for the last one
 
     def close(self) -> None:
         """Finish what is accepted, and end the threads."""
@@ -159,6 +160,7 @@ class ModelQueue:
                 self._changed.wait()
             image = self._waiting.popleft()
             if image.future.cancelled():
+                self._changed.notify_all()
                 return True
             self._decoding.append(image)
         try:

@@ -7,10 +7,12 @@ import socket
 import struct
 import tempfile
 import threading
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 from resdet.detection.errors import ConfigError, DivergedError
 from resdet.tests.detection.inference.conftest import CLASSES
 from resdet.tests.detection.serving.conftest import png
@@ -308,6 +310,25 @@ def test_images_whose_client_has_gone_are_dropped(held):
     assert len(model.shapes) == 2
     assert served.server.bodies.held == 0
     assert 'resdet_images_total{outcome="gone"} 1.0' in served.get("/metrics").text
+
+
+def test_a_queue_ends_whose_last_image_nobody_waits_for(predictor_of_spots, extra):
+    from resdet.detection.serving.metrics import Metrics
+    from resdet.detection.serving.model_queue import ModelQueue, QueuedImage
+    from resdet.detection.serving.options import ServeOptions
+
+    queue = ModelQueue(predictor_of_spots, ServeOptions(decoders=1), Metrics())
+    image = QueuedImage("a.png", png(), torch.zeros(2))
+    queue.submit([image])
+    image.future.cancel()
+    decoder, model = queue._threads
+    queue._closing = True
+    model.start()
+    time.sleep(0.1)  # it waits for the image
+    decoder.start()
+    for thread in (decoder, model):
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_the_bytes_of_images_whose_client_has_gone_are_given_back(held):
