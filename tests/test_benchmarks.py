@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import gpu
@@ -214,7 +215,8 @@ def test_a_gpu_check_that_fails_is_told_and_stops_nothing(
     assert found == (1, ["measured", "FAILED", "ok", "ok"])
     assert "failed: RuntimeError: CUDA error: unspecified launch failure" in capsys.readouterr().out
     assert outcome(0, one=lambda setup: parts_of(0.4)) == (0, ["skipped"])
-    monkeypatch.setattr(gpu_rows.time, "perf_counter", iter(range(100)).__next__)
+    clock = SimpleNamespace(perf_counter=iter(range(100)).__next__)
+    monkeypatch.setattr(gpu_rows, "time", clock)
     some = outcome(2 / 60, one=lambda setup: parts_of(0.4), two=lambda setup: parts_of(0.4))
     assert some == (0, ["ok", "skipped", "skipped"])
 

@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from resdet.detection import printing
 from resdet.detection.printing import (
     LINE_EVERY,
     LastingStream,
@@ -125,7 +127,7 @@ def test_lines_of_progress_where_colour_is_forced(monkeypatch: pytest.MonkeyPatc
 
 def test_a_line_says_what_share_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(printing, "time", SimpleNamespace(monotonic=lambda: now))
     written = io.StringIO()
     lines = ProgressLines("detecting", "images", written)
     lines.report(10, 60)  # of an earlier run
@@ -138,7 +140,7 @@ def test_a_line_says_what_share_rate_and_time_left(monkeypatch: pytest.MonkeyPat
 
 def test_a_slow_start_is_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(printing, "time", SimpleNamespace(monotonic=lambda: now))
     written = io.StringIO()
     lines = ProgressLines("detecting", "images", written)
     now += 140
