@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...detection.errors import DataError, ResdetError, first_few
+from ...detection.errors import DataError, ResdetError, first_few, quoted
 from ...detection.files import read_limited
 from ...detection.structures import Annotation, Record
 from ..catalog import DataSplit
@@ -141,7 +141,7 @@ def _renumbered(found: ShardSet, classes: tuple[str, ...]) -> ShardSet:
     if unknown := sorted(set(found.classes) - set(classes)):
         raise DataError(
             f"{join(found.folder, INDEX)}: {len(unknown)} classes that training lacks: "
-            f"{first_few(unknown)}"
+            f"{first_few(map(quoted, unknown))}"
         )
     numbers = [classes.index(name) for name in found.classes]
     shards = tuple(

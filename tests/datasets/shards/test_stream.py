@@ -200,8 +200,16 @@ def test_classes_in_another_order(shards: ShardSet) -> None:
     assert Counter(labels) == {3: 9, 2: 9, 0: 8}
     for packed in ShardSource(renumbered, [CROP]).read(Segment(0, 0, 3)):
         assert renumbered.classes[packed.label] == packed.key.partition("/")[0]
-    with pytest.raises(DataError, match="1 classes that training lacks: dog"):
+    with pytest.raises(DataError, match=r"1 classes that training lacks: 'dog'$"):
         read_shards(shards.folder, classes=("ant", "cat"))
+
+
+def test_an_unknown_class_has_one_line(shards: ShardSet, tmp_path: Path) -> None:
+    copy = copied(shards, tmp_path)
+    text = (copy / INDEX).read_text()
+    (copy / INDEX).write_text(text.replace('"dog"', r'"d\nog"'))
+    with pytest.raises(DataError, match=r"training lacks: 'd\\nog'$"):
+        read_shards(str(copy), classes=("ant", "cat"))
 
 
 def shortened(folder: Path) -> None:
