@@ -71,7 +71,7 @@ def _run_images(
 ) -> tuple[FolderSummary, int]:
     from resdet.detection.engine.signals import StopRequest
     from resdet.detection.inference.folder import run_folder
-    from resdet.detection.inference.outputs import ClassOutput, LocatedOutput
+    from resdet.detection.inference.outputs import ClassOutput
 
     if args.every is not None:
         raise ConfigError("--every: is for videos, not images")
@@ -89,7 +89,7 @@ def _run_images(
     if summary.empty:
         say(_without_results(summary, options, predictor))
     for format in args.format if not summary.interrupted else ():
-        _write_annotations(args.out, format.name, best=isinstance(predictor.output, LocatedOutput))
+        _write_annotations(args.out, format.name, best=predictor.output.one_object)
     if not summary.interrupted and (args.page or summary.usable):
         _show(args, files, predictor)
     if summary.interrupted:
@@ -169,15 +169,15 @@ def _show(args: argparse.Namespace, files: list[InputFile], predictor: Predictor
         return
     from resdet.datasets.image import read_image
     from resdet.detection.inference.folder_page import write_folder_page
-    from resdet.detection.inference.outputs import LocatedOutput
 
     def read(path: Path) -> Any:
         return read_image(path, predictor.rules).pixels
 
-    located = isinstance(predictor.output, LocatedOutput)
     words = predictor.facts.class_words
     sources = {file.name: file.path for file in files}
-    page = write_folder_page(args.out, sources, read, words=words, located=located)
+    page = write_folder_page(
+        args.out, sources, read, words=words, located=predictor.output.one_object
+    )
     say(f"open in a browser: {page} ({page.stat().st_size / 1e6:.1f} MB)")
 
 

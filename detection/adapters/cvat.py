@@ -16,7 +16,7 @@ import cvat_sdk.auto_annotation as cvataa
 from cvat_sdk import models
 from PIL import Image
 
-from ..inference.outputs import ClassOutput, LocatedOutput
+from ..inference.outputs import ClassOutput
 from ..inference.predictor import Predictor
 from ..inference.result_types import ClassResult
 from ..predictor import load
@@ -43,7 +43,7 @@ class CvatFunction:
         result = self._predictor(image, score_threshold=context.conf_threshold)
         if isinstance(result, ClassResult):
             return [cvataa.tag(int(label)) for label in result.top(1).labels]
-        if isinstance(self._predictor.output, LocatedOutput):
+        if self._predictor.output.one_object:
             result = result.top(1)
         return [
             cvataa.rectangle(int(label), [float(side) for side in box])

@@ -15,7 +15,6 @@ import numpy as np
 from fiftyone.core.models import Model
 from numpy.typing import NDArray
 
-from ..inference.outputs import LocatedOutput
 from ..inference.predictor import Predictor
 from ..inference.result_types import ClassResult, DetectionResult
 
@@ -43,7 +42,7 @@ class FiftyOneModel(Model):
     def predict_all(self, args: Sequence[NDArray[np.uint8]]) -> list[fo.Label | None]:
         """`predict` for several images; None where no class of a classifier reaches the
         threshold."""
-        one = isinstance(self._predictor.output, LocatedOutput)
+        one = self._predictor.output.one_object
         results = self._predictor(list(args))
         return [_label(result.top(1) if one else result) for result in results]
 

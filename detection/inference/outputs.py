@@ -54,6 +54,8 @@ class Output(ABC, Generic[Kind]):
     records: ClassVar[str]
     #: The minimum score, unless another is given.
     threshold: ClassVar[float]
+    #: Whether all results of an image are about one object, which the best one then stands for.
+    one_object: ClassVar[bool] = False
     #: What a `Predictor` makes of them.
     result: ClassVar[type[ImageResult[Any]]]
 
@@ -138,6 +140,7 @@ class LocatedOutput(BoxOutput):
 
     noun = "boxes"
     threshold = 0.0
+    one_object = True
 
     def drawing(
         self, pixels: NDArray[np.uint8], found: Detections, classes: Sequence[str]

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 
 from ... import __version__
 from ..files import sha256_of
-from ..inference.outputs import ClassOutput, LocatedOutput
+from ..inference.outputs import ClassOutput
 from ..inference.predictor import Predictor
 from ..printing import say
 from .label_studio import ImageFetcher, Interface
@@ -104,7 +104,7 @@ class _Backend:
                 say(f"warning: {error}")
                 results.append([])
             else:
-                if isinstance(self.server.predictor.output, LocatedOutput):  # of one object
+                if self.server.predictor.output.one_object:
                     record = {**record, "detections": record["detections"][:1]}
                 made = interface.prediction(record) | {"model_version": self.version}
                 results.append([made])
