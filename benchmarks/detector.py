@@ -176,16 +176,14 @@ def unmatched(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
 def compare_times(
     calls: Mapping[str, Callable[[], object]], args: argparse.Namespace
 ) -> dict[str, dict[str, Any]]:
-    """Seconds of each call, and the ratios of the others to the first in each turn.
-
-    That of the second is called ``ratio``, that of a third ``ratio, memory returned``.
-    """
+    """Seconds of each call, and the ratios of the others, called torchvision, to the first in each
+    turn."""
     seconds = in_turns(
         calls, repeats=args.repeats, warmup=args.warmup, device=args.device, clock=args.clock
     )
-    ours, *peers = seconds.values()
-    for name, peer in zip(("ratio", "ratio, memory returned"), peers, strict=False):
-        seconds[name] = ratios(peer, ours)
+    ours, *peers = seconds
+    for peer in peers:
+        seconds[peer.replace("torchvision", "ratio")] = ratios(seconds[peer], seconds[ours])
     return {name: spread(values) for name, values in seconds.items()}
 
 
