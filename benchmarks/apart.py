@@ -1,8 +1,8 @@
-"""torchvision's detector in a process of its own, which gives freed memory back as a new one does.
+"""A peer's detector in a process of its own, which gives freed memory back as a new one does.
 
 The benchmarks keep freed memory, as resdet's commands do, for both of their sides. A program around
-torchvision's detector does not, unless its author arranges it: there every large block that is
-freed goes back to the system, which has to clear its pages again in the next pass.
+another toolkit does not, unless its author arranges it: there every large block that is freed goes
+back to the system, which has to clear its pages again in the next pass.
 """
 
 from __future__ import annotations
@@ -10,23 +10,34 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import time
+from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from types import TracebackType
+from typing import Any
 
 import torch
 from measuring import Spent
 from sides import make_side
 
+#: Makes a side of the command's arguments; it has ``detect`` and ``step``.
+Make = Callable[[argparse.Namespace], Any]
+TORCHVISION: Make = partial(make_side, "torchvision")
+
 
 class Apart:
-    """The other side of `sides`; its calls return what they took in its process."""
+    """The side that ``make`` makes of ``args``; its calls return what they took in its process."""
 
-    name = "torchvision, memory returned"
-
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        toolkit: str = "torchvision",
+        make: Make = TORCHVISION,
+    ) -> None:
+        self.name = f"{toolkit}, memory returned"
         self._connection, other = multiprocessing.Pipe()
         self._process = multiprocessing.get_context("spawn").Process(
-            target=_serve, args=(other, args), daemon=True
+            target=_serve, args=(other, args, make), daemon=True
         )
         self._process.start()
         other.close()
@@ -55,9 +66,9 @@ class Apart:
         self._process.join()
 
 
-def _serve(connection: Connection, args: argparse.Namespace) -> None:
+def _serve(connection: Connection, args: argparse.Namespace, make: Make) -> None:
     torch.set_num_threads(args.threads)
-    side = make_side("torchvision", args)
+    side = make(args)
     while True:
         try:
             call = getattr(side, connection.recv())

@@ -176,14 +176,15 @@ def unmatched(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
 def compare_times(
     calls: Mapping[str, Callable[[], object]], args: argparse.Namespace
 ) -> dict[str, dict[str, Any]]:
-    """Seconds of each call, and the ratios of the others, called torchvision, to the first in each
-    turn."""
+    """Seconds of each call, and the ratios of the others to the first in each turn, under their
+    names with ``ratio`` in place of the toolkit."""
     seconds = in_turns(
         calls, repeats=args.repeats, warmup=args.warmup, device=args.device, clock=args.clock
     )
     ours, *peers = seconds
     for peer in peers:
-        seconds[peer.replace("torchvision", "ratio")] = ratios(seconds[peer], seconds[ours])
+        _, comma, condition = peer.partition(",")
+        seconds[f"ratio{comma}{condition}"] = ratios(seconds[peer], seconds[ours])
     return {name: spread(values) for name, values in seconds.items()}
 
 

@@ -4,22 +4,26 @@
 
 One quantity varies at a time ``--around`` 600 x 1000, 300 proposals, one image and one thread. Both
 sides run in turns in one process. The share of the peak is that of our operations a second in the
-processor's best rate with as many threads (`resdet doctor --speed`).
+processor's best rate with as many threads (`resdet doctor --speed`). Both sides keep freed memory;
+with ``--apart``, torchvision's also runs in a process of its own that does not (`apart.py`).
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from apart import Apart
 from detector import compare_times
 from measuring import CLOCKS, describe_machine, make_parser, write_json
 from resdet.backbones.speed import measure_layers
-from sides import SIDES, Side, make_side
+from resdet.detection.processor import keep_memory
+from sides import SIDES, make_side
 from torch.utils.flop_counter import FlopCounterMode
 
 #: What varies, and its values.
@@ -29,6 +33,14 @@ SERIES = {
     "batch": (1, 2, 4, 8),
     "threads": (1, 2),
 }
+#: Seconds of the sides, each followed by its ratio to ours.
+MEASURED = (
+    "ours",
+    "torchvision",
+    "ratio",
+    "torchvision, memory returned",
+    "ratio, memory returned",
+)
 
 
 @dataclass(frozen=True)
@@ -47,11 +59,12 @@ class Point:
 
 def main() -> None:
     args = parse_arguments()
+    keep_memory()
     print(describe_machine())
-    print(
-        "| varied | size | proposals | batch | threads | ours, s | torchvision, s | ratio | peak |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
+    columns = ["varied", "size", *list(SERIES)[1:], "ours, s", "torchvision, s", "ratio"]
+    columns += ["memory returned, s", "ratio"] if args.apart else []
+    print("| " + " | ".join([*columns, "peak"]) + " |")
+    print("|---" * (len(columns) + 1) + "|")
     rows, peaks = [], {}
     for varied, point in points(args):
         torch.set_num_threads(point.threads)
@@ -74,6 +87,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=tuple(SERIES))
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--clock", default="wall", choices=tuple(CLOCKS))
+    parser.add_argument(
+        "--apart", action="store_true", help="add torchvision's with memory as in a new process"
+    )
     parser.add_argument("--plot", type=Path, help="draw the table into this image")
     return parser.parse_args()
 
@@ -88,15 +104,14 @@ def points(args: argparse.Namespace) -> Iterator[tuple[str, Point]]:
 def measure(varied: str, point: Point, args: argparse.Namespace, peak: float) -> dict[str, Any]:
     """Seconds for the whole batch, medians; ``share`` is that of the peak."""
     settings = {"size": point.size, "rois": 128, "peer_layout": "contiguous"}
-    given = argparse.Namespace(
-        **{**vars(args), **settings, "proposals": point.proposals, "batch": point.batch},
-        peer_precision=None,
-    )
-    sides: Sequence[Side] = [make_side(name, given) for name in SIDES]
-    times = compare_times({side.name: side.detect for side in sides}, given)
+    given = argparse.Namespace(**{**vars(args), **settings, **asdict(point)}, peer_precision=None)
+    sides = [make_side(name, given) for name in SIDES]
+    with ExitStack() as stack:
+        apart = [stack.enter_context(Apart(given))] if args.apart else []
+        times = compare_times({side.name: side.detect for side in [*sides, *apart]}, given)
     with FlopCounterMode(display=False) as counter:
         sides[0].detect()
-    seconds = {name: times[name]["median"] for name in ("ours", "torchvision", "ratio")}
+    seconds = {name: times[name]["median"] for name in times}
     share = counter.get_total_flops() / seconds["ours"] / peak
     if args.clock == "cpu":
         share *= point.threads
@@ -112,7 +127,7 @@ def line(row: dict[str, Any]) -> str:
         row["batch"],
         row["threads"],
     ]
-    cells += [f"{row['ours']:.2f}", f"{row['torchvision']:.2f}", f"{row['ratio']:.2f}"]
+    cells += [f"{row[name]:.2f}" for name in MEASURED if name in row]
     return "| " + " | ".join(map(str, [*cells, f"{row['share']:.0%}"])) + " |"
 
 
@@ -124,7 +139,9 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     figure = Figure((4 * len(names), 3), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         chosen = [row for row in rows if row["varied"] == name]
-        for side in SIDES:
+        for side in MEASURED:
+            if side not in chosen[0] or side.startswith("ratio"):
+                continue
             axes.plot(
                 [row[name] for row in chosen], [row[side] for row in chosen], "o-", label=side
             )
