@@ -112,6 +112,14 @@ def test_growth_varies_one_quantity_at_a_time(run: Run, tmp_path: Path) -> None:
         assert drawn.width == 2 * drawn.height * 4 / 3
 
 
+def test_folders_are_run_by_every_side(run: Run) -> None:
+    tiny = "--images 1 --size 96 128 --depth 18 --classes 3 --proposals 10 --threads 1 --repeats 1"
+    assert set(run("folder_speed.py", *tiny.split())["images_per_second"]) == {
+        "resdet infer",
+        "torchvision",
+    }
+
+
 def test_improvements_are_compared_with_plain_inference(run: Run) -> None:
     pyramid = "pyramid of five scales"
     tiny = "--depth 18 --size 96 128 --side 96 --classes 3 --repeats 1 --warmup 0 --threads 1"
