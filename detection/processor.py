@@ -13,7 +13,7 @@ from pathlib import Path
 CPUINFO = Path("/proc/cpuinfo")
 
 #: Numbers of glibc's settings in malloc.h, and the largest block that is kept, in bytes.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, LARGEST_KEPT = -1, -3, 1 << 30
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX, LARGEST_KEPT = -1, -3, -8, 1 << 30
 
 
 def cpu_name() -> str:
@@ -86,7 +86,8 @@ def keep_memory() -> None:
     """From now on the process keeps the memory that it frees, for its next tensors (glibc only).
 
     Else blocks of more than 32 MB go back to the system at once, and in every pass of a network the
-    system has to give them page by page. Only `malloc_trim` gives memory back then.
+    system has to give them page by page. Only `malloc_trim` gives memory back then. All threads
+    share one arena: those of other arenas give blocks of more than 64 MB back all the same.
     """
     import ctypes
 
@@ -98,3 +99,4 @@ def keep_memory() -> None:
         # leave it at 128 kB.
         if settings(M_MMAP_THRESHOLD, LARGEST_KEPT) or settings(M_MMAP_THRESHOLD, 1 << 25):
             settings(M_TRIM_THRESHOLD, -1)
+            settings(M_ARENA_MAX, 1)

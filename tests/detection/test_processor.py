@@ -133,16 +133,26 @@ def test_auto_trains_as_what_it_means(resdet: Command, tiny_config: Path, tmp_pa
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
+@pytest.mark.parametrize("in_thread", [False, True])
 @pytest.mark.parametrize("kept", [False, True])
-def test_commands_that_compute_keep_memory(kept: bool, tmp_path: Path) -> None:
+def test_commands_that_compute_keep_memory(kept: bool, in_thread: bool, tmp_path: Path) -> None:
     """Blocks of 64 MB, each of 16,384 pages of 4 kB; the fork server would have threads."""
     script = tmp_path / "script.py"
     script.write_text(f"""
 import resource, sys
+from threading import Thread
 import numpy as np
 from resdet.tools import cli
 
 def run(name, words):
+    if {in_thread}:
+        thread = Thread(target=measure)
+        thread.start()
+        thread.join()
+    else:
+        measure()
+
+def measure():
     for turn in range(3):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         np.ones(1 << 23)
