@@ -9,6 +9,7 @@ PYTHON ?= python3
 JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
+UV := $(VENV)/uv/bin/uv
 QUICK := runs/quickstart
 
 .PHONY: quickstart comparison test lint types check docs locked lock clean
@@ -65,20 +66,27 @@ docs: $(VENV)/installed-docs
 		. docs/_build/html
 	@echo "open docs/_build/html/docs/index.html"
 
+# uv takes a quarter of pip's time, but does not read pip's settings: pip installs where they name an
+# index or limits, and where uv fails.
+install = { ! $(BIN)/python -m pip config list | grep -qE 'index|constraint' \
+	&& $(MAKE) --no-print-directory $(UV) \
+	&& $(UV) pip install --python $(BIN)/python --editable $(1); } \
+	|| { $(BIN)/python -m pip install --quiet --upgrade pip \
+	&& $(BIN)/python -m pip install --editable $(1); }
+
 $(VENV)/installed: pyproject.toml setup.py
 	@echo "== install into $(VENV): 3 GB to fetch and 6 GB on the disk, most of it PyTorch, which on"
-	@echo "   Linux is its build for GPUs; pip names each file and its size"
+	@echo "   Linux is its build for GPUs; large files are named with their size"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --editable .
+	@$(call install,.)
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@$(call install,".[dev]")
 	touch $@
 
 $(VENV)/installed-docs: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	@$(call install,".[docs]")
 	touch $@
 
 # Wheels alone, so that no package runs code while it is installed, and without the limits of the
@@ -92,12 +100,12 @@ $(VENV)/installed-locked: requirements-dev.txt
 	touch $(VENV)/installed $(VENV)/installed-dev $(VENV)/installed-docs $@
 
 # Versions in the file are kept while they satisfy pyproject.toml.
-lock: $(VENV)/uv/bin/uv
+lock: $(UV)
 	$< pip compile --quiet --universal --generate-hashes --only-binary :all: --extra dev --extra docs \
 		$(if $(UPGRADE),--upgrade) --custom-compile-command "make lock" \
 		--output-file requirements-dev.txt pyproject.toml
 
-$(VENV)/uv/bin/uv:
+$(UV):
 	$(PYTHON) -m venv $(VENV)/uv
 	$(VENV)/uv/bin/python -m pip install --quiet uv
 
