@@ -70,23 +70,23 @@ docs: $(VENV)/installed-docs
 # index or limits, and where uv fails.
 install = { ! $(BIN)/python -m pip config list | grep -qE 'index|constraint' \
 	&& $(MAKE) --no-print-directory $(UV) \
-	&& $(UV) pip install --python $(BIN)/python --editable $(1); } \
+	&& $(UV) pip install --python $(BIN)/python $(1); } \
 	|| { $(BIN)/python -m pip install --quiet --upgrade pip \
-	&& $(BIN)/python -m pip install --editable $(1); }
+	&& $(BIN)/python -m pip install $(1); }
 
 $(VENV)/installed: pyproject.toml setup.py
 	@echo "== install into $(VENV): 3 GB to fetch and 6 GB on the disk, most of it PyTorch, which on"
 	@echo "   Linux is its build for GPUs; large files are named with their size"
 	$(PYTHON) -m venv $(VENV)
-	@$(call install,.)
+	@$(call install,--editable .)
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	@$(call install,".[dev]")
+	@$(call install,--quiet --editable ".[dev]")
 	touch $@
 
 $(VENV)/installed-docs: $(VENV)/installed
-	@$(call install,".[docs]")
+	@$(call install,--quiet --editable ".[docs]")
 	touch $@
 
 # Wheels alone, so that no package runs code while it is installed, and without the limits of the
