@@ -35,7 +35,7 @@ class FrozenNorm(nn.Module):
         self.register_buffer("weight", torch.ones(channels))
         self.register_buffer("bias", torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels) - EPS)
+        self.register_buffer("running_var", torch.full((channels,), 1 - EPS))
 
     def forward(self, x: Tensor) -> Tensor:
         scale, shift = scale_and_shift(self)

@@ -113,8 +113,13 @@ assert main(["check-data", scenes, "--quick"]) == 0
 without("torch", "resdet.detection.structures", "resdet.detection.config.detector")
 assert main(["infer", "--weights", run, f"{scenes}/JPEGImages", "--out", out]) == 0
 import torch
+from resdet.backbones.resnet import ResNet
+from resdet.backbones.undrawn import shapes_only
 from resdet.detection.config.base import TrainConfig
 from resdet.detection.engine.optim import make_sgd
+with shapes_only():
+    for norm in ("frozen", "group"):
+        ResNet(50, width=8, norm=norm).classifier(classes=2)
 layer = torch.nn.Linear(1, 1)
 optimizer = make_sgd(layer, TrainConfig())
 layer(torch.ones(1, 1)).sum().backward()
