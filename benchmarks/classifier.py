@@ -232,8 +232,9 @@ def testing_calls(
     protocol: str,
 ) -> dict[str, Call]:
     """Scores of all images by ``protocol``, compared first where both resize alike, by Pillow; then
-    ours resizes as it does by default. Its norms are folded, as a loaded network's are."""
-    ours = deepcopy(ours).eval()
+    ours resizes as it does by default. Its norms are folded, as a loaded network's are. Both sides
+    have listed the images before."""
+    ours, split = deepcopy(ours).eval(), CLASSIFICATION.read(config, "val")
     fold_norms(ours)
     middle = v2.CenterCrop(args.side if protocol == "one_crop" else config.test.resize)
     views = [v2.TenCrop(args.side)] if protocol == "ten_crop" else []
@@ -243,7 +244,6 @@ def testing_calls(
     def our_scores(resampling: str) -> Tensor:
         test = config.test.model_copy(update={"protocol": protocol, "resampling": resampling})
         tested = config.model_copy(update={"test": test})
-        split = CLASSIFICATION.read(tested, "val")
         pipeline = CLASSIFICATION.pipeline([Loaded(ours, tested, tuple(split.classes))])
         with autocast(CPU, args.precision):
             batches = CLASSIFICATION.eval_batches(pipeline.eval(), tested, split, ALONE)

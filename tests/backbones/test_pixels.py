@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from resdet.backbones import pixels
 from resdet.backbones.pixels import PIXELS, PixelNorm, name_pixels
 from torchvision.models import ResNet50_Weights
 
@@ -48,6 +49,23 @@ def test_input_is_untouched_and_output_is_channels_last(name: str) -> None:
     assert torch.equal(image, before)
     assert out.dtype == torch.float32
     assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("name", sorted(PIXELS))
+@pytest.mark.parametrize("size", [(2, 5, 7), (1, 1, 1), (3, 4, 1), (0, 4, 4)])
+def test_a_cpu_computes_in_rows_what_a_graph_computes_in_channels(
+    name: str, size: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channels_last = torch.randint(0, 256, (*size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    part = torch.randint(0, 256, (size[0], 3, 9, 11), dtype=torch.uint8)[:, :, 2:7, 1:10]
+    norm = PixelNorm(PIXELS[name])
+    for images in (channels_last, channels_last.contiguous(), part, channels_last.float()):
+        before = images.clone()
+        found = norm.normalise(images)
+        assert torch.equal(images, before)
+        with monkeypatch.context() as patched:
+            patched.setattr(pixels, "_is_traced", lambda: True)
+            assert torch.equal(norm.normalise(images), found)
 
 
 def test_no_images() -> None:
