@@ -39,6 +39,8 @@ class Ours:
     def __init__(self, detector: Detector, batch: Batch, precision: str, winograd: int = 0) -> None:
         self.detector, self.model = detector, detector.model
         self.winograd = winograd
+        if winograd:
+            use_winograd(self.model, winograd, training=True)
         self.batch = batch
         self.autocast = lambda: autocast(batch.images.device, precision)
         self.optimizer = make_sgd(self.model, TrainConfig(lr=1e-6))

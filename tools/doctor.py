@@ -100,9 +100,9 @@ def _measure_speed() -> int:
     channels = least_channels(layers)
     path = keep(channels)
     if channels is None:
-        say("inference convolves directly: Winograd's method is not faster on this processor")
+        say("convolutions stay direct: Winograd's method is not faster on this processor")
     else:
-        say(f"inference in fp32 uses Winograd's method from {channels} channels on")
+        say(f"inference and training in fp32 use Winograd's method from {channels} channels on")
     say(f"kept in {path}, for this processor, number of threads and version of torch")
     return 0
 

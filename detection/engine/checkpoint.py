@@ -1,9 +1,9 @@
 """Checkpoint files: written atomically, and judged before anything uses what they hold.
 
 A checkpoint is a dict of tensors and primitives: ``format_version``, ``model``, ``config``,
-``classes``, ``task``, ``step``, ``metric``, ``images`` (the number trained on), ``threads`` and
-what training needs to resume. Without ``task`` it is a detector's, from a version without other
-tasks.
+``classes``, ``task``, ``step``, ``metric``, ``images`` (the number trained on), ``threads``,
+``winograd_channels`` and what training needs to resume. Without ``task`` it is a detector's, from a
+version without other tasks.
 """
 
 from __future__ import annotations

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-import torch
 from torch import nn
 
 from ...datasets.catalog import describe
@@ -17,17 +13,6 @@ from .epochs import steps_per_epoch
 
 #: Findings about classes that are shown one by one.
 _OF_CLASSES = ("class_missing_in_split", "label_conflict", "nested_classes")
-
-
-def other_threads(state: Mapping[str, Any]) -> list[str]:
-    """A line where the run of a checkpoint had another number of threads than this process."""
-    before, now = state.get("threads"), torch.get_num_threads()
-    if type(before) is not int or before == now:  # not in the files of older versions
-        return []
-    return [
-        f"{now} threads, {before} before: sums on a CPU may differ in their last bits from those "
-        f"of an undisturbed run; OMP_NUM_THREADS={before} sets the same"
-    ]
 
 
 def fixed_at_random(loaded: Loaded) -> list[str]:

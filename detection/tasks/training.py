@@ -26,23 +26,18 @@ from ..engine.train import train
 from ..errors import DataError
 from ..evaluation.prediction import emulation, evaluating, resolved
 from .agreement import expect_agreement
+from .arithmetic import convolve_in_training, describe_convolutions, other_threads
 from .banner import (
     classes_without_objects,
     describe_findings,
     describe_steps,
     fixed_at_random,
-    other_threads,
     unused_images,
 )
 from .base import ALONE, Loaded, Task
 from .batch_size import found_batch_size, is_auto, unit_of, with_batch_size
 from .epochs import steps_per_epoch, with_iterations
-from .held_out import (
-    describe_validation,
-    expect_evaluations,
-    held_out_ids,
-    read_splits,
-)
+from .held_out import describe_validation, expect_evaluations, held_out_ids, read_splits
 from .run_files import write_run_files
 from .skipped import describe_skipped, skipped_images
 from .start import FRESH, Start, start_weights
@@ -95,6 +90,8 @@ class Training:
         #: Prediction with the network in training, for evaluations.
         self.tested = replace(loaded, config=task.quick_config(config))
         self.pipeline = task.pipeline([self.tested])
+        #: From how many channels on it convolves by Winograd's method.
+        self.winograd: int | None = None
         #: The result of `Task.prepare`.
         self.prepared: Any = None
 
@@ -125,6 +122,7 @@ class Training:
             "classes": list(self.loaded.classes),
             "images": len(self.splits["train"].records),
             "threads": torch.get_num_threads(),
+            "winograd_channels": self.winograd,
             **({} if held_out is None else {"held_out": held_out}),
         }
 
@@ -149,6 +147,7 @@ class Training:
         return [
             f"device: {group.device} x {group.world}, {describe_precision(settings, group.device)}",
             *emulation("train.precision", settings.precision, group.device),
+            *describe_convolutions(self.winograd),
             *emulation("test.precision", test.precision, group.device),
             *self.task.describe(self.loaded, self.splits),
             *self._evaluations(),
@@ -179,7 +178,9 @@ class Training:
         """The state before the first step, with the network on the device of ``group``."""
         self.pipeline.to(group.device)
         self.task.prepare_model(self.loaded, group)
-        model, settings = self.loaded.model.train(), self.settings
+        model, settings, resumed = self.loaded.model.train(), self.settings, self.start.resumed
+        before = resumed.state if resumed else None
+        self.winograd = convolve_in_training(model, settings, group.device, before)
         scaled = resolved(settings.precision, group.device) == "fp16"
         state = TrainingState(
             model,

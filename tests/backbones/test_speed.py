@@ -10,6 +10,7 @@ import torch
 from resdet.backbones import speed
 from resdet.backbones.speed import LayerSpeed, keep, least_channels, winograd_channels
 from resdet.backbones.winograd import Convolution
+from resdet.detection.engine.checkpoint import load_checkpoint
 from resdet.detection.predictor import load
 from resdet.tools.cli import main
 
@@ -85,3 +86,29 @@ def test_a_loaded_detector_uses_it(tiny_run: Path, scenes: Path) -> None:
     ]
     assert rpn.by_winograd
     torch.testing.assert_close(model(image).boxes, direct.boxes, rtol=1e-3, atol=1e-2)
+
+
+def test_a_training_uses_it_and_goes_on_with_it(
+    tiny_config: Path, cache: Path, tmp_path: Path
+) -> None:
+    def losses(name: str, *words: str) -> list[float]:
+        told = ["--out", str(tmp_path / name), "train.iterations=2", "train.eval_every=2"]
+        told += ["train.log_every=1", "train.ema_decay=0.5", *words]
+        assert main(["train-det", "--cfg", str(tiny_config), *told]) == 0
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        entries = [json.loads(each) for each in lines]
+        return [each["loss"] for each in entries if each["kind"] == "train"]
+
+    direct = losses("direct")
+    keep(8)
+    found = losses("run")
+    assert found != direct and found == pytest.approx(direct, rel=1e-3)
+    losses("half", "train.precision=bf16")
+    state = load_checkpoint(tmp_path / "run" / "weights" / "last.pt")
+    assert state["winograd_channels"] == 8
+    cache.unlink()
+    assert main(["train-det", "--resume", str(tmp_path / "run"), "train.iterations=3"]) == 0
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert log.count("3x3 convolutions: Winograd's method from 8 channels on") == 2
+    for name in ("direct", "half"):
+        assert "3x3 convolutions:" not in (tmp_path / name / "train.log").read_text()
