@@ -1,12 +1,13 @@
 """Images per second of a classifier with its data pipeline, beside torchvision's in a plain loop.
 
     python benchmarks/classifier.py [--precision bf16] [--threads 2] [--measure training one_crop]
+        [--winograd 256]
 
 The images are JPEGs of generated scenes in class folders. All sides have the same weights and run
-in turns in one process without workers; the outputs are compared first. torchvision's side is
-typical code: ImageFolder, v2 transforms, DataLoader; in training also its network alone, which gets
-the same ready batch again and again. Ratios are ours / theirs, computed within each turn; ``data``
-is our pipeline alone.
+in turns in one process without workers, which keeps freed memory; the outputs are compared first.
+torchvision's side is typical code: ImageFolder, v2 transforms, DataLoader; in training also its
+network alone, which gets the same ready batch again and again. Ratios are ours / theirs, computed
+within each turn; ``data`` is our pipeline alone.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ import torch.nn.functional as F
 import torchvision
 from measuring import CLOCKS, describe_machine, in_turns, make_parser, ratios, spread, write_json
 from resdet.backbones.norm import fold_norms
+from resdet.backbones.winograd import use_winograd
 from resdet.datasets.acquire.synthetic import make_scenes
 from resdet.detection.config.classifier import ClassifierConfig
 from resdet.detection.evaluation.prediction import autocast
 from resdet.detection.models.classifier import Classifier
+from resdet.detection.processor import keep_memory
 from resdet.detection.tasks.base import ALONE, Loaded
 from resdet.detection.tasks.classifier import CLASSIFICATION
 from sides import sgd_step
@@ -50,6 +53,7 @@ Call = Callable[[], object]
 
 def main() -> None:
     args = parse_arguments()
+    keep_memory()
     torch.set_num_threads(args.threads)
     print(json.dumps(describe_machine(), indent=1))
     with tempfile.TemporaryDirectory() as folder:
@@ -78,6 +82,9 @@ def parse_arguments() -> argparse.Namespace:
         default="channels_last",
         choices=("contiguous", "channels_last"),
         help="memory layout of torchvision's network (its default is contiguous)",
+    )
+    parser.add_argument(
+        "--winograd", type=int, default=0, help="use Winograd's method from so many channels on"
     )
     parser.add_argument("--clock", default="wall", choices=tuple(CLOCKS))
     return parser.parse_args()
@@ -181,6 +188,8 @@ def training_calls(
     )
     theirs = iter(cycle_loader(loader))
     ready = next(theirs)
+    if args.winograd:
+        use_winograd(ours, args.winograd, training=True)
     ours.train(), peer.train()
     step = sgd_step(ours, lambda batch: ours(batch)["loss_cls"], CPU, args.precision)
     peer_step = sgd_step(
@@ -236,6 +245,8 @@ def testing_calls(
     have listed the images before."""
     ours, split = deepcopy(ours).eval(), CLASSIFICATION.read(config, "val")
     fold_norms(ours)
+    if args.winograd:
+        use_winograd(ours, args.winograd)
     middle = v2.CenterCrop(args.side if protocol == "one_crop" else config.test.resize)
     views = [v2.TenCrop(args.side)] if protocol == "ten_crop" else []
     loader = peer_loader(config, "val", v2.Resize(config.test.resize), middle, *views)

@@ -1,6 +1,6 @@
 """Images per second of a folder on a CPU: `resdet infer`, a loop around torchvision's, ultralytics.
 
-    python benchmarks/folder_speed.py [--images 6] [--ultralytics PYTHON] [--json out.json]
+    python benchmarks/folder_speed.py [--images 6] [--ultralytics PYTHON] [--copies 50]
 
 R101-C4 at 600 px with 300 proposals, random weights; torchvision's detector has the same ones and
 runs in a plain loop, image by image, as a new process gives and takes memory
@@ -8,7 +8,8 @@ runs in a plain loop, image by image, as a new process gives and takes memory
 row is the way of running a folder, not the same work (`folder_speed_ultralytics.py`, AGPL: in an
 environment of its own, whose Python is ``--ultralytics``). Every side decodes the same JPEGs in
 full and writes its results as JSON. Each command runs on as many images and on three times as many;
-images per second are those of the difference, which leaves out its start.
+images per second are those of the difference, which leaves out its start. ultralytics' folders have
+``--copies`` links to each image, as its network is that much faster.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -40,14 +42,14 @@ def main() -> None:
         write_weights(folder / "best.pt", args)
         rates: dict[str, list[float]] = {}
         for turn in range(args.repeats):
-            for side, words in commands(folder, args):
+            for side, copies, words in commands(folder, args):
                 few, many = (
                     seconds(
                         [*words, folder / part, "--out", folder / f"{side}_{part}_{turn}"], args
                     )
-                    for part in ("few", "many")
+                    for part in (f"few_{copies}", f"many_{copies}")
                 )
-                rates.setdefault(side, []).append(2 * args.images / (many - few))
+                rates.setdefault(side, []).append(2 * args.images * copies / (many - few))
     report = {side: spread(values) for side, values in rates.items()}
     for side, values in report.items():
         print(
@@ -70,18 +72,20 @@ def parse_arguments() -> argparse.Namespace:
         repeats=3,
     )
     parser.add_argument("--ultralytics", type=Path, metavar="PYTHON")
+    parser.add_argument("--copies", type=int, default=50, help="of each image, for ultralytics")
     return parser.parse_args()
 
 
 def make_folders(folder: Path, args: argparse.Namespace) -> None:
-    """``few`` and ``many`` images, three times as many."""
+    """Folders ``few_N`` and ``many_N`` with N links to each image; many are three times as many."""
     height, width = args.size
     make_scenes(folder / "scenes", train=3 * args.images, val=1, size=(height, width))
     images = sorted((folder / "scenes" / "JPEGImages").glob("train_*.jpg"))
-    for part, count in (("few", args.images), ("many", 3 * args.images)):
-        (folder / part).mkdir()
-        for image in images[:count]:
-            (folder / part / image.name).hardlink_to(image)
+    for copies in {1, args.copies}:
+        for part, count in (("few", args.images), ("many", 3 * args.images)):
+            (folder / f"{part}_{copies}").mkdir()
+            for image, copy in product(images[:count], range(copies)):
+                (folder / f"{part}_{copies}" / f"{copy}_{image.name}").hardlink_to(image)
 
 
 @torch.no_grad()
@@ -95,15 +99,15 @@ def write_weights(path: Path, args: argparse.Namespace) -> None:
     save_checkpoint(path, {"config": values, "classes": names, "model": model, "step": 0})
 
 
-def commands(folder: Path, args: argparse.Namespace) -> Iterator[tuple[str, list[object]]]:
-    """Name and words of each side; the folder and ``--out`` follow."""
+def commands(folder: Path, args: argparse.Namespace) -> Iterator[tuple[str, int, list[object]]]:
+    """Name, links to each image and words of each side; the folder and ``--out`` follow."""
     weights = ("--weights", folder / "best.pt")
     ours = [sys.executable, "-m", "resdet.tools.cli", "infer", *weights]
     ours += ["--no-draw", "--conf", 0.05, "--device", "cpu"]
-    yield "resdet infer", ours
-    yield "torchvision", [sys.executable, HERE / "folder_speed_torchvision.py", *weights]
+    yield "resdet infer", 1, ours
+    yield "torchvision", 1, [sys.executable, HERE / "folder_speed_torchvision.py", *weights]
     if args.ultralytics:
-        yield "ultralytics", [args.ultralytics, HERE / "folder_speed_ultralytics.py"]
+        yield "ultralytics", args.copies, [args.ultralytics, HERE / "folder_speed_ultralytics.py"]
 
 
 def seconds(words: Sequence[object], args: argparse.Namespace) -> float:
