@@ -124,14 +124,29 @@ def keep(channels: int | None) -> Path:
 
 def winograd_channels() -> int | None:
     """The answer that is kept for this processor, number of threads and version of torch."""
+    channels = _kept().get("winograd_channels")
+    return channels if isinstance(channels, int) else None
+
+
+def unmeasured() -> list[str]:
+    """A line that tells of `resdet doctor --speed` where it has no answer for this machine yet."""
+    if _kept():
+        return []
+    return [
+        "`resdet doctor --speed` finds out, once, whether this processor can compute 3x3 "
+        "convolutions in fp32 faster"
+    ]
+
+
+def _kept() -> dict[str, object]:
+    """What the file has of this machine; nothing else."""
     try:
         kept = json.loads(table_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
+        return {}
     if not isinstance(kept, dict) or {name: kept.get(name) for name in _machine()} != _machine():
-        return None
-    channels = kept.get("winograd_channels")
-    return channels if isinstance(channels, int) else None
+        return {}
+    return kept
 
 
 def _machine() -> dict[str, object]:

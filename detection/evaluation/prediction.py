@@ -11,12 +11,13 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ...backbones.speed import unmeasured
 from ..processor import bf16_gain, computes_bf16
 from ..structures import Batch, Detections
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-#: Images from which on a run is told what bf16 brings, if it is at least so many times as fast.
+#: Images from which on a run is told what is faster; bf16 if it is at least so many times as fast.
 MANY, WORTH = 20, 1.2
 
 Prediction = TypeVar("Prediction", Detections, Tensor)
@@ -46,10 +47,13 @@ def emulation(setting: str, precision: str, device: torch.device) -> list[str]:
 
 
 def gain(setting: str, precision: str, device: torch.device, images: int) -> list[str]:
-    """What bf16 would bring to ``images`` in fp32 on this processor, where it computes bf16 and
-    they are enough for the tenth of a second that measuring takes."""
-    if precision != "fp32" or device.type != "cpu" or images < MANY or not computes_bf16("cpu"):
+    """What would make ``images`` in fp32 faster on this processor, where they are enough: bf16
+    where it computes that, by a measurement of a tenth of a second, else `resdet doctor --speed`.
+    """
+    if resolved(precision, device) != "fp32" or device.type != "cpu" or images < MANY:
         return []
+    if not computes_bf16("cpu"):
+        return unmeasured()
     factor = bf16_gain()
     if factor < WORTH:
         return []

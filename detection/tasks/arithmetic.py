@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...backbones.speed import winograd_channels
+from ...backbones.speed import unmeasured, winograd_channels
 from ...backbones.winograd import use_winograd
 from ..config.base import TrainConfig
 from ..evaluation.prediction import resolved
@@ -36,20 +36,26 @@ def convolve_in_training(
 
     Returns from how many channels on, or None.
     """
-    if device.type != "cpu" or settings.compile or resolved(settings.precision, device) != "fp32":
-        return None
     channels = winograd_channels() if state is None else state.get("winograd_channels")
-    if type(channels) is not int:
+    if type(channels) is not int or not _may_convolve(settings, device):
         return None
     use_winograd(model, channels, training=True)
     return channels
 
 
-def describe_convolutions(channels: int | None) -> list[str]:
-    """A line about the result of `convolve_in_training`."""
+def describe_convolutions(
+    channels: int | None, settings: TrainConfig, device: torch.device
+) -> list[str]:
+    """A line about the result of `convolve_in_training`, or that nothing was measured yet."""
     if channels is None:
-        return []
+        return unmeasured() if _may_convolve(settings, device) else []
     return [
         f"3x3 convolutions: Winograd's method from {channels} channels on, which "
         "`resdet doctor --speed` found faster"
     ]
+
+
+def _may_convolve(settings: TrainConfig, device: torch.device) -> bool:
+    """Whether Winograd's method is possible."""
+    in_fp32 = resolved(settings.precision, device) == "fp32"
+    return device.type == "cpu" and in_fp32 and not settings.compile

@@ -147,7 +147,7 @@ class Training:
         return [
             f"device: {group.device} x {group.world}, {describe_precision(settings, group.device)}",
             *emulation("train.precision", settings.precision, group.device),
-            *describe_convolutions(self.winograd),
+            *describe_convolutions(self.winograd, settings, group.device),
             *emulation("test.precision", test.precision, group.device),
             *self.task.describe(self.loaded, self.splits),
             *self._evaluations(),

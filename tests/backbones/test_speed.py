@@ -100,6 +100,7 @@ def test_a_training_uses_it_and_goes_on_with_it(
         return [each["loss"] for each in entries if each["kind"] == "train"]
 
     direct = losses("direct")
+    assert "`resdet doctor --speed` finds out" in (tmp_path / "direct" / "train.log").read_text()
     keep(8)
     found = losses("run")
     assert found != direct and found == pytest.approx(direct, rel=1e-3)

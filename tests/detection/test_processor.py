@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from resdet.backbones.speed import keep
 from resdet.detection import processor
 from resdet.detection.evaluation import prediction
 from resdet.detection.evaluation.prediction import MANY, autocast, emulation, gain, resolved
@@ -98,10 +99,17 @@ def test_eval_and_infer_warn_of_emulation(
             assert told.count("WARNING: test.precision=bf16: cpu") == (precision == "bf16")
 
 
-def test_many_images_in_fp32_are_told_what_bf16_brings(
-    cpuinfo: Path, monkeypatch: pytest.MonkeyPatch
+def test_many_images_in_fp32_are_told_what_is_faster(
+    cpuinfo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setting = "test.precision"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for precision in ("fp32", "auto"):
+        (line,) = gain(setting, precision, CPU, MANY)
+        assert line.startswith("`resdet doctor --speed`")
+        assert not gain(setting, precision, CPU, MANY - 1)
+    assert not gain(setting, "bf16", CPU, MANY)
+    keep(None)
     assert not gain(setting, "fp32", CPU, MANY)
     cpuinfo.write_text("flags : avx512_bf16\n")
     forget()
