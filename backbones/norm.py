@@ -87,7 +87,8 @@ class ConvNorm(Convolution):
             return self._conv_forward(x, weight, bias)
         # Subsampled first: in bfloat16 on a CPU, the kernel of a strided 1x1 convolution writes
         # outside its memory if channels are no multiple of 16 (torch 2.15).
-        return F.conv2d(x[:, :, :: self.stride[0], :: self.stride[1]], weight, bias)
+        x = x[:, :, :: self.stride[0], :: self.stride[1]]
+        return F.conv2d(x, *self._in_precision(x, weight, bias))
 
     def fixed_factors(self) -> tuple[Tensor, Tensor] | None:
         """``(scale, shift)`` while the statistics are fixed, else None."""
@@ -107,7 +108,7 @@ class ConvNorm(Convolution):
         """A 1x1 layer on input that its stride is already taken from."""
         whole = self.as_convolution()
         if whole is None:
-            return self.norm(F.conv2d(x, self.weight, self.bias))
+            return self.norm(F.conv2d(x, *self._in_precision(x, self.weight, self.bias)))
         return F.conv2d(x, *whole)
 
     def before_pooling(self, x: Tensor) -> Tensor:
@@ -116,7 +117,9 @@ class ConvNorm(Convolution):
         RoI pooling is linear too, so it may run between this and `after_pooling`.
         """
         whole = self.as_convolution()
-        return F.conv2d(x, self.weight if whole is None else whole[0])
+        if whole is None:
+            whole = self._in_precision(x, self.weight, self.bias)
+        return F.conv2d(x, whole[0])
 
     def after_pooling(self, crops: Tensor) -> Tensor:
         """The rest of the layer on (P, C, h, w) crops, which it may overwrite."""
@@ -156,7 +159,7 @@ def fold_norms(network: nn.Module) -> nn.Module:
     for layer, factors in [(layer, layer.fixed_factors()) for layer in layers]:
         if factors is not None:
             scale, shift = (factor.detach() for factor in factors)
-            layer.weight = nn.Parameter(layer.weight.detach() * scale[:, None, None, None], False)
-            layer.bias = nn.Parameter(shift, False)
+            layer.weight = nn.Parameter(layer.weight.detach() * scale[:, None, None, None])
+            layer.bias = nn.Parameter(shift)
             layer.norm = nn.Identity()
-    return network
+    return network.requires_grad_(False)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from . import small_maps
+from .low_precision import Kept, converted
 
 #: Outputs of a tile in one direction, and its inputs.
 TILE, FIELD = 4, 6
@@ -130,20 +131,22 @@ class Convolution(nn.Conv2d):
     after `use_winograd`: in float32 on a CPU and on maps that fill their tiles.
 
     For inference the transformed weight is kept, four times the memory of the weight, so the weight
-    must not change any more. In training it is made in every pass.
+    must not change any more. In training it is made in every pass. In bf16 the converted weight is
+    kept (`low_precision`), half the memory of the weight, until that changes.
     """
 
     by_winograd = False
     #: Whether that is for passes with gradients alone, or for those without.
     with_gradients = False
     _transformed: Tensor | None = None
+    _kept: Kept | None = None
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if small_maps.fits(self, input, weight):
             return small_maps.convolve(input, weight, bias, self.stride[0])
         wanted = self.by_winograd and torch.is_grad_enabled() == self.with_gradients
         if not wanted or not _fits(input):
-            return super()._conv_forward(input, weight, bias)
+            return super()._conv_forward(input, *self._in_precision(input, weight, bias))
         if self.with_gradients:
             output: Tensor = _WithGradients.apply(input, weight, bias)
             return output
@@ -151,8 +154,18 @@ class Convolution(nn.Conv2d):
             self._transformed = transformed(weight.detach())
         return winograd(input, self._transformed, bias)
 
+    def _in_precision(
+        self, input: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """``weight`` and ``bias`` as autocast would convert them, if they are the layer's own."""
+        if weight is self.weight and bias is self.bias:
+            self._kept = converted(self._kept, weight, bias, input.device)
+            if self._kept is not None:
+                return self._kept.weight, self._kept.bias
+        return weight, bias
+
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_transformed": None}
+        return self.__dict__ | {"_transformed": None, "_kept": None}
 
 
 def _fits(maps: Tensor) -> bool:
