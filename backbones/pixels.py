@@ -72,11 +72,9 @@ class PixelNorm(nn.Module):
         return out.sub_(self.mean[:, None, None]).div_(self.std[:, None, None])
 
     def _normalise_rows(self, images: Tensor) -> Tensor:
-        """The same numbers in a sixth of the time: a CPU is slow where only the last three numbers
-        of an operand lie beside each other, and here those of a row of pixels do."""
-        if self.channels.tolist() != [0, 1, 2]:
-            images = images.index_select(1, self.channels)
-        pixels = images.permute(0, 2, 3, 1)
+        """The same numbers in half the time: a CPU is slow where only the last three numbers of an
+        operand lie beside each other, and here those of a row of pixels do."""
+        pixels = images.index_select(1, self.channels).permute(0, 2, 3, 1)
         rows = pixels.flatten(2).to(self.mean.dtype, copy=True)
         width = images.shape[3]
         rows.sub_(self.mean.repeat(width)).div_(self.std.repeat(width))
